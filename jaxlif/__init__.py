@@ -1,0 +1,28 @@
+"""Leaky integrate-and-fire neurons in JAX that are fitted to recordings and trained in networks.
+
+Units everywhere: ms, mV, pA, GΩ, pF, nS; rates in Hz.
+"""
+
+from jaxlif.neurons import LIF as LIF
+from jaxlif.neurons import Cell as Cell
+from jaxlif.neurons import Forced as Forced
+from jaxlif.neurons import LeakyIntegrator as LeakyIntegrator
+from jaxlif.neurons import LeakyParams as LeakyParams
+from jaxlif.neurons import LIFParams as LIFParams
+from jaxlif.neurons import TeacherForced as TeacherForced
+from jaxlif.simulate import simulate as simulate
+from jaxlif.surrogate import Arctan as Arctan
+from jaxlif.surrogate import Gaussian as Gaussian
+from jaxlif.surrogate import MultiGaussian as MultiGaussian
+from jaxlif.surrogate import Sigmoid as Sigmoid
+from jaxlif.surrogate import SuperSpike as SuperSpike
+from jaxlif.surrogate import Triangular as Triangular
+from jaxlif.surrogate import spike as spike
+from jaxlif.synapses import Conductance as Conductance
+from jaxlif.synapses import ConductanceParams as ConductanceParams
+from jaxlif.synapses import CurrentParams as CurrentParams
+from jaxlif.synapses import Drive as Drive
+from jaxlif.synapses import ExponentialCurrent as ExponentialCurrent
+from jaxlif.synapses import Synaptic as Synaptic
+from jaxlif.synapses import SynapticParams as SynapticParams
+from jaxlif.synapses import VoltageJump as VoltageJump

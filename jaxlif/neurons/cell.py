@@ -1,0 +1,79 @@
+"""What every cell shares: the contract, the exact relaxation, the shape and dtype of a fresh state.
+
+A *cell* is a frozen, hashable value that holds numerics and no arrays; *params* are a pytree of physics; *state* and
+*output* are named tuples. Anything with ``init_state`` and ``step`` can be simulated, fitted and trained.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Cell(Protocol):
+    """The one contract: a fresh state, and one step of time.
+
+    A cell may also offer ``scan(params, state, inputs) -> (state, outputs)`` over the whole time axis; it must then
+    equal stepping, and :func:`jaxlif.simulate` uses it.
+    """
+
+    def init_state(self, params: Any, x: Any) -> Any:
+        """Return the state before the first step; ``x`` is one time slice of the input, for its shape."""
+
+    def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
+        """Advance from t to t + dt under the input ``x`` held over the step; return (state, output)."""
+
+
+class SpikingNeuron(Cell, Protocol):
+    """A cell whose step is three verbs, so that synapses and teacher forcing compose with it.
+
+    ``step`` is integrate, then emit, then settle. A wrapper may add to the voltage between the first two, or
+    replace the spikes between the last two.
+    """
+
+    def integrate(self, params: Any, state: Any, x: Any) -> tuple[Any, Array]:
+        """Return the state with everything but the voltage advanced, and the voltage at the step's end."""
+
+    def emit(self, params: Any, state: Any, v: Array) -> tuple[Array, Array]:
+        """Return the voltage with refractory neurons held, and the spikes that it causes."""
+
+    def settle(self, params: Any, state: Any, v: Array, spikes: Array) -> tuple[Any, Array]:
+        """Return the state and the voltage after ``spikes``: reset, refractoriness started or counted down."""
+
+
+def relax(v: Array, v_inf: Array, tau: Array | float, dt: float) -> Array:
+    r"""Relax exponentially for one step: :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`.
+
+    It solves :math:`\tau \dot v = v_\infty - v` exactly, for any dt.
+
+    Args:
+        v: value at the step's start, any shape.
+        v_inf: value approached, broadcastable with ``v``.
+        tau: time constant, ms.
+        dt: step, ms.
+
+    Returns:
+        The value at the step's end.
+
+    Example:
+        >>> round(float(relax(jnp.asarray(-70.0), jnp.asarray(-58.0), 10.0, 10.0)), 4)
+        -62.4146
+
+    Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570.
+    """
+    # expm1 keeps the small increment accurate in float32, where 1 - exp(-dt/tau) loses digits.
+    return v - (v_inf - v) * jnp.expm1(-dt / tau)
+
+
+def state_dtype(*trees: Any) -> jnp.dtype:
+    """Return the floating dtype that parameters and input agree on, JAX's default where none is floating."""
+    leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    return jnp.result_type(float, *leaves)
+
+
+def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:
+    """Return the resting voltage in the shape that the parameters' leaves and the input ``x`` broadcast to."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((params, x))]
+    dtype = state_dtype(params, x)
+    return jnp.broadcast_to(jnp.asarray(v_rest, dtype), jnp.broadcast_shapes(*shapes))

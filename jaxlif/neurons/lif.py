@@ -1,0 +1,214 @@
+"""The leaky integrate-and-fire neuron on a time grid."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons.cell import initial_voltage, relax
+from jaxlif.neurons.checks import require_below, require_different, require_finite, require_not_negative, require_positive
+from jaxlif.surrogate import SuperSpike, Surrogate, spike
+
+Parameter = Array | float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class LIFParams:
+    r"""Physics of :math:`\tau_m \dot v = v_{rest} - v + r_m I` with threshold, reset and refractoriness.
+
+    The defaults are the neuron of the lecture note: :math:`c_m = \tau_m / r_m` = 100 pF.
+
+    Args:
+        tau_m: membrane time constant, ms, scalar or [N] like every field.
+        r_m: membrane resistance, GΩ.
+        v_rest: resting (leak reversal) potential, mV.
+        v_th: threshold, mV.
+        v_reset: voltage after a spike, mV.
+        t_ref: absolute refractory period, ms.
+
+    Example:
+        >>> params = LIFParams(tau_m=20.0, r_m=0.2)
+        >>> params.c_m, params.g_l
+        (100.0, 5.0)
+
+    Source: Lapicque 1907; Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
+    """
+
+    tau_m: Parameter = 10.0
+    r_m: Parameter = 0.1
+    v_rest: Parameter = -70.0
+    v_th: Parameter = -55.0
+    v_reset: Parameter = -65.0
+    t_ref: Parameter = 5.0
+
+    @classmethod
+    def from_circuit(cls, *, c_m: Parameter, g_l: Parameter | None = None, r_m: Parameter | None = None, **rest) -> Self:
+        r"""Make parameters from the RC circuit: :math:`r_m = 1/g_l`, :math:`\tau_m = r_m c_m`.
+
+        Args:
+            c_m: membrane capacitance, pF.
+            g_l: leak conductance, nS; give either this or ``r_m``.
+            r_m: membrane resistance, GΩ.
+            **rest: the other fields of :class:`LIFParams`.
+
+        Raises:
+            ValueError: unless exactly one of ``g_l`` and ``r_m`` is given.
+
+        Example:
+            >>> LIFParams.from_circuit(c_m=250.0, g_l=25.0).tau_m
+            10.0
+        """
+        if (g_l is None) == (r_m is None):
+            raise ValueError("from_circuit needs exactly one of g_l (nS) and r_m (GΩ)")
+        resistance = 1.0 / g_l if r_m is None else r_m
+        return cls(tau_m=resistance * c_m, r_m=resistance, **rest)
+
+    @property
+    def c_m(self) -> Parameter:
+        """Membrane capacitance, pF."""
+        return self.tau_m / self.r_m
+
+    @property
+    def g_l(self) -> Parameter:
+        """Leak conductance, nS."""
+        return 1.0 / self.r_m
+
+    def normalised(self) -> Self:
+        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1: :math:`v' = (v - v_{rest})/(v_{th} - v_{rest})`.
+
+        A current I in pA becomes :math:`r_m I / (v_{th} - v_{rest})`; times stay in ms.
+
+        Raises:
+            ValueError: where v_rest is not below v_th.
+
+        Example:
+            >>> n = LIFParams(v_rest=-70.0, v_th=-50.0, v_reset=-60.0).normalised()
+            >>> n.v_rest, n.v_th, n.v_reset, n.r_m
+            (0.0, 1.0, 0.5, 1.0)
+        """
+        require_below("v_rest", self.v_rest, "v_th", self.v_th, "mV")
+        v_reset = (self.v_reset - self.v_rest) / (self.v_th - self.v_rest)
+        return replace(self, v_rest=0.0, v_th=1.0, v_reset=v_reset, r_m=1.0)
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_positive("tau_m", self.tau_m, "ms")
+        require_positive("r_m", self.r_m, "GΩ")
+        require_not_negative("t_ref", self.t_ref, "ms")
+        for field in ("v_rest", "v_th", "v_reset"):
+            require_finite(field, getattr(self, field), "mV")
+        require_below("v_reset", self.v_reset, "v_th", self.v_th, "mV")
+        require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
+
+
+class LIFState(NamedTuple):
+    """Voltage [N], mV, and the number of steps [N] that the neuron is still refractory."""
+
+    v: Array
+    refractory: Array
+
+
+class LIFOutput(NamedTuple):
+    """Spikes [N], 0 or 1, and the voltage [N], mV, after the reset, at the step's end."""
+
+    spikes: Array
+    v: Array
+
+
+@dataclass(frozen=True)
+class LIF:
+    r"""The leaky integrate-and-fire neuron: exact on the grid, a surrogate gradient at the threshold.
+
+    A step integrates :math:`\tau_m \dot v = v_{rest} - v + r_m I` exactly for the current held over it, tests
+    :math:`v \ge v_{th}`, resets, holds the voltage for :math:`\lceil t_{ref}/dt \rceil` steps, and records. The
+    gradient with respect to ``t_ref`` is zero, because it acts through a whole number of steps.
+
+    Args:
+        dt: step, ms.
+        surrogate: pseudo-derivative of the spike in the distance (v - v_th)/|v_th - v_rest|.
+        reset: "value" sets v to v_reset; "subtract" lowers it by v_th - v_reset.
+        detach_reset: keep the surrogate out of the reset's gradient. Without it the gradient of a long noisy trace
+            explodes.
+
+    Raises:
+        ValueError: for a dt that is not positive, or another reset.
+
+    Example:
+        >>> cell, params = LIF(dt=0.1), LIFParams(t_ref=0.0)
+        >>> state = cell.init_state(params, jnp.asarray(160.0))
+        >>> state, output = cell.step(params, state, jnp.asarray(160.0))
+        >>> round(float(output.v), 4)
+        -69.8408
+
+    Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570 (exact integration);
+    Neftci, Mostafa & Zenke 2019, doi:10.1109/MSP.2019.2931595 (surrogate gradients).
+    """
+
+    dt: float = 0.1
+    surrogate: Surrogate = SuperSpike()
+    reset: str = "value"
+    detach_reset: bool = True
+
+    def __post_init__(self) -> None:
+        require_positive("dt", self.dt, "ms")
+        if self.reset not in ("value", "subtract"):
+            raise ValueError(f'reset = {self.reset!r}: reset must be "value" or "subtract"')
+
+    def init_state(self, params: LIFParams, x: Array) -> LIFState:
+        """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""
+        v = initial_voltage(params.v_rest, params, x)
+        return LIFState(v, jnp.zeros(v.shape, jnp.int32))
+
+    def integrate(self, params: LIFParams, state: LIFState, x: Array) -> tuple[LIFState, Array]:
+        """Relax the voltage for one step under the current ``x`` [N], pA."""
+        v_inf = params.v_rest + params.r_m * jnp.asarray(x, state.v.dtype)
+        return state, relax(state.v, v_inf, params.tau_m, self.dt)
+
+    def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
+        """Hold the refractory neurons, and let the others spike where v >= v_th."""
+        held = state.refractory > 0
+        v = jnp.where(held, state.v, v)
+        # The scale is dimension, not physics: its gradient would be an artefact of the surrogate.
+        scale = jax.lax.stop_gradient(jnp.abs(params.v_th - params.v_rest))
+        return v, jnp.where(held, 0.0, spike((v - params.v_th) / scale, self.surrogate))
+
+    def settle(self, params: LIFParams, state: LIFState, v: Array, spikes: Array) -> tuple[LIFState, Array]:
+        """Reset the neurons that spiked and start their refractoriness; count down the others'."""
+        spikes = jax.lax.stop_gradient(spikes) if self.detach_reset else spikes
+        if self.reset == "value":
+            # Not v + s (v_reset - v), whose rounding would leave v beside v_reset.
+            v = v * (1.0 - spikes) + params.v_reset * spikes
+        else:
+            v = v - (params.v_th - params.v_reset) * spikes
+        counting = jnp.maximum(state.refractory - 1, 0)
+        refractory = jnp.where(spikes > 0, refractory_steps(params.t_ref, self.dt), counting)
+        return LIFState(v, refractory), v
+
+    def step(self, params: LIFParams, state: LIFState, x: Array) -> tuple[LIFState, LIFOutput]:
+        """Advance one step under the current ``x`` [N], pA, held over it."""
+        state, v = self.integrate(params, state, x)
+        v, spikes = self.emit(params, state, v)
+        state, v = self.settle(params, state, v, spikes)
+        return state, LIFOutput(spikes, v)
+
+
+def refractory_steps(t_ref: Parameter, dt: float) -> Array:
+    r"""Return the whole number of steps :math:`\lceil t_{ref}/dt \rceil` of an absolute refractory period.
+
+    Args:
+        t_ref: refractory period, ms, any shape.
+        dt: step, ms.
+
+    Returns:
+        int32 of the shape of ``t_ref``.
+
+    Example:
+        >>> [int(refractory_steps(t, 0.1)) for t in (0.0, 2.0, 2.01)]
+        [0, 20, 21]
+    """
+    # t_ref = 2.1, dt = 0.1 divides to a little more than 21; a millionth of it is rounding, not time.
+    steps = jax.lax.stop_gradient(jnp.asarray(t_ref) / dt)
+    return jnp.ceil(steps * (1.0 - 1e-6)).astype(jnp.int32)

@@ -1,0 +1,82 @@
+"""The leaky integrator: a membrane without spikes, for readouts and passive cells."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons.cell import initial_voltage, relax
+from jaxlif.neurons.checks import require_finite, require_positive
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class LeakyParams:
+    r"""Physics of :math:`\tau_m \dot v = v_{rest} - v + r_m I`, without a threshold.
+
+    Args:
+        tau_m: membrane time constant, ms, scalar or [N] like every field.
+        r_m: membrane resistance, GΩ.
+        v_rest: resting potential, mV.
+
+    Example:
+        >>> LeakyParams(tau_m=20.0).tau_m
+        20.0
+    """
+
+    tau_m: Array | float = 10.0
+    r_m: Array | float = 1.0
+    v_rest: Array | float = 0.0
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_positive("tau_m", self.tau_m, "ms")
+        require_positive("r_m", self.r_m, "GΩ")
+        require_finite("v_rest", self.v_rest, "mV")
+
+
+class LeakyState(NamedTuple):
+    """Voltage [N], mV."""
+
+    v: Array
+
+
+class LeakyOutput(NamedTuple):
+    """Voltage [N], mV, at the step's end."""
+
+    v: Array
+
+
+@dataclass(frozen=True)
+class LeakyIntegrator:
+    r"""A passive membrane, :math:`\tau_m \dot v = v_{rest} - v + r_m I`, integrated exactly.
+
+    Args:
+        dt: step, ms.
+
+    Raises:
+        ValueError: for a dt that is not positive.
+
+    Example:
+        >>> cell, params = LeakyIntegrator(dt=10.0), LeakyParams()
+        >>> state = cell.init_state(params, jnp.asarray(1.0))
+        >>> round(float(cell.step(params, state, jnp.asarray(1.0))[1].v), 6)
+        0.632121
+    """
+
+    dt: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_positive("dt", self.dt, "ms")
+
+    def init_state(self, params: LeakyParams, x: Array) -> LeakyState:
+        """Return the membrane at rest, in the shape of the input ``x`` and the parameters."""
+        return LeakyState(initial_voltage(params.v_rest, params, x))
+
+    def step(self, params: LeakyParams, state: LeakyState, x: Array) -> tuple[LeakyState, LeakyOutput]:
+        """Advance one step under the current ``x`` [N], pA, held over it."""
+        v_inf = params.v_rest + params.r_m * jnp.asarray(x, state.v.dtype)
+        v = relax(state.v, v_inf, params.tau_m, self.dt)
+        return LeakyState(v), LeakyOutput(v)

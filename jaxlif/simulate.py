@@ -1,0 +1,102 @@
+"""The one scan over time that every cell shares."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.checks import check_params
+
+
+def simulate(
+    cell: Cell,
+    params: Any,
+    inputs: Any,
+    state: Any = None,
+    *,
+    checkpoint: int | None = None,
+    unroll: int = 1,
+) -> tuple[Any, Any]:
+    r"""Run a cell over time: :math:`(s_{n+1}, y_n) = step(p, s_n, x_n)` for n = 0 .. T-1, as one compiled scan.
+
+    ``inputs[n]`` is held from n dt to (n + 1) dt and ``output[n]`` belongs to (n + 1) dt. The call compiles once for
+    each cell (by value), shape and dtype; new parameter values reuse it.
+
+    Args:
+        cell: a frozen, hashable cell.
+        params: its parameters, a pytree.
+        inputs: a pytree of arrays [T, ...]; for a neuron the current [T] or [T, N], pA.
+        state: where to start, such as the final state of an earlier call; fresh by default.
+        checkpoint: recompute the backward pass in segments of this many steps: memory for T/checkpoint states and one
+            segment instead of T steps, for about one more forward pass. The gradient is the same.
+        unroll: steps per iteration of the compiled loop; helps on a GPU, slows a CPU down.
+
+    Returns:
+        The final state, and the outputs stacked over time [T, ...].
+
+    Raises:
+        ValueError: for an unhashable cell, inputs that differ in T, no step at all, or a parameter that breaks its
+            rule.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> _, output = simulate(jl.LIF(dt=0.1), jl.LIFParams(), jnp.full(1000, 300.0))
+        >>> output.v.shape, int(output.spikes.sum())
+        ((1000,), 9)
+    """
+    _require_hashable(cell)
+    steps = _num_steps(inputs)
+    if checkpoint is not None and not 1 <= checkpoint:
+        raise ValueError(f"checkpoint = {checkpoint} steps: checkpoint must be 1 step or more")
+    check_params(params)
+    segment = None if checkpoint is None else min(int(checkpoint), steps)
+    return _simulate(cell, params, inputs, state, segment, unroll)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _simulate(cell, params, inputs, state, segment, unroll):
+    if state is None:
+        state = cell.init_state(params, jax.tree.map(lambda x: jnp.asarray(x)[0], inputs))
+    run = partial(_scan, cell, unroll, params)
+    if segment is None:
+        return run(state, inputs)
+    return _segmented(jax.checkpoint(run), state, inputs, segment)
+
+
+def _scan(cell, unroll, params, state, inputs):
+    if hasattr(cell, "scan"):
+        return cell.scan(params, state, inputs)
+    return jax.lax.scan(partial(cell.step, params), state, inputs, unroll=unroll)
+
+
+def _segmented(run, state, inputs, segment):
+    """Scan whole segments in an outer scan, then what is left over."""
+    steps = _num_steps(inputs)
+    whole = steps - steps % segment
+    head = jax.tree.map(lambda x: x[:whole].reshape((-1, segment) + x.shape[1:]), inputs)
+    state, outputs = jax.lax.scan(run, state, head)
+    outputs = jax.tree.map(lambda y: y.reshape((whole,) + y.shape[2:]), outputs)
+    if whole == steps:
+        return state, outputs
+    state, tail = run(state, jax.tree.map(lambda x: x[whole:], inputs))
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, tail)
+
+
+def _require_hashable(cell: Cell) -> None:
+    try:
+        hash(cell)
+    except TypeError as error:
+        message = f"cell = {type(cell).__name__}: a cell must be a frozen dataclass of hashable fields ({error})"
+        raise ValueError(message) from error
+
+
+def _num_steps(inputs: Any) -> int:
+    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jax.tree.leaves(inputs)}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"inputs have lengths {sorted(map(str, lengths))} steps: all must be arrays [T, ...] of one T")
+    (steps,) = lengths
+    if steps == 0:
+        raise ValueError("inputs have 0 steps: at least one step is needed")
+    return steps

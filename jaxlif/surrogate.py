@@ -1,0 +1,183 @@
+"""The spike function: a Heaviside step forwards, a pseudo-derivative backwards.
+
+The argument of a pseudo-derivative is the dimensionless distance to threshold
+``x = (v - v_th) / (v_th - v_rest)``, so that one surrogate serves a neuron in mV and a normalised one alike.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Surrogate(Protocol):
+    """A pseudo-derivative: a hashable callable from the distance to threshold to dS/dx, of any shape."""
+
+    def __call__(self, x: Array, /) -> Array: ...
+
+
+@dataclass(frozen=True)
+class SuperSpike:
+    r"""The squared fast sigmoid: :math:`1 / (1 + \beta |x|)^2`, peak 1.
+
+    Args:
+        slope: :math:`\beta > 0`, dimensionless; larger is narrower.
+
+    Example:
+        >>> float(SuperSpike(slope=10.0)(jnp.asarray(0.1)))
+        0.25
+
+    Source: Zenke & Ganguli 2018, doi:10.1162/neco_a_01086.
+    """
+
+    slope: float = 10.0
+
+    def __call__(self, x: Array, /) -> Array:
+        return 1.0 / (1.0 + self.slope * jnp.abs(x)) ** 2
+
+
+@dataclass(frozen=True)
+class Arctan:
+    r"""The derivative of an arctangent: :math:`\frac{a}{2} / (1 + (\frac{\pi}{2} a x)^2)`, peak :math:`a/2`.
+
+    Args:
+        slope: :math:`a > 0`, dimensionless; larger is narrower.
+
+    Example:
+        >>> float(Arctan(slope=2.0)(jnp.asarray(0.0)))
+        1.0
+
+    Source: Fang et al. 2021, doi:10.1109/ICCV48922.2021.00266.
+    """
+
+    slope: float = 2.0
+
+    def __call__(self, x: Array, /) -> Array:
+        return 0.5 * self.slope / (1.0 + (0.5 * math.pi * self.slope * x) ** 2)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    r"""The derivative of a logistic: :math:`a \, \sigma(a x) (1 - \sigma(a x))`, peak :math:`a/4`.
+
+    Args:
+        slope: :math:`a > 0`, dimensionless; larger is narrower.
+
+    Example:
+        >>> float(Sigmoid(slope=4.0)(jnp.asarray(0.0)))
+        1.0
+
+    Source: Neftci, Mostafa & Zenke 2019, doi:10.1109/MSP.2019.2931595.
+    """
+
+    slope: float = 4.0
+
+    def __call__(self, x: Array, /) -> Array:
+        # sigma(y) sigma(-y) underflows to 0 where exp(-y) alone would overflow.
+        return self.slope * jax.nn.sigmoid(self.slope * x) * jax.nn.sigmoid(-self.slope * x)
+
+
+@dataclass(frozen=True)
+class Triangular:
+    r"""A triangle: :math:`h \max(0, 1 - |x|/w)`, peak :math:`h`.
+
+    Args:
+        height: :math:`h`, dimensionless.
+        width: :math:`w > 0`, dimensionless half-width of the base.
+
+    Example:
+        >>> float(Triangular(height=0.5, width=2.0)(jnp.asarray(-1.0)))
+        0.25
+
+    Source: Bellec et al. 2018, arXiv:1803.09574 (there h = 0.3, w = 1).
+    """
+
+    height: float = 1.0
+    width: float = 1.0
+
+    def __call__(self, x: Array, /) -> Array:
+        return self.height * jnp.maximum(0.0, 1.0 - jnp.abs(x) / self.width)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    r"""A normal density: :math:`N(x; 0, \sigma^2)`, peak :math:`1 / (\sqrt{2\pi}\, \sigma)`.
+
+    Args:
+        sigma: :math:`\sigma > 0`, dimensionless.
+
+    Example:
+        >>> round(float(Gaussian(sigma=0.5)(jnp.asarray(0.0))), 6)
+        0.797885
+
+    Source: Yin, Corradi & Bohté 2021, doi:10.1038/s42256-021-00397-w.
+    """
+
+    sigma: float = 0.5
+
+    def __call__(self, x: Array, /) -> Array:
+        return _normal(x, 0.0, self.sigma)
+
+
+@dataclass(frozen=True)
+class MultiGaussian:
+    r"""A Gaussian with negative flanks: :math:`\gamma[(1 + h) N(x; 0, \sigma) - h N(x; \pm\sigma, s\sigma)]`.
+
+    The term with :math:`\pm` stands for the sum of both; the peak is at 0.
+
+    Args:
+        sigma: :math:`\sigma > 0`, dimensionless.
+        flank: :math:`h`, the weight of each negative flank.
+        spread: :math:`s`, the flanks' width in units of sigma.
+        scale: :math:`\gamma`, an overall factor.
+
+    Example:
+        >>> round(float(MultiGaussian()(jnp.asarray(0.0))), 6)
+        0.4391
+
+    Source: Yin, Corradi & Bohté 2021, doi:10.1038/s42256-021-00397-w.
+    """
+
+    sigma: float = 0.5
+    flank: float = 0.15
+    spread: float = 6.0
+    scale: float = 0.5
+
+    def __call__(self, x: Array, /) -> Array:
+        wide = self.spread * self.sigma
+        flanks = _normal(x, self.sigma, wide) + _normal(x, -self.sigma, wide)
+        return self.scale * ((1.0 + self.flank) * _normal(x, 0.0, self.sigma) - self.flank * flanks)
+
+
+def _normal(x: Array, mean: float, sigma: float) -> Array:
+    return jnp.exp(-0.5 * ((x - mean) / sigma) ** 2) / (math.sqrt(2.0 * math.pi) * sigma)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def spike(x: Array, surrogate: Surrogate) -> Array:
+    r"""Emit a spike where the distance to threshold is not negative.
+
+    Forwards :math:`S(x) = [x \ge 0]`, backwards :math:`dS/dx := ` ``surrogate(x)``.
+
+    Args:
+        x: distance to threshold, dimensionless, any shape.
+        surrogate: the pseudo-derivative.
+
+    Returns:
+        1 or 0 in the dtype of ``x``, of its shape.
+
+    Example:
+        >>> [float(spike(jnp.asarray(x), SuperSpike())) for x in (-1e-9, 0.0, 1e-9)]
+        [0.0, 1.0, 1.0]
+    """
+    return (x >= 0).astype(x.dtype)
+
+
+@spike.defjvp
+def _spike_jvp(surrogate, primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    return spike(x, surrogate), surrogate(x) * x_dot

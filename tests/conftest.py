@@ -1,0 +1,33 @@
+"""Settings shared by all tests: strict JAX, double precision unless a test asks for both, a warm cache."""
+
+import os
+from pathlib import Path
+
+import jax
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+ROOT = Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    """Run the test once in each precision; the default dtype of JAX follows."""
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder of real recordings, or a skip with the reason."""
+    folder = os.environ.get("JAXLIF_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("JAXLIF_DATA does not name a folder of recordings (see experiments/data.md)")
+    return Path(folder)
