@@ -3,6 +3,10 @@
 Units everywhere: ms, mV, pA, GΩ, pF, nS; rates in Hz.
 """
 
+from jaxlif.fitting import REAL as REAL
+from jaxlif.fitting import Fit as Fit
+from jaxlif.fitting import fit as fit
+from jaxlif.fitting import multistart as multistart
 from jaxlif.neurons import LIF as LIF
 from jaxlif.neurons import Cell as Cell
 from jaxlif.neurons import Forced as Forced

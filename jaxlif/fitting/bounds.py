@@ -1,0 +1,167 @@
+"""Bounds decide what is free, and map it to coordinates without bounds.
+
+A name in the bounds is free, every other leaf is fixed and never enters the optimiser. A finite interval becomes a
+logit, a half line a logarithm, the real line the identity. Nothing is ever clipped: a clipped parameter has a dead
+gradient.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+REAL = (-math.inf, math.inf)
+
+Bounds = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    r"""An open interval and its map to the real line.
+
+    :math:`z = \log\frac{x - a}{b - x}` for finite a < b, :math:`\log(x - a)` and :math:`-\log(b - x)` for half lines.
+
+    Args:
+        low: a, in the parameter's unit, or -inf.
+        high: b, in the parameter's unit, or inf.
+
+    Raises:
+        ValueError: unless low < high.
+
+    Example:
+        >>> float(Interval(2.0, 60.0).to_free(jnp.asarray(31.0)))
+        0.0
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"bounds = ({self.low:g}, {self.high:g}): low must be less than high")
+
+    def to_free(self, x: Array) -> Array:
+        """Map a value inside the interval to the real line."""
+        if math.isinf(self.low) and math.isinf(self.high):
+            return x
+        if math.isinf(self.high):
+            return jnp.log(x - self.low)
+        if math.isinf(self.low):
+            return -jnp.log(self.high - x)
+        return jnp.log(x - self.low) - jnp.log(self.high - x)
+
+    def to_value(self, z: Array) -> Array:
+        """Map a real number to a value inside the interval."""
+        if math.isinf(self.low) and math.isinf(self.high):
+            return z
+        if math.isinf(self.high):
+            return self.low + jnp.exp(z)
+        if math.isinf(self.low):
+            return self.high - jnp.exp(-z)
+        return self.low + (self.high - self.low) * jax.nn.sigmoid(z)
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The free leaves of a pytree of parameters, by dotted name, each with its interval.
+
+    A hashable value: the same bounds give the same compiled fit. Make one with :func:`coordinates`.
+    """
+
+    free: tuple[tuple[str, Interval], ...]
+
+    def to_free(self, params: Any) -> dict[str, Array]:
+        """Return the free coordinates of ``params``, by name."""
+        leaves = named_leaves(params)
+        return {name: interval.to_free(_floating(leaves[name])) for name, interval in self.free}
+
+    def to_params(self, free: dict[str, Array], params: Any) -> Any:
+        """Return ``params`` with its free leaves replaced by the values at ``free``."""
+        values = {name: interval.to_value(free[name]) for name, interval in self.free}
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: values.get(_name(path), leaf), params)
+
+
+def coordinates(params: Any, bounds: Bounds) -> Coordinates:
+    """Resolve bounds against parameters and check the start.
+
+    Args:
+        params: a pytree of parameters; its leaves have dotted names such as ``tau_m`` or ``0.neuron.tau_m``.
+        bounds: for each free name its (low, high) in the parameter's unit; :data:`REAL` for no bound. A name may be a
+            shell pattern such as ``*.tau_m``; a full name takes precedence over a pattern.
+
+    Returns:
+        The free coordinates.
+
+    Raises:
+        ValueError: for a name that matches nothing, low >= high, a leaf that is not floating, or a start outside its
+            bounds.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> [name for name, _ in coordinates(LIFParams(), {"v_*": (-90.0, -40.0)}).free]
+        ['v_rest', 'v_th', 'v_reset']
+    """
+    leaves = named_leaves(params)
+    chosen = _resolve(tuple(leaves), bounds)
+    for name, interval in chosen.items():
+        _require_inside(name, leaves[name], interval)
+    return Coordinates(tuple((name, chosen[name]) for name in leaves if name in chosen))
+
+
+def named_leaves(params: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree by their dotted names, in its order."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {_name(path): leaf for path, leaf in paths}
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _resolve(names: tuple[str, ...], bounds: Bounds) -> dict[str, Interval]:
+    chosen: dict[str, Interval] = {}
+    # Patterns first, so that a full name overrides them.
+    for pattern in sorted(bounds, key=lambda p: p in names):
+        matches = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(f"bounds name {pattern!r}, which is no parameter; the parameters are {', '.join(names)}")
+        interval = _interval(pattern, bounds[pattern])
+        clash = [name for name in matches if name in chosen and chosen[name] != interval and pattern not in names]
+        if clash:
+            raise ValueError(f"bounds name {clash[0]!r} by two patterns with different intervals: keep one of them")
+        chosen.update(dict.fromkeys(matches, interval))
+    return chosen
+
+
+def _interval(name: str, bound: Any) -> Interval:
+    try:
+        low, high = bound
+        return Interval(float(low), float(high))
+    except TypeError as error:
+        raise ValueError(f"bounds[{name!r}] = {bound!r}: bounds must be a pair (low, high)") from error
+    except ValueError as error:
+        raise ValueError(f"bounds[{name!r}] = {bound!r}: low must be less than high, both numbers") from error
+
+
+def _require_inside(name: str, leaf: Any, interval: Interval) -> None:
+    if isinstance(leaf, jax.core.Tracer):
+        return
+    if not (isinstance(leaf, float | int) or jnp.issubdtype(jnp.result_type(leaf), jnp.floating)):
+        raise ValueError(f"{name} has dtype {jnp.result_type(leaf)}: only floating parameters can be free")
+    value = np.asarray(leaf)
+    outside = value[~((value > interval.low) & (value < interval.high))]
+    if outside.size:
+        raise ValueError(
+            f"{name} = {outside.flat[0]:g}: the start must lie inside its bounds ({interval.low:g}, {interval.high:g})"
+        )
+
+
+def _floating(leaf: Any) -> Array:
+    # An explicit dtype: a weakly typed start would make the compiled loop compile again for its own result.
+    return jnp.asarray(leaf, leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(float))
