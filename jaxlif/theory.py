@@ -1,0 +1,273 @@
+r"""Closed forms of the leaky integrate-and-fire neuron for a constant current, and its synaptic potentials.
+
+``params`` is anything with the fields of `LIFParams`: ``tau_m`` (ms), ``r_m`` (GΩ), ``v_rest``, ``v_th``,
+``v_reset`` (mV) and ``t_ref`` (ms). Everything is differentiable and broadcasts scalars against arrays of one
+shape; for more, use ``jax.vmap``. Time is continuous here: a simulation on a grid finds its spikes up to one
+step later.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def equilibrium(params: Any, current: ArrayLike) -> Array:
+    r"""Find the voltage at which a constant current holds the membrane.
+
+    :math:`v_\infty = v_{rest} + r_m I`.
+
+    Args:
+        params: the neuron.
+        current: I, pA, any shape.
+
+    Returns:
+        The voltage, mV, of the current's shape.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> equilibrium(LIFParams(v_rest=-70.0, r_m=0.1), jnp.array([120.0, 160.0])).tolist()
+        [-58.0, -54.0]
+    """
+    return params.v_rest + params.r_m * jnp.asarray(current)
+
+
+def rheobase(params: Any) -> Array:
+    r"""Find the largest constant current that never makes the neuron fire.
+
+    :math:`I_{rh} = (v_{th} - v_{rest}) / r_m`.
+
+    Args:
+        params: the neuron.
+
+    Returns:
+        The current, pA, of the parameters' shape.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> float(rheobase(LIFParams(v_rest=-70.0, v_th=-55.0, r_m=0.1)))
+        150.0
+    """
+    return jnp.asarray((params.v_th - params.v_rest) / params.r_m)
+
+
+def step_response(params: Any, current: ArrayLike, t: ArrayLike, v_0: ArrayLike | None = None) -> Array:
+    r"""Follow the voltage under a constant current, without a threshold.
+
+    :math:`v(t) = v_\infty + (v_0 - v_\infty)\, e^{-t/\tau_m}`.
+
+    Args:
+        params: the neuron.
+        current: I, pA, a scalar or of the shape of t.
+        t: time since the current was switched on, ms, any shape.
+        v_0: the voltage at t = 0, mV; by default v_rest.
+
+    Returns:
+        The voltage, mV.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> round(float(step_response(LIFParams(tau_m=10.0), 120.0, t=10.0)), 4)
+        -62.4146
+
+    Source: Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
+    """
+    v_0 = jnp.asarray(params.v_rest if v_0 is None else v_0)
+    # The change from v_0 rather than the distance from the end: accurate for short times too.
+    return v_0 - (equilibrium(params, current) - v_0) * jnp.expm1(-jnp.asarray(t) / params.tau_m)
+
+
+def first_spike_time(params: Any, current: ArrayLike, v_0: ArrayLike | None = None) -> Array:
+    r"""Find when a constant current first brings the voltage to threshold.
+
+    :math:`t^* = \tau_m \ln \frac{v_\infty - v_0}{v_\infty - v_{th}}`.
+
+    Args:
+        params: the neuron.
+        current: I, pA, any shape.
+        v_0: the voltage at t = 0, mV; by default v_rest.
+
+    Returns:
+        The time, ms: inf at or below rheobase, 0 from a v_0 at or above threshold. Its gradient is finite
+        everywhere.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> [round(float(first_spike_time(LIFParams(), current)), 4) for current in (120.0, 160.0)]
+        [inf, 27.7259]
+    """
+    gap = jnp.maximum(params.v_th - jnp.asarray(params.v_rest if v_0 is None else v_0), 0.0)
+    # From the rheobase, so that the overdrive is exactly 0 there: one rounding error above 0 would be 3 Hz.
+    overdrive = params.r_m * (jnp.asarray(current) - rheobase(params))
+    fires = overdrive > 0
+    # The inner where keeps the branch that is not taken finite: its gradient is multiplied by 0, not dropped.
+    time = params.tau_m * jnp.log1p(gap / jnp.where(fires, overdrive, 1.0))
+    return jnp.where(fires | (gap == 0), time, jnp.inf)
+
+
+def interspike_interval(params: Any, current: ArrayLike) -> Array:
+    r"""Find the interval between two spikes under a constant current.
+
+    :math:`T = t_{ref} + \tau_m \ln \frac{v_\infty - v_{reset}}{v_\infty - v_{th}}`.
+
+    Args:
+        params: the neuron.
+        current: I, pA, any shape.
+
+    Returns:
+        The interval, ms; inf at or below rheobase.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> round(float(interspike_interval(LIFParams(v_reset=-65.0, t_ref=5.0), 160.0)), 4)
+        28.979
+    """
+    return params.t_ref + first_spike_time(params, current, v_0=params.v_reset)
+
+
+def firing_rate(params: Any, current: ArrayLike) -> Array:
+    r"""Give the f-I curve: the firing rate under a constant current.
+
+    :math:`f = 1000 / \left(t_{ref} + \tau_m \ln \frac{v_\infty - v_{reset}}{v_\infty - v_{th}}\right)` above
+    rheobase, 0 at or below it.
+
+    Args:
+        params: the neuron.
+        current: I, pA, any shape.
+
+    Returns:
+        The rate, Hz, of the current's shape. Its gradient is finite everywhere: 0 at and below rheobase, and
+        falling from very large values just above.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> firing_rate(LIFParams(), jnp.array([120.0, 160.0, 300.0])).round(4).tolist()
+        [0.0, 34.5078, 98.929]
+
+    Source: Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
+    """
+    return 1000.0 / interspike_interval(params, current)
+
+
+def current_for_rate(params: Any, rate: ArrayLike) -> Array:
+    r"""Find the constant current that makes the neuron fire at a given rate: the inverse of `firing_rate`.
+
+    .. math::
+        I = I_{rh} + \frac{v_{th} - v_{reset}}{r_m} \frac{1}{e^x - 1}, \qquad x = (1000/f - t_{ref}) / \tau_m
+
+    Args:
+        params: the neuron.
+        rate: f, Hz, any shape; not negative.
+
+    Returns:
+        The current, pA, of the rate's shape; the rheobase for 0. Under a trace, nan for a rate out of range.
+
+    Raises:
+        ValueError: a concrete rate is negative, or not below 1000 / t_ref.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> current_for_rate(LIFParams(), jnp.array([0.0, 50.0])).round(4).tolist()
+        [150.0, 178.7217]
+    """
+    rate = jnp.asarray(rate)
+    possible = (rate >= 0) & (rate * params.t_ref < 1000.0)
+    _require(possible, rate, params.t_ref)
+    # Where x < 1000, asked without dividing by a rate of 0; beyond, 1/(e^x - 1) is 0 in any precision.
+    fires = (rate * (1000.0 * params.tau_m + params.t_ref) > 1000.0) & possible
+    x = (1000.0 / jnp.where(fires, rate, 1.0) - params.t_ref) / params.tau_m
+    overdrive = (params.v_th - params.v_reset) * jnp.where(fires, jnp.exp(-x) / -jnp.expm1(-x), 0.0)
+    return jnp.where(possible, rheobase(params) + overdrive / params.r_m, jnp.nan)
+
+
+def exponential_psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: ArrayLike) -> Array:
+    r"""Follow the potential that an exponential synaptic current evokes.
+
+    :math:`I = w\, e^{-t/\tau_s}` gives
+
+    .. math::
+        u(t) = \frac{r_m w}{\tau_m} \int_0^t e^{-s/\tau_s} e^{-(t-s)/\tau_m} ds
+             = r_m w\, \frac{\tau_s}{\tau_s - \tau_m} \left(e^{-t/\tau_s} - e^{-t/\tau_m}\right)
+
+    computed from the integral, which has no singular point at :math:`\tau_s = \tau_m`.
+
+    Args:
+        params: the neuron; only tau_m and r_m count.
+        weight: w, the current at t = 0, pA.
+        tau_syn: decay time of the current, ms.
+        t: time since the current's onset, ms, any shape.
+
+    Returns:
+        The deflection from rest, mV, of the shape of t; 0 for t <= 0.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> round(float(exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=10.0)), 6)
+        1.471518
+    """
+    t, slow, span, _ = _two_decays(params, tau_syn, t)
+    return params.r_m * weight / params.tau_m * t * jnp.exp(-slow) * _moment(span, 0)
+
+
+def alpha_psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: ArrayLike) -> Array:
+    r"""Follow the potential that an alpha-shaped synaptic current evokes.
+
+    :math:`I = w\, \frac{e\, t}{\tau_s} e^{-t/\tau_s}`, with its peak w at :math:`\tau_s`, gives
+
+    .. math::
+        u(t) = \frac{r_m w\, e}{\tau_m \tau_s} \int_0^t s\, e^{-s/\tau_s} e^{-(t-s)/\tau_m} ds
+
+    smooth at :math:`\tau_s = \tau_m` too.
+
+    Args:
+        params: the neuron; only tau_m and r_m count.
+        weight: w, the peak of the current, pA.
+        tau_syn: rise time of the current, ms.
+        t: time since the current's onset, ms, any shape.
+
+    Returns:
+        The deflection from rest, mV, of the shape of t; 0 for t <= 0.
+
+    Example:
+        >>> from jaxlif import LIFParams
+        >>> round(float(alpha_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=20.0)), 6)
+        2.943036
+    """
+    t, slow, span, synapse_is_fast = _two_decays(params, tau_syn, t)
+    # With s = ut or s = (1 - u)t, whichever makes the exponent negative.
+    shape = jnp.where(synapse_is_fast, _moment(span, 1), _moment(span, 0) - _moment(span, 1))
+    return params.r_m * weight * math.e / (params.tau_m * tau_syn) * t**2 * jnp.exp(-slow) * shape
+
+
+def _require(possible, rate, t_ref):
+    """Refuse concrete rates that no current reaches; tracers pass."""
+    if not isinstance(possible, jax.core.Tracer) and not bool(possible.all()):
+        bad = jnp.broadcast_to(rate, possible.shape)[~possible][0]
+        limit = jnp.min(1000.0 / jnp.asarray(t_ref))
+        raise ValueError(f"rate = {bad:g} Hz: it must not be negative, and below 1000 / t_ref = {limit:g} Hz")
+
+
+def _two_decays(params, tau_syn, t):
+    """Write exp(-s/tau_s) exp(-(t-s)/tau_m) as exp(-slow) exp(-u span): both decay, so none overflows."""
+    t = jnp.maximum(jnp.asarray(t), 0.0)
+    synapse, membrane = t / tau_syn, t / params.tau_m
+    synapse_is_fast = synapse >= membrane
+    slow = jnp.where(synapse_is_fast, membrane, synapse)
+    fast = jnp.where(synapse_is_fast, synapse, membrane)
+    return t, slow, fast - slow, synapse_is_fast
+
+
+def _moment(x, power):
+    r"""Integrate :math:`\int_0^1 u^p e^{-ux} du` for x >= 0 and p = 0 or 1."""
+    small = x < 0.5
+    # The closed forms lose digits as x -> 0, and their gradients more: there the series, to 1e-17 at 0.5.
+    near, far = jnp.where(small, x, 0.0), jnp.where(small, 1.0, x)
+    terms = [(-1) ** k / (math.factorial(k) * (k + power + 1)) for k in range(14)]
+    series = jnp.polyval(jnp.array(terms[::-1], x.dtype), near)
+    closed = -jnp.expm1(-far) / far
+    if power == 1:
+        closed = (closed - jnp.exp(-far)) / far
+    return jnp.where(small, series, closed)
