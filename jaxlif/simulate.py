@@ -44,7 +44,7 @@ def simulate(
         >>> import jaxlif as jl
         >>> _, output = simulate(jl.LIF(dt=0.1), jl.LIFParams(), jnp.full(1000, 300.0))
         >>> output.v.shape, int(output.spikes.sum())
-        ((1000,), 9)
+        ((1000,), 10)
     """
     _require_hashable(cell)
     steps = _num_steps(inputs)
@@ -59,13 +59,25 @@ def simulate(
 def _simulate(cell, params, inputs, state, segment, unroll):
     if state is None:
         state = cell.init_state(params, jax.tree.map(lambda x: jnp.asarray(x)[0], inputs))
-    run = partial(_scan, cell, unroll, params)
+    run = partial(scan_cell, cell, params, unroll=unroll)
     if segment is None:
         return run(state, inputs)
     return _segmented(jax.checkpoint(run), state, inputs, segment)
 
 
-def _scan(cell, unroll, params, state, inputs):
+def scan_cell(cell: Cell, params: Any, state: Any, inputs: Any, *, unroll: int = 1) -> tuple[Any, Any]:
+    """Run a cell over the time axis, by its own ``scan`` where it has one: :func:`simulate` without checks or jit.
+
+    Args:
+        cell: the cell.
+        params: its parameters.
+        state: where to start.
+        inputs: a pytree of arrays [T, ...].
+        unroll: steps per iteration of the loop, where the cell has no scan of its own.
+
+    Returns:
+        The final state and the outputs [T, ...].
+    """
     if hasattr(cell, "scan"):
         return cell.scan(params, state, inputs)
     return jax.lax.scan(partial(cell.step, params), state, inputs, unroll=unroll)
@@ -93,10 +105,10 @@ def _require_hashable(cell: Cell) -> None:
 
 
 def _num_steps(inputs: Any) -> int:
-    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jax.tree.leaves(inputs)}
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"inputs have lengths {sorted(map(str, lengths))} steps: all must be arrays [T, ...] of one T")
-    (steps,) = lengths
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"inputs have shapes {shapes}: all must be arrays [T, ...] with the same number of steps T")
+    steps = shapes[0][0]
     if steps == 0:
         raise ValueError("inputs have 0 steps: at least one step is needed")
     return steps

@@ -17,7 +17,9 @@ from jax import Array
 class Surrogate(Protocol):
     """A pseudo-derivative: a hashable callable from the distance to threshold to dS/dx, of any shape."""
 
-    def __call__(self, x: Array, /) -> Array: ...
+    def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class SuperSpike:
     slope: float = 10.0
 
     def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
         return 1.0 / (1.0 + self.slope * jnp.abs(x)) ** 2
 
 
@@ -57,6 +60,7 @@ class Arctan:
     slope: float = 2.0
 
     def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
         return 0.5 * self.slope / (1.0 + (0.5 * math.pi * self.slope * x) ** 2)
 
 
@@ -77,6 +81,7 @@ class Sigmoid:
     slope: float = 4.0
 
     def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
         # sigma(y) sigma(-y) underflows to 0 where exp(-y) alone would overflow.
         return self.slope * jax.nn.sigmoid(self.slope * x) * jax.nn.sigmoid(-self.slope * x)
 
@@ -100,6 +105,7 @@ class Triangular:
     width: float = 1.0
 
     def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
         return self.height * jnp.maximum(0.0, 1.0 - jnp.abs(x) / self.width)
 
 
@@ -120,6 +126,7 @@ class Gaussian:
     sigma: float = 0.5
 
     def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
         return _normal(x, 0.0, self.sigma)
 
 
@@ -137,7 +144,7 @@ class MultiGaussian:
 
     Example:
         >>> round(float(MultiGaussian()(jnp.asarray(0.0))), 6)
-        0.4391
+        0.439112
 
     Source: Yin, Corradi & Bohté 2021, doi:10.1038/s42256-021-00397-w.
     """
@@ -148,6 +155,7 @@ class MultiGaussian:
     scale: float = 0.5
 
     def __call__(self, x: Array, /) -> Array:
+        """Return dS/dx at ``x``."""
         wide = self.spread * self.sigma
         flanks = _normal(x, self.sigma, wide) + _normal(x, -self.sigma, wide)
         return self.scale * ((1.0 + self.flank) * _normal(x, 0.0, self.sigma) - self.flank * flanks)
@@ -174,7 +182,7 @@ def spike(x: Array, surrogate: Surrogate) -> Array:
         >>> [float(spike(jnp.asarray(x), SuperSpike())) for x in (-1e-9, 0.0, 1e-9)]
         [0.0, 1.0, 1.0]
     """
-    return (x >= 0).astype(x.dtype)
+    return jnp.asarray(x >= 0, jnp.result_type(x))
 
 
 @spike.defjvp

@@ -14,14 +14,15 @@ from jax import Array
 
 from jaxlif.neurons.cell import SpikingNeuron, state_dtype
 from jaxlif.neurons.checks import require_finite, require_positive
-from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState
+from jaxlif.neurons.lif import LIFOutput, LIFParams, LIFState
 
 
 class Drive(NamedTuple):
     """What reaches a neuron in one step.
 
     ``arrivals`` are the weights arriving at its end: [N] in mV for voltage jumps, [K, N] for K kinds of synapse in pA
-    (currents) or nS (conductances). ``input`` is the wrapped neuron's own input, a current [N] in pA.
+    (currents) or nS (conductances); what arrives at time t belongs to step t/dt - 1. ``input`` is the wrapped neuron's
+    own input, a current [N] in pA.
     """
 
     arrivals: Array
@@ -56,6 +57,9 @@ class SynapticParams:
 class Synapse(Protocol):
     """A kind of synapse: its closed state, and the neuron's voltage integrated with it over one step."""
 
+    def targets(self, x: Drive) -> tuple[int, ...]:
+        """Return the shape of the neurons that the arrivals of ``x`` reach."""
+
     def init_state(self, params: Any, x: Drive) -> Any:
         """Return closed synapses for the arrivals of ``x``."""
 
@@ -78,7 +82,7 @@ class Synaptic:
         >>> arrivals = jnp.zeros((1000, 2)).at[100].set(jnp.array([100.0, -50.0]))  # pA, after 10.1 ms
         >>> _, output = jl.simulate(cell, params, Drive(arrivals, jnp.zeros(1000)))
         >>> round(float(output.v.max()), 3)
-        -69.162
+        -69.615
     """
 
     neuron: SpikingNeuron
@@ -86,7 +90,10 @@ class Synaptic:
 
     def init_state(self, params: SynapticParams, x: Drive) -> SynapticState:
         """Return the neuron's fresh state and closed synapses."""
-        return SynapticState(self.neuron.init_state(params.neuron, x.input), self.synapse.init_state(params, x))
+        state = self.neuron.init_state(params.neuron, x.input)
+        targets = self.synapse.targets(x)
+        neuron = jax.tree.map(lambda s: jnp.broadcast_to(s, jnp.broadcast_shapes(s.shape, targets)), state)
+        return SynapticState(neuron, self.synapse.init_state(params, x))
 
     def integrate(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Advance synapses and voltage for one step."""
@@ -118,11 +125,16 @@ class VoltageJump:
     What arrives during refractoriness is lost.
 
     Example:
-        >>> cell, x = Synaptic(LIF(), VoltageJump()), Drive(jnp.asarray(2.0), jnp.asarray(0.0))
+        >>> import jaxlif as jl
+        >>> cell, x = Synaptic(jl.LIF(), VoltageJump()), Drive(jnp.asarray(2.0), jnp.asarray(0.0))
         >>> params = SynapticParams()
         >>> float(cell.step(params, cell.init_state(params, x), x)[1].v)
         -68.0
     """
+
+    def targets(self, x: Drive) -> tuple[int, ...]:
+        """Return the shape of the arrivals, [N]."""
+        return jnp.shape(x.arrivals)
 
     def init_state(self, params: Any, x: Drive) -> tuple[()]:
         """Return nothing: a jump leaves no trace."""
@@ -165,6 +177,10 @@ class ExponentialCurrent:
     Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570.
     """
 
+    def targets(self, x: Drive) -> tuple[int, ...]:
+        """Return the shape of the arrivals, [K, N], without the kinds of synapse."""
+        return jnp.shape(x.arrivals)[1:]
+
     def init_state(self, params: SynapticParams, x: Drive) -> Array:
         """Return no current, [K, N]."""
         return _closed(params, x)
@@ -176,8 +192,9 @@ class ExponentialCurrent:
         tau_syn = _per_kind(params.synapse.tau_syn, state.synapse)
         inner, v = neuron.integrate(params.neuron, state.neuron, x.input)
         p = params.neuron
-        gain = p.r_m / p.tau_m * _convolved_decays(p.tau_m, tau_syn, neuron.dt)
-        v = v + jnp.sum(gain * state.synapse, axis=0)
+        tau_m = jnp.expand_dims(p.tau_m, 0) if jnp.ndim(p.tau_m) else p.tau_m  # [1, N] beside [K, N]
+        decays = _convolved_decays(tau_m, tau_syn, neuron.dt)
+        v = v + p.r_m / p.tau_m * jnp.sum(decays * state.synapse, axis=0)
         return SynapticState(inner, _decayed(state.synapse, tau_syn, neuron.dt, x)), v
 
 
@@ -209,7 +226,8 @@ class Conductance:
     A synapse that reverses at the present voltage moves it by exactly nothing.
 
     Example:
-        >>> cell = Synaptic(LIF(), Conductance())
+        >>> import jaxlif as jl
+        >>> cell = Synaptic(jl.LIF(), Conductance())
         >>> params = SynapticParams(synapse=ConductanceParams(tau_syn=jnp.array([10.0]), e_rev=jnp.array([-70.0])))
         >>> state = cell.init_state(params, Drive(jnp.zeros(1), jnp.asarray(0.0)))._replace(synapse=jnp.array([15.0]))
         >>> float(cell.step(params, state, Drive(jnp.zeros(1), jnp.asarray(0.0)))[1].v)
@@ -217,6 +235,10 @@ class Conductance:
 
     Source: Koch 1999, Biophysics of Computation, chapter 1 (shunting inhibition).
     """
+
+    def targets(self, x: Drive) -> tuple[int, ...]:
+        """Return the shape of the arrivals, [K, N], without the kinds of synapse."""
+        return jnp.shape(x.arrivals)[1:]
 
     def init_state(self, params: SynapticParams, x: Drive) -> Array:
         """Return closed channels, [K, N]."""
@@ -241,7 +263,7 @@ def _conductance_rise(p, v, g, tau_syn, e_rev, current, dt):
         return (s - p.r_m * jnp.sum(g * tau_syn * jnp.expm1(-s / tau_syn), axis=0)) / p.tau_m
 
     def drive(s):
-        return (leak_drive + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * (e_rev - v), axis=0)) / p.tau_m
+        return (leak_drive + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * (e_rev - v[None]), axis=0)) / p.tau_m
 
     end = decay_exponent(dt)
     return sum(w * dt * jnp.exp(decay_exponent(s * dt) - end) * drive(s * dt) for s, w in _QUADRATURE)

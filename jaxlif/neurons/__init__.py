@@ -3,6 +3,8 @@
 from jaxlif.neurons.cell import Cell as Cell
 from jaxlif.neurons.cell import SpikingNeuron as SpikingNeuron
 from jaxlif.neurons.cell import relax as relax
+from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley as HodgkinHuxley
+from jaxlif.neurons.hodgkin_huxley import HodgkinHuxleyParams as HodgkinHuxleyParams
 from jaxlif.neurons.lif import LIF as LIF
 from jaxlif.neurons.lif import LIFOutput as LIFOutput
 from jaxlif.neurons.lif import LIFParams as LIFParams

@@ -1,14 +1,20 @@
 """The leaky integrate-and-fire neuron on a time grid."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require_below, require_different, require_finite, require_not_negative, require_positive
+from jaxlif.neurons.checks import (
+    require_below,
+    require_different,
+    require_finite,
+    require_not_negative,
+    require_positive,
+)
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 
 Parameter = Array | float
@@ -45,7 +51,9 @@ class LIFParams:
     t_ref: Parameter = 5.0
 
     @classmethod
-    def from_circuit(cls, *, c_m: Parameter, g_l: Parameter | None = None, r_m: Parameter | None = None, **rest) -> Self:
+    def from_circuit(
+        cls, *, c_m: Parameter, g_l: Parameter | None = None, r_m: Parameter | None = None, **rest: Parameter
+    ) -> Self:
         r"""Make parameters from the RC circuit: :math:`r_m = 1/g_l`, :math:`\tau_m = r_m c_m`.
 
         Args:
@@ -61,10 +69,11 @@ class LIFParams:
             >>> LIFParams.from_circuit(c_m=250.0, g_l=25.0).tau_m
             10.0
         """
-        if (g_l is None) == (r_m is None):
+        if g_l is not None and r_m is None:
+            r_m = 1.0 / g_l
+        elif g_l is not None or r_m is None:
             raise ValueError("from_circuit needs exactly one of g_l (nS) and r_m (GΩ)")
-        resistance = 1.0 / g_l if r_m is None else r_m
-        return cls(tau_m=resistance * c_m, r_m=resistance, **rest)
+        return cls(tau_m=r_m * c_m, r_m=r_m, **rest)
 
     @property
     def c_m(self) -> Parameter:

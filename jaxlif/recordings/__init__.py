@@ -1,0 +1,14 @@
+"""Recordings of real neurons: files of several formats read into pA, mV and ms, spikes found, protocols described."""
+
+from jaxlif.recordings.csv_file import read_rates as read_rates
+from jaxlif.recordings.protocol import Epoch as Epoch
+from jaxlif.recordings.protocol import FITable as FITable
+from jaxlif.recordings.protocol import fi_table as fi_table
+from jaxlif.recordings.protocol import is_step_protocol as is_step_protocol
+from jaxlif.recordings.protocol import steps as steps
+from jaxlif.recordings.readers import read_recording as read_recording
+from jaxlif.recordings.recording import Recording as Recording
+from jaxlif.recordings.recording import RecordingWarning as RecordingWarning
+from jaxlif.recordings.recording import repeats as repeats
+from jaxlif.recordings.recording import require_current_variation as require_current_variation
+from jaxlif.recordings.spike_detection import detect_spikes as detect_spikes

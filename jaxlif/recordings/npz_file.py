@@ -1,0 +1,57 @@
+"""Recordings in NumPy archives: ``current`` in pA, ``voltage`` in mV, ``dt`` in ms."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_PER_SWEEP = ("current", "voltage", "spikes")
+_KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage")
+
+
+def read_npz(path: Path, current: str | None) -> dict[str, Any]:
+    """Read the fields of a recording from an .npz archive; arrays with other names are ignored.
+
+    Args:
+        path: the archive, with ``current`` [T], [sweeps, T] or [stimuli, repeats, T], ``dt``, and optionally
+            ``voltage``, ``spikes``, ``electrode_current`` and ``electrode_voltage``.
+        current: what the current is, "recorded" or "commanded"; the archive does not say it.
+
+    Returns:
+        Fields of :class:`jaxlif.recordings.Recording`.
+
+    Raises:
+        ValueError: for a file that is no archive or is cut short, a missing array, or a pickled one.
+    """
+    arrays = _load(path)
+    for name in ("current", "dt"):
+        if name not in arrays:
+            unit = "pA" if name == "current" else "ms"
+            raise ValueError(f"the array `{name}` ({unit}) is missing")
+    fields = {name: _flatten(value) if name in _PER_SWEEP else value for name, value in arrays.items()}
+    return fields | {"current_source": current or "unknown"}
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    # np.load would take anything that is no archive for a pickle, and say so at length.
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an .npz archive, or one that was cut short")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: _read_array(archive, name) for name in _KNOWN if name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"a damaged .npz archive ({error})") from error
+
+
+def _read_array(archive: Any, name: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except ValueError as error:
+        raise ValueError(f"the array `{name}` cannot be read; only plain numeric arrays are ({error})") from error
+
+
+def _flatten(array: np.ndarray) -> np.ndarray:
+    """Put stimuli and repeats on one axis of sweeps."""
+    return array.reshape(-1, array.shape[-1]) if array.ndim == 3 else np.atleast_1d(array)

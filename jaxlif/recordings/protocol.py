@@ -1,0 +1,270 @@
+"""What was injected: constant epochs and their levels, step protocols, the f-I table of a step family."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlif.recordings.recording import Recording
+from jaxlif.recordings.spike_detection import detect_spikes
+
+# A recorded current shows the amplifier's transient at every spike. The median over a block sees through them as long
+# as they fill less than half of it: 2 to 3 ms a spike, so 10 ms.
+_BLOCK = 10.0
+
+
+class Epoch(NamedTuple):
+    """A stretch of constant current: samples ``start`` to ``stop`` (excluded) of a sweep, at ``level`` pA."""
+
+    sweep: int
+    start: int
+    stop: int
+    level: float
+
+
+class FITable(NamedTuple):
+    """A cell's f-I table: ``currents`` [K] pA, ascending, ``rates`` [K] Hz, and the test epoch's times in ms."""
+
+    currents: np.ndarray
+    rates: np.ndarray
+    start: float
+    stop: float
+
+
+class _Grain(NamedTuple):
+    """How finely a current can be described: samples to a block, noise of a sample, of a block's median, range, pA."""
+
+    length: int
+    sample_noise: float
+    noise: float
+    spread: float
+
+    @property
+    def jump(self) -> float:
+        """Difference that makes two levels distinct, pA."""
+        return 1e-9 * self.spread if self.length == 1 else 6.0 * self.noise
+
+
+def steps(recording: Recording, *, min_duration: float = 5.0) -> list[Epoch]:
+    """Find the epochs of constant current in every sweep.
+
+    A commanded current is compared sample by sample. A recorded one, with noise and with the amplifier's transients
+    at the spikes, is compared by medians of 10 ms: an edge is where they jump by more than six times their noise, and
+    its sample is the least-squares one. Ramps and noise give no epochs.
+
+    Args:
+        recording: any recording.
+        min_duration: shorter epochs are left out, ms.
+
+    Returns:
+        Epochs in order of sweep and time.
+
+    Example:
+        >>> current = np.repeat([0.0, 100.0], 200)
+        >>> for epoch in steps(Recording(current=current, dt=0.1)):
+        ...     epoch
+        Epoch(sweep=0, start=0, stop=200, level=0.0)
+        Epoch(sweep=0, start=200, stop=400, level=100.0)
+    """
+    grain = _grain(recording)
+    # Fewer than three medians look flat by chance.
+    least = max(2, round(min_duration / recording.dt)) if grain.length == 1 else 3 * grain.length
+    return [
+        Epoch(sweep, start, stop, _level(current[start:stop]))
+        for sweep, current in enumerate(recording.current)
+        for start, stop in _merged(current, _segments(current, grain), grain)
+        if stop - start >= least and _is_flat(current[start:stop], grain)
+    ]
+
+
+def is_step_protocol(recording: Recording) -> bool:
+    """Say whether the current consists of steps: constant for 90 % of every sweep, at two levels or more.
+
+    Args:
+        recording: any recording.
+
+    Example:
+        >>> is_step_protocol(Recording(current=np.repeat([0.0, 100.0], 200), dt=0.1))
+        True
+        >>> is_step_protocol(Recording(current=np.linspace(0.0, 100.0, 400), dt=0.1))
+        False
+    """
+    epochs = steps(recording)
+    covered = np.zeros(recording.num_sweeps)
+    for epoch in epochs:
+        covered[epoch.sweep] += epoch.stop - epoch.start
+    levels = [epoch.level for epoch in epochs]
+    constant = (covered >= 0.9 * recording.num_steps).all()
+    return bool(constant and max(levels) - min(levels) > _grain(recording).jump)
+
+
+def fi_table(recording: Recording, spikes: np.ndarray | None = None) -> FITable:
+    r"""Make the f-I table of a step protocol: :math:`f = n_{spikes} / (t_{stop} - t_{start})`.
+
+    The test epoch is the first whose level varies across sweeps (by half of what the most varied one does, so that a
+    holding current that drifts is not taken for it); in a single sweep, the first that differs as much from its start.
+    Sweeps of the same level are averaged.
+
+    Args:
+        recording: a step protocol.
+        spikes: spike raster [sweeps, T]; None takes the recording's own, or detects them in its voltage.
+
+    Returns:
+        Currents, rates, and the test epoch.
+
+    Raises:
+        ValueError: where the current is not made of steps, or there are neither spikes nor a voltage.
+
+    Example:
+        >>> current = np.repeat([[0.0, 100.0, 0.0], [0.0, 200.0, 0.0]], 1000, axis=1)
+        >>> spikes = np.zeros(current.shape, bool)
+        >>> spikes[1, 1100:2000:100] = True
+        >>> fi_table(Recording(current=current, dt=0.1), spikes)
+        FITable(currents=array([100., 200.]), rates=array([ 0., 90.]), start=100.0, stop=200.0)
+    """
+    if not is_step_protocol(recording):
+        raise ValueError("current is not made of steps (constant for 90 % of every sweep, two levels or more)")
+    raster = _spikes_of(recording) if spikes is None else np.atleast_2d(np.asarray(spikes, bool))
+    if raster.shape != recording.current.shape:
+        raise ValueError(f"spikes has shape {raster.shape} and current {recording.current.shape}: they must agree")
+    start, stop = _test_epoch(recording)
+    levels = np.array([_level(sweep[start:stop]) for sweep in recording.current])
+    rates = 1000.0 * raster[:, start:stop].sum(axis=1) / ((stop - start) * recording.dt)
+    groups = _group_levels(levels, _level_tolerance(recording, stop - start))
+    first, last = (recording.start + n * recording.dt for n in (start, stop))
+    return FITable(
+        currents=np.array([levels[group].mean() for group in groups]),
+        rates=np.array([rates[group].mean() for group in groups]),
+        start=float(f"{first:.9g}"),
+        stop=float(f"{last:.9g}"),
+    )
+
+
+def _level(current: np.ndarray) -> float:
+    return float(np.median(current))
+
+
+def _spikes_of(recording: Recording) -> np.ndarray:
+    if recording.spikes is not None:
+        return recording.spikes
+    if recording.voltage is None:
+        raise ValueError("the recording has neither spikes nor a voltage to find them in: pass `spikes`")
+    return detect_spikes(recording.voltage, recording.dt)
+
+
+def _grain(recording: Recording) -> _Grain:
+    spread = float(np.ptp(recording.current))
+    # Filtered noise is correlated from sample to sample: at 0.2 ms it is not. Second differences see no ramps.
+    lag = max(1, min(round(0.2 / recording.dt), (recording.num_steps - 1) // 2))
+    change = np.diff(recording.current[:, ::lag], axis=1)
+    bend = np.abs(np.diff(change, axis=1))
+    if np.count_nonzero(bend > 1e-6 * spread) <= 0.02 * bend.size:
+        return _Grain(1, 0.0, 0.0, spread)
+    # Where most second differences are zero, the noise is finer than the quantum in which it was stored.
+    quantum = np.abs(change[change != 0]).min()
+    sample_noise = float(max(np.median(bend) / 0.6745 / np.sqrt(6.0), quantum / np.sqrt(6.0)))
+    length = max(2, round(_BLOCK / recording.dt))
+    white = sample_noise * float(np.sqrt(np.pi / 2.0 * lag / length))
+    # Over medians, since the amplifier's transients at spikes are several times larger than any step.
+    medians = _medians(recording.current, length)
+    spread = float(np.ptp(medians))
+    # Hum and slow noise move the medians more than white noise would. Small beside the steps, that is noise too; as
+    # large as a tenth of all there is, it is the stimulus.
+    bends = np.abs(np.diff(medians, n=2, axis=1))
+    slow = float(np.median(bends)) / 0.6745 / np.sqrt(6.0) if bends.size else 0.0
+    return _Grain(length, sample_noise, max(white, slow) if slow <= 0.03 * spread else white, spread)
+
+
+def _medians(current: np.ndarray, length: int) -> np.ndarray:
+    """Medians of blocks of ``length`` samples, [..., T // length]; a rest is left out."""
+    blocks = max(1, current.shape[-1] // length)
+    whole = current[..., : blocks * length]
+    return np.median(whole.reshape(*whole.shape[:-1], blocks, -1), axis=-1)
+
+
+def _segments(current: np.ndarray, grain: _Grain) -> list[tuple[int, int]]:
+    edges = _sharp_edges(current, grain) if grain.length == 1 else _noisy_edges(current, grain)
+    return _between(sorted({0, *edges, current.size}))
+
+
+def _between(bounds: list[int]) -> list[tuple[int, int]]:
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def _merged(current: np.ndarray, segments: list[tuple[int, int]], grain: _Grain) -> list[tuple[int, int]]:
+    """Join neighbours whose levels are not distinct: the edge between them was an outlier of the noise."""
+    if grain.length == 1:
+        return segments
+    bounds = [0]
+    for start, stop in segments[1:]:
+        if abs(_level(current[start:stop]) - _level(current[bounds[-1] : start])) > grain.jump:
+            bounds.append(start)
+    return _between([*bounds, current.size])
+
+
+def _sharp_edges(current: np.ndarray, grain: _Grain) -> list[int]:
+    return [int(n) + 1 for n in np.flatnonzero(np.abs(np.diff(current)) > grain.jump)]
+
+
+def _noisy_edges(current: np.ndarray, grain: _Grain) -> list[int]:
+    medians = _medians(current, grain.length)
+    if medians.size < 3:
+        return []
+    # Over two blocks, since the edge lies within one: jump[k] compares the neighbours of block k + 1.
+    jumping = np.flatnonzero(np.abs(medians[2:] - medians[:-2]) > grain.jump) + 1
+    runs = np.split(jumping, np.flatnonzero(np.diff(jumping) > 1) + 1) if jumping.size else []
+    return [edge for run in runs for edge in _edges_of_run(current, medians, int(run[0]), int(run[-1]), grain.length)]
+
+
+def _edges_of_run(current: np.ndarray, medians: np.ndarray, first: int, last: int, length: int) -> list[int]:
+    """Return the edge in the blocks ``first`` to ``last``, or both their bounds where they are too many for one."""
+    if last - first > 2:
+        return [first * length, (last + 1) * length]
+    before, after = medians[first - 1], medians[last + 1]
+    begin = (first - 1) * length
+    stretch = current[begin : (last + 2) * length]
+    # The split with the least squared error of `before` up to it and `after` from it on.
+    gain = np.cumsum((stretch - after) ** 2 - (stretch - before) ** 2)
+    return [begin + int(np.argmax(gain)) + 1]
+
+
+def _is_flat(current: np.ndarray, grain: _Grain) -> bool:
+    deviation = np.abs(current - _level(current))
+    if grain.length == 1:
+        return bool(deviation.max() <= 1e-6 * grain.spread)
+    of_medians = np.abs(_medians(current, grain.length) - _level(current))
+    slow = np.quantile(of_medians, 0.9) <= 4.0 * grain.noise + 0.01 * grain.spread
+    fast = np.median(deviation) / 0.6745 <= max(2.0 * grain.sample_noise, 6.0 * grain.noise) + 0.005 * grain.spread
+    return bool(slow and fast)
+
+
+def _test_epoch(recording: Recording) -> tuple[int, int]:
+    """Return the samples of the test epoch, common to all sweeps."""
+    bounds = _common_bounds(recording)
+    levels = np.array([[_level(sweep[a:b]) for a, b in bounds] for sweep in recording.current])
+    spread = np.ptp(levels, axis=0)
+    if spread.max() <= _grain(recording).jump:
+        # One level for all sweeps, as in a single sweep: the test is what differs from the holding level.
+        spread = np.abs(levels[0] - levels[0, 0])
+    return bounds[int(np.argmax(spread >= 0.5 * spread.max()))]
+
+
+def _common_bounds(recording: Recording) -> list[tuple[int, int]]:
+    """Cut the time axis where epochs start, in a quarter of the sweeps at least.
+
+    A sweep whose noise moved an edge by some samples, or whose level hid it, then still shares the others' epochs.
+    """
+    starts = np.array(sorted(epoch.start for epoch in steps(recording) if epoch.start > 0))
+    close = _grain(recording).length
+    clusters = np.split(starts, np.flatnonzero(np.diff(starts) > close) + 1) if starts.size else []
+    edges = [int(np.median(cluster)) for cluster in clusters if cluster.size >= 0.25 * recording.num_sweeps]
+    return _between([0, *edges, recording.num_steps])
+
+
+def _level_tolerance(recording: Recording, num_samples: int) -> float:
+    grain = _grain(recording)
+    return grain.jump * np.sqrt(grain.length / num_samples) + 0.005 * grain.spread
+
+
+def _group_levels(levels: np.ndarray, tolerance: float) -> list[np.ndarray]:
+    order = np.argsort(levels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(levels[order]) > tolerance) + 1)

@@ -1,0 +1,333 @@
+"""A recording: the current that was injected and the voltage that was measured, in pA, mV and ms, checked once."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+
+_SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
+_LARGEST_RESISTANCE = 5.0  # GΩ: five times that of a small neuron
+
+
+class RecordingWarning(UserWarning):
+    """Something in a recording that can be read but is probably not what was meant."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recording:
+    """A current-clamp recording: sweeps of one length, one sampling interval, one cell.
+
+    Sample n of ``current`` is held from n dt to (n + 1) dt, and sample n of ``voltage`` belongs to the end of that
+    step, as in :func:`jaxlif.simulate`. The arrays are read-only views in float64.
+
+    Args:
+        current: injected current, [sweeps, T] or [T], pA.
+        voltage: membrane potential, of the shape of ``current``, mV; None for a stimulus without a response.
+        dt: sampling interval, ms.
+        spikes: spike raster of the shape of ``current``, True where a spike is known, or None.
+        start: time at which the first step starts, ms.
+        current_source: "recorded" by the amplifier, "commanded" by the protocol, or "unknown".
+        name: where the recording comes from.
+        sha256: checksum of the file that it was read from.
+        electrode_current: current of a subthreshold trace for electrode compensation, [T_e], pA.
+        electrode_voltage: voltage of that trace, [T_e], mV.
+
+    Raises:
+        ValueError: for values that are not finite, shapes that differ, fewer than 2 samples, a dt outside 0.004 to
+            5 ms, voltages in volts, or an unknown current source.
+
+    Example:
+        >>> recording = Recording(current=np.zeros((3, 1000)), voltage=np.full((3, 1000), -70.0), dt=0.1)
+        >>> recording
+        Recording(3 sweeps of 100 ms, dt = 0.1 ms, current unknown, with voltage)
+        >>> recording.window(20.0, 50.0).num_steps
+        300
+    """
+
+    current: np.ndarray
+    voltage: np.ndarray | None = None
+    dt: float = field(kw_only=True)
+    spikes: np.ndarray | None = field(default=None, kw_only=True)
+    start: float = field(default=0.0, kw_only=True)
+    current_source: str = field(default="unknown", kw_only=True)
+    name: str = field(default="", kw_only=True)
+    sha256: str = field(default="", kw_only=True)
+    electrode_current: np.ndarray | None = field(default=None, kw_only=True)
+    electrode_voltage: np.ndarray | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        dt = _plausible_dt(self.dt)
+        arrays: dict[str, Any] = {"dt": dt, "current": _sweeps("current", self.current, "pA", dt)}
+        if self.voltage is not None:
+            arrays["voltage"] = _in_mv("voltage", _sweeps("voltage", self.voltage, "mV", dt))
+            _same_shape("current", arrays["current"], "voltage", arrays["voltage"])
+            _warn_of_nanoampere(arrays["current"], arrays["voltage"])
+        if self.spikes is not None:
+            arrays["spikes"] = _raster(self.spikes)
+            _same_shape("current", arrays["current"], "spikes", arrays["spikes"])
+        arrays |= _electrode(self.electrode_current, self.electrode_voltage, dt)
+        if self.current_source not in ("recorded", "commanded", "unknown"):
+            raise ValueError(
+                f'current_source = {self.current_source!r}: it must be "recorded", "commanded" or "unknown"'
+            )
+        for name, value in arrays.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        name = f"{self.name}: " if self.name else ""
+        sweeps = f"{self.num_sweeps} sweep{'s' if self.num_sweeps > 1 else ''} of {self.duration:g} ms"
+        voltage = "without voltage" if self.voltage is None else "with voltage"
+        return f"Recording({name}{sweeps}, dt = {self.dt:g} ms, current {self.current_source}, {voltage})"
+
+    @property
+    def num_sweeps(self) -> int:
+        """Number of sweeps."""
+        return self.current.shape[0]
+
+    @property
+    def num_steps(self) -> int:
+        """Number of samples T of a sweep."""
+        return self.current.shape[1]
+
+    @property
+    def duration(self) -> float:
+        """Duration of a sweep, ms."""
+        return self.num_steps * self.dt
+
+    @property
+    def times(self) -> np.ndarray:
+        """Time [T] at the end of every step, ms: what ``voltage`` belongs to, and what a spike is labelled with."""
+        return self.start + self.dt * np.arange(1, self.num_steps + 1)
+
+    def measured_voltage(self) -> np.ndarray:
+        """Return the voltage [sweeps, T], mV, of a recording that has one.
+
+        Raises:
+            ValueError: for a stimulus without a response.
+        """
+        if self.voltage is None:
+            raise ValueError("voltage is missing: the recorded voltage, mV, is needed beside the current")
+        return self.voltage
+
+    def window(self, start: float, stop: float) -> Self:
+        """Return the steps between two times; ``times`` keep their values.
+
+        Args:
+            start: first time, ms, on the clock of ``times``.
+            stop: last time, ms.
+
+        Raises:
+            ValueError: where the window leaves the recording or holds fewer than 2 samples.
+
+        Example:
+            >>> recording = Recording(current=np.arange(100.0), dt=1.0).window(20.0, 50.0)
+            >>> recording.current[0, 0], recording.times[0], recording.times[-1]
+            (np.float64(20.0), np.float64(21.0), np.float64(50.0))
+        """
+        first, last = (round((t - self.start) / self.dt) for t in (start, stop))
+        if not 0 <= first <= last - 2 <= self.num_steps - 2:
+            bounds = f"{self.start:g} to {self.start + self.duration:g} ms"
+            raise ValueError(f"window {start:g} to {stop:g} ms: give at least two samples within {bounds}")
+        return self._cut(np.s_[:, first:last], start=self.start + first * self.dt)
+
+    def select(self, sweeps: int | slice | Sequence[int] | np.ndarray) -> Self:
+        """Return some of the sweeps.
+
+        Args:
+            sweeps: their numbers, from 0.
+
+        Raises:
+            ValueError: for a sweep that does not exist, or none at all.
+
+        Example:
+            >>> Recording(current=np.arange(20.0).reshape(4, 5), dt=1.0).select([3, 0]).current[:, 0]
+            array([15.,  0.])
+        """
+        return self._cut(np.s_[sweep_indices(sweeps, self.num_sweeps), :])
+
+    def _cut(self, index: Any, **changes: Any) -> Self:
+        names = ("current", "voltage", "spikes")
+        arrays = {name: getattr(self, name)[index] for name in names if getattr(self, name) is not None}
+        with warnings.catch_warnings():
+            # The whole was judged already; a part of it varies less and would be suspected wrongly.
+            warnings.simplefilter("ignore", RecordingWarning)
+            return replace(self, **arrays, **changes)
+
+
+def sweep_indices(sweeps: int | slice | Sequence[int] | np.ndarray, num_sweeps: int) -> np.ndarray:
+    """Return the numbers of the chosen sweeps, counted from 0.
+
+    Args:
+        sweeps: one number, a slice or several numbers; negative ones count from the end.
+        num_sweeps: how many there are.
+
+    Raises:
+        ValueError: for a sweep that does not exist, or none at all.
+
+    Example:
+        >>> sweep_indices([0, -1], 9)
+        array([0, 8])
+    """
+    available = np.arange(num_sweeps)
+    chosen = available[sweeps] if isinstance(sweeps, slice) else np.atleast_1d(np.asarray(sweeps))
+    known = chosen.dtype.kind in "iu" and ((-num_sweeps <= chosen) & (chosen < num_sweeps)).all()
+    if chosen.size == 0 or not known:
+        raise ValueError(f"sweeps = {sweeps}: the recording has {num_sweeps}, numbered 0 to {num_sweeps - 1}")
+    return available[chosen]
+
+
+def require_current_variation(recording: Recording) -> None:
+    """Refuse a recording whose current never changes: nothing about the membrane can be inferred from it.
+
+    Args:
+        recording: any recording.
+
+    Raises:
+        ValueError: where the current is one constant in all sweeps.
+
+    Example:
+        >>> require_current_variation(Recording(current=np.arange(10.0), dt=0.1))
+    """
+    level = recording.current.flat[0]
+    if (recording.current == level).all():
+        raise ValueError(
+            f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies"
+            " (is the command or the recorded current missing from the file?)"
+        )
+
+
+def repeats(recording: Recording) -> list[np.ndarray]:
+    r"""Group the sweeps that received the same current, up to the noise with which it was measured.
+
+    Two currents are the same where their difference d is noise without structure: the rms of its means over m = 50
+    samples, and over an eighth of a sweep, stays below :math:`3 \sigma / \sqrt m + 0.01\, s`, with
+    :math:`\sigma^2 = \mathrm{Var}(\Delta d) / 2` its white part and s the current's SD; and the rms of d itself stays
+    below s / 2. Stored twice, quantised differently or measured noisily, a frozen noise is recognised; two levels of
+    a step, two ramps or two noises are told apart.
+
+    Args:
+        recording: any recording.
+
+    Returns:
+        The sweep numbers of each group, groups in order of first appearance.
+
+    Example:
+        >>> ramp = np.arange(400.0)
+        >>> repeats(Recording(current=np.stack([ramp, 2 * ramp, ramp]), dt=0.1))
+        [array([0, 2]), array([1])]
+    """
+    groups: list[list[int]] = []
+    for sweep, current in enumerate(recording.current):
+        group = next((g for g in groups if _same_current(recording.current[g[0]], current)), None)
+        if group is None:
+            groups.append([sweep])
+        else:
+            group.append(sweep)
+    return [np.array(group) for group in groups]
+
+
+def _same_current(a: np.ndarray, b: np.ndarray) -> bool:
+    difference, spread = b - a, np.std(a)
+    if not difference.any():
+        return True
+    white = np.std(np.diff(difference)) / np.sqrt(2.0)
+    lengths = {min(50, a.size), max(1, a.size // 8)}
+    close = [_block_rms(difference, m) <= 3.0 * white / np.sqrt(m) + 0.01 * spread for m in lengths]
+    return all(close) and bool(_block_rms(difference, 1) <= 0.5 * spread)
+
+
+def _block_rms(x: np.ndarray, length: int) -> float:
+    whole = x.size // length * length
+    return float(np.sqrt(np.mean(x[:whole].reshape(-1, length).mean(axis=1) ** 2)))
+
+
+def _numbers(name: str, value: Any, unit: str) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64).view()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not an array of numbers in {unit}: {error}") from error
+
+
+def _sweeps(name: str, value: Any, unit: str, dt: float) -> np.ndarray:
+    array = _numbers(name, value, unit)
+    if array.ndim not in (1, 2) or array.shape[0] == 0 or array.shape[-1] < 2:
+        raise ValueError(f"{name} has shape {array.shape}: [T] or [sweeps, T] with at least 2 samples is expected")
+    array = np.atleast_2d(array)
+    _finite(name, array, unit, dt)
+    array.flags.writeable = False
+    return array
+
+
+def _finite(name: str, array: np.ndarray, unit: str, dt: float) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        sweep, sample = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name} has {int(bad.sum())} values that are not finite; the first is {array[sweep, sample]} {unit}"
+            f" in sweep {sweep}, sample {sample}, at {(sample + 1) * dt:g} ms: cut it away"
+        )
+
+
+def _same_shape(first: str, a: np.ndarray, second: str, b: np.ndarray) -> None:
+    for axis, what in ((1, "samples"), (0, "sweeps")):
+        if a.shape[axis] != b.shape[axis]:
+            raise ValueError(f"{first} has {a.shape[axis]} {what} and {second} {b.shape[axis]}: they must agree")
+
+
+def _raster(spikes: Any) -> np.ndarray:
+    raster = np.atleast_2d(np.asarray(spikes))
+    if raster.dtype.kind not in "biuf" or not np.isin(raster, (0, 1)).all():
+        raise ValueError("spikes must be a raster of 0 and 1 (or booleans) of the shape of current, not spike times")
+    raster = raster.astype(bool)
+    raster.flags.writeable = False
+    return raster
+
+
+def _electrode(current: Any, voltage: Any, dt: float) -> dict[str, np.ndarray]:
+    if (current is None) != (voltage is None):
+        raise ValueError("electrode_current and electrode_voltage belong together: give both or neither")
+    if current is None:
+        return {}
+    current = _sweeps("electrode_current", current, "pA", dt)
+    voltage = _in_mv("electrode_voltage", _sweeps("electrode_voltage", voltage, "mV", dt))
+    _same_shape("electrode_current", current, "electrode_voltage", voltage)
+    if current.shape[0] > 1:
+        raise ValueError(f"electrode_current has {current.shape[0]} sweeps: one trace [T_e] is expected")
+    return {"electrode_current": current[0], "electrode_voltage": voltage[0]}
+
+
+def _plausible_dt(dt: Any) -> float:
+    value = _numbers("dt", dt, "ms")
+    if value.size != 1 or not np.isfinite(value).all() or value.item() <= 0:
+        raise ValueError(f"dt = {dt} ms: the sampling interval must be one positive, finite number of ms")
+    number = value.item()
+    if _SMALLEST_DT <= number <= _LARGEST_DT:
+        return number
+    conversions = {"seconds": 1000.0 * number, "microseconds": 0.001 * number}
+    conversions |= {"a rate in Hz": 1000.0 / number, "a rate in kHz": 1.0 / number}
+    likely = [f"{unit}: pass {ms:g}" for unit, ms in conversions.items() if _SMALLEST_DT <= ms <= _LARGEST_DT]
+    guess = f"; it looks like {' or '.join(likely)}" if likely else ""
+    raise ValueError(f"dt = {number:g} ms is implausible ({_SMALLEST_DT:g} to {_LARGEST_DT:g} ms are accepted){guess}")
+
+
+def _in_mv(name: str, voltage: np.ndarray) -> np.ndarray:
+    low, middle, high = voltage.min(), np.median(voltage), voltage.max()
+    if -0.2 < low and high < 0.1 and -0.15 < middle < -0.02:
+        raise ValueError(
+            f"{name} spans {low:.4g} to {high:.4g} mV, which is physiological in volts: multiply it by 1000"
+        )
+    return voltage
+
+
+def _warn_of_nanoampere(current: np.ndarray, voltage: np.ndarray) -> None:
+    spread = np.std(current)
+    if spread > 0 and np.std(voltage) / spread > _LARGEST_RESISTANCE:
+        warnings.warn(
+            f"an SD of {np.std(voltage):.3g} mV for a current of SD {spread:.3g} pA implies an input resistance of"
+            f" {np.std(voltage) / spread:.3g} GΩ (under {_LARGEST_RESISTANCE:g} GΩ is expected):"
+            " is the current in nA? multiply it by 1000",
+            RecordingWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,397 @@
+"""Readers: units and layouts of each format, one line for each defect, and the traps of real files."""
+
+import hashlib
+import io
+import subprocess
+import sys
+import warnings
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_recording
+from jaxlif.recordings.units import to_library_unit
+
+T = 50
+CURRENT = np.arange(T, dtype=float)
+VOLTAGE = -70.0 + 0.1 * CURRENT
+
+
+def one_line(error):
+    return "\n" not in str(error.value) and str(error.value)
+
+
+def test_importing_recordings_imports_no_reader_library():
+    code = "import sys, jaxlif.recordings; sys.exit('pyabf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_units_become_those_of_the_library():
+    factors = {("time", "us"): 1e-3, ("time", "s"): 1e3, ("current", "A"): 1e12, ("current", "na"): 1e3}
+    factors |= {
+        ("voltage", "V"): 1e3,
+        ("voltage", "\u03bcV"): 1e-3,
+        ("voltage", "\u00b5V"): 1e-3,
+        ("voltage", "mV\0"): 1,
+    }
+    assert {key: to_library_unit(*key) for key in factors} == factors
+    with pytest.raises(ValueError, match="current in 'mV': the units known are A, mA, uA, nA, pA"):
+        to_library_unit("current", "mV")
+
+
+# --- the door ---------------------------------------------------------------------------------------------
+
+
+def test_unknown_format_lists_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"cell.mat: format '.mat' is not known; known are .npz, .csv, .abf"):
+        read_recording(tmp_path / "cell.mat")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".abf"])
+def test_missing_empty_and_damaged_files(tmp_path, suffix):
+    path = tmp_path / f"cell{suffix}"
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_recording(path)
+    path.touch()
+    with pytest.raises(ValueError, match="the file is empty"):
+        read_recording(path)
+    path.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(ValueError) as error:
+        read_recording(path)
+    assert one_line(error).startswith(f"cell{suffix}: ")
+
+
+def test_only_known_kinds_of_current_can_be_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="current = 'measured'"):
+        read_recording(tmp_path / "cell.npz", current="measured")
+
+
+def test_validation_errors_name_the_file(tmp_path):
+    np.savez(tmp_path / "cell.npz", current=CURRENT, voltage=VOLTAGE[1:], dt=0.1)
+    with pytest.raises(ValueError, match="cell.npz: current has 50 samples and voltage 49"):
+        read_recording(tmp_path / "cell.npz")
+
+
+# --- .npz -------------------------------------------------------------------------------------------------
+
+
+def saved(tmp_path, **arrays):
+    path = tmp_path / "cell.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_npz_round_trip(tmp_path):
+    electrode = {"electrode_current": CURRENT[:9], "electrode_voltage": VOLTAGE[:9]}
+    path = saved(tmp_path, current=CURRENT, voltage=VOLTAGE, dt=0.1, spikes=CURRENT == 7, note="x", **electrode)
+    cell = read_recording(str(path), current="commanded")
+    np.testing.assert_array_equal(cell.current, CURRENT[None])
+    np.testing.assert_array_equal(cell.voltage, VOLTAGE[None])
+    assert np.flatnonzero(cell.spikes).tolist() == [7] and cell.electrode_voltage.shape == (9,)
+    assert (cell.dt, cell.name, cell.current_source) == (0.1, "cell.npz", "commanded")
+    assert cell.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_npz_without_voltage_is_a_stimulus(tmp_path):
+    cell = read_recording(saved(tmp_path, current=CURRENT, dt=0.1))
+    assert cell.voltage is None and cell.current_source == "unknown"
+
+
+def test_npz_flattens_stimuli_and_repeats_in_order(tmp_path):
+    current = np.arange(2 * 3 * T, dtype=float).reshape(2, 3, T)
+    cell = read_recording(saved(tmp_path, current=current, dt=0.1))
+    np.testing.assert_array_equal(cell.current, current.reshape(6, T))
+
+
+def test_a_bad_sweep_does_not_cost_the_others(tmp_path):
+    voltage = np.stack([VOLTAGE, np.full(T, np.nan)])
+    path = saved(tmp_path, current=np.stack([CURRENT] * 2), voltage=voltage, dt=0.1)
+    with pytest.raises(ValueError, match="cell.npz: voltage has 50 values that are not finite"):
+        read_recording(path)
+    assert read_recording(path, sweeps=0).num_sweeps == 1
+    with pytest.raises(ValueError, match="cell.npz: sweeps = 2: the recording has 2, numbered 0 to 1"):
+        read_recording(path, sweeps=2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"current": CURRENT}, "the array `dt` (ms) is missing"),
+        ({"voltage": VOLTAGE, "dt": 0.1}, "the array `current` (pA) is missing"),
+        ({"current": np.array([None]), "dt": 0.1}, "the array `current` cannot be read; only plain numeric"),
+    ],
+)
+def test_npz_defects_are_one_line(tmp_path, arrays, message):
+    path = saved(tmp_path, **arrays)
+    with pytest.raises(ValueError) as error:
+        read_recording(path)
+    assert message in one_line(error)
+
+
+def test_a_pickled_array_with_another_name_is_ignored(tmp_path):
+    read_recording(saved(tmp_path, current=CURRENT, dt=0.1, notes=np.array([None])))
+
+
+def test_truncated_and_corrupted_npz(tmp_path):
+    path = saved(tmp_path, current=CURRENT, dt=0.1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with pytest.raises(ValueError, match="cell.npz: not an .npz archive, or one that was cut short"):
+        read_recording(path)
+    path.write_bytes(whole[:300] + b"xxxx" + whole[304:])
+    with pytest.raises(ValueError, match="cell.npz: a damaged .npz archive"):
+        read_recording(path)
+
+
+def test_a_zip_of_something_else_is_one_line(tmp_path):
+    path = tmp_path / "cell.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no arrays")
+    with pytest.raises(ValueError, match="the array `current` \\(pA\\) is missing"):
+        read_recording(path)
+
+
+# --- .csv -------------------------------------------------------------------------------------------------
+
+
+def written(tmp_path, header, *columns, delimiter=",", fmt="%.6g"):
+    path, text = tmp_path / "cell.csv", io.StringIO()
+    np.savetxt(text, np.column_stack(columns), delimiter=delimiter, header=header, comments="", fmt=fmt)
+    path.write_text(text.getvalue(), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "factors"),
+    [
+        ("time_ms,current_pA,voltage_mV", (1.0, 1.0, 1.0)),
+        ("time (s), current (nA), voltage (mV)", (1e-3, 1e-3, 1.0)),
+        ('"t [us]","I [A]","Vm [V]"', (1e3, 1e-12, 1e-3)),
+    ],
+)
+def test_csv_units_come_from_the_header(tmp_path, header, factors):
+    columns = [f * c for f, c in zip(factors, (0.1 * np.arange(T), CURRENT, VOLTAGE), strict=True)]
+    cell = read_recording(written(tmp_path, header, *columns, fmt="%.12g"))
+    assert cell.dt == 0.1
+    np.testing.assert_allclose(cell.current, CURRENT[None], rtol=1e-9)
+    np.testing.assert_allclose(cell.voltage, VOLTAGE[None], rtol=1e-9)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_delimiters_and_unknown_columns(tmp_path, delimiter):
+    header = delimiter.join(["\ufefftemperature_C", "time_ms", "current_pA"])
+    cell = read_recording(written(tmp_path, header, CURRENT, 0.1 * CURRENT, CURRENT, delimiter=delimiter))
+    assert cell.voltage is None and cell.num_steps == T
+
+
+def test_csv_numbered_columns_are_sweeps_in_the_order_of_their_numbers(tmp_path):
+    header = "time_ms,voltage_mV_2,current_pA_2,voltage_mV_1,current_pA_1"
+    columns = (0.1 * CURRENT, VOLTAGE + 1, CURRENT + 1, VOLTAGE, CURRENT)
+    cell = read_recording(written(tmp_path, header, *columns))
+    np.testing.assert_allclose(cell.current, [CURRENT, CURRENT + 1])
+    np.testing.assert_allclose(cell.voltage, [VOLTAGE, VOLTAGE + 1])
+
+
+def test_csv_one_current_serves_several_voltages(tmp_path):
+    header = "time_ms,current_pA,voltage_1_mV,voltage_2_mV"
+    cell = read_recording(written(tmp_path, header, 0.1 * CURRENT, CURRENT, VOLTAGE, VOLTAGE))
+    np.testing.assert_allclose(cell.current, [CURRENT, CURRENT])
+
+
+def test_csv_sweep_column(tmp_path):
+    sweep, time = np.repeat([4, 2], T), np.tile(0.1 * CURRENT, 2)
+    columns = (sweep, time, np.concatenate([CURRENT, -CURRENT]))
+    path = written(tmp_path, "sweep,time_ms,current_pA", *columns)
+    np.testing.assert_allclose(read_recording(path).current, [CURRENT, -CURRENT])
+    assert read_recording(path, sweeps=[1]).current[0, 1] == -1.0
+
+
+def test_csv_time_rounded_to_few_digits_is_uniform(tmp_path):
+    time = np.arange(300) / 30.0
+    cell = read_recording(written(tmp_path, "time_ms,current_pA", time, np.arange(300), fmt="%.3f"))
+    assert cell.dt == pytest.approx(1 / 30, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        ("time_ms,current,voltage_mV", (CURRENT, CURRENT, VOLTAGE), "column 'current' names no unit: write for"),
+        ("time_ms,current_mV", (CURRENT, CURRENT), "current in 'mv': the units known are"),
+        ("time_ms,voltage_mV", (CURRENT, VOLTAGE), "no current column"),
+        ("current_pA,voltage_mV", (CURRENT, VOLTAGE), "no time column"),
+        ("time_ms,current_pA,I_nA", (CURRENT, CURRENT, CURRENT), "several columns hold the current of sweep 1"),
+        ("a,b", (CURRENT, CURRENT), "names no time, current or voltage"),
+        (
+            "time_ms,current_pA",
+            (np.delete(np.arange(T + 1.0), 7), CURRENT),
+            "row 7 to 8 of a sweep is 6 to 8 ms, the median step 1 ms",
+        ),
+        ("time_ms,current_pA", (-CURRENT, CURRENT), "the time does not rise uniformly"),
+        ("sweep,time_ms,current_pA", (CURRENT, CURRENT, CURRENT), "fewer than 2 samples"),
+        ("sweep,time_ms,current_pA", (CURRENT > 20, CURRENT, CURRENT), "sweeps of [21, 29] samples"),
+        ("time_s,current_pA", (CURRENT, CURRENT), "dt = 1000 ms is implausible"),
+    ],
+)
+def test_csv_defects_are_one_line(tmp_path, header, columns, message):
+    path = written(tmp_path, header, *columns)
+    with pytest.raises(ValueError) as error:
+        read_recording(path)
+    assert message in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("time_ms,current_pA\n0,1\n0.1,2\n0.2", "a cell is missing or no number"),
+        ("time_ms,current_pA\n0,1\n0.1,x\n0.2,3", "a cell is missing or no number"),
+        ("time_ms,current_pA\n0,1\n", "2 lines: a header and at least two samples"),
+        ("0,1\n0.1,2\n0.2,3\n", "the header '0,1' names no"),
+    ],
+)
+def test_csv_broken_text_is_one_line(tmp_path, text, message):
+    (tmp_path / "cell.csv").write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_recording(tmp_path / "cell.csv")
+    assert message in one_line(error)
+
+
+# --- .abf -------------------------------------------------------------------------------------------------
+
+
+class FakeABF(SimpleNamespace):
+    """As much of pyabf.ABF as the reader uses: inputs [channels, sweeps, T], and names with their units."""
+
+    def setSweep(self, sweep, channel=0):  # noqa: N802 (pyabf's name)
+        self.sweepY = self.data[channel][sweep]
+
+
+def fake(monkeypatch, inputs, outputs=(), commands=None):
+    """Let the reader open a file of these (name, unit, data) inputs and (name, unit) outputs."""
+    names, units, data = zip(*inputs, strict=True)
+    out_names, out_units = zip(*outputs, strict=True) if outputs else ((), ())
+    sweeps = range(len(data[0]))
+    abf = FakeABF(adcNames=names, adcUnits=units, data=data, sweepList=sweeps, sampleRate=10000)
+    abf.dacNames, abf.dacUnits = out_names, out_units
+    monkeypatch.setattr(abf_file, "_open", lambda path: abf)
+
+    def stimulus(abf, channel):
+        if commands is None:
+            raise IndexError(channel)
+        return SimpleNamespace(stimulusWaveform=lambda sweep: commands[channel][sweep])
+
+    monkeypatch.setattr("pyabf.stimulus.Stimulus", stimulus)
+
+
+@pytest.fixture
+def abf_path(tmp_path):
+    path = tmp_path / "cell.abf"
+    path.write_bytes(b"ABF2")
+    return path
+
+
+TWO = np.float32([CURRENT, 2 * CURRENT])
+MILLIVOLT = np.float32([VOLTAGE, VOLTAGE])
+
+
+def test_abf_channels_are_chosen_by_unit_and_a_recorded_current_is_preferred(monkeypatch, abf_path):
+    inputs = [("Imemb", "nA", TWO / 1000), ("Vm", "V\0", MILLIVOLT / 1000)]
+    fake(monkeypatch, inputs, [("Cmd 0", "pA")], [TWO])
+    cell = read_recording(abf_path)
+    assert cell.current_source == "recorded" and cell.dt == 0.1
+    np.testing.assert_allclose(cell.current, TWO, rtol=1e-6)
+    np.testing.assert_allclose(cell.voltage, MILLIVOLT, rtol=1e-6)
+
+
+def test_abf_command_can_be_asked_for_and_is_used_where_nothing_was_recorded(monkeypatch, abf_path):
+    inputs = [("Imemb", "pA", TWO), ("Vm", "mV", MILLIVOLT)]
+    fake(monkeypatch, inputs, [("Cmd 0", "nA")], [3 * TWO / 1000])
+    cell = read_recording(abf_path, current="commanded")
+    assert cell.current_source == "commanded"
+    np.testing.assert_allclose(cell.current, 3 * TWO, rtol=1e-6)
+    fake(monkeypatch, inputs[1:], [("Cmd 0", "nA")], [3 * TWO / 1000])
+    assert read_recording(abf_path).current_source == "commanded"
+
+
+def test_abf_command_is_the_output_that_varies(monkeypatch, abf_path):
+    outputs = [("Cmd 0", "pA"), ("Cmd 1", "mV"), ("Cmd 2", "pA")]
+    fake(monkeypatch, [("Vm", "mV", MILLIVOLT)], outputs, [0 * TWO, TWO, 5 * TWO])
+    np.testing.assert_allclose(read_recording(abf_path).current, 5 * TWO)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "commands", "asked", "message"),
+    [
+        ([("Im", "pA", TWO)], [("Cmd 0", "mV")], [TWO], None, "no channel is a voltage (Im: pA): is it"),
+        ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "mV")], [TWO], None, "no command is a current that the file holds"),
+        ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [np.nan * TWO], None, "no command is a current that the file"),
+        ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], None, None, "no command is a current that the file holds"),
+        ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [TWO], "recorded", "no channel is a current (Vm: mV)"),
+    ],
+)
+def test_abf_without_what_is_needed_is_one_line(monkeypatch, abf_path, inputs, outputs, commands, asked, message):
+    fake(monkeypatch, inputs, outputs, commands)
+    with pytest.raises(ValueError) as error:
+        read_recording(abf_path, current=asked)
+    assert message in one_line(error)
+
+
+def test_abf_warns_of_two_voltages_and_of_an_unconnected_current(monkeypatch, abf_path):
+    noise = np.random.default_rng(0).standard_normal((2, T))
+    fake(monkeypatch, [("V1", "mV", MILLIVOLT), ("V2", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [TWO])
+    with pytest.warns(RecordingWarning, match="2 channels are a voltage .V1: mV, V2: mV.: the first is read"):
+        read_recording(abf_path)
+    fake(monkeypatch, [("Vm", "mV", MILLIVOLT), ("I", "pA", noise)], [("Cmd 0", "pA")], [TWO])
+    with pytest.warns(RecordingWarning, match="recorded current does not follow the command"):
+        read_recording(abf_path)
+
+
+def test_abf_sweeps_of_several_lengths(monkeypatch, abf_path):
+    voltage, current = [VOLTAGE, VOLTAGE[:40], VOLTAGE], [CURRENT, CURRENT[:40], CURRENT]
+    fake(monkeypatch, [("Vm", "mV", voltage), ("I", "pA", current)])
+    with pytest.raises(ValueError, match="current has sweeps of \\[40, 50\\] samples: choose some"):
+        read_recording(abf_path)
+    assert read_recording(abf_path, sweeps=[0, 2]).num_sweeps == 2
+
+
+def test_abf_needs_pyabf(monkeypatch, abf_path):
+    monkeypatch.setitem(sys.modules, "pyabf", None)
+    with pytest.raises(ImportError, match=r'needs pyabf: pip install "jaxlif\[recordings\]"'):
+        read_recording(abf_path)
+
+
+def test_a_real_abf_file_without_a_command(tmp_path):
+    writer = pytest.importorskip("pyabf.abfWriter")
+    path = tmp_path / "cell.abf"
+    for unit, message in (("mV", "no command is a current"), ("pA", "no channel is a voltage .channel 0: pA.")):
+        writer.writeABF1(np.tile(MILLIVOLT, 100), str(path), 10000, units=unit)
+        with pytest.raises(ValueError, match=message):
+            read_recording(path)
+
+
+def test_the_measured_current_of_the_pyramidal_cell(data_folder):
+    path = data_folder / "recordings" / "ferguson2015_PYR1.abf"
+    cell = read_recording(path)
+    assert (cell.current_source, cell.dt, cell.current.shape) == ("recorded", 0.1, (30, 20000))
+    in_step = np.median(cell.current[:, 900:10700], axis=1)
+    assert -2.0 < in_step[0] < 0.0 and 280.0 < in_step[-1] < 285.0
+    assert -70.0 < np.median(cell.voltage) < -55.0 and detect_spikes(cell.voltage[-1], cell.dt).sum() == 29
+    with pytest.raises(ValueError, match="no command is a current that the file holds .Cmd 0: mV"):
+        read_recording(path, current="commanded")
+
+
+def test_the_commanded_current_of_the_interneuron(data_folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cell = read_recording(data_folder / "recordings" / "2019_07_24_0055_fsi.abf")
+    assert (cell.current_source, cell.dt, cell.current.shape) == ("commanded", 0.05, (17, 60000))
+    np.testing.assert_array_equal(cell.current[:, 3000], np.arange(-100.0, 301.0, 25.0))
+    with pytest.raises(ValueError, match='current = "recorded": no channel is a current'):
+        read_recording(data_folder / "recordings" / "2019_07_24_0055_fsi.abf", current="recorded")
+
+
+def test_real_npz_files(data_folder):
+    cell = read_recording(data_folder / "recordings" / "l5_pyramidal_frozen_noise.npz")
+    assert cell.current.shape == (9, 140000) and cell.electrode_current.shape == (100000,)
+    assert read_recording(data_folder / "recordings" / "qsnmc2007_a.npz").current.shape == (16, 34000)

@@ -1,0 +1,190 @@
+"""Recording: what is refused, what is warned of, cuts in time and over sweeps, and which sweeps are repeats."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from jaxlif.recordings import Recording, RecordingWarning, read_recording, repeats, require_current_variation
+
+
+def noise(seed, shape, sd=1.0):
+    return sd * np.random.default_rng(seed).standard_normal(shape)
+
+
+def recording(**changes):
+    current = np.tile(np.repeat([0.0, 100.0], 50), (3, 1))
+    fields = {"current": current, "voltage": -70.0 + 0.1 * current, "dt": 0.1} | changes
+    return Recording(**fields)
+
+
+def test_one_sweep_becomes_a_row_and_arrays_cannot_be_written():
+    single = Recording(np.arange(4, dtype=np.float32), dt=0.5)
+    assert single.current.shape == (1, 4) and single.current.dtype == np.float64 and single.voltage is None
+    with pytest.raises(ValueError, match="read-only"):
+        single.current[0, 0] = 1.0
+
+
+def test_the_callers_array_stays_writable():
+    current = np.arange(4.0)
+    Recording(current, dt=0.5)
+    current[0] = 7.0
+
+
+def test_size_and_clock():
+    cell = recording(start=5.0)
+    assert (cell.num_sweeps, cell.num_steps, cell.duration) == (3, 100, 10.0)
+    np.testing.assert_allclose(cell.times[[0, -1]], [5.1, 15.0])
+
+
+def test_window_keeps_the_clock_and_every_array():
+    spikes = np.zeros((3, 100), bool)
+    spikes[:, 60] = True
+    cut = recording(spikes=spikes, start=5.0).window(10.0, 12.0)
+    np.testing.assert_allclose(cut.times, 5.0 + 0.1 * np.arange(51, 71))
+    assert cut.current.shape == cut.voltage.shape == cut.spikes.shape == (3, 20)
+    assert np.flatnonzero(cut.spikes[0]).tolist() == [10]
+
+
+def test_window_holds_the_steps_between_its_bounds():
+    cut = Recording(np.arange(100.0), dt=0.1).window(2.0, 3.0)
+    np.testing.assert_array_equal(cut.current[0], np.arange(20.0, 30.0))
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 5.0), (5.0, 11.0), (5.0, 5.1), (6.0, 5.0)])
+def test_window_outside_is_refused(bounds):
+    with pytest.raises(ValueError, match="window .* at least two samples within 0 to 10 ms"):
+        recording().window(*bounds)
+
+
+def test_select_reorders_sweeps():
+    cell = Recording(np.arange(12.0).reshape(3, 4), dt=1.0)
+    np.testing.assert_array_equal(cell.select([2, -3]).current[:, 0], [8.0, 0.0])
+    assert cell.select(1).num_sweeps == 1 and cell.select(slice(1, None)).num_sweeps == 2
+
+
+@pytest.mark.parametrize("sweeps", [3, [-4], [], [0.5], slice(5, 9)])
+def test_select_of_a_missing_sweep_is_refused(sweeps):
+    with pytest.raises(ValueError, match="the recording has 3, numbered 0 to 2"):
+        recording().select(sweeps)
+
+
+@pytest.mark.parametrize(
+    ("dt", "guess"),
+    [
+        (0.0001, "it looks like seconds: pass 0.1"),
+        (5e-5, "it looks like seconds: pass 0.05"),
+        (10000.0, "it looks like a rate in Hz: pass 0.1"),
+        (20.0, "it looks like microseconds: pass 0.02 or a rate in kHz: pass 0.05"),
+    ],
+)
+def test_dt_in_another_unit_is_refused_with_its_value_in_ms(dt, guess):
+    with pytest.raises(ValueError) as error:
+        recording(dt=dt)
+    assert str(error.value) == f"dt = {dt:g} ms is implausible (0.004 to 5 ms are accepted); {guess}"
+
+
+@pytest.mark.parametrize("dt", [0.004, 5.0, np.array([0.1]), np.float32(0.1)])
+def test_plausible_dt_is_accepted(dt):
+    assert isinstance(recording(dt=dt).dt, float)
+
+
+@pytest.mark.parametrize("dt", [0.0, -0.1, np.nan, np.inf, [0.1, 0.1]])
+def test_dt_that_is_no_interval_is_refused(dt):
+    with pytest.raises(ValueError, match="dt = .* must be one positive, finite number of ms"):
+        recording(dt=dt)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"voltage": np.zeros((3, 99))}, "current has 100 samples and voltage 99: they must agree"),
+        ({"voltage": np.zeros((2, 100))}, "current has 3 sweeps and voltage 2: they must agree"),
+        ({"spikes": np.zeros((3, 99))}, "current has 100 samples and spikes 99: they must agree"),
+        ({"spikes": np.full((3, 100), 12.5)}, "spikes must be a raster"),
+        ({"current": np.zeros((2, 3, 100))}, "current has shape \\(2, 3, 100\\)"),
+        ({"current": np.zeros(1), "voltage": None}, "current has shape \\(1,\\)"),
+        ({"current": ["a", "b"]}, "current is not an array of numbers in pA"),
+        ({"current_source": "guessed"}, "current_source = 'guessed'"),
+        ({"electrode_current": np.zeros(10)}, "belong together"),
+        ({"electrode_current": np.zeros(10), "electrode_voltage": np.zeros(9)}, "electrode_voltage 9"),
+        ({"electrode_current": np.zeros((2, 9)), "electrode_voltage": np.zeros((2, 9))}, "one trace"),
+    ],
+)
+def test_bad_arrays_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recording(**changes)
+
+
+def test_the_first_nan_is_located():
+    voltage = np.full((3, 100), -70.0)
+    voltage[1, 40:43] = np.nan
+    with pytest.raises(ValueError, match="voltage has 3 values .* sweep 1, sample 40, at 4.1 ms"):
+        recording(voltage=voltage)
+
+
+def test_volts_are_refused_and_a_normalised_voltage_is_not():
+    millivolts = -70.0 + noise(0, (3, 100))
+    with pytest.raises(ValueError, match="voltage spans .* mV, which is physiological in volts"):
+        recording(voltage=1e-3 * millivolts)
+    recording(voltage=np.abs(noise(0, (3, 100), 0.2)))
+
+
+def test_nanoampere_are_suspected_from_the_resistance_they_imply():
+    cell = recording()
+    with pytest.warns(RecordingWarning, match="input resistance of 100 GΩ .* is the current in nA"):
+        suspect = recording(current=1e-3 * cell.current)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        suspect.window(4.0, 6.0)
+        recording(current=np.zeros((3, 100)))
+
+
+def test_electrode_trace_has_its_own_length():
+    cell = recording(electrode_current=noise(0, 500), electrode_voltage=-70.0 + noise(1, 500))
+    assert cell.electrode_current.shape == (500,) and cell.window(0.0, 5.0).electrode_voltage.shape == (500,)
+
+
+def test_repr_is_one_line():
+    assert repr(recording(name="x.npz")) == (
+        "Recording(x.npz: 3 sweeps of 10 ms, dt = 0.1 ms, current unknown, with voltage)"
+    )
+
+
+def test_constant_current_is_refused_only_where_nothing_varies():
+    with pytest.raises(ValueError, match="current = 5 pA in every sample"):
+        require_current_variation(Recording(np.full((2, 100), 5.0), dt=0.1))
+    require_current_variation(Recording(np.array([[1.0] * 100, [2.0] * 100]), dt=0.1))
+
+
+def groups(currents):
+    return [group.tolist() for group in repeats(Recording(np.stack(currents), dt=0.1))]
+
+
+def coloured(seed, size=4000):
+    kernel = np.exp(-np.arange(200) / 30.0)
+    return np.convolve(noise(seed, size + 199, 50.0), kernel, mode="valid")
+
+
+def test_repeats_see_through_measurement_noise_and_quantisation():
+    a, b = coloured(1), coloured(2)
+    measured = [a, b + noise(3, a.size, 5.0), np.round(a), b, a + noise(4, a.size, 20.0)]
+    assert groups(measured) == [[0, 2, 4], [1, 3]]
+
+
+def test_repeats_tell_close_steps_ramps_and_white_noises_apart():
+    step = np.repeat([0.0, 1.0, 0.0], 1000)
+    assert groups([300.0 * step, 290.0 * step, 300.0 * step]) == [[0, 2], [1]]
+    measured = [level * step + noise(seed, step.size, 7.0) for seed, level in enumerate((100.0, 110.0, 100.0))]
+    assert groups(measured) == [[0, 2], [1]]
+    assert groups([np.linspace(0.0, end, 3000) for end in (100.0, 103.0)]) == [[0], [1]]
+    assert groups([noise(seed, 3000, 50.0) for seed in (1, 2)]) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [("l5_pyramidal_frozen_noise.npz", [9]), ("qsnmc2007_a.npz", [4] * 4), ("ferguson2015_PYR1.abf", [1] * 30)],
+)
+def test_repeats_of_real_recordings(data_folder, file, expected):
+    cell = read_recording(data_folder / "recordings" / file)
+    assert [group.size for group in repeats(cell)] == expected
