@@ -3,18 +3,33 @@
 Units everywhere: ms, mV, pA, GΩ, pF, nS; rates in Hz.
 """
 
+from jaxlif import losses as losses
+from jaxlif import networks as networks
+from jaxlif import spiketrains as spiketrains
+from jaxlif import stimulus as stimulus
+from jaxlif import theory as theory
 from jaxlif.fitting import REAL as REAL
 from jaxlif.fitting import Fit as Fit
+from jaxlif.fitting import RecordingFit as RecordingFit
+from jaxlif.fitting import SpikeRule as SpikeRule
 from jaxlif.fitting import fit as fit
+from jaxlif.fitting import fit_rates as fit_rates
+from jaxlif.fitting import fit_recording as fit_recording
+from jaxlif.fitting import load_fit as load_fit
 from jaxlif.fitting import multistart as multistart
 from jaxlif.neurons import LIF as LIF
 from jaxlif.neurons import Cell as Cell
 from jaxlif.neurons import Forced as Forced
+from jaxlif.neurons import HodgkinHuxley as HodgkinHuxley
+from jaxlif.neurons import HodgkinHuxleyParams as HodgkinHuxleyParams
 from jaxlif.neurons import LeakyIntegrator as LeakyIntegrator
 from jaxlif.neurons import LeakyParams as LeakyParams
 from jaxlif.neurons import LIFParams as LIFParams
 from jaxlif.neurons import TeacherForced as TeacherForced
+from jaxlif.recordings import Recording as Recording
+from jaxlif.recordings import read_recording as read_recording
 from jaxlif.simulate import simulate as simulate
+from jaxlif.simulated import simulated_recording as simulated_recording
 from jaxlif.surrogate import Arctan as Arctan
 from jaxlif.surrogate import Gaussian as Gaussian
 from jaxlif.surrogate import MultiGaussian as MultiGaussian

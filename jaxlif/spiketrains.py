@@ -267,9 +267,7 @@ def reliability(trains: Sequence[ArrayLike], *, duration: float, delta: float = 
     return float(np.mean(factors))
 
 
-def md_star(
-    data_trains: Sequence[ArrayLike], model_trains: Sequence[ArrayLike], *, delta: float = 4.0
-) -> float:
+def md_star(data_trains: Sequence[ArrayLike], model_trains: Sequence[ArrayLike], *, delta: float = 4.0) -> float:
     r"""Score a model by the likeness of its spike density to the cell's, corrected for the few repeats.
 
     .. math::

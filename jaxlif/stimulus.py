@@ -189,9 +189,7 @@ def sinusoid(
     return mean + amplitude * jnp.sin(2.0 * math.pi * frequency * seconds + phase)
 
 
-def ornstein_uhlenbeck(
-    key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLike, duration: float, dt: float
-) -> Array:
+def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLike, duration: float, dt: float) -> Array:
     r"""Draw coloured noise, exactly at any dt, stationary from the first step on.
 
     .. math::

@@ -7,3 +7,9 @@ from jaxlif.fitting.fit import FitWarning as FitWarning
 from jaxlif.fitting.fit import Multistart as Multistart
 from jaxlif.fitting.fit import fit as fit
 from jaxlif.fitting.fit import multistart as multistart
+from jaxlif.fitting.recordings import fit_rates as fit_rates
+from jaxlif.fitting.recordings import fit_recording as fit_recording
+from jaxlif.fitting.result import Prediction as Prediction
+from jaxlif.fitting.result import RecordingFit as RecordingFit
+from jaxlif.fitting.result import SpikeRule as SpikeRule
+from jaxlif.fitting.result import load_fit as load_fit

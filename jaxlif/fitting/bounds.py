@@ -64,7 +64,9 @@ class Interval:
             return self.low + jnp.exp(z)
         if math.isinf(self.low):
             return self.high - jnp.exp(-z)
-        return self.low + (self.high - self.low) * jax.nn.sigmoid(z)
+        # From the nearer end: exact there, never past it by rounding, and with a gradient that does not round to 0.
+        width = self.high - self.low
+        return jnp.where(z < 0, self.low + width * jax.nn.sigmoid(z), self.high - width * jax.nn.sigmoid(-z))
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _resolve(names: tuple[str, ...], bounds: Bounds) -> dict[str, Interval]:
         if not matches:
             raise ValueError(f"bounds name {pattern!r}, which is no parameter; the parameters are {', '.join(names)}")
         interval = _interval(pattern, bounds[pattern])
-        clash = [name for name in matches if name in chosen and chosen[name] != interval and pattern not in names]
+        clash = [name for name in matches if name not in bounds and chosen.get(name, interval) != interval]
         if clash:
             raise ValueError(f"bounds name {clash[0]!r} by two patterns with different intervals: keep one of them")
         chosen.update(dict.fromkeys(matches, interval))

@@ -217,6 +217,8 @@ def _problem(loss, params, bounds, optimizer, data, batches):
         lengths = {len(x) for x in jax.tree.leaves(batches)}
         if len(lengths) != 1:
             raise ValueError(f"batches have lengths {sorted(lengths)}: all arrays must have the same number of batches")
+    if not bounds:
+        raise ValueError("bounds are empty: name at least one parameter that is free")
     problem = _Problem(loss, coordinates(params, bounds), optimizer, batches is not None)
     return problem, data if batches is None else batches
 

@@ -1,0 +1,162 @@
+"""Write what an experiment claims in the one form that the README's tables are made from.
+
+``results/<name>.json`` holds ``{"command", "device", "versions", "claims"}``, and each claim
+``{"metric", "value", "unit", "target", "reached", "sd", "seeds"}``. Whether a target is reached is computed here from
+value and target, never typed.
+"""
+
+import json
+import operator
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def claim(
+    metric: str,
+    value: float,
+    unit: str = "",
+    target: str | None = None,
+    *,
+    sd: float | None = None,
+    seeds: int | None = None,
+) -> dict[str, Any]:
+    """Make one claim and judge it.
+
+    Args:
+        metric: what was measured, in words.
+        value: the number, or the mean over seeds.
+        unit: unit of ``value``, "" for none.
+        target: a comparison such as ">= 96" or "<= 3.1" in the same unit; None for a number without a target.
+        sd: standard deviation over seeds, if there are several.
+        seeds: the number of seeds, if there are any.
+
+    Returns:
+        The claim, with "reached" true, false or, without a target, None.
+
+    Raises:
+        ValueError: for a target of another form.
+
+    Example:
+        >>> claim("accuracy", 97.2, "%", ">= 96", sd=0.4, seeds=3)["reached"]
+        True
+    """
+    value = float(value)
+    spread = None if sd is None else float(sd)
+    return {
+        "metric": metric,
+        "value": value,
+        "unit": unit,
+        "target": target,
+        "reached": None if target is None else _reached(value, target),
+        "sd": spread,
+        "seeds": seeds,
+    }
+
+
+def write_claims(
+    name: str,
+    claims: Iterable[dict[str, Any]],
+    figure: Any = None,
+    *,
+    folder: Path | str = RESULTS,
+    command: str | None = None,
+) -> Path:
+    """Write ``<name>.json``, and ``<name>.png`` beside it.
+
+    Each file is written under another name and then renamed, so that an interrupted run leaves the earlier result.
+
+    Args:
+        name: the experiment's name.
+        claims: what :func:`claim` returned.
+        figure: a Matplotlib figure, or None.
+        folder: where to; ``experiments/results`` by default.
+        command: how the experiment was run; by default this process's command line.
+
+    Returns:
+        The path of the JSON file.
+
+    Raises:
+        ValueError: for a number that is not finite.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "command": command or _command(),
+        "device": _device(),
+        "versions": _versions(),
+        "claims": list(claims),
+    }
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    if figure is not None:
+        _replace(folder / f"{name}.png", lambda path: figure.savefig(path, format="png", dpi=150))
+    path = folder / f"{name}.json"
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def table(claims: Iterable[dict[str, Any]]) -> str:
+    """Return the claims as lines of text, one for each.
+
+    Example:
+        >>> print(table([claim("accuracy", 97.25, "%", ">= 96", sd=0.42, seeds=3)]))
+        accuracy                                      97.2 ± 0.42 % (3 seeds)         >= 96  reached
+    """
+    return "\n".join(_line(c) for c in claims)
+
+
+def _line(c: dict[str, Any]) -> str:
+    spread = "" if c["sd"] is None else f" ± {c['sd']:.2g}"
+    seeds = "" if c["seeds"] is None else f" ({c['seeds']} seed{'s' * (c['seeds'] != 1)})"
+    verdict = {True: "reached", False: "not reached", None: ""}[c["reached"]]
+    number = f"{c['value']:.3g}{spread} {c['unit']}{seeds}"
+    return f"{c['metric']:<45} {number:<30} {c['target'] or '':>6}  {verdict}".rstrip()
+
+
+def _reached(value: float, target: str) -> bool:
+    match = re.fullmatch(r"(>=|<=|>|<)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)", target.strip())
+    if match is None:
+        raise ValueError(f'target = {target!r}: target must be a comparison such as ">= 96"')
+    return _COMPARISONS[match[1]](value, float(match[2]))
+
+
+def _command() -> str:
+    script = Path(sys.argv[0]).resolve()
+    root = RESULTS.parent.parent
+    shown = script.relative_to(root).as_posix() if script.is_relative_to(root) else script.name
+    return " ".join(["python", shown, *sys.argv[1:]])
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    return device.platform if device.device_kind == device.platform else f"{device.platform}: {device.device_kind}"
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "numpy", "jaxlif")}
+    return packages | {"python": platform.python_version()}
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,357 @@
+"""The command line: fit, predict, simulate and fi."""
+
+import io
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import numpy as np
+
+from jaxlif import stimulus as stimuli
+from jaxlif.fitting.recordings import fit_rates, fit_recording
+from jaxlif.fitting.result import Prediction, RecordingFit, SpikeRule, load_fit, write_atomically
+from jaxlif.fitting.scores import spike_scores, voltage_scores
+from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.recordings import Recording, read_rates, read_recording
+from jaxlif.simulate import simulate as run
+from jaxlif.simulated import simulated_recording
+from jaxlif.spiketrains import raster
+from jaxlif.tables import Scores, parameter_rows, score_rows, text_table
+
+
+class BadInput(click.ClickException):
+    """One line on what is wrong, and exit status 2."""
+
+    exit_code = 2
+
+
+def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can cause into one line and exit status 2, and show warnings as one line each."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            with _noted_warnings() as notes:
+                command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read our output has gone: nothing to explain
+        except (ValueError, OSError, ImportError) as error:
+            raise BadInput(" ".join(str(error).split())) from error
+        for note in notes:
+            click.echo(f"warning: {note}", err=True)
+
+    return wrapped
+
+
+@contextmanager
+def _noted_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of a block as lines of text."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    notes.extend(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="jaxlif")
+def main() -> None:
+    """Leaky integrate-and-fire neurons, fitted to recordings.
+
+    Recordings are .npz (arrays current in pA, voltage in mV, dt in ms), .csv (a header that names units, such as
+    time_ms,current_pA,voltage_mV) or .abf files. Everything is in ms, mV, pA, GΩ, pF and nS; rates in Hz.
+    """
+
+
+_recording = click.argument("file", type=click.Path(path_type=Path))
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+_current = click.option(
+    "--current",
+    type=click.Choice(["recorded", "commanded"]),
+    help="Which current to take from an .abf file; by default the recorded one where there is one.",
+)
+
+
+@main.command()
+@_recording
+@click.option("--model", type=click.Choice(["lif"]), default="lif", show_default=True, help="The neuron to fit.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for fit.json, report and figures.")
+@click.option(
+    "--train",
+    metavar="A:B",
+    help="Window to fit, in seconds or with a unit: 0:10, 0:10s, 0:10000ms. The rest is predicted and scored. An end"
+    " that no second of the recording reaches is read as ms. Default: the first 70 %; all of a step protocol.",
+)
+@_seed
+@_current
+@click.option("--spike-threshold", type=float, default=0.0, show_default=True, help="Level that a spike crosses, mV.")
+@click.option(
+    "--spike-method",
+    type=click.Choice(["level", "dvdt"]),
+    default="level",
+    show_default=True,
+    help="A spike is where the voltage crosses the level, or the foot from which it rises to it at 20 mV/ms.",
+)
+@click.option(
+    "--bounds",
+    multiple=True,
+    metavar="NAME=LOW:HIGH",
+    help="Interval of a parameter in its unit, such as tau_m=5:40; may be given several times.",
+)
+@_clear_errors
+def fit(file, model, out, train, seed, current, spike_threshold, spike_method, bounds) -> None:
+    """Fit a neuron to a recording.
+
+    Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
+    resets at the recorded spikes, and a threshold chosen in closed loop. Prints the parameters and the scores and
+    writes OUT/fit.json, OUT/report.html and the figures.
+
+    \b
+    Examples:
+      jaxlif fit cell.abf --out out/
+      jaxlif fit noise.npz --train 0:10 --out out/
+    """
+    with _noted_warnings() as notes:
+        recording = read_recording(file, current=current)
+    result = fit_recording(
+        recording,
+        model,
+        train=_window(train, recording) if train else None,
+        bounds=_bounds(bounds),
+        spike_rule=SpikeRule(spike_method, spike_threshold),
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    result = replace(result, warnings=tuple(notes) + result.warnings)
+    _finish(result, out, recording)
+
+
+@main.command()
+@click.argument("fit_file", metavar="FIT", type=click.Path(path_type=Path))
+@_recording
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
+@click.option("--repeats", type=int, default=1, show_default=True, help="Presentations of each sweep.")
+@_seed
+@_current
+@click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
+@_clear_errors
+def predict(fit_file, file, out, repeats, seed, current, force_spikes) -> None:
+    """Predict the response to the current of a recording.
+
+    FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
+    and prints scores where FILE has a voltage to compare with.
+    """
+    if out.suffix != ".npz":
+        raise ValueError(f"out = {out}: predictions are written to an .npz file")
+    result, recording = load_fit(fit_file), read_recording(file, current=current)
+    prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
+    _write_npz(out, prediction._asdict())
+    click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
+    if recording.voltage is not None:
+        _echo_scores(_compare(result, recording, prediction, forced=force_spikes))
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .npz recording to write.")
+@click.option("--model", type=click.Choice(["lif", "hodgkin-huxley"]), default="lif", show_default=True)
+@click.option("--fit", "fit_file", type=click.Path(path_type=Path), help="Take the LIF from this fit.json.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="A parameter of the LIF, such as tau_m=20.")
+@click.option(
+    "--stimulus",
+    default="noise:200:150:5",
+    show_default=True,
+    help="step:AMPLITUDE:START:STOP, ramp:FROM:TO, sine:MEAN:AMPLITUDE:HZ or noise:MEAN:SD:TAU; pA, ms and Hz."
+    " The Hodgkin-Huxley neuron always receives frozen noise and has noise of its own.",
+)
+@click.option("--duration", type=float, default=6000.0, show_default=True, help="Of a sweep, ms.")
+@click.option("--dt", type=float, default=0.1, show_default=True, help="Sampling interval, ms.")
+@click.option("--repeats", type=int, default=5, show_default=True, help="Sweeps of the same current.")
+@_seed
+@_clear_errors
+def simulate(out, model, fit_file, changes, stimulus, duration, dt, repeats, seed) -> None:
+    """Simulate a recording.
+
+    Writes current, voltage, dt and, for the LIF, spikes to an .npz file that the other commands read.
+
+    \b
+    Examples:
+      jaxlif simulate --model hodgkin-huxley --out cell.npz
+      jaxlif simulate --set tau_m=20 --set t_ref=2 --stimulus step:250:100:900 --duration 1000 --out step.npz
+    """
+    if out.suffix != ".npz":
+        raise ValueError(f"out = {out}: recordings are written to an .npz file")
+    if repeats < 1:
+        raise ValueError(f"repeats = {repeats}: at least 1 repeat is needed")
+    if model == "hodgkin-huxley":
+        recording = _simulated_cell(seed, repeats, duration, dt)
+    else:
+        recording = _simulated_lif(_parameters(fit_file, changes), stimulus, seed, repeats, duration, dt)
+    arrays = {"current": recording.current, "voltage": recording.voltage, "dt": recording.dt}
+    _write_npz(out, arrays if recording.spikes is None else arrays | {"spikes": recording.spikes})
+    click.echo(f"{recording}: {out}")
+
+
+@main.command()
+@_recording
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for fit.json, report and figure.")
+@click.option("--tau-m", type=float, help="Membrane time constant of a .csv of rates, ms; fitted where not given.")
+@click.option("--r-m", type=float, default=0.1, show_default=True, help="Membrane resistance, GΩ, for a .csv of rates.")
+@click.option("--v-rest", type=float, default=-70.0, show_default=True, help="Resting potential, mV, likewise.")
+@_seed
+@_current
+@_clear_errors
+def fi(file, out, tau_m, r_m, v_rest, seed, current) -> None:
+    """Fit a neuron to firing rates.
+
+    FILE is a .csv with the columns current_pA and rate_Hz, or a recording of current steps, whose membrane is then
+    fitted to its subthreshold sweeps. Prints the f-I curve beside the fitted one.
+    """
+    rates = read_rates(file) if file.suffix.lower() == ".csv" else None
+    if rates is not None:
+        membrane = LIFParams(tau_m=tau_m or 20.0, r_m=r_m, v_rest=v_rest, v_th=v_rest + 20.0, v_reset=v_rest)
+        membrane.check()
+        free = tau_m is None
+        result = fit_rates(
+            rates.currents, rates.rates, membrane, free_tau_m=free, name=file.name, sha256=rates.sha256, seed=seed
+        )
+        recording = None
+    else:
+        recording = read_recording(file, current=current)
+        result = fit_recording(recording, seed=seed, progress=sys.stderr.isatty())
+        if result.protocol != "steps":
+            raise ValueError(f"{file}: its current is not a family of steps with an f-I curve; use jaxlif fit")
+    columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
+    rows = [tuple(f"{x:.4g}" for x in row) for row in zip(*columns, strict=True)]
+    click.echo(text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")
+    _finish(result, out, recording)
+
+
+def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> None:
+    """Print a fit, and write its file, report and figures all at once."""
+    from jaxlif.report import write_report  # it loads matplotlib, which no other command needs
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out = {out}: this is a file; name a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as temporary:
+        for path in [*write_report(result, Path(temporary), recording), result.save(temporary)]:
+            os.replace(path, out / path.name)
+    rows = [(row["name"], row["value"], row["unit"], row["standard_name"]) for row in parameter_rows(result.params)]
+    click.echo(text_table([("parameter", "value", "unit", ""), *rows], right=(1,)) + "\n")
+    _echo_scores(result.scores)
+    for note in result.warnings:
+        click.echo(f"note: {note}")
+    click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png\nfit: {out / 'fit.json'}")
+
+
+def _echo_scores(scores: Scores) -> None:
+    parts, rows = score_rows(scores)
+    click.echo(text_table([("score", *parts), *((label, *cells) for label, cells in rows)]) + "\n")
+
+
+def _window(text: str, recording: Recording) -> tuple[float, float]:
+    """Read "0:10", "0:10s" or "0:10000ms" as a window in ms."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*:\s*([\d.]+)\s*(ms|s)?\s*", text)
+    if found is None:
+        raise ValueError(f"train = {text!r}: write START:STOP in seconds, such as 0:10, or with a unit, 0:10000ms")
+    first, last, unit = float(found[1]), float(found[2]), found[3]
+    end = recording.start + recording.duration
+    factor = 1.0 if unit == "ms" or (unit is None and 1000.0 * last > end + 1e-6) else 1000.0
+    return factor * first, factor * last
+
+
+def _bounds(texts: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """Read "tau_m=5:40" as an interval."""
+    bounds = {}
+    for text in texts:
+        name, _, interval = text.partition("=")
+        low, _, high = interval.partition(":")
+        bounds[name.strip()] = _number("bounds", text, low), _number("bounds", text, high)
+    return bounds
+
+
+def _number(option: str, text: str, part: str) -> float:
+    try:
+        return float(part)
+    except ValueError as error:
+        raise ValueError(f"{option} = {text!r}: {part!r} is not a number") from error
+
+
+def _parameters(fit_file: Path | None, changes: tuple[str, ...]) -> LIFParams:
+    """Return a fitted or the default neuron with "name=value" changes."""
+    params = load_fit(fit_file).params if fit_file else LIFParams()
+    for text in changes:
+        name, _, value = text.partition("=")
+        if name not in asdict(params):
+            raise ValueError(f"set = {text!r}: {name!r} is no parameter; they are {', '.join(asdict(params))}")
+        params = replace(params, **{name: _number("set", text, value)})
+    params.check()
+    return params
+
+
+def _simulated_cell(seed: int, repeats: int, duration: float, dt: float) -> Recording:
+    with jax.enable_x64(True):
+        return simulated_recording(jax.random.key(seed), repeats=repeats, duration=duration, dt=dt)
+
+
+def _simulated_lif(params: LIFParams, stimulus: str, seed: int, repeats: int, duration: float, dt: float) -> Recording:
+    with jax.enable_x64(True):
+        current = _stimulus(stimulus, seed, duration, dt)
+        _, output = run(LIF(dt=dt), params, current)
+        rows = [np.tile(np.asarray(x), (repeats, 1)) for x in (current, output.v, output.spikes > 0)]
+    return Recording(current=rows[0], voltage=rows[1], spikes=rows[2], dt=dt, current_source="commanded", name="LIF")
+
+
+def _stimulus(text: str, seed: int, duration: float, dt: float) -> jax.Array:
+    """Make the current that "noise:200:150:5" and the like describe."""
+    kind, *parts = text.split(":")
+    numbers = [_number("stimulus", text, part) for part in parts]
+    if kind not in _STIMULI or len(numbers) != _STIMULI[kind].count(":"):
+        raise ValueError(f"stimulus = {text!r}: write {', '.join(_STIMULI.values())}")
+    if kind == "noise":
+        mean, sd, tau = numbers
+        return stimuli.ornstein_uhlenbeck(jax.random.key(seed), mean, sd, tau, duration, dt)
+    shapes: dict[str, Callable[..., jax.Array]] = {
+        "step": stimuli.step,
+        "ramp": stimuli.ramp,
+        "sine": stimuli.sinusoid,
+    }
+    return shapes[kind](*numbers, duration, dt)
+
+
+_STIMULI = {
+    "step": "step:AMPLITUDE:START:STOP",
+    "ramp": "ramp:FROM:TO",
+    "sine": "sine:MEAN:AMPLITUDE:HZ",
+    "noise": "noise:MEAN:SD:TAU",
+}
+
+
+def _compare(result: RecordingFit, recording: Recording, prediction: Prediction, *, forced: bool) -> Scores:
+    """Score a prediction against the recording's own voltage."""
+    spikes = result.spike_rule.find(recording)
+    first = prediction.spike_repeat == 0
+    sweeps = range(recording.num_sweeps)
+    trains = [prediction.spike_time[first & (prediction.spike_sweep == sweep)] for sweep in sweeps]
+    scores = spike_scores(recording, spikes, raster(trains, recording.dt, recording.num_steps).T)
+    if forced:
+        before, after = (round(t / recording.dt) for t in result.spike_cut)
+        scores |= voltage_scores(recording, spikes, prediction.voltage, before=before, after=after)
+    return {"prediction": scores}
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())

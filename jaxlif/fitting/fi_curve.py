@@ -1,0 +1,170 @@
+"""Threshold, reset and refractory period from firing rates, with the membrane given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxlif.fitting.fit import multistart
+from jaxlif.neurons.lif import LIFParams, Parameter
+from jaxlif.theory import firing_rate
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class FICoordinates:
+    """What an f-I curve knows of a neuron with a given membrane, in coordinates whose rules are plain intervals.
+
+    Args:
+        tau_m: ms.
+        rheobase: pA.
+        reset_depth: v_th - v_reset, mV.
+        t_ref: ms.
+    """
+
+    tau_m: Parameter
+    rheobase: Parameter
+    reset_depth: Parameter
+    t_ref: Parameter
+
+    def neuron(self, membrane: LIFParams) -> LIFParams:
+        """Return the neuron of these coordinates with the resistance and the resting potential of ``membrane``."""
+        v_th = membrane.v_rest + membrane.r_m * self.rheobase
+        return replace(membrane, tau_m=self.tau_m, v_th=v_th, v_reset=v_th - self.reset_depth, t_ref=self.t_ref)
+
+
+class Rates(NamedTuple):
+    """Firing rates to fit: currents [K] pA, rates [K] Hz, weights [K]."""
+
+    currents: Array
+    rates: Array
+    weights: Array
+
+
+class FIFit(NamedTuple):
+    """A fitted f-I curve: the neuron, its rates [K] and the rates [K] predicted without their own half, Hz."""
+
+    params: LIFParams
+    rates: np.ndarray
+    held_out_rates: np.ndarray
+
+    def table(self, currents: np.ndarray, rates: np.ndarray) -> dict[str, list[float]]:
+        """Return the measured and the fitted curve as lists for a file."""
+        columns = {"current_pA": currents, "rate_Hz": rates}
+        columns |= {"fitted_rate_Hz": self.rates, "held_out_rate_Hz": self.held_out_rates}
+        return {name: np.asarray(column, float).tolist() for name, column in columns.items()}
+
+
+def curve_errors(table: Mapping[str, list[float]]) -> dict[str, float]:
+    """Return the root mean square errors, Hz, of a table's fitted and held-out rates.
+
+    Args:
+        table: from :meth:`FIFit.table`.
+
+    Example:
+        >>> curve_errors({"rate_Hz": [0.0, 4.0], "fitted_rate_Hz": [0.0, 4.0], "held_out_rate_Hz": [0.0, 6.0]})
+        {'rmse': 0.0, 'rmse_held_out': 1.4142135623730951}
+    """
+    columns = {"rmse": "fitted_rate_Hz", "rmse_held_out": "held_out_rate_Hz"}
+    return {name: root_mean_square(table[column], table["rate_Hz"]) for name, column in columns.items()}
+
+
+def root_mean_square(rates: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray) -> float:
+    """Return the root mean square difference of two lists of rates, Hz."""
+    return float(np.sqrt(np.mean(np.subtract(rates, targets) ** 2)))
+
+
+def fit_fi_curve(
+    membrane: LIFParams,
+    currents: np.ndarray,
+    rates: np.ndarray,
+    *,
+    tau_m_bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+    num_starts: int = 16,
+) -> FIFit:
+    r"""Fit threshold, reset and refractory period to an f-I curve by its closed form.
+
+    Minimises :math:`\mathrm{mean}\,(f(I) - \hat f)^2` with :func:`jaxlif.theory.firing_rate`, from several starts, with
+    the membrane (tau_m, r_m, v_rest) fixed: an f-I curve alone does not determine r_m and v_rest, and tau_m badly. The
+    fit is repeated on every second current to predict the others.
+
+    Args:
+        membrane: where tau_m, r_m and v_rest are taken from.
+        currents: [K], pA, ascending.
+        rates: [K], Hz.
+        tau_m_bounds: fit tau_m too, within these bounds, ms.
+        seed: of the starts.
+        num_starts: number of starts.
+
+    Returns:
+        The :class:`FIFit`.
+
+    Raises:
+        ValueError: for shapes that differ, fewer than three currents, a negative rate, or no rate above 0.
+
+    Example:
+        >>> truth = LIFParams(v_th=-52.0, v_reset=-64.0, t_ref=3.0)
+        >>> currents = np.linspace(0.0, 600.0, 13)
+        >>> result = fit_fi_curve(LIFParams(), currents, np.asarray(firing_rate(truth, currents)))
+        >>> [round(x, 4) for x in (result.params.v_th, result.params.v_reset, result.params.t_ref)]
+        [-52.0, -64.0, 3.0]
+    """
+    currents, rates = _checked(currents, rates)
+    whole = np.ones(len(rates))
+    even = (np.arange(len(rates)) % 2 == 0).astype(float)
+    bounds = _bounds(currents, rates) | ({"tau_m": tau_m_bounds} if tau_m_bounds else {})
+    fits = [_fit_weighted(membrane, currents, rates, w, bounds, seed, num_starts) for w in (whole, even, 1.0 - even)]
+    predicted = [np.asarray(firing_rate(params, jnp.asarray(currents))) for params in fits]
+    return FIFit(fits[0], predicted[0], np.where(even > 0, predicted[2], predicted[1]))
+
+
+def _checked(currents, rates):
+    currents, rates = np.asarray(currents, float), np.asarray(rates, float)
+    if currents.shape != rates.shape or currents.ndim != 1:
+        raise ValueError(f"currents has shape {currents.shape} and rates {rates.shape}: both must be [K]")
+    if len(set(currents.tolist())) < 3:
+        raise ValueError(f"currents has {len(set(currents.tolist()))} levels: an f-I fit needs at least 3")
+    if not (np.isfinite(rates).all() and (rates >= 0).all() and (rates > 0).any()):
+        raise ValueError("rates must be finite, 0 Hz or more, and above 0 Hz for at least one current")
+    return currents, rates
+
+
+def _bounds(currents, rates):
+    return {
+        "rheobase": (float(currents.min() - np.ptp(currents)), float(currents.max())),
+        "reset_depth": (0.0, 300.0),
+        "t_ref": (0.0, float(min(50.0, 1000.0 / rates.max()))),
+    }
+
+
+def _fit_weighted(membrane, currents, rates, weights, bounds, seed, num_starts):
+    start = FICoordinates(
+        tau_m=membrane.tau_m, rheobase=_onset(currents, rates), reset_depth=10.0, t_ref=0.3 * bounds["t_ref"][1]
+    )
+    data = membrane, Rates(*map(jnp.asarray, (currents, rates, weights)))
+    settings = {"optimizer": _LBFGS, "num_steps": 150, "num_starts": num_starts, "spread": 1.0}
+    result = multistart(_weighted_rate_mse, start, bounds, key=jax.random.key(seed), data=data, **settings)
+    return jax.tree.map(float, result.best.params.neuron(membrane))
+
+
+_LBFGS = optax.lbfgs()
+
+
+def _weighted_rate_mse(shape: FICoordinates, data: tuple[LIFParams, Rates]) -> Array:
+    membrane, target = data
+    errors = firing_rate(shape.neuron(membrane), target.currents) - target.rates
+    return jnp.sum(target.weights * errors**2) / jnp.sum(target.weights)
+
+
+def _onset(currents, rates):
+    """Return a current between the highest silent level and the lowest one that fires, a little below the latter."""
+    firing = currents[rates > 0].min()
+    silent = currents[(rates == 0) & (currents < firing)]
+    below = silent.max() if silent.size else firing - 0.5 * np.ptp(currents) / len(currents)
+    return float(0.7 * firing + 0.3 * below)

@@ -1,0 +1,90 @@
+"""The recipe for a fluctuating current: membrane, refractory period, threshold."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.membrane import Sweeps, profile_refractory, refine_membrane, regress_membrane
+from jaxlif.fitting.task import Outcome, Task
+from jaxlif.fitting.threshold import Stimulus, bracket_threshold, choose_threshold
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings import repeats
+from jaxlif.spiketrains import spike_times
+
+LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
+
+
+def fit_fluctuating(task: Task) -> Outcome:
+    """Fit the membrane under teacher forcing, the refractory period by profile and the threshold in closed loop.
+
+    Args:
+        task: the recording and what was asked for.
+
+    Raises:
+        ValueError: where no spike falls into the window, or the start leaves its bounds.
+    """
+    if not task.spikes[:, task.samples(task.window)].any():
+        raise ValueError(f"train = {task.window[0]:g} to {task.window[1]:g} ms: no spike falls into this window")
+    data = task.sweeps(task.window)
+    params = _fit_membrane(task, data, _start(task, data))
+    bracket = bracket_threshold(task.cell, params, data)
+    v_th = choose_threshold(task.cell, params, _stimuli(task), bracket, limits=task.bounds["v_th"])
+    return Outcome(replace(params, v_th=v_th))
+
+
+def _start(task: Task, data: Sweeps) -> LIFParams:
+    """Start from the given parameters, or from a regression."""
+    if task.start is not None:
+        coordinates(task.start, task.bounds)
+        return task.start
+    voltage = np.asarray(data.voltage)
+    guess = regress_membrane(data, task.recording.dt) or (20.0, 0.1, float(np.median(voltage)))
+    after = _after_spikes(np.asarray(data.spikes) > 0, task.spike_length)
+    values = dict(zip(("tau_m", "r_m", "v_rest"), guess, strict=True)) | {"v_reset": np.median(voltage[after])}
+    return LIFParams(**task.inside(**values), v_th=float(voltage.max()))
+
+
+def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
+    """Mark the samples ``steps`` after each spike; the spikes themselves where the data end before."""
+    shifted = np.zeros_like(spikes)
+    shifted[steps:] = spikes[: len(spikes) - steps]
+    return shifted if shifted.any() else spikes
+
+
+def _fit_membrane(task: Task, data: Sweeps, params: LIFParams) -> LIFParams:
+    """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
+    free = {name: task.bounds[name] for name in ("tau_m", "r_m", "v_rest", "v_reset")}
+    t_ref = None
+    for _ in range(4):
+        params = replace(params, t_ref=_best_refractory(task, params, data))
+        if params.t_ref == t_ref:
+            break
+        t_ref = params.t_ref
+        result = refine_membrane(task.cell, params, data, free, progress=task.progress)
+        params = jax.tree.map(float, result.params)
+    return params
+
+
+def _best_refractory(task: Task, params: LIFParams, data: Sweeps) -> float:
+    """Search whole numbers of steps, coarse to fine, for the refractory period that explains the voltage best."""
+    dt = task.recording.dt
+    low, high = task.bounds["t_ref"]
+    grid = np.arange(int(np.ceil(low / dt)), int(min(high, LONGEST_REFRACTORY) / dt) + 1)
+    stride, best = max(1, len(grid) // 15), None
+    while True:
+        around = grid[::stride] if best is None else grid[max(0, best - 5 * stride) : best + 5 * stride + 1 : stride]
+        # One length, for which the profile is compiled once.
+        candidates = np.pad(around, (0, 16 - len(around)), mode="edge")
+        errors = profile_refractory(task.cell, params, data, candidates * dt)
+        best = int(candidates[np.argmin(errors)] - grid[0])
+        if stride == 1:
+            return round(float(grid[best]) * dt, 9)
+        stride = max(1, stride // 4)
+
+
+def _stimuli(task: Task) -> list[Stimulus]:
+    window = task.recording.window(*task.window)
+    trains = [spike_times(train, task.recording.dt) for train in task.spikes[:, task.samples(task.window)]]
+    return [Stimulus(window.current[group[0]], [trains[s] for s in group]) for group in repeats(window)]

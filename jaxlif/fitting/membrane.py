@@ -1,0 +1,196 @@
+"""The membrane between spikes: a regression for the start, then the gradient under teacher forcing.
+
+With the resets forced at the recorded spikes the voltage is linear in r_m, v_rest and v_reset and smooth in tau_m, so
+that a fit neither gets lost nor needs the threshold.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxlif.fitting.bounds import Bounds
+from jaxlif.fitting.fit import Fit, fit
+from jaxlif.losses import spike_mask, voltage_mse
+from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
+from jaxlif.simulate import simulate
+
+
+class Sweeps(NamedTuple):
+    """Recorded sweeps with time first: current [T, S] pA, voltage [T, S] mV, spikes and mask [T, S] 0 or 1."""
+
+    current: Array
+    voltage: Array
+    spikes: Array
+    mask: Array
+
+
+def sweeps(current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray, *, before: int, after: int) -> Sweeps:
+    """Arrange recorded sweeps for a fit, with the samples near spikes masked.
+
+    Args:
+        current: [S, T], pA.
+        voltage: [S, T], mV.
+        spikes: [S, T], booleans.
+        before: samples masked before each spike.
+        after: samples masked from each spike on, its own included.
+
+    Returns:
+        The :class:`Sweeps`, in JAX's default precision.
+
+    Example:
+        >>> s = sweeps(np.zeros((2, 5)), np.zeros((2, 5)), np.eye(2, 5) > 0, before=0, after=2)
+        >>> s.mask[:, 0].astype(int).tolist()
+        [0, 0, 1, 1, 1]
+    """
+    train = spikes.T
+    mask = spike_mask(train, before=before, after=after)
+    return Sweeps(*(jnp.asarray(x, float) for x in (current.T, voltage.T, train, mask)))
+
+
+def regress_membrane(data: Sweeps, dt: float, *, block: float = 1.0) -> tuple[float, float, float] | None:
+    r"""Regress the passive membrane on means over blocks of time.
+
+    :math:`V_{k+1} = a V_k + (1 - a)(v_{rest} + r_m I_k)` with :math:`a = e^{-\Delta/\tau_m}`. The means over blocks of
+    :math:`\Delta` average the measurement noise that a regression of dV/dt would amplify; the result is
+    a start for :func:`refine_membrane`, not an estimate.
+
+    Args:
+        data: the sweeps; blocks that touch a masked sample are left out.
+        dt: sampling interval, ms.
+        block: :math:`\Delta`, ms.
+
+    Returns:
+        tau_m in ms, r_m in GΩ, v_rest in mV; None where the data do not look like a passive membrane.
+
+    Example:
+        >>> t = np.arange(3000) * 0.1
+        >>> current = 100.0 * (np.sin(t / 7.0) > 0)[:, None]
+        >>> _, out = simulate(LIF(), LIFParams(v_th=0.0), jnp.asarray(current))
+        >>> none = jnp.zeros_like(out.v)
+        >>> tau_m, r_m, v_rest = regress_membrane(Sweeps(jnp.asarray(current), out.v, none, none + 1), 0.1)
+        >>> round(tau_m), round(r_m, 2), round(v_rest)
+        (10, 0.1, -70)
+    """
+    length = max(1, round(block / dt))
+    current, voltage, mask = (_block_means(np.asarray(x), length) for x in (data.current, data.voltage, data.mask))
+    # The current that acts between the centres of two blocks is half of each.
+    between = 0.5 * (current[1:] + current[:-1])
+    valid = (mask[1:] == 1.0) & (mask[:-1] == 1.0)
+    regressors = np.stack([voltage[:-1][valid], between[valid], np.ones(valid.sum())], axis=1)
+    if len(regressors) < 10 or np.ptp(regressors[:, 1]) == 0:
+        return None
+    (a, b, c), *_ = np.linalg.lstsq(regressors, voltage[1:][valid], rcond=None)
+    if not (0.0 < a < 1.0 and b > 0.0):
+        return None
+    return float(-length * dt / np.log(a)), float(b / (1.0 - a)), float(c / (1.0 - a))
+
+
+def _block_means(x: np.ndarray, length: int) -> np.ndarray:
+    whole = x.shape[0] // length * length
+    return x[:whole].reshape(-1, length, x.shape[1]).mean(axis=1)
+
+
+def forced(cell: LIF, params: LIFParams, data: Sweeps) -> ForcedOutput:
+    """Simulate the sweeps with their recorded spikes forced, from their first recorded voltage.
+
+    Args:
+        cell: the neuron's numerics.
+        params: its parameters.
+        data: the sweeps.
+
+    Returns:
+        The outputs, [T, S].
+    """
+    teacher, inputs = TeacherForced(cell), Forced(data.current, data.spikes)
+    state = cell.init_state(params, data.current[0])._replace(v=data.voltage[0])
+    return simulate(teacher, params, inputs, state)[1]
+
+
+@dataclass(frozen=True)
+class ForcedVoltageLoss:
+    """The masked mean squared error, mV², of a teacher-forced voltage: a loss for :func:`jaxlif.fit`.
+
+    Args:
+        cell: the neuron's numerics.
+    """
+
+    cell: LIF
+
+    def __call__(self, params: LIFParams, data: Sweeps) -> Array:
+        """Return the loss of ``params`` on ``data``."""
+        return voltage_mse(forced(self.cell, params, data).v, data.voltage, data.mask)
+
+
+def refine_membrane(
+    cell: LIF, params: LIFParams, data: Sweeps, bounds: Bounds, *, num_steps: int = 60, progress: bool = False
+) -> Fit:
+    """Fit every parameter named in ``bounds`` to the voltage under teacher forcing, by L-BFGS.
+
+    Args:
+        cell: the neuron's numerics.
+        params: the start.
+        data: the sweeps.
+        bounds: the free parameters and their intervals.
+        num_steps: updates.
+        progress: show a progress bar.
+
+    Returns:
+        The :class:`jaxlif.Fit`; its loss is a mean square, mV².
+    """
+    settings = {"optimizer": _LBFGS, "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
+    return fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings)
+
+
+_LBFGS = optax.lbfgs()
+
+
+def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: np.ndarray) -> np.ndarray:
+    """Find how well each refractory period explains the voltage, with r_m, v_rest and v_reset solved for anew.
+
+    A refractory period acts through a whole number of steps, so it has no gradient; but under teacher forcing the
+    voltage is linear in the other three, and a linear least-squares problem per candidate settles the matter.
+
+    Args:
+        cell: the neuron's numerics.
+        params: where tau_m is taken from.
+        data: the sweeps.
+        candidates: refractory periods, [C], ms.
+
+    Returns:
+        The mean squared error of each candidate, [C], mV².
+    """
+    dtype = data.voltage.dtype
+    moments = _moments(cell, jnp.asarray(params.tau_m, dtype), data, jnp.asarray(candidates, dtype))
+    grams, projections, squares = (np.asarray(x, np.float64) for x in moments)
+    solutions = [np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)]
+    explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
+    return (squares - explained) / float(data.mask.sum())
+
+
+@jax.jit(static_argnums=0)
+def _moments(cell, tau_m, data, candidates):
+    """Return for each candidate the normal equations of the voltage on its unit responses."""
+
+    def respond(params, start):
+        return forced(cell, params, data._replace(voltage=start * data.voltage)).v
+
+    def moments(t_ref):
+        v = jax.vmap(respond)(_unit_neurons(tau_m, t_ref), jnp.asarray([0.0, 0.0, 0.0, 1.0], tau_m.dtype))
+        columns, target = v[:3] * data.mask[None], (data.voltage - v[3]) * data.mask
+        gram = jnp.einsum("its,jts->ij", columns, columns)
+        return gram, jnp.einsum("its,ts->i", columns, target), jnp.sum(target**2)
+
+    return jax.lax.map(moments, candidates)
+
+
+def _unit_neurons(tau_m, t_ref):
+    """Return four neurons: one of r_m, v_rest and v_reset is 1 in the first three, none in the last."""
+    unit = jnp.eye(4, 3, dtype=tau_m.dtype)
+    tau_m, t_ref, v_th = (jnp.broadcast_to(jnp.asarray(x, tau_m.dtype), 4) for x in (tau_m, t_ref, 2.0))
+    return LIFParams(tau_m=tau_m, t_ref=t_ref, v_th=v_th, r_m=unit[:, 0], v_rest=unit[:, 1], v_reset=unit[:, 2])

@@ -1,0 +1,269 @@
+"""From a recording to a model: the recipe, stage by stage.
+
+Fluctuating current: the membrane by regression and then by gradient under teacher forcing, the refractory period by
+profile, the threshold in closed loop. Steps: the membrane from the smallest subthreshold sweeps, the rest from the f-I
+curve.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlif.fitting.bounds import Bounds, coordinates
+from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, root_mean_square
+from jaxlif.fitting.fluctuating import fit_fluctuating
+from jaxlif.fitting.prediction import forced_response, free_response
+from jaxlif.fitting.result import RecordingFit, SpikeRule
+from jaxlif.fitting.scores import UNRELIABLE, spike_scores, voltage_scores
+from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
+from jaxlif.fitting.task import Outcome, Task
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings import Recording, fi_table, require_current_variation
+
+BOUNDS = {
+    "tau_m": (0.5, 500.0),
+    "r_m": (0.001, 10.0),
+    "v_rest": (-120.0, -20.0),
+    "v_th": (-110.0, 40.0),
+    "v_reset": (-150.0, 30.0),
+    "t_ref": (0.0, 50.0),
+}
+
+
+def fit_recording(
+    recording: Recording,
+    model: str = "lif",
+    *,
+    train: tuple[float, float] | None = None,
+    start: LIFParams | None = None,
+    bounds: Bounds | None = None,
+    spike_rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
+    seed: int = 0,
+    progress: bool = False,
+) -> RecordingFit:
+    """Fit a neuron to a recording, in double precision.
+
+    A protocol of current steps is fitted by its subthreshold sweeps and its f-I curve, any other current by voltage and
+    spikes; what is not in ``train`` is predicted and scored.
+
+    Args:
+        recording: current and voltage.
+        model: "lif".
+        train: the window to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current, all of a
+            step protocol (whose held-out score comes from every second current).
+        start: where to start tau_m instead of a regression; for a fluctuating current.
+        bounds: intervals that replace the default ones of the parameters named.
+        spike_rule: how spikes are found where the recording does not hold them.
+        seed: of the random starts.
+        progress: show progress bars.
+
+    Returns:
+        The :class:`RecordingFit`.
+
+    Raises:
+        ValueError: for another model, no voltage, no spikes, a current that does not vary, a window outside the
+            recording, or bounds that do not suit.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> truth = LIFParams(v_th=-52.0, t_ref=3.0)
+        >>> current = 180.0 + np.asarray(jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 0.0, 120.0, 5.0, 3e3, 0.1))
+        >>> _, output = jl.simulate(LIF(dt=0.1), truth, current)
+        >>> recording = Recording(current=current, voltage=output.v, dt=0.1, spikes=output.spikes)
+        >>> result = fit_recording(recording)
+        >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
+        [10.0, 0.1, -52.0, 3.0]
+    """
+    if model != "lif":
+        raise ValueError(f'model = {model!r}: the models that can be fitted are "lif"')
+    spikes = _checked_spikes(recording, spike_rule)
+    with jax.enable_x64(True):
+        limits = _limits(bounds)
+        protocol = "steps" if has_fi_curve(recording, spikes) else "fluctuating"
+        task = Task(recording, spikes, _window(recording, train, protocol), limits, start, seed, progress)
+        found = (fit_steps if protocol == "steps" else fit_fluctuating)(task)
+        scores = _scores(task, found)
+    return RecordingFit(
+        model=model,
+        params=found.params,
+        scores=scores,
+        bounds=limits,
+        train=task.window,
+        protocol=protocol,
+        spike_rule=spike_rule,
+        spike_cut=(task.before_spike * recording.dt, task.spike_length * recording.dt),
+        data=_provenance(recording),
+        seed=seed,
+        warnings=found.warnings + _warnings(task, scores),
+        curve=found.curve,
+    )
+
+
+def fit_rates(
+    currents: np.ndarray,
+    rates: np.ndarray,
+    membrane: LIFParams,
+    *,
+    free_tau_m: bool = False,
+    name: str = "",
+    sha256: str = "",
+    seed: int = 0,
+) -> RecordingFit:
+    """Fit a neuron to target firing rates, in double precision.
+
+    Rates determine the rheobase, the refractory period and the curve's shape; r_m and v_rest are taken from the
+    membrane given, tau_m too unless it is freed.
+
+    Args:
+        currents: [K], pA.
+        rates: [K], Hz.
+        membrane: tau_m, r_m and v_rest.
+        free_tau_m: fit tau_m as well.
+        name: where the rates come from.
+        sha256: checksum of that file.
+        seed: of the random starts.
+
+    Returns:
+        A :class:`RecordingFit` with the protocol "rates".
+
+    Raises:
+        ValueError: for shapes that differ, fewer than three currents, or rates that are not finite, negative or all 0.
+
+    Example:
+        >>> from jaxlif import theory
+        >>> currents = np.linspace(0.0, 600.0, 13)
+        >>> result = fit_rates(currents, np.asarray(theory.firing_rate(LIFParams(t_ref=2.0), currents)), LIFParams())
+        >>> round(result.params.t_ref, 4)
+        2.0
+    """
+    order = np.argsort(currents, kind="stable") if np.ndim(currents) == 1 else slice(None)
+    currents, rates = np.asarray(currents, float)[order], np.asarray(rates, float)[order]
+    with jax.enable_x64(True):
+        free = BOUNDS["tau_m"] if free_tau_m else None
+        fitted = fit_fi_curve(membrane, currents, rates, tau_m_bounds=free, seed=seed)
+    curve = fitted.table(currents, rates)
+    return RecordingFit(
+        model="lif",
+        params=fitted.params,
+        scores={"f_i": curve_errors(curve)},
+        bounds={n: BOUNDS[n] for n in ("v_th", "v_reset", "t_ref") + ("tau_m",) * free_tau_m},
+        train=(0.0, 0.0),
+        protocol="rates",
+        spike_rule=SpikeRule(),
+        spike_cut=(0.0, 0.0),
+        data={"name": name, "sha256": sha256},
+        seed=seed,
+        warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",),
+        curve=curve,
+    )
+
+
+def _checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:
+    voltage = recording.measured_voltage()
+    require_current_variation(recording)
+    spikes = rule.find(recording)
+    if not spikes.any():
+        raise ValueError(
+            f"voltage has no spikes: it never crosses {rule.threshold:g} mV upwards (its largest value is"
+            f" {voltage.max():.4g} mV); lower the spike threshold, or give the recording's spikes"
+        )
+    return spikes
+
+
+def _limits(bounds: Bounds | None) -> dict[str, tuple[float, float]]:
+    names = [f.name for f in fields(LIFParams)]
+    unknown = [name for name in bounds or {} if name not in names]
+    if unknown:
+        raise ValueError(f"bounds name {unknown[0]!r}, which is no parameter; the parameters are {', '.join(names)}")
+    middle = LIFParams(**{name: 0.5 * sum(pair) for name, pair in (bounds or {}).items()})
+    coordinates(middle, bounds or {})
+    return BOUNDS | dict(bounds or {})
+
+
+def _window(recording: Recording, train: tuple[float, float] | None, protocol: str) -> tuple[float, float]:
+    end = recording.start + recording.duration
+    if train is None:
+        return recording.start, end if protocol == "steps" else recording.start + 0.7 * recording.duration
+    first, last = map(float, train)
+    if not recording.start <= first < last <= end + 1e-6:
+        raise ValueError(
+            f"train = {first:g} to {last:g} ms: the window must lie inside the recording,"
+            f" {recording.start:g} to {end:g} ms"
+        )
+    return first, min(last, end)
+
+
+def _scores(task: Task, found: Outcome) -> dict[str, dict[str, Any]]:
+    """Score free-running spikes in the window and, where something is left, outside it; and the fitted voltage."""
+    model = free_response(found.params, task.recording).spikes
+    voltage = forced_response(found.params, task.recording, task.spikes).voltage
+    parts = {"train": task.window} | ({"test": rest} if (rest := _rest(task)) else {})
+    scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
+    if found.curve:
+        # Above threshold the voltage of a step protocol is the spike mechanism's, not the membrane's.
+        fitted = task.window[0], found.curve["epoch_ms"][1]
+        return scores | {
+            "membrane": _voltage_scores(task, fitted, voltage, found.fitted_sweeps),
+            "f_i": _curve_scores(task, found.curve, model),
+        }
+    return {name: score | _voltage_scores(task, parts[name], voltage) for name, score in scores.items()}
+
+
+def _rest(task: Task) -> tuple[float, float] | None:
+    """Return the longer of what lies after and before the window, unless both are shorter than 100 ms."""
+    begin, end = task.recording.start, task.recording.start + task.recording.duration
+    rests = [(task.window[1], end), (begin, task.window[0])]
+    longest = max(rests, key=lambda rest: rest[1] - rest[0])
+    return longest if longest[1] - longest[0] >= 100.0 else None
+
+
+def _spike_scores(task: Task, window: tuple[float, float], model: np.ndarray) -> dict[str, Any]:
+    samples = np.s_[:, task.samples(window)]
+    scores = spike_scores(task.recording.window(*window), task.spikes[samples], model[samples])
+    return {"start_ms": window[0], "stop_ms": window[1]} | scores
+
+
+def _voltage_scores(
+    task: Task, window: tuple[float, float], voltage: np.ndarray, chosen: np.ndarray | slice = slice(None)
+) -> dict[str, Any]:
+    samples = task.samples(window)
+    part = task.recording.window(*window).select(chosen)
+    spikes, predicted = task.spikes[chosen][:, samples], voltage[chosen][:, samples]
+    return voltage_scores(part, spikes, predicted, before=task.before_spike, after=task.spike_length)
+
+
+def _curve_scores(task: Task, curve: dict[str, list[float]], model: np.ndarray) -> dict[str, float]:
+    """Return root mean square errors of the f-I curve, Hz: fitted, predicted, and counted in a simulation."""
+    window = task.recording.window(*task.window)
+    simulated = fi_table(window, model[:, task.samples(task.window)]).rates
+    return curve_errors(curve) | {"rmse_simulated": root_mean_square(simulated, curve["rate_Hz"])}
+
+
+def _warnings(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say what the scores do not say by themselves."""
+    notes = []
+    if task.recording.current_source == "commanded":
+        notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
+    if "test" not in scores and "f_i" not in scores:
+        notes.append("nothing was held out: the scores are those of the data that were fitted")
+    judged = scores.get("test", scores["train"])
+    own, data, model = judged["reliability"], judged["rate_data"], judged["rate_model"]
+    if own is not None and own < UNRELIABLE:
+        notes.append(f"the cell's own reliability is {own:.2f}, under {UNRELIABLE:g}: its spike times say little")
+    if "f_i" not in scores and not 0.5 <= model / max(data, 1e-9) <= 2.0:
+        notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")
+    return tuple(notes)
+
+
+def _provenance(recording: Recording) -> dict[str, Any]:
+    return {
+        "name": recording.name,
+        "sha256": recording.sha256,
+        "current_source": recording.current_source,
+        "dt_ms": recording.dt,
+        "sweeps": recording.num_sweeps,
+        "samples": recording.num_steps,
+    }

@@ -1,0 +1,97 @@
+"""Scores of a model against a recording, beside what the cell's own repeats allow."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxlif.losses import spike_mask
+from jaxlif.recordings import Recording, repeats
+from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
+
+UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike times say little
+
+
+def spike_scores(
+    recording: Recording, spikes: np.ndarray, model_spikes: np.ndarray, *, delta: float = 4.0
+) -> dict[str, Any]:
+    r"""Score predicted spikes, by groups of sweeps that received the same current, averaged over the groups.
+
+    Args:
+        recording: the recording; only its current and dt are used.
+        spikes: recorded spikes, [sweeps, T], booleans.
+        model_spikes: predicted spikes, of the same shape.
+        delta: half-width of the coincidence window, ms.
+
+    Returns:
+        ``delta`` in ms; the rates of data and model in Hz; the coincidence factor :math:`\Gamma`; and, where some
+        current was repeated, the cell's reliability R, their ratio (None below R = 0.2) and Md*. None where a score
+        is not defined.
+    """
+    data, model = (_trains(x, recording.dt) for x in (spikes, model_spikes))
+    groups = [[int(s) for s in group] for group in repeats(recording)]
+    scored = [_group_scores([data[s] for s in g], [model[s] for s in g], recording.duration, delta) for g in groups]
+    names = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
+    rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", model))}
+    return {"delta": delta, **rates} | {name: _mean([s[name] for s in scored]) for name in names}
+
+
+def voltage_scores(
+    recording: Recording, spikes: np.ndarray, forced_voltage: np.ndarray, *, before: int, after: int
+) -> dict[str, Any]:
+    r"""Score a voltage predicted with the recorded spikes forced, away from the spikes.
+
+    Args:
+        recording: the recording.
+        spikes: recorded spikes, [sweeps, T], booleans.
+        forced_voltage: [sweeps, T], mV.
+        before: samples left out before each spike.
+        after: samples left out from each spike on.
+
+    Returns:
+        The RMSE in mV, and the share of the voltage's variance that is explained,
+        :math:`1 - \sum (v - \hat v)^2 / \sum (v - \bar v)^2`.
+    """
+    mask = spike_mask(spikes.T, before=before, after=after).T
+    v = recording.measured_voltage()[mask]
+    squares = (v - forced_voltage[mask]) ** 2
+    variance = np.mean((v - v.mean()) ** 2)
+    explained = float(1.0 - squares.mean() / variance) if variance > 0 else None
+    return {"voltage_rmse": float(np.sqrt(squares.mean())), "voltage_variance_explained": explained}
+
+
+def _trains(spikes, dt):
+    return [np.asarray(spike_times(train, dt)) for train in np.asarray(spikes)]
+
+
+def _rate(trains, duration):
+    return 1000.0 * float(np.mean([len(train) for train in trains])) / duration
+
+
+def _group_scores(data, model, duration, delta):
+    gamma = _finite(mean_coincidence_factor(data, _distinct(model), duration=duration, delta=delta))
+    if len(data) < 2:
+        return {"coincidence_factor": gamma} | dict.fromkeys(
+            ("reliability", "coincidence_factor_over_reliability", "md_star")
+        )
+    own = _finite(reliability(data, duration=duration, delta=delta))
+    reliable = gamma is not None and own is not None and own >= UNRELIABLE
+    return {
+        "coincidence_factor": gamma,
+        "reliability": own,
+        "coincidence_factor_over_reliability": gamma / own if reliable else None,
+        "md_star": _finite(md_star(data, _distinct(model), delta=delta)),
+    }
+
+
+def _distinct(trains):
+    """Return a single train where a deterministic model answered every repeat alike."""
+    return trains[:1] if all(np.array_equal(train, trains[0]) for train in trains) else trains
+
+
+def _finite(value):
+    return float(value) if np.isfinite(value) else None
+
+
+def _mean(values):
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None

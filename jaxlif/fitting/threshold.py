@@ -1,0 +1,126 @@
+"""The threshold: bracketed by the forced voltage, then chosen in closed loop."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.simulate import simulate
+from jaxlif.spiketrains import mean_coincidence_factor, spike_times
+
+
+class Bracket(NamedTuple):
+    """Forced voltages, mV: the highest without a spike, and at the spikes the lowest and the highest."""
+
+    silent: float
+    lowest: float
+    highest: float
+
+
+def bracket_threshold(cell: LIF, params: LIFParams, data: Sweeps) -> Bracket:
+    """Compare the teacher-forced voltage at the recorded spikes with that at all other steps.
+
+    A deterministic neuron with the right membrane has its threshold above all silent steps and not above any spike; a
+    real one has no such gap, and the bracket says where to search.
+
+    Args:
+        cell: the neuron's numerics.
+        params: its parameters; the threshold is not used.
+        data: the sweeps.
+
+    Returns:
+        The :class:`Bracket`.
+    """
+    before = np.asarray(forced(cell, params, data).v_before)
+    spiked = np.asarray(data.spikes) > 0
+    at_spikes = before[spiked]
+    return Bracket(float(before[~spiked].max()), float(at_spikes.min()), float(at_spikes.max()))
+
+
+class Stimulus(NamedTuple):
+    """A current [T], pA, and the spike trains, ms, that its repeats evoked."""
+
+    current: np.ndarray
+    trains: list[np.ndarray]
+
+
+def choose_threshold(
+    cell: LIF,
+    params: LIFParams,
+    stimuli: list[Stimulus],
+    bracket: Bracket,
+    *,
+    limits: tuple[float, float],
+    delta: float = 4.0,
+    num: int = 32,
+) -> float:
+    """Choose the threshold in closed loop: the one whose own spikes coincide best with the recorded ones.
+
+    Where the bracket has a gap its middle is the answer. Elsewhere ``num`` thresholds over the bracket run side by
+    side, then as many around the best of them.
+
+    Args:
+        cell: the neuron's numerics.
+        params: its parameters; the threshold is replaced.
+        stimuli: what to reproduce.
+        bracket: from :func:`bracket_threshold`.
+        limits: the threshold's own bounds, mV.
+        delta: half-width of the coincidence window, ms.
+        num: thresholds in each of the two rounds.
+
+    Returns:
+        The threshold, mV.
+    """
+    if bracket.silent < bracket.lowest:
+        return 0.5 * (bracket.silent + bracket.lowest)
+    low, high = max(bracket.lowest, float(params.v_reset) + 1e-3, limits[0]), min(bracket.highest, limits[1])
+    for _ in range(2):
+        candidates = np.linspace(low, high, num)
+        scores = closed_loop_scores(cell, _many(params, v_th=candidates), stimuli, delta=delta)
+        best = int(np.argmax(scores))
+        low, high = candidates[max(best - 1, 0)], candidates[min(best + 1, num - 1)]
+    return float(candidates[best])
+
+
+def closed_loop_scores(cell: LIF, params: LIFParams, stimuli: list[Stimulus], *, delta: float = 4.0) -> np.ndarray:
+    """Score candidates by the coincidence factor of their free-running spikes, averaged over repeats and stimuli.
+
+    A thousandth of the spike count's relative error is taken off, to settle between candidates whose coincidences tie.
+
+    Args:
+        cell: the neuron's numerics.
+        params: the candidates, leaves [C].
+        stimuli: what to reproduce.
+        delta: half-width of the coincidence window, ms.
+
+    Returns:
+        The scores, [C].
+    """
+    return np.mean([_stimulus_scores(cell, params, stimulus, delta) for stimulus in stimuli], axis=0)
+
+
+def _stimulus_scores(cell, params, stimulus, delta):
+    duration = len(stimulus.current) * cell.dt
+    recorded = max(1.0, float(np.mean([len(train) for train in stimulus.trains])))
+    scores = []
+    for model in spike_times(np.asarray(_free_spikes(cell, params, jnp.asarray(stimulus.current))).T, cell.dt):
+        gamma = mean_coincidence_factor(stimulus.trains, [model], duration=duration, delta=delta)
+        surplus = abs(len(model) - recorded) / recorded
+        scores.append((gamma if np.isfinite(gamma) else -1.0) - 1e-3 * surplus)
+    return np.array(scores)
+
+
+@jax.jit(static_argnums=0)
+def _free_spikes(cell, params, current):
+    return jax.vmap(lambda p: simulate(cell, p, current)[1].spikes)(params)
+
+
+def _many(params: LIFParams, **candidates: np.ndarray) -> LIFParams:
+    """Return candidates as parameters with leaves [C]."""
+    (count,) = {len(values) for values in candidates.values()}
+    changed = replace(params, **candidates)  # type: ignore[arg-type]
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), changed)

@@ -1,0 +1,336 @@
+"""Layers of a network: cells like any other, chained by :class:`Sequential`.
+
+Networks use the neuron in normalised units (rest 0, threshold 1, resistance 1): weights are then currents in
+units of the rheobase, and times stay in ms. Code is written for one sample; ``jax.vmap`` makes batches.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.simulate import scan_cell
+
+
+def signal(output: Any) -> Array:
+    """Return what a layer passes on to the next: its spikes where it has any, else its voltage, else itself.
+
+    Args:
+        output: a named tuple with ``spikes`` or ``v``, an array, or a :class:`NetworkOutput`, of which the last
+            layer counts.
+
+    Returns:
+        The array that the next layer takes, of any shape.
+
+    Example:
+        >>> from jaxlif.neurons import LeakyOutput
+        >>> float(signal(LeakyOutput(v=jnp.asarray(0.5))))
+        0.5
+    """
+    if isinstance(output, NetworkOutput):
+        return signal(output.output)
+    return getattr(output, "spikes", getattr(output, "v", output))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DenseParams:
+    """Parameters of a dense projection.
+
+    Args:
+        weight: [num_in, num_out], from row to column, current per unit of input.
+        bias: constant current [num_out], or None.
+
+    Example:
+        >>> DenseParams(weight=jnp.ones((3, 2))).bias is None
+        True
+    """
+
+    weight: Array
+    bias: Array | None = None
+
+
+@dataclass(frozen=True)
+class Dense:
+    r"""An all-to-all projection without memory: :math:`y = x W + b`, over the whole time axis as one matmul.
+
+    A simulation in chunks equals the whole to rounding, not bitwise: a matmul may sum in another order.
+
+    Example:
+        >>> params = DenseParams(weight=jnp.array([[1.0], [2.0]]), bias=jnp.array([0.5]))
+        >>> _, y = Dense().step(params, (), jnp.array([1.0, 1.0]))
+        >>> y.tolist()
+        [3.5]
+    """
+
+    def init_state(self, params: DenseParams, x: Array) -> tuple[()]:
+        """Return nothing: a projection remembers nothing."""
+        return ()
+
+    def step(self, params: DenseParams, state: tuple[()], x: Array) -> tuple[tuple[()], Array]:
+        """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
+        _require_inputs(params.weight, x)
+        y = jnp.asarray(x, params.weight.dtype) @ params.weight
+        return (), y if params.bias is None else y + params.bias
+
+    def scan(self, params: DenseParams, state: tuple[()], inputs: Array) -> tuple[tuple[()], Array]:
+        """Project ``inputs`` [T, num_in] to [T, num_out]."""
+        return (), jax.vmap(lambda x: self.step(params, (), x)[1])(inputs)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class RecurrentParams:
+    """Parameters of a layer of neurons that project to one another.
+
+    Args:
+        neuron: the neuron's own parameters, each leaf a scalar or [N].
+        weight: [N, N], from row to column, current per spike of the step before.
+    """
+
+    neuron: Any
+    weight: Array
+
+
+class RecurrentState(NamedTuple):
+    """The neurons' state, and their spikes [N] of the step before."""
+
+    neuron: Any
+    spikes: Array
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    r"""Neurons that drive one another one step later: :math:`I_n = x_n + s_{n-1} W`.
+
+    The input is a current [N]: put a :class:`Dense` before it, whose matmul then stays outside the loop over
+    time.
+
+    Args:
+        neuron: a spiking cell whose input is a current [N].
+
+    Example:
+        >>> from jaxlif.neurons import LIF
+        >>> cell, params = Recurrent(LIF(dt=1.0)), init_recurrent(jax.random.key(0), 3)
+        >>> x = jnp.array([0.0, 50.0, 0.0])
+        >>> cell.step(params, cell.init_state(params, x), x)[1].spikes.tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    neuron: Cell
+
+    def init_state(self, params: RecurrentParams, x: Array) -> RecurrentState:
+        """Return fresh neurons, none of which has spiked."""
+        _require_inputs(params.weight, x)
+        x = jnp.asarray(x, params.weight.dtype)
+        return RecurrentState(self.neuron.init_state(params.neuron, x), jnp.zeros_like(x))
+
+    def step(self, params: RecurrentParams, state: RecurrentState, x: Array) -> tuple[RecurrentState, Any]:
+        """Advance one step under the current ``x`` [N]; the output is the neuron's."""
+        _require_inputs(params.weight, x)
+        current = jnp.asarray(x, params.weight.dtype) + state.spikes @ params.weight
+        neuron, output = self.neuron.step(params.neuron, state.neuron, current)
+        return RecurrentState(neuron, output.spikes), output
+
+
+class NetworkOutput(NamedTuple):
+    """The outputs of all layers, in order, so that hidden spikes can be seen and regularised."""
+
+    layers: tuple[Any, ...]
+
+    @property
+    def output(self) -> Any:
+        """The last layer's output."""
+        return self.layers[-1]
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Layers in a row, each fed with the :func:`signal` of the one before in the same step; itself a cell.
+
+    Params and state are tuples with one entry for each layer, the output is a :class:`NetworkOutput`. Without
+    feedback between layers the whole time axis goes through one layer before the next.
+
+    Args:
+        layers: a tuple of cells; the first takes the network's input.
+
+    Raises:
+        ValueError: for no layer, or layers whose dt disagree.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> network = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
+        >>> keys = jax.random.split(jax.random.key(0), 3)
+        >>> hidden = (init_dense(keys[0], 5, 8), init_recurrent(keys[1], 8))
+        >>> params = (*hidden, init_dense(keys[2], 8, 2), jl.LeakyParams())
+        >>> _, output = jl.simulate(network, params, jnp.ones((20, 5)))
+        >>> output.output.v.shape, output.layers[1].spikes.shape
+        ((20, 2), (20, 8))
+    """
+
+    layers: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers = (): a network needs at least one layer")
+        steps = [(f"layer {i} ({type(layer).__name__})", _dt(layer)) for i, layer in enumerate(self.layers)]
+        timed = [(name, dt) for name, dt in steps if dt is not None]
+        if len({dt for _, dt in timed}) > 1:
+            found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
+            raise ValueError(f"dt must be the same in all layers: {found}")
+
+    @property
+    def dt(self) -> float | None:
+        """The step that the layers share, ms, or None where none has one."""
+        return next((dt for layer in self.layers if (dt := _dt(layer)) is not None), None)
+
+    def init_state(self, params: tuple, x: Array) -> tuple:
+        """Return each layer's fresh state, in the shape of what the layers before it pass on."""
+
+        def fresh(layer, p, _, x):
+            # One step shows the shape of the layer's output; the compiler drops its arithmetic.
+            state = layer.init_state(p, x)
+            return state, layer.step(p, state, x)[1]
+
+        return self._through(fresh, params, (None,) * len(self.layers), x)[0]
+
+    def step(self, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
+        """Advance every layer one step; ``x`` is the first layer's input."""
+        return self._through(lambda layer, p, s, x: layer.step(p, s, x), params, state, x)
+
+    def scan(self, params: tuple, state: tuple, inputs: Array) -> tuple[tuple, NetworkOutput]:
+        """Take the ``inputs`` [T, ...] through one layer after the other."""
+        return self._through(scan_cell, params, state, inputs)
+
+    def _through(self, run: Callable, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
+        """Call ``run(layer, params, state, x) -> (state, output)`` on each layer in turn."""
+        if len(params) != len(self.layers):
+            raise ValueError(f"params are for {len(params)} layers: this network has {len(self.layers)}")
+        states, outputs = [], []
+        for i, (layer, p, s) in enumerate(zip(self.layers, params, state, strict=True)):
+            with _naming(i, layer):
+                s, output = run(layer, p, s, x)
+            x = signal(output)
+            states.append(s)
+            outputs.append(output)
+        return tuple(states), NetworkOutput(tuple(outputs))
+
+
+def init_dense(key: Array, num_in: int, num_out: int, *, gain: float = 1.0, bias: bool = True) -> DenseParams:
+    r"""Draw a projection, :math:`W_{ij} \sim N(0, g^2 / n_{in})`, with bias 0.
+
+    Independent inputs of mean square q give a current of variance :math:`g^2 q`: with q = 1 and g = 1 one
+    standard deviation is the rheobase of a normalised neuron. Rare spikes need a larger gain.
+
+    Args:
+        key: random key.
+        num_in: number of inputs.
+        num_out: number of outputs.
+        gain: :math:`g`, in units of the rheobase.
+        bias: whether there is one.
+
+    Returns:
+        Weight [num_in, num_out] and bias [num_out] in JAX's default precision.
+
+    Raises:
+        ValueError: for a size below 1.
+
+    Example:
+        >>> params = init_dense(jax.random.key(0), 1000, 10, gain=2.0)
+        >>> params.weight.shape, round(float(params.weight.std() * 1000**0.5), 1)
+        ((1000, 10), 2.0)
+    """
+    _require_sizes(num_in=num_in, num_out=num_out)
+    weight = gain / num_in**0.5 * jax.random.normal(key, (num_in, num_out))
+    return DenseParams(weight=weight, bias=jnp.zeros_like(weight[0]) if bias else None)
+
+
+def init_neurons(num_neurons: int, *, tau_m: Array | float = 20.0, t_ref: float = 0.0) -> LIFParams:
+    """Return normalised neurons: rest 0, threshold 1, reset 0, resistance 1.
+
+    Args:
+        num_neurons: N.
+        tau_m: membrane time constant, ms, scalar or [N]; the leaf is [N] either way, so that each neuron can
+            learn its own.
+        t_ref: refractory period, ms.
+
+    Returns:
+        Parameters in JAX's default precision.
+
+    Raises:
+        ValueError: for no neuron.
+
+    Example:
+        >>> params = init_neurons(3, tau_m=10.0)
+        >>> params.tau_m.tolist(), params.v_th
+        ([10.0, 10.0, 10.0], 1.0)
+    """
+    _require_sizes(num_neurons=num_neurons)
+    tau_m = jnp.broadcast_to(jnp.asarray(tau_m, float), (num_neurons,))
+    return LIFParams(tau_m=tau_m, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=t_ref)
+
+
+def init_recurrent(
+    key: Array, num_neurons: int, *, gain: float = 1.0, tau_m: Array | float = 20.0, t_ref: float = 0.0
+) -> RecurrentParams:
+    r"""Draw normalised neurons and the weights between them, :math:`W_{ij} \sim N(0, g^2 / N)`.
+
+    The eigenvalues of W fill a disc of radius g. Neurons that spike with probability q in a step give one
+    another a current of variance :math:`g^2 q`.
+
+    Args:
+        key: random key.
+        num_neurons: N.
+        gain: :math:`g`, in units of the rheobase.
+        tau_m: membrane time constant, ms, scalar or [N].
+        t_ref: refractory period, ms.
+
+    Returns:
+        Neurons of :func:`init_neurons` and the weight [N, N].
+
+    Raises:
+        ValueError: for no neuron.
+
+    Example:
+        >>> params = init_recurrent(jax.random.key(0), 100)
+        >>> params.weight.shape, round(float(params.weight.std() * 100**0.5), 1)
+        ((100, 100), 1.0)
+
+    Source: Girko 1985, doi:10.1137/1129095 (the circular law).
+    """
+    neuron = init_neurons(num_neurons, tau_m=tau_m, t_ref=t_ref)
+    return RecurrentParams(neuron=neuron, weight=init_dense(key, num_neurons, num_neurons, gain=gain).weight)
+
+
+def _dt(layer: Any) -> float | None:
+    """Return the dt of a layer or of the neuron that it wraps, None for one without time."""
+    while not hasattr(layer, "dt") and hasattr(layer, "neuron"):
+        layer = layer.neuron
+    return getattr(layer, "dt", None)
+
+
+@contextmanager
+def _naming(index: int, layer: Any) -> Iterator[None]:
+    """Say which layer of a network an error comes from."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"layer {index} ({type(layer).__name__}): {error}") from error
+
+
+def _require_inputs(weight: Array, x: Array) -> None:
+    if jnp.shape(x) != weight.shape[:1]:
+        sizes = list(weight.shape)
+        raise ValueError(f"weight {sizes} takes an input [{sizes[0]}], not {list(jnp.shape(x))}")
+
+
+def _require_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} = {size}: {name} must be 1 or more")

@@ -1,0 +1,74 @@
+"""Parameters and scores as text, for the report and the terminal."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from jaxlif.fitting.result import STANDARD_NAMES
+from jaxlif.neurons.lif import LIFParams
+
+Scores = Mapping[str, Mapping[str, Any]]
+
+SCORE_LABELS = {
+    "rate_data": "firing rate, cell (Hz)",
+    "rate_model": "firing rate, model (Hz)",
+    "coincidence_factor": "coincidence factor Γ",
+    "reliability": "the cell's own reliability R",
+    "coincidence_factor_over_reliability": "Γ / R",
+    "md_star": "Md*",
+    "voltage_rmse": "voltage RMSE, spikes forced (mV)",
+    "voltage_variance_explained": "voltage variance explained",
+    "rmse": "f-I curve, RMSE (Hz)",
+    "rmse_held_out": "f-I curve, every second current held out, RMSE (Hz)",
+    "rmse_simulated": "f-I curve counted in a simulation, RMSE (Hz)",
+}
+
+
+def parameter_rows(params: LIFParams) -> list[dict[str, str]]:
+    """Return the parameters as rows of text: standard_name, name, value, unit.
+
+    Args:
+        params: the parameters.
+    """
+    rows = []
+    for name, value in asdict(params).items():
+        standard_name, unit = STANDARD_NAMES[name]
+        rows.append({"standard_name": standard_name, "name": name, "value": f"{value:.4g}", "unit": unit})
+    return rows
+
+
+def score_rows(scores: Scores) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the scores as text: the parts' names, and for each score its label and a cell for each part.
+
+    Args:
+        scores: by part the scores by name.
+    """
+    parts = list(scores)
+    rows = []
+    for name, label in SCORE_LABELS.items():
+        values = [scores[part].get(name) for part in parts]
+        if any(value is not None for value in values):
+            rows.append((label, ["" if value is None else f"{value:.3g}" for value in values]))
+    return parts, rows
+
+
+def text_table(rows: list[tuple[Any, ...]], *, right: tuple[int, ...] | None = None) -> str:
+    """Align rows of text in columns.
+
+    Args:
+        rows: rows of one length.
+        right: the columns aligned to the right; by default all but the first.
+
+    Example:
+        >>> print(text_table([("a", "1.0"), ("bcd", "12.5")]))
+        a     1.0
+        bcd  12.5
+    """
+    columns = list(zip(*([str(cell) for cell in row] for row in rows), strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = range(1, len(columns)) if right is None else right
+    lines = []
+    for row in zip(*columns, strict=True):
+        cells = [c.rjust(w) if n in numeric else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""Cross-entropy and accuracy against numbers worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlif.networks import accuracy, cross_entropy
+
+
+def test_cross_entropy_by_hand(dtype):
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], dtype)) + 3.0
+    value = cross_entropy(logits, jnp.array([1, 2]))
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, -(math.log(0.25) + math.log(0.8)) / 2, rtol=1e-6 if dtype == "float32" else 1e-14)
+
+
+def test_cross_entropy_of_huge_logits_is_finite():
+    np.testing.assert_allclose(cross_entropy(jnp.array([1e4, 0.0]), jnp.array(1)), 1e4)
+
+
+def test_gradient_is_softmax_minus_label():
+    logits, labels = jnp.array([[0.3, -1.0, 2.0], [0.0, 0.5, -0.2]]), jnp.array([0, 2])
+    expected = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) - np.eye(3)[labels]) / 2
+    np.testing.assert_allclose(jax.grad(cross_entropy)(logits, labels), expected, atol=1e-15)
+
+
+def test_accuracy_by_hand(dtype):
+    logits = jnp.array([[2.0, 1.0], [0.0, 1.0], [5.0, -1.0], [0.0, 3.0]], dtype)
+    value = accuracy(logits, jnp.array([0, 1, 1, 1]))
+    assert value.dtype == dtype
+    assert value == 0.75
+
+
+@pytest.mark.parametrize("function", [cross_entropy, accuracy])
+def test_refusals(function):
+    with pytest.raises(ValueError, match=r"logits \[2, 3\], labels \[3\]: logits must have the labels' shape"):
+        function(jnp.zeros((2, 3)), jnp.zeros(3, int))
+    with pytest.raises(ValueError, match="labels are float64: labels must be integers"):
+        function(jnp.zeros((2, 3)), jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"labels\[1\] = 3: labels must lie between 0 and 2"):
+        function(jnp.zeros((2, 3)), jnp.array([0, 3]))
+    with pytest.raises(ValueError, match=r"labels\[0\] = -1"):
+        function(jnp.zeros((2, 3)), jnp.array([-1, 0]))

@@ -1,0 +1,276 @@
+"""Layers and networks against a plain Python loop of steps, and what they refuse."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.networks import (
+    Dense,
+    DenseParams,
+    NetworkOutput,
+    Recurrent,
+    Sequential,
+    init_dense,
+    init_neurons,
+    init_recurrent,
+    signal,
+)
+
+T, IN, N, OUT, B = 10, 5, 7, 3, 4
+NETWORK = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
+# float64: both sides do the same sums in another order. float32: 10 steps of such rounding.
+CLOSE = {"float64": {"rtol": 1e-12, "atol": 1e-13}, "float32": {"rtol": 1e-4, "atol": 1e-5}}
+
+
+def make_params():
+    keys = jax.random.split(jax.random.key(3), 4)
+    hidden = init_recurrent(keys[1], N, gain=15.0, tau_m=jnp.linspace(5.0, 20.0, N), t_ref=2.0)
+    first = replace(init_dense(keys[0], IN, N, gain=20.0), bias=jax.random.normal(keys[3], (N,)))
+    return first, hidden, init_dense(keys[2], N, OUT, gain=3.0, bias=False), jl.LeakyParams(tau_m=10.0)
+
+
+def make_inputs(*leading):
+    return jax.random.uniform(jax.random.key(4), (*leading, T, IN))
+
+
+def by_hand(params, inputs):
+    """Step the whole network in Python, in plain indexing: no layer, no scan."""
+    dense, hidden, projection, readout = params
+    neuron, lif = hidden.neuron, NETWORK.layers[1].neuron
+    state, spikes, v = lif.init_state(neuron, jnp.zeros(N, inputs.dtype)), jnp.zeros(N, inputs.dtype), readout.v_rest
+    all_spikes, all_v = [], []
+    for x in inputs:
+        current = jnp.einsum("i,ij->j", x, dense.weight) + dense.bias + jnp.einsum("i,ij->j", spikes, hidden.weight)
+        state, output = lif.step(neuron, state, current)
+        spikes = output.spikes
+        v_inf = readout.v_rest + readout.r_m * jnp.einsum("i,ij->j", spikes, projection.weight)
+        v = v + (v_inf - v) * (1.0 - jnp.exp(-1.0 / readout.tau_m))
+        all_spikes.append(spikes)
+        all_v.append(v)
+    return jnp.stack(all_spikes), jnp.stack(all_v)
+
+
+def loss_of(run):
+    def loss(params, inputs):
+        spikes, v = run(params, inputs)
+        return jnp.sum(v**2) + jnp.sum(jnp.mean(spikes, axis=0) ** 2)
+
+    return loss
+
+
+def by_scan(params, inputs):
+    _, output = jl.simulate(NETWORK, params, inputs)
+    return output.layers[1].spikes, output.output.v
+
+
+def tree_allclose(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def tree_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_scan_equals_a_python_loop(dtype):
+    params, inputs = make_params(), make_inputs()
+    spikes, v = by_scan(params, inputs)
+    assert spikes.dtype == v.dtype == dtype
+    assert 0.1 < spikes.mean() < 0.9
+    expected_spikes, expected_v = jax.jit(by_hand)(params, inputs)
+    np.testing.assert_array_equal(spikes, expected_spikes)
+    np.testing.assert_allclose(v, expected_v, **CLOSE[dtype])
+
+
+def test_scan_equals_stepping(dtype):
+    params, inputs = make_params(), make_inputs()
+    state, outputs = NETWORK.init_state(params, inputs[0]), []
+    step = jax.jit(NETWORK.step)
+    for x in inputs:
+        state, output = step(params, state, x)
+        outputs.append(output)
+    stepped = jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)
+    tree_allclose(jl.simulate(NETWORK, params, inputs), (state, stepped), **CLOSE[dtype])
+
+
+def test_gradients_equal_those_of_a_python_loop():
+    params, inputs = make_params(), make_inputs()
+    scanned = jax.grad(loss_of(by_scan))(params, inputs)
+    looped = jax.jit(jax.grad(loss_of(by_hand)))(params, inputs)
+    # Both are chain rules over the same numbers in float64; only the order of the sums differs.
+    tree_allclose(scanned, looped, rtol=1e-10, atol=1e-12)
+    assert all(np.abs(g).max() > 1e-3 for g in (scanned[0].weight, scanned[1].weight, scanned[1].neuron.tau_m))
+
+
+def in_two_chunks(cell, params, inputs):
+    state, head = jl.simulate(cell, params, inputs[: T // 2])
+    state, tail = jl.simulate(cell, params, inputs[T // 2 :], state)
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), head, tail)
+
+
+def test_recurrent_chunks_equal_the_whole_bitwise(dtype):
+    params, inputs = make_params()[1], 20.0 * jax.random.normal(jax.random.key(6), (T, N))
+    cell = NETWORK.layers[1]
+    tree_equal(in_two_chunks(cell, params, inputs), jl.simulate(cell, params, inputs))
+
+
+def test_network_chunks_equal_the_whole(dtype):
+    # Not bitwise: a matmul over other numbers of rows sums in another order.
+    params, inputs = make_params(), make_inputs()
+    state, output = in_two_chunks(NETWORK, params, inputs)
+    expected_state, expected = jl.simulate(NETWORK, params, inputs)
+    np.testing.assert_array_equal(output.layers[1].spikes, expected.layers[1].spikes)
+    tree_allclose((state, output), (expected_state, expected), **CLOSE[dtype])
+
+
+def test_checkpointing_keeps_the_gradient():
+    def loss(params, checkpoint):
+        return jnp.sum(jl.simulate(NETWORK, params, make_inputs(), checkpoint=checkpoint)[1].output.v ** 2)
+
+    plain, segmented = (jax.grad(loss)(make_params(), c) for c in (None, 4))
+    tree_allclose(plain, segmented, rtol=1e-10, atol=1e-12)
+
+
+def test_vmap_equals_a_stack():
+    params, inputs = make_params(), make_inputs(B)
+    batched = jax.vmap(lambda x: by_scan(params, x))(inputs)
+    stacked = tuple(jnp.stack(xs) for xs in zip(*(by_scan(params, x) for x in inputs), strict=True))
+    np.testing.assert_array_equal(batched[0], stacked[0])
+    np.testing.assert_allclose(batched[1], stacked[1], **CLOSE["float64"])
+
+
+def test_permuting_hidden_neurons_permutes_their_spikes():
+    params, inputs = make_params(), make_inputs()
+    order = jax.random.permutation(jax.random.key(5), N)
+    dense, hidden, projection, readout = params
+    permuted = (
+        DenseParams(weight=dense.weight[:, order], bias=dense.bias[order]),
+        replace(
+            hidden,
+            weight=hidden.weight[order][:, order],
+            neuron=replace(hidden.neuron, tau_m=hidden.neuron.tau_m[order]),
+        ),
+        DenseParams(weight=projection.weight[order]),
+        readout,
+    )
+    spikes, v = by_scan(params, inputs)
+    permuted_spikes, permuted_v = by_scan(permuted, inputs)
+    np.testing.assert_array_equal(permuted_spikes, spikes[:, order])
+    np.testing.assert_allclose(permuted_v, v, **CLOSE["float64"])
+
+
+def test_recurrent_spikes_arrive_one_step_later():
+    params = init_recurrent(jax.random.key(0), 2, gain=0.0)
+    params = replace(params, weight=jnp.array([[0.0, 50.0], [0.0, 0.0]]))  # from neuron 0 to neuron 1
+    inputs = jnp.zeros((4, 2)).at[1, 0].set(50.0)
+    _, output = jl.simulate(Recurrent(jl.LIF(dt=1.0)), params, inputs)
+    np.testing.assert_array_equal(output.spikes, [[0, 0], [1, 0], [0, 1], [0, 0]])
+
+
+def test_new_values_do_not_retrace():
+    traces = []
+
+    @dataclass(frozen=True)
+    class Counting(Dense):
+        def step(self, params, state, x):
+            traces.append(1)
+            return super().step(params, state, x)
+
+    def make():  # equal by value, made anew
+        return Sequential((Counting(), Recurrent(jl.LIF(dt=1.0))))
+
+    for scale in (1.0, 2.0, 3.0):
+        params = jax.tree.map(lambda x, s=scale: s * x, make_params()[:2])
+        jl.simulate(make(), params, scale * make_inputs())
+        if scale == 1.0:
+            first = len(traces)
+    assert len(traces) == first > 0
+
+
+def test_a_network_is_a_layer():
+    params, inputs = make_params(), make_inputs()
+    nested = Sequential((Sequential(NETWORK.layers[:2]), Sequential(NETWORK.layers[2:])))
+    assert nested.dt == 1.0
+    _, output = jl.simulate(nested, (params[:2], params[2:]), inputs)
+    np.testing.assert_array_equal(signal(output), by_scan(params, inputs)[1])
+
+
+def test_signal_is_spikes_then_voltage_then_the_array():
+    spikes, v = jnp.ones(2), jnp.zeros(2)
+    output = jl.neurons.LIFOutput(spikes=spikes, v=v)
+    assert signal(output) is spikes
+    assert signal(jl.neurons.LeakyOutput(v=v)) is v
+    assert signal(v) is v
+    assert signal(NetworkOutput((v, output))) is spikes
+
+
+@pytest.mark.parametrize("kind", [bool, "uint8", "float32"])
+def test_dense_takes_spikes_of_any_dtype(kind):
+    spikes = jnp.array([1, 0, 1, 1, 0]).astype(kind)
+    params = init_dense(jax.random.key(0), IN, N)
+    _, y = Dense().step(params, (), spikes)
+    np.testing.assert_allclose(y, np.array([1.0, 0.0, 1.0, 1.0, 0.0]) @ params.weight, rtol=1e-14)
+    _, scanned = Dense().scan(params, (), spikes[None])
+    assert scanned.dtype == "float64"
+
+
+def test_initial_scales():
+    dense = init_dense(jax.random.key(0), 400, 300, gain=3.0)
+    # Twelve-hundredths of a percent is the standard error of a deviation over 120 000 draws; five of them.
+    np.testing.assert_allclose(dense.weight.std(), 3.0 / 20.0, rtol=0.011)
+    np.testing.assert_array_equal(dense.bias, np.zeros(300))
+    assert init_dense(jax.random.key(0), 2, 2, bias=False).bias is None
+    recurrent = init_recurrent(jax.random.key(1), 300, gain=1.5, tau_m=15.0)
+    np.testing.assert_allclose(recurrent.weight.std(), 1.5 / 300**0.5, rtol=0.012)
+    neuron = recurrent.neuron
+    assert (neuron.v_rest, neuron.v_th, neuron.v_reset, neuron.r_m) == (0.0, 1.0, 0.0, 1.0)
+    np.testing.assert_array_equal(neuron.tau_m, np.full(300, 15.0))
+
+
+def test_networks_keep_the_default_precision(dtype):
+    leaves = [x for x in jax.tree.leaves(make_params()) if hasattr(x, "dtype")]
+    assert {str(x.dtype) for x in leaves} == {dtype}
+
+
+def test_layers_that_disagree_in_dt_are_refused():
+    message = r"^dt must be the same in all layers: layer 1 \(Recurrent\) has 1 ms, layer 2 \(LIF\) has 0.1 ms$"
+    with pytest.raises(ValueError, match=message):
+        Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), jl.LIF(dt=0.1)))
+    with pytest.raises(ValueError, match=r"layer 0 \(Sequential\) has 1 ms, layer 1 \(LIF\) has 0.5 ms"):
+        Sequential((NETWORK, jl.LIF(dt=0.5)))
+    with pytest.raises(ValueError, match="a network needs at least one layer"):
+        Sequential(())
+
+
+def test_sizes_that_disagree_are_refused():
+    dense, hidden, projection, readout = make_params()
+    with pytest.raises(ValueError, match=r"^layer 0 \(Dense\): weight \[5, 7\] takes an input \[5\], not \[6\]"):
+        jl.simulate(NETWORK, make_params(), jnp.zeros((T, 6)))
+    wrong = replace(dense, weight=jnp.zeros((IN, N + 1)), bias=None)
+    with pytest.raises(ValueError, match=r"^layer 1 \(Recurrent\): weight \[7, 7\] takes an input \[7\], not \[8\]"):
+        jl.simulate(NETWORK, (wrong, hidden, projection, readout), make_inputs())
+    neurons = init_neurons(N + 1)
+    with pytest.raises(ValueError, match=r"^layer 1 \(LIF\): .*\(8,\).*\(7,\)"):
+        jl.simulate(Sequential((Dense(), jl.LIF(dt=1.0))), (dense, neurons), make_inputs())
+    state = NETWORK.init_state(make_params(), make_inputs()[0])
+    with pytest.raises(ValueError, match=r"^layer 0 \(Dense\)"):
+        jl.simulate(NETWORK, make_params(), jnp.zeros((T, 6)), state)
+    with pytest.raises(ValueError, match="params are for 2 layers: this network has 4"):
+        jl.simulate(NETWORK, (dense, hidden), make_inputs())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: init_dense(jax.random.key(0), 0, 3),
+        lambda: init_dense(jax.random.key(0), 3, 0),
+        lambda: init_neurons(0),
+        lambda: init_recurrent(jax.random.key(0), 0),
+    ],
+)
+def test_sizes_below_one_are_refused(make):
+    with pytest.raises(ValueError, match=r"num_\w+ = 0: num_\w+ must be 1 or more"):
+        make()
