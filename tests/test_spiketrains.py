@@ -157,9 +157,7 @@ def test_reliability_is_higher_for_less_jitter():
     rng = np.random.default_rng(4)
     source = np.arange(50.0, 10000.0, 50.0)
     scores = [
-        st.reliability(
-            [np.sort(source + rng.normal(0.0, jitter, source.shape)) for _ in range(5)], duration=1e4
-        )
+        st.reliability([np.sort(source + rng.normal(0.0, jitter, source.shape)) for _ in range(5)], duration=1e4)
         for jitter in (0.5, 2.0, 5.0, 20.0)
     ]
     assert scores[0] > 0.99 and np.all(np.diff(scores) < 0)

@@ -10,9 +10,7 @@ from scipy.integrate import quad
 
 from jaxlif import LIFParams, theory
 
-EXPECTED = np.load(
-    Path(__file__).parent / "data" / "theory.npz"
-)  # its README says where the numbers come from
+EXPECTED = np.load(Path(__file__).parent / "data" / "theory.npz")  # its README says where the numbers come from
 CELL = LIFParams(tau_m=10.0, r_m=0.1, v_rest=-70.0, v_th=-55.0, v_reset=-65.0, t_ref=5.0)
 
 
@@ -23,9 +21,9 @@ SLOPE = jax.jit(jax.vmap(jax.grad(theory.firing_rate, argnums=1), (None, 0)))
 INVERSE = jax.jit(theory.current_for_rate)
 INVERSE_AND_SLOPE = jax.jit(jax.value_and_grad(theory.current_for_rate, argnums=1))
 PSP_AND_SLOPE = jax.jit(
-    lambda psp, params, tau_syn, t: jax.vmap(
-        jax.value_and_grad(lambda tau, t: psp(params, 1.0, tau, t)), (None, 0)
-    )(tau_syn, t),
+    lambda psp, params, tau_syn, t: jax.vmap(jax.value_and_grad(lambda tau, t: psp(params, 1.0, tau, t)), (None, 0))(
+        tau_syn, t
+    ),
     static_argnums=0,
 )
 PSP = jax.jit(lambda psp, *arguments: psp(*arguments), static_argnums=0)
@@ -50,17 +48,13 @@ def variants():
 
 
 def test_equilibrium_and_rheobase():
-    np.testing.assert_allclose(
-        theory.equilibrium(CELL, jnp.array([0.0, 120.0, 160.0])), [-70.0, -58.0, -54.0]
-    )
+    np.testing.assert_allclose(theory.equilibrium(CELL, jnp.array([0.0, 120.0, 160.0])), [-70.0, -58.0, -54.0])
     assert theory.rheobase(CELL) == 150.0
     assert theory.equilibrium(CELL, theory.rheobase(CELL)) == CELL.v_th
 
 
 def test_step_response_equals_the_reference():
-    for (v_0, drive, tau_m, v_rest), expected in zip(
-        EXPECTED["relax_cases"], EXPECTED["relax_v"], strict=True
-    ):
+    for (v_0, drive, tau_m, v_rest), expected in zip(EXPECTED["relax_cases"], EXPECTED["relax_v"], strict=True):
         params = replace(CELL, tau_m=tau_m, v_rest=v_rest)
         v = theory.step_response(params, drive / params.r_m, jnp.asarray(EXPECTED["relax_t"]), v_0=v_0)
         np.testing.assert_allclose(v, expected, rtol=1e-13)
@@ -68,9 +62,7 @@ def test_step_response_equals_the_reference():
 
 def test_step_response_starts_at_rest_and_ends_at_equilibrium():
     assert theory.step_response(CELL, 160.0, 0.0) == CELL.v_rest
-    np.testing.assert_allclose(
-        theory.step_response(CELL, 160.0, 1e4), theory.equilibrium(CELL, 160.0), rtol=1e-15
-    )
+    np.testing.assert_allclose(theory.step_response(CELL, 160.0, 1e4), theory.equilibrium(CELL, 160.0), rtol=1e-15)
 
 
 def test_first_spike_of_the_lecture_note():
@@ -181,9 +173,7 @@ def test_current_for_rate_inverts_the_curve(dtype, t_ref):
 def test_current_for_rate_at_zero_and_its_gradient(dtype):
     params = in_arrays(CELL, dtype)
     for rate in (0.0, 1e-30, 0.01, 0.11):
-        value, slope = jax.value_and_grad(theory.current_for_rate, argnums=1)(
-            params, jnp.asarray(rate, dtype)
-        )
+        value, slope = jax.value_and_grad(theory.current_for_rate, argnums=1)(params, jnp.asarray(rate, dtype))
         assert value == 150.0 and slope == 0.0
 
 
@@ -210,9 +200,7 @@ def test_current_for_rate_refuses_what_no_current_reaches(rate):
 # ---------------------------------------------------------------------------------------- synaptic potentials
 
 
-@pytest.mark.parametrize(
-    "psp, name", [(theory.exponential_psp, "psp_exponential"), (theory.alpha_psp, "psp_alpha")]
-)
+@pytest.mark.parametrize("psp, name", [(theory.exponential_psp, "psp_exponential"), (theory.alpha_psp, "psp_alpha")])
 def test_potentials_equal_the_reference(dtype, psp, name):
     for (tau_m, tau_syn, c_m, weight), expected in zip(EXPECTED["psp_cases"], EXPECTED[name], strict=True):
         params = in_arrays(replace(CELL, tau_m=tau_m, r_m=tau_m / c_m), dtype)
@@ -234,12 +222,8 @@ CURRENTS = {
 def test_potentials_solve_the_membrane_equation(psp, tau_syn):
     """Against quadrature of the convolution, on both sides of tau_syn = tau_m and of the series' edge."""
     for t in (0.3, 4.9, 30.0):
-        integral, _ = quad(
-            lambda s, t=t: CURRENTS[psp](s, tau_syn) * np.exp((s - t) / 10.0), 0.0, t, epsrel=1e-12
-        )
-        np.testing.assert_allclose(
-            PSP(psp, CELL, 100.0, tau_syn, t), 0.1 * 100.0 / 10.0 * integral, rtol=1e-11
-        )
+        integral, _ = quad(lambda s, t=t: CURRENTS[psp](s, tau_syn) * np.exp((s - t) / 10.0), 0.0, t, epsrel=1e-12)
+        np.testing.assert_allclose(PSP(psp, CELL, 100.0, tau_syn, t), 0.1 * 100.0 / 10.0 * integral, rtol=1e-11)
 
 
 @pytest.mark.parametrize("psp", CURRENTS)

@@ -1,0 +1,385 @@
+"""One suite over every cell: a later cell is one more line in CASES.
+
+Everything here follows from the contract alone (a pure step, scanned), so nothing here knows a model's equations.
+"""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
+from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
+
+N, T = 5, 60
+RNG = np.random.default_rng(12)
+SPREAD = np.linspace(0.9, 1.1, N)
+
+NEURON = jl.LIFParams(
+    tau_m=10.0 * SPREAD, r_m=0.1 / SPREAD, v_rest=-70.0 * SPREAD, v_th=-55.0 + SPREAD, v_reset=-80.0, t_ref=2.0 * SPREAD
+)
+CURRENT = RNG.normal(600.0, 600.0, (T, N))  # pA: a few spikes in 60 steps of 0.5 ms
+LIF = jl.LIF(dt=0.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell with heterogeneous parameters and an input [T, ...] that makes it work.
+
+    ``arrivals`` is the unit of a Drive's arrivals. ``units`` says whether the parameters carry all the units, so that
+    rescaling them changes nothing; ``neurons`` whether the last axis of every array counts independent neurons;
+    ``single`` is the error of single precision relative to the largest number, some 20 roundings of 1e-7.
+    """
+
+    cell: Any
+    params: Any
+    inputs: Any
+    arrivals: str = ""
+    units: bool = True
+    neurons: bool = True
+    single: float = 2e-6
+
+
+def kicks(scale):
+    """Return arrivals [T, K = 2, N] of random weights at random times."""
+    return scale * RNG.exponential(1.0, (T, 2, N)) * (RNG.random((T, 2, N)) < 0.2)
+
+
+def synaptic(synapse, params=None):
+    return jl.Synaptic(LIF, synapse), jl.SynapticParams(neuron=NEURON, synapse=params)
+
+
+TAU_SYN = np.array([[2.0], [5.0]]) * SPREAD
+CURRENTS = jl.CurrentParams(tau_syn=TAU_SYN)
+CONDUCTANCES = jl.ConductanceParams(tau_syn=TAU_SYN, e_rev=np.array([[0.0], [-80.0]]) * SPREAD)
+FORCED = (RNG.random((T, N)) < 0.1).astype(float)
+LAYERS = (Dense(), Recurrent(LIF), Dense(), jl.LeakyIntegrator(dt=0.5))
+WEIGHTS = (
+    DenseParams(weight=RNG.uniform(0.1, 0.4, (N, N)), bias=RNG.normal(0.0, 0.1, N)),
+    RecurrentParams(neuron=NEURON, weight=RNG.normal(0.0, 300.0, (N, N))),
+    DenseParams(weight=RNG.normal(0.0, 1.0, (N, N))),
+    jl.LeakyParams(tau_m=10.0 * SPREAD, r_m=1.0, v_rest=0.0),
+)
+
+HH = jax.tree.map(lambda x: x * SPREAD[::-1], HodgkinHuxleyParams())
+
+CASES = {
+    "lif": Case(LIF, NEURON, CURRENT),
+    "lif subtract": Case(jl.LIF(dt=0.5, reset="subtract"), NEURON, CURRENT),
+    "lif attached": Case(jl.LIF(dt=0.5, detach_reset=False, surrogate=jl.Arctan()), NEURON, CURRENT),
+    "leaky": Case(jl.LeakyIntegrator(dt=0.5), jl.LeakyParams(tau_m=10.0 * SPREAD, r_m=1.0, v_rest=-70.0), CURRENT),
+    "forced": Case(jl.TeacherForced(LIF), NEURON, jl.Forced(CURRENT, FORCED)),
+    "jump": Case(*synaptic(jl.VoltageJump()), jl.Drive(kicks(4.0)[:, 0], CURRENT), "mV"),
+    "current": Case(*synaptic(jl.ExponentialCurrent(), CURRENTS), jl.Drive(kicks(300.0), CURRENT), "pA"),
+    "conductance": Case(*synaptic(jl.Conductance(), CONDUCTANCES), jl.Drive(kicks(5.0), CURRENT), "nS"),
+    "forced current": Case(
+        jl.TeacherForced(jl.Synaptic(LIF, jl.ExponentialCurrent())),
+        jl.SynapticParams(neuron=NEURON, synapse=CURRENTS),
+        jl.Forced(jl.Drive(kicks(300.0), CURRENT), FORCED),
+        "pA",
+    ),
+    "dense": Case(Dense(), WEIGHTS[0], CURRENT, units=False, neurons=False),
+    "recurrent": Case(Recurrent(LIF), WEIGHTS[1], CURRENT, units=False, neurons=False),
+    "hodgkin huxley": Case(
+        # Its upstroke, some 300 mV/ms, magnifies what came before it.
+        HodgkinHuxley(dt=0.5, substeps=25),
+        HH,
+        3.0 * CURRENT,
+        units=False,
+        single=2e-4,
+    ),
+    "network": Case(Sequential(LAYERS), WEIGHTS, CURRENT, units=False, neurons=False),
+}
+
+
+def cases_where(flag):
+    chosen = {name: case for name, case in CASES.items() if getattr(case, flag)}
+    return pytest.mark.parametrize("case", chosen.values(), ids=chosen)
+
+
+every_cell = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def at(tree, n):
+    return jax.tree.map(lambda x: x[n], tree)
+
+
+def as_arrays(tree, dtype=float):
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def assert_equal(a, b, **tolerance):
+    """Compare two pytrees leaf by leaf: exactly, or within a tolerance that the caller argues for."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        if tolerance:
+            np.testing.assert_allclose(x, y, **tolerance)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def floats(tree):
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+
+
+def loss(outputs):
+    """Weigh every number of the output, so that no gradient is missing by symmetry."""
+    leaves = floats(outputs)
+    return sum(jnp.mean(jnp.cos(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape)) * y) for y in leaves)
+
+
+# A vector and a scalar loop may round exp and multiply-add differently, by a unit in the last place of 70 mV
+# (1.4e-14) and of its intermediate values at each step, of which the leak keeps about 20 alive. No spike flips: the
+# comparisons check that too, since spikes are among the outputs.
+ROUNDING = {"rtol": 0, "atol": 1e-11}
+
+
+@every_cell
+def test_the_case_does_something(case):
+    """No neuron is silent, nothing stays where it was: else the tests below would compare zeros."""
+    _, outputs = jl.simulate(case.cell, case.params, case.inputs)
+    for y in floats(outputs):
+        assert np.isfinite(y).all() and np.std(y, axis=0).min() > 0
+
+
+@every_cell
+def test_the_scan_equals_a_loop_of_steps(case):
+    step = jax.jit(case.cell.step)
+    state = case.cell.init_state(case.params, at(case.inputs, 0))
+    expected = []
+    for n in range(T):
+        state, output = step(case.params, state, at(case.inputs, n))
+        expected.append(output)
+    final, outputs = jl.simulate(case.cell, case.params, case.inputs)
+    assert_equal(outputs, jax.tree.map(lambda *y: np.stack(y), *expected), **ROUNDING)
+    assert_equal(final, state, **ROUNDING)
+
+
+@every_cell
+def test_two_chunks_equal_one_run_bitwise(case):
+    whole = jl.simulate(case.cell, case.params, case.inputs)
+    state, first = jl.simulate(case.cell, case.params, at(case.inputs, slice(23)))
+    state, second = jl.simulate(case.cell, case.params, at(case.inputs, slice(23, None)), state)
+    assert_equal(whole, (state, jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)))
+
+
+@every_cell
+def test_vmap_over_a_batch_equals_one_by_one(case):
+    batch = jax.tree.map(lambda x: np.stack([x, x[::-1], 0.5 * x]), case.inputs)
+    together = jax.vmap(lambda x: jl.simulate(case.cell, case.params, x)[1])(batch)
+    for b in range(3):
+        _, alone = jl.simulate(case.cell, case.params, at(batch, b))
+        assert_equal(at(together, b), alone, **ROUNDING)
+
+
+class Counted:
+    """A cell that counts how often it is traced, by value the same each time."""
+
+    def __init__(self, cell):
+        self.cell, self.traces = cell, 0
+
+    def init_state(self, params, x):
+        self.traces += 1
+        return self.cell.init_state(params, x)
+
+    def __getattr__(self, name):  # step, and scan where the cell has one
+        return getattr(self.cell, name)
+
+
+@every_cell
+def test_new_parameter_values_do_not_trace_again(case):
+    cell = Counted(case.cell)
+    params = as_arrays(case.params)
+    for _ in range(3):
+        jl.simulate(cell, params, case.inputs)
+        params = jax.tree.map(lambda x: 1.01 * x, params)
+    assert cell.traces == 1
+
+
+def test_a_new_shape_does_trace_again():
+    """The counter of the test above does count."""
+    cell = Counted(LIF)
+    for steps in (3, 4, 3):
+        jl.simulate(cell, NEURON, CURRENT[:steps])
+    assert cell.traces == 2
+
+
+@every_cell
+def test_equal_cells_share_one_program(case):
+    """Cells are values: a copy is equal, hashes alike, cannot be changed, and holds no array."""
+    twin = copy.deepcopy(case.cell)
+    assert twin == case.cell and hash(twin) == hash(case.cell) and len({twin, case.cell}) == 1
+    for field in dataclasses.fields(twin):
+        assert not isinstance(getattr(twin, field.name), np.ndarray | jax.Array)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(twin, field.name, None)
+
+
+@every_cell
+def test_states_and_outputs_are_named(case):
+    """Named tuples; a network has a tuple of its layers' states, and a projection without memory neither."""
+    state, output = jl.simulate(case.cell, case.params, case.inputs)
+    for value in (*state, output) if type(state) is tuple else (state, output):
+        assert hasattr(value, "_fields") or isinstance(case.cell, Dense) or value == ()
+
+
+@cases_where("neurons")
+def test_permuting_neurons_permutes_outputs_exactly(case):
+    order = np.array([3, 0, 4, 2, 1])
+
+    def permuted(tree):
+        return jax.tree.map(lambda x: x[..., order] if np.ndim(x) else x, tree)
+
+    straight = jl.simulate(case.cell, case.params, case.inputs)
+    assert_equal(jl.simulate(case.cell, permuted(case.params), permuted(case.inputs)), permuted(straight))
+
+
+# -------------------------------------------------------------------------------------------------------------- dtypes
+
+
+def shapes(cell, params, inputs):
+    """Trace without compiling: enough to know every dtype."""
+    return jax.eval_shape(lambda p, x: jl.simulate(cell, p, x), params, inputs)
+
+
+def assert_floats_are(dtype, tree):
+    assert floats(tree) and {str(x.dtype) for x in floats(tree)} == {dtype}
+
+
+@every_cell
+def test_arrays_keep_their_precision(dtype, case):
+    assert_floats_are(dtype, shapes(case.cell, as_arrays(case.params, dtype), as_arrays(case.inputs, dtype)))
+
+
+def plain_numbers(tree):
+    """Return parameters as Python floats, one neuron's."""
+    return jax.tree.map(lambda x: float(np.ravel(x)[0]), tree)
+
+
+@cases_where("neurons")
+def test_python_numbers_take_the_inputs_precision(case):
+    """In double-precision mode too: a float32 recording is not silently promoted, nor a float64 one cut."""
+    for dtype in ("float32", "float64"):
+        assert_floats_are(dtype, shapes(case.cell, plain_numbers(case.params), as_arrays(case.inputs, dtype)))
+
+
+@every_cell
+def test_float32_follows_float64(case):
+    """No spike flips, and the voltages are off by the roundings that the leak has not forgotten."""
+    double = jl.simulate(case.cell, case.params, case.inputs)[1]
+    single = jl.simulate(case.cell, as_arrays(case.params, "float32"), as_arrays(case.inputs, "float32"))[1]
+    for x, y in zip(floats(single), floats(double), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=case.single * max(100.0, float(np.abs(y).max())))
+
+
+# ----------------------------------------------------------------------------------------------------------- gradients
+
+
+@every_cell
+def test_checkpointing_changes_nothing(case):
+    """60 steps in segments of 7, with 4 left over."""
+
+    def value(params, checkpoint):
+        result = jl.simulate(case.cell, params, case.inputs, checkpoint=checkpoint)
+        return loss(result[1]), result
+
+    gradient = jax.jit(jax.value_and_grad(value, has_aux=True), static_argnums=1)
+    (_, plain), expected = gradient(case.params, None)
+    (_, segmented), actual = gradient(case.params, 7)
+    assert_equal(segmented, plain, **ROUNDING)
+    largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(expected))
+    assert largest > 0
+    # Sums over 60 steps in another order; with the reset attached the terms grow before they cancel.
+    assert_equal(actual, expected, rtol=1e-9, atol=1e-12 * largest)
+
+
+@pytest.mark.parametrize("options", [{"unroll": 4}, {"checkpoint": 1}, {"checkpoint": 20}, {"checkpoint": 1000}])
+def test_other_ways_to_run_the_loop_change_nothing(options):
+    plain = jl.simulate(LIF, NEURON, CURRENT)
+    assert_equal(jl.simulate(LIF, NEURON, CURRENT, **options), plain, **ROUNDING)
+
+
+LONG = 100_000  # steps
+NOISY = {
+    "lif": (jl.LIF(), jl.LIFParams()),
+    "lif subtract": (jl.LIF(reset="subtract"), jl.LIFParams()),
+    "leaky": (jl.LeakyIntegrator(), jl.LeakyParams()),
+    "forced": (jl.TeacherForced(jl.LIF()), jl.LIFParams()),
+    "jump": (jl.Synaptic(jl.LIF(), jl.VoltageJump()), jl.SynapticParams()),
+    "current": (jl.Synaptic(jl.LIF(), jl.ExponentialCurrent()), jl.SynapticParams(synapse=jl.CurrentParams())),
+    "conductance": (jl.Synaptic(jl.LIF(), jl.Conductance()), jl.SynapticParams(synapse=jl.ConductanceParams())),
+}
+
+
+def long_input(cell):
+    """Return 10 s of noise for one neuron, in the form that the cell takes."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(150.0, 500.0, LONG)
+    if isinstance(cell, jl.TeacherForced):
+        return jl.Forced(noise, (rng.random(LONG) < 0.002).astype(float))
+    if isinstance(cell, jl.Synaptic):
+        arrivals = rng.exponential(1.0, (LONG, 1)) * (rng.random((LONG, 1)) < 0.01)
+        return jl.Drive(arrivals[:, 0] if isinstance(cell.synapse, jl.VoltageJump) else arrivals, noise)
+    return noise
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_gradients_stay_finite_over_100_000_noisy_steps(name):
+    """With the defaults, in single precision, where an exploding factor overflows first."""
+    with jax.enable_x64(False):
+        cell, params = NOISY[name]
+        inputs = as_arrays(long_input(cell))
+
+        def value(params):
+            outputs = jl.simulate(cell, params, inputs)[1]
+            return loss(outputs), outputs
+
+        (_, outputs), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+        assert name == "leaky" or outputs.spikes.sum() > 100
+        gradient = {jax.tree_util.keystr(k): g for k, g in jax.tree_util.tree_leaves_with_path(gradient)}
+        assert all(np.isfinite(g) for g in gradient.values()), gradient
+        # t_ref acts through a whole number of steps.
+        assert all(g != 0 for k, g in gradient.items() if "t_ref" not in k), gradient
+
+
+# --------------------------------------------------------------------------------------------------------------- units
+
+MS, MV, PA = 4.0, 8.0, 1024.0  # powers of two: rescaling by them rounds nothing
+UNIT = {"tau_m": MS, "t_ref": MS, "tau_syn": MS, "v_rest": MV, "v_th": MV, "v_reset": MV, "e_rev": MV, "r_m": MV / PA}
+ARRIVALS = {"": 1.0, "mV": MV, "pA": PA, "nS": PA / MV}
+
+
+def with_dt(cell, factor):
+    """Return the cell with its own dt, or that of the neuron that it wraps, scaled."""
+    if hasattr(cell, "dt"):
+        return dataclasses.replace(cell, dt=cell.dt * factor)
+    return dataclasses.replace(cell, neuron=with_dt(cell.neuron, factor))
+
+
+def rescaled_input(x, arrivals):
+    if isinstance(x, jl.Forced):
+        return x._replace(input=rescaled_input(x.input, arrivals))
+    if isinstance(x, jl.Drive):
+        return jl.Drive(x.arrivals * ARRIVALS[arrivals], x.input * PA)
+    return x * PA
+
+
+@cases_where("units")
+def test_other_units_change_nothing(case):
+    """Every time, voltage and current in another unit: the same spikes, and the same voltages in the new unit."""
+
+    def scale(path, leaf):
+        return leaf * UNIT[path[-1].name]
+
+    params = jax.tree_util.tree_map_with_path(scale, case.params)
+    _, new = jl.simulate(with_dt(case.cell, MS), params, rescaled_input(case.inputs, case.arrivals))
+    _, old = jl.simulate(case.cell, case.params, case.inputs)
+    factors = type(old)(*[1.0 if name == "spikes" else MV for name in old._fields])
+    assert_equal(new, jax.tree.map(lambda y, f: f * y, old, factors))
