@@ -121,6 +121,19 @@ def table(claims: Iterable[dict[str, Any]]) -> str:
     return "\n".join(_line(c) for c in claims)
 
 
+def recording_path(name: str) -> Path:
+    """Return the path of a real recording, or stop with a line on where it is to be had.
+
+    Args:
+        name: its file name; see ``data.md``.
+    """
+    folder = os.environ.get("JAXLIF_DATA", "")
+    path = Path(folder) / "recordings" / name
+    if not folder or not path.is_file():
+        raise SystemExit(f"{name} is not there: JAXLIF_DATA must name a folder as in experiments/data.md")
+    return path
+
+
 def _line(c: dict[str, Any]) -> str:
     spread = "" if c["sd"] is None else f" ± {c['sd']:.2g}"
     seeds = "" if c["seeds"] is None else f" ({c['seeds']} seed{'s' * (c['seeds'] != 1)})"

@@ -15,6 +15,7 @@ from jaxlif.fitting import SpikeRule as SpikeRule
 from jaxlif.fitting import fit as fit
 from jaxlif.fitting import fit_rates as fit_rates
 from jaxlif.fitting import fit_recording as fit_recording
+from jaxlif.fitting import lbfgs as lbfgs
 from jaxlif.fitting import load_fit as load_fit
 from jaxlif.fitting import multistart as multistart
 from jaxlif.neurons import LIF as LIF

@@ -74,7 +74,9 @@ def main() -> None:
 
 
 _recording = click.argument("file", type=click.Path(path_type=Path))
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+_seed = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of everything random."
+)
 _current = click.option(
     "--current",
     type=click.Choice(["recorded", "commanded"]),
@@ -90,7 +92,8 @@ _current = click.option(
     "--train",
     metavar="A:B",
     help="Window to fit, in seconds or with a unit: 0:10, 0:10s, 0:10000ms. The rest is predicted and scored. An end"
-    " that no second of the recording reaches is read as ms. Default: the first 70 %; all of a step protocol.",
+    " past the last second of the recording is read as ms, if the window then has 100 ms. Default: the first 70 %; all"
+    " of a step protocol.",
 )
 @_seed
 @_current
@@ -121,17 +124,18 @@ def fit(file, model, out, train, seed, current, spike_threshold, spike_method, b
       jaxlif fit cell.abf --out out/
       jaxlif fit noise.npz --train 0:10 --out out/
     """
+    _require_folder(out)
     with _noted_warnings() as notes:
         recording = read_recording(file, current=current)
-    result = fit_recording(
-        recording,
-        model,
-        train=_window(train, recording) if train else None,
-        bounds=_bounds(bounds),
-        spike_rule=SpikeRule(spike_method, spike_threshold),
-        seed=seed,
-        progress=sys.stderr.isatty(),
-    )
+        result = fit_recording(
+            recording,
+            model,
+            train=_window(train, recording) if train else None,
+            bounds=_bounds(bounds),
+            spike_rule=SpikeRule(spike_method, spike_threshold),
+            seed=seed,
+            progress=sys.stderr.isatty(),
+        )
     result = replace(result, warnings=tuple(notes) + result.warnings)
     _finish(result, out, recording)
 
@@ -168,8 +172,7 @@ def predict(fit_file, file, out, repeats, seed, current, force_spikes) -> None:
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="A parameter of the LIF, such as tau_m=20.")
 @click.option(
     "--stimulus",
-    default="noise:200:150:5",
-    show_default=True,
+    show_default="noise:200:150:5",
     help="step:AMPLITUDE:START:STOP, ramp:FROM:TO, sine:MEAN:AMPLITUDE:HZ or noise:MEAN:SD:TAU; pA, ms and Hz."
     " The Hodgkin-Huxley neuron always receives frozen noise and has noise of its own.",
 )
@@ -193,9 +196,12 @@ def simulate(out, model, fit_file, changes, stimulus, duration, dt, repeats, see
     if repeats < 1:
         raise ValueError(f"repeats = {repeats}: at least 1 repeat is needed")
     if model == "hodgkin-huxley":
+        _refuse_options("of --model lif only", set=changes, fit=fit_file, stimulus=stimulus)
         recording = _simulated_cell(seed, repeats, duration, dt)
     else:
-        recording = _simulated_lif(_parameters(fit_file, changes), stimulus, seed, repeats, duration, dt)
+        recording = _simulated_lif(
+            _parameters(fit_file, changes), stimulus or "noise:200:150:5", seed, repeats, duration, dt
+        )
     arrays = {"current": recording.current, "voltage": recording.voltage, "dt": recording.dt}
     _write_npz(out, arrays if recording.spikes is None else arrays | {"spikes": recording.spikes})
     click.echo(f"{recording}: {out}")
@@ -205,8 +211,8 @@ def simulate(out, model, fit_file, changes, stimulus, duration, dt, repeats, see
 @_recording
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for fit.json, report and figure.")
 @click.option("--tau-m", type=float, help="Membrane time constant of a .csv of rates, ms; fitted where not given.")
-@click.option("--r-m", type=float, default=0.1, show_default=True, help="Membrane resistance, GΩ, for a .csv of rates.")
-@click.option("--v-rest", type=float, default=-70.0, show_default=True, help="Resting potential, mV, likewise.")
+@click.option("--r-m", type=float, show_default="0.1", help="Membrane resistance, GΩ, for a .csv of rates.")
+@click.option("--v-rest", type=float, show_default="-70", help="Resting potential, mV, likewise.")
 @_seed
 @_current
 @_clear_errors
@@ -216,9 +222,12 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current) -> None:
     FILE is a .csv with the columns current_pA and rate_Hz, or a recording of current steps, whose membrane is then
     fitted to its subthreshold sweeps. Prints the f-I curve beside the fitted one.
     """
+    _require_folder(out)
     rates = read_rates(file) if file.suffix.lower() == ".csv" else None
     if rates is not None:
-        membrane = LIFParams(tau_m=tau_m or 20.0, r_m=r_m, v_rest=v_rest, v_th=v_rest + 20.0, v_reset=v_rest)
+        given = {"tau_m": tau_m, "r_m": r_m, "v_rest": v_rest}
+        known = {"tau_m": 20.0, "r_m": 0.1, "v_rest": -70.0} | {n: x for n, x in given.items() if x is not None}
+        membrane = LIFParams(**known, v_th=known["v_rest"] + 20.0, v_reset=known["v_rest"])
         membrane.check()
         free = tau_m is None
         result = fit_rates(
@@ -226,8 +235,13 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current) -> None:
         )
         recording = None
     else:
-        recording = read_recording(file, current=current)
-        result = fit_recording(recording, seed=seed, progress=sys.stderr.isatty())
+        _refuse_options(
+            "for a .csv of rates only; a recording has its own membrane", tau_m=tau_m, r_m=r_m, v_rest=v_rest
+        )
+        with _noted_warnings() as notes:
+            recording = read_recording(file, current=current)
+            result = fit_recording(recording, seed=seed, progress=sys.stderr.isatty())
+        result = replace(result, warnings=tuple(notes) + result.warnings)
         if result.protocol != "steps":
             raise ValueError(f"{file}: its current is not a family of steps with an f-I curve; use jaxlif fit")
     columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
@@ -240,11 +254,11 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     """Print a fit, and write its file, report and figures all at once."""
     from jaxlif.report import write_report  # it loads matplotlib, which no other command needs
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out = {out}: this is a file; name a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as temporary:
-        for path in [*write_report(result, Path(temporary), recording), result.save(temporary)]:
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    with tempfile.TemporaryDirectory(dir=existing, prefix=".jaxlif-") as temporary:
+        paths = [*write_report(result, Path(temporary), recording), result.save(temporary)]
+        out.mkdir(parents=True, exist_ok=True)
+        for path in paths:
             os.replace(path, out / path.name)
     rows = [(row["name"], row["value"], row["unit"], row["standard_name"]) for row in parameter_rows(result.params)]
     click.echo(text_table([("parameter", "value", "unit", ""), *rows], right=(1,)) + "\n")
@@ -254,6 +268,19 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png\nfit: {out / 'fit.json'}")
 
 
+def _require_folder(out: Path) -> None:
+    """Refuse an output folder that is a file, before anything long begins."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out = {out}: this is a file; name a folder")
+
+
+def _refuse_options(why: str, **options: Any) -> None:
+    """Refuse options that would be ignored."""
+    for name, value in options.items():
+        if value not in (None, ()):
+            raise ValueError(f"--{name.replace('_', '-')} is {why}")
+
+
 def _echo_scores(scores: Scores) -> None:
     parts, rows = score_rows(scores)
     click.echo(text_table([("score", *parts), *((label, *cells) for label, cells in rows)]) + "\n")
@@ -261,12 +288,14 @@ def _echo_scores(scores: Scores) -> None:
 
 def _window(text: str, recording: Recording) -> tuple[float, float]:
     """Read "0:10", "0:10s" or "0:10000ms" as a window in ms."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*:\s*([\d.]+)\s*(ms|s)?\s*", text)
+    number = r"(\d+\.?\d*|\.\d+)"
+    found = re.fullmatch(rf"\s*{number}\s*:\s*{number}\s*(ms|s)?\s*", text)
     if found is None:
         raise ValueError(f"train = {text!r}: write START:STOP in seconds, such as 0:10, or with a unit, 0:10000ms")
     first, last, unit = float(found[1]), float(found[2]), found[3]
-    end = recording.start + recording.duration
-    factor = 1.0 if unit == "ms" or (unit is None and 1000.0 * last > end + 1e-6) else 1000.0
+    # Seconds that the recording does not have are ms, but not where a misjudged duration is likelier: 0:10 of 6 s.
+    beyond = 1000.0 * last > recording.start + recording.duration + 1e-6
+    factor = 1.0 if unit == "ms" or (unit is None and beyond and last - first >= 100.0) else 1000.0
     return factor * first, factor * last
 
 
@@ -275,7 +304,9 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, tuple[float, float]]:
     bounds = {}
     for text in texts:
         name, _, interval = text.partition("=")
-        low, _, high = interval.partition(":")
+        low, colon, high = interval.partition(":")
+        if not colon:
+            raise ValueError(f"bounds = {text!r}: write NAME=LOW:HIGH, such as tau_m=5:40")
         bounds[name.strip()] = _number("bounds", text, low), _number("bounds", text, high)
     return bounds
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from scipy.integrate import solve_ivp
+from scipy.integrate import quad, solve_ivp
 
 import jaxlif as jl
 
@@ -171,6 +171,15 @@ def test_value_and_gradient_on_both_sides_of_the_series(tau_syn):
     # (a - b)^2 in the closed form itself magnifies rounding by 1e4 at 9.9 and 10.1.
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     np.testing.assert_allclose(gradient, slope, rtol=1e-10)
+
+
+@pytest.mark.parametrize("tau_syn", [5.5, 9.9, 9.999, 10.0, 10.0001, 10.01, 11.0])
+def test_slope_of_one_step_near_equal_time_constants(dtype, tau_syn):
+    """du/dtau_syn = r w/tau_m int s/tau_syn^2 e^(-s/tau_syn) e^(-(dt-s)/tau_m) ds, without the closed form's 0/0."""
+    expected = quad(lambda s: 0.4 * s / tau_syn**2 * math.exp(-s / tau_syn - (0.1 - s) / 10.0), 0.0, 0.1, epsabs=1e-15)
+    slope = jax.jit(jax.grad(lambda tau: potential(tau, num_steps=2)))(tau_syn)
+    # The closed form itself would be off by eps/|dt/tau_syn - dt/tau_m|: 1e-11 and 1e-2 at 9.999.
+    np.testing.assert_allclose(slope, expected[0], rtol={"float64": 1e-11, "float32": 1e-5}[dtype])
 
 
 def test_kinds_add_up_whatever_the_shape_of_tau_syn():

@@ -6,6 +6,7 @@ from jaxlif.fitting.fit import Fit as Fit
 from jaxlif.fitting.fit import FitWarning as FitWarning
 from jaxlif.fitting.fit import Multistart as Multistart
 from jaxlif.fitting.fit import fit as fit
+from jaxlif.fitting.fit import lbfgs as lbfgs
 from jaxlif.fitting.fit import multistart as multistart
 from jaxlif.fitting.recordings import fit_rates as fit_rates
 from jaxlif.fitting.recordings import fit_recording as fit_recording

@@ -13,6 +13,7 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import repeats
 from jaxlif.spiketrains import spike_times
 
+LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
 LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
 
 
@@ -28,18 +29,39 @@ def fit_fluctuating(task: Task) -> Outcome:
     if not task.spikes[:, task.samples(task.window)].any():
         raise ValueError(f"train = {task.window[0]:g} to {task.window[1]:g} ms: no spike falls into this window")
     data = task.sweeps(task.window)
+    if float(data.mask.sum()) < LEAST_SAMPLES:
+        raise ValueError(
+            f"voltage has only {int(data.mask.sum())} samples in the window that are not within"
+            f" {task.before_spike * task.recording.dt:g} ms before or"
+            f" {task.spike_length * task.recording.dt:g} ms after a spike: a fit of the membrane needs at least"
+            f" {LEAST_SAMPLES}, away from spikes"
+        )
     params = _fit_membrane(task, data, _start(task, data))
     bracket = bracket_threshold(task.cell, params, data)
     v_th = choose_threshold(task.cell, params, _stimuli(task), bracket, limits=task.bounds["v_th"])
-    return Outcome(replace(params, v_th=v_th))
+    params = replace(params, v_th=v_th)
+    return Outcome(params, _notes(task, params, bracket.highest))
+
+
+def _notes(task: Task, params: LIFParams, highest: float) -> tuple[str, ...]:
+    """Say where a search ended at its edge."""
+    notes = []
+    if params.t_ref >= min(LONGEST_REFRACTORY, task.bounds["t_ref"][1]) - task.recording.dt:
+        notes.append(f"t_ref = {params.t_ref:.4g} ms is the longest that was tried: it is hardly refractoriness")
+    if highest <= params.v_reset:
+        notes.append(
+            f"v_reset = {params.v_reset:.4g} mV lies above the voltage that the membrane reaches at the spikes"
+            f" ({highest:.4g} mV at most): the membrane does not explain them"
+        )
+    return tuple(notes)
 
 
 def _start(task: Task, data: Sweeps) -> LIFParams:
-    """Start from the given parameters, or from a regression."""
+    """Start from the given parameters, or from a regression; the threshold is out of the way until it is searched."""
+    voltage = np.asarray(data.voltage)
     if task.start is not None:
         coordinates(task.start, task.bounds)
-        return task.start
-    voltage = np.asarray(data.voltage)
+        return replace(task.start, v_th=float(voltage.max()))
     guess = regress_membrane(data, task.recording.dt) or (20.0, 0.1, float(np.median(voltage)))
     after = _after_spikes(np.asarray(data.spikes) > 0, task.spike_length)
     values = dict(zip(("tau_m", "r_m", "v_rest"), guess, strict=True)) | {"v_reset": np.median(voltage[after])}
@@ -71,7 +93,12 @@ def _best_refractory(task: Task, params: LIFParams, data: Sweeps) -> float:
     """Search whole numbers of steps, coarse to fine, for the refractory period that explains the voltage best."""
     dt = task.recording.dt
     low, high = task.bounds["t_ref"]
-    grid = np.arange(int(np.ceil(low / dt)), int(min(high, LONGEST_REFRACTORY) / dt) + 1)
+    longest = high if low >= LONGEST_REFRACTORY else min(high, LONGEST_REFRACTORY)
+    grid = np.arange(int(np.ceil(low / dt - 1e-6)), int(longest / dt + 1e-6) + 1)
+    if not len(grid):
+        raise ValueError(
+            f"t_ref has the bounds {low:g} to {high:g} ms: they hold no whole number of steps of {dt:g} ms"
+        )
     stride, best = max(1, len(grid) // 15), None
     while True:
         around = grid[::stride] if best is None else grid[max(0, best - 5 * stride) : best + 5 * stride + 1 : stride]

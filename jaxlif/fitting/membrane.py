@@ -10,11 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
-from jaxlif.fitting.fit import Fit, fit
+from jaxlif.fitting.fit import Fit, fit, lbfgs
 from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
@@ -97,7 +96,10 @@ def _block_means(x: np.ndarray, length: int) -> np.ndarray:
 
 
 def forced(cell: LIF, params: LIFParams, data: Sweeps) -> ForcedOutput:
-    """Simulate the sweeps with their recorded spikes forced, from their first recorded voltage.
+    """Simulate the sweeps with their recorded spikes forced, from their first recorded voltage on.
+
+    The first sample belongs to the end of the first step: it is taken as it was recorded, and predicted from the
+    second step on.
 
     Args:
         cell: the neuron's numerics.
@@ -107,9 +109,11 @@ def forced(cell: LIF, params: LIFParams, data: Sweeps) -> ForcedOutput:
     Returns:
         The outputs, [T, S].
     """
-    teacher, inputs = TeacherForced(cell), Forced(data.current, data.spikes)
-    state = cell.init_state(params, data.current[0])._replace(v=data.voltage[0])
-    return simulate(teacher, params, inputs, state)[1]
+    fresh, before = cell.init_state(params, data.current[0]), data.voltage[0]
+    state, v = cell.settle(params, fresh, before, data.spikes[0])
+    first = ForcedOutput(jnp.zeros_like(v), v, before)
+    _, later = simulate(TeacherForced(cell), params, Forced(data.current[1:], data.spikes[1:]), state)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,8 @@ def refine_membrane(
     Returns:
         The :class:`jaxlif.Fit`; its loss is a mean square, mV².
     """
-    settings = {"optimizer": _LBFGS, "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
+    settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
     return fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings)
-
-
-_LBFGS = optax.lbfgs()
 
 
 def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlif.fitting.membrane import Sweeps, forced
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.neurons.teacher_forced import Forced, TeacherForced
 from jaxlif.recordings import Recording
 from jaxlif.simulate import simulate
 
@@ -34,7 +34,7 @@ def free_response(params: LIFParams, recording: Recording) -> Response:
 
 
 def forced_response(params: LIFParams, recording: Recording, spikes: np.ndarray) -> Response:
-    """Run the neuron from the first recorded voltage and reset it at recorded spikes.
+    """Run the neuron from the first recorded voltage on and reset it at recorded spikes.
 
     Args:
         params: the neuron.
@@ -44,8 +44,7 @@ def forced_response(params: LIFParams, recording: Recording, spikes: np.ndarray)
     Returns:
         The spikes that the neuron would have emitted, and its voltage.
     """
-    cell = LIF(dt=recording.dt)
-    inputs = Forced(jnp.asarray(recording.current.T), jnp.asarray(spikes.T, float))
-    state = cell.init_state(params, inputs.input[0])._replace(v=jnp.asarray(recording.measured_voltage()[:, 0]))
-    _, output = simulate(TeacherForced(cell), params, inputs, state)
+    nothing = np.zeros_like(spikes)
+    rows = (recording.current, recording.measured_voltage(), spikes, nothing)
+    output = forced(LIF(dt=recording.dt), params, Sweeps(*(jnp.asarray(row.T, float) for row in rows)))
     return Response(np.asarray(output.spikes).T > 0, np.asarray(output.v).T)

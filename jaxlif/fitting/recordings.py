@@ -12,17 +12,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlif.fitting.bounds import Bounds, coordinates
+from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, root_mean_square
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.prediction import forced_response, free_response
-from jaxlif.fitting.result import RecordingFit, SpikeRule
+from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
 from jaxlif.fitting.scores import UNRELIABLE, spike_scores, voltage_scores
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, fi_table, require_current_variation
+from jaxlif.recordings import Recording, detect_spikes, fi_table, require_current_variation
 
+POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 BOUNDS = {
     "tau_m": (0.5, 500.0),
     "r_m": (0.001, 10.0),
@@ -54,7 +55,8 @@ def fit_recording(
         model: "lif".
         train: the window to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current, all of a
             step protocol (whose held-out score comes from every second current).
-        start: where to start tau_m instead of a regression; for a fluctuating current.
+        start: where to start instead of from a regression, for a fluctuating current; t_ref and v_th are searched for
+            over their bounds in any case.
         bounds: intervals that replace the default ones of the parameters named.
         spike_rule: how spikes are found where the recording does not hold them.
         seed: of the random starts.
@@ -71,7 +73,7 @@ def fit_recording(
         >>> import jaxlif as jl
         >>> truth = LIFParams(v_th=-52.0, t_ref=3.0)
         >>> current = 180.0 + np.asarray(jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 0.0, 120.0, 5.0, 3e3, 0.1))
-        >>> _, output = jl.simulate(LIF(dt=0.1), truth, current)
+        >>> _, output = jl.simulate(jl.LIF(dt=0.1), truth, current)
         >>> recording = Recording(current=current, voltage=output.v, dt=0.1, spikes=output.spikes)
         >>> result = fit_recording(recording)
         >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
@@ -97,7 +99,10 @@ def fit_recording(
         spike_cut=(task.before_spike * recording.dt, task.spike_length * recording.dt),
         data=_provenance(recording),
         seed=seed,
-        warnings=found.warnings + _warnings(task, scores),
+        warnings=found.warnings
+        + _at_bounds(found.params, limits)
+        + _missed_spikes(task, spike_rule)
+        + _warnings(task, scores),
         curve=found.curve,
     )
 
@@ -178,9 +183,25 @@ def _limits(bounds: Bounds | None) -> dict[str, tuple[float, float]]:
     unknown = [name for name in bounds or {} if name not in names]
     if unknown:
         raise ValueError(f"bounds name {unknown[0]!r}, which is no parameter; the parameters are {', '.join(names)}")
-    middle = LIFParams(**{name: 0.5 * sum(pair) for name, pair in (bounds or {}).items()})
-    coordinates(middle, bounds or {})
-    return BOUNDS | dict(bounds or {})
+    limits = BOUNDS | {name: _interval(name, pair) for name, pair in (bounds or {}).items()}
+    if limits["v_reset"][0] >= limits["v_th"][1]:
+        low, high = limits["v_reset"][0], limits["v_th"][1]
+        raise ValueError(f"bounds leave v_reset >= {low:g} mV and v_th <= {high:g} mV: v_reset must be below v_th")
+    return limits
+
+
+def _interval(name: str, pair: Any) -> tuple[float, float]:
+    """Return the bounds of a parameter, checked."""
+    unit = STANDARD_NAMES[name][1]
+    try:
+        low, high = map(float, pair)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bounds of {name} = {pair!r}: a pair (low, high) of numbers in {unit} is expected") from error
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"bounds of {name} = {low:g} to {high:g} {unit}: both must be finite, and low less than high")
+    if name in ("tau_m", "r_m", "t_ref") and low < 0:
+        raise ValueError(f"bounds of {name} = {low:g} to {high:g} {unit}: {name} cannot be negative")
+    return low, high
 
 
 def _window(recording: Recording, train: tuple[float, float] | None, protocol: str) -> tuple[float, float]:
@@ -242,6 +263,37 @@ def _curve_scores(task: Task, curve: dict[str, list[float]], model: np.ndarray) 
     return curve_errors(curve) | {"rmse_simulated": root_mean_square(simulated, curve["rate_Hz"])}
 
 
+def _at_bounds(params: LIFParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Say which parameters ended at or outside their bounds: those are not estimates."""
+    notes = []
+    for name, (low, high) in limits.items():
+        value, unit = float(getattr(params, name)), STANDARD_NAMES[name][1]
+        inside = low + _margin(low, high, low) < value < high - _margin(low, high, high)
+        if not inside and not (name == "t_ref" and low == 0.0 and value < 0.5 * high):
+            where = "at the end of" if low <= value <= high else "outside"
+            notes.append(f"{name} = {value:.4g} {unit} lies {where} its bounds, {low:g} to {high:g} {unit}")
+    return tuple(notes)
+
+
+def _margin(low: float, high: float, end: float) -> float:
+    return min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low)
+
+
+def _missed_spikes(task: Task, rule: SpikeRule) -> tuple[str, ...]:
+    """Warn of fast rises that end a little below the level that counts as a spike."""
+    if task.recording.spikes is not None:
+        return ()
+    lower = rule.threshold - 20.0
+    steep = detect_spikes(task.recording.measured_voltage(), task.recording.dt, method="dvdt", threshold=lower)
+    missed = int(steep.sum()) - int(task.spikes.sum())
+    if missed <= max(1, 0.05 * task.spikes.sum()):
+        return ()
+    return (
+        f"{missed} steep rises end between {lower:g} and {rule.threshold:g} mV and are not counted as spikes:"
+        " lower the spike threshold if they are",
+    )
+
+
 def _warnings(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Say what the scores do not say by themselves."""
     notes = []
@@ -249,10 +301,22 @@ def _warnings(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str,
         notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
     if "test" not in scores and "f_i" not in scores:
         notes.append("nothing was held out: the scores are those of the data that were fitted")
+    explained = scores.get("membrane", scores["train"])["voltage_variance_explained"]
+    if explained is None or explained < POOR:
+        notes.append(
+            f"the membrane explains only {100.0 * max(explained or 0.0, 0.0):.0f} % of the variance of the voltage that"
+            " it was fitted to: current and voltage may not belong together, or one membrane does not describe all sweeps"
+        )
     judged = scores.get("test", scores["train"])
+    lowest = scores["train"]["lowest_reliability"]
     own, data, model = judged["reliability"], judged["rate_data"], judged["rate_model"]
     if own is not None and own < UNRELIABLE:
         notes.append(f"the cell's own reliability is {own:.2f}, under {UNRELIABLE:g}: its spike times say little")
+    elif lowest is not None and lowest < UNRELIABLE:
+        notes.append(
+            f"for some stimulus the cell's reliability is {lowest:.2f}, under {UNRELIABLE:g}: there its spike times"
+            " say little"
+        )
     if "f_i" not in scores and not 0.5 <= model / max(data, 1e-9) <= 2.0:
         notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")
     return tuple(notes)

@@ -170,8 +170,10 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
         raise ValueError(f'{path}: not a fit written by jaxlif (its "format" is not "{FORMAT}")')
     try:
         return _from_document(document)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: the fit lacks or misspells a field ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

@@ -24,15 +24,17 @@ def spike_scores(
 
     Returns:
         ``delta`` in ms; the rates of data and model in Hz; the coincidence factor :math:`\Gamma`; and, where some
-        current was repeated, the cell's reliability R, their ratio (None below R = 0.2) and Md*. None where a score
-        is not defined.
+        current was repeated, the cell's reliability R, their ratio (None below R = 0.2), Md*, and the lowest R of all
+        groups. None where a score is not defined.
     """
     data, model = (_trains(x, recording.dt) for x in (spikes, model_spikes))
     groups = [[int(s) for s in group] for group in repeats(recording)]
     scored = [_group_scores([data[s] for s in g], [model[s] for s in g], recording.duration, delta) for g in groups]
     names = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
     rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", model))}
-    return {"delta": delta, **rates} | {name: _mean([s[name] for s in scored]) for name in names}
+    means = {name: _mean([s[name] for s in scored]) for name in names}
+    lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
+    return {"delta": delta, **rates} | means | {"lowest_reliability": lowest}
 
 
 def voltage_scores(

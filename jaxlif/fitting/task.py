@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, sweeps
+from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
 
@@ -84,7 +86,14 @@ class Task:
         """Return the chosen sweeps in a window, arranged for a fit of the membrane."""
         part = chosen, self.samples(window)
         current, voltage = self.recording.current[part], self.recording.measured_voltage()[part]
-        return sweeps(current, voltage, self.spikes[part], before=self.before_spike, after=self.spike_length)
+        before, after = self.before_spike, self.spike_length
+        # From the whole sweep: a spike just outside the window reaches into it.
+        mask = spike_mask(self.spikes[chosen].T, before=before, after=after)[part[1]]
+        # A window that starts within a spike starts from the first voltage that is none.
+        first = np.take_along_axis(voltage, mask.argmax(axis=0)[:, None], axis=1)
+        voltage = np.concatenate([first, voltage[:, 1:]], axis=1)
+        data = sweeps(current, voltage, self.spikes[part], before=before, after=after)
+        return data._replace(mask=jnp.asarray(mask, data.mask.dtype))
 
     def inside(self, **values: float) -> dict[str, float]:
         """Return starting values inside their bounds: each itself where it is, else the middle of its interval."""

@@ -12,6 +12,8 @@ from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.simulate import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 
+BEYOND = 10.0  # mV searched where the forced voltages give no interval
+
 
 class Bracket(NamedTuple):
     """Forced voltages, mV: the highest without a spike, and at the spikes the lowest and the highest."""
@@ -75,9 +77,18 @@ def choose_threshold(
     Returns:
         The threshold, mV.
     """
-    if bracket.silent < bracket.lowest:
-        return 0.5 * (bracket.silent + bracket.lowest)
+    gap = 0.5 * (bracket.silent + bracket.lowest)
+    if bracket.silent < bracket.lowest and limits[0] < gap < limits[1]:
+        return gap
     low, high = max(bracket.lowest, float(params.v_reset) + 1e-3, limits[0]), min(bracket.highest, limits[1])
+    if high <= low:
+        # The forced voltage is not where a threshold may be: search above that.
+        high = min(low + BEYOND, limits[1])
+    if high <= low:
+        raise ValueError(
+            f"v_th has the bounds {limits[0]:g} to {limits[1]:g} mV: it must lie above v_reset ="
+            f" {float(params.v_reset):.4g} mV, where it was fitted; change the bounds of one of them"
+        )
     for _ in range(2):
         candidates = np.linspace(low, high, num)
         scores = closed_loop_scores(cell, _many(params, v_th=candidates), stimuli, delta=delta)

@@ -220,4 +220,4 @@ def refractory_steps(t_ref: Parameter, dt: float) -> Array:
     """
     # t_ref = 2.1, dt = 0.1 divides to a little more than 21; a millionth of it is rounding, not time.
     steps = jax.lax.stop_gradient(jnp.asarray(t_ref) / dt)
-    return jnp.ceil(steps * (1.0 - 1e-6)).astype(jnp.int32)
+    return jnp.ceil(steps - jnp.minimum(1e-6 * steps, 0.01)).astype(jnp.int32)

@@ -9,6 +9,7 @@ import numpy as np
 
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
 _LARGEST_RESISTANCE = 5.0  # GΩ: five times that of a small neuron
+_LARGER_UNITS = (("nA", "1000", 5e3), ("µA", "1e6", 5e6), ("A", "1e12", np.inf))  # with the largest apparent GΩ
 
 
 class RecordingWarning(UserWarning):
@@ -255,6 +256,10 @@ def _sweeps(name: str, value: Any, unit: str, dt: float) -> np.ndarray:
     if array.ndim not in (1, 2) or array.shape[0] == 0 or array.shape[-1] < 2:
         raise ValueError(f"{name} has shape {array.shape}: [T] or [sweeps, T] with at least 2 samples is expected")
     array = np.atleast_2d(array)
+    if array.shape[0] > 10 and array.shape[0] > array.shape[1]:
+        raise ValueError(
+            f"{name} has shape {array.shape}, more sweeps than samples: [sweeps, T] is expected, is it transposed?"
+        )
     _finite(name, array, unit, dt)
     array.flags.writeable = False
     return array
@@ -324,10 +329,12 @@ def _in_mv(name: str, voltage: np.ndarray) -> np.ndarray:
 def _warn_of_nanoampere(current: np.ndarray, voltage: np.ndarray) -> None:
     spread = np.std(current)
     if spread > 0 and np.std(voltage) / spread > _LARGEST_RESISTANCE:
+        resistance = np.std(voltage) / spread
+        unit, factor = next((u, f) for u, f, most in _LARGER_UNITS if resistance < most)
         warnings.warn(
             f"an SD of {np.std(voltage):.3g} mV for a current of SD {spread:.3g} pA implies an input resistance of"
-            f" {np.std(voltage) / spread:.3g} GΩ (under {_LARGEST_RESISTANCE:g} GΩ is expected):"
-            " is the current in nA? multiply it by 1000",
+            f" {resistance:.3g} GΩ (under {_LARGEST_RESISTANCE:g} GΩ is expected):"
+            f" is the current in {unit}? multiply it by {factor}",
             RecordingWarning,
             stacklevel=4,
         )

@@ -1,0 +1,114 @@
+"""Imports point one way, in no circle, and the package opens neither matplotlib nor a reader's library."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "jaxlif"
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+@cache
+def imported(name):
+    """Return the modules of jaxlif that a module imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {full if full in MODULES else node.module for full in names}
+    return frozenset(other for other in found if other in MODULES)
+
+
+@cache
+def reached(name):
+    """Return all modules of jaxlif that importing a module executes through its own imports."""
+    seen, todo = set(), [name]
+    while todo:
+        for other in imported(todo.pop()) - seen:
+            seen.add(other)
+            todo.append(other)
+    return frozenset(seen)
+
+
+def inside(name, *packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def test_the_reader_of_imports_sees_them():
+    assert "jaxlif.neurons.lif" in imported("jaxlif.fitting.recordings")
+    assert "jaxlif.report" in imported("jaxlif.cli"), "an import inside a function counts"
+    assert "jaxlif.surrogate" in reached("jaxlif.fitting.recordings")
+
+
+MODELS = ("jaxlif.neurons", "jaxlif.synapses", "jaxlif.networks")
+TOP = ("jaxlif.cli", "jaxlif.report")
+
+
+@pytest.mark.parametrize("name", ["stimulus", "surrogate", "spiketrains", "losses", "theory"])
+def test_the_ground_knows_nothing_of_the_package(name):
+    assert not imported(f"jaxlif.{name}")
+
+
+@pytest.mark.parametrize("name", ["jaxlif.fitting.bounds", "jaxlif.fitting.fit"])
+def test_the_loop_knows_no_neuron(name):
+    assert reached(name) <= {"jaxlif.fitting.bounds"}
+
+
+def test_plotting_takes_arrays():
+    assert not imported("jaxlif.plotting")
+
+
+def test_recordings_know_no_model():
+    for name in MODULES:
+        if inside(name, "jaxlif.recordings"):
+            assert all(inside(other, "jaxlif.recordings") for other in reached(name)), name
+
+
+def test_neurons_below_synapses_below_networks():
+    for name in MODULES:
+        if inside(name, "jaxlif.neurons"):
+            assert not any(inside(o, "jaxlif.synapses", "jaxlif.networks", "jaxlif.fitting") for o in reached(name)), (
+                name
+            )
+        if inside(name, "jaxlif.synapses"):
+            assert not any(inside(o, "jaxlif.networks", "jaxlif.fitting") for o in reached(name)), name
+        if inside(name, "jaxlif.networks"):
+            assert not any(inside(o, "jaxlif.fitting", "jaxlif.recordings") for o in reached(name)), name
+
+
+def test_nobody_imports_the_command_line_or_the_report():
+    for name in MODULES:
+        assert name == "jaxlif.cli" or not imported(name) & set(TOP), name
+    assert "jaxlif.cli" not in reached("jaxlif.report")
+
+
+def test_no_module_imports_the_package_that_gathers_it():
+    for name in MODULES:
+        assert "jaxlif" not in imported(name), name
+
+
+def test_no_circle():
+    circles = [name for name in MODULES if name in reached(name)]
+    assert not circles
+
+
+@pytest.mark.parametrize("name", ["jaxlif", "jaxlif.cli"])
+def test_importing_loads_no_library_of_a_single_task(name):
+    code = f"import sys, {name}; print([m for m in ('matplotlib', 'pyabf', 'jinja2') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
