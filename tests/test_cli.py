@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -595,9 +597,12 @@ def test_help_teaches(command, words):
 
 
 def test_the_installed_command(recording, tmp_path):
+    cache = str(Path(__file__).resolve().parent.parent / ".cache" / "jax")
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
     def run(*args):
         command = [sys.executable, "-c", "from jaxlif.cli import main; main()", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
 
     assert run("--version").stdout.strip().endswith("0.1.0")
     failed = run("fit", "no.npz", "--out", "out")

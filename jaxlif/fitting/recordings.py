@@ -305,7 +305,8 @@ def _warnings(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str,
     if explained is None or explained < POOR:
         notes.append(
             f"the membrane explains only {100.0 * max(explained or 0.0, 0.0):.0f} % of the variance of the voltage that"
-            " it was fitted to: current and voltage may not belong together, or one membrane does not describe all sweeps"
+            " it was fitted to: current and voltage may not belong together, or one membrane does not describe all"
+            " sweeps"
         )
     judged = scores.get("test", scores["train"])
     lowest = scores["train"]["lowest_reliability"]
