@@ -26,7 +26,10 @@ from jaxlif.neurons import HodgkinHuxleyParams as HodgkinHuxleyParams
 from jaxlif.neurons import LeakyIntegrator as LeakyIntegrator
 from jaxlif.neurons import LeakyParams as LeakyParams
 from jaxlif.neurons import LIFParams as LIFParams
+from jaxlif.neurons import PreciseLIF as PreciseLIF
 from jaxlif.neurons import TeacherForced as TeacherForced
+from jaxlif.neurons import interval_rate as interval_rate
+from jaxlif.neurons import nth_spike_time as nth_spike_time
 from jaxlif.recordings import Recording as Recording
 from jaxlif.recordings import read_recording as read_recording
 from jaxlif.simulate import simulate as simulate

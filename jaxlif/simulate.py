@@ -51,6 +51,8 @@ def simulate(
     if checkpoint is not None and not 1 <= checkpoint:
         raise ValueError(f"checkpoint = {checkpoint} steps: checkpoint must be 1 step or more")
     check_params(params)
+    if hasattr(cell, "check"):
+        cell.check(params)
     segment = None if checkpoint is None else min(int(checkpoint), steps)
     return _simulate(cell, params, inputs, state, segment, unroll)
 

@@ -73,6 +73,8 @@ CASES = {
     "lif": Case(LIF, NEURON, CURRENT),
     "lif subtract": Case(jl.LIF(dt=0.5, reset="subtract"), NEURON, CURRENT),
     "lif attached": Case(jl.LIF(dt=0.5, detach_reset=False, surrogate=jl.Arctan()), NEURON, CURRENT),
+    # Its output holds a time, which the test of units does not know: test_precise.py has its own.
+    "precise": Case(jl.PreciseLIF(dt=0.5), NEURON, CURRENT, units=False, single=2e-5),
     "leaky": Case(jl.LeakyIntegrator(dt=0.5), jl.LeakyParams(tau_m=10.0 * SPREAD, r_m=1.0, v_rest=-70.0), CURRENT),
     "forced": Case(jl.TeacherForced(LIF), NEURON, jl.Forced(CURRENT, FORCED)),
     "jump": Case(*synaptic(jl.VoltageJump()), jl.Drive(kicks(4.0)[:, 0], CURRENT), "mV"),

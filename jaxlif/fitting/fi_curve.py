@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.fit import lbfgs, multistart
 from jaxlif.neurons.lif import LIFParams, Parameter
 from jaxlif.theory import firing_rate
@@ -83,6 +84,7 @@ def fit_fi_curve(
     currents: np.ndarray,
     rates: np.ndarray,
     *,
+    bounds: Bounds | None = None,
     tau_m_bounds: tuple[float, float] | None = None,
     seed: int = 0,
     num_starts: int = 16,
@@ -97,6 +99,8 @@ def fit_fi_curve(
         membrane: where tau_m, r_m and v_rest are taken from.
         currents: [K], pA, ascending.
         rates: [K], Hz.
+        bounds: intervals of v_th, v_reset and t_ref; the one of v_reset holds for a threshold at the first current that
+            fires.
         tau_m_bounds: fit tau_m too, within these bounds, ms.
         seed: of the starts.
         num_starts: number of starts.
@@ -105,7 +109,8 @@ def fit_fi_curve(
         The :class:`FIFit`.
 
     Raises:
-        ValueError: for shapes that differ, fewer than three currents, a negative rate, or no rate above 0.
+        ValueError: for shapes that differ, fewer than three currents, a negative rate, no rate above 0, or bounds that
+            leave nothing of what the currents allow.
 
     Example:
         >>> truth = LIFParams(v_th=-52.0, v_reset=-64.0, t_ref=3.0)
@@ -117,8 +122,9 @@ def fit_fi_curve(
     currents, rates = _checked(currents, rates)
     whole = np.ones(len(rates))
     even = (np.arange(len(rates)) % 2 == 0).astype(float)
-    bounds = _bounds(currents, rates) | ({"tau_m": tau_m_bounds} if tau_m_bounds else {})
-    fits = [_fit_weighted(membrane, currents, rates, w, bounds, seed, num_starts) for w in (whole, even, 1.0 - even)]
+    intervals = _intervals(membrane, currents, rates, bounds or {})
+    intervals |= {"tau_m": tau_m_bounds} if tau_m_bounds else {}
+    fits = [_fit_weighted(membrane, currents, rates, w, intervals, seed, num_starts) for w in (whole, even, 1.0 - even)]
     predicted = [np.asarray(firing_rate(params, jnp.asarray(currents))) for params in fits]
     return FIFit(fits[0], predicted[0], np.where(even > 0, predicted[2], predicted[1]))
 
@@ -129,27 +135,39 @@ def _checked(currents, rates):
         raise ValueError(f"currents has shape {currents.shape} and rates {rates.shape}: both must be [K]")
     if len(set(currents.tolist())) < 3:
         raise ValueError(f"currents has {len(set(currents.tolist()))} levels: an f-I fit needs at least 3")
+    if not np.isfinite(currents).all():
+        raise ValueError("currents must be finite numbers of pA")
     if not (np.isfinite(rates).all() and (rates >= 0).all() and (rates > 0).any()):
         raise ValueError("rates must be finite, 0 Hz or more, and above 0 Hz for at least one current")
     return currents, rates
 
 
-def _bounds(currents, rates):
-    return {
-        "rheobase": (float(currents.min() - np.ptp(currents)), float(currents.max())),
-        "reset_depth": (0.0, 300.0),
-        "t_ref": (0.0, float(min(50.0, 1000.0 / rates.max()))),
+def _intervals(membrane, currents, rates, bounds):
+    """Return the intervals of the coordinates: what the currents and the bounds of the parameters both allow."""
+    unbounded = (-np.inf, np.inf)
+    th_low, th_high = ((v - membrane.v_rest) / membrane.r_m for v in bounds.get("v_th", unbounded))
+    depth = membrane.v_rest + membrane.r_m * _onset(currents, rates) - bounds.get("v_reset", unbounded)[0]
+    ref_low, ref_high = bounds.get("t_ref", (0.0, 50.0))
+    intervals = {
+        "rheobase": (max(currents.min() - np.ptp(currents), th_low), min(currents.max(), th_high)),
+        "reset_depth": (0.0, min(300.0, depth)),
+        "t_ref": (ref_low, min(ref_high, 1000.0 / rates.max())),
     }
+    for name, (low, high) in intervals.items():
+        if not low < high:
+            raise ValueError(f"bounds of v_th, v_reset and t_ref leave no {name}: {low:.4g} to {high:.4g}")
+    return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
 
 
-def _fit_weighted(membrane, currents, rates, weights, bounds, seed, num_starts):
-    start = FICoordinates(
-        tau_m=membrane.tau_m, rheobase=_onset(currents, rates), reset_depth=10.0, t_ref=0.3 * bounds["t_ref"][1]
-    )
+def _fit_weighted(membrane, currents, rates, weights, intervals, seed, num_starts):
+    guesses = {"rheobase": _onset(currents, rates), "reset_depth": 10.0}
+    inside = {n: g if intervals[n][0] < g < intervals[n][1] else 0.5 * sum(intervals[n]) for n, g in guesses.items()}
+    low, high = intervals["t_ref"]
+    start = FICoordinates(tau_m=membrane.tau_m, t_ref=low + 0.3 * (high - low), **inside)
     data = membrane, Rates(*map(jnp.asarray, (currents, rates, weights)))
     # Past convergence L-BFGS divides differences that are rounding alone, and its line search may not return.
     settings = {"optimizer": lbfgs(), "num_steps": 150, "tolerance": 1e-7, "num_starts": num_starts, "spread": 1.0}
-    result = multistart(_weighted_rate_mse, start, bounds, key=jax.random.key(seed), data=data, **settings)
+    result = multistart(_weighted_rate_mse, start, intervals, key=jax.random.key(seed), data=data, **settings)
     return jax.tree.map(float, result.best.params.neuron(membrane))
 
 

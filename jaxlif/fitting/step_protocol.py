@@ -46,10 +46,12 @@ def fit_steps(task: Task) -> Outcome:
     table = fi_table(window, task.spikes[:, task.samples(task.window)])
     deflections = _deflections(task.recording, task.spikes, table)
     membrane = _fit_membrane(task, table, _smallest(deflections))
-    fitted = fit_fi_curve(membrane, table.currents, table.rates, seed=task.seed)
+    fitted = fit_fi_curve(membrane, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
     sweeps = np.array([d.sweep for d in _smallest(deflections)])
-    return Outcome(fitted.params, _rectification(deflections) + _spontaneous(fitted.params), curve, sweeps)
+    lowest = float(task.recording.measured_voltage().min())
+    warnings = _rectification(deflections) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
+    return Outcome(fitted.params, warnings, curve, sweeps)
 
 
 def _fit_membrane(task: Task, table: FITable, smallest: list[Deflection]) -> LIFParams:
@@ -97,3 +99,12 @@ def _spontaneous(params: LIFParams) -> tuple[str, ...]:
     if params.v_rest < params.v_th:
         return ()
     return (f"v_rest = {params.v_rest:.4g} mV lies above v_th = {params.v_th:.4g} mV: the model fires without current",)
+
+
+def _deep_reset(params: LIFParams, lowest: float) -> tuple[str, ...]:
+    if params.v_reset >= lowest:
+        return ()
+    return (
+        f"v_reset = {params.v_reset:.4g} mV lies below everything recorded ({lowest:.4g} mV): the f-I curve asks for"
+        " it, the voltage between spikes is not the cell's",
+    )

@@ -9,6 +9,11 @@ from jaxlif.neurons.lif import LIF as LIF
 from jaxlif.neurons.lif import LIFOutput as LIFOutput
 from jaxlif.neurons.lif import LIFParams as LIFParams
 from jaxlif.neurons.lif import LIFState as LIFState
+from jaxlif.neurons.precise import PreciseLIF as PreciseLIF
+from jaxlif.neurons.precise import PreciseOutput as PreciseOutput
+from jaxlif.neurons.precise import PreciseState as PreciseState
+from jaxlif.neurons.precise import interval_rate as interval_rate
+from jaxlif.neurons.precise import nth_spike_time as nth_spike_time
 from jaxlif.neurons.readout import LeakyIntegrator as LeakyIntegrator
 from jaxlif.neurons.readout import LeakyOutput as LeakyOutput
 from jaxlif.neurons.readout import LeakyParams as LeakyParams

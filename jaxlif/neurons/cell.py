@@ -42,7 +42,7 @@ class SpikingNeuron(Cell, Protocol):
         """Return the state and the voltage after ``spikes``: reset, refractoriness started or counted down."""
 
 
-def relax(v: Array, v_inf: Array, tau: Array | float, dt: float) -> Array:
+def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Array:
     r"""Relax exponentially for one step: :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`.
 
     It solves :math:`\tau \dot v = v_\infty - v` exactly, for any dt.

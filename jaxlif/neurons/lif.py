@@ -180,9 +180,7 @@ class LIF:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
         held = state.refractory > 0
         v = jnp.where(held, state.v, v)
-        # The scale is dimension, not physics: its gradient would be an artefact of the surrogate.
-        scale = jax.lax.stop_gradient(jnp.abs(params.v_th - params.v_rest))
-        return v, jnp.where(held, 0.0, spike((v - params.v_th) / scale, self.surrogate))
+        return v, jnp.where(held, 0.0, spike(threshold_distance(params, v), self.surrogate))
 
     def settle(self, params: LIFParams, state: LIFState, v: Array, spikes: Array) -> tuple[LIFState, Array]:
         """Reset the neurons that spiked and start their refractoriness; count down the others'."""
@@ -202,6 +200,21 @@ class LIF:
         v, spikes = self.emit(params, state, v)
         state, v = self.settle(params, state, v, spikes)
         return state, LIFOutput(spikes, v)
+
+
+def threshold_distance(params: LIFParams, v: Array) -> Array:
+    r"""Return the surrogate's argument, the dimensionless distance :math:`(v - v_{th}) / |v_{th} - v_{rest}|`.
+
+    Args:
+        params: the neuron.
+        v: voltage, mV, any shape.
+
+    Example:
+        >>> float(threshold_distance(LIFParams(v_rest=-70.0, v_th=-50.0), jnp.asarray(-45.0)))
+        0.25
+    """
+    # The scale is dimension, not physics: its gradient would be an artefact of the surrogate.
+    return (v - params.v_th) / jax.lax.stop_gradient(jnp.abs(params.v_th - params.v_rest))
 
 
 def refractory_steps(t_ref: Parameter, dt: float) -> Array:

@@ -212,3 +212,12 @@ def test_real_pyramidal_cell(data_folder):
     assert scores["reliability"] > 0.6
     assert scores["coincidence_factor_over_reliability"] > 0.5
     assert scores["voltage_variance_explained"] > 0.7
+
+
+def test_the_bounds_of_threshold_and_refractory_period_hold_for_steps():
+    recording = step_recording(TRUTH, np.arange(-60.0, 421.0, 40.0))
+    bounds = {"v_th": (-50.0, -40.0), "t_ref": (0.5, 2.0)}  # the truth, -51 mV and 3.2 ms, lies outside
+    params = jl.fit_recording(recording, bounds=bounds).params
+    # The truth pulls towards the ends, which a logit reaches to rounding.
+    assert params.v_th == pytest.approx(-50.0, abs=0.1) and params.v_th >= -50.0 - 1e-9
+    assert 0.5 < params.t_ref <= 2.0
