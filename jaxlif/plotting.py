@@ -329,3 +329,46 @@ def _finish(ax: Axes, xlabel: str, ylabel: str) -> Axes:
     if len(ax.get_legend_handles_labels()[1]) > 1:
         ax.legend(frameon=False)
     return ax
+
+
+def gradient_audit(
+    names: Sequence[str],
+    gradients: dict[str, ArrayLike],
+    smoothed: ArrayLike,
+    error: ArrayLike,
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw gradients beside the slope of the smoothed loss, one group of bars for each parameter.
+
+    Args:
+        names: of the parameters, [P].
+        gradients: by label a gradient, [P].
+        smoothed: slope of the smoothed loss, [P].
+        error: its standard error, [P].
+        ax: Axes to draw on; a new figure by default.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: where a length is not P.
+
+    Example:
+        >>> gradient_audit(["tau_m", "v_th"], {"surrogate": [1.0, -2.0]}, [1.1, -1.8], [0.1, 0.1]).get_ylabel()
+        'd loss / d relative change'
+    """
+    bars = {label: np.asarray(g, float) for label, g in gradients.items()} | {"smoothed": np.asarray(smoothed, float)}
+    for label, height in bars.items():
+        if height.shape != (len(names),):
+            raise ValueError(f"{label} has shape {height.shape}: one number for each of {len(names)} names is expected")
+    ax = _axes(ax)
+    width, centres = 0.8 / len(bars), np.arange(len(names))
+    for n, (label, height) in enumerate(bars.items()):
+        offset = (n - 0.5 * (len(bars) - 1)) * width
+        ax.bar(centres + offset, height, width, label=label, yerr=error if label == "smoothed" else None)
+    ax.axhline(0.0, color=GUIDE, linewidth=0.8)
+    ax.set_xticks(centres, list(names))
+    ax.set_ylabel("d loss / d relative change")
+    ax.legend(frameon=False)
+    return ax

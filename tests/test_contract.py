@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jaxlif as jl
 from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
@@ -179,6 +180,18 @@ def test_vmap_over_a_batch_equals_one_by_one(case):
     for b in range(3):
         _, alone = jl.simulate(case.cell, case.params, at(batch, b))
         assert_equal(at(together, b), alone, **ROUNDING)
+
+
+@every_cell
+def test_simulation_and_gradient_compile_for_other_devices(case):
+    """Export lowers for devices that are not here: nothing in the hot path is of the CPU alone."""
+
+    def run(params, inputs):
+        return jax.value_and_grad(lambda p: loss(jl.simulate(case.cell, p, inputs)[1]))(params)
+
+    platforms = ("cpu", "cuda", "tpu")
+    exported = export.export(jax.jit(run), platforms=platforms)(as_arrays(case.params), as_arrays(case.inputs))
+    assert exported.platforms == platforms
 
 
 class Counted:

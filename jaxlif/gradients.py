@@ -1,0 +1,223 @@
+"""Can this gradient be trusted? One loss, three gradients of it, and a verdict.
+
+A spiking loss jumps where spikes appear and vanish. Its surrogate gradient is a convention, its exact gradient ignores
+the jumps; what an optimiser needs is the slope of the loss seen from a little distance. The audit compares all three.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.checks import check_params
+from jaxlif.neurons.lif import LIF
+from jaxlif.neurons.precise import PreciseLIF
+from jaxlif.simulate import simulate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a gradient compares with a reference.
+
+    Args:
+        cosine: of the angle between them, nan where one is 0.
+        norm_ratio: its norm over the reference's.
+    """
+
+    cosine: float
+    norm_ratio: float
+
+
+@dataclass(frozen=True)
+class GradientAudit:
+    """The result of :func:`audit_gradient`; gradients are of the loss, per unit of ``scale``.
+
+    Args:
+        names: audited parameters by dotted name; an array of parameters has one name.
+        scale: what one unit of each parameter is, by name.
+        cell: gradient by autodiff of the cell itself, by name.
+        precise: gradient by autodiff of its precise counterpart, by name; None without one.
+        smoothed: slope of the loss smoothed over parameter noise, by name.
+        error: standard error of ``smoothed``, by name.
+        comparisons: of "cell" and "precise" with "smoothed": over all parameters ("all") and by name.
+        over_time: by "cell" and "precise" the gradient with respect to the input, summed over neurons, [T].
+        verdict: one line in plain words.
+    """
+
+    names: tuple[str, ...]
+    scale: dict[str, np.ndarray]
+    cell: dict[str, np.ndarray]
+    precise: dict[str, np.ndarray] | None
+    smoothed: dict[str, np.ndarray]
+    error: dict[str, np.ndarray]
+    comparisons: dict[str, dict[str, Comparison]]
+    over_time: dict[str, np.ndarray]
+    verdict: str
+
+
+def audit_gradient(
+    loss: Callable[[Any], Array],
+    cell: Cell,
+    params: Any,
+    inputs: Any,
+    *,
+    key: Array,
+    precise: Cell | None = None,
+    names: tuple[str, ...] | None = None,
+    noise: float = 0.02,
+    samples: int = 512,
+) -> GradientAudit:
+    r"""Compare the gradient of a loss on a cell's output with the slope of the smoothed loss.
+
+    The smoothed loss is :math:`\bar L(p) = E_\epsilon L(p + \sigma s \epsilon)`, with s the scale of each parameter.
+    Its slope is estimated without any derivative, from antithetic pairs that share their noise,
+    :math:`\partial_p \bar L = E[\epsilon\, (L(p + \sigma s\epsilon) - L(p - \sigma s\epsilon))] / (2\sigma s)`.
+
+    Args:
+        loss: ``loss(output)``, a scalar, of the outputs [T, ...].
+        cell: the cell, with its surrogate.
+        params: its parameters.
+        inputs: its inputs, [T, ...].
+        key: of the noise; it is consumed.
+        precise: a cell with the same parameters and exact gradients; for :class:`LIF` with t_ref >= dt it is made.
+        names: the parameters to audit, by dotted name; all floating ones by default.
+        noise: :math:`\sigma`, the size of the noise in units of the scale.
+        samples: antithetic pairs.
+
+    Returns:
+        The :class:`GradientAudit`.
+
+    Raises:
+        ValueError: for an unknown name, noise or samples that are not positive, or parameters that break their rules.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = jl.LIFParams(t_ref=2.0)
+        >>> audit = audit_gradient(
+        ...     lambda out: jnp.mean(out.v), jl.LIF(dt=0.5), params, jnp.full(400, 60.0), key=jax.random.key(0)
+        ... )
+        >>> audit.comparisons["cell"]["all"].cosine > 0.99  # below rheobase the membrane is passive, and all agree
+        True
+
+    Source: Nesterov & Spokoiny 2017, doi:10.1007/s10208-015-9296-2 (Gaussian smoothing); Gygax & Zenke 2025,
+    doi:10.1162/neco_a_01752 (what surrogate gradients estimate).
+    """
+    if not noise > 0 or samples < 2:
+        raise ValueError(f"noise = {noise:g}, samples = {samples}: noise must be above 0 and samples 2 or more")
+    check_params(params)
+    params = jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
+    chosen = _chosen(params, names)
+    precise = _counterpart(cell, params) if precise is None else precise
+    scale = {name: _scale(value) for name, value in chosen.items()}
+    gradients, over_time = {}, {}
+    for label, one in {"cell": cell, "precise": precise}.items():
+        if one is not None:
+            by_name, by_input = _gradient(loss, one, params, inputs, chosen)
+            gradients[label] = {name: np.asarray(by_name[name] * scale[name]) for name in chosen}
+            over_time[label] = _per_step(by_input)
+    smoothed, error = _smoothed(loss, cell, params, inputs, chosen, scale, key, noise, samples)
+    comparisons = {label: _compare(g, smoothed) for label, g in gradients.items()}
+    return GradientAudit(
+        names=tuple(chosen),
+        scale={name: np.asarray(s) for name, s in scale.items()},
+        cell=gradients["cell"],
+        precise=gradients.get("precise"),
+        smoothed=smoothed,
+        error=error,
+        comparisons=comparisons,
+        over_time=over_time,
+        verdict=_verdict(gradients["cell"], smoothed, error, comparisons["cell"]["all"]),
+    )
+
+
+def _chosen(params: Any, names: tuple[str, ...] | None) -> dict[str, Array]:
+    leaves = {n: x for n, x in named_leaves(params).items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    unknown = [name for name in names or () if name not in leaves]
+    if unknown:
+        raise ValueError(f"names has {unknown[0]!r}, which is no parameter; the parameters are {', '.join(leaves)}")
+    return {name: leaves[name] for name in names or leaves}
+
+
+def _counterpart(cell: Cell, params: Any) -> Cell | None:
+    """Return the precise neuron of a grid one, unless two spikes could fall into its step."""
+    if isinstance(cell, LIF) and cell.reset == "value" and bool((params.t_ref >= cell.dt).all()):
+        return PreciseLIF(dt=cell.dt)
+    return None
+
+
+def _scale(value: Array) -> Array:
+    """Return the root mean square of a parameter, and 1 for zeros: one noise then suits times, voltages and weights."""
+    size = jnp.sqrt(jnp.mean(value**2))
+    return jnp.where(size > 0, size, 1.0)
+
+
+def _with(params: Any, values: dict[str, Array]) -> Any:
+    leaves, structure = jax.tree.flatten(params)
+    changed = [values.get(name, leaf) for name, leaf in zip(named_leaves(params), leaves, strict=True)]
+    return jax.tree.unflatten(structure, changed)
+
+
+def _gradient(loss, cell, params, inputs, chosen):
+    """Return the gradients with respect to the chosen parameters and to the floating inputs."""
+
+    def total(values, inputs):
+        return loss(simulate(cell, _with(params, values), inputs)[1])
+
+    return jax.jit(jax.grad(total, argnums=(0, 1)))(chosen, jax.tree.map(lambda x: jnp.asarray(x, float), inputs))
+
+
+def _per_step(gradient: Any) -> np.ndarray:
+    return sum(np.asarray(g).reshape(g.shape[0], -1).sum(axis=1) for g in jax.tree.leaves(gradient))
+
+
+def _smoothed(loss, cell, params, inputs, chosen, scale, key, noise, samples):
+    """Return mean and standard error of the antithetic estimates of the smoothed loss's slope."""
+
+    def estimate(key):
+        keys = dict(zip(chosen, jax.random.split(key, len(chosen)), strict=True))
+        draws = {name: jax.random.normal(keys[name], x.shape, x.dtype) for name, x in chosen.items()}
+
+        def at(sign):
+            values = {name: x + sign * noise * scale[name] * draws[name] for name, x in chosen.items()}
+            return loss(simulate(cell, _with(params, values), inputs)[1])
+
+        difference = (at(1.0) - at(-1.0)) / (2.0 * noise)
+        return {name: difference * draw for name, draw in draws.items()}
+
+    each = jax.jit(lambda keys: jax.lax.map(estimate, keys, batch_size=64))(jax.random.split(key, samples))
+    means = {name: np.asarray(x).mean(axis=0) for name, x in each.items()}
+    return means, {name: np.asarray(x).std(axis=0, ddof=1) / np.sqrt(samples) for name, x in each.items()}
+
+
+def _compare(gradient: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, Comparison]:
+    pairs = {name: (np.ravel(gradient[name]), np.ravel(reference[name])) for name in gradient}
+    both = [np.concatenate(parts) for parts in zip(*pairs.values(), strict=True)]
+    pairs["all"] = both[0], both[1]
+    return {name: _comparison(*pair) for name, pair in pairs.items()}
+
+
+def _comparison(a: np.ndarray, b: np.ndarray) -> Comparison:
+    size_a, size_b = np.linalg.norm(a), np.linalg.norm(b)
+    cosine = float(a @ b / (size_a * size_b)) if size_a > 0 and size_b > 0 else float("nan")
+    return Comparison(cosine, float(size_a / size_b) if size_b > 0 else float("inf"))
+
+
+def _verdict(gradient, smoothed, error, overall: Comparison) -> str:
+    if not all(np.isfinite(g).all() for g in gradient.values()):
+        bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
+        return f"the gradient is not finite in {', '.join(bad)}"
+    norm, doubt = (np.sqrt(sum(np.sum(x**2) for x in part.values())) for part in (smoothed, error))
+    if norm < 3.0 * doubt:
+        return f"undecided: the smoothed slope {norm:.3g} has an error of {doubt:.3g}; take more samples or more noise"
+    if np.isnan(overall.cosine):
+        return "the gradient is zero where the smoothed loss has a slope"
+    size = "" if 0.1 <= overall.norm_ratio <= 10.0 else f", but {overall.norm_ratio:.2g} times as long"
+    grades = {0.9: "trustworthy", 0.5: "roughly downhill", 0.0: "poor", -2.0: "uphill: it lies"}
+    words = next(words for limit, words in grades.items() if overall.cosine >= limit)
+    return f"{words}: cosine {overall.cosine:.2f} with the smoothed slope{size}"

@@ -1,0 +1,122 @@
+"""The audit against losses whose smoothed slope is known, and against gradients that are wrong on purpose."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
+
+PARAMS = jl.LIFParams(t_ref=2.0)
+NOISE = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 170.0, 120.0, 5.0, 300.0, 0.5)
+KEY = jax.random.key(1)
+
+
+def rate(output):
+    return 1000.0 * jnp.mean(output.spikes) / 0.5
+
+
+def mean_voltage(output):
+    return jnp.mean(output.v)
+
+
+@dataclass(frozen=True)
+class WrongWay:
+    """A surrogate of the wrong sign."""
+
+    def __call__(self, x, /):
+        return -jl.SuperSpike()(x)
+
+
+def test_the_smoothed_slope_of_a_passive_membrane_is_its_derivative():
+    """mean v is linear in r_m and v_rest, whose smoothed slope is the slope; tau_m bends by its own 2 % squared."""
+    params, current = jl.LeakyParams(tau_m=10.0, r_m=0.1, v_rest=-70.0), jnp.full(100, 200.0)
+    audit = jl.audit_gradient(mean_voltage, jl.LeakyIntegrator(dt=0.5), params, current, key=KEY)
+    # v = v_rest + r_m I (1 - mean exp(-t/tau)); t ends the steps.
+    decay = np.exp(-0.5 * np.arange(1, 101) / 10.0)
+    slope = {"r_m": 0.1 * 200.0 * (1 - decay.mean()), "v_rest": 70.0}
+    for name, value in slope.items():
+        assert float(audit.cell[name]) == pytest.approx(value, rel=1e-9)
+        # Four standard errors: one in 16 000.
+        assert abs(float(audit.smoothed[name]) - value) < 4.0 * float(audit.error[name])
+    assert audit.comparisons["cell"]["all"].cosine > 0.99 and audit.verdict.startswith("trustworthy")
+    assert audit.precise is None
+
+
+def test_its_gradients_are_those_of_autodiff():
+    audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2)
+    for label, cell in (("cell", jl.LIF(dt=0.5)), ("precise", jl.PreciseLIF(dt=0.5))):
+        plain = jax.grad(lambda p, c=cell: mean_voltage(jl.simulate(c, p, NOISE)[1]))(PARAMS)
+        along = jax.grad(lambda x, c=cell: mean_voltage(jl.simulate(c, PARAMS, x)[1]))(NOISE)
+        for name in audit.names:
+            expected = abs(getattr(PARAMS, name)) * float(getattr(plain, name))
+            assert float(getattr(audit, label)[name]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        np.testing.assert_allclose(audit.over_time[label], along, rtol=1e-9, atol=1e-15)
+
+
+def test_a_surrogate_of_the_wrong_sign_is_caught():
+    right, wrong = (
+        jl.audit_gradient(rate, jl.LIF(dt=0.5, surrogate=s), PARAMS, NOISE, key=KEY)
+        for s in (jl.SuperSpike(), WrongWay())
+    )
+    assert right.comparisons["cell"]["all"].cosine > 0.9
+    assert wrong.comparisons["cell"]["all"].cosine < -0.9
+    assert "lies" in wrong.verdict and "lies" not in right.verdict
+
+
+def test_the_exact_gradient_of_a_count_is_zero_and_said_to_be():
+    audit = jl.audit_gradient(rate, jl.PreciseLIF(dt=0.5), PARAMS, NOISE, key=KEY)
+    assert all((g == 0).all() for g in audit.cell.values())
+    assert audit.verdict == "the gradient is zero where the smoothed loss has a slope"
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    def broken(output):
+        return jnp.sqrt(jnp.maximum(output.v.max() + 55.0, 0.0))  # infinite slope at the threshold or below it
+
+    audit = jl.audit_gradient(broken, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2)
+    assert audit.verdict.startswith("the gradient is not finite in")
+
+
+def test_too_few_samples_leave_it_undecided():
+    audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2)
+    assert audit.verdict.startswith("undecided")
+
+
+def test_a_network_is_audited_layer_by_layer():
+    rng = np.random.default_rng(0)
+    neuron = jl.LIFParams(tau_m=10.0, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=0.0)
+    params = (
+        DenseParams(weight=jnp.asarray(rng.normal(0.5, 0.3, (3, 4)))),
+        RecurrentParams(neuron=neuron, weight=jnp.asarray(rng.normal(0.0, 0.2, (4, 4)))),
+        DenseParams(weight=jnp.asarray(rng.normal(1.0, 0.1, (4, 1)))),
+        jl.LeakyParams(tau_m=20.0),
+    )
+    network = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
+    inputs = jnp.asarray(rng.uniform(0.0, 2.0, (60, 3)))
+    names = ("0.weight", "1.weight", "2.weight")
+    audit = jl.audit_gradient(
+        lambda out: jnp.mean(out.output.v), network, params, inputs, key=KEY, names=names, noise=0.1, samples=2048
+    )
+    assert audit.names == names and audit.over_time["cell"].shape == (60,)
+    # The readout's weight acts linearly: only its entries' sampling errors turn the slope away from the gradient.
+    assert audit.comparisons["cell"]["2.weight"].cosine > 0.9
+    assert audit.comparisons["cell"]["0.weight"].cosine > 0.5
+
+
+def test_no_precise_counterpart_where_two_spikes_fit_into_a_step():
+    audit = jl.audit_gradient(
+        mean_voltage, jl.LIF(dt=0.5), jl.LIFParams(t_ref=0.2), NOISE, key=KEY, samples=2, names=("tau_m",)
+    )
+    assert audit.precise is None and audit.names == ("tau_m",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"names": ("tau",)}, "'tau'"), ({"noise": 0.0}, "noise"), ({"samples": 1}, "samples")]
+)
+def test_bad_requests_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        jl.audit_gradient(rate, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, **change)
