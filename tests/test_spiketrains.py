@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from jaxlif import spiketrains as st
+from jaxlif.spiketrains import coincidences
 
 
 def poisson_train(rng, rate, duration):
@@ -79,8 +80,8 @@ def matches(data, model, delta):
 def test_matching_is_the_largest_one_to_one(seed):
     data, model, _ = small_trains(seed)
     for delta in (0.0, 1.0, 4.0, 15.0):
-        assert st._matches(data, model, delta) == matches(data, model, delta)
-        assert st._matches(model, data, delta) == matches(data, model, delta)
+        assert coincidences._matches(data, model, delta) == matches(data, model, delta)
+        assert coincidences._matches(model, data, delta) == matches(data, model, delta)
 
 
 @pytest.mark.parametrize("delta", [0.0, 2.0, 4.0])
@@ -104,7 +105,7 @@ def test_a_burst_beside_one_spike_counts_once():
     gamma = st.coincidence_factor([100.0], burst, duration=1000.0)
     assert gamma == pytest.approx((1.0 - 0.04) / 3.0 / 0.96, rel=1e-14)
     # nor do two recorded spikes share one of the model's
-    assert st._matches(np.array([99.0, 101.0]), np.array([100.0]), 4.0) == 1
+    assert coincidences._matches(np.array([99.0, 101.0]), np.array([100.0]), 4.0) == 1
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.2, 0.3])
@@ -112,7 +113,7 @@ def test_the_window_is_closed_on_any_grid(dt):
     """For each of these dt some of the differences of whole steps round to more than the window."""
     spikes, steps = np.arange(100, 30000, 137), round(4.0 / dt)
     data, edge, outside = spikes * dt, (spikes + steps) * dt, (spikes + steps + 1) * dt
-    for count in (st._matches, st._pairs):
+    for count in (coincidences._matches, coincidences._pairs):
         assert count(data, edge, steps * dt) == count(edge, data, steps * dt) == len(data)
         assert count(data, outside, steps * dt) == count(outside, data, steps * dt) == 0
 

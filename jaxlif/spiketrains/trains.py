@@ -1,0 +1,172 @@
+"""One spike train: between raster and times, intervals, rate; and the rules that every train obeys."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# Times on a grid differ from a window of whole steps by rounding (10.4 - 10.0 > 0.4): a slack far above the
+# rounding and far below any sampling interval makes the window closed, whatever the grid.
+SLACK = 1e-6  # ms
+
+
+def spike_times(spikes: ArrayLike, dt: float) -> np.ndarray | list[np.ndarray]:
+    r"""List the spike times of a raster.
+
+    :math:`t = (n + 1)\, dt`: a spike in step n is found at the end of that step.
+
+    Args:
+        spikes: 0 or 1, [T] or [T, N].
+        dt: time step, ms.
+
+    Returns:
+        The times in ms: one array for a raster [T], a list of N arrays for [T, N].
+
+    Raises:
+        ValueError: the raster has another rank or other values, or dt is not positive.
+
+    Example:
+        >>> spike_times([0, 1, 0, 1], dt=0.5).tolist()
+        [1.0, 2.0]
+    """
+    dt, grid = require_positive(dt, "dt"), np.asarray(spikes)
+    if grid.ndim not in (1, 2):
+        raise ValueError(f"spikes has shape {grid.shape}: it must be [T] or [T, N]")
+    if not np.isin(grid, (0, 1)).all():
+        raise ValueError("spikes holds values other than 0 and 1: it must be a raster, not a list of times")
+    times = [(np.flatnonzero(column) + 1) * dt for column in np.atleast_2d(grid.T)]
+    return times[0] if grid.ndim == 1 else times
+
+
+def raster(times: Any, dt: float, num_steps: int) -> np.ndarray:
+    r"""Put spike times on a grid: the inverse of `spike_times`.
+
+    Step n takes the spike with :math:`n\, dt < t \le (n + 1)\, dt`.
+
+    Args:
+        times: one train, or a list of N trains; ms.
+        dt: time step, ms.
+        num_steps: T.
+
+    Returns:
+        0.0 or 1.0, [T] for one train, [T, N] for a list.
+
+    Raises:
+        ValueError: a time lies outside (0, T dt], or two spikes fall into one step.
+
+    Example:
+        >>> raster([1.0, 2.0], dt=0.5, num_steps=4).tolist()
+        [0.0, 1.0, 0.0, 1.0]
+    """
+    if len(times) and np.ndim(times[0]) > 0:
+        return np.stack([raster(train, dt, num_steps) for train in times], axis=1)
+    dt, train = require_positive(dt, "dt"), checked_train(times, "times")
+    steps = np.ceil(train / dt - SLACK).astype(int) - 1
+    if np.any((steps < 0) | (steps >= num_steps)):
+        raise ValueError(f"times holds a spike outside (0, {num_steps * dt:g}] ms: the raster ends there")
+    if np.any(np.diff(steps) == 0):
+        raise ValueError(f"times holds two spikes in one step of dt = {dt:g} ms: use a smaller dt")
+    return np.bincount(steps, minlength=num_steps).astype(float)
+
+
+def isi(times: ArrayLike) -> np.ndarray:
+    """Take the interspike intervals of a train.
+
+    Args:
+        times: spike times, ms, [n].
+
+    Returns:
+        The n - 1 intervals, ms; none for fewer than two spikes.
+
+    Raises:
+        ValueError: the times are not finite and sorted.
+
+    Example:
+        >>> isi([10.0, 15.0, 25.0]).tolist()
+        [5.0, 10.0]
+    """
+    return np.diff(checked_train(times, "times"))
+
+
+def cv(times: ArrayLike) -> float:
+    r"""Measure how irregular a train is: the coefficient of variation of its intervals.
+
+    :math:`CV = \mathrm{sd}(ISI) / \mathrm{mean}(ISI)`, with the population standard deviation: 0 for a clock,
+    1 for a long Poisson train.
+
+    Args:
+        times: spike times, ms, [n].
+
+    Returns:
+        The CV; nan for fewer than three spikes, because one interval does not vary.
+
+    Raises:
+        ValueError: the times are not finite and sorted.
+
+    Example:
+        >>> round(cv([0.0, 5.0, 20.0]), 6)
+        0.5
+    """
+    intervals = isi(times)
+    if len(intervals) < 2 or intervals.mean() == 0:
+        return float("nan")
+    return float(intervals.std() / intervals.mean())
+
+
+def firing_rate(times: ArrayLike, duration: float) -> float:
+    r"""Count the spikes per second.
+
+    :math:`\nu = 1000\, n / T`.
+
+    Args:
+        times: spike times, ms, [n].
+        duration: T, the observed time, ms.
+
+    Returns:
+        The rate, Hz.
+
+    Raises:
+        ValueError: the duration is not positive, or shorter than the train.
+
+    Example:
+        >>> firing_rate([10.0, 15.0, 25.0], duration=100.0)
+        30.0
+    """
+    duration, train = require_positive(duration, "duration"), checked_train(times, "times")
+    if len(train) and train[-1] - train[0] > duration + SLACK:
+        raise ValueError(f"duration = {duration:g} ms is shorter than the train, {train[-1] - train[0]:g} ms")
+    return 1000.0 * len(train) / duration
+
+
+def checked_train(times: ArrayLike, name: str) -> np.ndarray:
+    """Return one train as an array, or raise ValueError unless it is a sorted list of finite times."""
+    train = np.asarray(times, dtype=float)
+    if train.ndim != 1:
+        raise ValueError(f"{name} has shape {train.shape}: a train must be a list of times in ms, [n]")
+    if not np.isfinite(train).all():
+        raise ValueError(f"{name} holds a time that is not finite: every spike time must be a number of ms")
+    if np.any(np.diff(train) < 0):
+        raise ValueError(f"{name} is not sorted: spike times in ms must not decrease")
+    return train
+
+
+def checked_trains(trains: Sequence[ArrayLike], name: str, at_least: int = 1) -> list[np.ndarray]:
+    """Return several trains as arrays, each checked, or raise ValueError where there are too few."""
+    if len(trains) < at_least:
+        raise ValueError(f"{name} has {len(trains)} repeats: it must have at least {at_least}")
+    return [checked_train(times, f"{name}[{i}]") for i, times in enumerate(trains)]
+
+
+def require_positive(value: float, name: str) -> float:
+    """Return a time in ms, or raise ValueError unless it is positive and finite."""
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} = {value} ms: it must be positive")
+    return float(value)
+
+
+def require_not_negative(value: float, name: str, unit: str = "ms") -> float:
+    """Return a value, or raise ValueError unless it is finite and 0 or more."""
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} = {value} {unit}: it must not be negative")
+    return float(value)
