@@ -32,6 +32,7 @@ from jaxlif.neurons import PreciseLIF as PreciseLIF
 from jaxlif.neurons import TeacherForced as TeacherForced
 from jaxlif.neurons import interval_rate as interval_rate
 from jaxlif.neurons import nth_spike_time as nth_spike_time
+from jaxlif.neurons import precise_spike_times as precise_spike_times
 from jaxlif.recordings import Recording as Recording
 from jaxlif.recordings import read_recording as read_recording
 from jaxlif.simulate import simulate as simulate

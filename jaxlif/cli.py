@@ -369,16 +369,15 @@ _STIMULI = {
 
 
 def _compare(result: RecordingFit, recording: Recording, prediction: Prediction, *, forced: bool) -> Scores:
-    """Score a prediction against the recording's own voltage."""
+    """Score a prediction against the recording: its voltage where the spikes were forced, else its own spikes."""
     spikes = result.spike_rule.find(recording)
+    if forced:
+        before, after = (round(t / recording.dt) for t in result.spike_cut)
+        return {"prediction": voltage_scores(recording, spikes, prediction.voltage, before=before, after=after)}
     first = prediction.spike_repeat == 0
     sweeps = range(recording.num_sweeps)
     trains = [prediction.spike_time[first & (prediction.spike_sweep == sweep)] for sweep in sweeps]
-    scores = spike_scores(recording, spikes, raster(trains, recording.dt, recording.num_steps).T)
-    if forced:
-        before, after = (round(t / recording.dt) for t in result.spike_cut)
-        scores |= voltage_scores(recording, spikes, prediction.voltage, before=before, after=after)
-    return {"prediction": scores}
+    return {"prediction": spike_scores(recording, spikes, raster(trains, recording.dt, recording.num_steps).T)}
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:

@@ -318,6 +318,8 @@ def _mark_threshold(ax: Axes, v_th: float) -> None:
 
 def _ticks_above(ax: Axes, times: np.ndarray, height: float, color: str) -> None:
     """Draw spikes as ticks at a height in units of the Axes."""
+    if not times.size:
+        return  # an empty line would still pull the layout's margins over the whole figure
     heights, where = np.full(times.shape, height), ax.get_xaxis_transform()
     ax.plot(times, heights, "|", color=color, markersize=5.0, clip_on=False, transform=where)
 

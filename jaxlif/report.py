@@ -135,16 +135,18 @@ def _voltage(
     figure, axes = plt.subplots(
         2, 1, figsize=(9.0, 5.0), sharex=True, layout="constrained", gridspec_kw={"height_ratios": [2, 1]}
     )
-    train = spikes[0, samples]
+    sweep = int(spikes[:, samples].sum(axis=1).argmax())
+    train = spikes[sweep, samples]
     before, after = (round(t / recording.dt) for t in fit.spike_cut)
     compared = spike_mask(train, before=before, after=after)
-    predicted = np.where(compared, forced.voltage[0, samples], np.nan)
-    plotting.fit_overlay(part.times, part.measured_voltage()[0], predicted, train, axes=axes)
+    predicted = np.where(compared, forced.voltage[sweep, samples], np.nan)
+    labels = (f"recorded, sweep {sweep}", "model, recorded spikes forced")
+    plotting.fit_overlay(part.times, part.measured_voltage()[sweep], predicted, train, axes=axes, labels=labels)
     return figure
 
 
 def _raster(recording: Recording, spikes: np.ndarray, free: Prediction, window: tuple[float, float]) -> Figure:
-    group = max(repeats(recording), key=len)
+    group = max(repeats(recording), key=lambda g: (spikes[g].any(), len(g), spikes[g].sum()))
     cell = [recording.times[spikes[sweep]] for sweep in group]
     own = free.spike_time[(free.spike_sweep == group[0]) & (free.spike_repeat == 0)] + recording.start
     figure, ax = plt.subplots(figsize=(9.0, 3.0), layout="constrained")

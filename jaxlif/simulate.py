@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlif.neurons.cell import Cell
-from jaxlif.neurons.checks import check_params
+from jaxlif.neurons.checks import check_cell, check_params
 
 
 def simulate(
@@ -51,8 +51,7 @@ def simulate(
     if checkpoint is not None and not 1 <= checkpoint:
         raise ValueError(f"checkpoint = {checkpoint} steps: checkpoint must be 1 step or more")
     check_params(params)
-    if hasattr(cell, "check"):
-        cell.check(params)
+    check_cell(cell, params)
     segment = None if checkpoint is None else min(int(checkpoint), steps)
     return _simulate(cell, params, inputs, state, segment, unroll)
 

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlif.fitting.bounds import Bounds
+from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, root_mean_square
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.prediction import forced_response, free_response
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
-from jaxlif.fitting.scores import UNRELIABLE, spike_scores, voltage_scores
+from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
@@ -144,6 +144,8 @@ def fit_rates(
         >>> round(result.params.t_ref, 4)
         2.0
     """
+    within = {name: BOUNDS[name] for name in ("tau_m", "r_m", "v_rest")}
+    coordinates(membrane, within)
     order = np.argsort(currents, kind="stable") if np.ndim(currents) == 1 else slice(None)
     currents, rates = np.asarray(currents, float)[order], np.asarray(rates, float)[order]
     with jax.enable_x64(True):
@@ -161,9 +163,16 @@ def fit_rates(
         spike_cut=(0.0, 0.0),
         data={"name": name, "sha256": sha256},
         seed=seed,
-        warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",),
+        warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",) + _poor_curve(curve),
         curve=curve,
     )
+
+
+def _poor_curve(curve: Mapping[str, list[float]]) -> tuple[str, ...]:
+    error, mean = curve_errors(curve)["rmse"], float(np.mean(curve["rate_Hz"]))
+    if error <= 0.3 * mean:
+        return ()
+    return (f"the fitted curve is {error:.3g} Hz off where the mean rate is {mean:.3g} Hz: these are no LIF's rates",)
 
 
 def _checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:
@@ -224,6 +233,9 @@ def _scores(task: Task, found: Outcome) -> dict[str, dict[str, Any]]:
     parts = {"train": task.window} | ({"test": rest} if (rest := _rest(task)) else {})
     scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
     if found.curve:
+        # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
+        for score in scores.values():
+            score.update(dict.fromkeys(SPIKE_TIME_SCORES))
         # Above threshold the voltage of a step protocol is the spike mechanism's, not the membrane's.
         fitted = task.window[0], found.curve["epoch_ms"][1]
         return scores | {

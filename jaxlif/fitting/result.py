@@ -107,7 +107,7 @@ class RecordingFit:
             force_spikes: reset at the recording's spikes instead of the model's, from its first voltage.
 
         Returns:
-            The :class:`Prediction`; with ``force_spikes`` its spikes are those that the model would have emitted.
+            The :class:`Prediction`; with ``force_spikes`` its spikes are the recorded ones.
 
         Raises:
             ValueError: for repeats < 1, or forced spikes without a voltage or spikes to take them from.
@@ -118,7 +118,8 @@ class RecordingFit:
             raise ValueError("force_spikes needs a recording with a voltage: this one has only a current")
         with jax.enable_x64(True):
             if force_spikes:
-                spikes, voltage = forced_response(self.params, recording, self.spike_rule.find(recording))
+                spikes = self.spike_rule.find(recording)
+                voltage = forced_response(self.params, recording, spikes).voltage
             else:
                 spikes, voltage = free_response(self.params, recording)
         sweep, step = np.nonzero(spikes)

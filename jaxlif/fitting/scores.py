@@ -8,6 +8,12 @@ from jaxlif.losses import spike_mask
 from jaxlif.recordings import Recording, repeats
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
+SPIKE_TIME_SCORES = (
+    "coincidence_factor",
+    "reliability",
+    "coincidence_factor_over_reliability",
+    "md_star",
+)
 UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike times say little
 
 

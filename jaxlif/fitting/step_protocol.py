@@ -50,7 +50,7 @@ def fit_steps(task: Task) -> Outcome:
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
     sweeps = np.array([d.sweep for d in _smallest(deflections)])
     lowest = float(task.recording.measured_voltage().min())
-    warnings = _rectification(deflections) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
+    warnings = _rectification(deflections, membrane) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
     return Outcome(fitted.params, warnings, curve, sweeps)
 
 
@@ -85,14 +85,20 @@ def _smallest(deflections: list[Deflection]) -> list[Deflection]:
     return [d for d in deflections if abs(d.step) <= limit]
 
 
-def _rectification(deflections: list[Deflection]) -> tuple[str, ...]:
+def _rectification(deflections: list[Deflection], membrane: LIFParams) -> tuple[str, ...]:
     """Warn where the input resistance depends on the step: a linear membrane then holds near the smallest ones only."""
     resistances = [d.resistance for d in deflections]
     low, high = min(resistances), max(resistances)
     if 0.0 < low and high <= RECTIFICATION * low:
         return ()
     listed = ", ".join(f"{d.resistance:.3g} GΩ at {d.step:+.4g} pA" for d in sorted(deflections, key=lambda d: d.step))
-    return (f"the membrane rectifies: input resistance {listed}; tau_m and r_m come from the smallest steps",)
+    if low <= 0.0:
+        return (f"the input resistance is not positive ({listed}): is the sign of the current flipped?",)
+    off, step = max((abs((membrane.r_m - d.resistance) * d.step), d.step) for d in deflections)
+    return (
+        f"the membrane rectifies: input resistance {listed}; tau_m and r_m come from the smallest steps, and at"
+        f" {step:+.4g} pA the model ends {off:.3g} mV from the cell",
+    )
 
 
 def _spontaneous(params: LIFParams) -> tuple[str, ...]:

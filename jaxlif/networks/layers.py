@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.checks import check_cell
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulate import scan_cell
 
@@ -125,6 +126,10 @@ class Recurrent:
 
     neuron: Cell
 
+    def check(self, params: RecurrentParams) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
+        check_cell(self.neuron, params.neuron)
+
     def init_state(self, params: RecurrentParams, x: Array) -> RecurrentState:
         """Return fresh neurons, none of which has spiked."""
         _require_inputs(params.weight, x)
@@ -189,6 +194,11 @@ class Sequential:
     def dt(self) -> float | None:
         """The step that the layers share, ms, or None where none has one."""
         return next((dt for layer in self.layers if (dt := _dt(layer)) is not None), None)
+
+    def check(self, params: tuple) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of its layer."""
+        for layer, p in zip(self.layers, params, strict=False):
+            check_cell(layer, p)
 
     def init_state(self, params: tuple, x: Array) -> tuple:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""

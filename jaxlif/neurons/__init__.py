@@ -14,6 +14,7 @@ from jaxlif.neurons.precise import PreciseOutput as PreciseOutput
 from jaxlif.neurons.precise import PreciseState as PreciseState
 from jaxlif.neurons.precise import interval_rate as interval_rate
 from jaxlif.neurons.precise import nth_spike_time as nth_spike_time
+from jaxlif.neurons.precise import precise_spike_times as precise_spike_times
 from jaxlif.neurons.readout import LeakyIntegrator as LeakyIntegrator
 from jaxlif.neurons.readout import LeakyOutput as LeakyOutput
 from jaxlif.neurons.readout import LeakyParams as LeakyParams

@@ -66,3 +66,9 @@ def check_params(params: Any) -> None:
     for node in jax.tree.leaves(params, is_leaf=lambda node: hasattr(node, "check")):
         if hasattr(node, "check"):
             node.check()
+
+
+def check_cell(cell: Any, params: Any) -> None:
+    """Let a cell that has rules of its own, such as one between its dt and a parameter, check its parameters."""
+    if hasattr(cell, "check"):
+        cell.check(params)

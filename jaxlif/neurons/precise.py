@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
@@ -55,7 +56,7 @@ class PreciseLIF:
         >>> import jaxlif as jl
         >>> cell, params = PreciseLIF(dt=1.0), LIFParams(v_reset=-70.0, t_ref=2.0)
         >>> _, output = jl.simulate(cell, params, jnp.full(100, 160.0))
-        >>> spike_times(output, 1.0).round(6).tolist()  # the first at 10 ln(16 / 1) ms
+        >>> precise_spike_times(output, 1.0).round(6).tolist()  # the first at 10 ln(16 / 1) ms
         [27.725887, 57.451774, 87.177662]
 
     Source: Hanuschkin et al. 2010, doi:10.3389/fninf.2010.00113 (precise spike times on a grid of currents).
@@ -71,7 +72,7 @@ class PreciseLIF:
         """Refuse refractory periods shorter than a step, in which two spikes could fall."""
         if concrete(params.t_ref):
             rule = f"t_ref must be dt = {self.dt:g} ms or more, so that at most one spike falls into a step"
-            require(jnp.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)
+            require(np.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)
 
     def init_state(self, params: LIFParams, x: Array) -> PreciseState:
         """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""
@@ -110,7 +111,7 @@ def _crossing_time(params: LIFParams, v: Array, v_inf: Array, crosses: Array) ->
     return jnp.where(crosses, params.tau_m * jnp.log1p(rise / overdrive), 0.0)
 
 
-def spike_times(output: PreciseOutput, dt: float) -> Array:
+def precise_spike_times(output: PreciseOutput, dt: float) -> Array:
     r"""Return the spike times of one neuron, :math:`t = n\, dt + \delta_n`, with their gradient.
 
     Args:
@@ -124,7 +125,8 @@ def spike_times(output: PreciseOutput, dt: float) -> Array:
         ValueError: for more than one neuron.
 
     Example:
-        >>> spike_times(PreciseOutput(jnp.array([0.0, 1.0]), jnp.zeros(2), jnp.array([0.0, 0.25])), 1.0).tolist()
+        >>> output = PreciseOutput(jnp.array([0.0, 1.0]), jnp.zeros(2), jnp.array([0.0, 0.25]))
+        >>> precise_spike_times(output, 1.0).tolist()
         [1.25]
     """
     if output.spikes.ndim != 1:

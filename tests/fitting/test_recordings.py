@@ -221,3 +221,30 @@ def test_the_bounds_of_threshold_and_refractory_period_hold_for_steps():
     # The truth pulls towards the ends, which a logit reaches to rounding.
     assert params.v_th == pytest.approx(-50.0, abs=0.1) and params.v_th >= -50.0 - 1e-9
     assert 0.5 < params.t_ref <= 2.0
+
+
+def test_forced_predictions_hold_the_recorded_spikes():
+    recording = noisy_recording(duration=1000.0)
+    prediction = jl.fit_recording(recording).predict(recording, force_spikes=True)
+    recorded = (np.flatnonzero(recording.voltage[0] > 10.0) + 1) * DT
+    np.testing.assert_allclose(prediction.spike_time, recorded, rtol=0, atol=1e-9)
+
+
+def test_spike_times_under_constant_current_are_not_scored():
+    scores = jl.fit_recording(step_recording(TRUTH, np.arange(-60.0, 421.0, 40.0))).scores["train"]
+    assert scores["coincidence_factor"] is None and scores["rate_data"] > 0.0
+
+
+def test_a_flipped_current_is_named():
+    recording = step_recording(TRUTH, np.arange(-60.0, 421.0, 40.0))
+    voltage = np.where(recording.voltage > 10.0, 20.0, -136.0 - recording.voltage)  # mirrored about v_rest
+    flipped = jl.Recording(current=recording.current, voltage=voltage, dt=DT)
+    assert any("sign of the current" in note for note in jl.fit_recording(flipped).warnings)
+
+
+def test_rates_that_no_neuron_fires_at_are_named():
+    currents = np.linspace(0.0, 500.0, 11)
+    falling = jl.fit_rates(currents, 50.0 - currents / 10.0 + 1.0, jl.LIFParams())
+    assert any("no LIF" in note for note in falling.warnings)
+    with pytest.raises(ValueError, match=r"r_m = 150: the start must lie inside its bounds"):
+        jl.fit_rates(currents, currents / 10.0, replace(TRUTH, r_m=150.0))

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.neurons.precise import PreciseOutput, spike_times
+from jaxlif.networks import Sequential
+from jaxlif.neurons.precise import PreciseOutput, precise_spike_times
 
 DATA = Path(__file__).parent.parent / "data"
 NAMES = [field.name for field in fields(jl.LIFParams)]
 
 
 def times(output, dt):
-    return np.asarray(spike_times(output, dt))
+    return np.asarray(precise_spike_times(output, dt))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_no_rate_and_no_time_without_spikes():
     assert jl.interval_rate(quiet, 1.0).tolist() == [0.0, 0.0]
     assert np.isinf(jl.nth_spike_time(quiet, 0, 1.0)).all()
     with pytest.raises(ValueError, match="one neuron"):
-        spike_times(quiet, 1.0)
+        precise_spike_times(quiet, 1.0)
 
 
 def test_other_units_change_nothing_and_scale_the_times():
@@ -207,3 +208,25 @@ def test_other_units_change_nothing_and_scale_the_times():
     np.testing.assert_array_equal(other.spikes, one.spikes)
     np.testing.assert_array_equal(other.v, 4.0 * one.v)
     np.testing.assert_array_equal(other.spike_time, 2.0 * one.spike_time)
+
+
+def test_it_runs_inside_jit_and_is_checked_inside_a_network():
+    voltage = jax.jit(lambda x: jl.simulate(jl.PreciseLIF(dt=0.5), jl.LIFParams(t_ref=2.0), x)[1].v)(jnp.ones(10))
+    assert np.isfinite(voltage).all()
+    network = Sequential((jl.PreciseLIF(dt=1.0),))
+    with pytest.raises(ValueError, match="t_ref must be dt = 1 ms or more"):
+        jl.simulate(network, (jl.LIFParams(t_ref=0.0),), jnp.ones(3))
+
+
+def test_a_fit_to_a_spike_time_finds_the_parameter():
+    truth, current = jl.LIFParams(tau_m=10.0, t_ref=2.0), jnp.asarray(CURRENT[:300]) + 60.0
+
+    def third(params):
+        return jl.nth_spike_time(jl.simulate(jl.PreciseLIF(dt=1.0), params, current)[1], 2, 1.0)
+
+    target = third(truth)
+    start = replace(truth, tau_m=10.5)
+    result = jl.fit(
+        lambda p: (third(p) - target) ** 2, start, {"tau_m": (5.0, 20.0)}, optimizer=jl.lbfgs(), num_steps=30
+    )
+    assert float(result.params.tau_m) == pytest.approx(10.0, rel=1e-6)
