@@ -86,7 +86,7 @@ _current = click.option(
 
 @main.command()
 @_recording
-@click.option("--model", type=click.Choice(["lif"]), default="lif", show_default=True, help="The neuron to fit.")
+@click.option("--model", default="lif", show_default=True, help='The neuron to fit: "lif".')
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for fit.json, report and figures.")
 @click.option(
     "--train",
