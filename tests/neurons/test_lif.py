@@ -389,3 +389,21 @@ def test_dt_must_be_positive(dt):
 def test_an_unknown_reset_is_refused():
     with pytest.raises(ValueError, match='reset = \'soft\': reset must be "value" or "subtract"'):
         jl.LIF(reset="soft")
+
+
+@pytest.mark.parametrize("v_reset", [-70.0, -65.0])
+@pytest.mark.parametrize("t_ref", [0.0, 2.0, 5.0])
+def test_the_f_i_curve_is_the_closed_form_up_to_one_step_per_interval(v_reset, t_ref):
+    stored = np.load(nest.FOLDER / "theory.npz", allow_pickle=False)
+    row = list(stored["fi_v_reset"]).index(v_reset), list(stored["fi_t_ref"]).index(t_ref)
+    current = jnp.asarray(stored["fi_ri"]) / 0.1  # r_m I in mV over 0.1 GΩ
+    params = jl.LIFParams(v_reset=v_reset, t_ref=t_ref)
+    _, output = jl.simulate(jl.LIF(dt=DT), params, jnp.broadcast_to(current, (20_000, current.size)))
+    times = jl.spiketrains.spike_times(np.asarray(output.spikes), DT)
+    for train, rate in zip(times, stored["fi_rate"][row], strict=True):
+        if rate == 0.0:
+            assert len(train) == 0
+        else:
+            # The grid rounds the way to threshold up to whole steps; t_ref is one already.
+            late = np.diff(train) - 1000.0 / rate
+            assert (late > -1e-9).all() and (late < DT).all()
