@@ -99,7 +99,7 @@ def test_a_network_is_audited_layer_by_layer():
     inputs = jnp.asarray(rng.uniform(0.0, 2.0, (60, 3)))
     names = ("0.weight", "1.weight", "2.weight")
     audit = jl.audit_gradient(
-        lambda out: jnp.mean(out.output.v), network, params, inputs, key=KEY, names=names, noise=0.1, samples=2048
+        lambda out: jnp.mean(out.output.v), network, params, inputs, key=KEY, names=names, noise=0.1, samples=1024
     )
     assert audit.names == names and audit.over_time["cell"].shape == (60,)
     # The readout's weight acts linearly: only its entries' sampling errors turn the slope away from the gradient.

@@ -58,17 +58,17 @@ def test_without_noise_the_free_running_model_reproduces_every_spike():
 
 
 def test_time_outside_the_window_does_not_reach_the_fit():
-    recording = noisy_recording(duration=3000.0)
+    recording = noisy_recording()
     voltage = np.array(recording.voltage)
-    voltage[:, 20_000:] = np.where(voltage[:, 20_000:] < 10.0, -60.0, 20.0)
+    voltage[:, 35_000:] = np.where(voltage[:, 35_000:] < 10.0, -60.0, 20.0)
     changed = jl.Recording(current=recording.current, voltage=voltage, dt=DT)
-    fits = [jl.fit_recording(r, train=(0.0, 2000.0)) for r in (recording, changed)]
+    fits = [jl.fit_recording(r, train=(0.0, 3500.0)) for r in (recording, changed)]
     assert fits[0].params == fits[1].params
     assert fits[0].scores["test"]["voltage_rmse"] < 1.0 < fits[1].scores["test"]["voltage_rmse"]
 
 
 def test_the_result_does_not_depend_on_the_default_precision():
-    recording = noisy_recording(duration=2000.0)
+    recording = noisy_recording()
     with jax.enable_x64(False):
         single = jl.fit_recording(recording)
     assert single.params == jl.fit_recording(recording).params
@@ -224,7 +224,7 @@ def test_the_bounds_of_threshold_and_refractory_period_hold_for_steps():
 
 
 def test_forced_predictions_hold_the_recorded_spikes():
-    recording = noisy_recording(duration=1000.0)
+    recording = noisy_recording()
     prediction = jl.fit_recording(recording).predict(recording, force_spikes=True)
     recorded = (np.flatnonzero(recording.voltage[0] > 10.0) + 1) * DT
     np.testing.assert_allclose(prediction.spike_time, recorded, rtol=0, atol=1e-9)
