@@ -20,6 +20,8 @@ from jaxlif.fitting import load_fit as load_fit
 from jaxlif.fitting import multistart as multistart
 from jaxlif.gradients import GradientAudit as GradientAudit
 from jaxlif.gradients import audit_gradient as audit_gradient
+from jaxlif.memory import Plan as Plan
+from jaxlif.memory import plan as plan
 from jaxlif.neurons import LIF as LIF
 from jaxlif.neurons import Cell as Cell
 from jaxlif.neurons import Forced as Forced
