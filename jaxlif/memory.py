@@ -60,6 +60,7 @@ def plan(
 
     Raises:
         ValueError: for a budget that is not positive, or below what any checkpoint reaches; the message says the least.
+        RuntimeError: where the device's compiler does not tell.
 
     Example:
         >>> import jaxlif as jl
@@ -93,5 +94,7 @@ def _compiled(objective: Callable, params: Any, inputs: Any, checkpoint: int | N
     """Compile the value and gradient, and read what it will need."""
     gradient = jax.value_and_grad(lambda p, x: objective(p, x, checkpoint))
     memory = jax.jit(gradient).lower(params, inputs).compile().memory_analysis()
+    if memory is None:
+        raise RuntimeError(f"the compiler for {jax.default_backend()} does not say how much memory a program needs")
     sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
     return Plan(checkpoint, *sizes)
