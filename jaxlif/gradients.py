@@ -5,7 +5,8 @@ the jumps; what an optimiser needs is the slope of the loss seen from a little d
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import named_leaves
+from jaxlif.networks.layers import Sequential
 from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.checks import check_params
 from jaxlif.neurons.lif import LIF
@@ -45,9 +47,13 @@ class GradientAudit:
         precise: gradient by autodiff of its precise counterpart, by name; None without one.
         smoothed: slope of the loss smoothed over parameter noise, by name.
         error: standard error of ``smoothed``, by name.
-        comparisons: of "cell" and "precise" with "smoothed": over all parameters ("all") and by name.
+        comparisons: of "cell" and "precise" with "smoothed": over all parameters ("all"), by name, by layer of a
+            :class:`~jaxlif.networks.Sequential` ("layer 0", ...), and with bins over the windows ("over time").
         over_time: by "cell" and "precise" the gradient with respect to the input, summed over neurons, [T].
         verdict: one line in plain words.
+        edges: of the windows, in steps, [bins + 1]; empty without bins.
+        windows: by "cell", "precise" and "smoothed" the slope of the loss per unit of a shift of the input in each
+            window, and by "error" the standard error of "smoothed", [bins]; empty without bins.
     """
 
     names: tuple[str, ...]
@@ -59,6 +65,8 @@ class GradientAudit:
     comparisons: dict[str, dict[str, Comparison]]
     over_time: dict[str, np.ndarray]
     verdict: str
+    edges: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    windows: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def audit_gradient(
@@ -72,12 +80,19 @@ def audit_gradient(
     names: tuple[str, ...] | None = None,
     noise: float = 0.02,
     samples: int = 512,
+    bins: int = 0,
 ) -> GradientAudit:
     r"""Compare the gradient of a loss on a cell's output with the slope of the smoothed loss.
 
     The smoothed loss is :math:`\bar L(p) = E_\epsilon L(p + \sigma s \epsilon)`, with s the scale of each parameter.
     Its slope is estimated without any derivative, from antithetic pairs that share their noise,
     :math:`\partial_p \bar L = E[\epsilon\, (L(p + \sigma s\epsilon) - L(p - \sigma s\epsilon))] / (2\sigma s)`.
+
+    With ``bins`` the same is done, apart from the parameters, to the input: it is shifted by a number that is constant
+    within each of W windows of time, :math:`x_n + \sigma s_x \epsilon_{w(n)}`, with :math:`s_x` the root mean square of
+    the input, and :math:`\partial_w \bar L = E[\epsilon_w\, (L(x + \sigma s_x \epsilon) - L(x - \sigma s_x \epsilon))]
+    / (2\sigma s_x)` is compared with the gradients summed over the window,
+    :math:`\sum_{n \in w} \partial L/\partial x_n`.
 
     Args:
         loss: ``loss(output)``, a scalar, of the outputs [T, ...].
@@ -89,12 +104,14 @@ def audit_gradient(
         names: the parameters to audit, by dotted name; all floating ones by default.
         noise: :math:`\sigma`, the size of the noise in units of the scale.
         samples: antithetic pairs.
+        bins: W, windows of as equal a length as T allows; 0 for no smoothing over the input.
 
     Returns:
         The :class:`GradientAudit`.
 
     Raises:
-        ValueError: for an unknown name, noise or samples that are not positive, or parameters that break their rules.
+        ValueError: for an unknown name, noise or samples that are not positive, parameters that break their rules, or
+            bins that are negative, more than T, or asked for inputs that are several arrays.
 
     Example:
         >>> import jaxlif as jl
@@ -111,6 +128,7 @@ def audit_gradient(
     if not noise > 0 or samples < 2:
         raise ValueError(f"noise = {noise:g}, samples = {samples}: noise must be above 0 and samples 2 or more")
     check_params(params)
+    edges = _edges(inputs, bins)
     params = jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
     chosen = _chosen(params, names)
     precise = _counterpart(cell, params) if precise is None else precise
@@ -122,7 +140,15 @@ def audit_gradient(
             gradients[label] = {name: np.asarray(by_name[name] * scale[name]) for name in chosen}
             over_time[label] = _per_step(by_input)
     smoothed, error = _smoothed(loss, cell, params, inputs, chosen, scale, key, noise, samples)
-    comparisons = {label: _compare(g, smoothed) for label, g in gradients.items()}
+    comparisons = {label: _compare(g, smoothed, isinstance(cell, Sequential)) for label, g in gradients.items()}
+    windows = {}
+    if bins:
+        windows = {label: np.add.reduceat(g, edges[:-1]) for label, g in over_time.items()}
+        # Another key than the parameters', whose slopes then do not depend on bins.
+        over_input = _smoothed_input(loss, cell, params, inputs, edges, jax.random.fold_in(key, bins), noise, samples)
+        for label, g in windows.items():
+            comparisons[label]["over time"] = _comparison(g, over_input[0])
+        windows |= dict(zip(("smoothed", "error"), over_input, strict=True))
     return GradientAudit(
         names=tuple(chosen),
         scale={name: np.asarray(s) for name, s in scale.items()},
@@ -133,6 +159,8 @@ def audit_gradient(
         comparisons=comparisons,
         over_time=over_time,
         verdict=_verdict(gradients["cell"], smoothed, error, comparisons["cell"]["all"]),
+        edges=edges,
+        windows=windows,
     )
 
 
@@ -176,30 +204,71 @@ def _per_step(gradient: Any) -> np.ndarray:
     return sum(np.asarray(g).reshape(g.shape[0], -1).sum(axis=1) for g in jax.tree.leaves(gradient))
 
 
+def _edges(inputs: Any, bins: int) -> np.ndarray:
+    """Return where the windows begin and the last one ends, in steps, [bins + 1]; empty for no bins."""
+    arrays = jax.tree.leaves(inputs)
+    steps = jnp.shape(arrays[0])[0]
+    if not 0 <= bins <= steps:
+        raise ValueError(f"bins = {bins}: bins must be 0 or more, and no more than the {steps} steps")
+    if bins and len(arrays) > 1:
+        raise ValueError(f"bins = {bins} with inputs of {len(arrays)} arrays: bins need inputs that are one array")
+    return np.arange(bins + 1) * steps // bins if bins else np.zeros(0, int)
+
+
 def _smoothed(loss, cell, params, inputs, chosen, scale, key, noise, samples):
-    """Return mean and standard error of the antithetic estimates of the smoothed loss's slope."""
+    """Return mean and standard error of the slope of the loss smoothed over the chosen parameters, by name."""
+
+    def draw(key):
+        keys = dict(zip(chosen, jax.random.split(key, len(chosen)), strict=True))
+        return {name: jax.random.normal(keys[name], x.shape, x.dtype) for name, x in chosen.items()}
+
+    def loss_at(shift):
+        values = {name: x + scale[name] * shift[name] for name, x in chosen.items()}
+        return loss(simulate(cell, _with(params, values), inputs)[1])
+
+    return _antithetic(loss_at, draw, key, noise, samples)
+
+
+def _smoothed_input(loss, cell, params, inputs, edges, key, noise, samples):
+    """Return mean and standard error of the slope of the loss smoothed over the input, by window, [bins]."""
+    x = jnp.asarray(jax.tree.leaves(inputs)[0], float)
+    scale, lengths = _scale(x), np.diff(edges)
+    window = np.repeat(np.arange(len(lengths)), lengths).reshape((-1,) + (1,) * (x.ndim - 1))
+
+    def loss_at(shift):
+        moved = jax.tree.unflatten(jax.tree.structure(inputs), [x + scale * shift[window]])
+        return loss(simulate(cell, params, moved)[1])
+
+    def draw(key):
+        return jax.random.normal(key, lengths.shape, x.dtype)
+
+    mean, error = _antithetic(loss_at, draw, key, noise, samples)
+    return mean / np.asarray(scale), error / np.asarray(scale)
+
+
+def _antithetic(loss_at, draw, key, noise, samples):
+    """Return mean and standard error of the slope along each number drawn, from pairs of opposite shifts."""
 
     def estimate(key):
-        keys = dict(zip(chosen, jax.random.split(key, len(chosen)), strict=True))
-        draws = {name: jax.random.normal(keys[name], x.shape, x.dtype) for name, x in chosen.items()}
-
-        def at(sign):
-            values = {name: x + sign * noise * scale[name] * draws[name] for name, x in chosen.items()}
-            return loss(simulate(cell, _with(params, values), inputs)[1])
-
-        difference = (at(1.0) - at(-1.0)) / (2.0 * noise)
-        return {name: difference * draw for name, draw in draws.items()}
+        draws = draw(key)
+        up, down = (loss_at(jax.tree.map(partial(jnp.multiply, size), draws)) for size in (noise, -noise))
+        return jax.tree.map(lambda d: (up - down) / (2.0 * noise) * d, draws)
 
     each = jax.jit(lambda keys: jax.lax.map(estimate, keys, batch_size=64))(jax.random.split(key, samples))
-    means = {name: np.asarray(x).mean(axis=0) for name, x in each.items()}
-    return means, {name: np.asarray(x).std(axis=0, ddof=1) / np.sqrt(samples) for name, x in each.items()}
+    means = jax.tree.map(lambda x: np.asarray(x).mean(axis=0), each)
+    return means, jax.tree.map(lambda x: np.asarray(x).std(axis=0, ddof=1) / np.sqrt(samples), each)
 
 
-def _compare(gradient: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, Comparison]:
-    pairs = {name: (np.ravel(gradient[name]), np.ravel(reference[name])) for name in gradient}
-    both = [np.concatenate(parts) for parts in zip(*pairs.values(), strict=True)]
-    pairs["all"] = both[0], both[1]
-    return {name: _comparison(*pair) for name, pair in pairs.items()}
+def _compare(gradient: dict[str, np.ndarray], reference: dict[str, np.ndarray], layers: bool) -> dict[str, Comparison]:
+    groups = {name: [name] for name in gradient} | {"all": list(gradient)}
+    for name in gradient if layers else ():
+        groups.setdefault(f"layer {name.split('.')[0]}", []).append(name)
+    return {
+        group: _comparison(
+            *(np.concatenate([np.ravel(part[name]) for name in names]) for part in (gradient, reference))
+        )
+        for group, names in groups.items()
+    }
 
 
 def _comparison(a: np.ndarray, b: np.ndarray) -> Comparison:

@@ -105,6 +105,72 @@ def test_a_network_is_audited_layer_by_layer():
     # The readout's weight acts linearly: only its entries' sampling errors turn the slope away from the gradient.
     assert audit.comparisons["cell"]["2.weight"].cosine > 0.9
     assert audit.comparisons["cell"]["0.weight"].cosine > 0.5
+    # With one leaf audited in each, a layer is its leaf, and the readout, which has none, is left out.
+    layers = {name: c for name, c in audit.comparisons["cell"].items() if name.startswith("layer")}
+    assert layers == {f"layer {n}": audit.comparisons["cell"][f"{n}.weight"] for n in range(3)}
+
+
+def test_a_layer_is_compared_over_all_its_parameters():
+    params = (DenseParams(weight=jnp.ones((1, 2)), bias=jnp.ones(2)), jl.LeakyParams(tau_m=jnp.full(2, 10.0)))
+    network = Sequential((Dense(), jl.LeakyIntegrator(dt=0.5)))
+    audit = jl.audit_gradient(
+        lambda out: jnp.mean(out.output.v), network, params, jnp.ones((40, 1)), key=KEY, samples=8
+    )
+    for n in (0, 1):
+        names = [name for name in audit.names if name.startswith(f"{n}.")]
+        a, b = (np.concatenate([np.ravel(part[k]) for k in names]) for part in (audit.cell, audit.smoothed))
+        layer = audit.comparisons["cell"][f"layer {n}"]
+        assert layer.cosine == pytest.approx(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
+        assert layer.norm_ratio == pytest.approx(np.sqrt(np.sum(a**2) / np.sum(b**2)))
+
+
+def test_only_a_network_has_layers_and_only_bins_give_windows():
+    audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2)
+    assert set(audit.comparisons["cell"]) == {"all", *audit.names}
+    assert audit.windows == {} and audit.edges.size == 0
+
+
+@pytest.mark.parametrize("shape", [(100,), (100, 3)], ids=["one neuron", "three"])
+def test_over_time_a_passive_membrane_has_the_slope_of_central_differences(shape, dtype):
+    """Below threshold the loss is linear in the input: all three gradients are one, in windows of uneven length."""
+    current = np.random.default_rng(0).uniform(0.0, 100.0, shape)
+    x = jnp.asarray(current, dtype)
+    audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, x, key=KEY, bins=7, names=("r_m",), samples=2048)
+    assert audit.edges.tolist() == [0, 14, 28, 42, 57, 71, 85, 100]
+    for w in range(7):
+        shift = np.zeros(shape)
+        shift[audit.edges[w] : audit.edges[w + 1]] = 10.0
+        # In double precision throughout: the oracle.
+        with jax.enable_x64(True):
+            up, down = (mean_voltage(jl.simulate(jl.LIF(dt=0.5), PARAMS, current + s * shift)[1]) for s in (1, -1))
+        expected = float(up - down) / 20.0
+        for label in ("cell", "precise"):
+            # Sums of a hundred numbers: some ten roundings.
+            rounding = 1e-9 if dtype == "float64" else 1e-5
+            assert audit.windows[label][w] == pytest.approx(expected, rel=rounding)
+        # Four standard errors: one in 16 000.
+        assert abs(audit.windows["smoothed"][w] - expected) < 4.0 * audit.windows["error"][w]
+    for label in ("cell", "precise"):
+        over_time = audit.comparisons[label]["over time"]
+        # Each window's error is that of a mean of 2048, sqrt(7 / 2048) = 6 % of the typical slope.
+        assert over_time.cosine > 0.97 and over_time.norm_ratio == pytest.approx(1.0, abs=0.2)
+
+
+def test_bins_leave_the_slopes_of_the_parameters_alone():
+    with_bins, without = (
+        jl.audit_gradient(rate, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=4, bins=bins) for bins in (5, 0)
+    )
+    assert with_bins.smoothed == without.smoothed and with_bins.verdict == without.verdict
+
+
+def test_over_time_a_surrogate_of_the_wrong_sign_is_caught():
+    cosines = [
+        jl.audit_gradient(rate, jl.LIF(dt=0.5, surrogate=s), PARAMS, NOISE, key=KEY, bins=4, noise=0.1, samples=1024)
+        .comparisons["cell"]["over time"]
+        .cosine
+        for s in (jl.SuperSpike(), WrongWay())
+    ]
+    assert cosines[0] > 0.7 and cosines[1] < -0.7
 
 
 def test_no_precise_counterpart_where_two_spikes_fit_into_a_step():
@@ -115,8 +181,22 @@ def test_no_precise_counterpart_where_two_spikes_fit_into_a_step():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"names": ("tau",)}, "'tau'"), ({"noise": 0.0}, "noise"), ({"samples": 1}, "samples")]
+    ("change", "words"),
+    [
+        ({"names": ("tau",)}, "'tau'"),
+        ({"noise": 0.0}, "noise"),
+        ({"samples": 1}, "samples"),
+        ({"bins": -1}, "bins = -1"),
+        ({"bins": 601}, "no more than the 600 steps"),
+    ],
 )
 def test_bad_requests_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         jl.audit_gradient(rate, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, **change)
+
+
+def test_bins_are_refused_for_inputs_of_several_arrays():
+    cell = jl.Synaptic(jl.LIF(dt=0.5), jl.VoltageJump())
+    params = jl.SynapticParams(neuron=PARAMS, synapse=None)
+    with pytest.raises(ValueError, match="bins = 2 with inputs of 2 arrays"):
+        jl.audit_gradient(rate, cell, params, jl.Drive(jnp.zeros(9), jnp.zeros(9)), key=KEY, bins=2)

@@ -1,13 +1,17 @@
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+import jaxlif as jl
 from jaxlif import plotting
+from jaxlif.gradients import Comparison
+from jaxlif.networks import Sequential
 
 T = np.arange(1, 11) * 0.1
 
@@ -245,3 +249,56 @@ def test_shapes_that_do_not_fit_are_named_in_one_line(draw, message):
 def test_importing_the_package_leaves_matplotlib_out():
     code = "import sys, jaxlif; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_layers_are_drawn_as_cosines_with_the_ratio_of_the_norms():
+    one, two = Comparison(0.5, 2.0), Comparison(-0.25, 0.1)
+    ax = plotting.layer_cosines({"cell": {"all": one, "0.weight": one, "layer 0": one, "layer 2": two}})
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["layer 0", "layer 2"]
+    assert [bar.get_height() for bar in ax.patches] == [0.5, -0.25]
+    assert {text.get_text() for text in ax.texts} == {"×2", "×0.1"}
+    with pytest.raises(ValueError, match="no layer"):
+        plotting.layer_cosines({"cell": {"all": one}})
+
+
+def test_slopes_over_time_are_steps_and_the_smoothed_one_has_its_error():
+    ax = plotting.gradient_over_time(
+        [0.0, 2.0, 6.0], {"cell": [1.0, -1.0], "precise": [2.0, 0.0]}, [0.5, 0.0], [0.1, 0.2]
+    )
+    steps = [patch.get_data() for patch in ax.patches]
+    assert [data.values.tolist() for data in steps] == [[1.0, -1.0], [2.0, 0.0]]
+    assert steps[0].edges.tolist() == [0.0, 2.0, 6.0]
+    bars = ax.containers[0]
+    np.testing.assert_array_equal(bars[0].get_xdata(), [1.0, 4.0])
+    ends = [segment[:, 1].tolist() for segment in bars[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.4, 0.6], [-0.2, 0.2]], rtol=1e-12)
+    assert set(legend_texts(ax)) == {"cell", "precise", "smoothed"}
+    with pytest.raises(ValueError, match="smoothed has shape"):
+        plotting.gradient_over_time([0.0, 2.0, 6.0], {"cell": [1.0, -1.0]}, [0.5], [0.1, 0.2])
+
+
+@pytest.mark.parametrize(("bins", "panels"), [(0, 1), (4, 2)])
+@pytest.mark.parametrize("network", [False, True], ids=["neuron", "network"])
+def test_an_audit_is_drawn_in_panels(network, bins, panels):
+    params = jl.LIFParams(tau_m=jnp.array([10.0, 20.0]))
+    cell, x = jl.LIF(dt=0.5), jnp.full((40, 2), 100.0)
+    if network:
+        cell, params = Sequential((cell, jl.LeakyIntegrator(dt=0.5))), (params, jl.LeakyParams())
+    audit = jl.audit_gradient(
+        lambda out: jnp.mean(getattr(out, "output", out).v),
+        cell,
+        params,
+        x,
+        key=jax.random.key(0),
+        samples=4,
+        bins=bins,
+    )
+    axes = plotting.audit_panels(audit, dt=0.5)
+    assert len(axes) == panels and axes[0].figure.get_suptitle() == audit.verdict
+    assert axes[0].get_ylabel().startswith("cosine" if network else "d loss")
+    if not network:
+        assert axes[0].patches[0].get_height() == pytest.approx(float(audit.cell[audit.names[0]].sum()))
+    if bins:
+        assert axes[1].patches[0].get_data().edges.tolist() == [0.0, 5.0, 10.0, 15.0, 20.0]
+    with pytest.raises(ValueError, match="dt = 0 ms"):
+        plotting.audit_panels(audit, dt=0.0)
