@@ -23,7 +23,10 @@ from jaxlif.gradients import audit_gradient as audit_gradient
 from jaxlif.memory import Plan as Plan
 from jaxlif.memory import plan as plan
 from jaxlif.neurons import LIF as LIF
+from jaxlif.neurons import AdaptiveLIF as AdaptiveLIF
+from jaxlif.neurons import AdaptiveLIFParams as AdaptiveLIFParams
 from jaxlif.neurons import Cell as Cell
+from jaxlif.neurons import EscapeNoise as EscapeNoise
 from jaxlif.neurons import Forced as Forced
 from jaxlif.neurons import HodgkinHuxley as HodgkinHuxley
 from jaxlif.neurons import HodgkinHuxleyParams as HodgkinHuxleyParams
@@ -32,6 +35,8 @@ from jaxlif.neurons import LeakyParams as LeakyParams
 from jaxlif.neurons import LIFParams as LIFParams
 from jaxlif.neurons import PreciseLIF as PreciseLIF
 from jaxlif.neurons import TeacherForced as TeacherForced
+from jaxlif.neurons import VoltageCoupling as VoltageCoupling
+from jaxlif.neurons import escape_inputs as escape_inputs
 from jaxlif.neurons import interval_rate as interval_rate
 from jaxlif.neurons import nth_spike_time as nth_spike_time
 from jaxlif.neurons import precise_spike_times as precise_spike_times

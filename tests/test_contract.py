@@ -16,6 +16,7 @@ from jax import export
 
 import jaxlif as jl
 from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
+from jaxlif.neurons.escape import Noisy
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
 
 N, T = 5, 60
@@ -61,6 +62,17 @@ CURRENTS = jl.CurrentParams(tau_syn=TAU_SYN)
 CONDUCTANCES = jl.ConductanceParams(tau_syn=TAU_SYN, e_rev=np.array([[0.0], [-80.0]]) * SPREAD)
 FORCED = (RNG.random((T, N)) < 0.1).astype(float)
 LAYERS = (Dense(), Recurrent(LIF), Dense(), jl.LeakyIntegrator(dt=0.5))
+ADAPTIVE = jl.AdaptiveLIFParams(
+    **vars(NEURON),
+    eta=(80.0 * SPREAD, 20.0),
+    tau_eta=(3.0, 20.0 * SPREAD),
+    gamma=(4.0,),
+    tau_gamma=(6.0 * SPREAD,),
+    a=(2.0 * SPREAD,),
+    tau_a=(15.0,),
+    coupling=jl.VoltageCoupling(b=0.3, tau=4.0 * SPREAD, v_i=-65.0, k=3.0),
+    delta_v=1.5 * SPREAD,
+)
 WEIGHTS = (
     DenseParams(weight=RNG.uniform(0.1, 0.4, (N, N)), bias=RNG.normal(0.0, 0.1, N)),
     RecurrentParams(neuron=NEURON, weight=RNG.normal(0.0, 300.0, (N, N))),
@@ -86,6 +98,10 @@ CASES = {
         jl.SynapticParams(neuron=NEURON, synapse=CURRENTS),
         jl.Forced(jl.Drive(kicks(300.0), CURRENT), FORCED),
         "pA",
+    ),
+    "adaptive": Case(jl.AdaptiveLIF(dt=0.5), ADAPTIVE, CURRENT),
+    "escape": Case(
+        jl.EscapeNoise(jl.AdaptiveLIF(dt=0.5)), ADAPTIVE, Noisy(CURRENT, RNG.exponential(1.0, (T, N))), units=False
     ),
     "dense": Case(Dense(), WEIGHTS[0], CURRENT, units=False, neurons=False),
     "recurrent": Case(Recurrent(LIF), WEIGHTS[1], CURRENT, units=False, neurons=False),
@@ -368,6 +384,8 @@ def test_gradients_stay_finite_over_100_000_noisy_steps(name):
 
 MS, MV, PA = 4.0, 8.0, 1024.0  # powers of two: rescaling by them rounds nothing
 UNIT = {"tau_m": MS, "t_ref": MS, "tau_syn": MS, "v_rest": MV, "v_th": MV, "v_reset": MV, "e_rev": MV, "r_m": MV / PA}
+UNIT |= {"eta": PA, "tau_eta": MS, "gamma": MV, "tau_gamma": MS, "a": PA / MV, "tau_a": MS}
+UNIT |= {"b": 1.0, "tau": MS, "v_i": MV, "k": MV, "delta_v": MV, "lambda_0": 1.0 / MS}
 ARRIVALS = {"": 1.0, "mV": MV, "pA": PA, "nS": PA / MV}
 
 
@@ -391,7 +409,8 @@ def test_other_units_change_nothing(case):
     """Every time, voltage and current in another unit: the same spikes, and the same voltages in the new unit."""
 
     def scale(path, leaf):
-        return leaf * UNIT[path[-1].name]
+        # The terms of an adaptation are a tuple under their name.
+        return leaf * UNIT[[key.name for key in path if hasattr(key, "name")][-1]]
 
     params = jax.tree_util.tree_map_with_path(scale, case.params)
     _, new = jl.simulate(with_dt(case.cell, MS), params, rescaled_input(case.inputs, case.arrivals))

@@ -1,8 +1,13 @@
 """Neurons: one file for each model."""
 
+from jaxlif.neurons.adaptive import AdaptiveLIF as AdaptiveLIF
+from jaxlif.neurons.adaptive import AdaptiveLIFParams as AdaptiveLIFParams
+from jaxlif.neurons.adaptive import VoltageCoupling as VoltageCoupling
 from jaxlif.neurons.cell import Cell as Cell
 from jaxlif.neurons.cell import SpikingNeuron as SpikingNeuron
 from jaxlif.neurons.cell import relax as relax
+from jaxlif.neurons.escape import EscapeNoise as EscapeNoise
+from jaxlif.neurons.escape import escape_inputs as escape_inputs
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley as HodgkinHuxley
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxleyParams as HodgkinHuxleyParams
 from jaxlif.neurons.lif import LIF as LIF

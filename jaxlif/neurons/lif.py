@@ -140,7 +140,7 @@ class LIF:
         surrogate: pseudo-derivative of the spike in the distance (v - v_th)/|v_th - v_rest|.
         reset: "value" sets v to v_reset; "subtract" lowers it by v_th - v_reset.
         detach_reset: keep the surrogate out of the reset's gradient. Without it the gradient of a long noisy trace
-            explodes.
+            can explode, above all where the voltage spends time below v_reset.
 
     Raises:
         ValueError: for a dt that is not positive, or another reset.

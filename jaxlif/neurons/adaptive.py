@@ -1,0 +1,232 @@
+"""The adaptive (generalised) leaky integrate-and-fire neuron: spike-triggered currents and a threshold that moves."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons.cell import initial_voltage, relax
+from jaxlif.neurons.checks import require_finite, require_positive
+from jaxlif.neurons.lif import LIF, LIFParams, LIFState, Parameter
+from jaxlif.surrogate import SuperSpike, Surrogate
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class VoltageCoupling:
+    r"""A threshold that follows the voltage: :math:`\tau \dot x = k\,\mathrm{softplus}((v - v_i)/k) - x`.
+
+    Above :math:`v_i` the threshold rises by :math:`b x`, as where depolarisation inactivates sodium channels.
+
+    Args:
+        b: coupling, dimensionless.
+        tau: time constant, ms.
+        v_i: voltage above which the threshold follows, mV.
+        k: width of the bend at v_i, mV.
+
+    Source: Mensi et al. 2016, doi:10.1371/journal.pcbi.1004761.
+    """
+
+    b: Parameter = 0.2
+    tau: Parameter = 8.0
+    v_i: Parameter = -48.0
+    k: Parameter = 3.0
+
+    def target(self, v: Array) -> Array:
+        """Return the value that x approaches at the voltage ``v``, mV."""
+        return self.k * jax.nn.softplus((v - self.v_i) / self.k)
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule."""
+        require_positive("coupling.tau", self.tau, "ms")
+        require_positive("coupling.k", self.k, "mV")
+        require_finite("coupling.b", self.b, "")
+        require_finite("coupling.v_i", self.v_i, "mV")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveLIFParams(LIFParams):
+    r"""A :class:`LIFParams` with any number of spike-triggered currents and threshold movements.
+
+    Each term is a pair of leaves at the same place of two tuples, its jump and its time constant.
+
+    Args:
+        eta: K jumps at a spike of an outward current, pA each.
+        tau_eta: their time constants, ms.
+        gamma: M jumps at a spike of the threshold, mV each.
+        tau_gamma: their time constants, ms.
+        a: J conductances of subthreshold adaptation, nS: :math:`\tau \dot u = a (v - v_{rest}) - u`.
+        tau_a: their time constants, ms.
+        coupling: of the threshold to the voltage, or None.
+        delta_v: width of the escape noise, mV; used by :class:`EscapeNoise` and by likelihoods.
+        lambda_0: its rate at threshold, 1/ms.
+
+    Raises:
+        ValueError: on use, for tuples that do not pair up, or values that break their rules.
+
+    Example:
+        >>> AdaptiveLIFParams(eta=(50.0,), tau_eta=(100.0,)).check()
+
+    Source: Mensi et al. 2012, doi:10.1152/jn.00408.2011; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
+    """
+
+    eta: tuple[Parameter, ...] = ()
+    tau_eta: tuple[Parameter, ...] = ()
+    gamma: tuple[Parameter, ...] = ()
+    tau_gamma: tuple[Parameter, ...] = ()
+    a: tuple[Parameter, ...] = ()
+    tau_a: tuple[Parameter, ...] = ()
+    coupling: VoltageCoupling | None = None
+    delta_v: Parameter = 1.0
+    lambda_0: Parameter = 1.0
+
+    def check(self) -> None:
+        """Raise ValueError where tuples do not pair up or a concrete value breaks its rule; tracers pass."""
+        super().check()
+        for jumps, times, unit in (("eta", "tau_eta", "pA"), ("gamma", "tau_gamma", "mV"), ("a", "tau_a", "nS")):
+            sizes, taus = getattr(self, jumps), getattr(self, times)
+            if len(sizes) != len(taus):
+                raise ValueError(f"{jumps} has {len(sizes)} terms and {times} {len(taus)}: they come in pairs")
+            for i, (size, tau) in enumerate(zip(sizes, taus, strict=True)):
+                require_finite(f"{jumps}.{i}", size, unit)
+                require_positive(f"{times}.{i}", tau, "ms")
+        require_positive("delta_v", self.delta_v, "mV")
+        require_positive("lambda_0", self.lambda_0, "1/ms")
+        if self.coupling is not None:
+            self.coupling.check()
+
+
+class AdaptiveState(NamedTuple):
+    """The state of an adaptive neuron, each array [N].
+
+    Voltage in mV, refractory steps left, spike-triggered currents in pA, threshold movements in mV, subthreshold
+    currents in pA, and the variable x of the voltage coupling in mV or None.
+    """
+
+    v: Array
+    refractory: Array
+    currents: tuple[Array, ...]
+    thresholds: tuple[Array, ...]
+    subthreshold: tuple[Array, ...]
+    coupling: Array | None
+
+
+class AdaptiveOutput(NamedTuple):
+    """Spikes [N], 0 or 1, the voltage [N] after the reset and the threshold [N] that was tested, mV."""
+
+    spikes: Array
+    v: Array
+    threshold: Array
+
+
+@dataclass(frozen=True)
+class AdaptiveLIF:
+    r"""The adaptive leaky integrate-and-fire neuron, also known as the generalised one (GIF).
+
+    .. math::
+        \tau_m \dot v = v_{rest} - v + r_m (I - \sum_k w_k - \sum_j u_j), \qquad
+        \theta = v_{th} + \sum_m h_m + b\,x
+
+    At a spike :math:`w_k` grows by :math:`\eta_k` and :math:`h_m` by :math:`\gamma_m`; both decay exponentially and
+    are held, like the current, over a step. The neuron spikes where :math:`v \ge \theta`; for a random threshold wrap
+    it in :class:`EscapeNoise`. Refractoriness holds the voltage alone.
+
+    Args:
+        dt: step, ms.
+        surrogate: pseudo-derivative of the spike in (v - theta)/abs(v_th - v_rest).
+        reset: "value" or "subtract", as in :class:`LIF`.
+        detach_reset: keep the surrogate out of the reset's gradient; that of the adaptation keeps it.
+
+    Raises:
+        ValueError: for a dt that is not positive, or another reset.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = jl.AdaptiveLIFParams(eta=(100.0,), tau_eta=(80.0,))
+        >>> _, output = jl.simulate(jl.AdaptiveLIF(dt=0.1), params, jnp.full(3000, 300.0))
+        >>> intervals = jnp.diff(jnp.flatnonzero(output.spikes))
+        >>> bool(intervals[-1] > intervals[0])  # it adapts
+        True
+
+    Source: Mensi et al. 2012, doi:10.1152/jn.00408.2011; the order of operations is that of NEST's gif_psc_exp.
+    """
+
+    dt: float = 0.1
+    surrogate: Surrogate = SuperSpike()
+    reset: str = "value"
+    detach_reset: bool = True
+
+    def __post_init__(self) -> None:
+        self.membrane  # noqa: B018, its rules are those of the LIF
+
+    @property
+    def membrane(self) -> LIF:
+        """The plain neuron that integrates, tests and resets."""
+        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
+
+    def init_state(self, params: AdaptiveLIFParams, x: Array) -> AdaptiveState:
+        """Return the neuron at rest, not refractory, with no spike behind it."""
+        v = initial_voltage(params.v_rest, params, x)
+
+        def silent(terms):
+            return tuple(jnp.zeros_like(v) for _ in terms)
+
+        coupling = None if params.coupling is None else jnp.asarray(params.coupling.target(v), v.dtype)
+        currents, thresholds, subthreshold = silent(params.eta), silent(params.gamma), silent(params.a)
+        return AdaptiveState(v, jnp.zeros(v.shape, jnp.int32), currents, thresholds, subthreshold, coupling)
+
+    def integrate(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, Array]:
+        """Relax the voltage for one step under the current ``x`` [N], pA, less the adaptation's."""
+        current = jnp.asarray(x, state.v.dtype) - sum(state.currents) - sum(state.subthreshold)
+        _, v = self.membrane.integrate(params, _plain(state), current)
+        target = tuple(a * (state.v - params.v_rest) for a in params.a)
+        subthreshold = tuple(
+            relax(u, to, tau, self.dt) for u, to, tau in zip(state.subthreshold, target, params.tau_a, strict=True)
+        )
+        coupling = state.coupling
+        if coupling is not None and params.coupling is not None:
+            coupling = relax(coupling, params.coupling.target(state.v), params.coupling.tau, self.dt)
+        return state._replace(subthreshold=subthreshold, coupling=coupling), v
+
+    def threshold(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
+        """Return the threshold [N], mV, that an integrated state is tested on."""
+        return params.v_th + self._rise(params, state)
+
+    def _rise(self, params, state):
+        rise = sum(state.thresholds, jnp.zeros_like(state.v))
+        return rise if params.coupling is None else rise + params.coupling.b * state.coupling
+
+    def emit(self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array) -> tuple[Array, Array]:
+        """Hold the refractory neurons, and let the others spike where v reaches the moving threshold."""
+        held, _ = self.membrane.emit(params, _plain(state), v)
+        _, spikes = self.membrane.emit(params, _plain(state), v - self._rise(params, state))
+        return held, spikes
+
+    def settle(
+        self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array, spikes: Array
+    ) -> tuple[AdaptiveState, Array]:
+        """Reset the neurons that spiked, let their adaptation jump, and everybody's decay."""
+        plain, v = self.membrane.settle(params, _plain(state), v, spikes)
+
+        def moved(terms, jumps, taus):
+            triples = zip(terms, jumps, taus, strict=True)
+            return tuple(relax(y, jnp.zeros_like(y), tau, self.dt) + jump * spikes for y, jump, tau in triples)
+
+        currents = moved(state.currents, params.eta, params.tau_eta)
+        thresholds = moved(state.thresholds, params.gamma, params.tau_gamma)
+        return state._replace(v=plain.v, refractory=plain.refractory, currents=currents, thresholds=thresholds), v
+
+    def step(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, AdaptiveOutput]:
+        """Advance one step under the current ``x`` [N], pA, held over it."""
+        state, v = self.integrate(params, state, x)
+        threshold = self.threshold(params, state)
+        v, spikes = self.emit(params, state, v)
+        state, v = self.settle(params, state, v, spikes)
+        return state, AdaptiveOutput(spikes, v, threshold)
+
+
+def _plain(state: AdaptiveState) -> LIFState:
+    return LIFState(state.v, state.refractory)
