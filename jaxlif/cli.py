@@ -25,7 +25,6 @@ from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording, read_rates, read_recording
 from jaxlif.simulate import simulate as run
 from jaxlif.simulated import simulated_recording
-from jaxlif.spiketrains import raster
 from jaxlif.tables import Scores, parameter_rows, score_rows, text_table
 
 
@@ -86,7 +85,24 @@ _current = click.option(
 
 @main.command()
 @_recording
-@click.option("--model", default="lif", show_default=True, help='The neuron to fit: "lif".')
+@click.option(
+    "--model",
+    default="lif",
+    show_default=True,
+    help='The neuron to fit: "lif"; "gif", adaptive with escape noise; or "adaptive", its deterministic twin.',
+)
+@click.option(
+    "--electrode",
+    default="auto",
+    show_default=True,
+    help='What is taken off the voltage: "auto" (an estimated electrode, for gif and adaptive), "none", or a series'
+    " resistance in GΩ.",
+)
+@click.option(
+    "--coupling/--no-coupling",
+    default=None,
+    help="Whether the threshold of gif and adaptive follows the voltage. Default: held-out time decides.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for fit.json, report and figures.")
 @click.option(
     "--train",
@@ -112,7 +128,7 @@ _current = click.option(
     help="Interval of a parameter in its unit, such as tau_m=5:40; may be given several times.",
 )
 @_clear_errors
-def fit(file, model, out, train, seed, current, spike_threshold, spike_method, bounds) -> None:
+def fit(file, model, electrode, coupling, out, train, seed, current, spike_threshold, spike_method, bounds) -> None:
     """Fit a neuron to a recording.
 
     Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
@@ -123,6 +139,7 @@ def fit(file, model, out, train, seed, current, spike_threshold, spike_method, b
     Examples:
       jaxlif fit cell.abf --out out/
       jaxlif fit noise.npz --train 0:10 --out out/
+      jaxlif fit noise.npz --model gif --out out/
     """
     _require_folder(out)
     with _noted_warnings() as notes:
@@ -130,8 +147,10 @@ def fit(file, model, out, train, seed, current, spike_threshold, spike_method, b
         result = fit_recording(
             recording,
             model,
+            electrode=_electrode(electrode),
+            coupling=coupling,
             train=_window(train, recording) if train else None,
-            bounds=_bounds(bounds),
+            bounds=_bounds(bounds) or None,
             spike_rule=SpikeRule(spike_method, spike_threshold),
             seed=seed,
             progress=sys.stderr.isatty(),
@@ -311,6 +330,13 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, tuple[float, float]]:
     return bounds
 
 
+def _electrode(text: str) -> float | str | None:
+    """Read "auto", "none" or a resistance."""
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    return _number("electrode", text, text)
+
+
 def _number(option: str, text: str, part: str) -> float:
     try:
         return float(part)
@@ -373,11 +399,12 @@ def _compare(result: RecordingFit, recording: Recording, prediction: Prediction,
     spikes = result.spike_rule.find(recording)
     if forced:
         before, after = (round(t / recording.dt) for t in result.spike_cut)
-        return {"prediction": voltage_scores(recording, spikes, prediction.voltage, before=before, after=after)}
-    first = prediction.spike_repeat == 0
-    sweeps = range(recording.num_sweeps)
-    trains = [prediction.spike_time[first & (prediction.spike_sweep == sweep)] for sweep in sweeps]
-    return {"prediction": spike_scores(recording, spikes, raster(trains, recording.dt, recording.num_steps).T)}
+        voltage = prediction.voltage + prediction.electrode_drop
+        return {"prediction": voltage_scores(recording, spikes, voltage, before=before, after=after)}
+    steps = np.round(prediction.spike_time / recording.dt).astype(int) - 1
+    model = np.zeros((int(prediction.spike_repeat.max(initial=0)) + 1, *recording.current.shape), bool)
+    model[prediction.spike_repeat, prediction.spike_sweep, steps] = True
+    return {"prediction": spike_scores(recording, spikes, model if result.model == "gif" else model[0])}
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:

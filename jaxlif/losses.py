@@ -3,6 +3,8 @@
 Each takes arrays of one shape and refuses to broadcast: a silent broadcast is a wrong loss.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,6 +189,67 @@ def forced_spike_loss(distance: Array, spikes: Array, mask: Array | None = None)
         _require_same_shape(distance=distance, mask=mask)
         terms = terms * jnp.asarray(mask, distance.dtype)
     return jnp.sum(terms) / jnp.maximum(jnp.sum(train), 1.0)
+
+
+def point_process_log_likelihood(log_rate: Array, spikes: Array, *, dt: float, active: Array | None = None) -> Array:
+    r"""Give the log-likelihood of spikes: :math:`\sum_{spikes} \log(1 - e^{-\lambda dt}) - \sum_{others} \lambda dt`.
+
+    It is that of a train that spikes in a step with probability :math:`1 - e^{-\lambda dt}`, as :class:`EscapeNoise`
+    does, and for a small dt that of a point process, :math:`\sum \log \lambda - \int \lambda`. Above
+    :math:`\lambda = e^6` per ms the rate continues as its tangent, so that no start overflows.
+
+    Args:
+        log_rate: :math:`\log \lambda` with the rate in 1/ms, [T] or [T, ...]; for escape noise
+            :math:`\log\lambda_0 + (v - \theta)/\Delta_v` with the spikes forced and v before the reset.
+        spikes: recorded spikes, of the same shape, 0 or 1.
+        dt: step, ms.
+        active: 1 where the neuron can spike, 0 while it is refractory, of the same shape; everywhere by default.
+
+    Returns:
+        Scalar, nats.
+
+    Raises:
+        ValueError: where the shapes differ.
+
+    Example:
+        >>> log_rate = jnp.log(jnp.full(1000, 0.02))
+        >>> spikes = jnp.zeros(1000).at[jnp.array([200, 700])].set(1.0)
+        >>> round(float(point_process_log_likelihood(log_rate, spikes, dt=1.0)), 3)
+        -27.804
+
+    Source: Paninski 2004, doi:10.1088/0954-898X_15_4_002; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
+    """
+    _require_same_shape(log_rate=log_rate, spikes=spikes)
+    most = 6.0
+    expected = dt * jnp.exp(jnp.minimum(log_rate, most)) * (1.0 + jnp.maximum(log_rate - most, 0.0))
+    spiked = jnp.asarray(spikes, log_rate.dtype) > 0
+    # Below 1e-4 the series, which keeps its digits.
+    likely = jnp.log(-jnp.expm1(-jnp.maximum(expected, 1e-4)))
+    log_spike = jnp.where(expected < 1e-4, jnp.minimum(log_rate, 0.0) + math.log(dt) - 0.5 * expected, likely)
+    silent = ~spiked if active is None else ~spiked & (jnp.asarray(active) > 0)
+    return jnp.sum(jnp.where(spiked, log_spike, 0.0)) - jnp.sum(jnp.where(silent, expected, 0.0))
+
+
+def bits_per_spike(log_likelihood: Array, num_spikes: float, duration: float) -> Array:
+    r"""Compare a log-likelihood with a Poisson train of the same rate, :math:`(L - n \log(n/T) + n) / (n \log 2)`.
+
+    Args:
+        log_likelihood: L as a density: :func:`point_process_log_likelihood` less n log(dt), nats.
+        num_spikes: n.
+        duration: T, ms, summed over sweeps.
+
+    Returns:
+        Bits per spike; 0 for a model that knows only the rate.
+
+    Example:
+        >>> poisson = 20 * jnp.log(20 / 1000.0) - 20
+        >>> float(bits_per_spike(poisson, 20, 1000.0))
+        0.0
+
+    Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
+    """
+    poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
+    return (log_likelihood - poisson) / (num_spikes * math.log(2.0))
 
 
 def _require_same_shape(**arrays: Array) -> None:

@@ -1,10 +1,10 @@
 """Parameters and scores as text, for the report and the terminal."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-from jaxlif.fitting.result import STANDARD_NAMES
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.result import standard_name
 from jaxlif.neurons.lif import LIFParams
 
 Scores = Mapping[str, Mapping[str, Any]]
@@ -31,9 +31,9 @@ def parameter_rows(params: LIFParams) -> list[dict[str, str]]:
         params: the parameters.
     """
     rows = []
-    for name, value in asdict(params).items():
-        standard_name, unit = STANDARD_NAMES[name]
-        rows.append({"standard_name": standard_name, "name": name, "value": f"{value:.4g}", "unit": unit})
+    for name, value in named_leaves(params).items():
+        words, unit = standard_name(name)
+        rows.append({"standard_name": words, "name": name, "value": f"{value:.4g}", "unit": unit})
     return rows
 
 

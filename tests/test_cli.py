@@ -196,7 +196,7 @@ def test_integers_are_numbers(recording, fitted, tmp_path):
 def test_predict_writes_the_named_arrays(fitted, recording, tmp_path):
     printed = good("predict", fitted[0] / "fit.json", recording, "--out", tmp_path / "p.npz", "--repeats", 3).output
     with np.load(tmp_path / "p.npz") as arrays:
-        assert sorted(arrays.files) == ["spike_repeat", "spike_sweep", "spike_time", "voltage"]
+        assert sorted(arrays.files) == ["electrode_drop", "spike_repeat", "spike_sweep", "spike_time", "voltage"]
         time, repeat, sweep, voltage = (arrays[n] for n in ("spike_time", "spike_repeat", "spike_sweep", "voltage"))
     _, _, spikes = cell()
     expected = (np.flatnonzero(spikes[0]) + 1) * DT  # a spike is labelled with its step's end
@@ -500,7 +500,7 @@ def test_other_units_of_current_warn_with_the_evidence(tmp_path, factor, unit, o
         (["--train", "0:1.2.3"], ["train = '0:1.2.3'", "seconds"]),
         (["--train", "0:2ms"], ["0 to 2 ms", "no spike"]),
         (["--spike-threshold", "60"], ["never crosses 60 mV"]),
-        (["--model", "gif"], ["model = 'gif'", '"lif"']),
+        (["--model", "hh"], ["model = 'hh'", "lif, adaptive, gif"]),
     ],
 )
 def test_bad_options(recording, tmp_path, args, words):

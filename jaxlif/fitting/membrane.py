@@ -5,7 +5,7 @@ that a fit neither gets lost nor needs the threshold.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,14 +95,14 @@ def _block_means(x: np.ndarray, length: int) -> np.ndarray:
     return x[:whole].reshape(-1, length, x.shape[1]).mean(axis=1)
 
 
-def forced(cell: LIF, params: LIFParams, data: Sweeps) -> ForcedOutput:
+def forced(cell: Any, params: LIFParams, data: Sweeps) -> ForcedOutput:
     """Simulate the sweeps with their recorded spikes forced, from their first recorded voltage on.
 
     The first sample belongs to the end of the first step: it is taken as it was recorded, and predicted from the
     second step on.
 
     Args:
-        cell: the neuron's numerics.
+        cell: the neuron's numerics, any cell with integrate, emit and settle.
         params: its parameters.
         data: the sweeps.
 

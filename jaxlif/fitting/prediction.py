@@ -1,14 +1,20 @@
-"""A model's response to a recording's current: free-running, or with the recorded spikes forced."""
+"""A model's response to a recording's current: free-running, with escape noise, or with the recorded spikes forced."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
+from jaxlif.neurons.escape import EscapeNoise, Noisy
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
 from jaxlif.simulate import simulate
+
+LANES = 128  # responses simulated at a time: enough for the vector units, and little memory
 
 
 class Response(NamedTuple):
@@ -18,6 +24,16 @@ class Response(NamedTuple):
     voltage: np.ndarray
 
 
+def neuron(params: LIFParams, dt: float) -> Any:
+    """Return the neuron that has these parameters.
+
+    Args:
+        params: of the plain or the adaptive neuron.
+        dt: step, ms.
+    """
+    return AdaptiveLIF(dt=dt) if isinstance(params, AdaptiveLIFParams) else LIF(dt=dt)
+
+
 def free_response(params: LIFParams, recording: Recording) -> Response:
     """Let the neuron run under the recording's current: from rest, or from reset where it cannot rest below threshold.
 
@@ -25,12 +41,66 @@ def free_response(params: LIFParams, recording: Recording) -> Response:
         params: the neuron.
         recording: its current and dt.
     """
-    cell, current = LIF(dt=recording.dt), jnp.asarray(recording.current.T)
+    cell, current = neuron(params, recording.dt), jnp.asarray(recording.current.T)
     state = cell.init_state(params, current[0])
     if params.v_rest >= params.v_th:
         state = state._replace(v=jnp.full_like(state.v, params.v_reset))
     _, output = simulate(cell, params, current, state)
     return Response(np.asarray(output.spikes).T > 0, np.asarray(output.v).T)
+
+
+def noisy_responses(
+    params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int
+) -> Iterator[tuple[int, int, Response]]:
+    """Let the neuron with escape noise run under the recording's current, in single precision.
+
+    The random numbers of a response depend on the seed, its repeat and its sweep alone.
+
+    Args:
+        params: the neuron.
+        recording: its current and dt.
+        repeats: responses to each sweep.
+        seed: of the random numbers.
+
+    Yields:
+        Number of the repeat, number of the sweep, and the :class:`Response` [T] to it.
+    """
+    cell = EscapeNoise(neuron(params, recording.dt))
+    params = jax.tree.map(jnp.float32, params)
+    lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
+    for first in range(0, len(lanes), LANES):
+        chunk = lanes[first : first + LANES]
+        # A short last chunk is filled up, so that the simulation compiles once.
+        padded = chunk + chunk[-1:] * (min(LANES, len(lanes)) - len(chunk))
+        current = jnp.asarray(recording.current[[sweep for _, sweep in padded]].T, jnp.float32)
+        noise = _noise(seed, jnp.asarray(padded), current.shape[0])
+        _, output = simulate(cell, params, Noisy(current, noise))
+        spikes, voltage = np.asarray(output.spikes).T > 0, np.asarray(output.v).T
+        yield from ((*lane, Response(spikes[i], voltage[i])) for i, lane in enumerate(chunk))
+
+
+@jax.jit(static_argnums=2)
+def _noise(seed, lanes, steps):
+    def draw(lane):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), lane[0]), lane[1])
+        return jax.random.exponential(key, (steps,), jnp.float32)
+
+    return jax.vmap(draw, out_axes=1)(lanes)
+
+
+def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int) -> np.ndarray:
+    """Return the spikes of :func:`noisy_responses`, [repeats, sweeps, T], booleans.
+
+    Args:
+        params: the neuron.
+        recording: its current and dt.
+        repeats: responses to each sweep.
+        seed: of the random numbers.
+    """
+    spikes = np.zeros((repeats, *recording.current.shape), bool)
+    for repeat, sweep, response in noisy_responses(params, recording, repeats=repeats, seed=seed):
+        spikes[repeat, sweep] = response.spikes
+    return spikes
 
 
 def forced_response(params: LIFParams, recording: Recording, spikes: np.ndarray) -> Response:
@@ -46,5 +116,5 @@ def forced_response(params: LIFParams, recording: Recording, spikes: np.ndarray)
     """
     nothing = np.zeros_like(spikes)
     rows = (recording.current, recording.measured_voltage(), spikes, nothing)
-    output = forced(LIF(dt=recording.dt), params, Sweeps(*(jnp.asarray(row.T, float) for row in rows)))
+    output = forced(neuron(params, recording.dt), params, Sweeps(*(jnp.asarray(row.T, float) for row in rows)))
     return Response(np.asarray(output.spikes).T > 0, np.asarray(output.v).T)

@@ -1,13 +1,15 @@
 """From a recording to a model: the recipe, stage by stage.
 
-Fluctuating current: the membrane by regression and then by gradient under teacher forcing, the refractory period by
+Adaptive neurons: the electrode's drop is taken away, and the likelihood of spikes and voltage is maximised. Plain LIF,
+fluctuating current: the membrane by regression and then by gradient under teacher forcing, the refractory period by
 profile, the threshold in closed loop. Steps: the membrane from the smallest subthreshold sweeps, the rest from the f-I
 curve.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,14 +17,25 @@ import numpy as np
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, root_mean_square
 from jaxlif.fitting.fluctuating import fit_fluctuating
-from jaxlif.fitting.prediction import forced_response, free_response
+from jaxlif.fitting.gif import fit_gif
+from jaxlif.fitting.prediction import forced_response, free_response, noisy_rasters
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
 from jaxlif.fitting.task import Outcome, Task
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, detect_spikes, fi_table, require_current_variation
+from jaxlif.recordings import (
+    Electrode,
+    Recording,
+    detect_spikes,
+    fi_table,
+    remove_electrode,
+    require_current_variation,
+)
 
+MODELS = ("lif", "adaptive", "gif")
+MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 BOUNDS = {
     "tau_m": (0.5, 500.0),
@@ -38,6 +51,8 @@ def fit_recording(
     recording: Recording,
     model: str = "lif",
     *,
+    electrode: Electrode | float | str | None = "auto",
+    coupling: bool | None = None,
     train: tuple[float, float] | None = None,
     start: LIFParams | None = None,
     bounds: Bounds | None = None,
@@ -47,12 +62,16 @@ def fit_recording(
 ) -> RecordingFit:
     """Fit a neuron to a recording, in double precision.
 
-    A protocol of current steps is fitted by its subthreshold sweeps and its f-I curve, any other current by voltage and
-    spikes; what is not in ``train`` is predicted and scored.
+    For "lif", a protocol of current steps is fitted by its subthreshold sweeps and its f-I curve, any other current by
+    voltage and spikes. What is not in ``train`` is predicted and scored.
 
     Args:
         recording: current and voltage.
-        model: "lif".
+        model: "lif"; "gif", an adaptive neuron with escape noise; or "adaptive", its deterministic twin.
+        electrode: what is taken off the voltage: "auto" estimates an electrode for "gif" and "adaptive", from the
+            recording's electrode trace or from itself, and none for "lif"; an :class:`Electrode`; a series resistance,
+            GΩ; or None.
+        coupling: for adaptive neurons, whether the threshold follows the voltage; None lets held-out time decide.
         train: the window to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current, all of a
             step protocol (whose held-out score comes from every second current).
         start: where to start instead of from a regression, for a fluctuating current; t_ref and v_th are searched for
@@ -79,32 +98,57 @@ def fit_recording(
         >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
         [10.0, 0.1, -52.0, 3.0]
     """
-    if model != "lif":
-        raise ValueError(f'model = {model!r}: the models that can be fitted are "lif"')
+    _check_options(model, start, bounds)
     spikes = _checked_spikes(recording, spike_rule)
+    removed = remove_electrode(recording, spikes, _electrode_choice(electrode, model))
     with jax.enable_x64(True):
         limits = _limits(bounds)
-        protocol = "steps" if has_fi_curve(recording, spikes) else "fluctuating"
-        task = Task(recording, spikes, _window(recording, train, protocol), limits, start, seed, progress)
-        found = (fit_steps if protocol == "steps" else fit_fluctuating)(task)
-        scores = _scores(task, found)
+        steps = model == "lif" and has_fi_curve(recording, spikes)
+        protocol = "steps" if steps else "fluctuating"
+        window = _window(recording, train, protocol)
+        task = Task(removed.recording, spikes, window, limits, start, seed, progress)
+        found = _recipe(model, protocol, coupling)(task)
+        scores = _scores(task, found, noisy=model == "gif")
     return RecordingFit(
         model=model,
         params=found.params,
         scores=scores,
-        bounds=limits,
+        bounds=limits if model == "lif" else {},
         train=task.window,
         protocol=protocol,
         spike_rule=spike_rule,
-        spike_cut=(task.before_spike * recording.dt, task.spike_length * recording.dt),
+        spike_cut=tuple(n * recording.dt for n in _spike_cut(task, found)),  # type: ignore[arg-type]
         data=_provenance(recording),
         seed=seed,
-        warnings=found.warnings
-        + _at_bounds(found.params, limits)
+        warnings=removed.notes
+        + found.warnings
+        + (_at_bounds(found.params, limits) if model == "lif" else ())
         + _missed_spikes(task, spike_rule)
         + _warnings(task, scores),
         curve=found.curve,
+        electrodes=removed.electrodes,
     )
+
+
+def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None) -> None:
+    if model not in MODELS:
+        raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
+    if model != "lif" and not (start is None and bounds is None):
+        raise ValueError(f'model = "{model}" finds its own start and has no bounds: start and bounds are for "lif"')
+
+
+def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> Electrode | float | str | None:
+    return (None if model == "lif" else "auto") if electrode == "auto" else electrode
+
+
+def _recipe(model: str, protocol: str, coupling: bool | None) -> Callable[[Task], Outcome]:
+    if model != "lif":
+        return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive")
+    return fit_steps if protocol == "steps" else fit_fluctuating
+
+
+def _spike_cut(task: Task, found: Outcome) -> tuple[int, int]:
+    return found.spike_cut or (task.before_spike, task.spike_length)
 
 
 def fit_rates(
@@ -226,9 +270,9 @@ def _window(recording: Recording, train: tuple[float, float] | None, protocol: s
     return first, min(last, end)
 
 
-def _scores(task: Task, found: Outcome) -> dict[str, dict[str, Any]]:
+def _scores(task: Task, found: Outcome, *, noisy: bool) -> dict[str, dict[str, Any]]:
     """Score free-running spikes in the window and, where something is left, outside it; and the fitted voltage."""
-    model = free_response(found.params, task.recording).spikes
+    model = _model_spikes(task, found, noisy)
     voltage = forced_response(found.params, task.recording, task.spikes).voltage
     parts = {"train": task.window} | ({"test": rest} if (rest := _rest(task)) else {})
     scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
@@ -239,10 +283,18 @@ def _scores(task: Task, found: Outcome) -> dict[str, dict[str, Any]]:
         # Above threshold the voltage of a step protocol is the spike mechanism's, not the membrane's.
         fitted = task.window[0], found.curve["epoch_ms"][1]
         return scores | {
-            "membrane": _voltage_scores(task, fitted, voltage, found.fitted_sweeps),
+            "membrane": _voltage_scores(task, fitted, voltage, found),
             "f_i": _curve_scores(task, found.curve, model),
         }
-    return {name: score | _voltage_scores(task, parts[name], voltage) for name, score in scores.items()}
+    return {name: score | _voltage_scores(task, parts[name], voltage, found) for name, score in scores.items()}
+
+
+def _model_spikes(task: Task, found: Outcome, noisy: bool) -> np.ndarray:
+    """Return the model's spikes [sweeps, T], or, of a model with noise, [repeats, sweeps, T]."""
+    if not noisy:
+        return free_response(found.params, task.recording).spikes
+    count = max(1, MODEL_TRIALS // task.recording.num_sweeps)
+    return noisy_rasters(cast(AdaptiveLIFParams, found.params), task.recording, repeats=count, seed=task.seed)
 
 
 def _rest(task: Task) -> tuple[float, float] | None:
@@ -255,17 +307,16 @@ def _rest(task: Task) -> tuple[float, float] | None:
 
 def _spike_scores(task: Task, window: tuple[float, float], model: np.ndarray) -> dict[str, Any]:
     samples = np.s_[:, task.samples(window)]
-    scores = spike_scores(task.recording.window(*window), task.spikes[samples], model[samples])
+    scores = spike_scores(task.recording.window(*window), task.spikes[samples], model[..., task.samples(window)])
     return {"start_ms": window[0], "stop_ms": window[1]} | scores
 
 
-def _voltage_scores(
-    task: Task, window: tuple[float, float], voltage: np.ndarray, chosen: np.ndarray | slice = slice(None)
-) -> dict[str, Any]:
-    samples = task.samples(window)
+def _voltage_scores(task: Task, window: tuple[float, float], voltage: np.ndarray, found: Outcome) -> dict[str, Any]:
+    samples, chosen = task.samples(window), found.fitted_sweeps
+    before, after = _spike_cut(task, found)
     part = task.recording.window(*window).select(chosen)
     spikes, predicted = task.spikes[chosen][:, samples], voltage[chosen][:, samples]
-    return voltage_scores(part, spikes, predicted, before=task.before_spike, after=task.spike_length)
+    return voltage_scores(part, spikes, predicted, before=before, after=after)
 
 
 def _curve_scores(task: Task, curve: dict[str, list[float]], model: np.ndarray) -> dict[str, float]:

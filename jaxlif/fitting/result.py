@@ -5,17 +5,19 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 
-from jaxlif.fitting.prediction import forced_response, free_response
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.prediction import forced_response, free_response, noisy_responses
+from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, detect_spikes
+from jaxlif.recordings import Electrode, Recording, detect_spikes
 
 FORMAT = "jaxlif fit 1"
 
@@ -26,7 +28,36 @@ STANDARD_NAMES = {
     "v_th": ("spike threshold", "mV"),
     "v_reset": ("reset potential", "mV"),
     "t_ref": ("absolute refractory period", "ms"),
+    "eta": ("jump of spike-triggered current", "pA"),
+    "tau_eta": ("time constant of spike-triggered current", "ms"),
+    "gamma": ("jump of threshold at a spike", "mV"),
+    "tau_gamma": ("time constant of threshold jump", "ms"),
+    "a": ("subthreshold adaptation", "nS"),
+    "tau_a": ("time constant of subthreshold adaptation", "ms"),
+    "coupling.b": ("coupling of threshold to voltage", ""),
+    "coupling.tau": ("time constant of that coupling", "ms"),
+    "coupling.v_i": ("voltage from which the threshold follows", "mV"),
+    "coupling.k": ("width of that bend", "mV"),
+    "delta_v": ("width of escape noise", "mV"),
+    "lambda_0": ("escape rate at threshold", "1/ms"),
 }
+
+
+def standard_name(parameter: str) -> tuple[str, str]:
+    """Return what a parameter is called in words, and its unit.
+
+    Args:
+        parameter: its dotted name, such as "tau_m" or "eta.0".
+
+    Example:
+        >>> standard_name("eta.0")
+        ('jump of spike-triggered current 1', 'pA')
+    """
+    if parameter in STANDARD_NAMES:
+        return STANDARD_NAMES[parameter]
+    base, _, index = parameter.rpartition(".")
+    words, unit = STANDARD_NAMES[base]
+    return f"{words} {int(index) + 1}", unit
 
 
 @dataclass(frozen=True)
@@ -54,13 +85,15 @@ class Prediction(NamedTuple):
     """Predicted spikes and voltage.
 
     ``spike_time`` [n] in ms from the start of the sweep, with ``spike_repeat`` [n] and ``spike_sweep`` [n];
-    ``voltage`` [sweeps, T], mV, of the first repeat.
+    ``voltage`` [sweeps, T], mV, is the membrane's, of the first repeat; ``electrode_drop`` [sweeps, T], mV, is what
+    the electrode of the fitted recording would have added to it.
     """
 
     spike_time: np.ndarray
     spike_repeat: np.ndarray
     spike_sweep: np.ndarray
     voltage: np.ndarray
+    electrode_drop: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -80,6 +113,7 @@ class RecordingFit:
         seed: of everything random in the fit.
         warnings: what the user should know.
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
+        electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
     """
 
     model: str
@@ -94,6 +128,7 @@ class RecordingFit:
     seed: int
     warnings: tuple[str, ...] = ()
     curve: Mapping[str, list[float]] = field(default_factory=dict)
+    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -102,8 +137,8 @@ class RecordingFit:
 
         Args:
             recording: its current drives the model, at its own dt.
-            repeats: how often each sweep is presented; a deterministic model answers alike.
-            seed: of the model's randomness, of which a deterministic model has none.
+            repeats: how often each sweep is presented; only a "gif" answers differently each time.
+            seed: of its escape noise.
             force_spikes: reset at the recording's spikes instead of the model's, from its first voltage.
 
         Returns:
@@ -118,18 +153,49 @@ class RecordingFit:
             raise ValueError("force_spikes needs a recording with a voltage: this one has only a current")
         with jax.enable_x64(True):
             if force_spikes:
-                spikes = self.spike_rule.find(recording)
-                voltage = forced_response(self.params, recording, spikes).voltage
-            else:
-                spikes, voltage = free_response(self.params, recording)
-        sweep, step = np.nonzero(spikes)
-        count = len(sweep)
-        return Prediction(
-            spike_time=np.tile((step + 1) * recording.dt, repeats),
-            spike_repeat=np.repeat(np.arange(repeats), count),
-            spike_sweep=np.tile(sweep, repeats),
-            voltage=voltage,
-        )
+                return self._forced(recording, repeats)
+            if self.model == "gif":
+                return self._noisy(recording, repeats, seed)
+            spikes, voltage = free_response(self.params, recording)
+        return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+
+    def _forced(self, recording: Recording, repeats: int) -> Prediction:
+        spikes = self.spike_rule.find(recording)
+        clean = replace(recording, voltage=recording.measured_voltage() - self.electrode_drop(recording))
+        voltage = forced_response(self.params, clean, spikes).voltage
+        return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+
+    def _noisy(self, recording: Recording, repeats: int, seed: int) -> Prediction:
+        voltage, found = np.zeros(recording.current.shape), []
+        params = cast(AdaptiveLIFParams, self.params)
+        for repeat, sweep, response in noisy_responses(params, recording, repeats=repeats, seed=seed):
+            found.append((repeat, sweep, np.flatnonzero(response.spikes)))
+            if repeat == 0:
+                voltage[sweep] = response.voltage
+        counts = [len(steps) for _, _, steps in found]
+        repeats_of, sweeps_of = (np.repeat([lane[i] for lane in found], counts) for i in (0, 1))
+        times = (np.concatenate([steps for _, _, steps in found]) + 1) * recording.dt
+        return Prediction(times, repeats_of, sweeps_of, voltage, self.electrode_drop(recording))
+
+    def _prediction(self, recording: Recording, spikes: np.ndarray, voltage: np.ndarray) -> Prediction:
+        repeat, sweep, step = np.nonzero(spikes)
+        return Prediction((step + 1) * recording.dt, repeat, sweep, voltage, self.electrode_drop(recording))
+
+    def electrode_drop(self, recording: Recording) -> np.ndarray:
+        """Return what the electrode adds to the voltage under a recording's current, [sweeps, T], mV.
+
+        Several electrodes belong to their sweeps of the recording that was fitted, known by its number of sweeps; any
+        other recording is taken to have had none of them.
+
+        Args:
+            recording: its current.
+        """
+        drop = np.zeros(recording.current.shape)
+        for sweeps, electrode in self.electrodes:
+            chosen = range(recording.num_sweeps) if len(self.electrodes) == 1 else sweeps
+            if len(self.electrodes) == 1 or recording.sha256 == self.data["sha256"]:
+                drop[list(chosen)] = electrode.drop(recording.current[list(chosen)])
+        return drop
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
@@ -140,15 +206,16 @@ class RecordingFit:
 
     def _document(self) -> dict[str, Any]:
         def parameter(name, value):
-            standard_name, unit = STANDARD_NAMES[name]
+            words, unit = standard_name(name)
             bounds = list(self.bounds[name]) if name in self.bounds else None
-            return {"value": value, "unit": unit, "bounds": bounds, "standard_name": standard_name}
+            return {"value": value, "unit": unit, "bounds": bounds, "standard_name": words}
 
         document: dict[str, Any] = {"format": FORMAT, "model": self.model, "protocol": self.protocol}
-        document["parameters"] = {name: parameter(name, value) for name, value in asdict(self.params).items()}
+        document["parameters"] = {name: parameter(name, x) for name, x in named_leaves(self.params).items()}
         document |= {"scores": self.scores, "train_ms": list(self.train), "spike_rule": asdict(self.spike_rule)}
         document["spike_cut_ms"] = list(self.spike_cut)
         document |= {"data": self.data, "seed": self.seed, "warnings": list(self.warnings), "f_i_curve": self.curve}
+        document["electrodes"] = [_electrode_document(*pair) for pair in self.electrodes]
         return document | {"versions": _versions()}
 
 
@@ -192,9 +259,37 @@ def write_atomically(path: Path, content: bytes) -> Path:
     return path
 
 
+def _electrode_document(sweeps, electrode):
+    return {
+        "sweeps": list(sweeps),
+        "resistance_GOhm": electrode.resistance,
+        "source": electrode.source,
+        "dt_ms": electrode.dt,
+        "kernel_GOhm": electrode.kernel.tolist(),
+    }
+
+
+def _electrode_from(document):
+    kernel = np.asarray(document["kernel_GOhm"], float)
+    return tuple(document["sweeps"]), Electrode(kernel, float(document["dt_ms"]), document["source"])
+
+
+def _params_from(values):
+    """Put values with dotted names back into parameters."""
+    if "delta_v" not in values:
+        return LIFParams(**values)
+    coupling = {name.removeprefix("coupling."): x for name, x in values.items() if name.startswith("coupling.")}
+    terms: dict[str, Any] = {
+        kind: tuple(values[name] for name in values if name.startswith(f"{kind}."))
+        for kind in ("eta", "tau_eta", "gamma", "tau_gamma", "a", "tau_a")
+    }
+    plain = {name: x for name, x in values.items() if "." not in name}
+    return AdaptiveLIFParams(**plain, **terms, coupling=VoltageCoupling(**coupling) if coupling else None)
+
+
 def _from_document(document):
     parameters = document["parameters"]
-    params = LIFParams(**{name: float(p["value"]) for name, p in parameters.items()})
+    params = _params_from({name: float(p["value"]) for name, p in parameters.items()})
     params.check()
     return RecordingFit(
         model=document["model"],
@@ -209,6 +304,7 @@ def _from_document(document):
         seed=document["seed"],
         warnings=tuple(document["warnings"]),
         curve=document["f_i_curve"],
+        electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
     )
 
 

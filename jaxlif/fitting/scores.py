@@ -25,7 +25,7 @@ def spike_scores(
     Args:
         recording: the recording; only its current and dt are used.
         spikes: recorded spikes, [sweeps, T], booleans.
-        model_spikes: predicted spikes, of the same shape.
+        model_spikes: predicted spikes, of the same shape, or [repeats, sweeps, T] of a model with noise.
         delta: half-width of the coincidence window, ms.
 
     Returns:
@@ -33,11 +33,16 @@ def spike_scores(
         current was repeated, the cell's reliability R, their ratio (None below R = 0.2), Md*, and the lowest R of all
         groups. None where a score is not defined.
     """
-    data, model = (_trains(x, recording.dt) for x in (spikes, model_spikes))
+    data, rasters = _trains(spikes, recording.dt), model_spikes.reshape(-1, *spikes.shape)
+    each = [_trains(raster, recording.dt) for raster in rasters]
     groups = [[int(s) for s in group] for group in repeats(recording)]
-    scored = [_group_scores([data[s] for s in g], [model[s] for s in g], recording.duration, delta) for g in groups]
+    model = [[trains[s] for trains in each] for s in range(len(data))]
+    scored = [
+        _group_scores([data[s] for s in g], [x for s in g for x in model[s]], recording.duration, delta) for g in groups
+    ]
     names = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
-    rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", model))}
+    everything = [x for trains in each for x in trains]
+    rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", everything))}
     means = {name: _mean([s[name] for s in scored]) for name in names}
     lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
     return {"delta": delta, **rates} | means | {"lowest_reliability": lowest}

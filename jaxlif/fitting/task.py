@@ -19,14 +19,16 @@ LONGEST_SPIKE = 20.0  # ms after it within which the spike's shape ends
 class Outcome(NamedTuple):
     """What a recipe found.
 
-    The parameters; what the user should know; and for steps the f-I table with the fitted rates, and the sweeps whose
-    voltage was fitted.
+    The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
+    voltage was fitted; and the samples before and after a spike in which voltages are not compared, where they are not
+    the task's.
     """
 
     params: LIFParams
     warnings: tuple[str, ...] = ()
     curve: dict[str, list[float]] = {}
     fitted_sweeps: np.ndarray | slice = slice(None)
+    spike_cut: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

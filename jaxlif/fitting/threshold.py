@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.simulate import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
@@ -97,7 +98,32 @@ def choose_threshold(
     return float(candidates[best])
 
 
-def closed_loop_scores(cell: LIF, params: LIFParams, stimuli: list[Stimulus], *, delta: float = 4.0) -> np.ndarray:
+def choose_shift(
+    params: AdaptiveLIFParams, stimuli: list[Stimulus], *, dt: float, delta: float = 4.0, num: int = 64
+) -> float:
+    r"""Choose in closed loop by how much a deterministic twin's threshold lies from that of a noisy neuron.
+
+    A noisy neuron spikes below its threshold. :math:`v_{th}` is moved by -4 to 2 :math:`\Delta_v`, all values side by
+    side.
+
+    Args:
+        params: the neuron with escape noise.
+        stimuli: what to reproduce.
+        dt: step, ms.
+        delta: half-width of the coincidence window, ms.
+        num: thresholds tried; each costs one simulation of each stimulus.
+
+    Returns:
+        The threshold of the twin, mV.
+    """
+    candidates = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, num)
+    scores = closed_loop_scores(AdaptiveLIF(dt=dt), _many(params, v_th=candidates), stimuli, delta=delta)
+    return float(candidates[int(np.argmax(scores))])
+
+
+def closed_loop_scores(
+    cell: LIF | AdaptiveLIF, params: LIFParams, stimuli: list[Stimulus], *, delta: float = 4.0
+) -> np.ndarray:
     """Score candidates by the coincidence factor of their free-running spikes, averaged over repeats and stimuli.
 
     A thousandth of the spike count's relative error is taken off, to settle between candidates whose coincidences tie.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require_finite, require_positive
+from jaxlif.neurons.checks import require_different, require_finite, require_positive
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState, Parameter
 from jaxlif.surrogate import SuperSpike, Surrogate
 
@@ -85,7 +85,9 @@ class AdaptiveLIFParams(LIFParams):
 
     def check(self) -> None:
         """Raise ValueError where tuples do not pair up or a concrete value breaks its rule; tracers pass."""
-        super().check()
+        # v_reset may lie above v_th: a threshold that jumps at a spike is higher for a while.
+        self._check_membrane()
+        require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
         for jumps, times, unit in (("eta", "tau_eta", "pA"), ("gamma", "tau_gamma", "mV"), ("a", "tau_a", "nS")):
             sizes, taus = getattr(self, jumps), getattr(self, times)
             if len(sizes) != len(taus):

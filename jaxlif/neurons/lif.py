@@ -104,13 +104,16 @@ class LIFParams:
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        self._check_membrane()
+        require_below("v_reset", self.v_reset, "v_th", self.v_th, "mV")
+        require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
+
+    def _check_membrane(self) -> None:
         require_positive("tau_m", self.tau_m, "ms")
         require_positive("r_m", self.r_m, "GΩ")
         require_not_negative("t_ref", self.t_ref, "ms")
         for field in ("v_rest", "v_th", "v_reset"):
             require_finite(field, getattr(self, field), "mV")
-        require_below("v_reset", self.v_reset, "v_th", self.v_th, "mV")
-        require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
 
 
 class LIFState(NamedTuple):

@@ -1,6 +1,9 @@
 """Recordings of real neurons: files of several formats read into pA, mV and ms, spikes found, protocols described."""
 
 from jaxlif.recordings.csv_file import read_rates as read_rates
+from jaxlif.recordings.electrode import Electrode as Electrode
+from jaxlif.recordings.electrode import estimate_electrode as estimate_electrode
+from jaxlif.recordings.electrode import remove_electrode as remove_electrode
 from jaxlif.recordings.protocol import Epoch as Epoch
 from jaxlif.recordings.protocol import FITable as FITable
 from jaxlif.recordings.protocol import fi_table as fi_table

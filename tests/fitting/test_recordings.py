@@ -181,7 +181,9 @@ def test_an_unreliable_cell_is_not_scored_by_its_reliability():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": "gif"}, ["model", "gif", "lif"]),
+        ({"model": "hh"}, ["model", "hh", "lif, adaptive, gif"]),
+        ({"model": "gif", "start": TRUTH}, ["gif", "start"]),
+        ({"electrode": "yes"}, ["electrode", "yes", "auto"]),
         ({"train": (0.0, 9000.0)}, ["train", "9000 ms", "0 to 500 ms"]),
         ({"bounds": {"tau": (1.0, 2.0)}}, ["'tau'", "tau_m"]),
         ({"bounds": {"tau_m": (5.0, 2.0)}}, ["tau_m", "low"]),

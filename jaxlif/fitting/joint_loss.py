@@ -1,0 +1,245 @@
+"""The joint likelihood of spikes and voltage of a forced adaptive neuron, minimised in whitened coordinates.
+
+The loss is worse conditioned than 1e5: a single amplitude and its time constant trade for one another. In coordinates
+in which its Hessian is the identity L-BFGS needs some tens of steps, in single precision too. An evaluation over a
+whole recording takes far longer than a call from Python, so that one compiled gradient serves the optimiser, the
+Hessian and the held-out score.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.optimize import minimize
+from tqdm import tqdm
+
+from jaxlif.fitting.bounds import REAL, Bounds, Coordinates, coordinates
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, joint_score
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
+
+POSITIVE = (0.0, np.inf)
+FREE: dict[str, tuple[float, float]] = {
+    "tau_m": POSITIVE,
+    "r_m": POSITIVE,
+    "v_rest": REAL,
+    "v_reset": REAL,
+    "eta.*": REAL,
+    "tau_eta.*": POSITIVE,
+    "v_th": REAL,
+    "delta_v": POSITIVE,
+    "gamma.*": REAL,
+    "tau_gamma.*": POSITIVE,
+    "coupling.b": REAL,
+    "coupling.tau": POSITIVE,
+    "coupling.v_i": REAL,
+    "coupling.k": POSITIVE,
+}
+TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
+VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
+
+
+class Sample(NamedTuple):
+    """What the loss is taken on: sweeps, parameters for what is not free, and where v_i started, mV."""
+
+    sweeps: ForcedSweeps
+    params: AdaptiveLIFParams
+    bend: Array
+
+
+@dataclass(frozen=True)
+class JointLoss:
+    r"""The loss :math:`-L + w \frac{N}{2} \log(SSE / N)`: spikes by their likelihood, voltage by a Gaussian one.
+
+    :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak penalties keep time
+    constants within 2 to 500 ms and v_i within some 15 mV of its start.
+
+    Args:
+        coordinates: the free parameters.
+        dt: sampling interval, ms.
+    """
+
+    coordinates: Coordinates
+    dt: float
+
+    def __call__(self, vector: Array, sample: Sample) -> tuple[Array, JointScore]:
+        """Return the loss at a vector of free coordinates, and the score it is made of."""
+        params = self.params(vector, sample)
+        score = joint_score(params, sample.sweeps, self.dt)
+        voltage = 0.5 * self.weight * score.compared * jnp.log(score.squares / score.compared)
+        return voltage - score.log_likelihood + _penalty(params, sample.bend), score
+
+    @property
+    def weight(self) -> float:
+        """The share of a sample of voltage that counts, w."""
+        return self.dt / (2.0 * VOLTAGE_MEMORY)
+
+    def params(self, vector: Array, sample: Sample) -> AdaptiveLIFParams:
+        """Return the parameters at a vector of free coordinates."""
+        free = {name: vector[i] for i, (name, _) in enumerate(self.coordinates.free)}
+        return self.coordinates.to_params(free, sample.params)
+
+    def vector(self, params: AdaptiveLIFParams) -> np.ndarray:
+        """Return the free coordinates of parameters, in double precision."""
+        free = self.coordinates.to_free(params)
+        return np.array([float(free[name]) for name, _ in self.coordinates.free])
+
+
+def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
+    low, high = map(float, np.log(TAU_RANGE))
+    taus = (*params.tau_eta, *params.tau_gamma, *([params.coupling.tau] if params.coupling else []))
+    outside = (jnp.maximum(jnp.log(t) - high, 0.0) + jnp.maximum(low - jnp.log(t), 0.0) for t in taus)
+    penalty = 20.0 * sum((x**2 for x in outside), jnp.zeros_like(bend))
+    return penalty if params.coupling is None else penalty + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
+
+
+def joint_loss(
+    params: AdaptiveLIFParams, sweeps: ForcedSweeps, dt: float, bounds: Bounds = FREE
+) -> tuple[JointLoss, Sample]:
+    """Make the loss and what it works on from a start.
+
+    Args:
+        params: the start, scalars.
+        sweeps: the recorded sweeps.
+        dt: sampling interval, ms.
+        bounds: the free parameters; those of terms that ``params`` do not have are left away.
+    """
+    known = {name: pair for name, pair in bounds.items() if _has(params, name)}
+    dtype = sweeps.voltage.dtype
+    start = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    bend = 0.0 if params.coupling is None else params.coupling.v_i
+    return JointLoss(coordinates(start, known), dt), Sample(sweeps, start, jnp.asarray(bend, dtype))
+
+
+def _has(params: AdaptiveLIFParams, pattern: str) -> bool:
+    value = getattr(params, pattern.split(".")[0])
+    return value is not None and not (isinstance(value, tuple) and not value)
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_gradient(loss: JointLoss, vector: Array, sample: Sample) -> Any:
+    return jax.value_and_grad(loss, has_aux=True)(vector, sample)
+
+
+def evaluate(loss: JointLoss, vector: np.ndarray, sample: Sample) -> tuple[float, np.ndarray, JointScore]:
+    """Return the loss at a vector of free coordinates, its gradient in double precision, and the score.
+
+    Args:
+        loss: the loss.
+        vector: [n].
+        sample: what it works on.
+    """
+    point = jnp.asarray(vector, sample.bend.dtype)
+    (value, score), gradient = _value_and_gradient(loss, point, sample)
+    return float(value), np.asarray(gradient, float), jax.tree.map(float, score)
+
+
+def hessian(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:
+    """Return the Hessian of the active coordinates by forward differences of the gradient, [m, m].
+
+    Args:
+        loss: the loss.
+        vector: where, [n].
+        sample: what it works on.
+        active: indices [m] of the coordinates.
+    """
+    here, steps = evaluate(loss, vector, sample)[1], _steps(loss, sample)
+    rows = []
+    for i in active:
+        away = vector.copy()
+        away[i] += steps[i]
+        rows.append((evaluate(loss, away, sample)[1] - here)[active] / steps[i])
+    return 0.5 * (np.array(rows) + np.array(rows).T)
+
+
+def _steps(loss: JointLoss, sample: Sample) -> np.ndarray:
+    """Return a small step in each coordinate: 0.3 %, 0.05 mV, or the current that moves the voltage by 0.1 mV."""
+
+    def step(name, interval):
+        if name.startswith("eta"):
+            return 0.1 / float(sample.params.r_m)
+        return 0.05 if interval.low == -np.inf and name != "coupling.b" else 0.003
+
+    return np.array([step(name, interval) for name, interval in loss.coordinates.free])
+
+
+def whitening(curvature: np.ndarray) -> np.ndarray:
+    r"""Return axes along which a loss curves alike, the columns of :math:`U |\Lambda|^{-1/2}`.
+
+    Args:
+        curvature: its Hessian, [m, m]; a direction flatter than a millionth of the steepest is taken to be so steep.
+
+    Example:
+        >>> whitening(np.diag([4.0, 25.0]))
+        array([[0.5, 0. ],
+               [0. , 0.2]])
+    """
+    values, vectors = np.linalg.eigh(curvature)
+    size = np.abs(values)
+    return vectors / np.sqrt(np.maximum(size, 1e-6 * size.max()))
+
+
+def refine(
+    loss: JointLoss,
+    params: AdaptiveLIFParams,
+    sample: Sample,
+    free: Iterable[str],
+    *,
+    rounds: Iterable[int],
+    progress: bool = False,
+) -> tuple[AdaptiveLIFParams, float]:
+    """Minimise the loss by L-BFGS over the coordinates that match ``free``, whitened anew before every round.
+
+    Args:
+        loss: the loss.
+        params: the start.
+        sample: what it works on.
+        free: names or patterns; the others keep their values.
+        rounds: the most steps of each round.
+        progress: show progress bars.
+
+    Returns:
+        The parameters at the minimum, Python floats, and the loss there.
+
+    Source: Byrd et al. 1995, doi:10.1137/0916069 (L-BFGS-B).
+    """
+    active, vector, value = active_indices(loss, free), loss.vector(params), np.inf
+    for steps in rounds:
+        axes = whitening(hessian(loss, vector, sample, active))
+        vector, value = _minimise(loss, vector, sample, active, axes, steps, progress)
+    return jax.tree.map(float, loss.params(jnp.asarray(vector), sample)), value
+
+
+def _minimise(loss, vector, sample, active, axes, steps, progress):
+    def at(y):
+        point = vector.copy()
+        point[active] += axes @ y
+        return point
+
+    def objective(y):
+        value, gradient, _ = evaluate(loss, at(y), sample)
+        # A line search that left the sensible range turns back.
+        return (value, axes.T @ gradient[active]) if np.isfinite(value) else (1e30, np.zeros_like(y))
+
+    with tqdm(total=steps, disable=not progress, unit="step") as bar:
+        found = minimize(
+            objective,
+            np.zeros(len(active)),
+            jac=True,
+            method="L-BFGS-B",
+            callback=lambda _: bar.update(),
+            options={"maxiter": steps, "maxcor": 20, "ftol": 1e-8},
+        )
+    return at(found.x), float(found.fun)
+
+
+def active_indices(loss: JointLoss, free: Iterable[str]) -> np.ndarray:
+    """Return the indices of the coordinates whose names match one of ``free``."""
+    patterns = tuple(free)
+    names = [name for name, _ in loss.coordinates.free]
+    return np.array([i for i, name in enumerate(names) if any(fnmatchcase(name, p) for p in patterns)])

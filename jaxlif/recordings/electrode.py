@@ -1,0 +1,235 @@
+"""What the electrode adds to a voltage, estimated and taken away: active compensation, or a series resistance."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from jaxlif.recordings.recording import Recording, repeats
+
+LONGEST = 150.0  # ms: lags of the whole kernel, membrane included
+ELECTRODE = 7.0  # ms: lags within which the electrode's own kernel ends
+COARSE = 0.5  # ms: from this dt on an electrode is faster than a sample, and later lags are dendrites
+MEMBRANE = 3.0  # ms: lags from which on the kernel is the membrane's alone
+_SPIKE = (5.0, 40.0)  # ms left out before and after a spike: its currents are not the electrode's
+
+
+@dataclass(frozen=True, eq=False)
+class Electrode:
+    r"""A linear electrode: it adds :math:`U_n = \sum_k K_k I_{n-k}` to the membrane's voltage.
+
+    Args:
+        kernel: K [lags], GΩ for one sample; its sum is the electrode's resistance.
+        dt: sampling interval, ms.
+        source: where it was estimated: "electrode trace", "recording" or "given".
+
+    Example:
+        >>> Electrode(np.array([0.006, 0.002]), 0.1, "given").drop(np.array([[0.0, 100.0, 0.0]]))
+        array([[0. , 0.6, 0.2]])
+
+    Source: Brette et al. 2008, doi:10.1016/j.neuron.2008.06.021.
+    """
+
+    kernel: np.ndarray
+    dt: float
+    source: str
+
+    @classmethod
+    def series(cls, resistance: float, dt: float) -> Self:
+        """Return an electrode that is a plain series resistance, GΩ.
+
+        Raises:
+            ValueError: for a resistance that is negative or not finite.
+        """
+        if not (np.isfinite(resistance) and resistance >= 0.0):
+            raise ValueError(f"series resistance = {resistance} GΩ: it must be finite and not negative")
+        return cls(np.array([resistance]), dt, "given")
+
+    @property
+    def resistance(self) -> float:
+        """Resistance of the electrode, GΩ."""
+        return float(self.kernel.sum())
+
+    def drop(self, current: np.ndarray) -> np.ndarray:
+        """Return the voltage [..., T], mV, that the electrode adds under a ``current`` [..., T], pA.
+
+        Before the first sample the current is taken to have been what it is there.
+        """
+        lags = len(self.kernel)
+        past = np.repeat(current[..., :1], lags - 1, axis=-1)
+        padded = np.concatenate([past, current], axis=-1)
+        length = current.shape[-1]
+        shifted = (self.kernel[k] * padded[..., lags - 1 - k : lags - 1 - k + length] for k in range(lags))
+        return sum(shifted, np.zeros(current.shape))
+
+    def compensate(self, recording: Recording) -> Recording:
+        """Return the recording with the electrode's drop taken off its voltage, and no electrode trace left.
+
+        Raises:
+            ValueError: for a recording without voltage, or with another dt.
+        """
+        if not np.isclose(recording.dt, self.dt):
+            raise ValueError(f"dt = {recording.dt:g} ms: this electrode was estimated at {self.dt:g} ms")
+        voltage = recording.measured_voltage() - self.drop(recording.current)
+        return replace(recording, voltage=voltage, electrode_current=None, electrode_voltage=None)
+
+
+def estimate_electrode(recording: Recording, spikes: np.ndarray | None = None) -> Electrode:
+    r"""Estimate the electrode of a recording: from its subthreshold electrode trace, else from its own sweeps.
+
+    The response of electrode and membrane to the current's increments is regressed as a kernel of 150 ms, linear between
+    knots that grow apart. Beyond 3 ms it is the membrane's, an exponential; what is left below 7 ms is the electrode's, and where dt is
+    0.5 ms or more only what is left in the sample itself.
+
+    Args:
+        recording: with ``electrode_current`` and ``electrode_voltage``, or with a current that varies from one sample
+            to the next.
+        spikes: [sweeps, T], left out where the recording itself is used.
+
+    Returns:
+        The :class:`Electrode`. Its kernel is not forced to be positive.
+
+    Raises:
+        ValueError: where the current does not vary fast enough to tell electrode and membrane apart.
+
+    Source: Brette et al. 2008, doi:10.1016/j.neuron.2008.06.021; Pozzorini et al. 2015,
+    doi:10.1371/journal.pcbi.1004275 (the regression on increments).
+    """
+    if recording.electrode_current is not None and recording.electrode_voltage is not None:
+        current, voltage = recording.electrode_current[None], recording.electrode_voltage[None]
+        return Electrode(_kernel(current, voltage, None, recording.dt), recording.dt, "electrode trace")
+    voltage = recording.measured_voltage()
+    return Electrode(_kernel(recording.current, voltage, spikes, recording.dt), recording.dt, "recording")
+
+
+class Removed(NamedTuple):
+    """A recording without the electrode's drop, the electrodes by the sweeps they belong to, and notes."""
+
+    recording: Recording
+    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...]
+    notes: tuple[str, ...]
+
+
+def remove_electrode(recording: Recording, spikes: np.ndarray, choice: Electrode | float | str | None) -> Removed:
+    """Take an electrode off a recording.
+
+    Args:
+        recording: current and voltage.
+        spikes: [sweeps, T].
+        choice: "auto" estimates one electrode from the electrode trace, or else one for each stimulus from its
+            repeats; an :class:`Electrode`; a series resistance, GΩ; or None for none.
+
+    Raises:
+        ValueError: for another choice.
+    """
+    if choice is None:
+        return Removed(recording, (), ())
+    every = tuple(range(recording.num_sweeps))
+    if choice == "auto":
+        return _estimated(recording, spikes, every)
+    if isinstance(choice, str):
+        raise ValueError(f'electrode = {choice!r}: give "auto", None, a series resistance in GΩ, or an Electrode')
+    electrode = choice if isinstance(choice, Electrode) else Electrode.series(float(choice), recording.dt)
+    return _applied(recording, ((every, electrode),), ())
+
+
+def _estimated(recording, spikes, every):
+    if recording.electrode_current is not None:
+        return _applied(recording, ((every, estimate_electrode(recording)),), ())
+    found, notes = [], []
+    for group in repeats(recording):
+        sweeps = tuple(int(s) for s in group)
+        try:
+            electrode = estimate_electrode(recording.select(group), spikes[group])
+        except ValueError as error:
+            notes.append(f"no electrode was taken off the voltage of {len(sweeps)} sweeps: {error}")
+            continue
+        if electrode.resistance > 0:
+            found.append((sweeps, electrode))
+        else:
+            notes.append(
+                f"no electrode was taken off the voltage of {len(sweeps)} sweeps: its resistance was estimated as"
+                f" {electrode.resistance:.3g} GΩ"
+            )
+    return _applied(recording, tuple(found), tuple(dict.fromkeys(notes)))
+
+
+def _applied(recording, electrodes, notes):
+    voltage = recording.measured_voltage().copy()
+    for sweeps, electrode in electrodes:
+        voltage[list(sweeps)] -= electrode.drop(recording.current[list(sweeps)])
+    clean = replace(recording, voltage=voltage, electrode_current=None, electrode_voltage=None)
+    return Removed(clean, electrodes, notes)
+
+
+def _kernel(current, voltage, spikes, dt):
+    knots = _knots(dt)
+    if current.shape[1] < 4 * knots[-1]:
+        raise ValueError(
+            f"current has {current.shape[1] * dt:g} ms to a sweep: an electrode is estimated from {4 * LONGEST:g} ms"
+            " or more"
+        )
+    response = _impulse_response(current, voltage, _silent(spikes, current.shape, dt), knots)
+    late = knots * dt > MEMBRANE
+    membrane = _exponential(knots[late] * dt, response[late], np.gradient(knots.astype(float))[late])
+    lags = np.arange(1 if dt >= COARSE else round(ELECTRODE / dt))
+    return np.interp(lags, knots, response) - membrane(lags * dt)
+
+
+def _knots(dt):
+    """Return lags, in samples, between which the kernel is linear: every sample at first, then ever farther apart."""
+    last = round(LONGEST / dt)
+    knots, width = [0], 1.0
+    while knots[-1] < last:
+        knots.append(min(last, knots[-1] + max(1, round(width))))
+        width *= 1.15
+    return np.array(knots)
+
+
+def _silent(spikes, shape, dt):
+    """Mark the increments that no spike disturbs."""
+    mask = np.ones((shape[0], shape[1] - 1), bool)
+    if spikes is None:
+        return mask
+    before, after = (round(t / dt) for t in _SPIKE)
+    for sweep, step in zip(*np.nonzero(spikes), strict=True):
+        mask[sweep, max(0, step - before) : step + after] = False
+    return mask
+
+
+def _impulse_response(current, voltage, mask, knots):
+    """Regress the increments of the voltage on those of the current, [knots], GΩ for one sample of lag."""
+    gram, projection = 0.0, 0.0
+    for i, v, keep in zip(current, voltage, mask, strict=True):
+        rows = np.flatnonzero(keep[knots[-1] :]) + knots[-1]
+        x = np.concatenate([_hats(i, rows, knots), np.ones((len(rows), 1))], axis=1)
+        gram, projection = gram + x.T @ x, projection + x.T @ np.diff(v)[rows]
+    if np.linalg.cond(gram) > 1e12:
+        raise ValueError(
+            "current varies too slowly to tell the electrode from the membrane: give a series resistance, or none"
+        )
+    return np.linalg.solve(gram, projection)[:-1]
+
+
+def _hats(current, rows, knots):
+    """Return the response of the voltage's increments to a kernel that is 1 at one knot and 0 at the others.
+
+    Summed by parts, a kernel that is linear between knots meets the means of the current over the lags between them.
+    """
+    total = np.concatenate([[0.0], np.cumsum(current)])
+    ahead = total[rows[:, None] + 1 - knots[None]]
+    means = (ahead[:, :-1] - ahead[:, 1:]) / np.diff(knots)
+    first, last = current[rows + 1], current[rows - knots[-1]]
+    rising = np.concatenate([first[:, None], means], axis=1)
+    falling = np.concatenate([means, last[:, None]], axis=1)
+    return rising - falling
+
+
+def _exponential(lags, kernel, widths):
+    """Fit an exponential to the late kernel, each knot with the weight of its lags; tau by search, a by regression."""
+    taus = np.geomspace(3.0, 120.0, 300)
+    shapes = np.exp(-lags[None] / taus[:, None])
+    sizes = (shapes @ (widths * kernel)) / (shapes**2 @ widths)
+    errors = (widths * (kernel - sizes[:, None] * shapes) ** 2).sum(axis=1)
+    best = int(np.argmin(errors))
+    return lambda t: sizes[best] * np.exp(-t / taus[best])

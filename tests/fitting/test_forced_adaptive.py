@@ -1,0 +1,109 @@
+"""The blocked forced path against stepping through TeacherForced, and its gradient against autodiff of the plain scan."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps, joint_score
+from jaxlif.fitting.recurrence import from_blocks, recurrence, to_blocks
+
+PARAMS = jl.AdaptiveLIFParams(
+    tau_m=12.0, r_m=0.1, v_rest=-68.0, v_th=-50.0, v_reset=-60.0, t_ref=2.0, delta_v=1.5,
+    eta=(20.0, -5.0), tau_eta=(5.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,), coupling=jl.VoltageCoupling(),
+)  # fmt: skip
+
+
+@pytest.fixture
+def x64():
+    """Double precision, in which only the order of additions is left to differ."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    rng = np.random.default_rng(0)
+    current = 150.0 + 100.0 * rng.standard_normal((3, 950))
+    voltage = -60.0 + 3.0 * rng.standard_normal((3, 950))
+    spikes = np.zeros((3, 950), bool)
+    spikes[0, [50, 90, 399, 700]] = spikes[1, [10, 398, 440, 949]] = spikes[2, [400, 500]] = True
+    return current, voltage, spikes
+
+
+def stepped(params, recorded, dt):
+    """Return voltages before the reset and thresholds, step by step, [S, T]."""
+    current, voltage, spikes = recorded
+    cell = jl.TeacherForced(jl.AdaptiveLIF(dt=dt))
+    inputs = jl.Forced(jnp.asarray(current.T), jnp.asarray(spikes.T, float))
+    state = cell.init_state(params, jax.tree.map(lambda x: x[0], inputs))
+    start = jnp.asarray(voltage[:, 0])
+    state = state._replace(v=start, coupling=params.coupling.target(start))
+
+    def step(state, x):
+        ahead, _ = cell.neuron.integrate(params, state, x.input)
+        state, output = cell.step(params, state, x)
+        return state, (output.v_before, cell.neuron.threshold(params, ahead))
+
+    return [np.asarray(y).T for y in jax.lax.scan(step, state, inputs)[1]]
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_blocks_are_the_steps(recorded):
+    data = forced_sweeps(*recorded, refractory=20, before=5, dtype="float64")
+    trace = [from_blocks(np.asarray(y), 950) for y in jax.jit(forced_adaptive, static_argnums=2)(PARAMS, data, 0.1)]
+    for fast, slow in zip(trace, stepped(PARAMS, recorded, 0.1), strict=True):
+        # Only the order of additions differs: 1e-10 mV is a thousand roundings of -60 mV.
+        np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_likelihood_is_that_of_the_steps(recorded):
+    _, voltage, spikes = recorded
+    data = forced_sweeps(*recorded, refractory=20, before=5, dtype="float64")
+    v, threshold = stepped(PARAMS, recorded, 0.1)
+    expected = 0.0
+    for s in range(3):
+        held = 0
+        for n in range(950):
+            rate = 0.1 * np.exp((v[s, n] - threshold[s, n]) / 1.5)
+            expected += np.log(-np.expm1(-rate)) if spikes[s, n] else -rate * (held == 0)
+            held = 20 if spikes[s, n] else max(held - 1, 0)
+    score = joint_score(PARAMS, data, 0.1)
+    assert float(score.log_likelihood) == pytest.approx(expected, rel=1e-10)
+    near = np.zeros((3, 950), bool)
+    for s, n in zip(*np.nonzero(spikes), strict=True):
+        near[s, max(0, n - 5) : n + 21] = True
+    assert float(score.squares) == pytest.approx(float(((v - voltage)[~near] ** 2).sum()), rel=1e-10)
+    assert float(score.compared) == (~near).sum()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("always", [False, True])
+def test_the_gradient_of_the_blocks_is_that_of_a_plain_scan(always):
+    rng = np.random.default_rng(1)
+    keep, inputs, weight = (rng.random((2, 7)) > 0.2) * 1.0, rng.standard_normal((2, 7)), rng.standard_normal((2, 7))
+    keep = np.ones_like(keep) if always else keep
+
+    def blocked(decay, inputs, start):
+        y = recurrence(decay, None if always else jnp.asarray(to_blocks(keep, 3)), inputs, start)
+        return jnp.sum(y * to_blocks(weight, 3))
+
+    def plain(decay, inputs, start):
+        total, y = 0.0, start
+        for n in range(7):
+            y = decay * keep[:, n] * y + inputs[n % 3, n // 3]
+            total = total + jnp.sum(weight[:, n] * y)
+        return total
+
+    point = jnp.asarray(0.8), jnp.asarray(to_blocks(inputs, 3)), jnp.asarray([0.5, -1.0])
+    assert float(blocked(*point)) == pytest.approx(float(plain(*point)), rel=1e-13)
+    for a, b in zip(jax.grad(blocked, (0, 1, 2))(*point), jax.grad(plain, (0, 1, 2))(*point), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_subthreshold_adaptation_is_refused(recorded):
+    data = forced_sweeps(*recorded, refractory=20, before=5)
+    with pytest.raises(ValueError, match="a has 1 terms: a fit in blocks knows no subthreshold adaptation"):
+        forced_adaptive(jl.AdaptiveLIFParams(a=(1.0,), tau_a=(10.0,)), data, 0.1)

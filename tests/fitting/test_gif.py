@@ -1,0 +1,126 @@
+"""The recipe for adaptive neurons on recordings made by a known one."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting import gif
+from jaxlif.fitting.joint_loss import evaluate, hessian, joint_loss
+from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.spiketrains import md_star, spike_times
+
+DT = 0.5
+TRUTH = jl.AdaptiveLIFParams(
+    tau_m=20.0, r_m=0.1, v_rest=-65.0, v_th=-50.0, v_reset=-60.0, t_ref=4.0, delta_v=1.0,
+    eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,),
+    coupling=jl.VoltageCoupling(b=0.6, tau=10.0, v_i=-56.0, k=2.0),
+)  # fmt: skip
+
+
+def recorded(params, seed=0, sweeps=4, duration=20_000.0):
+    """Return repeats of one frozen noise with escape noise, spikes drawn to 30 mV, and 0.3 mV of measurement noise."""
+    key = jax.random.key(seed)
+    current = 170.0 + jl.stimulus.ornstein_uhlenbeck(key, 0.0, 120.0, 4.0, duration, DT)
+    inputs = jl.escape_inputs(jax.random.key(seed + 1), jnp.tile(current[:, None], (1, sweeps)))
+    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), params, inputs)
+    spikes = np.asarray(output.spikes).T > 0
+    noise = 0.3 * np.random.default_rng(seed).standard_normal(spikes.shape)
+    voltage = np.where(spikes, 30.0, np.asarray(output.v).T + noise)
+    return jl.Recording(current=np.tile(np.asarray(current), (sweeps, 1)), voltage=voltage, dt=DT, spikes=spikes)
+
+
+@pytest.fixture(scope="module")
+def recording():
+    return recorded(TRUTH)
+
+
+@pytest.fixture(scope="module")
+def result(recording):
+    return jl.fit_recording(recording, "gif", electrode=None)
+
+
+def test_the_parameters_come_back(result):
+    found = result.params
+    # 14 s of 4 sweeps hold about 900 spikes: a few per cent of each, and half a millivolt, is what they determine.
+    for name, tolerance in {"tau_m": 0.03, "r_m": 0.03, "delta_v": 0.15}.items():
+        assert getattr(found, name) == pytest.approx(getattr(TRUTH, name), rel=tolerance), name
+    for name in ("v_rest", "v_reset"):
+        assert getattr(found, name) == pytest.approx(getattr(TRUTH, name), abs=0.3), name
+    # Single terms trade for one another, what a spike leaves behind does not.
+    for kind, unit in (("eta", 5.0), ("gamma", 0.6)):
+        for t in (10.0, 40.0, 100.0):
+            left = [
+                sum(a * np.exp(-t / tau) for a, tau in zip(getattr(p, kind), getattr(p, f"tau_{kind}"), strict=True))
+                for p in (found, TRUTH)
+            ]
+            assert left[0] == pytest.approx(left[1], abs=unit), (kind, t)
+
+
+def test_held_out_time_asks_for_the_coupling_where_the_neuron_has_it(result):
+    assert result.params.coupling is not None
+    assert "follows the voltage" in " ".join(result.warnings)
+
+
+def test_the_model_is_as_good_as_the_truth(recording, result):
+    test = recording.window(14_000.0, 20_000.0)
+    trains = spike_times(recording.spikes[:, 28_000:].T, DT)
+    scores = {}
+    for name, params in (("fit", result.params), ("truth", TRUTH)):
+        rasters = noisy_rasters(params, test, repeats=8, seed=7).reshape(-1, test.num_steps)
+        scores[name] = float(md_star(trains, spike_times(rasters.T, DT)))
+    # Md* of the truth itself is 1 but for the few repeats; the fit loses less than 0.03.
+    assert scores["fit"] >= scores["truth"] - 0.03
+    assert result.scores["test"]["voltage_variance_explained"] > 0.99
+
+
+def test_a_fit_survives_its_file(recording, result, tmp_path):
+    again = jl.load_fit(result.save(tmp_path))
+    assert again.params == result.params
+    one, two = (r.predict(recording, repeats=2, seed=3) for r in (result, again))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    other = again.predict(recording, repeats=2, seed=4)
+    assert not np.array_equal(one.spike_time, other.spike_time)
+
+
+def test_forced_spikes_give_the_recorded_ones_and_a_close_voltage(recording, result):
+    forced = result.predict(recording, force_spikes=True)
+    assert len(forced.spike_time) == recording.spikes.sum()
+    away = ~recording.spikes
+    assert np.sqrt(np.mean((forced.voltage - recording.voltage)[away] ** 2)) < 1.0
+
+
+def test_the_twin_spikes_like_the_cell(recording):
+    twin = jl.fit_recording(recording, "adaptive", electrode=None, coupling=True)
+    assert twin.model == "adaptive"
+    # A noisy cell is not repeated exactly; a neuron without noise at the noisy one's threshold reaches 0.6 of R.
+    assert twin.scores["test"]["coincidence_factor_over_reliability"] > 0.75
+    first, second = (twin.predict(recording, seed=s).spike_time for s in (0, 1))
+    assert np.array_equal(first, second)
+
+
+def test_the_gradient_and_hessian_are_those_of_differences(recording):
+    with jax.enable_x64(True):
+        traces = gif.Traces(recording.current[:2, :4000], recording.voltage[:2, :4000], recording.spikes[:2, :4000], DT)
+        arranged = gif._arranged(traces, 4.0)
+        arranged = jax.tree.map(lambda x: jnp.asarray(x, "float64"), arranged)
+        loss, sample = joint_loss(TRUTH, arranged, DT)
+        x = loss.vector(TRUTH)
+        _, gradient, _ = evaluate(loss, x, sample)
+        away = 1e-5 * np.maximum(1.0, np.abs(x))
+        for i in range(len(x)):
+            step = np.eye(len(x))[i] * away[i]
+            slope = (evaluate(loss, x + step, sample)[0] - evaluate(loss, x - step, sample)[0]) / (2 * away[i])
+            # Central differences of a loss of 1e4 at steps of 1e-5 keep six digits.
+            assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-5), loss.coordinates.free[i][0]
+        curvature = hessian(loss, x, sample, np.arange(len(x)))
+    assert np.allclose(curvature, curvature.T) and np.linalg.eigvalsh(curvature).max() > 0
+
+
+def test_what_no_model_describes_is_refused(recording):
+    swapped = replace(recording, current=-recording.current)
+    with pytest.raises(ValueError, match="current and voltage may not belong together"):
+        jl.fit_recording(swapped, "gif", electrode=None)
