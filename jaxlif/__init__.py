@@ -3,6 +3,7 @@
 Units everywhere: ms, mV, pA, GΩ, pF, nS; rates in Hz.
 """
 
+from jaxlif import interop as interop
 from jaxlif import losses as losses
 from jaxlif import networks as networks
 from jaxlif import spiketrains as spiketrains

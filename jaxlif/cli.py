@@ -68,7 +68,7 @@ def main() -> None:
     """Leaky integrate-and-fire neurons, fitted to recordings.
 
     Recordings are .npz (arrays current in pA, voltage in mV, dt in ms), .csv (a header that names units, such as
-    time_ms,current_pA,voltage_mV) or .abf files. Everything is in ms, mV, pA, GΩ, pF and nS; rates in Hz.
+    time_ms,current_pA,voltage_mV), .abf, .nwb or .ibw files. Everything is in ms, mV, pA, GΩ, pF and nS; rates in Hz.
     """
 
 
@@ -279,8 +279,9 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
         out.mkdir(parents=True, exist_ok=True)
         for path in paths:
             os.replace(path, out / path.name)
-    rows = [(row["name"], row["value"], row["unit"], row["standard_name"]) for row in parameter_rows(result.params)]
-    click.echo(text_table([("parameter", "value", "unit", ""), *rows], right=(1,)) + "\n")
+    columns = ("name", "value", "interval", "unit", "standard_name")
+    rows = [tuple(row[c] for c in columns) for row in parameter_rows(result.params, result.intervals)]
+    click.echo(text_table([("parameter", "value", "95 % interval", "unit", ""), *rows], right=(1,)) + "\n")
     _echo_scores(result.scores)
     for note in result.warnings:
         click.echo(f"note: {note}")

@@ -59,7 +59,7 @@ def _page(fit: RecordingFit, figures: list[dict[str, str]]) -> str:
         title=f"{fit.model.upper()} fitted to {fit.data['name'] or 'a recording'}",
         lead=_lead(fit),
         warnings=fit.warnings,
-        parameters=parameter_rows(fit.params),
+        parameters=parameter_rows(fit.params, fit.intervals),
         parts=parts,
         scores=[{"label": label, "cells": cells} for label, cells in scores],
         figures=figures,

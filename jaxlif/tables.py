@@ -1,6 +1,7 @@
 """Parameters and scores as text, for the report and the terminal."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxlif.fitting.bounds import named_leaves
@@ -8,6 +9,7 @@ from jaxlif.fitting.result import standard_name
 from jaxlif.neurons.lif import LIFParams
 
 Scores = Mapping[str, Mapping[str, Any]]
+NO_INTERVALS: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 SCORE_LABELS = {
     "rate_data": "firing rate, cell (Hz)",
@@ -24,16 +26,21 @@ SCORE_LABELS = {
 }
 
 
-def parameter_rows(params: LIFParams) -> list[dict[str, str]]:
-    """Return the parameters as rows of text: standard_name, name, value, unit.
+def parameter_rows(
+    params: LIFParams, intervals: Mapping[str, tuple[float, float]] = NO_INTERVALS
+) -> list[dict[str, str]]:
+    """Return the parameters as rows of text: standard_name, name, value, interval, unit.
 
     Args:
         params: the parameters.
+        intervals: 95 % intervals by name, where they are known.
     """
     rows = []
     for name, value in named_leaves(params).items():
         words, unit = standard_name(name)
-        rows.append({"standard_name": words, "name": name, "value": f"{value:.4g}", "unit": unit})
+        interval = "{:.4g} to {:.4g}".format(*intervals[name]) if name in intervals else ""
+        row = {"standard_name": words, "name": name, "value": f"{value:.4g}", "interval": interval, "unit": unit}
+        rows.append(row)
     return rows
 
 

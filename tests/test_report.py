@@ -86,8 +86,8 @@ def test_the_figures_are_the_files(written, text):
 
 def test_every_parameter_with_its_unit(fit, text):
     for row in parameter_rows(fit.params):
-        cells = [re.escape(html.escape(row[name])) for name in ("standard_name", "name", "value", "unit")]
-        assert re.search(r"(?s){}</td>.*?{}</code>.*?>{}</td><td>{}<".format(*cells), text), row
+        cells = [re.escape(html.escape(row[name])) for name in ("standard_name", "name", "value", "interval", "unit")]
+        assert re.search(r"(?s){}</td>.*?{}</code>.*?>{}</td>.*?>{}</td><td>{}<".format(*cells), text), row
 
 
 def test_scores_and_provenance(text):

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.forced_adaptive import forced_sweeps
-from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss, refine
+from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
 from jaxlif.fitting.scores import UNRELIABLE
 from jaxlif.fitting.task import Outcome, Task
-from jaxlif.fitting.threshold import Stimulus, choose_shift
+from jaxlif.fitting.threshold import Stimulus, choose_twin
+from jaxlif.fitting.uncertainty import Uncertainty, uncertainty
 from jaxlif.losses import bits_per_spike, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.recordings import repeats
@@ -44,6 +45,14 @@ class Traces(NamedTuple):
         return self._replace(current=self.current[chosen], voltage=self.voltage[chosen], spikes=self.spikes[chosen])
 
 
+class AdaptiveFit(NamedTuple):
+    """Parameters as Python floats, what is known about them, and notes."""
+
+    params: AdaptiveLIFParams
+    known: Uncertainty
+    notes: tuple[str, ...]
+
+
 def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = False) -> Outcome:
     """Fit an adaptive neuron with escape noise, or its deterministic twin, to a recording's voltage and spikes.
 
@@ -56,14 +65,15 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = _traces(task)
-    params, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    params, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    notes += known.notes
     if deterministic:
         stimuli, unreliable = reliable_stimuli(task)
         notes += unreliable
         if stimuli:
-            params = replace(params, v_th=choose_shift(params, stimuli, dt=traces.dt))
+            params = choose_twin(params, stimuli, dt=traces.dt)
     cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
-    return Outcome(params, notes, spike_cut=cut)
+    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals)
 
 
 def _traces(task: Task) -> "Traces":
@@ -74,9 +84,7 @@ def _traces(task: Task) -> "Traces":
     return Traces(part.current, part.measured_voltage(), spikes, part.dt)
 
 
-def fit_adaptive(
-    traces: Traces, *, coupling: bool | None = None, progress: bool = False
-) -> tuple[AdaptiveLIFParams, tuple[str, ...]]:
+def fit_adaptive(traces: Traces, *, coupling: bool | None = None, progress: bool = False) -> AdaptiveFit:
     """Fit an adaptive neuron with escape noise to voltage and spikes.
 
     Args:
@@ -85,14 +93,14 @@ def fit_adaptive(
         progress: show progress bars.
 
     Returns:
-        Parameters, Python floats, and notes.
+        The :class:`AdaptiveFit`.
     """
     # Single precision takes half the time and ends at the same fit: a posteriori the gradient's error is under 1 %.
     with jax.enable_x64(False):
         return _fit(traces, coupling, progress)
 
 
-def _fit(traces: Traces, coupling: bool | None, progress: bool) -> tuple[AdaptiveLIFParams, tuple[str, ...]]:
+def _fit(traces: Traces, coupling: bool | None, progress: bool) -> AdaptiveFit:
     start = regress(traces, t_ref=refractory_period(traces))
     few = traces.few()
     plain = [_compete(few, start, None, progress)] if coupling is not True else []
@@ -105,7 +113,8 @@ def _fit(traces: Traces, coupling: bool | None, progress: bool) -> tuple[Adaptiv
         best = best if wanted else plain[0]
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
-    return _polish(traces, best.params, progress), notes
+    params, known = _polish(traces, best.params, progress)
+    return AdaptiveFit(params, known, notes)
 
 
 class Candidate(NamedTuple):
@@ -132,14 +141,14 @@ def _compete(traces: Traces, start: AdaptiveLIFParams, tau: float | None, progre
 _PLAIN = ("tau_m", "r_m", "v_rest", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
 
 
-def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> AdaptiveLIFParams:
+def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[AdaptiveLIFParams, Uncertainty]:
     """Refine on everything; a coupling of strength 0 is left away."""
-    assert params.coupling is not None
-    if params.coupling.b == 0.0:
+    if params.coupling is not None and params.coupling.b == 0.0:
         params = replace(params, coupling=None)
     free = _PLAIN if params.coupling is None else (*_PLAIN, "coupling.*")
     loss, sample = joint_loss(params, _arranged(traces, float(params.t_ref)), traces.dt)
-    return refine(loss, params, sample, free, rounds=(20, 30), progress=progress)[0]
+    params, _ = refine(loss, params, sample, free, rounds=(20, 30), progress=progress)
+    return params, uncertainty(loss, params, sample, active_indices(loss, free))
 
 
 def _arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> Any:
@@ -201,8 +210,8 @@ def regress(traces: Traces, *, t_ref: float, taus: tuple[float, ...] = (4.0, 60.
         t_ref=refractory * traces.dt,
         eta=tuple(float(x) for x in jumps),
         tau_eta=taus,
-        gamma=(5.0,),
-        tau_gamma=(60.0,),
+        gamma=(3.0, 2.0),
+        tau_gamma=(15.0, 100.0),
         delta_v=2.0,
     )
 

@@ -1,13 +1,13 @@
 """The joint likelihood of spikes and voltage of a forced adaptive neuron, minimised in whitened coordinates.
 
 The loss is worse conditioned than 1e5: a single amplitude and its time constant trade for one another. In coordinates
-in which its Hessian is the identity L-BFGS needs some tens of steps, in single precision too. An evaluation over a
-whole recording takes far longer than a call from Python, so that one compiled gradient serves the optimiser, the
-Hessian and the held-out score.
+in which its information is the identity L-BFGS needs some tens of steps, in single precision too. An evaluation over a
+whole recording takes far longer than a call from Python, so that one compiled gradient serves the optimiser
+and the held-out score.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from jaxlif.fitting.bounds import REAL, Bounds, Coordinates, coordinates
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, joint_score
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, forced_adaptive, joint_score
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
 POSITIVE = (0.0, np.inf)
@@ -45,7 +45,10 @@ VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that sam
 
 
 class Sample(NamedTuple):
-    """What the loss is taken on: sweeps, parameters for what is not free, and where v_i started, mV."""
+    """What the loss is taken on: sweeps, parameters for what is not free, and where v_i started, mV.
+
+    The jumps among the parameters are those left at the end of the refractory period.
+    """
 
     sweeps: ForcedSweeps
     params: AdaptiveLIFParams
@@ -57,7 +60,8 @@ class JointLoss:
     r"""The loss :math:`-L + w \frac{N}{2} \log(SSE / N)`: spikes by their likelihood, voltage by a Gaussian one.
 
     :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak penalties keep time
-    constants within 2 to 500 ms and v_i within some 15 mV of its start.
+    constants within 2 to 500 ms and v_i within some 15 mV of its start. The jumps' coordinates are what is left of them
+    at the end of the refractory period: before, nothing shows them, and a jump would trade for its time constant.
 
     Args:
         coordinates: the free parameters.
@@ -82,12 +86,21 @@ class JointLoss:
     def params(self, vector: Array, sample: Sample) -> AdaptiveLIFParams:
         """Return the parameters at a vector of free coordinates."""
         free = {name: vector[i] for i, (name, _) in enumerate(self.coordinates.free)}
-        return self.coordinates.to_params(free, sample.params)
+        return _scaled_jumps(self.coordinates.to_params(free, sample.params), 1.0)
 
     def vector(self, params: AdaptiveLIFParams) -> np.ndarray:
         """Return the free coordinates of parameters, in double precision."""
-        free = self.coordinates.to_free(params)
+        free = self.coordinates.to_free(_scaled_jumps(params, -1.0))
         return np.array([float(free[name]) for name, _ in self.coordinates.free])
+
+
+def _scaled_jumps(params: AdaptiveLIFParams, sign: float) -> AdaptiveLIFParams:
+    """Carry the jumps from the end of the refractory period back to the spike, or, with -1, the other way."""
+
+    def carried(jumps, taus):
+        return tuple(jump * jnp.exp(sign * params.t_ref / tau) for jump, tau in zip(jumps, taus, strict=True))
+
+    return replace(params, eta=carried(params.eta, params.tau_eta), gamma=carried(params.gamma, params.tau_gamma))
 
 
 def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
@@ -113,7 +126,8 @@ def joint_loss(
     dtype = sweeps.voltage.dtype
     start = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
     bend = 0.0 if params.coupling is None else params.coupling.v_i
-    return JointLoss(coordinates(start, known), dt), Sample(sweeps, start, jnp.asarray(bend, dtype))
+    sample = Sample(sweeps, _scaled_jumps(start, -1.0), jnp.asarray(bend, dtype))
+    return JointLoss(coordinates(start, known), dt), sample
 
 
 def _has(params: AdaptiveLIFParams, pattern: str) -> bool:
@@ -139,22 +153,44 @@ def evaluate(loss: JointLoss, vector: np.ndarray, sample: Sample) -> tuple[float
     return float(value), np.asarray(gradient, float), jax.tree.map(float, score)
 
 
-def hessian(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:
-    """Return the Hessian of the active coordinates by forward differences of the gradient, [m, m].
+def information(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:
+    r"""Return the Fisher information of spikes and voltage on the active coordinates, [m, m].
+
+    :math:`F = \sum \lambda\,dt\, \nabla\log\lambda\, \nabla\log\lambda^T +
+    w \frac{N}{SSE} \sum \nabla v\, \nabla v^T`, and the curvature of the prior on v_i. It is the expected Hessian of
+    the loss, never negative, and needs first derivatives alone: central differences of the forced traces.
 
     Args:
         loss: the loss.
         vector: where, [n].
-        sample: what it works on.
+        sample: what it works on; the voltages matter only through their mean squared error.
         active: indices [m] of the coordinates.
     """
-    here, steps = evaluate(loss, vector, sample)[1], _steps(loss, sample)
-    rows = []
-    for i in active:
-        away = vector.copy()
-        away[i] += steps[i]
-        rows.append((evaluate(loss, away, sample)[1] - here)[active] / steps[i])
-    return 0.5 * (np.array(rows) + np.array(rows).T)
+    size = _steps(loss, sample)
+    away = np.eye(len(vector))[active] * size
+    dtype = sample.bend.dtype
+    gram = _gram(loss, jnp.asarray(vector, dtype), jnp.asarray(away, dtype), sample)
+    prior = np.array([loss.coordinates.free[i][0] == "coupling.v_i" for i in active]) / 15.0**2
+    return np.asarray(gram, float) / np.outer(size[active], size[active]) + np.diag(prior)
+
+
+@partial(jax.jit, static_argnums=0)
+def _gram(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Array:
+    def traces(point):
+        params = loss.params(point, sample)
+        v, threshold = forced_adaptive(params, sample.sweeps, loss.dt)
+        return v, (v - threshold) / params.delta_v
+
+    def difference(step):
+        up, down = traces(vector + step), traces(vector - step)
+        return jax.tree.map(lambda a, b: 0.5 * (a - b), up, down)
+
+    sweeps, (v, log_rate) = sample.sweeps, traces(vector)
+    dv, dlog = jax.lax.map(difference, away)
+    expected = loss.dt * jnp.exp(jnp.minimum(log_rate, 0.0)) * sample.params.lambda_0
+    spikes = jnp.einsum("ilbs,jlbs,lbs->ij", dlog, dlog, expected * sweeps.free * sweeps.judged)
+    error = jnp.sum(sweeps.compared * (v - sweeps.voltage) ** 2) / jnp.sum(sweeps.compared)
+    return spikes + loss.weight / error * jnp.einsum("ilbs,jlbs,lbs->ij", dv, dv, sweeps.compared)
 
 
 def _steps(loss: JointLoss, sample: Sample) -> np.ndarray:
@@ -168,20 +204,26 @@ def _steps(loss: JointLoss, sample: Sample) -> np.ndarray:
     return np.array([step(name, interval) for name, interval in loss.coordinates.free])
 
 
-def whitening(curvature: np.ndarray) -> np.ndarray:
-    r"""Return axes along which a loss curves alike, the columns of :math:`U |\Lambda|^{-1/2}`.
+def scales(loss: JointLoss, sample: Sample) -> np.ndarray:
+    """Return what a unit is in each coordinate, [n]: a factor e, 1 mV, or the current that moves the voltage 1 mV."""
+    jump = 1.0 / float(sample.params.r_m)
+    return np.array([jump if name.startswith("eta") else 1.0 for name, _ in loss.coordinates.free])
+
+
+def whitening(curvature: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    r"""Return axes along which a loss curves alike, the columns of :math:`D U \Lambda^{-1/2}`.
 
     Args:
-        curvature: its Hessian, [m, m]; a direction flatter than a millionth of the steepest is taken to be so steep.
+        curvature: its information F, [m, m]; in :math:`D F D = U \Lambda U^T` a direction flatter than a millionth of
+            the steepest is taken to be so steep.
+        scale: the diagonal of D, [m], which makes coordinates of different units comparable.
 
     Example:
-        >>> whitening(np.diag([4.0, 25.0]))
-        array([[0.5, 0. ],
-               [0. , 0.2]])
+        >>> whitening(np.diag([4.0, 25.0]), np.ones(2)).tolist()
+        [[0.5, 0.0], [0.0, 0.2]]
     """
-    values, vectors = np.linalg.eigh(curvature)
-    size = np.abs(values)
-    return vectors / np.sqrt(np.maximum(size, 1e-6 * size.max()))
+    values, vectors = np.linalg.eigh(scale[:, None] * curvature * scale)
+    return scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-6 * values.max()))
 
 
 def refine(
@@ -210,7 +252,7 @@ def refine(
     """
     active, vector, value = active_indices(loss, free), loss.vector(params), np.inf
     for steps in rounds:
-        axes = whitening(hessian(loss, vector, sample, active))
+        axes = whitening(information(loss, vector, sample, active), scales(loss, sample)[active])
         vector, value = _minimise(loss, vector, sample, active, axes, steps, progress)
     return jax.tree.map(float, loss.params(jnp.asarray(vector), sample)), value
 

@@ -127,6 +127,7 @@ def fit_recording(
         + _warnings(task, scores),
         curve=found.curve,
         electrodes=removed.electrodes,
+        intervals=found.intervals,
     )
 
 

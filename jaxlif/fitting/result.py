@@ -114,6 +114,7 @@ class RecordingFit:
         warnings: what the user should know.
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
         electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
+        intervals: 95 % intervals of the parameters, by name, where the model has them.
     """
 
     model: str
@@ -129,6 +130,7 @@ class RecordingFit:
     warnings: tuple[str, ...] = ()
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -208,7 +210,8 @@ class RecordingFit:
         def parameter(name, value):
             words, unit = standard_name(name)
             bounds = list(self.bounds[name]) if name in self.bounds else None
-            return {"value": value, "unit": unit, "bounds": bounds, "standard_name": words}
+            interval = list(self.intervals[name]) if name in self.intervals else None
+            return {"value": value, "unit": unit, "bounds": bounds, "interval_95": interval, "standard_name": words}
 
         document: dict[str, Any] = {"format": FORMAT, "model": self.model, "protocol": self.protocol}
         document["parameters"] = {name: parameter(name, x) for name, x in named_leaves(self.params).items()}
@@ -305,6 +308,7 @@ def _from_document(document):
         warnings=tuple(document["warnings"]),
         curve=document["f_i_curve"],
         electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
+        intervals={name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")},
     )
 
 

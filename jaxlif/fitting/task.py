@@ -20,8 +20,8 @@ class Outcome(NamedTuple):
     """What a recipe found.
 
     The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
-    voltage was fitted; and the samples before and after a spike in which voltages are not compared, where they are not
-    the task's.
+    voltage was fitted; the samples before and after a spike in which voltages are not compared, where they are not the
+    task's; and 95 % intervals of the parameters, by name.
     """
 
     params: LIFParams
@@ -29,6 +29,7 @@ class Outcome(NamedTuple):
     curve: dict[str, list[float]] = {}
     fitted_sweeps: np.ndarray | slice = slice(None)
     spike_cut: tuple[int, int] | None = None
+    intervals: Mapping[str, tuple[float, float]] = {}
 
 
 @dataclass(frozen=True)

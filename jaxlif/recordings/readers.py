@@ -1,7 +1,8 @@
 """One door to every file format: the suffix chooses the reader, the reader's fields make a checked Recording."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,35 @@ import numpy as np
 
 from jaxlif.recordings.abf_file import read_abf
 from jaxlif.recordings.csv_file import read_csv
+from jaxlif.recordings.ibw_file import read_ibw
 from jaxlif.recordings.npz_file import read_npz
+from jaxlif.recordings.nwb_file import read_nwb
 from jaxlif.recordings.recording import Recording, sweep_indices
 
+_Sweeps = int | slice | Sequence[int] | None
 _READERS = {".npz": read_npz, ".csv": read_csv, ".abf": read_abf}
+_FORMATS = (*_READERS, ".nwb", ".ibw")
 
 
 def read_recording(
-    path: str | Path, *, current: str | None = None, sweeps: int | slice | Sequence[int] | None = None
+    path: str | Path, *, current: str | None = None, sweeps: _Sweeps = None, electrode: str | None = None
 ) -> Recording:
-    """Read a recording from an .npz, .csv or .abf file.
+    """Read a recording from an .npz, .csv, .abf, .nwb or .ibw file.
 
     Units are converted to pA, mV and ms from what the file says; see :func:`jaxlif.recordings.npz_file.read_npz`,
-    :func:`jaxlif.recordings.csv_file.read_csv` and :func:`jaxlif.recordings.abf_file.read_abf` for the layouts.
+    :func:`jaxlif.recordings.csv_file.read_csv`, :func:`jaxlif.recordings.abf_file.read_abf`,
+    :func:`jaxlif.recordings.nwb_file.read_nwb` and :func:`jaxlif.recordings.ibw_file.read_ibw` for the layouts. Of
+    Igor binary waves, which hold one channel of one sweep each, any one stands for all of its protocol.
 
     Args:
         path: the file.
-        current: which current an .abf file is asked for, "recorded" or "commanded" (None: the recorded one where
-            there is one); for the other formats, which hold one current, what that current is.
+        current: which current an .abf or .nwb file is asked for, "recorded" or "commanded" (None: the recorded one
+            where there is one); for the other formats, which hold one current, what that current is.
         sweeps: numbers of the sweeps to read, from 0; None for all.
+        electrode: name of the electrode to read from an .nwb file; needed where it holds several.
 
     Returns:
-        The recording, with the file's name and its SHA-256.
+        The recording, with the file's name and its SHA-256: of an .ibw file, that of all files read, one after another.
 
     Raises:
         FileNotFoundError: for a file that does not exist.
@@ -47,9 +55,9 @@ def read_recording(
         Recording(cell.npz: 1 sweep of 100 ms, dt = 0.1 ms, current unknown, with voltage)
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{path.name}: format {path.suffix!r} is not known; known are {', '.join(_READERS)}")
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise ValueError(f"{path.name}: format {path.suffix!r} is not known; known are {', '.join(_FORMATS)}")
     if current not in (None, "recorded", "commanded"):
         raise ValueError(f'current = {current!r}: it must be "recorded", "commanded" or None')
     if not path.is_file():
@@ -57,13 +65,31 @@ def read_recording(
     try:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
-        fields = _stack(_choose(reader(path, current), sweeps))
-        return Recording(**fields, name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        fields = _reader(suffix, electrode, sweeps)(path, current)
+        fields = _choose(fields, sweeps) if suffix in _READERS else fields
+        files = fields.pop("files", [path])
+        return Recording(**_stack(fields, sweeps), name=path.name, sha256=_checksum(files))
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _choose(fields: dict[str, Any], sweeps: int | slice | Sequence[int] | None) -> dict[str, Any]:
+def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> Callable[[Path, str | None], dict[str, Any]]:
+    """Return the reader of a format; those of .nwb and .ibw open only the sweeps that are asked for."""
+    if suffix == ".nwb":
+        return partial(read_nwb, electrode=electrode, sweeps=sweeps)
+    if electrode is not None:
+        raise ValueError(f"electrode = {electrode!r}: only .nwb files name their electrodes, leave it out")
+    return partial(read_ibw, sweeps=sweeps) if suffix == ".ibw" else _READERS[suffix]
+
+
+def _checksum(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _choose(fields: dict[str, Any], sweeps: _Sweeps) -> dict[str, Any]:
     """Keep the chosen sweeps; done before the check, so that one bad sweep does not cost the others."""
     if sweeps is None:
         return fields
@@ -72,11 +98,26 @@ def _choose(fields: dict[str, Any], sweeps: int | slice | Sequence[int] | None) 
     return fields | {n: [v[i] for i in sweep_indices(sweeps, len(v))] for n, v in per_sweep.items()}
 
 
-def _stack(fields: dict[str, Any]) -> dict[str, Any]:
-    """Put lists of sweeps into arrays."""
+def _stack(fields: dict[str, Any], sweeps: _Sweeps) -> dict[str, Any]:
+    """Put lists of sweeps into arrays, and the sampling intervals of all sweeps into one."""
     lists = {name: value for name, value in fields.items() if isinstance(value, list)}
+    intervals = lists.pop("dt", [])
+    if intervals and max(intervals) - min(intervals) > 1e-3 * min(intervals):
+        listed = ", ".join(f"{dt:g}" for dt in sorted(set(intervals)))
+        raise ValueError(f"sweeps have dt = {listed} ms: choose some of one{_example(intervals, sweeps)}")
     for name, value in lists.items():
-        lengths = sorted({sweep.size for sweep in value})
-        if len(lengths) > 1:
-            raise ValueError(f"{name} has sweeps of {lengths} samples: choose some of one length with `sweeps`")
-    return fields | {name: np.stack(value) for name, value in lists.items()}
+        lengths = [sweep.size for sweep in value]
+        if len(set(lengths)) > 1:
+            text = f"{name} has sweeps of {sorted(set(lengths))} samples: choose some of one length"
+            raise ValueError(text + _example(lengths, sweeps))
+    one_dt = {"dt": intervals[0]} if intervals else {}
+    return fields | one_dt | {name: np.stack(value) for name, value in lists.items()}
+
+
+def _example(values: list[Any], sweeps: _Sweeps) -> str:
+    """Name the keyword, and the sweeps with the commonest value where all sweeps were asked for."""
+    if sweeps is not None:
+        return " with `sweeps`"
+    commonest = max(values, key=values.count)
+    numbers = [n for n, value in enumerate(values) if value == commonest]
+    return f" with `sweeps`, as {numbers}" if len(numbers) <= 20 else f" with `sweeps`, as {numbers[:20]} and more"

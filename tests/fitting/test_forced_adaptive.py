@@ -1,4 +1,4 @@
-"""The blocked forced path against stepping through TeacherForced, and its gradient against autodiff of the plain scan."""
+"""The blocked forced path against stepping through TeacherForced, its gradient against autodiff of a plain loop."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,178 @@
+"""Export to NEST: names, values and units by hand; gif_psc_exp's documented update as a plain loop; refusals."""
+
+import math
+import re
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.interop.nest import to_nest, to_script
+from jaxlif.neurons.escape import Noisy
+
+DT = 0.1
+GIF = jl.AdaptiveLIFParams(
+    tau_m=20.0,
+    r_m=0.25,
+    v_rest=-70.0,
+    v_th=-52.0,
+    v_reset=-62.0,
+    t_ref=3.0,
+    eta=(30.0, 5.0),
+    tau_eta=(12.0, 150.0),
+    gamma=(4.0, -1.0),
+    tau_gamma=(30.0, 200.0),
+    delta_v=1.5,
+    lambda_0=0.4,
+)
+
+
+def test_the_plain_neuron_in_nests_names_and_units():
+    params = jl.LIFParams(tau_m=20.0, r_m=0.25, v_rest=-68.0, v_th=-51.0, v_reset=-60.0, t_ref=2.0)
+    expected = {
+        "C_m": 80.0,  # pF = 20 ms / 0.25 GΩ
+        "tau_m": 20.0,
+        "E_L": -68.0,
+        "V_m": -68.0,
+        "V_th": -51.0,
+        "V_reset": -60.0,
+        "t_ref": 2.0,
+    }
+    assert to_nest(params) == ("iaf_psc_delta", expected)
+    syn = {"tau_syn_ex": 3.0, "tau_syn_in": 8.0}
+    assert to_nest(params, synapse="exp", tau_syn=(3.0, 8.0)) == ("iaf_psc_exp", expected | syn)
+
+
+def test_the_generalised_neuron_in_nests_names_and_units():
+    name, parameters = to_nest(GIF)
+    assert name == "gif_psc_exp"
+    assert parameters == {
+        "C_m": 80.0,
+        "g_L": 4.0,  # nS = 1 / 0.25 GΩ
+        "E_L": -70.0,
+        "V_m": -70.0,
+        "V_reset": -62.0,
+        "t_ref": 3.0,
+        "V_T_star": -52.0,
+        "Delta_V": 1.5,
+        "lambda_0": 400.0,  # 1/s
+        "q_stc": [30.0, 5.0],
+        "tau_stc": [12.0, 150.0],
+        "q_sfa": [4.0, -1.0],
+        "tau_sfa": [30.0, 200.0],
+        "tau_syn_ex": 2.0,
+        "tau_syn_in": 2.0,
+    }
+
+
+@pytest.mark.parametrize("t_ref, dt, expected", [(2.1, 0.1, 2.1), (2.11, 0.1, 2.2), (0.3, 0.1, 0.3), (2.1, 0.5, 2.5)])
+def test_the_refractory_period_is_whole_steps(t_ref, dt, expected):
+    assert to_nest(jl.LIFParams(t_ref=t_ref), dt=dt)[1]["t_ref"] == expected
+
+
+def test_arrays_of_one_number_are_numbers(dtype):
+    params = jl.LIFParams(**{name: jnp.asarray(value, dtype) for name, value in vars(jl.LIFParams()).items()})
+    _, parameters = to_nest(params)
+    assert all(type(value) is float for value in parameters.values())
+    assert parameters["C_m"] == pytest.approx(100.0, rel=1e-6)
+
+
+def gif_psc_exp(parameters, current, uniform, dt):
+    """Step NEST's gif_psc_exp as it is documented; return its spikes, and its voltage where it is not spiking."""
+    p, tau_m = parameters, parameters["C_m"] / parameters["g_L"]
+    stc, sfa = np.zeros(len(p["q_stc"])), np.zeros(len(p["q_sfa"]))
+    v, left, spikes, voltages = p["V_m"], 0, np.zeros(len(current)), np.zeros(len(current))
+    for n, i in enumerate(current):
+        outward, threshold = stc.sum(), p["V_T_star"] + sfa.sum()
+        stc, sfa = stc * np.exp(-dt / np.array(p["tau_stc"])), sfa * np.exp(-dt / np.array(p["tau_sfa"]))
+        if left == 0:
+            decay = math.exp(-dt / tau_m)
+            v = decay * v + (1.0 - decay) * (p["E_L"] + (i - outward) / p["g_L"])
+            rate = p["lambda_0"] / 1000.0 * math.exp((v - threshold) / p["Delta_V"])
+            if uniform[n] < -math.expm1(-rate * dt):
+                stc, sfa = stc + p["q_stc"], sfa + p["q_sfa"]
+                left, spikes[n] = round(p["t_ref"] / dt), 1.0
+        else:
+            left, v = left - 1, p["V_reset"]
+        voltages[n] = v
+    return spikes, voltages
+
+
+def test_gif_psc_exp_with_these_parameters_is_the_neuron_with_escape_noise():
+    """A uniform number u below 1 - exp(-λ dt) is -log(1 - u) below λ dt: the same noise for both; 20 000 steps."""
+    rng = np.random.default_rng(4)
+    current, uniform = rng.normal(70.0, 60.0, 20_000), rng.random(20_000)
+    spikes, voltages = gif_psc_exp(to_nest(GIF, dt=DT)[1], current, uniform, DT)
+    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), GIF, Noisy(current, -np.log1p(-uniform)))
+    assert 20 < spikes.sum() < 200
+    np.testing.assert_array_equal(output.spikes, spikes)
+    quiet = spikes == 0  # in the step of a spike NEST still shows the voltage before the reset
+    np.testing.assert_allclose(np.asarray(output.v)[quiet], voltages[quiet], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"coupling": jl.VoltageCoupling()},
+            "coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage, it must be None",
+        ),
+        (
+            {"a": (2.0,), "tau_a": (100.0,)},
+            "a = (2.0,) nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()",
+        ),
+        (
+            {"t_ref": 0.0},
+            "t_ref = 0 ms: NEST's gif_psc_exp resets in the refractory steps, t_ref must be one step of 0.1 ms or more",
+        ),
+        (
+            {"tau_m": np.array([10.0, 20.0])},
+            "tau_m has shape (2,): it must be a number, one neuron is written at a time",
+        ),
+        (
+            {"eta": (1.0, np.ones(3))},
+            "eta.1 has shape (3,): it must be a number, one neuron is written at a time",
+        ),
+        ({"delta_v": 0.0}, "delta_v = 0 mV: delta_v must be greater than 0 mV"),
+    ],
+)
+def test_what_nest_does_not_have_is_refused(change, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        to_nest(replace(GIF, **change))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"dt": 0.0}, "dt = 0 ms: dt must be greater than 0 ms"),
+        ({"synapse": "alpha"}, 'synapse = \'alpha\': synapse must be "delta" or "exp"'),
+        ({"tau_syn": (2.0, -1.0)}, "tau_syn.1 = -1 ms: tau_syn.1 must be greater than 0 ms"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        to_nest(jl.LIFParams(), **options)
+
+
+def test_other_params_are_refused():
+    with pytest.raises(ValueError, match="^params is a LeakyParams: it must be LIFParams or AdaptiveLIFParams$"):
+        to_nest(jl.LeakyParams())
+
+
+@pytest.mark.parametrize("params", [jl.LIFParams(), GIF])
+def test_the_script_is_python_with_the_parameters_in_it(params):
+    model = to_nest(params)
+    text = to_script(model, [0.0, 100.0], neurons=3, seed=5)
+    compile(text, "neuron.py", "exec")
+    assert repr(model[1]) in text and f"nest.Create('{model[0]}', 3," in text and "nest.rng_seed = 5" in text
+
+
+def test_a_current_must_be_one_finite_trace():
+    with pytest.raises(ValueError, match=r"^current has shape \(2, 2\): it must be \[T\], pA$"):
+        to_script(to_nest(jl.LIFParams()), np.zeros((2, 2)))
+    with pytest.raises(
+        ValueError, match="^current holds a value that is not finite: every value must be a number of pA$"
+    ):
+        to_script(to_nest(jl.LIFParams()), [0.0, np.nan])

@@ -1,0 +1,313 @@
+"""Igor binary waves: partners, units and sweeps of files written to the public format, and real ones against NumPy."""
+
+import hashlib
+import struct
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from jaxlif.recordings import RecordingWarning, read_recording
+
+pytest.importorskip("igor2")
+
+T = 50
+CURRENT = np.arange(T, dtype=float)  # pA
+VOLTAGE = -70.0 + 0.1 * CURRENT  # mV
+TYPES = {"f4": 2, "f8": 4, "i2": 16, "i4": 32}
+
+
+def wave5(data, unit="", dt=1e-4, dt_unit="", kind="f4", note=b""):
+    """Return a version 5 wave as Igor's technical note PTN003 lays it out, little-endian.
+
+    Units of up to three characters stand in the header, longer ones after the data.
+    """
+    data = np.asarray(data).astype("<" + kind)
+    shape = data.shape + (0,) * (4 - data.ndim)
+    units = [u.encode("latin-1") for u in (unit, dt_unit)]
+    short, extended = ([u if (len(u) < 4) == fits else b"" for u in units] for fits in (True, False))
+    header = struct.pack("<3I i h h 6x h 32s i I", 0, 0, 0, data.size, TYPES[kind], 0, 1, b"wave", 0, 0)
+    header += struct.pack("<4i 4d 4d", *shape, dt, 1, 1, 1, 0, 0, 0, 0)
+    header += struct.pack("<4s 4s 12x h h 2d", short[0], short[1], 0, 0, 0, 0)
+    header += bytes(320 - len(header))
+    payload = data.tobytes(order="F")
+    sizes = (len(header) + len(payload), 0, len(note), len(extended[0]), len(extended[1]), *[0] * 10)
+    file_header = struct.pack("<h h 15i", 5, 0, *sizes)
+    total = np.frombuffer(file_header + header, "<i2").astype(int).sum()  # the headers must add up to 0
+    file_header = struct.pack("<h h 15i", 5, (-total + 2**15) % 2**16 - 2**15, *sizes)
+    return file_header + header + payload + note + b"".join(extended)
+
+
+def wave2(data, unit, dt):
+    """Return a version 2 wave, big-endian as old Macintosh files are: no dimensions, 16 bytes of padding."""
+    data = np.asarray(data).astype(">f4")
+    header = struct.pack(">h I 20s h h I", 2, 0, b"wave", 0, 0, 0)
+    header += struct.pack(">4s 4s i h 2d", unit.encode(), b"s", data.size, 0, dt, 0.0)
+    header += bytes(110 - len(header))
+    sizes = (len(header) + data.nbytes + 16, 0, 0)
+    total = np.frombuffer(struct.pack(">h 3i h", 2, *sizes, 0) + header, ">i2").astype(int).sum()
+    file_header = struct.pack(">h 3i h", 2, *sizes, (-total + 2**15) % 2**16 - 2**15)
+    return file_header + header + data.tobytes() + bytes(16)
+
+
+def save(folder, name, *args, **settings):
+    path = folder / f"{name}.ibw"
+    path.write_bytes(wave5(*args, **settings))
+    return path
+
+
+def save_sweep(folder, number, scale=1.0, **settings):
+    save(folder, f"B6_Ch0_IDRest_{number}", scale * CURRENT, "pA", **settings)
+    return save(folder, f"B6_Ch3_IDRest_{number}", VOLTAGE + scale, "mV", **settings)
+
+
+def read(path, **settings):
+    """Read, with any warning an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read_recording(path, **settings)
+
+
+def refused(path, **settings):
+    with pytest.raises(ValueError) as error:
+        read_recording(path, **settings)
+    message = str(error.value)
+    assert "\n" not in message and message.startswith(f"{path.name}: ")
+    return message.removeprefix(f"{path.name}: ")
+
+
+def scales(cell):
+    np.testing.assert_allclose(cell.voltage[:, 0] + 70.0, cell.current[:, 1], atol=1e-5)
+    return cell.current[:, 1].tolist()
+
+
+# --- what is read -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", [0, 3])
+def test_either_wave_finds_its_partner(tmp_path, channel):
+    save_sweep(tmp_path, 181)
+    path = tmp_path / f"B6_Ch{channel}_IDRest_181.ibw"
+    cell = read(path)
+    np.testing.assert_array_equal(cell.current, CURRENT[None])
+    np.testing.assert_allclose(cell.voltage, VOLTAGE[None] + 1.0, rtol=1e-6)
+    assert (cell.dt, cell.name, cell.current_source) == (0.1, path.name, "unknown")
+    files = [tmp_path / f"B6_Ch{c}_IDRest_181.ibw" for c in (0, 3)]
+    assert cell.sha256 == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert read(path, current="recorded").current_source == "recorded"
+
+
+@pytest.mark.parametrize(
+    ("ampere", "volt", "factors"),
+    [("A", "V", (1e-12, 1e-3)), ("nA", "mV", (1e-3, 1.0)), ("µA", "uV", (1e-6, 1e3))],
+)
+def test_data_units_are_converted(tmp_path, ampere, volt, factors):
+    save(tmp_path, "Ch0_1", factors[0] * CURRENT, ampere, kind="f8")
+    cell = read(save(tmp_path, "Ch1_1", factors[1] * VOLTAGE, volt, kind="f8"))
+    np.testing.assert_allclose(cell.current, CURRENT[None], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage, VOLTAGE[None], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dt", "unit"), [(2e-4, "s"), (0.2, "ms"), (200.0, "us"), (2e-4, ""), (0.2, "")])
+def test_units_of_x_give_the_interval(tmp_path, dt, unit):
+    assert read(save_sweep(tmp_path, 1, dt=dt, dt_unit=unit)).dt == 0.2
+
+
+def test_gains_of_the_note_are_not_applied(tmp_path):
+    assert scales(read(save_sweep(tmp_path, 1, note=b"AMP_GAIN:10;GAIN:0.1;"))) == [1.0]
+
+
+def test_version_2_big_endian_and_integer_waves(tmp_path):
+    (tmp_path / "Ch0_1.ibw").write_bytes(wave2(CURRENT, "pA", 5e-4))
+    path = tmp_path / "Ch3_1.ibw"
+    path.write_bytes(wave2(VOLTAGE, "mV", 5e-4))
+    cell = read(path)
+    np.testing.assert_array_equal(cell.current, CURRENT[None])
+    assert cell.dt == 0.5
+    save(tmp_path, "Ch0_2", CURRENT, "pA", kind="i2")
+    integers = read(save(tmp_path, "Ch3_2", -CURRENT, "mV", kind="i4"), sweeps=1)
+    np.testing.assert_array_equal(np.concatenate([integers.current, -integers.voltage]), [CURRENT, CURRENT])
+
+
+def test_all_sweeps_of_the_protocol_in_the_order_of_their_numbers(tmp_path):
+    for number in (9, 100, 10):
+        path = save_sweep(tmp_path, number, scale=float(number))
+    save(tmp_path, "B6_Ch0_APThresh_1", CURRENT, "pA")
+    save(tmp_path, "B7_Ch0_IDRest_1", CURRENT, "pA")
+    (tmp_path / "B6_Ch0_IDRest_9.txt").write_text("no wave")
+    assert scales(read(path)) == [9.0, 10.0, 100.0]
+    cell = read(path, sweeps=[2, 0])
+    files = [tmp_path / f"B6_Ch{c}_IDRest_{n}.ibw" for n in (100, 9) for c in (0, 3)]
+    assert scales(cell) == [100.0, 9.0]
+    assert cell.sha256 == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert refused(path, sweeps=3) == "sweeps = 3: the recording has 3, numbered 0 to 2"
+
+
+def test_columns_are_sweeps(tmp_path):
+    factors = np.array([[1.0, 2.0, 3.0]])
+    for number in (1, 2):
+        save(tmp_path, f"Ch0_{number}", number * CURRENT[:, None] * factors, "pA")
+        path = save(tmp_path, f"Ch3_{number}", VOLTAGE[:, None] + number * factors, "mV")
+    assert scales(read(path)) == [1.0, 2.0, 3.0, 2.0, 4.0, 6.0]
+    assert scales(read(path, sweeps=[4, 1])) == [4.0, 2.0]
+
+
+def test_a_name_without_a_sweep_number_is_one_sweep(tmp_path):
+    save(tmp_path, "cell_ch1", CURRENT, "pA")
+    assert read(save(tmp_path, "cell_ch2", VOLTAGE, "mV")).num_sweeps == 1
+
+
+def test_sweeps_without_a_partner_are_left_out_and_named(tmp_path):
+    path = save_sweep(tmp_path, 1)
+    save(tmp_path, "B6_Ch3_IDRest_2", VOLTAGE, "mV")
+    with pytest.warns(
+        RecordingWarning, match="1 waves have no partner and are left out .B6_Ch3_IDRest_2.ibw."
+    ) as caught:
+        assert read_recording(path).num_sweeps == 1
+    assert caught[0].filename == __file__
+
+
+def test_a_damaged_sweep_does_not_cost_the_others(tmp_path):
+    path = save_sweep(tmp_path, 1)
+    other = save_sweep(tmp_path, 2)
+    other.write_bytes(other.read_bytes()[:400])
+    assert refused(path).startswith("B6_Ch3_IDRest_2.ibw: not an Igor binary wave, or one that was cut short (")
+    assert scales(read(path, sweeps=0)) == [1.0]
+
+
+# --- no units ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0, "pA", "mV"), (1e-12, 1e-3, "A", "V"), (1e-3, 1.0, "nA", "mV")])
+def test_magnitude_tells_waves_without_units_apart_with_a_warning(tmp_path, factors):
+    save(tmp_path, "Ch3_1", factors[0] * CURRENT, kind="f8")
+    path = save(tmp_path, "Ch0_1", factors[1] * VOLTAGE, kind="f8")
+    with pytest.warns(RecordingWarning) as caught:
+        cell = read_recording(path)
+    np.testing.assert_allclose(cell.current, CURRENT[None], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage, VOLTAGE[None], rtol=1e-12)
+    assert [str(w.message) for w in caught] == [
+        f"1 waves of current have no data unit, Ch3_1.ibw for one: read in {factors[2]}",
+        f"1 waves of voltage have no data unit, Ch0_1.ibw for one: read in {factors[3]}",
+    ]
+    assert caught[0].filename == __file__
+
+
+def test_one_unit_tells_what_the_other_wave_is(tmp_path):
+    save(tmp_path, "Ch0_1", CURRENT - 70.0)
+    path = save(tmp_path, "Ch3_1", VOLTAGE, "mV")
+    with pytest.warns(RecordingWarning, match="1 waves of current have no data unit"):
+        np.testing.assert_array_equal(read_recording(path).current, CURRENT[None] - 70.0)
+
+
+def test_magnitudes_that_tell_nothing_are_refused(tmp_path):
+    save(tmp_path, "Ch0_1", CURRENT)
+    path = save(tmp_path, "Ch3_1", CURRENT)
+    assert refused(path).startswith("neither Ch3_1.ibw nor Ch0_1.ibw has a data unit, and their medians 24.5 and 24.5")
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+def test_a_missing_partner_and_two_of_them(tmp_path):
+    path = save(tmp_path, "B6_Ch3_IDRest_1", VOLTAGE, "mV")
+    save(tmp_path, "B6_Ch0_IDRest_2", CURRENT, "pA")
+    text = (
+        "one wave of current of the same sweep is expected beside it, in a name that differs in the channel; there are"
+    )
+    assert refused(path) == f"{text} 0 (no other channel)"
+    save(tmp_path, "B6_Ch1_IDRest_1", VOLTAGE, "mV")
+    assert refused(path) == f"{text} 0 (B6_Ch1_IDRest_1.ibw: mV)"
+    for channel in (0, 2):
+        save(tmp_path, f"B6_Ch{channel}_IDRest_1", CURRENT, "pA")
+    listed = "B6_Ch0_IDRest_1.ibw: pA, B6_Ch1_IDRest_1.ibw: mV, B6_Ch2_IDRest_1.ibw: pA"
+    assert refused(path) == f"{text} 2 ({listed})"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": CURRENT[1:]},
+            "Ch0_1.ibw has shape (49, 1) and Ch3_1.ibw (50, 1), [T, sweeps]: they must agree, with 1",
+        ),
+        ({"dt": 2e-4}, "Ch0_1.ibw was sampled every 0.2 ms and Ch3_1.ibw every 0.1 ms: they must agree"),
+        ({"unit": "kg"}, "Ch0_1.ibw: data unit 'kg': A, mA, uA, nA, pA, V, mV or uV is expected"),
+        ({"unit": "ampere"}, "Ch0_1.ibw: data unit 'ampere': A, mA"),
+        ({"dt_unit": "Hz"}, "Ch0_1.ibw: time in 'Hz': the units known are s, ms, us"),
+        (
+            {"data": CURRENT.reshape(2, 5, 5)},
+            "Ch0_1.ibw: a wave of shape (2, 5, 5) and type float32: real numbers [T] or",
+        ),
+        ({"data": np.where(CURRENT == 3, np.nan, CURRENT)}, "current has 1 values that are not finite"),
+    ],
+)
+def test_defects_of_the_partner_are_one_line(tmp_path, changes, message):
+    save(tmp_path, "Ch0_1", **({"data": CURRENT, "unit": "pA"} | changes))
+    assert refused(save(tmp_path, "Ch3_1", VOLTAGE, "mV")).startswith(message)
+
+
+def test_sweeps_of_several_lengths_and_intervals(tmp_path):
+    save_sweep(tmp_path, 1)
+    save_sweep(tmp_path, 2, dt=2e-4)
+    save(tmp_path, "B6_Ch0_IDRest_3", CURRENT[:40], "pA")
+    path = save(tmp_path, "B6_Ch3_IDRest_3", VOLTAGE[:40], "mV")
+    assert refused(path) == "sweeps have dt = 0.1, 0.2 ms: choose some of one with `sweeps`, as [0, 2]"
+    assert (
+        refused(path, sweeps=[0, 2])
+        == "current has sweeps of [40, 50] samples: choose some of one length with `sweeps`"
+    )
+    assert read(path, sweeps=[1]).dt == 0.2
+
+
+def test_a_name_without_a_channel(tmp_path):
+    path = save(tmp_path, "Chris_1", VOLTAGE, "mV")
+    assert refused(path).startswith("the name has no channel, as Ch0 in B6_Ch0_IDRest_181.ibw")
+
+
+@pytest.mark.parametrize("size", [1, 60, 300, 400, 500])
+def test_a_wave_that_was_cut_short_is_one_line_and_logs_nothing(tmp_path, size, caplog):
+    path = save_sweep(tmp_path, 1)
+    path.write_bytes(path.read_bytes()[:size])
+    assert refused(path).startswith("not an Igor binary wave, or one that was cut short")
+    assert not caplog.records
+
+
+def test_other_files_and_files_that_are_missing(tmp_path):
+    path = tmp_path / "B6_Ch0_IDRest_1.ibw"
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_recording(path)
+    path.touch()
+    assert refused(path) == "the file is empty"
+    path.write_bytes(b"time,current\n" * 99)
+    assert refused(path).startswith("not an Igor binary wave, or one that was cut short")
+
+
+def test_waves_name_no_electrode(tmp_path):
+    path = save_sweep(tmp_path, 1)
+    assert refused(path, electrode="soma") == "electrode = 'soma': only .nwb files name their electrodes, leave it out"
+
+
+def test_ibw_needs_igor2(monkeypatch, tmp_path):
+    path = save_sweep(tmp_path, 1)
+    monkeypatch.setitem(sys.modules, "igor2", None)
+    with pytest.raises(ImportError, match=r'needs igor2: pip install "jaxlif\[recordings\]"'):
+        read_recording(path)
+
+
+# --- real files -------------------------------------------------------------------------------------------
+
+
+def test_the_cortical_cell(data_folder):
+    folder = data_folder / "recordings"
+    cell = read(folder / "B6_Ch3_IDRest_183.ibw")
+    assert (cell.current.shape, cell.dt) == ((5, 12000), 0.25)
+    for sweep, number in enumerate(range(181, 186)):
+        for channel, values in ((0, cell.current), (3, cell.voltage)):
+            # A header of 64 + 320 bytes, then big-endian float32: these came from a Macintosh.
+            raw = np.fromfile(folder / f"B6_Ch{channel}_IDRest_{number}.ibw", ">f4", 12000, offset=384)
+            np.testing.assert_array_equal(values[sweep], raw.astype(float))
+    step = cell.current[:, 2900:10700].mean(axis=1) - cell.current[:, :2700].mean(axis=1)
+    np.testing.assert_allclose(np.diff(step), 59.0, rtol=0.03)  # the note's P0AMP3 grows by 25 from sweep to sweep
+    assert -75.0 < np.median(cell.voltage[:, :2700]) < -65.0

@@ -1,0 +1,517 @@
+"""NWB 2: pairs, units and clocks of files that pynwb wrote, one line for each defect, and a real file against h5py."""
+
+import hashlib
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from jaxlif.recordings import RecordingWarning, read_recording
+
+h5py = pytest.importorskip("h5py")
+pynwb = pytest.importorskip("pynwb")
+
+T = 50
+CURRENT = np.arange(T, dtype=float)  # pA
+VOLTAGE = -70.0 + 0.1 * CURRENT  # mV
+RATE = 10000.0
+KINDS = {
+    "V": pynwb.icephys.CurrentClampSeries,
+    "I": pynwb.icephys.CurrentClampStimulusSeries,
+    "zero": pynwb.icephys.IZeroClampSeries,
+    "VC": pynwb.icephys.VoltageClampSeries,
+    "VC command": pynwb.icephys.VoltageClampStimulusSeries,
+    "plain": pynwb.TimeSeries,
+}
+
+
+class Writer:
+    """Collects series for one file; amperes and volts go in, as the files have them."""
+
+    def __init__(self):
+        start = datetime(2020, 1, 1, tzinfo=UTC)
+        self.file = pynwb.NWBFile(session_description="a cell", identifier="1", session_start_time=start)
+        self.device = self.file.create_device(name="amplifier")
+        self.electrodes = {}
+
+    def electrode(self, name):
+        if name not in self.electrodes:
+            made = self.file.create_icephys_electrode(name=name, device=self.device, description="glass")
+            self.electrodes[name] = made
+        return self.electrodes[name]
+
+    def add(self, kind, name, data, *, electrode="soma", to=None, **settings):
+        if "timestamps" not in settings:
+            settings = {"rate": RATE} | settings
+        if "sweep_number" in settings:
+            settings["sweep_number"] = np.uint32(settings["sweep_number"])  # pynwb warns of other integers
+        if kind != "plain":
+            settings["electrode"] = self.electrode(electrode)
+        series = KINDS[kind](name=name, data=data, **settings)
+        acquired = kind in ("V", "zero", "VC") if to is None else to == "acquisition"
+        (self.file.add_acquisition if acquired else self.file.add_stimulus)(series)
+        return series
+
+    def sweep(self, number, scale=1.0, **settings):
+        settings = {"sweep_number": number} | settings
+        stimulus = self.add("I", f"stimulus_{number}", scale * CURRENT * 1e-12, **settings)
+        return stimulus, self.add("V", f"response_{number}", (VOLTAGE + scale) * 1e-3, **settings)
+
+    def save(self, path):
+        with pynwb.NWBHDF5IO(str(path), "w") as io:
+            io.write(self.file)
+        return path
+
+
+@pytest.fixture
+def nwb():
+    return Writer()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cell.nwb"
+
+
+def read(path, **settings):
+    """Read, with any warning an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read_recording(path, **settings)
+
+
+def refused(path, **settings):
+    with pytest.raises(ValueError) as error:
+        read_recording(path, **settings)
+    message = str(error.value)
+    assert "\n" not in message and message.startswith("cell.nwb: ")
+    return message.removeprefix("cell.nwb: ")
+
+
+def scales(cell):
+    """Return the scale of every sweep that Writer.sweep wrote, found in current and in voltage."""
+    np.testing.assert_allclose(cell.voltage[:, 0] + 70.0, cell.current[:, 1], atol=1e-9)
+    return np.round(cell.current[:, 1], 6).tolist()
+
+
+# --- what is read -----------------------------------------------------------------------------------------
+
+
+def test_importing_jaxlif_imports_no_library_of_these_readers():
+    code = "import sys, jaxlif.recordings; sys.exit(any(m in sys.modules for m in ('pynwb', 'h5py', 'igor2')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_volts_and_amperes_become_millivolt_and_picoampere(nwb, path):
+    nwb.sweep(0)
+    nwb.save(path)
+    cell = read(path)
+    np.testing.assert_allclose(cell.current, CURRENT[None], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage, VOLTAGE[None] + 1.0, rtol=1e-12)
+    assert (cell.dt, cell.name, cell.current_source) == (0.1, "cell.nwb", "commanded")
+    assert cell.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_conversion_and_offset_apply_to_integers(nwb, path):
+    counts = np.arange(T, dtype=np.int16)
+    nwb.add("V", "v", counts, conversion=1e-4, offset=-0.07)
+    nwb.add("I", "i", counts, conversion=2e-12, offset=5e-12)
+    cell = read(nwb.save(path))
+    np.testing.assert_allclose(cell.current, 2.0 * counts[None] + 5.0, rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage, 0.1 * counts[None] - 70.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("volt", "ampere"), [("mV", "pA"), ("millivolts", b"picoamperes"), ("MilliVolt", "pAmp")])
+def test_units_are_those_of_the_file_not_those_that_pynwb_puts_in_their_place(nwb, path, volt, ampere):
+    nwb.add("V", "v", VOLTAGE)
+    nwb.add("I", "i", CURRENT)
+    nwb.save(path)
+    with h5py.File(path, "a") as file:
+        file["acquisition/v/data"].attrs["unit"] = volt
+        file["stimulus/presentation/i/data"].attrs["unit"] = ampere
+    if ampere == "pAmp":
+        assert "no current in the acquisition or stimulus belongs" in refused(path)
+        return
+    cell = read(path)
+    np.testing.assert_allclose(cell.current, CURRENT[None], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage, VOLTAGE[None], rtol=1e-12)
+
+
+def test_timestamps_give_the_interval(nwb, path):
+    stamps = 1000.0 + 2e-4 * np.arange(T)
+    nwb.add("V", "v", 1e-3 * VOLTAGE, timestamps=stamps)
+    nwb.add("I", "i", 1e-12 * CURRENT, rate=5000.0, starting_time=1000.0)
+    assert read(nwb.save(path)).dt == pytest.approx(0.2, rel=1e-8)
+
+
+def test_an_acquired_current_is_preferred_and_either_can_be_asked_for(nwb, path):
+    nwb.sweep(0)
+    nwb.add("plain", "monitor", 3e-12 * CURRENT, unit="amperes", to="acquisition")
+    nwb.save(path)
+    recorded, commanded = read(path), read(path, current="commanded")
+    assert (recorded.current_source, commanded.current_source) == ("recorded", "commanded")
+    np.testing.assert_allclose(recorded.current, 3.0 * CURRENT[None], rtol=1e-12)
+    np.testing.assert_allclose(commanded.current, CURRENT[None], rtol=1e-12)
+
+
+def test_a_stimulus_series_among_the_acquisition_was_recorded(nwb, path):
+    nwb.add("V", "v", 1e-3 * VOLTAGE)
+    nwb.add("I", "i", 1e-12 * CURRENT, to="acquisition")
+    assert read(nwb.save(path)).current_source == "recorded"
+
+
+# --- which series belong together -------------------------------------------------------------------------
+
+
+def test_sweep_numbers_pair_whatever_the_names_and_times(nwb, path):
+    for place, number in enumerate((7, 3, 12)):
+        settings = {"sweep_number": number, "starting_time": 10.0 * place}
+        nwb.add("V", f"v{place}", 1e-3 * (VOLTAGE + number), **settings)
+    for place, number in enumerate((12, 7, 3, 99)):
+        settings = {"sweep_number": number, "starting_time": 10.0 * place}
+        nwb.add("I", f"i{place}", 1e-12 * number * CURRENT, **settings)
+    nwb.save(path)
+    assert scales(read(path)) == [3.0, 7.0, 12.0]
+    assert scales(read(path, sweeps=[2, 0])) == [12.0, 3.0]
+    assert "sweeps = 3: the recording has 3, numbered 0 to 2" in refused(path, sweeps=3)
+
+
+def test_the_table_of_recordings_comes_first(nwb, path):
+    stimuli, responses = zip(*(nwb.sweep(n, 1.0 + n) for n in range(3)), strict=True)
+    nwb.add("V", "alone", 1e-3 * VOLTAGE, sweep_number=0)
+    for stimulus, response in ((2, 0), (0, 2)):
+        nwb.file.add_intracellular_recording(
+            electrode=nwb.electrodes["soma"], stimulus=stimuli[stimulus], response=responses[response]
+        )
+    nwb.file.add_intracellular_recording(electrode=nwb.electrodes["soma"], response=responses[1])
+    nwb.save(path)
+    with pytest.warns(RecordingWarning, match="2 of 4 CurrentClampSeries have no current and are left out .alone, res"):
+        cell = read_recording(path)
+    np.testing.assert_allclose(cell.current[:, 1], [3.0, 1.0], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage[:, 0], [-69.0, -67.0], rtol=1e-12)
+
+
+def test_rows_of_the_table_may_be_parts_of_one_series(nwb, path):
+    stimulus, response = nwb.sweep(0)
+    for first in (30, 5):
+        nwb.file.add_intracellular_recording(
+            electrode=nwb.electrodes["soma"],
+            stimulus=stimulus,
+            response=response,
+            stimulus_start_index=first,
+            stimulus_index_count=10,
+            response_start_index=first,
+            response_index_count=10,
+        )
+    cell = read(nwb.save(path))
+    np.testing.assert_allclose(cell.current, [CURRENT[30:40], CURRENT[5:15]], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage, [VOLTAGE[30:40] + 1, VOLTAGE[5:15] + 1], rtol=1e-12)
+
+
+def test_starting_times_pair_where_there_are_no_sweep_numbers(nwb, path):
+    for name, start in (("1", 20.0), ("2", 10.0)):
+        nwb.add("V", f"v{name}", 1e-3 * (VOLTAGE + start), starting_time=start)
+    for name, start in (("1", 10.0), ("2", 20.0)):
+        nwb.add("I", f"i{name}", 1e-12 * start * CURRENT, starting_time=start)
+    assert scales(read(nwb.save(path))) == [10.0, 20.0]
+
+
+def test_numbers_in_names_pair_naturally_where_all_start_at_0(nwb, path):
+    for number in (1, 2, 10):
+        nwb.add("V", f"CurrentClampSeries_{number:02d}", 1e-3 * (VOLTAGE + number))
+        nwb.add("I", f"stim{number}", 1e-12 * number * CURRENT)
+    assert scales(read(nwb.save(path))) == [1.0, 2.0, 10.0]
+
+
+def test_order_is_the_last_resort_and_says_so(nwb, path):
+    for number, name in enumerate("abc", start=1):
+        nwb.add("V", f"v_{name}", 1e-3 * (VOLTAGE + number))
+        nwb.add("I", f"i_{name}", 1e-12 * number * CURRENT)
+    nwb.save(path)
+    with pytest.warns(RecordingWarning, match="paired in the order of their names") as caught:
+        assert scales(read_recording(path)) == [1.0, 2.0, 3.0]
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_voltage_clamp_and_zero_current_series_are_ignored(nwb, path):
+    nwb.sweep(4, 2.0)
+    nwb.add("VC", "vc", 1e-12 * CURRENT, sweep_number=5)
+    nwb.add("VC command", "vc_command", 1e-3 * VOLTAGE, sweep_number=5)
+    nwb.add("zero", "zero", 1e-3 * VOLTAGE, sweep_number=6)
+    assert scales(read(nwb.save(path))) == [2.0]
+
+
+def test_sweeps_without_a_stimulus_are_left_out_and_named(nwb, path):
+    nwb.sweep(1, 3.0)
+    nwb.add("V", "rest", 1e-3 * VOLTAGE, sweep_number=0)
+    nwb.save(path)
+    with pytest.warns(RecordingWarning, match="1 of 2 CurrentClampSeries have no current and are left out .rest.") as c:
+        assert scales(read_recording(path)) == [3.0]
+    assert c[0].filename == __file__
+
+
+def test_one_of_several_electrodes_has_to_be_chosen(nwb, path):
+    nwb.sweep(0, 1.0)
+    nwb.sweep(1, 2.0)
+    nwb.add("V", "v_dend", 1e-3 * (VOLTAGE + 5.0), electrode="dendrite", sweep_number=0)
+    nwb.add("I", "i_dend", 5e-12 * CURRENT, electrode="dendrite", sweep_number=0)
+    nwb.add("V", "v_axon", 1e-3 * VOLTAGE, electrode="axon", sweep_number=0)
+    nwb.save(path)
+    listed = "'axon': 1 series, 'dendrite': 1 series, 'soma': 2 series"
+    assert refused(path) == f"3 electrodes ({listed}): choose one with `electrode`"
+    assert refused(path, electrode="pia") == f"electrode = 'pia': the electrodes in current clamp are {listed}"
+    assert scales(read(path, electrode="dendrite")) == [5.0] and scales(read(path, electrode="soma")) == [1.0, 2.0]
+    assert "no current in the acquisition or stimulus belongs" in refused(path, electrode="axon")
+
+
+def test_only_nwb_files_have_electrodes(tmp_path):
+    np.savez(tmp_path / "cell.npz", current=CURRENT, dt=0.1)
+    with pytest.raises(ValueError, match="cell.npz: electrode = 'soma': only .nwb files name their electrodes"):
+        read_recording(tmp_path / "cell.npz", electrode="soma")
+
+
+# --- clocks and lengths -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [3, -3])
+def test_the_overlap_is_read_where_the_stimulus_starts_later_or_earlier(nwb, path, late):
+    nwb.add("V", "v", 1e-3 * VOLTAGE, starting_time=10.0, sweep_number=0)
+    nwb.add("I", "i", 1e-12 * CURRENT, starting_time=10.0 + late * 1e-4, sweep_number=0)
+    nwb.save(path)
+    with pytest.warns(
+        RecordingWarning, match="different times in 1 sweeps, whose overlap is read .v: 47 of 50 samples"
+    ):
+        cell = read_recording(path)
+    np.testing.assert_allclose(cell.current[0], CURRENT[:-3] if late > 0 else CURRENT[3:], rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage[0], VOLTAGE[3:] if late > 0 else VOLTAGE[:-3], rtol=1e-12)
+
+
+def test_a_stimulus_longer_than_its_response_is_cut(nwb, path):
+    nwb.add("V", "v", 1e-3 * VOLTAGE[:40])
+    nwb.add("I", "i", 1e-12 * CURRENT)
+    nwb.save(path)
+    with pytest.warns(RecordingWarning, match="v: 40 of 50 samples"):
+        np.testing.assert_allclose(read_recording(path).current[0], CURRENT[:40], rtol=1e-12)
+
+
+def test_stimuli_that_all_start_at_0_have_another_clock(nwb, path):
+    for number, start in ((1, 0.001), (2, 0.002)):
+        nwb.add("V", f"v{number}", 1e-3 * (VOLTAGE + number), starting_time=start, sweep_number=number)
+        nwb.add("I", f"i{number}", 1e-12 * number * CURRENT, sweep_number=number)
+    cell = read(nwb.save(path))
+    assert cell.num_steps == T and scales(cell) == [1.0, 2.0]
+
+
+def test_sweeps_of_several_lengths_and_rates(nwb, path):
+    nwb.sweep(0)
+    nwb.add("V", "short_v", 1e-3 * VOLTAGE[:40], sweep_number=1)
+    nwb.add("I", "short_i", 1e-12 * CURRENT[:40], sweep_number=1)
+    nwb.sweep(2, 3.0)
+    nwb.sweep(3, 4.0, rate=20000.0)
+    nwb.save(path)
+    assert refused(path) == "sweeps have dt = 0.05, 0.1 ms: choose some of one with `sweeps`, as [0, 1, 2]"
+    message = "current has sweeps of [40, 50] samples: choose some of one length with `sweeps`"
+    assert refused(path, sweeps=slice(3)) == message
+    assert scales(read(path, sweeps=[0, 2])) == [1.0, 3.0]
+    assert (read(path, sweeps=3).dt, read(path, sweeps=1).num_steps) == (0.05, 40)
+
+
+def test_nan_tails_are_cut_where_all_sweeps_share_them(nwb, path):
+    def cut(values, size):
+        return np.where(np.arange(T) < size, values, np.nan)
+
+    for number, size in ((0, 30), (1, 30), (2, 45)):
+        nwb.add("V", f"v{number}", cut(1e-3 * (VOLTAGE + number), size), sweep_number=number)
+        nwb.add("I", f"i{number}", number * 1e-12 * CURRENT, sweep_number=number)
+    nwb.save(path)
+    cell = read(path, sweeps=[0, 1])
+    assert cell.num_steps == 30 and scales(cell) == [0.0, 1.0]
+    assert refused(path).startswith("sweeps end in NaN after [30, 45] of 50 samples (the shortest is v0): choose some")
+
+
+def test_nan_in_the_middle_and_everywhere_is_refused(nwb, path):
+    nwb.add("V", "v0", np.where(np.arange(T) == 7, np.nan, 1e-3 * VOLTAGE), sweep_number=0)
+    nwb.add("V", "v1", np.full(T, np.nan), sweep_number=1)
+    for number in (0, 1):
+        nwb.add("I", f"i{number}", 1e-12 * CURRENT, sweep_number=number)
+    nwb.save(path)
+    assert "voltage has 1 values that are not finite" in refused(path, sweeps=0)
+    assert "voltage has 50 values that are not finite" in refused(path, sweeps=1)
+
+
+# --- what the amplifier did -------------------------------------------------------------------------------
+
+
+def test_bias_current_and_an_open_bridge_are_mentioned_and_not_applied(nwb, path):
+    nwb.add("V", "v", 1e-3 * VOLTAGE, bias_current=-25e-12, bridge_balance=0.0)
+    nwb.add("I", "i", 1e-12 * CURRENT)
+    nwb.save(path)
+    with pytest.warns(RecordingWarning) as caught:
+        cell = read_recording(path)
+    texts = [str(warning.message) for warning in caught]
+    assert texts[0].startswith("the amplifier added bias_current = -25 pA in 1 sweeps") and len(texts) == 2
+    assert texts[1] == "bridge_balance = 0 Ω in 1 sweeps: the voltage holds the electrode's drop"
+    assert {warning.filename for warning in caught} == {__file__}
+    np.testing.assert_allclose(cell.current[0], CURRENT, rtol=1e-12)
+
+
+def test_a_balanced_bridge_and_no_bias_need_no_mention(nwb, path):
+    nwb.add("V", "v", 1e-3 * VOLTAGE, bias_current=0.0, bridge_balance=1.2e7)
+    nwb.add("I", "i", 1e-12 * CURRENT)
+    np.testing.assert_allclose(read(nwb.save(path)).voltage[0], VOLTAGE, rtol=1e-12)
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+def defect(nwb, name):
+    """Write one defect."""
+    stimulus = {"data": 1e-12 * CURRENT}
+    response = {"data": 1e-3 * VOLTAGE}
+    if name == "timestamps":
+        response["timestamps"] = np.delete(1e-4 * np.arange(T + 1), 9)
+    if name == "other rate":
+        stimulus["rate"] = 5000.0
+    if name == "volts":
+        response["data"] = VOLTAGE
+    if name == "amperes":
+        stimulus["data"] = CURRENT
+    if name not in ("voltage clamp only", "empty"):
+        nwb.add("V", "v", **response)
+    if name == "voltage clamp only":
+        nwb.add("VC", "vc", 1e-12 * CURRENT)
+    if name == "uneven":
+        nwb.add("V", "w", 1e-3 * VOLTAGE)
+    if name not in ("no stimulus", "empty"):
+        nwb.add("I", "i", **stimulus)
+
+
+DEFECTS = {
+    "timestamps": "the timestamps of v are not regular: steps of 0.1 to 0.2 ms (0.1 % is allowed)",
+    "other rate": "v was sampled every 0.1 ms and its current i every 0.2 ms: they must agree",
+    "volts": "voltage up to 7e+04 mV in v (under 10000 mV is expected): its conversion 1 or its unit V is wrong",
+    "amperes": "current up to 4.9e+13 pA in i (under 1e+06 pA is expected): its conversion 1 or its unit A is wrong",
+    "voltage clamp only": "no CurrentClampSeries among the acquisition (1 VoltageClampSeries): is it a voltage-clamp",
+    "empty": "no CurrentClampSeries among the acquisition (nothing)",
+    "uneven": "no current in the acquisition or stimulus belongs to the 2 CurrentClampSeries (found: CurrentClampSer",
+    "no stimulus": "no current in the acquisition or stimulus belongs to the 1 CurrentClampSeries (found: CurrentCl",
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_defects_are_one_line(nwb, path, name):
+    defect(nwb, name)
+    nwb.save(path)
+    assert refused(path).startswith(DEFECTS[name])
+
+
+def test_a_current_that_was_not_recorded(nwb, path):
+    nwb.sweep(0)
+    nwb.save(path)
+    assert refused(path, current="recorded").startswith('current = "recorded": no current in the acquisition belongs')
+
+
+def test_an_unknown_unit_of_voltage(nwb, path):
+    nwb.sweep(0)
+    nwb.save(path)
+    with h5py.File(path, "a") as file:
+        file["acquisition/response_0/data"].attrs["unit"] = "counts"
+    assert refused(path) == "voltage in 'counts': the units known are V, mV, uV"
+
+
+def test_hdf5_files_that_are_not_nwb_2(path):
+    with h5py.File(path, "w") as file:
+        file["data"] = CURRENT
+    assert refused(path) == "an HDF5 file without nwb_version: not an NWB file"
+    with h5py.File(path, "w") as file:
+        file["nwb_version"] = "NWB-1.0.5"
+    assert refused(path) == "nwb_version = NWB-1.0.5: only NWB 2 is read"
+    with h5py.File(path, "w") as file:
+        file.attrs["nwb_version"] = "2.5.0"
+    assert refused(path).startswith("not an NWB file that can be read (")
+
+
+def test_damaged_files(nwb, path):
+    nwb.sweep(0)
+    whole = nwb.save(path).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert refused(path).startswith("a damaged HDF5 file, or one that was cut short (")
+    path.write_bytes(b"time,current\n" * 99)
+    assert refused(path) == "not an HDF5 file, which every NWB file is"
+    path.write_bytes(b"")
+    assert refused(path) == "the file is empty"
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("acquisition/response_0", "no CurrentClampSeries among the acquisition (nothing)"),
+        ("acquisition/response_0/data", "the data of response_0 have shape (0,): one trace [T] is expected"),
+    ],
+)
+def test_links_to_a_file_that_is_missing(nwb, path, gone, message):
+    nwb.sweep(0)
+    nwb.save(path)
+    with h5py.File(path, "a") as file:
+        del file[gone]
+        file[gone] = h5py.ExternalLink("elsewhere.nwb", f"/{gone}")
+    with pytest.warns(UserWarning, match=f"broken at /{gone}"):
+        assert refused(path).startswith(message)
+
+
+def test_links_to_a_file_that_is_there(nwb, path, tmp_path):
+    nwb.sweep(0, 2.0)
+    nwb.save(path)
+    gone = "acquisition/response_0/data"
+    with h5py.File(path, "a") as file, h5py.File(tmp_path / "elsewhere.h5", "w") as other:
+        file.copy(gone, other, "voltage")
+        del file[gone]
+        file[gone] = h5py.ExternalLink("elsewhere.h5", "/voltage")
+    assert scales(read(path)) == [2.0]
+
+
+def test_nwb_needs_pynwb(monkeypatch, path):
+    path.write_bytes(b"\x89HDF")
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    with pytest.raises(ImportError, match=r'needs pynwb: pip install "jaxlif\[recordings\]"'):
+        read_recording(path)
+
+
+# --- a real file ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lantyer(data_folder):
+    return data_folder / "recordings" / "LantyerEtAl2018_180817_ME_9_CC.nwb"
+
+
+def test_the_barrel_cortex_cell(lantyer):
+    cell = read(lantyer)
+    assert (cell.current.shape, cell.dt, cell.current_source) == ((10, 23200), 0.05, "commanded")
+    with h5py.File(lantyer) as file:
+        for sweep in range(10):
+            i = file[f"stimulus/presentation/CurrentClampStimulusSeries_{sweep + 1:02d}/data"][()]
+            v = file[f"acquisition/CurrentClampSeries_{sweep + 1:02d}/data"][()]
+            np.testing.assert_allclose(cell.current[sweep], 1e12 * i, rtol=1e-12)
+            np.testing.assert_allclose(cell.voltage[sweep], 1e3 * v, rtol=1e-12)
+    # The descriptions of the responses count from 2 and are wrong: with these pairs alone Ohm's law holds.
+    change = [
+        np.median(x[:3, 6000:11000], axis=1) - np.median(x[:3, :2000], axis=1) for x in (cell.voltage, cell.current)
+    ]
+    np.testing.assert_allclose(change[0] / change[1], [0.183] * 3, rtol=0.04)
+
+
+def test_the_sweep_table_pairs_series_without_numbers_of_their_own(lantyer, tmp_path):
+    path = tmp_path / "cell.nwb"
+    path.write_bytes(lantyer.read_bytes())
+    with h5py.File(path, "a") as file:
+        for group in (file["acquisition"], file["stimulus/presentation"]):
+            for series in group.values():
+                del series.attrs["sweep_number"]
+        numbers = file["general/intracellular_ephys/sweep_table/sweep_number"]
+        numbers[0::2] = numbers[0::2][::-1]  # those of the stimuli: the last comes first
+    steps = read(path).current[:, 5000]
+    np.testing.assert_array_equal(steps, read(lantyer).current[::-1, 5000])
