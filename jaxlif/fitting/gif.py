@@ -5,12 +5,12 @@ follows the voltage; the winner is refined on all sweeps and the whole window.
 """
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxlif.fitting.forced_adaptive import forced_sweeps
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
 from jaxlif.fitting.scores import UNRELIABLE
 from jaxlif.fitting.task import Outcome, Task
@@ -133,8 +133,8 @@ def _compete(traces: Traces, start: AdaptiveLIFParams, tau: float | None, progre
         start, coupling=VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
     )
     free = _PLAIN if tau is None else (*_PLAIN, "coupling.*")
-    loss, sample = joint_loss(params, _arranged(traces, float(start.t_ref), fitted), traces.dt)
-    params, value = refine(loss, params, sample, free, rounds=(20, 20), progress=progress)
+    loss, samples = joint_loss(params, _arranged(traces, float(start.t_ref), fitted), traces.dt)
+    params, value = refine(loss, params, samples, free, rounds=(15, 20), progress=progress)
     return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
 
 
@@ -143,19 +143,27 @@ _PLAIN = ("tau_m", "r_m", "v_rest", "v_reset", "eta.*", "tau_eta.*", "v_th", "de
 
 def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[AdaptiveLIFParams, Uncertainty]:
     """Refine on everything; a coupling of strength 0 is left away."""
-    if params.coupling is not None and params.coupling.b == 0.0:
-        params = replace(params, coupling=None)
-    free = _PLAIN if params.coupling is None else (*_PLAIN, "coupling.*")
-    loss, sample = joint_loss(params, _arranged(traces, float(params.t_ref)), traces.dt)
-    params, _ = refine(loss, params, sample, free, rounds=(20, 30), progress=progress)
-    return params, uncertainty(loss, params, sample, active_indices(loss, free))
+    coupled = params.coupling is not None and params.coupling.b != 0.0
+    free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
+    loss, samples = joint_loss(params, _arranged(traces, float(params.t_ref)), traces.dt)
+    params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
+    known = uncertainty(loss, params, samples, active_indices(loss, free))
+    return params if coupled else replace(params, coupling=None), known
 
 
-def _arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> Any:
+def _arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> list[ForcedSweeps]:
+    """Arrange the sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged."""
+    count, size = len(traces.spikes), min(FEW, len(traces.spikes))
+    judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
-    return forced_sweeps(
-        traces.current, traces.voltage, traces.spikes, refractory=refractory, before=before, judged=judged
-    )
+
+    def part(chosen):
+        chosen = np.arange(chosen, chosen + size)
+        rows = (x[chosen % count] for x in (traces.current, traces.voltage, traces.spikes))
+        counted = judged[None] & (chosen < count)[:, None]
+        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted)
+
+    return [part(first) for first in range(0, count, size)]
 
 
 def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, judged: np.ndarray) -> float:
@@ -170,8 +178,8 @@ def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, ju
     count = int(traces.spikes[:, judged].sum())
     if not count:
         return 0.0
-    _, sample = joint_loss(params, _arranged(traces, float(params.t_ref), judged), traces.dt)
-    _, _, score = evaluate(loss, loss.vector(params), sample)
+    _, samples = joint_loss(params, _arranged(traces, float(params.t_ref), judged), traces.dt)
+    _, _, score = evaluate(loss, loss.vector(params), samples)
     density = float(score.log_likelihood) - count * np.log(traces.dt)
     return float(bits_per_spike(density, count, float(judged.sum()) * traces.dt * len(traces.spikes)))
 

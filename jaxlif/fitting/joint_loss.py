@@ -6,7 +6,7 @@ whole recording takes far longer than a call from Python, so that one compiled g
 and the held-out score.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -45,23 +45,27 @@ VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that sam
 
 
 class Sample(NamedTuple):
-    """What the loss is taken on: sweeps, parameters for what is not free, and where v_i started, mV.
+    """What the loss is taken on: some sweeps, and what is not free.
 
-    The jumps among the parameters are those left at the end of the refractory period.
+    ``params`` fill in what is not free, with the jumps left at the end of the refractory period; ``bend`` is where v_i
+    started, mV; ``variance`` that of the voltage's error, mV²; ``share`` that of the penalties which these sweeps bear.
     """
 
     sweeps: ForcedSweeps
     params: AdaptiveLIFParams
     bend: Array
+    variance: Array
+    share: Array
 
 
 @dataclass(frozen=True)
 class JointLoss:
-    r"""The loss :math:`-L + w \frac{N}{2} \log(SSE / N)`: spikes by their likelihood, voltage by a Gaussian one.
+    r"""The loss :math:`-L + \frac{w}{2} (SSE / \sigma^2 + N \log \sigma^2)`: spikes and voltage by their likelihoods.
 
-    :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak penalties keep time
-    constants within 2 to 500 ms and v_i within some 15 mV of its start. The jumps' coordinates are what is left of them
-    at the end of the refractory period: before, nothing shows them, and a jump would trade for its time constant.
+    It adds up over sweeps. :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak
+    penalties keep time constants within 2 to 500 ms and v_i within some 15 mV of its start. The jumps' coordinates are
+    what is left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its
+    time constant.
 
     Args:
         coordinates: the free parameters.
@@ -75,8 +79,9 @@ class JointLoss:
         """Return the loss at a vector of free coordinates, and the score it is made of."""
         params = self.params(vector, sample)
         score = joint_score(params, sample.sweeps, self.dt)
-        voltage = 0.5 * self.weight * score.compared * jnp.log(score.squares / score.compared)
-        return voltage - score.log_likelihood + _penalty(params, sample.bend), score
+        voltage = score.squares / sample.variance + score.compared * jnp.log(sample.variance)
+        penalty = sample.share * _penalty(params, sample.bend)
+        return 0.5 * self.weight * voltage - score.log_likelihood + penalty, score
 
     @property
     def weight(self) -> float:
@@ -112,22 +117,40 @@ def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
 
 
 def joint_loss(
-    params: AdaptiveLIFParams, sweeps: ForcedSweeps, dt: float, bounds: Bounds = FREE
-) -> tuple[JointLoss, Sample]:
+    params: AdaptiveLIFParams, parts: Sequence[ForcedSweeps], dt: float, bounds: Bounds = FREE
+) -> tuple[JointLoss, "Samples"]:
     """Make the loss and what it works on from a start.
 
     Args:
         params: the start, scalars.
-        sweeps: the recorded sweeps.
+        parts: the recorded sweeps, in parts of one shape, which the loss is compiled for.
         dt: sampling interval, ms.
         bounds: the free parameters; those of terms that ``params`` do not have are left away.
     """
     known = {name: pair for name, pair in bounds.items() if _has(params, name)}
-    dtype = sweeps.voltage.dtype
+    dtype = parts[0].voltage.dtype
     start = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
-    bend = 0.0 if params.coupling is None else params.coupling.v_i
-    sample = Sample(sweeps, _scaled_jumps(start, -1.0), jnp.asarray(bend, dtype))
-    return JointLoss(coordinates(start, known), dt), sample
+    loss = JointLoss(coordinates(start, known), dt)
+    bend = jnp.asarray(0.0 if params.coupling is None else params.coupling.v_i, dtype)
+    numbers = bend, jnp.ones((), dtype), jnp.asarray(1.0 / len(parts), dtype)
+    return loss, with_variance(loss, params, [Sample(part, _scaled_jumps(start, -1.0), *numbers) for part in parts])
+
+
+Samples = list[Sample]
+
+
+def with_variance(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples) -> Samples:
+    """Return the samples with the variance of the voltage's error at some parameters.
+
+    Args:
+        loss: the loss.
+        params: where.
+        samples: what it works on.
+    """
+    score = evaluate(loss, loss.vector(params), samples)[2]
+    squares, compared = float(score.squares), float(score.compared)
+    variance = jnp.asarray(max(squares / max(compared, 1.0), 1e-6), samples[0].bend.dtype)
+    return [sample._replace(variance=variance) for sample in samples]
 
 
 def _has(params: AdaptiveLIFParams, pattern: str) -> bool:
@@ -140,38 +163,41 @@ def _value_and_gradient(loss: JointLoss, vector: Array, sample: Sample) -> Any:
     return jax.value_and_grad(loss, has_aux=True)(vector, sample)
 
 
-def evaluate(loss: JointLoss, vector: np.ndarray, sample: Sample) -> tuple[float, np.ndarray, JointScore]:
+def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[float, np.ndarray, JointScore]:
     """Return the loss at a vector of free coordinates, its gradient in double precision, and the score.
 
     Args:
         loss: the loss.
         vector: [n].
-        sample: what it works on.
+        samples: what it works on.
     """
-    point = jnp.asarray(vector, sample.bend.dtype)
-    (value, score), gradient = _value_and_gradient(loss, point, sample)
-    return float(value), np.asarray(gradient, float), jax.tree.map(float, score)
+    point = jnp.asarray(vector, samples[0].bend.dtype)
+    parts = [_value_and_gradient(loss, point, sample) for sample in samples]
+    value = sum(float(v) for (v, _), _ in parts)
+    gradient = sum((np.asarray(g, float) for _, g in parts), np.zeros(len(vector)))
+    score = jax.tree.map(lambda *x: sum(map(float, x)), *(s for (_, s), _ in parts))
+    return value, gradient, score
 
 
-def information(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:
+def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
     r"""Return the Fisher information of spikes and voltage on the active coordinates, [m, m].
 
     :math:`F = \sum \lambda\,dt\, \nabla\log\lambda\, \nabla\log\lambda^T +
-    w \frac{N}{SSE} \sum \nabla v\, \nabla v^T`, and the curvature of the prior on v_i. It is the expected Hessian of
+    \frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`, and the curvature of the prior on v_i. It is the expected Hessian of
     the loss, never negative, and needs first derivatives alone: central differences of the forced traces.
 
     Args:
         loss: the loss.
         vector: where, [n].
-        sample: what it works on; the voltages matter only through their mean squared error.
+        samples: what it works on; the measured voltages do not matter.
         active: indices [m] of the coordinates.
     """
-    size = _steps(loss, sample)
-    away = np.eye(len(vector))[active] * size
-    dtype = sample.bend.dtype
-    gram = _gram(loss, jnp.asarray(vector, dtype), jnp.asarray(away, dtype), sample)
-    prior = np.array([loss.coordinates.free[i][0] == "coupling.v_i" for i in active]) / 15.0**2
-    return np.asarray(gram, float) / np.outer(size[active], size[active]) + np.diag(prior)
+    size, dtype = _steps(loss, samples), samples[0].bend.dtype
+    point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)))
+    # All coordinates, whichever are asked for: one compilation serves every choice.
+    gram = sum((np.asarray(_gram(loss, point, away, sample), float) for sample in samples), np.zeros(away.shape))
+    prior = np.array([name == "coupling.v_i" for name, _ in loss.coordinates.free]) / 15.0**2
+    return (gram / np.outer(size, size) + np.diag(prior))[np.ix_(active, active)]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -185,28 +211,27 @@ def _gram(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Array:
         up, down = traces(vector + step), traces(vector - step)
         return jax.tree.map(lambda a, b: 0.5 * (a - b), up, down)
 
-    sweeps, (v, log_rate) = sample.sweeps, traces(vector)
+    sweeps, (_, log_rate) = sample.sweeps, traces(vector)
     dv, dlog = jax.lax.map(difference, away)
     expected = loss.dt * jnp.exp(jnp.minimum(log_rate, 0.0)) * sample.params.lambda_0
     spikes = jnp.einsum("ilbs,jlbs,lbs->ij", dlog, dlog, expected * sweeps.free * sweeps.judged)
-    error = jnp.sum(sweeps.compared * (v - sweeps.voltage) ** 2) / jnp.sum(sweeps.compared)
-    return spikes + loss.weight / error * jnp.einsum("ilbs,jlbs,lbs->ij", dv, dv, sweeps.compared)
+    return spikes + loss.weight / sample.variance * jnp.einsum("ilbs,jlbs,lbs->ij", dv, dv, sweeps.compared)
 
 
-def _steps(loss: JointLoss, sample: Sample) -> np.ndarray:
+def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:
     """Return a small step in each coordinate: 0.3 %, 0.05 mV, or the current that moves the voltage by 0.1 mV."""
 
     def step(name, interval):
         if name.startswith("eta"):
-            return 0.1 / float(sample.params.r_m)
+            return 0.1 / float(samples[0].params.r_m)
         return 0.05 if interval.low == -np.inf and name != "coupling.b" else 0.003
 
     return np.array([step(name, interval) for name, interval in loss.coordinates.free])
 
 
-def scales(loss: JointLoss, sample: Sample) -> np.ndarray:
+def scales(loss: JointLoss, samples: Samples) -> np.ndarray:
     """Return what a unit is in each coordinate, [n]: a factor e, 1 mV, or the current that moves the voltage 1 mV."""
-    jump = 1.0 / float(sample.params.r_m)
+    jump = 1.0 / float(samples[0].params.r_m)
     return np.array([jump if name.startswith("eta") else 1.0 for name, _ in loss.coordinates.free])
 
 
@@ -229,7 +254,7 @@ def whitening(curvature: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def refine(
     loss: JointLoss,
     params: AdaptiveLIFParams,
-    sample: Sample,
+    samples: Samples,
     free: Iterable[str],
     *,
     rounds: Iterable[int],
@@ -240,7 +265,7 @@ def refine(
     Args:
         loss: the loss.
         params: the start.
-        sample: what it works on.
+        samples: what it works on.
         free: names or patterns; the others keep their values.
         rounds: the most steps of each round.
         progress: show progress bars.
@@ -250,21 +275,25 @@ def refine(
 
     Source: Byrd et al. 1995, doi:10.1137/0916069 (L-BFGS-B).
     """
-    active, vector, value = active_indices(loss, free), loss.vector(params), np.inf
+    active, value = active_indices(loss, free), np.inf
     for steps in rounds:
-        axes = whitening(information(loss, vector, sample, active), scales(loss, sample)[active])
-        vector, value = _minimise(loss, vector, sample, active, axes, steps, progress)
-    return jax.tree.map(float, loss.params(jnp.asarray(vector), sample)), value
+        vector = loss.vector(params)
+        samples = with_variance(loss, params, samples)
+        # Any metric of about the right shape will do: that of the first part of the sweeps.
+        axes = whitening(len(samples) * information(loss, vector, samples[:1], active), scales(loss, samples)[active])
+        vector, value = _minimise(loss, vector, samples, active, axes, steps, progress)
+        params = jax.tree.map(float, loss.params(jnp.asarray(vector), samples[0]))
+    return params, value
 
 
-def _minimise(loss, vector, sample, active, axes, steps, progress):
+def _minimise(loss, vector, samples, active, axes, steps, progress):
     def at(y):
         point = vector.copy()
         point[active] += axes @ y
         return point
 
     def objective(y):
-        value, gradient, _ = evaluate(loss, at(y), sample)
+        value, gradient, _ = evaluate(loss, at(y), samples)
         # A line search that left the sensible range turns back.
         return (value, axes.T @ gradient[active]) if np.isfinite(value) else (1e30, np.zeros_like(y))
 

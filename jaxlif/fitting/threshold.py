@@ -104,8 +104,8 @@ def choose_twin(
     r"""Choose in closed loop the deterministic twin of a neuron with escape noise.
 
     A noisy neuron spikes below its threshold, and adapts to spikes that its twin does not have. :math:`v_{th}` is moved
-    by -4 to 2 :math:`\Delta_v` and all jumps are scaled by 0.6 to 1.2, side by side. A candidate is judged with its four
-    nearest thresholds: under one frozen noise a single threshold scores well by chance.
+    by -4 to 2 :math:`\Delta_v` and all jumps are scaled by 0.6 to 1.2, side by side. A candidate is judged with its
+    four nearest thresholds: under one frozen noise a single threshold scores well by chance.
 
     Args:
         params: the neuron with escape noise.

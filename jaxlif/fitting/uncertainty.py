@@ -7,13 +7,13 @@ would not do: the scatter of the loss's gradient over blocks of time says how mu
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from jaxlif.fitting.forced_adaptive import ForcedSweeps
-from jaxlif.fitting.joint_loss import JointLoss, Sample, evaluate, information, scales, whitening
+from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, information, scales, whitening, with_variance
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
-BLOCKS = 24  # of time, over which the gradient's scatter is taken
+BLOCKS = 16  # of time, over which the gradient's scatter is taken
 VAGUE = 0.7  # a standard error of a logarithm above this is a factor of two: not determined
 TIGHT = 0.95  # a correlation above this means that only a combination is determined
 
@@ -31,7 +31,7 @@ class Uncertainty(NamedTuple):
     notes: tuple[str, ...]
 
 
-def uncertainty(loss: JointLoss, params: AdaptiveLIFParams, sample: Sample, active: np.ndarray) -> Uncertainty:
+def uncertainty(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples, active: np.ndarray) -> Uncertainty:
     r"""Estimate 95 % intervals by the sandwich :math:`F^{-1} J F^{-1}`.
 
     F is the Fisher information, J the sum over blocks of time of :math:`g_b g_b^T`, the gradients of the blocks. The
@@ -40,16 +40,16 @@ def uncertainty(loss: JointLoss, params: AdaptiveLIFParams, sample: Sample, acti
     Args:
         loss: the loss that was minimised.
         params: its minimum.
-        sample: what it was minimised on.
+        samples: what it was minimised on.
         active: indices of the coordinates that were free.
 
     Source: White 1982, doi:10.2307/1912526; Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5.
     """
     vector = loss.vector(params)
-    covariance = _covariance(loss, vector, sample, active)
+    covariance = _covariance(loss, vector, with_variance(loss, params, samples), active)
     sd = np.sqrt(np.diag(covariance))
     names = tuple(loss.coordinates.free[i][0] for i in active)
-    reach = float(student.ppf(0.975, BLOCKS - 1)) * sd
+    reach = float(stdtrit(BLOCKS - 1, 0.975)) * sd
     factors = _factors(params)
     intervals = {
         name: tuple(
@@ -69,28 +69,30 @@ def _factors(params):
     return {f"{kind}.{k}": float(np.exp(params.t_ref / t)) for kind, taus in pairs.items() for k, t in enumerate(taus)}
 
 
-def _covariance(loss, vector, sample, active):
-    axes = whitening(information(loss, vector, sample, active), scales(loss, sample)[active])
+def _covariance(loss, vector, samples, active):
+    axes = whitening(information(loss, vector, samples, active), scales(loss, samples)[active])
     inverse = axes @ axes.T
-    gradients = []
-    for part in _blocks(sample.sweeps):
-        gradients.append(evaluate(loss, vector, sample._replace(sweeps=part))[1][active])
-    scatter = np.array(gradients) - np.mean(gradients, axis=0)
+    gradients = np.array([evaluate(loss, vector, block)[1][active] for block in _blocks(samples)])
+    scatter = gradients - gradients.mean(axis=0)
     count = len(gradients)
     return inverse @ (scatter.T @ scatter) @ inverse * count / (count - 1)
 
 
-def _blocks(sweeps: ForcedSweeps):
-    """Yield the sweeps with only one block of time judged; where time is short, one block of a sweep."""
-    _, length, count = sweeps.current.shape
+def _blocks(samples: Samples):
+    """Yield the samples with only one block of time judged; where time is short, one block of some sweeps."""
+    _, length, count = samples[0].sweeps.current.shape
     order = np.arange(length)[:, None] + np.zeros((1, count), int)
     order = order if length >= 2 * BLOCKS else np.arange(length * count).reshape(count, length).T
     block = order * BLOCKS // (order.max() + 1)
     for b in range(BLOCKS):
-        here = (block == b)[None].astype(sweeps.free.dtype)
-        masks = {name: getattr(sweeps, name) * here for name in ("spikes", "judged", "compared")}
-        if np.asarray(masks["compared"]).any():
-            yield sweeps._replace(**masks)
+        here = (block == b)[None]
+        if here.any():
+            yield [sample._replace(sweeps=_only(sample.sweeps, here)) for sample in samples]
+
+
+def _only(sweeps: ForcedSweeps, here: np.ndarray) -> ForcedSweeps:
+    names = ("spikes", "judged", "compared")
+    return sweeps._replace(**{name: getattr(sweeps, name) * here.astype(sweeps.free.dtype) for name in names})
 
 
 def _vague(loss, names, active, sd):

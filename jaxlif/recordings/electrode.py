@@ -24,8 +24,8 @@ class Electrode:
         source: where it was estimated: "electrode trace", "recording" or "given".
 
     Example:
-        >>> Electrode(np.array([0.006, 0.002]), 0.1, "given").drop(np.array([[0.0, 100.0, 0.0]]))
-        array([[0. , 0.6, 0.2]])
+        >>> Electrode(np.array([0.006, 0.002]), 0.1, "given").drop(np.array([[0.0, 100.0, 0.0]])).round(9).tolist()
+        [[0.0, 0.6, 0.2]]
 
     Source: Brette et al. 2008, doi:10.1016/j.neuron.2008.06.021.
     """
@@ -55,12 +55,9 @@ class Electrode:
 
         Before the first sample the current is taken to have been what it is there.
         """
-        lags = len(self.kernel)
-        past = np.repeat(current[..., :1], lags - 1, axis=-1)
+        past = np.repeat(current[..., :1], len(self.kernel) - 1, axis=-1)
         padded = np.concatenate([past, current], axis=-1)
-        length = current.shape[-1]
-        shifted = (self.kernel[k] * padded[..., lags - 1 - k : lags - 1 - k + length] for k in range(lags))
-        return sum(shifted, np.zeros(current.shape))
+        return np.apply_along_axis(np.convolve, -1, padded, self.kernel, mode="valid")
 
     def compensate(self, recording: Recording) -> Recording:
         """Return the recording with the electrode's drop taken off its voltage, and no electrode trace left.
@@ -77,9 +74,9 @@ class Electrode:
 def estimate_electrode(recording: Recording, spikes: np.ndarray | None = None) -> Electrode:
     r"""Estimate the electrode of a recording: from its subthreshold electrode trace, else from its own sweeps.
 
-    The response of electrode and membrane to the current's increments is regressed as a kernel of 150 ms, linear between
-    knots that grow apart. Beyond 3 ms it is the membrane's, an exponential; what is left below 7 ms is the electrode's, and where dt is
-    0.5 ms or more only what is left in the sample itself.
+    The response to the current's increments is regressed as a kernel of 150 ms, linear between knots that grow apart.
+    Beyond 3 ms it is the membrane's, an exponential; what is left below 7 ms is the electrode's, and where dt is 0.5 ms
+    or more only what is left in the sample itself.
 
     Args:
         recording: with ``electrode_current`` and ``electrode_voltage``, or with a current that varies from one sample

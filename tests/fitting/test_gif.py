@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_differences_and_the_information_the_expected_cu
     with jax.enable_x64(True):
         traces = gif.Traces(recording.current, recording.voltage, recording.spikes, DT)
         arranged = forced_sweeps(*traces[:3], refractory=8, before=10, dtype="float64")
-        loss, sample = joint_loss(TRUTH, arranged, DT)
+        loss, sample = joint_loss(TRUTH, [arranged], DT)
         x = loss.vector(TRUTH)
         _, gradient, _ = evaluate(loss, x, sample)
         away = 1e-5 * np.maximum(1.0, np.abs(x))
