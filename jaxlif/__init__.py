@@ -18,6 +18,7 @@ from jaxlif.fitting import fit_rates as fit_rates
 from jaxlif.fitting import fit_recording as fit_recording
 from jaxlif.fitting import lbfgs as lbfgs
 from jaxlif.fitting import load_fit as load_fit
+from jaxlif.fitting import model_ladder as model_ladder
 from jaxlif.fitting import multistart as multistart
 from jaxlif.gradients import GradientAudit as GradientAudit
 from jaxlif.gradients import audit_gradient as audit_gradient

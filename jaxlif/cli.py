@@ -1,4 +1,4 @@
-"""The command line: fit, predict, simulate and fi."""
+"""The command line: fit, ladder, predict, simulate and fi."""
 
 import io
 import os
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxlif import stimulus as stimuli
-from jaxlif.fitting.recordings import fit_rates, fit_recording
+from jaxlif.fitting.recordings import fit_rates, fit_recording, model_ladder
 from jaxlif.fitting.result import Prediction, RecordingFit, SpikeRule, load_fit, write_atomically
 from jaxlif.fitting.scores import spike_scores, voltage_scores
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -157,6 +157,25 @@ def fit(file, model, electrode, coupling, out, train, seed, current, spike_thres
         )
     result = replace(result, warnings=tuple(notes) + result.warnings)
     _finish(result, out, recording)
+
+
+@main.command()
+@_recording
+@click.option("--train", metavar="A:B", help="Window to use, as for fit. Default: the first 70 %.")
+@_current
+@_clear_errors
+def ladder(file, train, current) -> None:
+    """Say which mechanisms a cell needs.
+
+    Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
+    spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
+    """
+    recording = read_recording(file, current=current)
+    window = _window(train, recording) if train else None
+    found = model_ladder(recording, train=window, progress=sys.stderr.isatty())
+    rows = [(rung.name, f"{rung.held_out:.3f}", f"{rung.gain:+.3f}") for rung in found.rungs]
+    click.echo(text_table([("model, each with the ones above it", "held out (bits per spike)", "gain"), *rows]) + "\n")
+    click.echo(found.sentence)
 
 
 @main.command()

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from jaxlif import plotting
 from jaxlif.fitting.result import Prediction, RecordingFit, write_atomically
 from jaxlif.losses import spike_mask
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording, repeats
 from jaxlif.spiketrains import raster
 from jaxlif.tables import parameter_rows, score_rows
@@ -71,6 +72,9 @@ def _lead(fit: RecordingFit) -> str:
     if fit.protocol == "rates":
         return "Fitted to firing rates."
     size = f"{fit.data['sweeps']} sweeps at dt = {fit.data['dt_ms']:g} ms, current {fit.data['current_source']}"
+    if fit.electrodes:
+        found = ", ".join(f"{1000.0 * e.resistance:.3g} MΩ ({e.source})" for _, e in fit.electrodes)
+        size += f"; taken off the voltage: an electrode of {found}"
     return f"{size}; fitted on {fit.train[0]:g} to {fit.train[1]:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."
 
 
@@ -82,19 +86,23 @@ def _pictures(fit: RecordingFit, recording: Recording | None) -> Iterator[Pictur
         yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", _curve(fit))
     if recording is None:
         return
-    free = fit.predict(recording)
     spikes = fit.spike_rule.find(recording)
     if fit.protocol == "steps":
+        free = fit.predict(recording)
         caption = "Voltage of four steps: recorded, and the free-running model with its spikes drawn to 20 mV."
         yield Picture("steps", caption, _steps(fit, recording, free))
         return
+    if isinstance(fit.params, AdaptiveLIFParams):
+        caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
+        yield Picture("kernels", caption, _kernels(fit.params))
+        yield Picture("intervals", "Intervals between spikes: the cell's and the model's.", _intervals(fit, recording))
     window = _window(fit, recording)
     forced = fit.predict(recording, force_spikes=True)
     part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
     caption = f"Voltage with the recorded spikes forced, and its residual away from spikes, in {part}."
     yield Picture("voltage", caption, _voltage(fit, recording, spikes, forced, window))
-    caption = f"Spikes of the cell's repeats and, above them, of the free-running model, in {part}."
-    yield Picture("raster", caption, _raster(recording, spikes, free, window))
+    caption = f"Spikes of the cell's repeats and, above them, of the free-running model, with their rates, in {part}."
+    yield Picture("raster", caption, _raster(fit, recording, spikes, window))
 
 
 def _curve(fit: RecordingFit) -> Figure:
@@ -135,24 +143,69 @@ def _voltage(
     figure, axes = plt.subplots(
         2, 1, figsize=(9.0, 5.0), sharex=True, layout="constrained", gridspec_kw={"height_ratios": [2, 1]}
     )
-    sweep = int(spikes[:, samples].sum(axis=1).argmax())
+    # A sweep with a typical number of spikes.
+    sweep = int(np.argsort(spikes[:, samples].sum(axis=1), kind="stable")[recording.num_sweeps // 2])
     train = spikes[sweep, samples]
     before, after = (round(t / recording.dt) for t in fit.spike_cut)
     compared = spike_mask(train, before=before, after=after)
-    predicted = np.where(compared, forced.voltage[sweep, samples], np.nan)
+    # The recorded voltage holds the electrode's drop.
+    predicted = np.where(compared, (forced.voltage + forced.electrode_drop)[sweep, samples], np.nan)
     labels = (f"recorded, sweep {sweep}", "model, recorded spikes forced")
     plotting.fit_overlay(part.times, part.measured_voltage()[sweep], predicted, train, axes=axes, labels=labels)
     return figure
 
 
-def _raster(recording: Recording, spikes: np.ndarray, free: Prediction, window: tuple[float, float]) -> Figure:
+def _raster(fit: RecordingFit, recording: Recording, spikes: np.ndarray, window: tuple[float, float]) -> Figure:
+    """Draw the spikes of the most repeated stimulus, the model's above them, and the rates of both in bins of 10 ms."""
     group = max(repeats(recording), key=lambda g: (spikes[g].any(), len(g), spikes[g].sum()))
     cell = [recording.times[spikes[sweep]] for sweep in group]
-    own = free.spike_time[(free.spike_sweep == group[0]) & (free.spike_repeat == 0)] + recording.start
-    figure, ax = plt.subplots(figsize=(9.0, 3.0), layout="constrained")
-    plotting.raster([*cell, own], ylabel="repeat", ax=ax)
-    ax.set_xlim(*window)
-    ax.set_yticks([0, len(cell) - 1, len(cell)], ["1", str(len(cell)), "model"])
+    count = len(group) if fit.model == "gif" else 1
+    free = fit.predict(recording.select(group[:1]), repeats=count, seed=fit.seed)
+    own = [free.spike_time[free.spike_repeat == k] + recording.start for k in range(count)]
+    figure, (ax, rate) = plt.subplots(
+        2, 1, figsize=(9.0, 4.5), sharex=True, layout="constrained", gridspec_kw={"height_ratios": [2, 1]}
+    )
+    plotting.raster([*cell, *own], ylabel="repeat", ax=ax)
+    ax.axhline(len(cell) - 0.5, color="0.6", linewidth=0.8)
+    ax.set_yticks([0, len(cell) - 1, len(cell) + 0.5 * (count - 1)], ["1", str(len(cell)), "model"])
+    ax.set_xlabel("")
+    bins = np.arange(window[0], window[1] + 1e-6, 10.0)
+    for name, trains, color in (("cell", cell, "black"), ("model", own, plotting.PALETTE[1])):
+        counts = np.histogram(np.concatenate(trains), bins)[0]
+        rate.stairs(1000.0 * counts / (10.0 * len(trains)), bins, color=color, label=name)
+    rate.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=window)
+    rate.legend()
+    return figure
+
+
+def _kernels(params: AdaptiveLIFParams) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.0), layout="constrained")
+    t = np.geomspace(1.0, 500.0, 300)
+    for ax, sizes, taus, name in (
+        (axes[0], params.eta, params.tau_eta, "current η (pA)"),
+        (axes[1], params.gamma, params.tau_gamma, "threshold γ (mV)"),
+    ):
+        kernel = sum((size * np.exp(-t / tau) for size, tau in zip(sizes, taus, strict=True)), np.zeros_like(t))
+        held = t >= params.t_ref
+        ax.plot(t[held], kernel[held])
+        ax.axvspan(t[0], max(float(params.t_ref), t[0]), color="0.9", label="refractory")
+        ax.axhline(0.0, color="0.6", linewidth=0.8)
+        ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=name)
+    axes[0].legend()
+    return figure
+
+
+def _intervals(fit: RecordingFit, recording: Recording) -> Figure:
+    spikes = fit.spike_rule.find(recording)
+    cell = [np.diff(recording.times[train]) for train in spikes]
+    free = fit.predict(recording, seed=fit.seed)
+    model = [np.diff(free.spike_time[free.spike_sweep == s]) for s in range(recording.num_sweeps)]
+    figure, ax = plt.subplots(figsize=(6.0, 3.0), layout="constrained")
+    bins = np.geomspace(2.0, 2000.0, 40)
+    for name, intervals, color in (("cell", cell, "black"), ("model", model, plotting.PALETTE[1])):
+        ax.hist(np.concatenate(intervals), list(bins), histtype="step", color=color, label=name)
+    ax.set(xscale="log", xlabel="interval (ms)", ylabel="intervals")
+    ax.legend()
     return figure
 
 

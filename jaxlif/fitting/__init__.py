@@ -10,6 +10,7 @@ from jaxlif.fitting.fit import lbfgs as lbfgs
 from jaxlif.fitting.fit import multistart as multistart
 from jaxlif.fitting.recordings import fit_rates as fit_rates
 from jaxlif.fitting.recordings import fit_recording as fit_recording
+from jaxlif.fitting.recordings import model_ladder as model_ladder
 from jaxlif.fitting.result import Prediction as Prediction
 from jaxlif.fitting.result import RecordingFit as RecordingFit
 from jaxlif.fitting.result import SpikeRule as SpikeRule

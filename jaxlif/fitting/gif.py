@@ -64,7 +64,7 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
     Raises:
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
-    traces = _traces(task)
+    traces = recorded_traces(task)
     params, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
     notes += known.notes
     if deterministic:
@@ -76,7 +76,15 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
     return Outcome(params, notes, spike_cut=cut, intervals=known.intervals)
 
 
-def _traces(task: Task) -> "Traces":
+def recorded_traces(task: Task) -> "Traces":
+    """Return what a recipe works on: the window's current, voltage and spikes.
+
+    Args:
+        task: the recording and its window.
+
+    Raises:
+        ValueError: where no spike falls into the window.
+    """
     window = task.samples(task.window)
     part, spikes = task.recording.window(*task.window), task.spikes[:, window]
     if not spikes.any():
@@ -127,15 +135,20 @@ class Candidate(NamedTuple):
 
 def _compete(traces: Traces, start: AdaptiveLIFParams, tau: float | None, progress: bool) -> Candidate:
     """Refine one start on the first part of the window and judge it on the rest; no tau means no coupling."""
-    steps = traces.spikes.shape[1]
-    fitted = np.arange(steps) < FITTED * steps
+    fitted = split(traces)
     params = replace(
         start, coupling=VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
     )
     free = _PLAIN if tau is None else (*_PLAIN, "coupling.*")
-    loss, samples = joint_loss(params, _arranged(traces, float(start.t_ref), fitted), traces.dt)
+    loss, samples = joint_loss(params, arranged(traces, float(start.t_ref), fitted), traces.dt)
     params, value = refine(loss, params, samples, free, rounds=(15, 20), progress=progress)
     return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
+
+
+def split(traces: Traces) -> np.ndarray:
+    """Mark the part of the time [T] that competing starts are fitted to; the rest judges them."""
+    steps = traces.spikes.shape[1]
+    return np.arange(steps) < FITTED * steps
 
 
 _PLAIN = ("tau_m", "r_m", "v_rest", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
@@ -145,14 +158,20 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[
     """Refine on everything; a coupling of strength 0 is left away."""
     coupled = params.coupling is not None and params.coupling.b != 0.0
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
-    loss, samples = joint_loss(params, _arranged(traces, float(params.t_ref)), traces.dt)
+    loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
     known = uncertainty(loss, params, samples, active_indices(loss, free))
     return params if coupled else replace(params, coupling=None), known
 
 
-def _arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> list[ForcedSweeps]:
-    """Arrange the sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged."""
+def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> list[ForcedSweeps]:
+    """Arrange the sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged.
+
+    Args:
+        traces: the sweeps.
+        t_ref: time for which the voltage is held after a spike, ms.
+        judged: [T], booleans: where spikes and voltage count; everywhere by default.
+    """
     count, size = len(traces.spikes), min(FEW, len(traces.spikes))
     judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
@@ -178,7 +197,7 @@ def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, ju
     count = int(traces.spikes[:, judged].sum())
     if not count:
         return 0.0
-    _, samples = joint_loss(params, _arranged(traces, float(params.t_ref), judged), traces.dt)
+    _, samples = joint_loss(params, arranged(traces, float(params.t_ref), judged), traces.dt)
     _, _, score = evaluate(loss, loss.vector(params), samples)
     density = float(score.log_likelihood) - count * np.log(traces.dt)
     return float(bits_per_spike(density, count, float(judged.sum()) * traces.dt * len(traces.spikes)))

@@ -17,7 +17,8 @@ import numpy as np
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, root_mean_square
 from jaxlif.fitting.fluctuating import fit_fluctuating
-from jaxlif.fitting.gif import fit_gif
+from jaxlif.fitting.gif import fit_gif, recorded_traces
+from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.prediction import forced_response, free_response, noisy_rasters
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
@@ -129,6 +130,38 @@ def fit_recording(
         electrodes=removed.electrodes,
         intervals=found.intervals,
     )
+
+
+def model_ladder(
+    recording: Recording,
+    *,
+    train: tuple[float, float] | None = None,
+    electrode: Electrode | float | str | None = "auto",
+    spike_rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
+    progress: bool = False,
+) -> Ladder:
+    """Say which mechanisms a cell needs: from a plain neuron with escape noise up to a voltage-coupled threshold.
+
+    Every rung is fitted to the first 80 % of the window, on three of the sweeps, and judged on the rest of it.
+
+    Args:
+        recording: current and voltage.
+        train: the window, (start, stop) in ms; by default the first 70 %, as for :func:`fit_recording`.
+        electrode: what is taken off the voltage, as for :func:`fit_recording`.
+        spike_rule: how spikes are found where the recording does not hold them.
+        progress: show progress bars.
+
+    Returns:
+        The :class:`jaxlif.fitting.ladder.Ladder`; print its ``sentence``.
+
+    Raises:
+        ValueError: as :func:`fit_recording`.
+    """
+    spikes = _checked_spikes(recording, spike_rule)
+    removed = remove_electrode(recording, spikes, electrode)
+    window = _window(recording, train, "fluctuating")
+    task = Task(removed.recording, spikes, window, {}, None, 0, progress)
+    return fit_ladder(recorded_traces(task).few(), progress=progress)
 
 
 def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None) -> None:

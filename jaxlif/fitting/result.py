@@ -186,17 +186,18 @@ class RecordingFit:
     def electrode_drop(self, recording: Recording) -> np.ndarray:
         """Return what the electrode adds to the voltage under a recording's current, [sweeps, T], mV.
 
-        Several electrodes belong to their sweeps of the recording that was fitted, known by its number of sweeps; any
-        other recording is taken to have had none of them.
+        One electrode serves any recording. Several belong to the sweeps of the recording that was fitted, known by its
+        checksum and its number of sweeps; any other is taken to have had none of them.
 
         Args:
             recording: its current.
         """
         drop = np.zeros(recording.current.shape)
-        for sweeps, electrode in self.electrodes:
-            chosen = range(recording.num_sweeps) if len(self.electrodes) == 1 else sweeps
-            if len(self.electrodes) == 1 or recording.sha256 == self.data["sha256"]:
-                drop[list(chosen)] = electrode.drop(recording.current[list(chosen)])
+        if len(self.electrodes) == 1:
+            return self.electrodes[0][1].drop(recording.current)
+        if (recording.sha256, recording.num_sweeps) == (self.data["sha256"], self.data["sweeps"]):
+            for sweeps, electrode in self.electrodes:
+                drop[list(sweeps)] = electrode.drop(recording.current[list(sweeps)])
         return drop
 
     def save(self, directory: str | os.PathLike) -> Path:

@@ -12,6 +12,7 @@ from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.joint_loss import evaluate, information, joint_loss, scales
 from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.report import write_report
 from jaxlif.spiketrains import md_star, spike_times
 
 DT = 0.5
@@ -85,6 +86,14 @@ def test_a_fit_survives_its_file(recording, result, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     other = again.predict(recording, repeats=2, seed=4)
     assert not np.array_equal(one.spike_time, other.spike_time)
+
+
+def test_the_report_shows_intervals_kernels_and_the_models_own_repeats(recording, result, tmp_path):
+    written = {path.name for path in write_report(result, tmp_path, recording)}
+    assert written >= {"kernels.png", "intervals.png", "raster.png", "voltage.png", "report.html"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    low, high = result.intervals["tau_m"]
+    assert f"{low:.4g} to {high:.4g}" in page and low < result.params.tau_m < high
 
 
 def test_forced_spikes_give_the_recorded_ones_and_a_close_voltage(recording, result):
