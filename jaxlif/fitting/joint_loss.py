@@ -235,20 +235,20 @@ def scales(loss: JointLoss, samples: Samples) -> np.ndarray:
     return np.array([jump if name.startswith("eta") else 1.0 for name, _ in loss.coordinates.free])
 
 
-def whitening(curvature: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def whitening(curvature: np.ndarray, scale: np.ndarray, *, flattest: float = 1e-6) -> np.ndarray:
     r"""Return axes along which a loss curves alike, the columns of :math:`D U \Lambda^{-1/2}`.
 
     Args:
-        curvature: its information F, [m, m]; in :math:`D F D = U \Lambda U^T` a direction flatter than a millionth of
-            the steepest is taken to be so steep.
+        curvature: its information F, [m, m]; :math:`D F D = U \Lambda U^T`.
         scale: the diagonal of D, [m], which makes coordinates of different units comparable.
+        flattest: a direction flatter than this share of the steepest is taken to be so steep.
 
     Example:
         >>> whitening(np.diag([4.0, 25.0]), np.ones(2)).tolist()
         [[0.5, 0.0], [0.0, 0.2]]
     """
     values, vectors = np.linalg.eigh(scale[:, None] * curvature * scale)
-    return scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-6 * values.max()))
+    return scale[:, None] * vectors / np.sqrt(np.maximum(values, flattest * values.max()))
 
 
 def refine(

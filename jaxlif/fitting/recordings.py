@@ -24,6 +24,7 @@ from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
 from jaxlif.fitting.task import Outcome, Task
+from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
@@ -125,6 +126,7 @@ def fit_recording(
         + found.warnings
         + (_at_bounds(found.params, limits) if model == "lif" else ())
         + _missed_spikes(task, spike_rule)
+        + _saturated(recording, spikes)
         + _warnings(task, scores),
         curve=found.curve,
         electrodes=removed.electrodes,
@@ -388,6 +390,20 @@ def _missed_spikes(task: Task, rule: SpikeRule) -> tuple[str, ...]:
     return (
         f"{missed} steep rises end between {lower:g} and {rule.threshold:g} mV and are not counted as spikes:"
         " lower the spike threshold if they are",
+    )
+
+
+def _saturated(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Warn of a voltage that stays exactly at its extreme away from spikes: an amplifier or a converter at its end."""
+    mask = spike_mask(spikes.T, before=round(5.0 / recording.dt), after=round(50.0 / recording.dt)).T
+    v = recording.measured_voltage()[mask]
+    if v.size < 100 or np.ptp(v) == 0:
+        return ()
+    shares = {float(end): float(np.mean(v == end)) for end in (v.min(), v.max())}
+    return tuple(
+        f"{100.0 * share:.2g} % of the voltage away from spikes is exactly {end:.4g} mV: is it saturated or clipped?"
+        for end, share in shares.items()
+        if share > 0.005
     )
 
 

@@ -70,7 +70,8 @@ def _factors(params):
 
 
 def _covariance(loss, vector, samples, active):
-    axes = whitening(information(loss, vector, samples, active), scales(loss, samples)[active])
+    # What the data leave flat must come out wide: only rounding is kept out.
+    axes = whitening(information(loss, vector, samples, active), scales(loss, samples)[active], flattest=1e-10)
     inverse = axes @ axes.T
     gradients = np.array([evaluate(loss, vector, block)[1][active] for block in _blocks(samples)])
     scatter = gradients - gradients.mean(axis=0)
@@ -108,6 +109,10 @@ def _insignificant(intervals):
 
 
 def _tied(names, correlations):
+    """Say in one note which pairs only a combination of is determined, the tightest first."""
     rows, columns = np.nonzero(np.triu(np.abs(correlations), 1) > TIGHT)
-    for i, j in zip(rows, columns, strict=True):
-        yield f"{names[i]} and {names[j]} trade for one another (correlation {correlations[i, j]:.2f})"
+    pairs = sorted(zip(rows, columns, strict=True), key=lambda pair: -abs(correlations[pair]))
+    if pairs:
+        shown = ", ".join(f"{names[i]} and {names[j]} ({correlations[i, j]:.2f})" for i, j in pairs[:4])
+        more = f", and {len(pairs) - 4} more pairs" if len(pairs) > 4 else ""
+        yield f"parameters that trade for one another, with their correlation: {shown}{more}"

@@ -196,11 +196,15 @@ def _silent(spikes, shape, dt):
 
 def _impulse_response(current, voltage, mask, knots):
     """Regress the increments of the voltage on those of the current, [knots], GΩ for one sample of lag."""
-    gram, projection = 0.0, 0.0
+    gram, projection, count = 0.0, 0.0, 0
     for i, v, keep in zip(current, voltage, mask, strict=True):
         rows = np.flatnonzero(keep[knots[-1] :]) + knots[-1]
         x = np.concatenate([_hats(i, rows, knots), np.ones((len(rows), 1))], axis=1)
-        gram, projection = gram + x.T @ x, projection + x.T @ np.diff(v)[rows]
+        gram, projection, count = gram + x.T @ x, projection + x.T @ np.diff(v)[rows], count + len(rows)
+    if count < 10 * len(knots):
+        raise ValueError(
+            f"only {count} samples lie away from spikes, and an electrode is estimated from {10 * len(knots)} or more"
+        )
     if np.linalg.cond(gram) > 1e12:
         raise ValueError(
             "current varies too slowly to tell the electrode from the membrane: give a series resistance, or none"

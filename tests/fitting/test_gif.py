@@ -141,3 +141,10 @@ def test_what_no_model_describes_is_refused(recording):
     swapped = replace(recording, current=-recording.current)
     with pytest.raises(ValueError, match="current and voltage may not belong together"):
         jl.fit_recording(swapped, "gif", electrode=None)
+
+
+def test_a_clipped_voltage_is_said(recording):
+    clipped = replace(recording, voltage=np.maximum(recording.voltage, -58.0))
+    notes = " ".join(jl.fit_recording(clipped, electrode=None).warnings)
+    assert "exactly -58 mV: is it saturated or clipped?" in notes
+    assert "clipped" not in " ".join(jl.fit_recording(recording, electrode=None).warnings)
