@@ -14,6 +14,7 @@ from jaxlif.fitting import Fit as Fit
 from jaxlif.fitting import RecordingFit as RecordingFit
 from jaxlif.fitting import SpikeRule as SpikeRule
 from jaxlif.fitting import fit as fit
+from jaxlif.fitting import fit_fi_population as fit_fi_population
 from jaxlif.fitting import fit_rates as fit_rates
 from jaxlif.fitting import fit_recording as fit_recording
 from jaxlif.fitting import lbfgs as lbfgs

@@ -504,3 +504,41 @@ def _audited_bars(audit: Any, ax: Axes) -> None:
     smoothed = [float(np.sum(audit.smoothed[name])) for name in audit.names]
     error = [float(np.sqrt(np.sum(audit.error[name] ** 2))) for name in audit.names]
     gradient_audit(audit.names, sums, smoothed, error, ax=ax)
+
+
+def flight_panels(
+    layers: Sequence[str], rates: Sequence[ArrayLike], gradient_norm: ArrayLike | None = None, *, dt: float = 1.0
+) -> list[Axes]:
+    """Draw what a flight recorder saw: the rates of each layer's neurons, and the loss's gradient against time.
+
+    Args:
+        layers: names of L layers.
+        rates: for each layer the neurons' rates, [N], Hz.
+        gradient_norm: norm of the gradient with respect to the layer's spikes in each step, [L, T]; None for none.
+        dt: step, ms.
+
+    Returns:
+        The Axes: rates, and with gradients those.
+
+    Raises:
+        ValueError: for numbers of layers that do not agree.
+
+    Example:
+        >>> axes = flight_panels(["hidden"], [np.array([3.0, 5.0])], np.ones((1, 30)))
+        >>> len(axes), axes[1].get_yscale()
+        (2, 'log')
+    """
+    if len(rates) != len(layers) or (gradient_norm is not None and len(np.asarray(gradient_norm)) != len(layers)):
+        raise ValueError(f"{len(layers)} layers, {len(rates)} arrays of rates: there must be one for each layer")
+    count = 1 if gradient_norm is None else 2
+    figure, axes = plt.subplots(1, count, figsize=(4.3 * count, 2.8), squeeze=False, layout="constrained")
+    for name, values in zip(layers, rates, strict=True):
+        x = np.sort(np.asarray(values, float))
+        axes[0, 0].plot(x, np.arange(1, x.size + 1) / x.size, drawstyle="steps-post", label=name)
+    axes[0, 0].set(xlabel="rate (Hz)", ylabel="fraction of neurons", ylim=(0.0, 1.02))
+    axes[0, 0].legend()
+    if gradient_norm is not None:
+        norms = np.asarray(gradient_norm, float)
+        axes[0, 1].plot(dt * np.arange(1, norms.shape[1] + 1), norms.T)
+        axes[0, 1].set(xlabel="time (ms)", ylabel="norm of the gradient", yscale="log")
+    return list(axes[0])

@@ -116,6 +116,7 @@ def test_no_circle():
 
 @pytest.mark.parametrize("name", ["jaxlif", "jaxlif.cli"])
 def test_importing_loads_no_library_of_a_single_task(name):
-    code = f"import sys, {name}; print([m for m in ('matplotlib', 'pyabf', 'pynwb', 'h5py', 'igor2', 'jinja2', 'orbax') if m in sys.modules])"
+    heavy = ("matplotlib", "pyabf", "pynwb", "h5py", "igor2", "jinja2", "orbax")
+    code = f"import sys, {name}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"

@@ -302,3 +302,14 @@ def test_an_audit_is_drawn_in_panels(network, bins, panels):
         assert axes[1].patches[0].get_data().edges.tolist() == [0.0, 5.0, 10.0, 15.0, 20.0]
     with pytest.raises(ValueError, match="dt = 0 ms"):
         plotting.audit_panels(audit, dt=0.0)
+
+
+def test_flight_panels_draw_the_share_of_neurons_below_a_rate_and_the_gradient_over_time():
+    rates, norm = plotting.flight_panels(
+        ["a", "b"], [[4.0, 1.0], [2.0, 2.0, 8.0, 9.0]], [[1.0, 2.0], [3.0, 4.0]], dt=0.5
+    )
+    assert rates.lines[0].get_xdata().tolist() == [1.0, 4.0] and rates.lines[0].get_ydata().tolist() == [0.5, 1.0]
+    assert [text.get_text() for text in rates.get_legend().get_texts()] == ["a", "b"]
+    assert norm.lines[1].get_xdata().tolist() == [0.5, 1.0] and norm.lines[1].get_ydata().tolist() == [3.0, 4.0]
+    with pytest.raises(ValueError, match="2 layers, 1 arrays of rates"):
+        plotting.flight_panels(["a", "b"], [[1.0]])

@@ -4,6 +4,7 @@ Several starts compete on a few sweeps with the end of the window held out, whic
 follows the voltage; the winner is refined on all sweeps and the whole window.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ def _fit(traces: Traces, coupling: bool | None, progress: bool) -> AdaptiveFit:
     start = regress(traces, t_ref=refractory_period(traces))
     few = traces.few()
     plain = [_compete(few, start, None, progress)] if coupling is not True else []
-    coupled = [_compete(few, start, tau, progress) for tau in COUPLING_STARTS] if coupling is not False else []
+    coupled = _race(few, start, progress) if coupling is not False else []
     best = min(coupled or plain, key=lambda c: c.loss)
     notes: tuple[str, ...] = ()
     if plain and coupled:
@@ -123,6 +124,17 @@ def _fit(traces: Traces, coupling: bool | None, progress: bool) -> AdaptiveFit:
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
     params, known = _polish(traces, best.params, progress)
     return AdaptiveFit(params, known, notes)
+
+
+def _race(traces: Traces, start: AdaptiveLIFParams, progress: bool) -> list["Candidate"]:
+    """Let the starts with a coupling compete side by side: a loop over time fills one core."""
+
+    def compete(tau):
+        with jax.enable_x64(False):  # a setting of the thread
+            return _compete(traces, start, tau, progress)
+
+    with ThreadPoolExecutor(len(COUPLING_STARTS)) as pool:
+        return list(pool.map(compete, COUPLING_STARTS))
 
 
 class Candidate(NamedTuple):

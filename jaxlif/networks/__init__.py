@@ -1,7 +1,20 @@
-"""Networks: layers as cells, encoders, and the losses of classification."""
+"""Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
 from jaxlif.networks.classification import accuracy as accuracy
 from jaxlif.networks.classification import cross_entropy as cross_entropy
+from jaxlif.networks.convolution import Conv1D as Conv1D
+from jaxlif.networks.convolution import Conv2D as Conv2D
+from jaxlif.networks.convolution import ConvParams as ConvParams
+from jaxlif.networks.convolution import Flatten as Flatten
+from jaxlif.networks.convolution import MaxPool as MaxPool
+from jaxlif.networks.convolution import SumPool as SumPool
+from jaxlif.networks.convolution import init_conv as init_conv
+from jaxlif.networks.delays import Delayed as Delayed
+from jaxlif.networks.delays import DelayedRecurrent as DelayedRecurrent
+from jaxlif.networks.delays import DelayedRecurrentParams as DelayedRecurrentParams
+from jaxlif.networks.delays import DelayParams as DelayParams
+from jaxlif.networks.delays import init_delayed_recurrent as init_delayed_recurrent
+from jaxlif.networks.delays import init_delays as init_delays
 from jaxlif.networks.encoders import latency_code as latency_code
 from jaxlif.networks.encoders import rate_code as rate_code
 from jaxlif.networks.layers import Dense as Dense
@@ -15,3 +28,21 @@ from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
 from jaxlif.networks.layers import init_recurrent as init_recurrent
 from jaxlif.networks.layers import signal as signal
+from jaxlif.networks.readouts import first_spike_time as first_spike_time
+from jaxlif.networks.readouts import last as last
+from jaxlif.networks.readouts import max_over_time as max_over_time
+from jaxlif.networks.readouts import mean_over_time as mean_over_time
+from jaxlif.networks.readouts import per_step_cross_entropy as per_step_cross_entropy
+from jaxlif.networks.readouts import spike_count as spike_count
+from jaxlif.networks.recorder import FlightRecord as FlightRecord
+from jaxlif.networks.recorder import flight_record as flight_record
+from jaxlif.networks.regularisation import Dropout as Dropout
+from jaxlif.networks.regularisation import DropoutParams as DropoutParams
+from jaxlif.networks.regularisation import Normalise as Normalise
+from jaxlif.networks.regularisation import NormaliseParams as NormaliseParams
+from jaxlif.networks.regularisation import activity_band as activity_band
+from jaxlif.networks.regularisation import init_normalise as init_normalise
+from jaxlif.networks.training import Training as Training
+from jaxlif.networks.training import TrainingWarning as TrainingWarning
+from jaxlif.networks.training import hold_out as hold_out
+from jaxlif.networks.training import train as train

@@ -1,0 +1,323 @@
+"""Learnable delays: of a layer's input channels, and of the spikes that neurons send to one another.
+
+A delay is a parameter in ms. Between two steps it is interpolated, so that it has a gradient; far from its target it
+can be spread over many lags, and the spread narrowed while training goes on.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlif.networks.layers import _dt, _require_inputs, _require_sizes, init_recurrent
+from jaxlif.neurons.cell import Cell, state_dtype
+from jaxlif.neurons.checks import check_cell, concrete, require, require_not_negative, require_positive
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DelayParams:
+    """Parameters of delayed channels.
+
+    Args:
+        delay: ms, scalar or [N]. For a fit, ``bounds = {"*.delay": (0.0, max_delay)}`` keeps it inside by a logit.
+        sigma: spread over lags, steps, scalar or [N]; None for that of the cell. A traced value here lets one compiled
+            training narrow the spread as it goes; it must stay above 0.
+
+    Example:
+        >>> DelayParams(delay=jnp.array([0.0, 2.5])).sigma is None
+        True
+    """
+
+    delay: Array | float
+    sigma: Array | float | None = None
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_not_negative("delay", self.delay, "ms")
+        if self.sigma is not None:
+            require_positive("sigma", self.sigma, "steps")
+
+
+class DelayState(NamedTuple):
+    """A ring of the last inputs [K + 1, N], and the slot that the next input overwrites."""
+
+    ring: Array
+    position: Array
+
+
+@dataclass(frozen=True)
+class Delayed:
+    r"""Channels that arrive late, each by its own delay: :math:`y_n = \sum_{k=0}^{K} w_k(\delta)\, x_{n-k}`.
+
+    With :math:`\delta = delay/dt`, the weights interpolate linearly between the two steps beside :math:`\delta`: the
+    delay of a signal that is linear between steps is exact, a spike becomes two parts that sum to one, and the
+    gradient with respect to the delay is that of the interpolation (from the right at a whole number of steps).
+    With a spread, :math:`w_k \propto e^{-(k-\delta)^2/2\sigma^2}`, normalised to one: the gradient then sees spikes
+    several steps away. Training narrows it towards 0, and the trained delays run with ``sigma = 0``.
+
+    Before the first step the input was 0. The bounds of the delay belong to the fit: nothing is clipped.
+
+    Args:
+        dt: step, ms.
+        max_delay: longest delay, ms; K is the number of steps in it, rounded up.
+        sigma: spread over lags, steps; 0 for linear interpolation.
+
+    Raises:
+        ValueError: for a dt or max_delay that is not positive, or a negative spread.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> cell, params = Delayed(dt=1.0, max_delay=5.0), DelayParams(delay=jnp.array([0.0, 2.0, 2.25]))
+        >>> spikes = jnp.zeros((5, 3)).at[0].set(1.0)
+        >>> jl.simulate(cell, params, spikes)[1].T.tolist()
+        [[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.75, 0.25, 0.0]]
+
+    Source: Hammouamri, Khalfaoui-Hassani & Masquelier 2023, doi:10.48550/arXiv.2306.17670 (the narrowing Gaussian).
+    """
+
+    dt: float
+    max_delay: float
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_positive("dt", self.dt, "ms")
+        require_positive("max_delay", self.max_delay, "ms")
+        require_not_negative("sigma", self.sigma, "steps")
+
+    @property
+    def max_lag(self) -> int:
+        """The longest delay in whole steps, K."""
+        # 0.3/0.1 divides to a little less than 3, 2.1/0.1 to a little more than 21: a millionth is rounding.
+        return max(1, math.ceil(self.max_delay / self.dt * (1.0 - 1e-6)))
+
+    def check(self, params: DelayParams) -> None:
+        """Raise ValueError where a concrete delay is longer than max_delay."""
+        if concrete(params.delay):
+            rule = f"delay must not exceed max_delay = {self.max_delay:g} ms"
+            require(np.asarray(params.delay) <= self.max_delay, "delay", params.delay, "ms", rule)
+
+    def init_state(self, params: DelayParams, x: Array) -> DelayState:
+        """Return a ring of zeros for inputs that broadcast with the delays."""
+        shape = jnp.broadcast_shapes(jnp.shape(params.delay), jnp.shape(x))
+        ring = jnp.zeros((self.max_lag + 1, *shape), state_dtype(params, x))
+        return DelayState(ring, jnp.zeros((), jnp.int32))
+
+    def step(self, params: DelayParams, state: DelayState, x: Array) -> tuple[DelayState, Array]:
+        """Store ``x`` [N] and return what arrives in this step, [N]."""
+        slots, shape = state.ring.shape[0], state.ring.shape[1:]
+        ring = state.ring.at[state.position].set(jnp.broadcast_to(jnp.asarray(x, state.ring.dtype), shape))
+
+        def read(lag):
+            slot = jnp.broadcast_to((state.position - lag) % slots, (1, *shape))
+            return jnp.take_along_axis(ring, slot, axis=0)
+
+        y = self._weigh(params, read, ring)[0]
+        return DelayState(ring, (state.position + 1) % slots), y
+
+    def scan(self, params: DelayParams, state: DelayState, inputs: Array) -> tuple[DelayState, Array]:
+        """Delay ``inputs`` [T, N] as a whole: one shifted window of the time axis for each lag that counts."""
+        slots, shape = state.ring.shape[0], state.ring.shape[1:]
+        past = jnp.roll(state.ring, -state.position, axis=0)  # oldest first
+        inputs = jax.vmap(lambda x: jnp.broadcast_to(x, shape))(jnp.asarray(inputs, past.dtype))
+        line, steps = jnp.concatenate([past, inputs]), inputs.shape[0]
+
+        def read(lag):
+            return _window(line, slots - lag, steps)
+
+        position = (state.position + steps) % slots
+        return DelayState(jnp.roll(line[-slots:], position, axis=0), position), self._weigh(params, read, line)
+
+    def _weigh(self, params: DelayParams, read: Callable[[Array], Array], line: Array) -> Array:
+        """Sum ``read(lag)`` [., N] over the lags that count; a lag is one for all channels or [1, N]."""
+        shape = line.shape[1:]
+        delay = _per_channel(params.delay, shape, line.dtype) / self.dt
+        if params.sigma is None and self.sigma == 0.0:
+            return _interpolate(delay, self.max_lag, read)
+        sigma = self.sigma if params.sigma is None else params.sigma
+        return _spread(delay, _per_channel(sigma, shape, line.dtype), self.max_lag, read)
+
+
+def _interpolate(delay: Array, max_lag: int, read: Callable[[Array], Array]) -> Array:
+    # The last interval is closed: a delay of exactly max_delay lies at its end.
+    before = jnp.clip(jnp.floor(jax.lax.stop_gradient(delay)), 0, max_lag - 1)
+    fraction, lag = delay - before, before.astype(jnp.int32)
+    return (1.0 - fraction) * read(lag) + fraction * read(lag + 1)
+
+
+def _spread(delay: Array, sigma: Array, max_lag: int, read: Callable[[Array], Array]) -> Array:
+    lags = jnp.arange(max_lag + 1, dtype=delay.dtype).reshape((-1,) + (1,) * delay.ndim)
+    # A softmax never divides 0 by 0, however narrow the Gaussian.
+    weights = jax.nn.softmax(-0.5 * ((lags - delay[None]) / sigma[None]) ** 2, axis=0)  # [K + 1, 1, N]
+
+    @jax.checkpoint  # a window is cheaper read again than kept for the gradient
+    def add(total, lag):
+        return total + weights[lag] * read(lag), None
+
+    first = weights[0] * read(jnp.zeros((), jnp.int32))
+    return jax.lax.scan(add, first, jnp.arange(1, max_lag + 1, dtype=jnp.int32))[0]
+
+
+def _window(line: Array, start: Array, steps: int) -> Array:
+    """Return ``steps`` rows of ``line`` [., N] from one start, or from each channel's own, [1, N]."""
+    if start.ndim == 0:
+        return jax.lax.dynamic_slice_in_dim(line, start, steps)
+    columns = line.reshape(line.shape[0], -1)
+    cut = jax.vmap(lambda column, first: jax.lax.dynamic_slice_in_dim(column, first, steps), (1, 0), 1)
+    return cut(columns, start.ravel()).reshape((steps, *line.shape[1:]))
+
+
+def _per_channel(value: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a parameter as [1, N], beside windows [T, N]."""
+    return jnp.broadcast_to(jnp.asarray(value, dtype), shape)[None]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DelayedRecurrentParams:
+    """Parameters of neurons that project to one another with delays.
+
+    Args:
+        neuron: the neuron's own parameters, each leaf a scalar or [N].
+        weight: [N, N], from row to column, current per spike.
+        line: delay of each presynaptic neuron's spikes, :class:`DelayParams`, ms.
+    """
+
+    neuron: Any
+    weight: Array
+    line: DelayParams
+
+
+class DelayedRecurrentState(NamedTuple):
+    """The neurons' state, their spikes [N] of the step before, and the spikes still on their way."""
+
+    neuron: Any
+    spikes: Array
+    line: DelayState
+
+
+@dataclass(frozen=True)
+class DelayedRecurrent:
+    r"""Neurons whose spikes reach the others late: :math:`I_n = x_n + \sum_k w_k(\delta)\, s_{n-1-k} W`.
+
+    Each presynaptic neuron has one axonal delay, counted from the end of the step that spikes, which is the spike's
+    time: with a delay of 0 this is :class:`Recurrent`. Weights over lags are those of :class:`Delayed`.
+
+    Args:
+        neuron: a spiking cell whose input is a current [N].
+        dt: step, ms, the neuron's.
+        max_delay: longest delay, ms.
+        sigma: spread over lags, steps; 0 for linear interpolation.
+
+    Raises:
+        ValueError: for a dt other than the neuron's, and as :class:`Delayed`.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> cell = DelayedRecurrent(jl.LIF(dt=1.0), dt=1.0, max_delay=10.0)
+        >>> params = init_delayed_recurrent(jax.random.key(0), 3, max_delay=10.0)
+        >>> jl.simulate(cell, params, jnp.full((50, 3), 2.0))[1].spikes.shape
+        (50, 3)
+
+    Source: Queant, Rançon, Cottereau & Masquelier 2025, doi:10.48550/arXiv.2509.24852 (learned recurrent delays).
+    """
+
+    neuron: Cell
+    dt: float
+    max_delay: float
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._line()  # which refuses bad numbers
+        inner = _dt(self.neuron)
+        if inner is not None and inner != self.dt:
+            raise ValueError(f"dt = {self.dt:g} ms: dt must be the neuron's, which is {inner:g} ms")
+
+    def _line(self) -> Delayed:
+        return Delayed(self.dt, self.max_delay, self.sigma)
+
+    def check(self, params: DelayedRecurrentParams) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron, or a delay is too long."""
+        check_cell(self.neuron, params.neuron)
+        self._line().check(params.line)
+
+    def init_state(self, params: DelayedRecurrentParams, x: Array) -> DelayedRecurrentState:
+        """Return fresh neurons, none of which has spiked."""
+        _require_inputs(params.weight, x)
+        x = jnp.asarray(x, params.weight.dtype)
+        line = self._line().init_state(params.line, jnp.zeros_like(x))
+        return DelayedRecurrentState(self.neuron.init_state(params.neuron, x), jnp.zeros_like(x), line)
+
+    def step(
+        self, params: DelayedRecurrentParams, state: DelayedRecurrentState, x: Array
+    ) -> tuple[DelayedRecurrentState, Any]:
+        """Advance one step under the current ``x`` [N]; the output is the neuron's."""
+        _require_inputs(params.weight, x)
+        line, arriving = self._line().step(params.line, state.line, state.spikes)
+        current = jnp.asarray(x, params.weight.dtype) + arriving @ params.weight
+        neuron, output = self.neuron.step(params.neuron, state.neuron, current)
+        return DelayedRecurrentState(neuron, output.spikes, line), output
+
+
+def init_delays(key: Array, num_channels: int, *, max_delay: float) -> DelayParams:
+    """Draw delays evenly between 0 and ``max_delay``, strictly inside, so that a fit between these bounds can start.
+
+    Args:
+        key: random key.
+        num_channels: N.
+        max_delay: longest delay, ms.
+
+    Returns:
+        Delays [N] in JAX's default precision.
+
+    Raises:
+        ValueError: for no channel, or a max_delay that is not positive.
+
+    Example:
+        >>> delay = init_delays(jax.random.key(0), 1000, max_delay=20.0).delay
+        >>> bool((delay > 0.0).all() & (delay < 20.0).all()), round(float(delay.mean()))
+        (True, 10)
+    """
+    _require_sizes(num_channels=num_channels)
+    require_positive("max_delay", max_delay, "ms")
+    return DelayParams(delay=jax.random.uniform(key, (num_channels,), minval=1e-3, maxval=0.999) * max_delay)
+
+
+def init_delayed_recurrent(
+    key: Array,
+    num_neurons: int,
+    *,
+    max_delay: float,
+    gain: float = 1.0,
+    tau_m: Array | float = 20.0,
+    t_ref: float = 0.0,
+) -> DelayedRecurrentParams:
+    """Draw the neurons and weights of :func:`init_recurrent`, and delays of :func:`init_delays`.
+
+    Args:
+        key: random key.
+        num_neurons: N.
+        max_delay: longest delay, ms.
+        gain: of the weights, in units of the rheobase.
+        tau_m: membrane time constant, ms, scalar or [N].
+        t_ref: refractory period, ms.
+
+    Returns:
+        Normalised neurons, the weight [N, N] and the delays [N].
+
+    Raises:
+        ValueError: for no neuron, or a max_delay that is not positive.
+
+    Example:
+        >>> init_delayed_recurrent(jax.random.key(0), 5, max_delay=10.0).line.delay.shape
+        (5,)
+    """
+    first, second = jax.random.split(key)
+    inner = init_recurrent(first, num_neurons, gain=gain, tau_m=tau_m, t_ref=t_ref)
+    line = init_delays(second, num_neurons, max_delay=max_delay)
+    return DelayedRecurrentParams(neuron=inner.neuron, weight=inner.weight, line=line)
