@@ -20,7 +20,7 @@ import numpy as np
 from jaxlif import stimulus as stimuli
 from jaxlif.fitting.recordings import fit_rates, fit_recording, model_ladder
 from jaxlif.fitting.result import Prediction, RecordingFit, SpikeRule, load_fit, write_atomically
-from jaxlif.fitting.scores import spike_scores, voltage_scores
+from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording, read_rates, read_recording
 from jaxlif.simulate import simulate as run
@@ -103,7 +103,23 @@ _current = click.option(
     default=None,
     help="Whether the threshold of gif and adaptive follows the voltage. Default: held-out time decides.",
 )
+@click.option(
+    "--rest",
+    type=click.Choice(["auto", "fitted"]),
+    default="auto",
+    show_default=True,
+    help="auto: v_rest of gif and adaptive is each sweep's voltage before the stimulus, where there is such time.",
+)
+@click.option(
+    "--drift", is_flag=True, help="Give each sweep an offset of its rest and a gain of its current (gif and adaptive)."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for fit.json, report and figures.")
+@click.option(
+    "--held-out",
+    metavar="WHAT",
+    help="Sweeps to judge by instead of time: stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0; several"
+    " after commas. Everything else is fitted.",
+)
 @click.option(
     "--train",
     metavar="A:B",
@@ -128,7 +144,22 @@ _current = click.option(
     help="Interval of a parameter in its unit, such as tau_m=5:40; may be given several times.",
 )
 @_clear_errors
-def fit(file, model, electrode, coupling, out, train, seed, current, spike_threshold, spike_method, bounds) -> None:
+def fit(
+    file,
+    model,
+    electrode,
+    coupling,
+    rest,
+    drift,
+    out,
+    held_out,
+    train,
+    seed,
+    current,
+    spike_threshold,
+    spike_method,
+    bounds,
+) -> None:
     """Fit a neuron to a recording.
 
     Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
@@ -140,6 +171,7 @@ def fit(file, model, electrode, coupling, out, train, seed, current, spike_thres
       jaxlif fit cell.abf --out out/
       jaxlif fit noise.npz --train 0:10 --out out/
       jaxlif fit noise.npz --model gif --out out/
+      jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
     """
     _require_folder(out)
     with _noted_warnings() as notes:
@@ -149,7 +181,10 @@ def fit(file, model, electrode, coupling, out, train, seed, current, spike_thres
             model,
             electrode=_electrode(electrode),
             coupling=coupling,
+            rest=rest,
+            drift=drift,
             train=_window(train, recording) if train else None,
+            held_out=held_out,
             bounds=_bounds(bounds) or None,
             spike_rule=SpikeRule(spike_method, spike_threshold),
             seed=seed,
@@ -197,10 +232,15 @@ def predict(fit_file, file, out, repeats, seed, current, force_spikes) -> None:
         raise ValueError(f"out = {out}: predictions are written to an .npz file")
     result, recording = load_fit(fit_file), read_recording(file, current=current)
     prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
-    _write_npz(out, prediction._asdict())
+    _write_npz(out, {name: array for name, array in prediction._asdict().items() if name != "notes"})
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
     if recording.voltage is not None:
         _echo_scores(_compare(result, recording, prediction, forced=force_spikes))
+        likelihood = result.likelihood_note(recording)
+        unreliable = unreliable_notes(recording, result.spike_rule.find(recording))
+        prediction = prediction._replace(notes=prediction.notes + likelihood + unreliable)
+    for note in prediction.notes:
+        click.echo(f"note: {note}")
 
 
 @main.command()

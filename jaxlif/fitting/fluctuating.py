@@ -8,10 +8,8 @@ import numpy as np
 from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.membrane import Sweeps, profile_refractory, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
-from jaxlif.fitting.threshold import Stimulus, bracket_threshold, choose_threshold
+from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import repeats
-from jaxlif.spiketrains import spike_times
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
 LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
@@ -38,9 +36,10 @@ def fit_fluctuating(task: Task) -> Outcome:
         )
     params = _fit_membrane(task, data, _start(task, data))
     bracket = bracket_threshold(task.cell, params, data)
-    v_th = choose_threshold(task.cell, params, _stimuli(task), bracket, limits=task.bounds["v_th"])
+    stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
+    v_th = choose_threshold(task.cell, params, stimuli, bracket, limits=task.bounds["v_th"])
     params = replace(params, v_th=v_th)
-    return Outcome(params, _notes(task, params, bracket.highest))
+    return Outcome(params, unreliable + _notes(task, params, bracket.highest))
 
 
 def _notes(task: Task, params: LIFParams, highest: float) -> tuple[str, ...]:
@@ -109,9 +108,3 @@ def _best_refractory(task: Task, params: LIFParams, data: Sweeps) -> float:
         if stride == 1:
             return round(float(grid[best]) * dt, 9)
         stride = max(1, stride // 4)
-
-
-def _stimuli(task: Task) -> list[Stimulus]:
-    window = task.recording.window(*task.window)
-    trains = [spike_times(train, task.recording.dt) for train in task.spikes[:, task.samples(task.window)]]
-    return [Stimulus(window.current[group[0]], [trains[s] for s in group]) for group in repeats(window)]

@@ -22,7 +22,8 @@ class ForcedSweeps(NamedTuple):
 
     ``current`` in pA and ``voltage`` in mV; ``spikes``, ``previous`` (those of the step before), ``free`` (not held
     after a spike), ``judged`` (in the window, for spikes) and ``compared`` (in the window and away from spikes, for
-    the voltage), 0 or 1; ``start`` [S], the voltage before the first step.
+    the voltage), 0 or 1; ``start`` [S], the voltage before the first step; ``offset`` [S], mV, what a sweep's resting
+    potential is above v_rest.
     """
 
     current: Array
@@ -33,6 +34,7 @@ class ForcedSweeps(NamedTuple):
     judged: Array
     compared: Array
     start: Array
+    offset: Array
 
 
 class ForcedTrace(NamedTuple):
@@ -50,6 +52,7 @@ def forced_sweeps(
     refractory: int,
     before: int,
     judged: np.ndarray | None = None,
+    offset: np.ndarray | None = None,
     dtype: str = "float32",
 ) -> ForcedSweeps:
     """Arrange recorded sweeps for :func:`forced_adaptive`.
@@ -61,6 +64,7 @@ def forced_sweeps(
         refractory: steps for which the voltage is held after a spike.
         before: steps before a spike at which voltages are not compared, the upstroke.
         judged: [S, T] or [T], booleans: where spikes and voltage count; everywhere by default.
+        offset: [S], what each sweep's resting potential is above v_rest, mV; 0 by default.
         dtype: of the arrays; single precision is twice as fast and gives the same fit.
     """
     held, near = _after(spikes, 1, refractory + 1), _after(spikes, -before, refractory + 1)
@@ -75,7 +79,8 @@ def forced_sweeps(
         "compared": judged & ~near,
     }
     blocks = {name: jnp.asarray(to_blocks(x.astype(dtype), BLOCK, name == "free")) for name, x in rows.items()}
-    return ForcedSweeps(**blocks, start=jnp.asarray(voltage[:, 0].astype(dtype)))
+    start, offset = voltage[:, 0], np.zeros(len(voltage)) if offset is None else offset
+    return ForcedSweeps(**blocks, start=jnp.asarray(start.astype(dtype)), offset=jnp.asarray(offset.astype(dtype)))
 
 
 def _after(spikes: np.ndarray, first: int, stop: int) -> np.ndarray:
@@ -116,7 +121,7 @@ def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) ->
 
     current = data.current - kernels(params.eta, params.tau_eta)
     d = decay(params.tau_m)
-    driven = (1.0 - d) * (_per_sweep(params.v_rest, dtype) + params.r_m * current)
+    driven = (1.0 - d) * (_per_sweep(params.v_rest + data.offset, dtype) + params.r_m * current)
     free = data.free > 0
     v = recurrence(d, data.free, jnp.where(free, driven, params.v_reset), data.start)
     threshold = _per_sweep(params.v_th, dtype) + kernels(params.gamma, params.tau_gamma)

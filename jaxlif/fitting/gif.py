@@ -11,16 +11,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlif.fitting.drift import Drift, estimate_drift
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
-from jaxlif.fitting.scores import UNRELIABLE
 from jaxlif.fitting.task import Outcome, Task
-from jaxlif.fitting.threshold import Stimulus, choose_twin
+from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
 from jaxlif.fitting.uncertainty import Uncertainty, uncertainty
 from jaxlif.losses import bits_per_spike, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.recordings import repeats
-from jaxlif.spiketrains import reliability, spike_times
 
 UPSTROKE = 5.0  # ms before a spike that are not compared
 HELD = 4.0  # ms after a spike during which the voltage is its shape, unless the cell fires sooner
@@ -29,29 +28,47 @@ COUPLING_STARTS = (8.0, 25.0)  # ms: the likelihood has a basin at each of these
 LEAST_GAIN = 0.02  # bits per spike on held-out time that a voltage-coupled threshold must bring
 FEW = 3  # sweeps on which the starts compete
 FITTED = 0.8  # share of the window that they fit; the rest judges
+TAUS = (4.0, 60.0)  # ms: where the time constants of the spike-triggered currents start
+SLOW = 600.0  # ms: of one more where there are several stimuli; within one it cannot be told from a constant current
+DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
 
 
 class Traces(NamedTuple):
-    """Current [S, T] pA, voltage [S, T] mV without the electrode, spikes [S, T], and dt in ms."""
+    """What a recipe works on.
+
+    Current [S, T] pA, voltage [S, T] mV without the electrode, spikes [S, T], and dt in ms; the terms of single sweeps;
+    the resting potential that was measured, mV, or None where it is to be fitted; and the time constants at which
+    spike-triggered currents start, ms.
+    """
 
     current: np.ndarray
     voltage: np.ndarray
     spikes: np.ndarray
     dt: float
+    drift: Drift | None = None
+    rest: float | None = None
+    taus: tuple[float, ...] = TAUS
 
     def few(self) -> "Traces":
         """Return some of the sweeps, spread over all."""
         count = len(self.current)
         chosen = np.unique(np.linspace(0, count - 1, min(FEW, count)).round().astype(int))
-        return self._replace(current=self.current[chosen], voltage=self.voltage[chosen], spikes=self.spikes[chosen])
+        parts = {name: getattr(self, name)[chosen] for name in ("current", "voltage", "spikes")}
+        return self._replace(**parts, drift=self.terms.select(chosen))
+
+    @property
+    def terms(self) -> Drift:
+        """The terms of the sweeps: none where they do not differ."""
+        return Drift.none(len(self.current)) if self.drift is None else self.drift
 
 
 class AdaptiveFit(NamedTuple):
-    """Parameters as Python floats, what is known about them, and notes."""
+    """Parameters as Python floats, what is known about them, notes, and the likelihood of the spikes in bits each."""
 
     params: AdaptiveLIFParams
     known: Uncertainty
     notes: tuple[str, ...]
+    bits_per_spike: float
 
 
 def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = False) -> Outcome:
@@ -66,15 +83,35 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = recorded_traces(task)
-    params, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    params, known, notes, bits = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    if task.drift:
+        traces, (params, known, bits) = _with_drift(traces, params, task.progress)
     notes += known.notes
     if deterministic:
-        stimuli, unreliable = reliable_stimuli(task)
+        stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
         notes += unreliable
         if stimuli:
-            params = choose_twin(params, stimuli, dt=traces.dt)
+            driven = [s._replace(current=_received(traces, params, s.sweeps)) for s in stimuli]
+            params = choose_twin(params, driven, dt=traces.dt)
     cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
-    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals)
+    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals, drift=traces.terms, bits_per_spike=bits)
+
+
+def _with_drift(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[Traces, "Polished"]:
+    """Fit the sweeps' own terms and the common parameters in turn."""
+    with jax.enable_x64(False):
+        for _ in range(DRIFT_ROUNDS):
+            more, terms = estimate_drift(params, arranged(traces, float(params.t_ref)), traces.dt), traces.terms
+            traces = traces._replace(drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
+            polished = _polish(traces, params, progress)
+            params = polished.params
+    return traces, polished
+
+
+def _received(traces: Traces, params: AdaptiveLIFParams, sweeps: np.ndarray) -> np.ndarray:
+    """Return the mean current that reaches the cell over the repeats of a stimulus, with the terms of the sweeps."""
+    terms = traces.terms.select(sweeps)
+    return np.mean(terms.current(traces.current[sweeps]) + terms.offset[:, None] / float(params.r_m), axis=0)
 
 
 def recorded_traces(task: Task) -> "Traces":
@@ -90,7 +127,10 @@ def recorded_traces(task: Task) -> "Traces":
     part, spikes = task.recording.window(*task.window), task.spikes[:, window]
     if not spikes.any():
         raise ValueError(f"train = {task.window[0]:g} to {task.window[1]:g} ms: no spike falls into this window")
-    return Traces(part.current, part.measured_voltage(), spikes, part.dt)
+    rest = None if task.rest is None else float(task.rest.mean())
+    drift = None if task.rest is None else Drift(task.rest - task.rest.mean(), np.ones(len(task.rest)))
+    taus = (*TAUS, SLOW) if len(repeats(part)) > 1 else TAUS
+    return Traces(part.current, part.measured_voltage(), spikes, part.dt, drift, rest, taus)
 
 
 def fit_adaptive(traces: Traces, *, coupling: bool | None = None, progress: bool = False) -> AdaptiveFit:
@@ -122,8 +162,8 @@ def _fit(traces: Traces, coupling: bool | None, progress: bool) -> AdaptiveFit:
         best = best if wanted else plain[0]
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
-    params, known = _polish(traces, best.params, progress)
-    return AdaptiveFit(params, known, notes)
+    params, known, bits = _polish(traces, best.params, progress)
+    return AdaptiveFit(params, known, notes, bits)
 
 
 def _race(traces: Traces, start: AdaptiveLIFParams, progress: bool) -> list["Candidate"]:
@@ -151,7 +191,7 @@ def _compete(traces: Traces, start: AdaptiveLIFParams, tau: float | None, progre
     params = replace(
         start, coupling=VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
     )
-    free = _PLAIN if tau is None else (*_PLAIN, "coupling.*")
+    free = _free(traces, coupled=tau is not None)
     loss, samples = joint_loss(params, arranged(traces, float(start.t_ref), fitted), traces.dt)
     params, value = refine(loss, params, samples, free, rounds=(15, 20), progress=progress)
     return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
@@ -163,17 +203,31 @@ def split(traces: Traces) -> np.ndarray:
     return np.arange(steps) < FITTED * steps
 
 
-_PLAIN = ("tau_m", "r_m", "v_rest", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
+_PLAIN = ("tau_m", "r_m", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
 
 
-def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[AdaptiveLIFParams, Uncertainty]:
+def _free(traces: Traces, *, coupled: bool) -> tuple[str, ...]:
+    """Return what is free: a resting potential that was measured is not."""
+    return (*_PLAIN, *("v_rest",) * (traces.rest is None), *("coupling.*",) * coupled)
+
+
+class Polished(NamedTuple):
+    """Parameters, what is known about them, and the likelihood of the spikes in bits each."""
+
+    params: AdaptiveLIFParams
+    known: Uncertainty
+    bits_per_spike: float
+
+
+def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> Polished:
     """Refine on everything; a coupling of strength 0 is left away."""
-    coupled = params.coupling is not None and params.coupling.b != 0.0
-    free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
+    coupled = params.coupling is not None and bool(params.coupling.b != 0.0)
+    free = _free(traces, coupled=coupled)
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
     known = uncertainty(loss, params, samples, active_indices(loss, free))
-    return params if coupled else replace(params, coupling=None), known
+    bits = held_out_bits(loss, params, traces, np.ones(traces.spikes.shape[1], bool))
+    return Polished(params if coupled else replace(params, coupling=None), known, bits)
 
 
 def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> list[ForcedSweeps]:
@@ -184,15 +238,16 @@ def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> 
         t_ref: time for which the voltage is held after a spike, ms.
         judged: [T], booleans: where spikes and voltage count; everywhere by default.
     """
-    count, size = len(traces.spikes), min(FEW, len(traces.spikes))
+    count, size, terms = len(traces.spikes), min(FEW, len(traces.spikes)), traces.terms
+    current = terms.current(traces.current)
     judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
 
     def part(chosen):
         chosen = np.arange(chosen, chosen + size)
-        rows = (x[chosen % count] for x in (traces.current, traces.voltage, traces.spikes))
-        counted = judged[None] & (chosen < count)[:, None]
-        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted)
+        rows = (x[chosen % count] for x in (current, traces.voltage, traces.spikes))
+        counted, offset = judged[None] & (chosen < count)[:, None], terms.offset[chosen % count]
+        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted, offset=offset)
 
     return [part(first) for first in range(0, count, size)]
 
@@ -222,16 +277,16 @@ def refractory_period(traces: Traces) -> float:
     return max(1, int(min(round(HELD / traces.dt), longest))) * traces.dt
 
 
-def regress(traces: Traces, *, t_ref: float, taus: tuple[float, ...] = (4.0, 60.0)) -> AdaptiveLIFParams:
+def regress(traces: Traces, *, t_ref: float) -> AdaptiveLIFParams:
     r"""Regress dV/dt on voltage, current and spike-triggered currents, away from spikes: a start.
 
     :math:`\frac{V_{n+1} - V_n}{dt} = \frac{v_{rest} - V_n}{\tau_m} + \frac{r_m}{\tau_m}(I_{n+1} - \sum_k \eta_k h_k)`
-    with :math:`h_k` the exponentials of the spikes. The threshold starts at the mean voltage 1 ms before a spike.
+    with :math:`h_k` the exponentials of the spikes; a measured :math:`v_{rest}` is taken as it is. The threshold starts
+    at the mean voltage 1 ms before a spike.
 
     Args:
         traces: the data.
         t_ref: refractory period, ms.
-        taus: time constants of the spike-triggered currents, ms.
 
     Raises:
         ValueError: where the data do not look like a leaky membrane.
@@ -239,7 +294,7 @@ def regress(traces: Traces, *, t_ref: float, taus: tuple[float, ...] = (4.0, 60.
     Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
     refractory = round(t_ref / traces.dt)
-    tau_m, r_m, v_rest, jumps = _regression(traces, refractory, taus)
+    tau_m, r_m, v_rest, jumps = _regression(traces, refractory)
     return AdaptiveLIFParams(
         tau_m=tau_m,
         r_m=r_m,
@@ -248,27 +303,30 @@ def regress(traces: Traces, *, t_ref: float, taus: tuple[float, ...] = (4.0, 60.
         v_reset=_mean_voltage(traces, refractory),
         t_ref=refractory * traces.dt,
         eta=tuple(float(x) for x in jumps),
-        tau_eta=taus,
+        tau_eta=traces.taus,
         gamma=(3.0, 2.0),
         tau_gamma=(15.0, 100.0),
         delta_v=2.0,
     )
 
 
-def _regression(traces, refractory, taus):
-    voltage, dt = traces.voltage, traces.dt
+def _regression(traces, refractory):
+    dt, tied = traces.dt, traces.rest is not None
+    voltage = traces.voltage - traces.terms.offset[:, None] - (traces.rest if tied else 0.0)
     away = spike_mask(traces.spikes.T, before=round(UPSTROKE / dt), after=refractory + 1).T
     usable = away[:, 1:] & away[:, :-1]
-    shapes = [_exponentials(traces.spikes, np.exp(-dt / tau))[:, 1:][usable] for tau in taus]
-    x = np.stack([voltage[:, :-1][usable], traces.current[:, 1:][usable], np.ones(usable.sum()), *shapes], axis=1)
+    shapes = [_exponentials(traces.spikes, np.exp(-dt / tau))[:, 1:][usable] for tau in traces.taus]
+    current, constant = traces.terms.current(traces.current)[:, 1:][usable], [np.ones(usable.sum())] * (not tied)
+    x = np.stack([voltage[:, :-1][usable], current, *shapes, *constant], axis=1)
     y = np.diff(voltage, axis=1)[usable] / dt
-    slope, gain, constant, *jumps = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
+    slope, gain, *others = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
     if not slope < 0 < gain:
         raise ValueError(
             f"voltage does not relax and follow the current away from spikes (dV/dt has the slope {slope:.3g} per ms in"
             f" the voltage and {gain:.3g} mV/ms per pA in the current): current and voltage may not belong together"
         )
-    return *(float(x) for x in (-1.0 / slope, -gain / slope, -constant / slope)), -np.array(jumps) / gain
+    jumps, rest = others[: len(traces.taus)], traces.rest if tied else -others[-1] / slope
+    return *(float(x) for x in (-1.0 / slope, -gain / slope, rest)), -np.array(jumps) / gain
 
 
 def _exponentials(spikes, decay):
@@ -285,24 +343,3 @@ def _mean_voltage(traces, offset):
     sweeps, steps = np.nonzero(traces.spikes)
     inside = (steps + offset >= 0) & (steps + offset < traces.spikes.shape[1])
     return float(traces.voltage[sweeps[inside], steps[inside] + offset].mean())
-
-
-def reliable_stimuli(task: Task) -> tuple[list[Stimulus], tuple[str, ...]]:
-    """Return the stimuli of the window whose spikes the cell repeats, and a note on those that were left out.
-
-    Args:
-        task: the recording and its window.
-    """
-    window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
-    stimuli, dropped = [], []
-    for group in repeats(window):
-        trains = [np.asarray(spike_times(spikes[s], window.dt)) for s in group]
-        own = reliability(trains, duration=window.duration) if len(group) > 1 else 1.0
-        if own < UNRELIABLE:
-            dropped.append(f"{own:.2f}")
-        else:
-            stimuli.append(Stimulus(window.current[group[0]], trains))
-    if not dropped:
-        return stimuli, ()
-    what = f"{len(dropped)} of {len(dropped) + len(stimuli)} stimuli, with reliability {', '.join(dropped)}"
-    return stimuli, (f"{what}, were left out when the threshold was chosen: their spike times say little",)

@@ -6,38 +6,40 @@ profile, the threshold in closed loop. Steps: the membrane from the smallest sub
 curve.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import Bounds, coordinates
-from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, root_mean_square
+from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.extrapolation import extrapolation_notes, regimes
+from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif, recorded_traces
+from jaxlif.fitting.held_out import held_out_sweeps
+from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
-from jaxlif.fitting.prediction import forced_response, free_response, noisy_rasters
-from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
-from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
+from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule, sweep_checksums
+from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.losses import spike_mask
-from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
     Recording,
     detect_spikes,
-    fi_table,
     remove_electrode,
     require_current_variation,
+    resting_potentials,
 )
 
 MODELS = ("lif", "adaptive", "gif")
-MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
+RESTS = ("auto", "fitted")
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 BOUNDS = {
     "tau_m": (0.5, 500.0),
@@ -55,7 +57,10 @@ def fit_recording(
     *,
     electrode: Electrode | float | str | None = "auto",
     coupling: bool | None = None,
+    rest: str = "auto",
+    drift: bool = False,
     train: tuple[float, float] | None = None,
+    held_out: str | Sequence[int] | None = None,
     start: LIFParams | None = None,
     bounds: Bounds | None = None,
     spike_rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
@@ -65,7 +70,7 @@ def fit_recording(
     """Fit a neuron to a recording, in double precision.
 
     For "lif", a protocol of current steps is fitted by its subthreshold sweeps and its f-I curve, any other current by
-    voltage and spikes. What is not in ``train`` is predicted and scored.
+    voltage and spikes. What is not in ``train``, or is ``held_out``, is predicted and scored.
 
     Args:
         recording: current and voltage.
@@ -74,8 +79,12 @@ def fit_recording(
             recording's electrode trace or from itself, and none for "lif"; an :class:`Electrode`; a series resistance,
             GΩ; or None.
         coupling: for adaptive neurons, whether the threshold follows the voltage; None lets held-out time decide.
+        rest: for adaptive neurons: "auto" ties v_rest to the voltage before the stimulus, sweep by sweep, where every
+            sweep starts with 100 ms without current; "fitted" leaves it free.
+        drift: for adaptive neurons: each sweep has an offset of its resting potential and a gain of its current.
         train: the window to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current, all of a
-            step protocol (whose held-out score comes from every second current).
+            step protocol (whose held-out score comes from every second current), and all where sweeps are held out.
+        held_out: sweeps to judge by instead of time: "stimulus:NAME", "repeat:NUMBER", "sweep:NUMBER" or their numbers.
         start: where to start instead of from a regression, for a fluctuating current; t_ref and v_th are searched for
             over their bounds in any case.
         bounds: intervals that replace the default ones of the parameters named.
@@ -100,17 +109,33 @@ def fit_recording(
         >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
         [10.0, 0.1, -52.0, 3.0]
     """
-    _check_options(model, start, bounds)
+    _check_options(model, start, bounds, rest, drift)
     spikes = _checked_spikes(recording, spike_rule)
+    held = held_out_sweeps(recording, held_out)
+    kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
     removed = remove_electrode(recording, spikes, _electrode_choice(electrode, model))
+    tied = resting_potentials(removed.recording, spikes) if model != "lif" and rest == "auto" else None
     with jax.enable_x64(True):
         limits = _limits(bounds)
-        steps = model == "lif" and has_fi_curve(recording, spikes)
+        part = recording.select(kept)
+        steps = model == "lif" and has_fi_curve(part, spikes[kept])
         protocol = "steps" if steps else "fluctuating"
-        window = _window(recording, train, protocol)
-        task = Task(removed.recording, spikes, window, limits, start, seed, progress)
+        window = _window(recording, train, "steps" if len(held) else protocol)
+        whole = Task(removed.recording, spikes, window, limits, start, seed, progress, tied, drift)
+        task = whole.select(kept)
         found = _recipe(model, protocol, coupling)(task)
-        scores = _scores(task, found, noisy=model == "gif")
+        terms = _all_terms(whole, found, kept)
+        parts = {"train": task.window} | _rest_part(task, held)
+        scores, rates = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
+        known = regimes(task.recording.window(*task.window), task.spikes[:, task.samples(task.window)])
+        outside: tuple[str, ...] = ()
+        if len(held):
+            judged = whole.select(held)
+            everything = {"test": (recording.start, recording.start + recording.duration)}
+            more, rates = judge(judged, found, _some(terms, held), everything, noisy=model == "gif")
+            scores |= more
+            outside = unreliable_notes(judged.recording, judged.spikes)
+            outside += extrapolation_notes(known, judged.recording, rates)
     return RecordingFit(
         model=model,
         params=found.params,
@@ -119,19 +144,44 @@ def fit_recording(
         train=task.window,
         protocol=protocol,
         spike_rule=spike_rule,
-        spike_cut=tuple(n * recording.dt for n in _spike_cut(task, found)),  # type: ignore[arg-type]
+        spike_cut=tuple(n * recording.dt for n in spike_cut(task, found)),  # type: ignore[arg-type]
         data=_provenance(recording),
         seed=seed,
         warnings=removed.notes
         + found.warnings
         + (_at_bounds(found.params, limits) if model == "lif" else ())
         + _missed_spikes(task, spike_rule)
-        + _saturated(recording, spikes)
-        + _warnings(task, scores),
+        + _saturated(part, spikes[kept])
+        + _warnings(task, scores)
+        + outside,
         curve=found.curve,
         electrodes=removed.electrodes,
         intervals=found.intervals,
+        held_out=tuple(int(s) for s in held),
+        rest="fitted" if tied is None else "measured",
+        drift=terms,
+        regimes=known,
+        bits_per_spike=found.bits_per_spike,
     )
+
+
+def _all_terms(whole: Task, found: Outcome, kept: np.ndarray) -> Drift | None:
+    """Return the terms of all sweeps: the fitted ones, and for the others what their measured rest says."""
+    if found.drift is None:
+        return None
+    terms = Drift.of_rest(whole.rest, float(found.params.v_rest), whole.recording.num_sweeps)
+    terms.offset[kept], terms.gain[kept] = found.drift.offset, found.drift.gain
+    return terms
+
+
+def _some(terms: Drift | None, sweeps: np.ndarray) -> Drift | None:
+    return None if terms is None else terms.select(sweeps)
+
+
+def _rest_part(task: Task, held: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return the time to judge by, where no sweeps are held out."""
+    rest = None if len(held) else rest_of_time(task)
+    return {} if rest is None else {"test": rest}
 
 
 def model_ladder(
@@ -162,15 +212,20 @@ def model_ladder(
     spikes = _checked_spikes(recording, spike_rule)
     removed = remove_electrode(recording, spikes, electrode)
     window = _window(recording, train, "fluctuating")
-    task = Task(removed.recording, spikes, window, {}, None, 0, progress)
+    tied = resting_potentials(removed.recording, spikes)
+    task = Task(removed.recording, spikes, window, {}, None, 0, progress, tied)
     return fit_ladder(recorded_traces(task).few(), progress=progress)
 
 
-def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None) -> None:
+def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None, rest: str, drift: bool) -> None:
     if model not in MODELS:
         raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
     if model != "lif" and not (start is None and bounds is None):
         raise ValueError(f'model = "{model}" finds its own start and has no bounds: start and bounds are for "lif"')
+    if rest not in RESTS:
+        raise ValueError(f"rest = {rest!r}: it must be {' or '.join(RESTS)}")
+    if drift and model == "lif":
+        raise ValueError('drift is for "gif" and "adaptive": the plain "lif" has one membrane for all sweeps')
 
 
 def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> Electrode | float | str | None:
@@ -181,10 +236,6 @@ def _recipe(model: str, protocol: str, coupling: bool | None) -> Callable[[Task]
     if model != "lif":
         return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive")
     return fit_steps if protocol == "steps" else fit_fluctuating
-
-
-def _spike_cut(task: Task, found: Outcome) -> tuple[int, int]:
-    return found.spike_cut or (task.before_spike, task.spike_length)
 
 
 def fit_rates(
@@ -306,62 +357,6 @@ def _window(recording: Recording, train: tuple[float, float] | None, protocol: s
     return first, min(last, end)
 
 
-def _scores(task: Task, found: Outcome, *, noisy: bool) -> dict[str, dict[str, Any]]:
-    """Score free-running spikes in the window and, where something is left, outside it; and the fitted voltage."""
-    model = _model_spikes(task, found, noisy)
-    voltage = forced_response(found.params, task.recording, task.spikes).voltage
-    parts = {"train": task.window} | ({"test": rest} if (rest := _rest(task)) else {})
-    scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
-    if found.curve:
-        # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
-        for score in scores.values():
-            score.update(dict.fromkeys(SPIKE_TIME_SCORES))
-        # Above threshold the voltage of a step protocol is the spike mechanism's, not the membrane's.
-        fitted = task.window[0], found.curve["epoch_ms"][1]
-        return scores | {
-            "membrane": _voltage_scores(task, fitted, voltage, found),
-            "f_i": _curve_scores(task, found.curve, model),
-        }
-    return {name: score | _voltage_scores(task, parts[name], voltage, found) for name, score in scores.items()}
-
-
-def _model_spikes(task: Task, found: Outcome, noisy: bool) -> np.ndarray:
-    """Return the model's spikes [sweeps, T], or, of a model with noise, [repeats, sweeps, T]."""
-    if not noisy:
-        return free_response(found.params, task.recording).spikes
-    count = max(1, MODEL_TRIALS // task.recording.num_sweeps)
-    return noisy_rasters(cast(AdaptiveLIFParams, found.params), task.recording, repeats=count, seed=task.seed)
-
-
-def _rest(task: Task) -> tuple[float, float] | None:
-    """Return the longer of what lies after and before the window, unless both are shorter than 100 ms."""
-    begin, end = task.recording.start, task.recording.start + task.recording.duration
-    rests = [(task.window[1], end), (begin, task.window[0])]
-    longest = max(rests, key=lambda rest: rest[1] - rest[0])
-    return longest if longest[1] - longest[0] >= 100.0 else None
-
-
-def _spike_scores(task: Task, window: tuple[float, float], model: np.ndarray) -> dict[str, Any]:
-    samples = np.s_[:, task.samples(window)]
-    scores = spike_scores(task.recording.window(*window), task.spikes[samples], model[..., task.samples(window)])
-    return {"start_ms": window[0], "stop_ms": window[1]} | scores
-
-
-def _voltage_scores(task: Task, window: tuple[float, float], voltage: np.ndarray, found: Outcome) -> dict[str, Any]:
-    samples, chosen = task.samples(window), found.fitted_sweeps
-    before, after = _spike_cut(task, found)
-    part = task.recording.window(*window).select(chosen)
-    spikes, predicted = task.spikes[chosen][:, samples], voltage[chosen][:, samples]
-    return voltage_scores(part, spikes, predicted, before=before, after=after)
-
-
-def _curve_scores(task: Task, curve: dict[str, list[float]], model: np.ndarray) -> dict[str, float]:
-    """Return root mean square errors of the f-I curve, Hz: fitted, predicted, and counted in a simulation."""
-    window = task.recording.window(*task.window)
-    simulated = fi_table(window, model[:, task.samples(task.window)]).rates
-    return curve_errors(curve) | {"rmse_simulated": root_mean_square(simulated, curve["rate_Hz"])}
-
-
 def _at_bounds(params: LIFParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
     """Say which parameters ended at or outside their bounds: those are not estimates."""
     notes = []
@@ -422,15 +417,9 @@ def _warnings(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str,
             " sweeps"
         )
     judged = scores.get("test", scores["train"])
-    lowest = scores["train"]["lowest_reliability"]
-    own, data, model = judged["reliability"], judged["rate_data"], judged["rate_model"]
-    if own is not None and own < UNRELIABLE:
-        notes.append(f"the cell's own reliability is {own:.2f}, under {UNRELIABLE:g}: its spike times say little")
-    elif lowest is not None and lowest < UNRELIABLE:
-        notes.append(
-            f"for some stimulus the cell's reliability is {lowest:.2f}, under {UNRELIABLE:g}: there its spike times"
-            " say little"
-        )
+    data, model = judged["rate_data"], judged["rate_model"]
+    if "f_i" not in scores:
+        notes += unreliable_notes(task.recording, task.spikes)
     if "f_i" not in scores and not 0.5 <= model / max(data, 1e-9) <= 2.0:
         notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")
     return tuple(notes)
@@ -444,4 +433,5 @@ def _provenance(recording: Recording) -> dict[str, Any]:
         "dt_ms": recording.dt,
         "sweeps": recording.num_sweeps,
         "samples": recording.num_steps,
+        "sweep_crc32": sweep_checksums(recording),
     }

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -14,10 +15,12 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes, spike_bits
 from jaxlif.fitting.prediction import forced_response, free_response, noisy_responses
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Electrode, Recording, detect_spikes
+from jaxlif.recordings import Electrode, Recording, detect_spikes, remove_electrode, resting_potentials
 
 FORMAT = "jaxlif fit 1"
 
@@ -86,7 +89,7 @@ class Prediction(NamedTuple):
 
     ``spike_time`` [n] in ms from the start of the sweep, with ``spike_repeat`` [n] and ``spike_sweep`` [n];
     ``voltage`` [sweeps, T], mV, is the membrane's, of the first repeat; ``electrode_drop`` [sweeps, T], mV, is what
-    the electrode of the fitted recording would have added to it.
+    the electrode of the fitted recording would have added to it. ``notes`` say what the user should know.
     """
 
     spike_time: np.ndarray
@@ -94,6 +97,7 @@ class Prediction(NamedTuple):
     spike_sweep: np.ndarray
     voltage: np.ndarray
     electrode_drop: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,17 @@ class RecordingFit:
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
-        data: name, sha256, current_source, dt in ms and shape of the recording.
+        data: name, sha256, current_source, dt in ms and shape of the recording, and a checksum of each sweep's voltage.
         seed: of everything random in the fit.
         warnings: what the user should know.
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
         electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
         intervals: 95 % intervals of the parameters, by name, where the model has them.
+        held_out: numbers of the sweeps that the fit did not see.
+        rest: whether v_rest was "measured" before the stimulus, sweep by sweep, or "fitted".
+        drift: offset of the resting potential and gain of the current in each sweep of the recording, or None.
+        regimes: the inputs that were fitted, and how the cell answered.
+        bits_per_spike: log-likelihood of the fitted spikes above a Poisson train, where the model has one.
     """
 
     model: str
@@ -131,11 +140,19 @@ class RecordingFit:
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    held_out: tuple[int, ...] = ()
+    rest: str = "fitted"
+    drift: Drift | None = None
+    regimes: tuple[Regime, ...] = ()
+    bits_per_spike: float | None = None
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
     ) -> Prediction:
         """Predict the response to a recording's current.
+
+        Where v_rest was measured, the sweeps of another recording rest where their own voltage does before the
+        stimulus; where they have no voltage, all rest at the fitted recording's mean.
 
         Args:
             recording: its current drives the model, at its own dt.
@@ -154,18 +171,47 @@ class RecordingFit:
         if force_spikes and recording.voltage is None:
             raise ValueError("force_spikes needs a recording with a voltage: this one has only a current")
         with jax.enable_x64(True):
+            terms, notes = self._terms(recording)
+            driven = recording if terms is None else terms.driven(self.params, recording)
             if force_spikes:
-                return self._forced(recording, repeats)
+                return self._forced(recording, driven, repeats)._replace(notes=notes)
             if self.model == "gif":
-                return self._noisy(recording, repeats, seed)
-            spikes, voltage = free_response(self.params, recording)
-        return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+                found = self._noisy(driven, repeats, seed)
+            else:
+                spikes, voltage = free_response(self.params, driven)
+                found = self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+        counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
+        outside = extrapolation_notes(self.regimes, recording, 1000.0 * counts / (repeats * recording.duration))
+        return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)
 
-    def _forced(self, recording: Recording, repeats: int) -> Prediction:
-        spikes = self.spike_rule.find(recording)
-        clean = replace(recording, voltage=recording.measured_voltage() - self.electrode_drop(recording))
+    def _terms(self, recording: Recording) -> tuple[Drift | None, tuple[str, ...]]:
+        """Return the terms of a recording's sweeps, and what is not known about them."""
+        own = self._own_sweeps(recording)
+        if self.drift is None:
+            return None, ()
+        if own is not None:
+            return self.drift.select(own), ()
+        none = Drift.none(recording.num_sweeps)
+        if self.rest == "fitted":
+            return none, ()
+        rest = None if recording.voltage is None else resting_potentials(recording, self.spike_rule.find(recording))
+        if rest is None:
+            v_rest = float(self.params.v_rest)
+            why = "no voltage" if recording.voltage is None else "no 100 ms without current before the stimulus"
+            return none, (f"where the cell rests is not known ({why}): v_rest = {v_rest:.4g} mV, as in the fit",)
+        return Drift.of_rest(rest, float(self.params.v_rest), recording.num_sweeps), ()
+
+    def _own_sweeps(self, recording: Recording) -> np.ndarray | None:
+        """Return which sweeps of the fitted recording these are, by the checksums of their voltages; None if others."""
+        own = {checksum: sweep for sweep, checksum in enumerate(self.data.get("sweep_crc32", ()))}
+        found = [own.get(checksum) for checksum in sweep_checksums(recording)]
+        return np.array(found, int) if found and None not in found else None
+
+    def _forced(self, recording: Recording, driven: Recording, repeats: int) -> Prediction:
+        spikes, drop = self.spike_rule.find(recording), self.electrode_drop(recording)
+        clean = replace(driven, voltage=recording.measured_voltage() - drop)
         voltage = forced_response(self.params, clean, spikes).voltage
-        return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+        return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage, drop)
 
     def _noisy(self, recording: Recording, repeats: int, seed: int) -> Prediction:
         voltage, found = np.zeros(recording.current.shape), []
@@ -177,28 +223,52 @@ class RecordingFit:
         counts = [len(steps) for _, _, steps in found]
         repeats_of, sweeps_of = (np.repeat([lane[i] for lane in found], counts) for i in (0, 1))
         times = (np.concatenate([steps for _, _, steps in found]) + 1) * recording.dt
-        return Prediction(times, repeats_of, sweeps_of, voltage, self.electrode_drop(recording))
+        return Prediction(times, repeats_of, sweeps_of, voltage, np.zeros_like(voltage))
 
-    def _prediction(self, recording: Recording, spikes: np.ndarray, voltage: np.ndarray) -> Prediction:
+    def _prediction(self, recording, spikes, voltage, drop=None) -> Prediction:
         repeat, sweep, step = np.nonzero(spikes)
-        return Prediction((step + 1) * recording.dt, repeat, sweep, voltage, self.electrode_drop(recording))
+        return Prediction(
+            (step + 1) * recording.dt, repeat, sweep, voltage, np.zeros_like(voltage) if drop is None else drop
+        )
+
+    def likelihood_note(self, recording: Recording) -> tuple[str, ...]:
+        """Say whether a recording's spikes are far less likely under the model than those that it was fitted to.
+
+        Args:
+            recording: current and voltage.
+        """
+        if self.model != "gif" or self.bits_per_spike is None:
+            return ()
+        spikes = self.spike_rule.find(recording)
+        terms, _ = self._terms(recording)
+        clean = replace(recording, voltage=recording.measured_voltage() - self.electrode_drop(recording))
+        bits = spike_bits(cast(AdaptiveLIFParams, self.params), clean, spikes, terms)
+        return collapse_notes(self.bits_per_spike, bits)
 
     def electrode_drop(self, recording: Recording) -> np.ndarray:
         """Return what the electrode adds to the voltage under a recording's current, [sweeps, T], mV.
 
-        One electrode serves any recording. Several belong to the sweeps of the recording that was fitted, known by its
-        checksum and its number of sweeps; any other is taken to have had none of them.
+        Electrodes that were estimated from a recording belong to its sweeps, known by the checksums of their voltages.
+        Any other recording with a voltage has its own, estimated from it. One electrode from elsewhere, and any where
+        nothing can be estimated, serves all recordings.
 
         Args:
             recording: its current.
         """
         drop = np.zeros(recording.current.shape)
-        if len(self.electrodes) == 1:
-            return self.electrodes[0][1].drop(recording.current)
-        if (recording.sha256, recording.num_sweeps) == (self.data["sha256"], self.data["sweeps"]):
-            for sweeps, electrode in self.electrodes:
-                drop[list(sweeps)] = electrode.drop(recording.current[list(sweeps)])
+        for sweeps, electrode in self._electrodes(recording):
+            drop[list(sweeps)] = electrode.drop(recording.current[list(sweeps)])
         return drop
+
+    def _electrodes(self, recording: Recording) -> tuple[tuple[tuple[int, ...], Electrode], ...]:
+        own = self._own_sweeps(recording)
+        if own is not None:
+            chosen = ((tuple(map(int, np.flatnonzero(np.isin(own, sweeps)))), e) for sweeps, e in self.electrodes)
+            return tuple(pair for pair in chosen if pair[0])
+        if recording.voltage is not None and any(e.source == "recording" for _, e in self.electrodes):
+            return remove_electrode(recording, self.spike_rule.find(recording), "auto").electrodes
+        every = tuple(range(recording.num_sweeps))
+        return ((every, self.electrodes[0][1]),) if len(self.electrodes) == 1 else ()
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
@@ -220,7 +290,19 @@ class RecordingFit:
         document["spike_cut_ms"] = list(self.spike_cut)
         document |= {"data": self.data, "seed": self.seed, "warnings": list(self.warnings), "f_i_curve": self.curve}
         document["electrodes"] = [_electrode_document(*pair) for pair in self.electrodes]
+        document |= {"held_out_sweeps": list(self.held_out), "resting_potential": self.rest}
+        document["sweep_terms"] = self.drift and {
+            "offset_mV": self.drift.offset.tolist(),
+            "gain": self.drift.gain.tolist(),
+        }
+        document["regimes"] = [asdict(regime) for regime in self.regimes]
+        document["bits_per_spike"] = self.bits_per_spike
         return document | {"versions": _versions()}
+
+
+def sweep_checksums(recording: Recording) -> list[int]:
+    """Return a checksum of the voltage of each sweep; none where there is no voltage."""
+    return [] if recording.voltage is None else [zlib.crc32(row.tobytes()) for row in recording.voltage]
 
 
 def load_fit(path: str | os.PathLike) -> RecordingFit:
@@ -278,6 +360,12 @@ def _electrode_from(document):
     return tuple(document["sweeps"]), Electrode(kernel, float(document["dt_ms"]), document["source"])
 
 
+def _drift_from(document):
+    if not document:
+        return None
+    return Drift(np.asarray(document["offset_mV"], float), np.asarray(document["gain"], float))
+
+
 def _params_from(values):
     """Put values with dotted names back into parameters."""
     if "delta_v" not in values:
@@ -310,6 +398,11 @@ def _from_document(document):
         curve=document["f_i_curve"],
         electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
         intervals={name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")},
+        held_out=tuple(document.get("held_out_sweeps", ())),
+        rest=document.get("resting_potential", "fitted"),
+        drift=_drift_from(document.get("sweep_terms")),
+        regimes=tuple(Regime(**regime) for regime in document.get("regimes", [])),
+        bits_per_spike=document.get("bits_per_spike"),
     )
 
 

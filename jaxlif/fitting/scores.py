@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxlif.losses import spike_mask
-from jaxlif.recordings import Recording, repeats
+from jaxlif.recordings import Recording, repeats, stimulus_label
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
 SPIKE_TIME_SCORES = (
@@ -21,6 +21,9 @@ def spike_scores(
     recording: Recording, spikes: np.ndarray, model_spikes: np.ndarray, *, delta: float = 4.0
 ) -> dict[str, Any]:
     r"""Score predicted spikes, by groups of sweeps that received the same current, averaged over the groups.
+
+    Spike times are averaged over the groups whose spikes the cell repeats (R >= 0.2), or over all where it repeats
+    none.
 
     Args:
         recording: the recording; only its current and dt are used.
@@ -43,9 +46,40 @@ def spike_scores(
     names = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
     everything = [x for trains in each for x in trains]
     rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", everything))}
-    means = {name: _mean([s[name] for s in scored]) for name in names}
+    repeated = [s for s in scored if s["reliability"] is None or s["reliability"] >= UNRELIABLE]
+    means = {name: _mean([s[name] for s in repeated or scored]) for name in names}
     lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
     return {"delta": delta, **rates} | means | {"lowest_reliability": lowest}
+
+
+def own_reliability(trains: list[np.ndarray], *, duration: float, delta: float = 4.0) -> float | None:
+    """Return how well a cell predicts itself, or None where that is not defined: a single repeat, no spikes.
+
+    Args:
+        trains: spike times of the repeats of one stimulus, ms.
+        duration: of each, ms.
+        delta: half-width of the coincidence window, ms.
+    """
+    return _finite(reliability(trains, duration=duration, delta=delta)) if len(trains) > 1 else None
+
+
+def unreliable_notes(recording: Recording, spikes: np.ndarray, *, delta: float = 4.0) -> tuple[str, ...]:
+    """Name the stimuli whose spikes the cell does not repeat: its reliability is under 0.2.
+
+    Args:
+        recording: its current and dt.
+        spikes: [sweeps, T], booleans.
+        delta: half-width of the coincidence window, ms.
+    """
+    trains, notes = _trains(spikes, recording.dt), []
+    for group in repeats(recording):
+        own = own_reliability([trains[s] for s in group], duration=recording.duration, delta=delta)
+        if own is not None and own < UNRELIABLE:
+            notes.append(
+                f"{stimulus_label(recording, group)}: the cell's own reliability is {own:.2f}, under {UNRELIABLE:g}:"
+                " its spike times say little, and Γ/R is not given"
+            )
+    return tuple(notes)
 
 
 def voltage_scores(
@@ -86,7 +120,7 @@ def _group_scores(data, model, duration, delta):
         return {"coincidence_factor": gamma} | dict.fromkeys(
             ("reliability", "coincidence_factor_over_reliability", "md_star")
         )
-    own = _finite(reliability(data, duration=duration, delta=delta))
+    own = own_reliability(data, duration=duration, delta=delta)
     reliable = gamma is not None and own is not None and own >= UNRELIABLE
     return {
         "coincidence_factor": gamma,

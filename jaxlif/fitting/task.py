@@ -1,12 +1,13 @@
 """A recording prepared for a fit: its spikes, the window to fit, and what was asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.membrane import Sweeps, sweeps
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -21,7 +22,8 @@ class Outcome(NamedTuple):
 
     The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
     voltage was fitted; the samples before and after a spike in which voltages are not compared, where they are not the
-    task's; and 95 % intervals of the parameters, by name.
+    task's; 95 % intervals of the parameters, by name; the terms of single sweeps, and the likelihood of the fitted
+    spikes in bits each, where the model has them.
     """
 
     params: LIFParams
@@ -30,6 +32,8 @@ class Outcome(NamedTuple):
     fitted_sweeps: np.ndarray | slice = slice(None)
     spike_cut: tuple[int, int] | None = None
     intervals: Mapping[str, tuple[float, float]] = {}
+    drift: Drift | None = None
+    bits_per_spike: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Task:
         start: where to start, or None.
         seed: of random starts.
         progress: show progress bars.
+        rest: the resting potential measured in each sweep, [sweeps], mV, or None where it is fitted.
+        drift: whether each sweep has an offset and a gain of its own.
     """
 
     recording: Recording
@@ -53,6 +59,13 @@ class Task:
     start: LIFParams | None
     seed: int
     progress: bool
+    rest: np.ndarray | None = None
+    drift: bool = False
+
+    def select(self, sweeps: np.ndarray) -> "Task":
+        """Return the task of some of the sweeps."""
+        rest = None if self.rest is None else self.rest[sweeps]
+        return replace(self, recording=self.recording.select(sweeps), spikes=self.spikes[sweeps], rest=rest)
 
     @property
     def cell(self) -> LIF:

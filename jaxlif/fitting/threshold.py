@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.scores import UNRELIABLE, own_reliability
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.recordings import Recording, repeats, stimulus_label
 from jaxlif.simulate import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 
+SCALES = (0.6, 0.8, 1.0, 1.2)  # of the jumps of a deterministic twin
 BEYOND = 10.0  # mV searched where the forced voltages give no interval
 
 
@@ -45,10 +48,44 @@ def bracket_threshold(cell: LIF, params: LIFParams, data: Sweeps) -> Bracket:
 
 
 class Stimulus(NamedTuple):
-    """A current [T], pA, and the spike trains, ms, that its repeats evoked."""
+    """What to reproduce.
+
+    A current [T], pA; the spike trains, ms, that its repeats evoked; the numbers of those sweeps; and whether the cell
+    repeats its spikes: if not, only their number is reproduced.
+    """
 
     current: np.ndarray
     trains: list[np.ndarray]
+    sweeps: np.ndarray = np.zeros(0, int)
+    reliable: bool = True
+
+
+def reliable_stimuli(
+    recording: Recording, spikes: np.ndarray, window: tuple[float, float]
+) -> tuple[list[Stimulus], tuple[str, ...]]:
+    """Return the stimuli of a window whose spikes the cell repeats, and a note on those that are left out.
+
+    Where the cell repeats none, all are returned, for their firing rates.
+
+    Args:
+        recording: its current.
+        spikes: [sweeps, T], booleans.
+        window: start and stop, ms.
+    """
+    part = recording.window(*window)
+    first = round((window[0] - recording.start) / recording.dt)
+    stimuli, dropped = [], []
+    for group in repeats(part):
+        trains = [np.asarray(spike_times(spikes[s, first : first + part.num_steps], part.dt)) for s in group]
+        own = own_reliability(trains, duration=part.duration)
+        reliable = own is None or own >= UNRELIABLE
+        stimuli.append(Stimulus(part.current[group[0]], trains, group, reliable))
+        dropped += [] if reliable else [f"{stimulus_label(part, group)} (R = {own:.2f})"]
+    if not dropped:
+        return stimuli, ()
+    kept = [stimulus for stimulus in stimuli if stimulus.reliable]
+    used = "it has no part in the choice of the threshold" if kept else "the threshold is chosen by the rate alone"
+    return kept or stimuli, (f"the cell does not repeat its spikes for {', '.join(dropped)}: {used}",)
 
 
 def choose_threshold(
@@ -119,7 +156,7 @@ def choose_twin(
     """
     thresholds = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, num)
     found = []
-    for scale in (0.6, 0.8, 1.0, 1.2):
+    for scale in SCALES if all(stimulus.reliable for stimulus in stimuli) else (1.0,):
         scaled = replace(params, eta=tuple(scale * x for x in params.eta), gamma=tuple(scale * x for x in params.gamma))
         scores = closed_loop_scores(AdaptiveLIF(dt=dt), _many(scaled, v_th=thresholds), stimuli, delta=delta)
         smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), mode="valid")
@@ -134,6 +171,7 @@ def closed_loop_scores(
     """Score candidates by the coincidence factor of their free-running spikes, averaged over repeats and stimuli.
 
     A thousandth of the spike count's relative error is taken off, to settle between candidates whose coincidences tie.
+    Where the cell does not repeat its spikes that error is all there is.
 
     Args:
         cell: the neuron's numerics.
@@ -154,7 +192,8 @@ def _stimulus_scores(cell, params, stimulus, delta):
     for model in spike_times(np.asarray(_free_spikes(cell, params, jnp.asarray(stimulus.current))).T, cell.dt):
         gamma = mean_coincidence_factor(stimulus.trains, [model], duration=duration, delta=delta)
         surplus = abs(len(model) - recorded) / recorded
-        scores.append((gamma if np.isfinite(gamma) else -1.0) - 1e-3 * surplus)
+        coincidences = gamma if np.isfinite(gamma) else -1.0
+        scores.append(coincidences - 1e-3 * surplus if stimulus.reliable else -surplus)
     return np.array(scores)
 
 

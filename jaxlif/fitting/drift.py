@@ -1,0 +1,101 @@
+"""How the sweeps of a recording differ: where the cell rests in each, and what reaches it of the current.
+
+A cell changes between recordings. With its resting potential tied to what was measured before each stimulus, slow
+currents cannot take its place, and the model means the same in another regime.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_adaptive
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings import Recording
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    r"""Terms of single sweeps: each rests at :math:`v_{rest} + o_s` and receives the current :math:`g_s I`.
+
+    Args:
+        offset: o, [sweeps], mV.
+        gain: g, [sweeps].
+    """
+
+    offset: np.ndarray
+    gain: np.ndarray
+
+    @classmethod
+    def none(cls, num_sweeps: int) -> Self:
+        """Return sweeps that do not differ."""
+        return cls(np.zeros(num_sweeps), np.ones(num_sweeps))
+
+    @classmethod
+    def of_rest(cls, rest: np.ndarray | None, v_rest: float, num_sweeps: int) -> Self:
+        """Return the terms of sweeps whose rest was measured, [sweeps], mV; none where it was not."""
+        none = cls.none(num_sweeps)
+        return none if rest is None else cls(rest - v_rest, none.gain)
+
+    def select(self, sweeps: np.ndarray) -> "Drift":
+        """Return the terms of some sweeps."""
+        return Drift(self.offset[sweeps], self.gain[sweeps])
+
+    def current(self, current: np.ndarray) -> np.ndarray:
+        """Return what reaches the cell of a current [sweeps, T], pA."""
+        return self.gain[:, None] * current
+
+    def driven(self, params: LIFParams, recording: Recording) -> Recording:
+        r"""Return a recording whose current holds the terms: :math:`g_s I + o_s / r_m`, the same to the membrane.
+
+        Args:
+            params: the neuron.
+            recording: its current.
+
+        Example:
+            >>> recording = Recording(current=np.full((1, 4), 100.0), dt=0.1)
+            >>> Drift(np.array([2.0]), np.array([1.1])).driven(LIFParams(r_m=0.1), recording).current[0, 0].round(9)
+            np.float64(130.0)
+        """
+        shift = (self.offset / float(params.r_m))[:, None]
+        return replace(recording, current=self.current(recording.current) + shift)
+
+
+def estimate_drift(params: AdaptiveLIFParams, sweeps: list[ForcedSweeps], dt: float) -> Drift:
+    """Estimate the terms of each sweep by least squares on its voltage, in which both are linear.
+
+    They come on top of what the sweeps hold already, with a mean offset of 0 and a mean gain of 1: a common part
+    belongs to the parameters.
+
+    Args:
+        params: the neuron.
+        sweeps: current, voltage and spikes, in parts of one shape.
+        dt: sampling interval, ms.
+
+    Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275 (the voltage of forced spikes is linear).
+    """
+    rows = np.concatenate([np.asarray(_terms(params, part, dt)) for part in sweeps])
+    rows = rows[[bool(part.compared[..., s].any()) for part in sweeps for s in range(part.start.shape[0])]]
+    return Drift(rows[:, 0] - rows[:, 0].mean(), rows[:, 1] / rows[:, 1].mean())
+
+
+@jax.jit(static_argnums=2)
+def _terms(params: AdaptiveLIFParams, part: ForcedSweeps, dt: float) -> jax.Array:
+    """Return offset and gain [S, 2] of the sweeps of a part."""
+
+    def voltage(offset, gain):
+        moved = part._replace(current=gain * part.current, offset=part.offset + offset)
+        return forced_adaptive(params, moved, dt).v
+
+    one, zero = jnp.ones((), part.voltage.dtype), jnp.zeros((), part.voltage.dtype)
+    base = voltage(zero, one)
+    # Both are linear: a difference of any size is the derivative.
+    columns = jnp.stack([voltage(one, one) - base, voltage(zero, 2.0 * one) - base])
+    gram = jnp.einsum("ilbs,jlbs,lbs->sij", columns, columns, part.compared)
+    projection = jnp.einsum("ilbs,lbs->si", columns, part.compared * (part.voltage - base))
+    # A sweep that only fills up its part is compared nowhere; a millionth of a sample makes it solvable.
+    solution = jnp.linalg.solve(gram + 1e-6 * jnp.eye(2, dtype=gram.dtype), projection[..., None])[..., 0]
+    return solution.at[:, 1].add(1.0)
