@@ -5,9 +5,9 @@ escape noise ("gif") and its deterministic twin ("adaptive") predict (a) the las
 the rest, and (b) a stimulus of which they saw nothing? Scores at 2 and at 4 ms: the coincidence factor as a share of
 the cell's own reliability, for which the deterministic models are meant, and Md*, for which the noisy one is.
 Method: ``fit_recording`` with all defaults. (a) 0-26 s of one stimulus, scored on 26-34 s. (b) ``held_out`` is one
-stimulus, all the others are fitted, those too whose spikes the cell does not repeat (their voltage and the likelihood of
-their spikes count, their spike times choose no threshold). Only stimuli with R >= 0.2 are judged. Per stimulus a series
-resistance is estimated from voltage and current and taken off, and v_rest is tied to the voltage before the stimulus.
+stimulus and all the others are fitted, those too whose spikes the cell does not repeat: their voltage and their
+likelihood count, but they choose no threshold. Only stimuli with R >= 0.2 are judged. Per stimulus a series resistance
+is estimated from voltage and current and taken off, and v_rest is tied to the voltage before the stimulus.
 The rules of the recipe were set on held-out time of the fitted stimuli and on the unreliable ones.
 Command: JAXLIF_DATA=folder python experiments/regimes.py (about five minutes on two cores; --quick: plain LIF only,
 writes nothing)

@@ -188,3 +188,29 @@ def test_repeats_tell_close_steps_ramps_and_white_noises_apart():
 def test_repeats_of_real_recordings(data_folder, file, expected):
     cell = read_recording(data_folder / "recordings" / file)
     assert [group.size for group in repeats(cell)] == expected
+
+
+def test_sweeps_keep_the_names_of_their_stimuli():
+    cell = recording(stimulus=["a", "a", "b"])
+    assert cell.stimulus == ("a", "a", "b")
+    assert cell.select([2, 0]).stimulus == ("b", "a") and cell.window(2.0, 8.0).stimulus == cell.stimulus
+    assert recording(stimulus="a").stimulus == ("a",) * 3 and recording().select([0]).stimulus is None
+    with pytest.raises(ValueError, match="stimulus has 2 names for 3 sweeps"):
+        recording(stimulus=["a", "b"])
+
+
+@pytest.mark.parametrize("names", [["x", "y"], ["x", "x", "y", "y"]])
+def test_npz_names_each_stimulus_or_each_sweep(tmp_path, names):
+    current = np.repeat(noise(0, (2, 1, 50)), 2, axis=1)  # 2 stimuli, 2 repeats
+    current = current if len(names) == 2 else current.reshape(4, 50)
+    np.savez(tmp_path / "cell.npz", current=current, dt=0.1, stimulus=np.array(names))
+    assert read_recording(tmp_path / "cell.npz").stimulus == ("x", "x", "y", "y")
+    assert read_recording(tmp_path / "cell.npz", sweeps=[3, 0]).stimulus == ("y", "x")
+
+
+def test_npz_names_that_do_not_fit_are_refused_and_numbers_are_none(tmp_path):
+    np.savez(tmp_path / "cell.npz", current=noise(0, (4, 50)), dt=0.1, stimulus=np.array(["x", "y"]))
+    with pytest.raises(ValueError, match="cell.npz: stimulus has 2 names for 4 sweeps"):
+        read_recording(tmp_path / "cell.npz")
+    np.savez(tmp_path / "cell.npz", current=noise(0, (4, 50)), dt=0.1, stimulus=np.arange(7.0))
+    assert read_recording(tmp_path / "cell.npz").stimulus is None

@@ -1,0 +1,213 @@
+"""Several stimuli in one recording: what is held out, where the cell rests, how sweeps drift, and what is outside."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting.drift import Drift, estimate_drift
+from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
+from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
+from jaxlif.fitting.held_out import held_out_sweeps
+from jaxlif.fitting.prediction import free_response
+from jaxlif.fitting.threshold import reliable_stimuli
+from jaxlif.recordings import Recording, resting_potentials
+
+DT = 0.5
+TRUTH = jl.AdaptiveLIFParams(
+    tau_m=20.0, r_m=0.1, v_rest=-65.0, v_th=-50.0, v_reset=-60.0, t_ref=4.0, delta_v=1.0,
+    eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,),
+)  # fmt: skip
+REST = np.array([-66.0, -65.5, -64.5, -64.0])  # two repeats of each of two stimuli
+
+
+def recorded(duration=6000.0):
+    """Return two stimuli, twice each, after 400 ms of rest; the cell rests elsewhere in every sweep."""
+    noise = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 0.0, 1.0, 4.0, duration, DT)
+    on = np.arange(noise.size) * DT >= 400.0
+    current = np.stack([on * (mean + sd * np.asarray(noise)) for mean, sd in ((170.0, 120.0), (220.0, 70.0))])
+    inputs = jl.escape_inputs(jax.random.key(1), jnp.asarray(np.repeat(current, 2, axis=0).T))
+    params = replace(TRUTH, v_rest=jnp.asarray(REST))
+    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), params, inputs)
+    spikes = np.asarray(output.spikes).T > 0
+    noise = 0.2 * np.random.default_rng(0).standard_normal(spikes.shape)
+    voltage = np.where(spikes, 30.0, np.asarray(output.v).T + noise)
+    names = ["weak", "weak", "strong", "strong"]
+    return Recording(np.repeat(current, 2, axis=0), voltage, dt=DT, spikes=spikes, stimulus=names)
+
+
+@pytest.fixture(scope="module")
+def recording():
+    return recorded()
+
+
+@pytest.fixture(scope="module")
+def result(recording):
+    return jl.fit_recording(recording, "gif", electrode=None, coupling=False, held_out="stimulus:strong")
+
+
+def test_sweeps_are_chosen_by_stimulus_by_repeat_and_by_number(recording):
+    chosen = {"stimulus:weak": [0, 1], "repeat:-1": [1, 3], "repeat:0": [0, 2], "sweep:3,0": [0, 3]}
+    for text, sweeps in chosen.items():
+        assert held_out_sweeps(recording, text).tolist() == sweeps, text
+    assert held_out_sweeps(recording, [-1]).tolist() == [3] and held_out_sweeps(recording, None).size == 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ("stimulus:soft", ["stimulus:soft", "weak, strong"]),
+        ("stimulus:weak,strong", ["no sweep is left"]),
+        ("repeat:2", ["repeat:2", "up to 2 repeats"]),
+        ("repeat:x", ["'x'", "whole numbers"]),
+        ("sweep:4", ["sweeps = [4]", "0 to 3"]),
+        ("weak", ["'weak'", "stimulus:NAME"]),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(recording, choice, words):
+    with pytest.raises(ValueError) as caught:
+        held_out_sweeps(recording, choice)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_the_rest_is_the_voltage_before_the_stimulus(recording):
+    # 200 ms of 0.2 mV noise, 400 samples: 0.01 mV, five of them; escape noise put no spike there.
+    np.testing.assert_allclose(resting_potentials(recording, recording.spikes), REST, atol=0.05)
+    late = recording.window(500.0, 6000.0)
+    assert resting_potentials(late, late.spikes) is None
+    early = np.array(recording.spikes)
+    early[2, 100] = True
+    assert resting_potentials(recording, early) is None
+
+
+def test_v_rest_is_measured_and_the_held_out_sweeps_have_their_own(recording, result):
+    assert result.rest == "measured" and result.held_out == (2, 3)
+    assert result.params.v_rest == pytest.approx(REST[:2].mean(), abs=0.05)
+    assert "v_rest" not in result.intervals  # what is measured is not fitted
+    np.testing.assert_allclose(result.params.v_rest + result.drift.offset, REST, atol=0.05)
+    assert result.scores["test"]["voltage_variance_explained"] > 0.95
+    # The true neuron's own rate, under noise that is another's: a tenth off is 3 standard errors of 200 spikes.
+    assert result.scores["test"]["rate_model"] == pytest.approx(result.scores["test"]["rate_data"], rel=0.25)
+
+
+def test_a_fit_with_sweep_terms_survives_its_file_and_predicts_its_own_sweeps(recording, result, tmp_path):
+    again = jl.load_fit(result.save(tmp_path))
+    assert again.regimes == result.regimes and again.held_out == (2, 3) and again.rest == "measured"
+    np.testing.assert_array_equal(again.drift.offset, result.drift.offset)
+    one, two = (r.predict(recording.select([3]), seed=1) for r in (result, again))
+    assert np.array_equal(one.spike_time, two.spike_time) and not any("rests" in note for note in one.notes)
+    blind = again.predict(Recording(recording.current[:1], dt=DT))
+    assert any("where the cell rests is not known (no voltage)" in note for note in blind.notes)
+
+
+def test_another_recording_rests_where_its_own_voltage_says(recording, result):
+    shifted = replace(recording.select([0]), voltage=recording.voltage[:1] + 2.0)
+    terms, notes = result._terms(shifted)
+    assert terms.offset[0] == pytest.approx(REST[0] + 2.0 - result.params.v_rest, abs=0.05) and notes == ()
+
+
+def test_a_shifted_rest_is_a_constant_current(recording):
+    shift, gain = np.array([1.5, -2.0]), np.array([1.1, 0.9])
+    part = recording.select([0, 2])
+    driven = Drift(shift, gain).driven(TRUTH, part)
+    moved = replace(TRUTH, v_rest=jnp.asarray(TRUTH.v_rest + shift))
+    _, direct = jl.simulate(jl.AdaptiveLIF(dt=DT), moved, jnp.asarray((gain[:, None] * part.current).T))
+    told = free_response(TRUTH, driven)
+    # They start at different rests, which 400 ms, 20 time constants, forget: e^-20 of 2 mV.
+    later = np.s_[:, 800:]
+    assert np.array_equal(np.asarray(direct.spikes).T[later] > 0, told.spikes[later])
+    np.testing.assert_allclose(np.asarray(direct.v).T[later], told.voltage[later], atol=1e-6)
+
+
+def test_the_blocks_know_where_each_sweep_rests(recording):
+    rows = [x[[0, 2], :900] for x in (recording.current, recording.voltage, recording.spikes)]
+    offset = np.array([1.0, -0.5])
+    told = forced_sweeps(*rows, refractory=8, before=10, offset=offset, dtype="float64")
+    plain = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")
+    direct = forced_adaptive(replace(TRUTH, v_rest=jnp.asarray(TRUTH.v_rest + offset)), plain, DT)
+    np.testing.assert_allclose(forced_adaptive(TRUTH, told, DT).v, direct.v, rtol=0, atol=1e-12)
+
+
+def test_drift_comes_back():
+    """A voltage made by the forced neuron itself with known terms, and nothing else."""
+    recording = recorded(2000.0)
+    rows = recording.current, recording.voltage, recording.spikes
+    offset, gain = np.array([0.5, -0.5, 1.0, -1.0]), np.array([1.05, 0.95, 1.1, 0.9])
+    made = forced_sweeps(gain[:, None] * rows[0], *rows[1:], refractory=8, before=10, offset=offset, dtype="float64")
+    voltage = forced_adaptive(TRUTH, made, DT).v
+    seen = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")._replace(voltage=voltage)
+    found = estimate_drift(TRUTH, [seen], DT)
+    # Linear least squares without noise: the ridge of 1e-6 samples is all that is off.
+    np.testing.assert_allclose(found.offset, offset, atol=1e-6)
+    np.testing.assert_allclose(found.gain, gain, atol=1e-6)
+
+
+def test_drift_is_found_where_the_rest_is_not_tied(recording):
+    fitted = jl.fit_recording(recording, "gif", electrode=None, coupling=False, rest="fitted", drift=True)
+    # 4.2 s of 0.2 mV noise around a model that is right but for its jumps: a tenth of the 2 mV between the sweeps.
+    np.testing.assert_allclose(fitted.drift.offset, REST - REST.mean(), atol=0.2)
+    np.testing.assert_allclose(fitted.drift.gain, 1.0, atol=0.03)
+    assert fitted.rest == "fitted"
+
+
+def test_what_lies_outside_is_named():
+    known = (Regime("stimulus a", 200.0, 50.0, 8.0), Regime("stimulus b", 400.0, 100.0, 20.0))
+    rng = np.random.default_rng(0)
+
+    def notes(mean, sd, rate):
+        current = mean + sd * rng.standard_normal((1, 20_000))
+        return extrapolation_notes(known, Recording(current, dt=1.0), np.array([rate]))
+
+    assert notes(300.0, 80.0, 12.0) == ()
+    for arguments, words in (
+        ((700.0, 80.0, 12.0), "the mean of its current is 70"),
+        ((300.0, 200.0, 12.0), "the SD of its current is 20"),
+        ((300.0, 80.0, 0.0), "the model is silent"),
+        ((300.0, 80.0, 40.0), "the model fires at 40 Hz where the cell fired at 8 to 20 Hz"),
+    ):
+        assert words in " ".join(notes(*arguments)), arguments
+
+
+def test_a_collapsed_likelihood_is_named_and_a_lower_one_is_not():
+    assert "2.00 bits each here, and 5.00" in collapse_notes(5.0, 2.0)[0]
+    assert collapse_notes(5.0, 3.0) == () and collapse_notes(5.0, None) == ()
+
+
+def test_another_regime_is_said_at_prediction(recording, result):
+    louder = replace(recording.select([0]), current=4.0 * recording.current[:1], spikes=None, voltage=None)
+    assert any("is outside what was fitted: the mean of its current" in n for n in result.predict(louder).notes)
+
+
+def test_an_unreliable_stimulus_has_no_part_in_the_choice_of_a_threshold(recording):
+    """Spikes of the second stimulus at random: the first alone is left, or where both are, the rates."""
+    rng = np.random.default_rng(0)
+    random = rng.random(recording.spikes.shape) < 0.005
+    mixed = np.where(np.arange(4)[:, None] < 2, recording.spikes, random)
+    window = 0.0, 6000.0
+    kept, notes = reliable_stimuli(recording, mixed, window)
+    assert [s.sweeps.tolist() for s in kept] == [[0, 1]] and kept[0].reliable
+    assert "stimulus strong (R = " in notes[0] and "no part" in notes[0]
+    everything, notes = reliable_stimuli(recording, random, window)
+    assert [s.reliable for s in everything] == [False, False] and "by the rate alone" in notes[0]
+    assert reliable_stimuli(recording, recording.spikes, window)[1] == ()
+
+
+def test_the_rate_alone_sets_the_threshold_of_an_unreliable_cell(recording):
+    random = np.random.default_rng(0).random(recording.spikes.shape) < 0.005  # 10 Hz
+    random[:, :800] = False
+    result = jl.fit_recording(replace(recording, spikes=random), electrode=None, train=(0.0, 6000.0))
+    scores = result.scores["train"]
+    assert scores["coincidence_factor_over_reliability"] is None
+    # 64 thresholds set the rate to a few per cent; two stimuli share one.
+    assert scores["rate_model"] == pytest.approx(scores["rate_data"], rel=0.3)
+    assert any("stimulus weak: the cell's own reliability" in note for note in result.warnings)
+
+
+def test_options_are_checked(recording):
+    with pytest.raises(ValueError, match="rest = 'free': it must be auto or fitted"):
+        jl.fit_recording(recording, "gif", rest="free")
+    with pytest.raises(ValueError, match='drift is for "gif" and "adaptive"'):
+        jl.fit_recording(recording, drift=True)
