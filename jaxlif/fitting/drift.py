@@ -97,5 +97,5 @@ def _terms(params: AdaptiveLIFParams, part: ForcedSweeps, dt: float) -> jax.Arra
     gram = jnp.einsum("ilbs,jlbs,lbs->sij", columns, columns, part.compared)
     projection = jnp.einsum("ilbs,lbs->si", columns, part.compared * (part.voltage - base))
     # A sweep that only fills up its part is compared nowhere; a millionth of a sample makes it solvable.
-    solution = jnp.linalg.solve(gram + 1e-6 * jnp.eye(2, dtype=gram.dtype), projection[..., None])[..., 0]
+    solution = jnp.linalg.solve(gram + 1e-6 * jnp.eye(2, dtype=gram.dtype)[None], projection[..., None])[..., 0]
     return solution.at[:, 1].add(1.0)

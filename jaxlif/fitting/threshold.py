@@ -142,13 +142,14 @@ def choose_twin(
 
     A noisy neuron spikes below its threshold, and adapts to spikes that its twin does not have. :math:`v_{th}` is moved
     by -4 to 2 :math:`\Delta_v` and all jumps are scaled by 0.6 to 1.2, side by side. A candidate is judged with its
-    four nearest thresholds: under one frozen noise a single threshold scores well by chance.
+    four nearest thresholds, at delta and at half of it: under one frozen noise a single threshold, or a single
+    precision, scores well by chance.
 
     Args:
         params: the neuron with escape noise.
         stimuli: what to reproduce.
         dt: step, ms.
-        delta: half-width of the coincidence window, ms.
+        delta: larger half-width of the coincidence window, ms.
         num: thresholds tried; each costs four simulations of each stimulus.
 
     Returns:
@@ -158,7 +159,8 @@ def choose_twin(
     found = []
     for scale in SCALES if all(stimulus.reliable for stimulus in stimuli) else (1.0,):
         scaled = replace(params, eta=tuple(scale * x for x in params.eta), gamma=tuple(scale * x for x in params.gamma))
-        scores = closed_loop_scores(AdaptiveLIF(dt=dt), _many(scaled, v_th=thresholds), stimuli, delta=delta)
+        many = _many(scaled, v_th=thresholds)
+        scores = closed_loop_scores(AdaptiveLIF(dt=dt), many, stimuli, delta=delta, shares=(0.5, 1.0))
         smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), mode="valid")
         best = int(np.argmax(smooth))
         found.append((smooth[best], replace(scaled, v_th=float(thresholds[best]))))
@@ -166,7 +168,12 @@ def choose_twin(
 
 
 def closed_loop_scores(
-    cell: LIF | AdaptiveLIF, params: LIFParams, stimuli: list[Stimulus], *, delta: float = 4.0
+    cell: LIF | AdaptiveLIF,
+    params: LIFParams,
+    stimuli: list[Stimulus],
+    *,
+    delta: float = 4.0,
+    shares: tuple[float, ...] = (1.0,),
 ) -> np.ndarray:
     """Score candidates by the coincidence factor of their free-running spikes, averaged over repeats and stimuli.
 
@@ -178,19 +185,22 @@ def closed_loop_scores(
         params: the candidates, leaves [C].
         stimuli: what to reproduce.
         delta: half-width of the coincidence window, ms.
+        shares: of delta, at which coincidences are counted and averaged.
 
     Returns:
         The scores, [C].
     """
-    return np.mean([_stimulus_scores(cell, params, stimulus, delta) for stimulus in stimuli], axis=0)
+    deltas = [share * delta for share in shares]
+    return np.mean([_stimulus_scores(cell, params, stimulus, deltas) for stimulus in stimuli], axis=0)
 
 
-def _stimulus_scores(cell, params, stimulus, delta):
+def _stimulus_scores(cell, params, stimulus, deltas):
     duration = len(stimulus.current) * cell.dt
     recorded = max(1.0, float(np.mean([len(train) for train in stimulus.trains])))
     scores = []
     for model in spike_times(np.asarray(_free_spikes(cell, params, jnp.asarray(stimulus.current))).T, cell.dt):
-        gamma = mean_coincidence_factor(stimulus.trains, [model], duration=duration, delta=delta)
+        factors = [mean_coincidence_factor(stimulus.trains, [model], duration=duration, delta=d) for d in deltas]
+        gamma = float(np.mean(factors))
         surplus = abs(len(model) - recorded) / recorded
         coincidences = gamma if np.isfinite(gamma) else -1.0
         scores.append(coincidences - 1e-3 * surplus if stimulus.reliable else -surplus)
