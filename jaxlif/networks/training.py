@@ -156,8 +156,8 @@ def train(
     with open_store(checkpoint, fingerprint(problem, params, data, validation, key, names)) as store:
         point = store.load(partial(_point, problem, params, names, validation is not None))
         point = point._replace(state=problem.place(point.state))
-        placed = (problem.place(x) for x in (params, data, validation))
-        run = _Run(problem, *placed, np.asarray(jax.random.key_data(key)))
+        on_device = problem.place((params, data, validation))
+        run = _Run(problem, on_device[0], on_device[1], on_device[2], np.asarray(jax.random.key_data(key)))
         watch = _Watch(run, record)
         point, message, completed = _loop(run, watch, point, store, epochs, every, patience, progress)
     return _result(problem, params, watch, point, message, completed)
