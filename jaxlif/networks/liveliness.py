@@ -59,7 +59,7 @@ def alive_gain(
     Example:
         >>> from jaxlif.networks.layers import init_neurons
         >>> round(alive_gain(init_neurons(100, tau_m=20.0), 20.0, input_rate=50.0, dt=1.0), 1)
-        9.4
+        22.6
 
     Source: Brunel 2000, doi:10.1023/A:1008925309027 (mean-field rates); Rossbroich, Gygax & Zenke 2022,
     doi:10.1088/2634-4386/ac97bb (fluctuation-driven initialisation).
