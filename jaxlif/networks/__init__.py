@@ -1,6 +1,7 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
 from jaxlif.networks.classification import accuracy as accuracy
+from jaxlif.networks.classification import class_counts as class_counts
 from jaxlif.networks.classification import cross_entropy as cross_entropy
 from jaxlif.networks.convolution import Conv1D as Conv1D
 from jaxlif.networks.convolution import Conv2D as Conv2D
