@@ -86,12 +86,12 @@ def class_counts(labels: Array, num_classes: int) -> np.ndarray:
         >>> class_counts(jnp.array([0, 2, 1, 2]), 3).tolist()
         [1, 1, 2]
     """
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are {labels.dtype}: labels must be integers")
+    values = np.asarray(labels)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"labels are {values.dtype}: labels must be integers")
     rule = f"labels must lie between 0 and {num_classes - 1}"
-    require((labels >= 0) & (labels < num_classes), "labels", labels, "", rule)
-    counts = np.bincount(labels.ravel(), minlength=num_classes)
+    require((values >= 0) & (values < num_classes), "labels", values, "", rule)
+    counts = np.bincount(values.ravel(), minlength=num_classes)
     empty = np.flatnonzero(counts == 0)
     if empty.size:
         more = f" (and {empty.size - 1} others)" if empty.size > 1 else ""

@@ -15,7 +15,6 @@ from tests.networks.training_problem import (
     ROUNDING,
     finish,
     fit_line,
-    go,
     loss,
     make_data,
     make_params,
@@ -48,12 +47,15 @@ def test_eight_devices_equal_one():
     finish(start("test_training_devices", "t.on_eight_devices()", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
 
 
+LINE_OPTIONS = {"batch_size": 4, "optimizer": OPTIMIZER, "validation": 0.2, "average": 0.9}
+
+
 def in_two_processes(rank, folder):
     """Train over two processes with one device each, with a stop in between; the first writes what it has."""
     mesh = Mesh(np.array(jax.devices()), ("batch",))
     assert mesh.size == 2 and jax.process_count() == 2
-    go(1, mesh=mesh, validation=0.3, metric="rate", checkpoint=f"{folder}/run")
-    result = go(3, mesh=mesh, validation=0.3, metric="rate", checkpoint=f"{folder}/run")
+    fit_line(1, mesh=mesh, checkpoint=f"{folder}/run", **LINE_OPTIONS)
+    result = fit_line(5, mesh=mesh, checkpoint=f"{folder}/run", **LINE_OPTIONS)
     if rank == 0:
         np.savez(f"{folder}/out.npz", *jax.tree.leaves((result.params, result.history)))
 
@@ -75,7 +77,7 @@ def test_two_processes_equal_one(tmp_path):
         for process in both:
             process.kill()
             process.communicate()
-    expected = go(3, validation=0.3, metric="rate")
+    expected = fit_line(5, **LINE_OPTIONS)
     with np.load(tmp_path / "out.npz") as found:
         pairs = zip(found.files, jax.tree.leaves((expected.params, expected.history)), strict=True)
         for name, x in pairs:

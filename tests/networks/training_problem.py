@@ -52,9 +52,9 @@ def metric(params, batch):
 OPTIMIZER = optax.adamw(0.02)
 
 
-def go(epochs=4, **options):
+def go(epochs=4, params=None, data=None, **options):
     options = {"optimizer": OPTIMIZER, "batch_size": B, "key": KEY} | options
-    return train(loss, make_params(), BOUNDS, make_data(), epochs=epochs, **options)
+    return train(loss, params or make_params(), BOUNDS, data or make_data(), epochs=epochs, **options)
 
 
 # A problem without neurons where speed matters more than spikes.
