@@ -1,6 +1,7 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
 from jaxlif.networks.classification import accuracy as accuracy
+from jaxlif.networks.classification import class_counts as class_counts
 from jaxlif.networks.classification import cross_entropy as cross_entropy
 from jaxlif.networks.convolution import Conv1D as Conv1D
 from jaxlif.networks.convolution import Conv2D as Conv2D
@@ -28,6 +29,8 @@ from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
 from jaxlif.networks.layers import init_recurrent as init_recurrent
 from jaxlif.networks.layers import signal as signal
+from jaxlif.networks.liveliness import alive_gain as alive_gain
+from jaxlif.networks.liveliness import balance as balance
 from jaxlif.networks.readouts import first_spike_time as first_spike_time
 from jaxlif.networks.readouts import last as last
 from jaxlif.networks.readouts import max_over_time as max_over_time
