@@ -183,10 +183,11 @@ class Events:
 
     def save(self, path: str | Path) -> None:
         """Write everything into an .npz archive that :func:`read_events` reads; ``extra`` under ``extra_<name>``."""
-        arrays = {name: getattr(self, name) for name in ("times", "units", "offsets", "labels")}
-        extra = {f"extra_{name}": values for name, values in self.extra.items()}
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("times", "units", "offsets", "labels")}
+        arrays |= {"shape": np.array(self.shape), "classes": np.array(self.classes)}
+        arrays |= {f"extra_{name}": values for name, values in self.extra.items()}
         with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays, shape=np.array(self.shape), classes=np.array(self.classes), **extra)
+            np.savez_compressed(file, **arrays)
 
     def _steps(self, dt: float, num_steps: int | None) -> tuple[np.ndarray, int]:
         """Return the step of each event, and T."""
