@@ -3,6 +3,7 @@
 from jaxlif.networks.classification import accuracy as accuracy
 from jaxlif.networks.classification import class_counts as class_counts
 from jaxlif.networks.classification import cross_entropy as cross_entropy
+from jaxlif.networks.cochlea import cochlea as cochlea
 from jaxlif.networks.convolution import Conv1D as Conv1D
 from jaxlif.networks.convolution import Conv2D as Conv2D
 from jaxlif.networks.convolution import ConvParams as ConvParams
@@ -10,6 +11,10 @@ from jaxlif.networks.convolution import Flatten as Flatten
 from jaxlif.networks.convolution import MaxPool as MaxPool
 from jaxlif.networks.convolution import SumPool as SumPool
 from jaxlif.networks.convolution import init_conv as init_conv
+from jaxlif.networks.datasets import Events as Events
+from jaxlif.networks.datasets import SparseEvents as SparseEvents
+from jaxlif.networks.datasets import read_events as read_events
+from jaxlif.networks.datasets import scatter_events as scatter_events
 from jaxlif.networks.delays import Delayed as Delayed
 from jaxlif.networks.delays import DelayedRecurrent as DelayedRecurrent
 from jaxlif.networks.delays import DelayedRecurrentParams as DelayedRecurrentParams
@@ -17,6 +22,8 @@ from jaxlif.networks.delays import DelayParams as DelayParams
 from jaxlif.networks.delays import init_delayed_recurrent as init_delayed_recurrent
 from jaxlif.networks.delays import init_delays as init_delays
 from jaxlif.networks.encoders import latency_code as latency_code
+from jaxlif.networks.encoders import level_crossing as level_crossing
+from jaxlif.networks.encoders import population_code as population_code
 from jaxlif.networks.encoders import rate_code as rate_code
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
