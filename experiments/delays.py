@@ -249,7 +249,7 @@ def draw_losses(ax, config: Config, results: list[Result]) -> None:
     ax.plot([], [], color=plotting.GUIDE, linestyle="--", label="without delays")
     ax.axhline(np.log(2.0), color=plotting.GUIDE, linestyle=":", label="guessing, ln 2")
     ax.set(yscale="log", xlabel="update", ylabel="cross-entropy (nats)", title="Training loss, mean of 20 updates")
-    ax.legend(fontsize="small", loc="upper right", bbox_to_anchor=(1.0, 0.93), ncols=2)
+    ax.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 0.12))
 
 
 def draw_lags(ax, config: Config, results: list[Result]) -> None:

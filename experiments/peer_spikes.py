@@ -1,8 +1,8 @@
 """Let snnTorch and Norse spike for a few small cases, for the tests of ``jaxlif.interop.conventions``.
 
-Method: the neurons of a peer's own module run on the stored inputs, in the peer's environment; spikes, recorded voltages
-and the gradient of a fixed weighted sum of both with respect to the input are stored in float32. In the cases named
-"tie" all numbers are small multiples of powers of two, and some voltages lie exactly on the threshold.
+Method: a peer's own neurons run on the stored inputs, in the peer's environment; spikes, recorded voltages and the
+gradient of a fixed weighted sum of both with respect to the input are stored in float32. In the cases named "tie" all
+numbers are small multiples of powers of two, and some voltages lie exactly on the threshold.
 
 Command, with each peer's own Python (built by experiments/benchmarks/peers.sh and experiments/peers_nir.sh):
     .cache/peers/snntorch_nir/bin/python experiments/peer_spikes.py snntorch

@@ -17,7 +17,6 @@ from jaxlif.neurons.checks import require_finite, require_positive
 from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState
 from jaxlif.surrogate import Arctan, SuperSpike, Surrogate, spike
 
-
 _SNNTORCH, _NORSE = Arctan(2.0), SuperSpike(1.0)  # what they use by default
 
 
@@ -54,7 +53,7 @@ class SnnTorchLeaky:
     A spike is subtracted one step late and after the decay, so that v is recorded above the threshold and the whole θ
     is taken off, not βθ. With ``reset = "zero"`` the late reset comes before the decay. Without ``reset_delay`` a reset
     follows in the spike's own step, unless one came late: what stays above the threshold is reset again in the next. An
-    input is not scaled by 1 - β, and there is no dt. The reset is detached.
+    input is not scaled by 1 - β, and there is no dt. Only a late reset is detached.
 
     Args:
         reset: "subtract", "zero" or "none".
@@ -92,7 +91,7 @@ class SnnTorchLeaky:
         v = self._reset(params, state.v, late, x)
         spikes = strictly_above(v - params.threshold, self.surrogate)
         if not self.reset_delay and self.reset != "none":
-            again = jax.lax.stop_gradient(spikes) - late
+            again = spikes - late  # snnTorch detaches the late reset only
             v = v - again * (params.threshold if self.reset == "subtract" else v)
         return SnnTorchState(v), LIFOutput(spikes, v)
 

@@ -14,8 +14,8 @@ from jaxlif.interop.conventions import NorseLIFBox, SnnTorchLeaky, from_norse, f
 from jaxlif.networks import Recurrent, RecurrentParams
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-BETA = jnp.array([0.5, 0.8, 0.9, 0.95])
-TAU_MEM_INV = jnp.array([400.0, 200.0, 100.0, 50.0])
+BETA = np.array([0.5, 0.8, 0.9, 0.95])
+TAU_MEM_INV = np.array([400.0, 200.0, 100.0, 50.0])  # 1/s
 
 
 @cache
@@ -89,7 +89,7 @@ def test_a_late_reset_to_zero_is_the_plain_neuron():
     """Where both define the same model jaxlif's own neuron spikes alike: beta = exp(-dt/tau), r_m = 1/(1 - beta)."""
     x = peer("snntorch")["leaky zero True/inputs"].astype(float)
     params = jl.LIFParams(
-        tau_m=-1.0 / jnp.log(BETA), r_m=1.0 / (1.0 - BETA), v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=0.0
+        tau_m=-1.0 / np.log(BETA), r_m=1.0 / (1.0 - BETA), v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=0.0
     )
     ours = jl.simulate(jl.LIF(dt=1.0), params, x)[1].spikes
     np.testing.assert_array_equal(ours, peer("snntorch")["leaky zero True/spikes"])
