@@ -4,6 +4,15 @@ from jaxlif.networks.classification import accuracy as accuracy
 from jaxlif.networks.classification import class_counts as class_counts
 from jaxlif.networks.classification import cross_entropy as cross_entropy
 from jaxlif.networks.cochlea import cochlea as cochlea
+from jaxlif.networks.connectivity import Arriving as Arriving
+from jaxlif.networks.connectivity import Feedback as Feedback
+from jaxlif.networks.connectivity import FeedbackParams as FeedbackParams
+from jaxlif.networks.connectivity import Sparse as Sparse
+from jaxlif.networks.connectivity import SparseParams as SparseParams
+from jaxlif.networks.connectivity import connect as connect
+from jaxlif.networks.connectivity import fixed_in_degree as fixed_in_degree
+from jaxlif.networks.connectivity import init_sparse as init_sparse
+from jaxlif.networks.connectivity import pairwise as pairwise
 from jaxlif.networks.convolution import Conv1D as Conv1D
 from jaxlif.networks.convolution import Conv2D as Conv2D
 from jaxlif.networks.convolution import ConvParams as ConvParams
