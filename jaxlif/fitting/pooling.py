@@ -25,10 +25,10 @@ class Errors(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """The fitted coordinates [problems, n], whatever is left of them non-finite where a problem failed."""
+    """The fit of every problem: coordinates [problems, n], NaN where none was found, and noise [problems]."""
 
     coordinates: np.ndarray
-    noise: np.ndarray  # [problems], standard deviation of an observation
+    noise: np.ndarray  # standard deviation of an observation
 
 
 class _Posterior(NamedTuple):
@@ -92,12 +92,12 @@ def fit_pooled(
         found = _round(errors, mesh, problems, z, prior, STEPS if n else FIRST_STEPS)
         z = found.z
         best = jax.tree.map(np.asarray, _best(found, size))
-        noise = _noise(best, noise, counts)
         for group in np.unique(groups):
             own = (groups == group) & np.isfinite(best.loss)
             if own.any():
+                noise[own] = _noise(best, own, noise, counts)
                 means[own, :pooled], covariances[own, :pooled, :pooled] = _moments(best, own, mean, spread, pooled)
-    return Pooled(best.z, noise)
+    return Pooled(np.where(np.isfinite(best.loss)[:, None], best.z, np.nan), noise)
 
 
 def _filled(x: np.ndarray, missing: int) -> np.ndarray:
@@ -112,12 +112,11 @@ def _best(found: _Posterior, size: int) -> _Posterior:
     return jax.tree.map(lambda x: np.asarray(x)[rows, losses[:size].argmin(axis=1)], found)
 
 
-def _noise(best: _Posterior, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Re-estimate the standard deviation of an observation, each a little drawn to that of the others."""
-    squares = np.sum(best.observed**2 + best.leverage, axis=1)
-    shared = NOISE_CELLS * np.median(noise) ** 2
-    own = np.sqrt((np.where(np.isfinite(squares), squares, 0.0) + shared) / (counts + NOISE_CELLS))
-    return np.maximum(own, LEAST_NOISE)
+def _noise(best: _Posterior, own: np.ndarray, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Re-estimate the standard deviation of an observation of a group's problems, each drawn a little to the others."""
+    squares = np.sum(best.observed[own] ** 2 + best.leverage[own], axis=1)
+    shared = NOISE_CELLS * np.median(noise[own]) ** 2
+    return np.maximum(np.sqrt((squares + shared) / (counts[own] + NOISE_CELLS)), LEAST_NOISE)
 
 
 def _moments(best: _Posterior, own: np.ndarray, mean: np.ndarray, spread: np.ndarray, pooled: int):
