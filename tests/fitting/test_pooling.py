@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import pytest
 
 from jaxlif.fitting.pooling import Errors, fit_pooled
 
@@ -45,7 +44,8 @@ def test_estimates_are_as_good_as_with_the_true_prior():
     # The noise of a line comes from its four points, so that some lines are held too much and others too little.
     assert errors[0] < 1.2 * errors[1]
     assert errors[0] < 0.6 * errors[2]
-    assert np.median(found.noise) == pytest.approx(1.0, rel=0.1)
+    # Drawn to a median, which lies below the mean for the skewed estimates from four points.
+    assert 0.7 < np.median(found.noise) < 1.1
 
 
 def test_one_problem_stays_between_its_data_and_the_prior_given():
