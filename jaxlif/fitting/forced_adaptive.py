@@ -103,41 +103,37 @@ def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) ->
     """
     if params.a:
         raise ValueError(f"a has {len(params.a)} terms: a fit in blocks knows no subthreshold adaptation")
-    dtype, zero = data.voltage.dtype, jnp.zeros_like(data.start)
+    dtype, zero, shape = data.voltage.dtype, jnp.zeros_like(data.start), data.current.shape
+    # Side by side, [length, lanes]: an axis of a few sweeps would leave the vector units idle.
+    current, free, previous = (x.reshape(shape[0], -1) for x in (data.current, data.free, data.previous))
 
     def decay(tau):
         return jnp.exp(-dt / jnp.asarray(tau, dtype))
 
     def kernels(sizes, taus):
-        terms = (
-            size * recurrence(decay(tau), None, data.previous, zero) for size, tau in zip(sizes, taus, strict=True)
-        )
-        return sum(terms, jnp.zeros_like(data.current))
+        terms = (size * recurrence(decay(tau), None, previous, zero) for size, tau in zip(sizes, taus, strict=True))
+        return sum(terms, jnp.zeros_like(current))
 
-    current = data.current - kernels(params.eta, params.tau_eta)
+    def per_sweep(x):
+        x = jnp.asarray(x, dtype)
+        return x if x.ndim == 0 else jnp.tile(x, shape[1])[None]
+
     d = decay(params.tau_m)
-    driven = (1.0 - d) * (_per_sweep(params.v_rest, dtype) + params.r_m * current)
-    free = data.free > 0
-    v = recurrence(d, data.free, jnp.where(free, driven, params.v_reset), data.start)
-    threshold = _per_sweep(params.v_th, dtype) + kernels(params.gamma, params.tau_gamma)
+    driven = (1.0 - d) * (per_sweep(params.v_rest) + params.r_m * (current - kernels(params.eta, params.tau_eta)))
+    v = recurrence(d, free, jnp.where(free > 0, driven, params.v_reset), data.start)
+    threshold = per_sweep(params.v_th) + kernels(params.gamma, params.tau_gamma)
     if params.coupling is not None:
         d = decay(params.coupling.tau)
-        target = (1.0 - d) * params.coupling.target(_previous_voltage(params, data, v))
-        x = recurrence(d, None, target, params.coupling.target(data.start))
+        target = params.coupling.target(_previous_voltage(params, data.start, previous, v))
+        x = recurrence(d, None, (1.0 - d) * target, params.coupling.target(data.start))
         threshold = threshold + params.coupling.b * x
-    return ForcedTrace(v, threshold)
+    return ForcedTrace(v.reshape(shape), threshold.reshape(shape))
 
 
-def _previous_voltage(params, data, v):
+def _previous_voltage(params, start, previous, v):
     """Return the voltage at the start of each step, after the reset that a spike has caused."""
-    before = jnp.concatenate([data.start[None], v[-1, :-1]])
-    previous = jnp.concatenate([before[None], v[:-1]])
-    return jnp.where(data.previous > 0, params.v_reset, previous)
-
-
-def _per_sweep(x, dtype):
-    x = jnp.asarray(x, dtype)
-    return x if x.ndim == 0 else x[None, None]
+    before = jnp.concatenate([start, v[-1, : -len(start)]])
+    return jnp.where(previous > 0, params.v_reset, jnp.concatenate([before[None], v[:-1]]))
 
 
 class JointScore(NamedTuple):
