@@ -188,11 +188,14 @@ def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> 
     judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
 
+    # Room for the spikes of any part.
+    room = size * int(traces.spikes.sum(axis=1).max())
+
     def part(chosen):
         chosen = np.arange(chosen, chosen + size)
         rows = (x[chosen % count] for x in (traces.current, traces.voltage, traces.spikes))
         counted = judged[None] & (chosen < count)[:, None]
-        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted)
+        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted, room=room)
 
     return [part(first) for first in range(0, count, size)]
 
