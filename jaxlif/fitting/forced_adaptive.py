@@ -14,7 +14,7 @@ from jaxlif.fitting.recurrence import recurrence, to_blocks
 from jaxlif.losses import point_process_log_likelihood
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
-BLOCK = 400  # steps; a few hundred fill the vector units and keep the number of scan steps small
+BLOCK = 200  # steps; a few hundred fill the vector units and keep the number of scan steps small
 
 
 class ForcedSweeps(NamedTuple):
