@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxlif.networks.backward import scan_recurrent, worth_recomputing
 from jaxlif.neurons.cell import Cell, prepared
 from jaxlif.neurons.checks import check_cell
 from jaxlif.neurons.lif import LIFParams
@@ -147,6 +148,13 @@ class Recurrent:
         neuron, output = self.neuron.step(params.neuron, state.neuron, current)
         return RecurrentState(neuron, output.spikes), output
 
+    def scan(self, params: RecurrentParams, state: RecurrentState, inputs: Array) -> tuple[RecurrentState, Any]:
+        """Advance through ``inputs`` [T, N]; the weight's gradient is one matmul after the backward loop."""
+        _require_inputs(params.weight, inputs[0])
+        inputs = jnp.asarray(inputs, params.weight.dtype)
+        (neuron, spikes), output = scan_recurrent(self.neuron, params.neuron, params.weight, tuple(state), inputs)
+        return RecurrentState(neuron, spikes), output
+
 
 class NetworkOutput(NamedTuple):
     """The outputs of all layers, in order, so that hidden spikes can be seen and regularised."""
@@ -220,7 +228,11 @@ class Sequential:
 
     def scan(self, params: tuple, state: tuple, inputs: Array) -> tuple[tuple, NetworkOutput]:
         """Take the ``inputs`` [T, ...] through one layer after the other."""
-        return self._through(scan_cell, params, state, inputs)
+
+        def run(layer, p, s, x):
+            return scan_cell(layer, p, s, x, recompute=worth_recomputing(s))
+
+        return self._through(run, params, state, inputs)
 
     def _through(self, run: Callable, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer in turn."""

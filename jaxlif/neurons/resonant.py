@@ -154,7 +154,7 @@ class ResonantLIF:
         v = initial_voltage(params.v_rest, params, x)
         return ResonantState(v, jnp.zeros_like(v), jnp.zeros(v.shape, jnp.int32))
 
-    def prepare(self, params: ResonantLIFParams) -> ResonantLIFParams:
+    def prepare(self, params: ResonantLIFParams) -> "_Prepared":
         """Return the parameters with the propagator beside them, so that a loop computes it once."""
         if isinstance(params, _Prepared):
             return params
