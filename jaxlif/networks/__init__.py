@@ -17,6 +17,10 @@ from jaxlif.networks.delays import init_delayed_recurrent as init_delayed_recurr
 from jaxlif.networks.delays import init_delays as init_delays
 from jaxlif.networks.encoders import latency_code as latency_code
 from jaxlif.networks.encoders import rate_code as rate_code
+from jaxlif.networks.initialisation import gain_to_drive as gain_to_drive
+from jaxlif.networks.initialisation import init_resonant as init_resonant
+from jaxlif.networks.initialisation import log_uniform as log_uniform
+from jaxlif.networks.initialisation import scale_to_drive as scale_to_drive
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
 from jaxlif.networks.layers import NetworkOutput as NetworkOutput
