@@ -34,6 +34,10 @@ from jaxlif.networks.encoders import latency_code as latency_code
 from jaxlif.networks.encoders import level_crossing as level_crossing
 from jaxlif.networks.encoders import population_code as population_code
 from jaxlif.networks.encoders import rate_code as rate_code
+from jaxlif.networks.initialisation import gain_to_drive as gain_to_drive
+from jaxlif.networks.initialisation import init_resonant as init_resonant
+from jaxlif.networks.initialisation import log_uniform as log_uniform
+from jaxlif.networks.initialisation import scale_to_drive as scale_to_drive
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
 from jaxlif.networks.layers import NetworkOutput as NetworkOutput
