@@ -86,6 +86,13 @@ class Config:
     shift: float = 2.0  # channels at most, either way
     warp: float = 0.05  # at most, either way, of the distance between channels
     loudness: float = 0.5  # at most, either way, of the logarithm of the amplitude
+    tilt: float = 0.0  # at most, either way, of the drive between the middle and the outermost bands
+    background: float = 0.0  # amplitude at most, of the floor
+    masks: int = 0  # stretches of neighbouring bands that are silent
+    mask_width: int = 6  # channels at most
+    inhibition: float = 0.0  # weight of the mean of the bands around
+    blur: float = 0.0  # channels
+    surround: float = 6.0  # channels
     batch: int = 32
     epochs: int = 30
     learning_rate: float = 1e-2  # falls to 0 along a cosine
@@ -186,14 +193,22 @@ def init_params(config: Config, key: jax.Array) -> tuple:
 
 def augment(config: Config, key: jax.Array, drive: jax.Array) -> jax.Array:
     """Let another voice say the drive [T, C]: slower or faster, later, higher or lower, louder or softer."""
-    stretch, warp, shift, loudness, delay = jax.random.uniform(key, (5,), minval=-1.0)
+    keys = jax.random.split(key, 4)
+    stretch, warp, shift, loudness, delay, tilt, bend = jax.random.uniform(keys[0], (7,), minval=-1.0)
     steps, channels = (jnp.arange(n, dtype=drive.dtype) for n in drive.shape)
     middle = 0.5 * drive.shape[1]
     times = steps * jnp.exp(config.time_stretch * stretch) - config.delay * jnp.abs(delay)
     places = middle + (channels - middle) * (1.0 + config.warp * warp) + config.shift * shift
     drive = tents(times, steps) @ drive @ tents(jnp.clip(places, 0.0, drive.shape[1] - 1.0), channels).T
+    x = (channels - middle) / middle
+    gain = config.loudness * loudness + config.tilt * (tilt * x + bend * (2.0 * x**2 - 1.0))
     # A drive is ln(1 + amplitude/floor): the amplitude grows, the floor stays.
-    return jnp.log1p(jnp.exp(config.loudness * loudness) * jnp.expm1(drive))
+    noise = config.background * jax.random.uniform(keys[1]) * jax.random.uniform(keys[2], drive.shape)
+    drive = jnp.log1p(jnp.exp(gain)[None] * jnp.expm1(drive) + noise)
+    start, width = jax.random.uniform(keys[3], (2, config.masks))
+    first = start * drive.shape[1]
+    masked = (channels[:, None] >= first[None]) & (channels[:, None] < (first + width * config.mask_width)[None])
+    return drive * (1.0 - masked.any(axis=1).astype(drive.dtype))[None]
 
 
 def tents(positions: jax.Array, grid: jax.Array) -> jax.Array:
@@ -203,11 +218,25 @@ def tents(positions: jax.Array, grid: jax.Array) -> jax.Array:
 
 def hear(config: Config, drive: jax.Array) -> jax.Array:
     """Return the spikes [T, N] of the auditory nerve: louder, softer, and each band's neurons from low to high."""
+    drive = contrast(config, drive)
     thresholds = jnp.repeat(jnp.asarray(config.fibre_thresholds), config.num_channels)
     params = jl.LIFParams(tau_m=config.fibre_tau, r_m=1.0, v_rest=0.0, v_th=thresholds, v_reset=0.0, t_ref=0.0)
     drives = jnp.tile(drive, (1, len(config.fibre_thresholds)))
     fibres = jl.simulate(jl.LIF(dt=config.dt), params, drives)[1].spikes
     return jnp.concatenate([level_crossing(drive, config.step), fibres], axis=1)
+
+
+def contrast(config: Config, drive: jax.Array) -> jax.Array:
+    """Let bands inhibit those around them, as neurons of the cochlear nucleus do."""
+    channels = jnp.arange(drive.shape[1], dtype=drive.dtype)
+    square = (channels[:, None] - channels[None]) ** 2
+
+    def mean(width):
+        weight = jnp.exp(-0.5 * square / width**2)
+        return drive @ (weight / weight.sum(axis=0, keepdims=True))
+
+    centre = mean(config.blur) if config.blur else drive
+    return jnp.maximum(centre - config.inhibition * mean(config.surround), 0.0) if config.inhibition else centre
 
 
 def num_inputs(config: Config) -> int:
