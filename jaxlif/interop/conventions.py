@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from jaxlif.neurons.cell import initial_voltage
 from jaxlif.neurons.checks import require_finite, require_positive
@@ -106,8 +105,8 @@ class SnnTorchLeaky:
 
 def from_snntorch(
     *,
-    beta: ArrayLike,
-    threshold: ArrayLike = 1.0,
+    beta: Array | float,
+    threshold: Array | float = 1.0,
     reset_mechanism: str = "subtract",
     reset_delay: bool = True,
     surrogate: Surrogate = _SNNTORCH,
@@ -247,11 +246,11 @@ class NorseLIF:
 def from_norse(
     name: str,
     *,
-    tau_mem_inv: ArrayLike = 100.0,
-    tau_syn_inv: ArrayLike | None = None,
-    v_leak: ArrayLike = 0.0,
-    v_th: ArrayLike = 1.0,
-    v_reset: ArrayLike = 0.0,
+    tau_mem_inv: Array | float = 100.0,
+    tau_syn_inv: Array | float | None = None,
+    v_leak: Array | float = 0.0,
+    v_th: Array | float = 1.0,
+    v_reset: Array | float = 0.0,
     dt: float = 1e-3,
     surrogate: Surrogate = _NORSE,
 ) -> tuple[NorseLIF | NorseLIFBox, NorseParams | LIFParams]:
@@ -283,14 +282,14 @@ def from_norse(
     if name == "LIFBoxCell" and tau_syn_inv is not None:
         raise ValueError(f"tau_syn_inv = {tau_syn_inv}: a LIFBoxCell has no current, leave it out")
     require_positive("tau_mem_inv", tau_mem_inv, "1/s")
-    membrane: Any = {"tau_m": 1e3 / tau_mem_inv, "r_m": 1.0, "v_rest": v_leak, "v_th": v_th, "v_reset": v_reset}  # type: ignore[operator]
+    membrane: Any = {"tau_m": 1e3 / tau_mem_inv, "r_m": 1.0, "v_rest": v_leak, "v_th": v_th, "v_reset": v_reset}
     neuron = LIFParams(**membrane, t_ref=0.0)
     neuron.check()
     if name == "LIFBoxCell":
         return NorseLIFBox(dt=1e3 * dt, surrogate=surrogate), neuron
     tau_syn_inv = 200.0 if tau_syn_inv is None else tau_syn_inv
     require_positive("tau_syn_inv", tau_syn_inv, "1/s")
-    return NorseLIF(dt=1e3 * dt, surrogate=surrogate), NorseParams(neuron=neuron, tau_syn=1e3 / tau_syn_inv)  # type: ignore[operator]
+    return NorseLIF(dt=1e3 * dt, surrogate=surrogate), NorseParams(neuron=neuron, tau_syn=1e3 / tau_syn_inv)
 
 
 def strictly_above(distance: Array, surrogate: Surrogate) -> Array:

@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxlif.networks.layers import _require_inputs, _require_sizes, signal
 from jaxlif.neurons.cell import Cell, state_dtype
 from jaxlif.neurons.checks import check_cell, concrete, require, require_finite
+from jaxlif.neurons.escape import Noisy
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
 _ROWS = 16  # sources a turn: enough to hide what a turn of the loop costs, few beside the spikes of a large network
@@ -183,11 +184,10 @@ def from_dense(weight: Array) -> SparseParams:
         >>> from_dense(jnp.array([[0.0, 2.0], [3.0, 4.0]])).target.tolist()
         [[1, 2], [0, 1]]
     """
-    weight = np.asarray(weight)
-    if weight.ndim != 2:
-        raise ValueError(f"weight {list(weight.shape)}: weight must be a matrix [num_in, num_out]")
-    target = _rows([np.flatnonzero(row) for row in weight], weight.shape[1])
-    padded = np.pad(weight, ((0, 0), (0, 1)))
+    if jnp.ndim(weight) != 2:
+        raise ValueError(f"weight {list(jnp.shape(weight))}: weight must be a matrix [num_in, num_out]")
+    padded = np.pad(np.asarray(weight), ((0, 0), (0, 1)))
+    target = _rows([np.flatnonzero(row) for row in padded], padded.shape[1] - 1)
     return SparseParams(weight=jnp.asarray(np.take_along_axis(padded, target, axis=1)), target=jnp.asarray(target))
 
 
@@ -282,7 +282,7 @@ def connect(target: np.ndarray, num_out: int, weight: Array | float = 1.0) -> Sp
 
     Example:
         >>> connect(np.array([[0, 1], [1, 2]]), 2, jnp.array([1.0, -4.0])).weight.tolist()
-        [[1.0, 1.0], [-4.0, -0.0]]
+        [[1.0, 1.0], [-4.0, 0.0]]
     """
     weight = jnp.asarray(weight, float)
     if weight.shape not in ((), target.shape[:1]):
@@ -290,8 +290,7 @@ def connect(target: np.ndarray, num_out: int, weight: Array | float = 1.0) -> Sp
             f"weight {list(weight.shape)}: weight must be one number or one for each of {len(target)} inputs"
         )
     weight = jnp.broadcast_to(weight[..., None], target.shape) if weight.ndim else jnp.full(target.shape, weight)
-    target = jnp.asarray(target, jnp.int32)
-    return SparseParams(weight=weight * (target < num_out).astype(weight.dtype), target=target)
+    return _without_padding(weight, target, num_out)
 
 
 def init_sparse(key: Array, target: np.ndarray, num_out: int, *, gain: float = 1.0) -> SparseParams:
@@ -321,9 +320,7 @@ def init_sparse(key: Array, target: np.ndarray, num_out: int, *, gain: float = 1
     if synapses == 0:
         raise ValueError("target has no synapse: at least one is needed")
     scale = gain / math.sqrt(synapses / num_out)
-    normal = jax.random.normal(key, target.shape)
-    target = jnp.asarray(target, jnp.int32)
-    return SparseParams(weight=scale * normal * (target < num_out).astype(normal.dtype), target=target)
+    return _without_padding(scale * jax.random.normal(key, target.shape), target, num_out)
 
 
 @jax.tree_util.register_dataclass
@@ -356,7 +353,8 @@ class Feedback:
     network; with ``Sequential((Delayed(...), Sparse(...)))`` one with delays.
 
     Args:
-        neuron: a spiking cell whose input is an array, such as :class:`jaxlif.LIF` or :class:`Arriving`.
+        neuron: a spiking cell whose input is an array, such as :class:`jaxlif.LIF` or :class:`Arriving`, or the
+            :class:`Noisy` input of :class:`EscapeNoise`.
         path: a cell that takes the spikes [N]; its :func:`signal` is added to the input. An input of fewer numbers,
             such as [1], is broadcast to it.
 
@@ -378,7 +376,7 @@ class Feedback:
 
     def init_state(self, params: FeedbackParams, x: Array) -> FeedbackState:
         """Return fresh neurons, none of which has spiked; their number is that of the input or of their parameters."""
-        x = jnp.asarray(x, state_dtype(params, x))
+        x = jax.tree.map(lambda x: jnp.asarray(x, state_dtype(params, x)), x)
         neuron = self.neuron.init_state(params.neuron, x)
         # One step shows the shape of the spikes; the compiler drops its arithmetic.
         spikes = jnp.zeros_like(self.neuron.step(params.neuron, neuron, x)[1].spikes)
@@ -387,8 +385,7 @@ class Feedback:
     def step(self, params: FeedbackParams, state: FeedbackState, x: Array) -> tuple[FeedbackState, Any]:
         """Advance one step under the input ``x``; the output is the neuron's."""
         path, arriving = self.path.step(params.path, state.path, state.spikes)
-        arriving = signal(arriving)
-        neuron, output = self.neuron.step(params.neuron, state.neuron, jnp.asarray(x, arriving.dtype) + arriving)
+        neuron, output = self.neuron.step(params.neuron, state.neuron, _added(x, signal(arriving)))
         return FeedbackState(neuron, path, output.spikes), output
 
 
@@ -441,6 +438,18 @@ class Arriving:
             raise ValueError(f"input {list(x.shape)}: for {self.kinds} kinds of synapse it must be [{self.kinds} N]")
         arrivals = x.reshape((self.kinds, -1))
         return Drive(arrivals, jnp.zeros_like(arrivals[0]))
+
+
+def _added(x: Any, arriving: Array) -> Any:
+    if isinstance(x, Noisy):
+        return x._replace(input=_added(x.input, arriving))
+    return jnp.asarray(x, arriving.dtype) + arriving
+
+
+def _without_padding(weight: Array, target: np.ndarray, num_out: int) -> SparseParams:
+    """Set the weights of places without a synapse to 0."""
+    ends = jnp.asarray(target, jnp.int32)
+    return SparseParams(weight=jnp.where(ends < num_out, weight, 0.0), target=ends)
 
 
 def _generator(key: Array) -> np.random.Generator:
