@@ -75,7 +75,11 @@ def _lead(fit: RecordingFit) -> str:
     if fit.electrodes:
         found = ", ".join(f"{1000.0 * e.resistance:.3g} MΩ ({e.source})" for _, e in fit.electrodes)
         size += f"; taken off the voltage: an electrode of {found}"
-    return f"{size}; fitted on {fit.train[0]:g} to {fit.train[1]:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."
+    window = f"{fit.train[0]:g} to {fit.train[1]:g} ms"
+    recipe = f"by the recipe for a {_PROTOCOLS[fit.protocol]}."
+    if fit.scored is None:
+        return f"{size}; fitted on {window} {recipe}"
+    return f"{size}; fitted on all of it {recipe} Scores and traces are those of a fit to {window} alone."
 
 
 _PROTOCOLS = {"steps": "protocol of current steps", "fluctuating": "fluctuating current"}
@@ -95,6 +99,7 @@ def _pictures(fit: RecordingFit, recording: Recording | None) -> Iterator[Pictur
     if isinstance(fit.params, AdaptiveLIFParams):
         caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
         yield Picture("kernels", caption, _kernels(fit.params))
+        fit = fit.as_scored()
         yield Picture("intervals", "Intervals between spikes: the cell's and the model's.", _intervals(fit, recording))
     window = _window(fit, recording)
     forced = fit.predict(recording, force_spikes=True)
