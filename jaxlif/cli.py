@@ -78,9 +78,11 @@ def main(cache) -> None:
     Recordings are .npz (arrays current in pA, voltage in mV, dt in ms), .csv (a header that names units, such as
     time_ms,current_pA,voltage_mV), .abf, .nwb or .ibw files. Everything is in ms, mV, pA, GΩ, pF and nS; rates in Hz.
     """
-    if cache and jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if not cache:
+        return
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def _cache_folder() -> Path:

@@ -6,7 +6,9 @@ whole recording takes far longer than a call from Python, so that one compiled g
 and the held-out score.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -172,11 +174,26 @@ def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[flo
         samples: what it works on.
     """
     point = jnp.asarray(vector, samples[0].bend.dtype)
-    parts = [_value_and_gradient(loss, point, sample) for sample in samples]
+    parts = _side_by_side(partial(_value_and_gradient, loss, point), samples)
     value = sum(float(v) for (v, _), _ in parts)
     gradient = sum((np.asarray(g, float) for _, g in parts), np.zeros(len(vector)))
     score = jax.tree.map(lambda *x: sum(map(float, x)), *(s for (_, s), _ in parts))
     return value, gradient, score
+
+
+def _side_by_side(function: Callable[[Sample], Any], samples: Samples) -> list[Any]:
+    """Work on the parts on all cores: a loop over time fills one. The first compiles what the others use."""
+    wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+    def run(sample):
+        with jax.enable_x64(wide):  # a setting of the thread
+            return jax.block_until_ready(function(sample))
+
+    first, others = run(samples[0]), samples[1:]
+    if not others:
+        return [first]
+    with ThreadPoolExecutor(min(len(others), os.cpu_count() or 1)) as pool:
+        return [first, *pool.map(run, others)]
 
 
 def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
@@ -195,10 +212,8 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
     size, dtype = _steps(loss, samples), samples[0].bend.dtype
     point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)[active]))
     # A loop here: inside a compiled one XLA runs the loops over time several times slower on a CPU.
-    gram = sum(
-        (np.asarray(_gram([_difference(loss, point, step, sample) for step in away]), float) for sample in samples),
-        np.zeros((len(active), len(active))),
-    )
+    grams = _side_by_side(lambda sample: _gram([_difference(loss, point, step, sample) for step in away]), samples)
+    gram = sum((np.asarray(x, float) for x in grams), np.zeros((len(active), len(active))))
     size, prior = size[active], np.array([name == "coupling.v_i" for name, _ in loss.coordinates.free]) / 15.0**2
     return gram / np.outer(size, size) + np.diag(prior[active])
 
@@ -273,7 +288,7 @@ def refine(
     Args:
         loss: the loss.
         params: the start.
-        samples: what it works on.
+        samples: what it works on, with the variance at the start.
         free: names or patterns; the others keep their values.
         rounds: the most steps of each round.
         progress: show progress bars.
@@ -284,9 +299,9 @@ def refine(
     Source: Byrd et al. 1995, doi:10.1137/0916069 (L-BFGS-B).
     """
     active, value = active_indices(loss, free), np.inf
-    for steps in rounds:
+    for k, steps in enumerate(rounds):
         vector = loss.vector(params)
-        samples = with_variance(loss, params, samples)
+        samples = with_variance(loss, params, samples) if k else samples
         # Any metric of about the right shape will do: that of the first part of the sweeps.
         axes = whitening(len(samples) * information(loss, vector, samples[:1], active), scales(loss, samples)[active])
         vector, value = _minimise(loss, vector, samples, active, axes, steps, progress)
