@@ -87,19 +87,8 @@ def commands(config: Config) -> list[dict[str, Any]]:
 
 def seconds(config: Config, folder: str, *options: str) -> float:
     """Return what a run of ``jaxlif fit`` takes with its compiled code kept in a folder."""
-    file = str(claims.recording_path(config.file))
-    run = [
-        sys.executable,
-        "-c",
-        "from jaxlif.cli import main; main()",
-        "fit",
-        file,
-        "--model",
-        "gif",
-        "--out",
-        f"{folder}/out",
-        *options,
-    ]
+    command = [sys.executable, "-c", "from jaxlif.cli import main; main()", "fit"]
+    run = [*command, str(claims.recording_path(config.file)), "--model", "gif", "--out", f"{folder}/out", *options]
     start = time.perf_counter()
     subprocess.run(run, check=True, capture_output=True, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": folder})
     return time.perf_counter() - start
