@@ -157,12 +157,14 @@ def fit_adaptive(
 
 def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
     start = regress(traces, t_ref=refractory_period(traces))
+    if coupling is False:  # nothing competes
+        return AdaptiveFit(*_polish(traces, start, progress, rounds=(15, 20), intervals=intervals), ())
     few = traces.few()
-    plain = [_compete(few, start, None, progress)] if coupling is not True else []
-    coupled = _race(few, start, progress) if coupling is not False else []
-    best = min(coupled or plain, key=lambda c: c.loss)
+    plain = [_compete(few, start, None, progress)] if coupling is None else []
+    coupled = _race(few, start, progress)
+    best = min(coupled, key=lambda c: c.loss)
     notes: tuple[str, ...] = ()
-    if plain and coupled:
+    if plain:
         gain = best.held_out - plain[0].held_out
         wanted = gain >= LEAST_GAIN
         best = best if wanted else plain[0]
@@ -222,8 +224,6 @@ def _polish(
 ) -> tuple[AdaptiveLIFParams, Uncertainty | None]:
     """Refine on everything; a coupling of strength 0 is left away."""
     coupled = params.coupling is not None and params.coupling.b != 0.0
-    if params.coupling is None:
-        params = replace(params, coupling=VoltageCoupling(b=0.0, v_i=params.v_th - BEND))  # one compiled loss for both
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=rounds, progress=progress)
