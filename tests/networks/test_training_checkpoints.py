@@ -78,6 +78,7 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path):
         process.communicate()
         assert epochs <= saved(folder) < 30 and not out.exists()
     finish(start("test_training_checkpoints", code))
+    assert not unfinished(folder)
     expected = full(30)
     leaves = jax.tree.leaves((expected.params, expected.last_params, expected.history))
     with np.load(out) as found:
