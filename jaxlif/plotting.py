@@ -551,8 +551,8 @@ def _share_bars(record: Any, ax: Axes) -> None:
     for i, (label, values) in enumerate(shares.items()):
         ax.bar(x + 0.27 * (i - 1), np.nan_to_num(values), 0.25, label=label, color=PALETTE[i])
     ticks = [name.removeprefix("layer ") for name in record.layers]
-    for i in np.flatnonzero(~np.isnan(record.spectral_radius)):
-        ticks[i] += f"\nradius {record.spectral_radius[i]:.3g}, loop gain {record.loop_gain[i]:.3g}"
+    for layer in np.flatnonzero(~np.isnan(record.spectral_radius)):
+        ticks[layer] += f"\nradius {record.spectral_radius[layer]:.3g}, loop gain {record.loop_gain[layer]:.3g}"
     ax.set(xticks=x, ylabel="fraction", ylim=(0.0, 1.02))
     ax.set_xticklabels(ticks)
     ax.legend()
