@@ -28,6 +28,7 @@ BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
 COUPLING_STARTS = (8.0, 25.0)  # ms: the likelihood has a basin at each of these time constants
 LEAST_GAIN = 0.02  # bits per spike on held-out time that a voltage-coupled threshold must bring
 FEW = 3  # sweeps on which the starts compete
+PART = 150_000  # steps of all sweeps of a part: the temporaries of a gradient stay below what is mapped anew each time
 FITTED = 0.8  # share of the window that they fit; the rest judges
 
 
@@ -184,15 +185,19 @@ def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> 
         t_ref: time for which the voltage is held after a spike, ms.
         judged: [T], booleans: where spikes and voltage count; everywhere by default.
     """
-    count, size = len(traces.spikes), min(FEW, len(traces.spikes))
-    judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
+    count, steps = traces.spikes.shape
+    size = max(1, min(count, PART // steps))
+    judged = np.ones(steps, bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
+
+    # Room for the spikes of any part.
+    room = size * int(traces.spikes.sum(axis=1).max())
 
     def part(chosen):
         chosen = np.arange(chosen, chosen + size)
         rows = (x[chosen % count] for x in (traces.current, traces.voltage, traces.spikes))
         counted = judged[None] & (chosen < count)[:, None]
-        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted)
+        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted, room=room)
 
     return [part(first) for first in range(0, count, size)]
 

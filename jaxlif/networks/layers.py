@@ -6,7 +6,7 @@ units of the rheobase, and times stay in ms. Code is written for one sample; ``j
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxlif.networks.backward import scan_recurrent, worth_recomputing
 from jaxlif.networks.precision import product, require_matmul
-from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.cell import Cell, prepared
 from jaxlif.neurons.checks import check_cell
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulate import scan_cell
@@ -151,6 +151,10 @@ class Recurrent:
     def check(self, params: RecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
         check_cell(self.neuron, params.neuron)
+
+    def prepare(self, params: RecurrentParams) -> RecurrentParams:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return replace(params, neuron=prepared(self.neuron, params.neuron))
 
     def init_state(self, params: RecurrentParams, x: Array) -> RecurrentState:
         """Return fresh neurons, none of which has spiked."""
