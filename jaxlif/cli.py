@@ -326,7 +326,7 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     _echo_scores(result.scores)
     for note in result.warnings:
         click.echo(f"note: {note}")
-    click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png\nfit: {out / 'fit.json'}")
+    click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")
 
 
 def _require_folder(out: Path) -> None:
@@ -454,3 +454,7 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
     np.savez_compressed(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    main()

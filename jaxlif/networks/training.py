@@ -363,7 +363,8 @@ def _result(problem, params, watch, point, message, completed):
     where = (int(failure.epoch), int(failure.step)) if _failed(point) else (0, 0)
     record = watch.recorded(point.state, *where)
     if _failed(point):
-        message += f"; {record.failure}" if record is not None and record.failure else f"; {_REMEDY}"
+        found = "" if record is None else record.failure or "; ".join(record.alarms)
+        message += f"; {found or _REMEDY}"
         warnings.warn(f"the training {message}", TrainingWarning, stacklevel=3)
     return Training(
         params=_rebuilt(problem, best, params),

@@ -159,7 +159,11 @@ def open_store(path: str | os.PathLike | None, problem: dict[str, str]) -> Itera
     except ImportError as error:
         raise ImportError('checkpoint needs orbax-checkpoint: pip install "jaxlif[snn]"') from error
     folder = Path(path).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,  # what a killed process left half-written
+    )
     with ocp.CheckpointManager(folder, options=options) as manager:
         yield Store(folder, manager, ocp.args, problem)
 

@@ -216,39 +216,53 @@ def _audited_bars(audit: Any, ax: Axes) -> None:
     gradient_audit(audit.names, sums, smoothed, error, ax=ax)
 
 
-def flight_panels(
-    layers: Sequence[str], rates: Sequence[ArrayLike], gradient_norm: ArrayLike | None = None, *, dt: float = 1.0
-) -> list[Axes]:
-    """Draw what a flight recorder saw: the rates of each layer's neurons, and the loss's gradient against time.
+def flight_panels(record: Any) -> list[Axes]:
+    """Draw a flight record: rates, the share of silent, saturated and open neurons, and the gradient against time.
 
     Args:
-        layers: names of L layers.
-        rates: for each layer the neurons' rates, [N], Hz.
-        gradient_norm: norm of the gradient with respect to the layer's spikes in each step, [L, T]; None for none.
-        dt: step, ms.
+        record: a :class:`jaxlif.networks.FlightRecord`.
 
     Returns:
-        The Axes: rates, and with gradients those.
-
-    Raises:
-        ValueError: for numbers of layers that do not agree.
+        The Axes: rates, shares, and with gradients those. The title is the first alarm and how many more there are.
 
     Example:
-        >>> axes = flight_panels(["hidden"], [np.array([3.0, 5.0])], np.ones((1, 30)))
-        >>> len(axes), axes[1].get_yscale()
-        (2, 'log')
+        >>> import jaxlif as jl
+        >>> from jaxlif.networks import Dense, DenseParams, Sequential, flight_record, init_neurons
+        >>> network, params = Sequential((Dense(), jl.LIF(dt=1.0))), (DenseParams(weight=np.eye(2)), init_neurons(2))
+        >>> record = flight_record(network, params, np.full((1, 50, 2), 2.0), lambda output: output.output.spikes.sum())
+        >>> axes = flight_panels(record)
+        >>> len(axes), axes[2].get_yscale(), axes[0].figure.get_suptitle()
+        (3, 'log', 'no alarm')
     """
-    if len(rates) != len(layers) or (gradient_norm is not None and len(np.asarray(gradient_norm)) != len(layers)):
-        raise ValueError(f"{len(layers)} layers, {len(rates)} arrays of rates: there must be one for each layer")
-    count = 1 if gradient_norm is None else 2
-    figure, axes = plt.subplots(1, count, figsize=(4.3 * count, 2.8), squeeze=False, layout="constrained")
-    for name, values in zip(layers, rates, strict=True):
+    count = 2 if record.gradient_norm is None else 3
+    with plt.rc_context(STYLE | {"figure.figsize": (3.6 * count, 2.9)}):
+        axes = list(plt.subplots(1, count, squeeze=False)[1][0])
+    for name, values in zip(record.layers, record.rates, strict=True):
         x = np.sort(np.asarray(values, float))
-        axes[0, 0].plot(x, np.arange(1, x.size + 1) / x.size, drawstyle="steps-post", label=name)
-    axes[0, 0].set(xlabel="rate (Hz)", ylabel="fraction of neurons", ylim=(0.0, 1.02))
-    axes[0, 0].legend()
-    if gradient_norm is not None:
-        norms = np.asarray(gradient_norm, float)
-        axes[0, 1].plot(dt * np.arange(1, norms.shape[1] + 1), norms.T)
-        axes[0, 1].set(xlabel="time (ms)", ylabel="norm of the gradient", yscale="log")
-    return list(axes[0])
+        axes[0].plot(x, np.arange(1, x.size + 1) / x.size, drawstyle="steps-post", label=name)
+    axes[0].set(xlabel="rate (Hz)", ylabel="fraction of neurons below it", ylim=(0.0, 1.02))
+    axes[0].legend()
+    _share_bars(record, axes[1])
+    if record.gradient_norm is not None:
+        # A logarithm shows neither 0 nor infinity: gaps do.
+        norms = np.where(np.isfinite(record.gradient_norm) & (record.gradient_norm > 0.0), record.gradient_norm, np.nan)
+        axes[2].plot(record.dt * np.arange(1, norms.shape[1] + 1), norms.T)
+        axes[2].set(xlabel="time (ms)", ylabel="norm of the gradient", yscale="log")
+    first, *more = record.alarms or ("no alarm",)
+    title = ":".join(first.split(":")[:2])  # the layer and what is wrong, without the remedy
+    axes[0].figure.suptitle(title + (f" (and {len(more)} more alarms)" if more else ""), fontsize="medium")
+    return axes
+
+
+def _share_bars(record: Any, ax: Axes) -> None:
+    """Draw three bars for each layer; under it what its recurrence does, where it has any."""
+    shares = {"silent": record.silent, "saturated": record.saturated, "surrogate open": record.occupancy}
+    x = np.arange(len(record.layers))
+    for i, (label, values) in enumerate(shares.items()):
+        ax.bar(x + 0.27 * (i - 1), np.nan_to_num(values), 0.25, label=label, color=PALETTE[i])
+    ticks = [name.removeprefix("layer ") for name in record.layers]
+    for layer in np.flatnonzero(~np.isnan(record.spectral_radius)):
+        ticks[layer] += f"\nradius {record.spectral_radius[layer]:.3g}, loop gain {record.loop_gain[layer]:.3g}"
+    ax.set(xticks=x, ylabel="fraction", ylim=(0.0, 1.02))
+    ax.set_xticklabels(ticks)
+    ax.legend()

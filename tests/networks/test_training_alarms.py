@@ -42,14 +42,15 @@ def test_a_network_that_never_fires_is_said_before_and_after_the_first_epoch():
         "the gradient of 1.weight (and 1 others) was 0 in every step of epoch 0, so it learns nothing: either neurons "
         "that it depends on never spike (flight_record shows which), or the loss does not depend on it"
     ]
-    np.testing.assert_array_equal(result.params[2].weight, make_params()[2].weight)
+    decay = result.params[2].weight / make_params()[2].weight  # what AdamW does without any gradient
+    np.testing.assert_allclose(decay, decay[0, 0], rtol=1e-12)
     assert result.completed and result.record.silent.tolist() == [1.0]
 
 
 def test_an_exploding_gradient_is_stopped_with_the_layer_and_the_time_step():
     first, hidden, *rest = silent_params()
-    # Silent neurons whose surrogates pass on 1e24 times more gradient in each step back: beyond 1e308 in twelve.
-    params = (first, replace(hidden, weight=jnp.full_like(hidden.weight, 1e26)), *rest)
+    # Silent neurons whose surrogates pass on 1e31 times more gradient in each step back: beyond 1e308 in ten.
+    params = (first, replace(hidden, weight=jnp.full_like(hidden.weight, 1e34)), *rest)
     result, texts = warned(lambda: go(9, params=params, record=record))
     assert any(
         text.startswith("before the first epoch: layer 1 (Recurrent): the gradient is not fin") for text in texts
@@ -57,7 +58,7 @@ def test_an_exploding_gradient_is_stopped_with_the_layer_and_the_time_step():
     assert not result.completed and texts[-1] == f"the training {result.message}"
     start, where = result.message.split("; the last good parameters are kept; ")
     assert start.startswith("stopped in epoch 0, step 0: from there 10 steps in a row were skipped, at the first the ")
-    assert "the gradient of 0.weight (first of 4 parameters) is not finite, loss = 1." in start
+    assert "the gradient of 0.bias (first of 4 parameters) is not finite, loss = 1." in start
     assert where == result.record.failure
     step = int(where.removeprefix("layer 1 (Recurrent): the gradient is not finite in step ").split(" ")[0])
     assert 0 <= step < T - 1 and np.isfinite(result.record.gradient_norm[0, step + 1 :]).all()
@@ -104,7 +105,7 @@ def test_a_metric_may_be_an_auxiliary_number():
 
 def test_layers_that_do_not_fit_are_refused_before_anything_is_compiled():
     first, hidden, readout, leaky = make_params()
-    with pytest.raises(ValueError, match=r"^layer 2 \(Dense\): weight \[7, 3\] takes an input \[7\], not \[8\]$"):
+    with pytest.raises(ValueError, match=r"^layer 2 \(Dense\): weight \[7, 3\] takes an input \[7\], not \[8\]"):
         go(1, params=(first, hidden, replace(readout, weight=readout.weight[:7]), leaky))
     with pytest.raises(ValueError, match=r"^dt must be the same in all layers: layer 1 \(Recurrent\) has 1 ms, layer"):
         replace(NETWORK, layers=(*NETWORK.layers[:2], jl.LIF(dt=0.5)))
