@@ -103,7 +103,7 @@ class Config:
     blur: float = 0.0  # channels
     surround: float = 5.0  # channels
     batch: int = 32
-    epochs: int = 24
+    epochs: int = 18
     learning_rate: float = 1e-2  # falls to 0 along a cosine
     weight_decay: float = 0.0
 
@@ -124,7 +124,7 @@ SPEAKERS = Config(
     loudness=0.4,
     tilt=0.4,
     background=0.5,
-    epochs=40,
+    epochs=25,
 )
 
 
