@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.cell import Cell, prepared
 from jaxlif.neurons.checks import check_cell, check_params
 
 
@@ -82,6 +82,7 @@ def scan_cell(
     Returns:
         The final state and the outputs [T, ...].
     """
+    params = prepared(cell, params)
     if hasattr(cell, "scan"):
         return cell.scan(params, state, inputs)
     # A step is computed again in the backward pass instead of keeping its intermediate numbers: a LIF's gradient takes

@@ -193,29 +193,37 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
         active: indices [m] of the coordinates.
     """
     size, dtype = _steps(loss, samples), samples[0].bend.dtype
-    point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)))
-    # All coordinates, whichever are asked for: one compilation serves every choice.
-    gram = sum((np.asarray(_gram(loss, point, away, sample), float) for sample in samples), np.zeros(away.shape))
-    prior = np.array([name == "coupling.v_i" for name, _ in loss.coordinates.free]) / 15.0**2
-    return (gram / np.outer(size, size) + np.diag(prior))[np.ix_(active, active)]
+    point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)[active]))
+    # A loop here: inside a compiled one XLA runs the loops over time several times slower on a CPU.
+    gram = sum(
+        (np.asarray(_gram([_difference(loss, point, step, sample) for step in away]), float) for sample in samples),
+        np.zeros((len(active), len(active))),
+    )
+    size, prior = size[active], np.array([name == "coupling.v_i" for name, _ in loss.coordinates.free]) / 15.0**2
+    return gram / np.outer(size, size) + np.diag(prior[active])
+
+
+@jax.jit
+def _gram(rows: list[Array]) -> Array:
+    stacked = jnp.stack(rows)
+    return stacked @ stacked.T
 
 
 @partial(jax.jit, static_argnums=0)
-def _gram(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Array:
+def _difference(loss: JointLoss, vector: Array, step: Array, sample: Sample) -> Array:
+    """Return how log-rate and voltage differ between two points, each by the root of its information."""
+    sweeps, params = sample.sweeps, loss.params(vector, sample)
+
     def traces(point):
         params = loss.params(point, sample)
-        v, threshold = forced_adaptive(params, sample.sweeps, loss.dt)
-        return v, (v - threshold) / params.delta_v
+        v, threshold = forced_adaptive(params, sweeps, loss.dt)
+        return jnp.stack([v, (v - threshold) / params.delta_v]).reshape(2, -1)
 
-    def difference(step):
-        up, down = traces(vector + step), traces(vector - step)
-        return jax.tree.map(lambda a, b: 0.5 * (a - b), up, down)
+    free, judged, compared = (x.reshape(-1) for x in (sweeps.free, sweeps.judged, sweeps.compared))
+    expected = loss.dt * params.lambda_0 * jnp.exp(jnp.minimum(traces(vector)[1], 0.0))
+    weights = jnp.stack([loss.weight / sample.variance * compared, expected * free * judged])
 
-    sweeps, (_, log_rate) = sample.sweeps, traces(vector)
-    dv, dlog = jax.lax.map(difference, away)
-    expected = loss.dt * jnp.exp(jnp.minimum(log_rate, 0.0)) * sample.params.lambda_0
-    spikes = jnp.einsum("ilbs,jlbs,lbs->ij", dlog, dlog, expected * sweeps.free * sweeps.judged)
-    return spikes + loss.weight / sample.variance * jnp.einsum("ilbs,jlbs,lbs->ij", dv, dv, sweeps.compared)
+    return (0.5 * jnp.sqrt(weights) * (traces(vector + step) - traces(vector - step))).reshape(-1)
 
 
 def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:

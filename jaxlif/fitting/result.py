@@ -105,7 +105,7 @@ class RecordingFit:
         params: fitted parameters, Python floats.
         scores: by part ("train", "test", "f_i") the scores by name; None where one is not defined.
         bounds: of the free parameters, in their units.
-        train: the window that was fitted, ms.
+        train: the window that was fitted before the rest was scored, ms.
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
@@ -115,6 +115,8 @@ class RecordingFit:
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
         electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
         intervals: 95 % intervals of the parameters, by name, where the model has them.
+        scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``train``
+            alone and that the scores belong to.
     """
 
     model: str
@@ -131,6 +133,11 @@ class RecordingFit:
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    scored: LIFParams | None = None
+
+    def as_scored(self) -> "RecordingFit":
+        """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
+        return self if self.scored is None else replace(self, params=self.scored, scored=None, intervals={})
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -220,6 +227,7 @@ class RecordingFit:
         document["spike_cut_ms"] = list(self.spike_cut)
         document |= {"data": self.data, "seed": self.seed, "warnings": list(self.warnings), "f_i_curve": self.curve}
         document["electrodes"] = [_electrode_document(*pair) for pair in self.electrodes]
+        document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
         return document | {"versions": _versions()}
 
 
@@ -310,6 +318,7 @@ def _from_document(document):
         curve=document["f_i_curve"],
         electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
         intervals={name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")},
+        scored=_params_from(document["scored_parameters"]) if document.get("scored_parameters") else None,
     )
 
 

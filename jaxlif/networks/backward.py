@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.networks.precision import product
 from jaxlif.neurons.cell import Cell
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def scan_recurrent(
-    neuron: Cell, params: Any, weight: Array, state: tuple[Any, Array], inputs: Array
+    neuron: Cell, matmul: str | None, params: Any, weight: Array, state: tuple[Any, Array], inputs: Array
 ) -> tuple[tuple[Any, Array], Any]:
     r"""Scan neurons that drive one another, :math:`I_n = x_n + s_{n-1} W`.
 
@@ -22,6 +23,7 @@ def scan_recurrent(
 
     Args:
         neuron: a spiking cell whose input is a current [N].
+        matmul: dtype of the factors of :math:`s W`; None for the weight's own.
         params: its parameters.
         weight: W [N, N].
         state: the neurons' state, and their spikes [N] of the step before.
@@ -30,16 +32,16 @@ def scan_recurrent(
     Returns:
         The final state and the neuron's outputs [T, ...].
     """
-    state, (outputs, _, _) = _recur(neuron, params, weight, state, inputs)
+    state, (outputs, _, _) = _recur(neuron, matmul, params, weight, state, inputs)
     return state, outputs
 
 
-def _recur(neuron, params, weight, state, inputs):
+def _recur(neuron, matmul, params, weight, state, inputs):
     """Scan, and keep what each step started from: the neurons' state, and their current."""
 
     def step(state, x):
         cells, spikes = state
-        current = x + spikes @ weight
+        current = x + product(spikes, weight, matmul)
         after, output = neuron.step(params, cells, current)
         return (after, output.spikes), (output, cells, current)
 
@@ -47,17 +49,17 @@ def _recur(neuron, params, weight, state, inputs):
 
 
 @scan_recurrent.defjvp
-def _scan_recurrent_jvp(neuron, primals, tangents):
+def _scan_recurrent_jvp(neuron, matmul, primals, tangents):
     params, weight, (cells, spikes), inputs = primals
     params_dot, weight_dot, (cells_dot, spikes_dot), inputs_dot = tangents
-    final, (outputs, starts, currents) = _recur(neuron, params, weight, (cells, spikes), inputs)
+    final, (outputs, starts, currents) = _recur(neuron, matmul, params, weight, (cells, spikes), inputs)
     before = jnp.concatenate([spikes[None], outputs.spikes[:-1]])
-    drive_dot = inputs_dot + before @ weight_dot  # transposed: the weight's gradient, one matmul
+    drive_dot = inputs_dot + product(before, weight_dot, matmul)  # transposed: the weight's gradient, one matmul
 
     def step(carry, x):
         moving, spikes_dot = carry
         start, current, drive_dot = x
-        current_dot = drive_dot + spikes_dot @ weight
+        current_dot = drive_dot + product(spikes_dot, weight, matmul)
         primal = (params, start, current)
         tangent = (params_dot, _with_still(start, moving), current_dot)
         _, (after_dot, output_dot) = jax.jvp(neuron.step, primal, tangent)
