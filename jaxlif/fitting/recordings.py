@@ -22,7 +22,7 @@ from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.prediction import forced_response, free_response, noisy_rasters
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
-from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
+from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -30,6 +30,7 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
     Recording,
+    artefact_notes,
     detect_spikes,
     fi_table,
     remove_electrode,
@@ -130,6 +131,8 @@ def fit_recording(
         + (_at_bounds(found.params, limits) if model == "lif" else ())
         + _missed_spikes(task, spike_rule)
         + _saturated(recording, spikes)
+        + artefact_notes(removed.recording, spikes)
+        + (() if steps or model != "lif" else no_fi_curve(recording, spikes))
         + _warnings(task, scores),
         curve=found.curve,
         electrodes=removed.electrodes,
