@@ -140,6 +140,16 @@ def _per_sweep(x, dtype):
     return x if x.ndim == 0 else x[None, None]
 
 
+def log_rate(params: AdaptiveLIFParams, trace: ForcedTrace) -> Array:
+    r"""Return :math:`\log\lambda = \log\lambda_0 + (v - \theta)/\Delta_v` of the escape noise, with the rate in 1/ms.
+
+    Args:
+        params: ``delta_v`` and ``lambda_0``.
+        trace: voltage and threshold.
+    """
+    return jnp.log(jnp.asarray(params.lambda_0, trace.v.dtype)) + (trace.v - trace.threshold) / params.delta_v
+
+
 class JointScore(NamedTuple):
     """Log-likelihood of the spikes, nats; sum of squared voltage errors, mV²; the number of voltages compared."""
 
@@ -156,8 +166,8 @@ def joint_score(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Joi
         data: the sweeps.
         dt: step, ms.
     """
-    v, threshold = forced_adaptive(params, data, dt)
-    log_rate = jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
-    likelihood = point_process_log_likelihood(log_rate, data.spikes, dt=dt, active=data.free * data.judged)
-    squares = jnp.sum(data.compared * (v - data.voltage) ** 2)
+    trace = forced_adaptive(params, data, dt)
+    rate = log_rate(params, trace)
+    likelihood = point_process_log_likelihood(rate, data.spikes, dt=dt, active=data.free * data.judged)
+    squares = jnp.sum(data.compared * (trace.v - data.voltage) ** 2)
     return JointScore(likelihood, squares, jnp.sum(data.compared))

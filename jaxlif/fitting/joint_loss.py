@@ -20,7 +20,8 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from jaxlif.fitting.bounds import REAL, Bounds, Coordinates, coordinates
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, forced_adaptive, joint_score
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, forced_adaptive, joint_score, log_rate
+from jaxlif.losses import point_process_log_likelihood
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
 POSITIVE = (0.0, np.inf)
@@ -40,6 +41,7 @@ FREE: dict[str, tuple[float, float]] = {
     "coupling.v_i": REAL,
     "coupling.k": POSITIVE,
 }
+BEND_WIDTH = 0.05  # mV; below, a bend is penalised: a trace cannot tell it from a corner
 TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
 
@@ -63,7 +65,7 @@ class JointLoss:
     r"""The loss :math:`-L + \frac{w}{2} (SSE / \sigma^2 + N \log \sigma^2)`: spikes and voltage by their likelihoods.
 
     It adds up over sweeps. :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak
-    penalties keep time constants within 2 to 500 ms and v_i within some 15 mV of its start. The jumps' coordinates are
+    penalties keep time constants within 2 to 500 ms, k above 0.05 mV and v_i within some 15 mV of its start. The jumps' coordinates are
     what is left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its
     time constant.
 
@@ -113,7 +115,10 @@ def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
     taus = (*params.tau_eta, *params.tau_gamma, *([params.coupling.tau] if params.coupling else []))
     outside = (jnp.maximum(jnp.log(t) - high, 0.0) + jnp.maximum(low - jnp.log(t), 0.0) for t in taus)
     penalty = 20.0 * sum((x**2 for x in outside), jnp.zeros_like(bend))
-    return penalty if params.coupling is None else penalty + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
+    if params.coupling is None:
+        return penalty
+    narrow = jnp.maximum(float(np.log(BEND_WIDTH)) - jnp.log(params.coupling.k), 0.0)
+    return penalty + 20.0 * narrow**2 + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
 
 
 def joint_loss(
@@ -179,12 +184,22 @@ def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[flo
     return value, gradient, score
 
 
+class Pieces(NamedTuple):
+    r"""What the spikes, and what the voltage, say about the coordinates.
+
+    ``scores`` [2, B, S, n]: of each the negative gradient of its part of the loss, by block of time and by sweep;
+    ``information`` [2, n, n]: :math:`\sum \frac{\mu^2}{e^\mu - 1} \nabla\log\lambda\, \nabla\log\lambda^T` with
+    :math:`\mu = \lambda\,dt`, and :math:`\frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`.
+    """
+
+    scores: np.ndarray
+    information: np.ndarray
+
+
 def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
     r"""Return the Fisher information of spikes and voltage on the active coordinates, [m, m].
 
-    :math:`F = \sum \lambda\,dt\, \nabla\log\lambda\, \nabla\log\lambda^T +
-    \frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`, and the curvature of the prior on v_i. It is the expected Hessian of
-    the loss, never negative, and needs first derivatives alone: central differences of the forced traces.
+    It is the expected Hessian of the loss, with the curvature of the prior on v_i; never negative.
 
     Args:
         loss: the loss.
@@ -192,30 +207,57 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
         samples: what it works on; the measured voltages do not matter.
         active: indices [m] of the coordinates.
     """
+    found = pieces(loss, vector, samples).information.sum(axis=0) + prior_information(loss)
+    return found[np.ix_(active, active)]
+
+
+def prior_information(loss: JointLoss) -> np.ndarray:
+    """Return the curvature of the prior on v_i, [n, n]."""
+    return np.diag([float(name == "coupling.v_i") for name, _ in loss.coordinates.free]) / 15.0**2
+
+
+def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples) -> Pieces:
+    """Take scores and information apart; they need first derivatives alone, central differences of the forced traces.
+
+    Args:
+        loss: the loss.
+        vector: where, [n].
+        samples: what it works on.
+    """
     size, dtype = _steps(loss, samples), samples[0].bend.dtype
     point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)))
     # All coordinates, whichever are asked for: one compilation serves every choice.
-    gram = sum((np.asarray(_gram(loss, point, away, sample), float) for sample in samples), np.zeros(away.shape))
-    prior = np.array([name == "coupling.v_i" for name, _ in loss.coordinates.free]) / 15.0**2
-    return (gram / np.outer(size, size) + np.diag(prior))[np.ix_(active, active)]
+    found = [jax.tree.map(lambda x: np.asarray(x, float), _pieces(loss, point, away, sample)) for sample in samples]
+    scores = np.concatenate([part.scores for part in found], axis=2) / size
+    return Pieces(scores, sum(part.information for part in found) / np.outer(size, size))
 
 
 @partial(jax.jit, static_argnums=0)
-def _gram(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Array:
+def _pieces(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Any:
+    sweeps, active = sample.sweeps, sample.sweeps.free * sample.sweeps.judged
+
     def traces(point):
         params = loss.params(point, sample)
-        v, threshold = forced_adaptive(params, sample.sweeps, loss.dt)
-        return v, (v - threshold) / params.delta_v
+        trace = forced_adaptive(params, sweeps, loss.dt)
+        return trace.v, log_rate(params, trace)
 
     def difference(step):
         up, down = traces(vector + step), traces(vector - step)
         return jax.tree.map(lambda a, b: 0.5 * (a - b), up, down)
 
-    sweeps, (_, log_rate) = sample.sweeps, traces(vector)
+    def likelihood(rate):
+        return point_process_log_likelihood(rate, sweeps.spikes, dt=loss.dt, active=active)
+
+    v, rate = traces(vector)
     dv, dlog = jax.lax.map(difference, away)
-    expected = loss.dt * jnp.exp(jnp.minimum(log_rate, 0.0)) * sample.params.lambda_0
-    spikes = jnp.einsum("ilbs,jlbs,lbs->ij", dlog, dlog, expected * sweeps.free * sweeps.judged)
-    return spikes + loss.weight / sample.variance * jnp.einsum("ilbs,jlbs,lbs->ij", dv, dv, sweeps.compared)
+    expected, worth = loss.dt * jnp.exp(jnp.minimum(rate, 6.0)), loss.weight / sample.variance
+    # mu^2 / (e^mu - 1), by its series where the quotient would lose its digits.
+    informative = jnp.where(expected < 1e-3, expected, expected**2 / jnp.expm1(jnp.maximum(expected, 1e-3)))
+    slopes = jax.grad(likelihood)(rate), worth * sweeps.compared * (sweeps.voltage - v)
+    weights = informative * active, worth * sweeps.compared
+    scores = [jnp.einsum("lbs,ilbs->bsi", slope, d) for slope, d in zip(slopes, (dlog, dv), strict=True)]
+    grams = [jnp.einsum("ilbs,jlbs,lbs->ij", d, d, weight) for weight, d in zip(weights, (dlog, dv), strict=True)]
+    return Pieces(jnp.stack(scores), jnp.stack(grams))
 
 
 def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:

@@ -1,115 +1,243 @@
 """Intervals for the parameters of a joint fit, and what a protocol leaves undetermined.
 
 Voltages are not independent from sample to sample and no model is quite right, so that the inverse information alone
-would not do: the scatter of the loss's gradient over blocks of time says how much information there really is.
+would not do: the scatter of the loss's gradient over blocks of time says how much information there really is. And the
+loss is no parabola where parameters trade for one another, so that an interval ends where the profile of the loss does.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxlif.fitting.forced_adaptive import ForcedSweeps
-from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, information, scales, whitening, with_variance
+from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, pieces, prior_information, scales, with_variance
+from jaxlif.fitting.profile import Valley, crossing
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
-BLOCKS = 16  # of time, over which the gradient's scatter is taken
-VAGUE = 0.7  # a standard error of a logarithm above this is a factor of two: not determined
+BLOCKS = 50  # of time, over which the gradient's scatter is taken; fewer where time is short
+FEWEST = 16  # blocks of all sweeps together; where time is too short for them every sweep has its own
+LAST_STEPS = 3  # Newton steps after the optimiser
+SETTLED = 0.005  # nats that a Newton step could still gain
+REACH = 2.0  # a step along a valley moves the others no farther: a factor of e², 2 mV
+LARGEST = 4.0  # a factor of 50, as a logarithm: an interval's half is not followed farther
+VAGUE = 16.0  # an interval from a value to this many times it does not determine the parameter
 TIGHT = 0.95  # a correlation above this means that only a combination is determined
+THREADS = 2  # a loop over time fills one core
 
 
 class Uncertainty(NamedTuple):
-    """What is known about the free parameters of a fit.
+    """What is known about the n free parameters of a fit, beside their values.
 
-    ``intervals``: by name the 95 % interval, in the parameter's unit; ``correlations`` [n, n] of ``names`` in free
-    coordinates; ``notes``: what is not determined, in words.
+    ``intervals``: by name the 95 % interval, in the parameter's unit; ``covariance`` [n, n] of ``names`` in free
+    coordinates (logarithms of what is positive, jumps at the end of the refractory period); ``information`` [2, n, n]
+    of the spikes and of the voltage in the same coordinates, and ``dispersion`` of both: how many times more the score
+    scatters than that information says; ``voltage_error``: standard deviation of recorded from model voltage, mV;
+    ``notes``: what is not determined, in words.
     """
 
     names: tuple[str, ...]
     intervals: dict[str, tuple[float, float]]
-    correlations: np.ndarray
+    covariance: np.ndarray
+    information: np.ndarray
+    dispersion: tuple[float, float]
+    voltage_error: float
     notes: tuple[str, ...]
 
+    @property
+    def correlations(self) -> np.ndarray:
+        """Correlations [n, n] of ``names`` in free coordinates."""
+        sd = np.sqrt(np.diag(self.covariance))
+        return self.covariance / np.outer(sd, sd)
 
-def uncertainty(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples, active: np.ndarray) -> Uncertainty:
-    r"""Estimate 95 % intervals by the sandwich :math:`F^{-1} J F^{-1}`.
 
-    F is the Fisher information, J the sum over blocks of time of :math:`g_b g_b^T`, the gradients of the blocks. The
-    interval of a jump is taken at the fitted time constant.
+def uncertainty(
+    loss: JointLoss, params: AdaptiveLIFParams, samples: Samples, active: np.ndarray
+) -> tuple[AdaptiveLIFParams, Uncertainty]:
+    r"""Take the last steps to a minimum and give 95 % intervals around it.
+
+    The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v` of spikes and voltage
+    and its scatter :math:`J = \phi_s F_s + \phi_v F_v`. The dispersions :math:`\phi` compare the gradients of blocks of
+    time with what the information expects, on the mean over all directions: the scatter itself, of 50 blocks in as many
+    dimensions as there are parameters, would be too uncertain. An interval ends where the profile of the loss has risen by
+    :math:`\frac{1}{2} t^2 C_{ii} / (F^{-1})_{ii}`: for a parabola that is t standard errors.
 
     Args:
         loss: the loss that was minimised.
-        params: its minimum.
+        params: its minimum, or nearly.
         samples: what it was minimised on.
         active: indices of the coordinates that were free.
 
-    Source: White 1982, doi:10.2307/1912526; Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5.
+    Returns:
+        The parameters at the minimum, Python floats, and the :class:`Uncertainty`.
+
+    Source: White 1982, doi:10.2307/1912526; Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5;
+    Venzon & Moolgavkar 1988, doi:10.2307/2347496 (profiles).
     """
-    vector = loss.vector(params)
-    covariance = _covariance(loss, vector, with_variance(loss, params, samples), active)
-    sd = np.sqrt(np.diag(covariance))
+    samples = with_variance(loss, params, samples)
+    parts = pieces(loss, loss.vector(params), samples)
+    scale, chosen = scales(loss, samples)[active], np.ix_(active, active)
+    information = (parts.information.sum(axis=0) + prior_information(loss))[chosen]
+    inverse = _inverse(information, scale)
+    vector = _settled(loss, loss.vector(params), samples, active, inverse)
+    params = jax.tree.map(float, loss.params(jnp.asarray(vector, samples[0].bend.dtype), samples[0]))
+    blocks, parted = _blocks(parts.scores[..., active]), parts.information[:, *chosen]
+    spread = tuple(_dispersion(b, f, scale) for b, f in zip(blocks, parted, strict=True))
+    # Spikes never say more than the likelihood of the right model.
+    spread = max(spread[0], 1.0), spread[1]
+    scatter = information + sum((d - 1.0) * f for d, f in zip(spread, parted, strict=True))
+    covariance = inverse @ scatter @ inverse
     names = tuple(loss.coordinates.free[i][0] for i in active)
-    reach = float(stdtrit(BLOCKS - 1, 0.975)) * sd
-    factors = _factors(params)
-    intervals = {
-        name: tuple(
-            factors.get(name, 1.0) * float(loss.coordinates.free[i][1].to_value(z))
-            for z in (vector[i] - r, vector[i] + r)
-        )
-        for name, i, r in zip(names, active, reach, strict=True)
-    }
-    correlations = covariance / np.outer(sd, sd)
-    notes = (*_vague(loss, names, active, sd), *_insignificant(intervals), *_tied(names, correlations))
-    return Uncertainty(names, intervals, correlations, notes)  # type: ignore[arg-type]
+    # Where the data leave the others flat they would run away: a step changes them by a factor of e² or by 2 mV.
+    near = _inverse(information + np.diag((REACH * scale) ** -2.0), scale)
+    valley = Valley(_rise(loss, vector, samples, active), near)
+    quantile = float(stdtrit(blocks.shape[1] - 1, 0.975))
+    ends = _Ends(loss, params, vector, active, valley, quantile**2 * np.diag(covariance) / np.diag(inverse))
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(ends.interval, range(len(names))))
+    known = Uncertainty(
+        names,
+        dict(zip(names, found, strict=True)),
+        covariance,
+        parted,
+        spread,
+        float(np.sqrt(samples[0].variance)),
+        (),
+    )
+    return params, known._replace(notes=(*_vague(known), *_insignificant(known), *_tied(known)))
 
 
-def _factors(params):
-    """Return by which factor a jump is larger than what is left of it at the end of the refractory period."""
-    pairs = {"eta": params.tau_eta, "gamma": params.tau_gamma}
-    return {f"{kind}.{k}": float(np.exp(params.t_ref / t)) for kind, taus in pairs.items() for k, t in enumerate(taus)}
+def _inverse(information, scale):
+    """Invert; what the data leave flat must come out wide, so that only rounding is kept out."""
+    values, vectors = np.linalg.eigh(scale[:, None] * information * scale)
+    axes = scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-10 * values.max()))
+    return axes @ axes.T
 
 
-def _covariance(loss, vector, samples, active):
-    # What the data leave flat must come out wide: only rounding is kept out.
-    axes = whitening(information(loss, vector, samples, active), scales(loss, samples)[active], flattest=1e-10)
-    inverse = axes @ axes.T
-    gradients = np.array([evaluate(loss, vector, block)[1][active] for block in _blocks(samples)])
-    scatter = gradients - gradients.mean(axis=0)
-    count = len(gradients)
-    return inverse @ (scatter.T @ scatter) @ inverse * count / (count - 1)
+def _settled(loss, vector, samples, active, inverse):
+    """Take Newton steps for as long as they help: the optimiser stops where it moves slowly."""
+    value, gradient, _ = evaluate(loss, vector, samples)
+    for _ in range(LAST_STEPS):
+        step = -inverse @ gradient[active]
+        gain = -0.5 * float(step @ gradient[active])
+        if gain < SETTLED:
+            break
+        ahead = vector.copy()
+        ahead[active] += step / max(1.0, np.sqrt(2.0 * gain))
+        after, slope, _ = evaluate(loss, ahead, samples)
+        if not after < value:
+            break
+        vector, value, gradient = ahead, after, slope
+    return vector
 
 
-def _blocks(samples: Samples):
-    """Yield the samples with only one block of time judged; where time is short, one block of some sweeps."""
-    _, length, count = samples[0].sweeps.current.shape
-    order = np.arange(length)[:, None] + np.zeros((1, count), int)
-    order = order if length >= 2 * BLOCKS else np.arange(length * count).reshape(count, length).T
-    block = order * BLOCKS // (order.max() + 1)
-    for b in range(BLOCKS):
-        here = (block == b)[None]
-        if here.any():
-            yield [sample._replace(sweeps=_only(sample.sweeps, here)) for sample in samples]
+def _blocks(scores):
+    """Add scores [2, B, S, m] up to [2, blocks, m]."""
+    kinds, length, sweeps, size = scores.shape
+    if length < FEWEST:
+        return scores.reshape(kinds, length * sweeps, size)
+    count = min(BLOCKS, length)
+    first = np.arange(count) * length // count
+    return np.add.reduceat(scores.sum(axis=2), first, axis=1)
 
 
-def _only(sweeps: ForcedSweeps, here: np.ndarray) -> ForcedSweeps:
-    names = ("spikes", "judged", "compared")
-    return sweeps._replace(**{name: getattr(sweeps, name) * here.astype(sweeps.free.dtype) for name in names})
+def _scatter(blocks):
+    away = blocks - blocks.mean(axis=0)
+    return away.T @ away * len(blocks) / (len(blocks) - 1)
 
 
-def _vague(loss, names, active, sd):
-    for name, i, s in zip(names, active, sd, strict=True):
-        if np.isfinite(loss.coordinates.free[i][1].low) and s > VAGUE:
-            yield f"{name} is not determined by these data: its 95 % interval spans a factor of {np.exp(4 * s):.2g}"
+def _dispersion(blocks, information, scale):
+    """Return the mean ratio of the scatter to the information, over the directions that have any."""
+    values, vectors = np.linalg.eigh(scale[:, None] * information * scale)
+    told = values > 1e-6 * values.max()
+    axes = scale[:, None] * vectors[:, told] / np.sqrt(values[told])
+    return float(np.trace(axes.T @ _scatter(blocks) @ axes) / told.sum())
 
 
-def _insignificant(intervals):
-    for name, (low, high) in intervals.items():
-        if name.split(".")[0] in ("eta", "gamma") and low < 0.0 < high:
+def _rise(loss, vector, samples, active) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """Return the loss above its tangent at the minimum; where there are many sweeps, of the first part, scaled up."""
+    few, scale = (samples[:1], float(len(samples))) if len(samples) > 2 else (samples, 1.0)
+    value, gradient, _ = evaluate(loss, vector, few)
+
+    def rise(moved):
+        ahead = vector.copy()
+        ahead[active] += moved
+        with jax.enable_x64(few[0].bend.dtype == np.float64):  # a setting of the thread
+            after, slope, _ = evaluate(loss, ahead, few)
+        away = after - value - float(gradient[active] @ moved)
+        return scale * away, scale * (slope - gradient)[active]
+
+    return rise
+
+
+class _Ends(NamedTuple):
+    """What the search for the ends of intervals needs; arrays over the active coordinates.
+
+    ``heights`` [m]: twice the rise of the profile at the ends.
+    """
+
+    loss: JointLoss
+    params: AdaptiveLIFParams
+    vector: np.ndarray
+    active: np.ndarray
+    valley: Valley
+    heights: np.ndarray
+
+    def interval(self, n: int) -> tuple[float, float]:
+        """Return the interval of the n-th parameter, in its unit."""
+        names, forms = zip(*(self.loss.coordinates.free[i] for i in self.active), strict=True)
+        at, valley, factor = self.vector[self.active], self.valley, 1.0
+        kind, _, number = names[n].partition(".")
+        if kind in ("eta", "gamma"):
+            tau = names.index(f"tau_{kind}.{number}")
+            ratio = float(self.params.t_ref) / np.exp(at[tau])
+            valley, factor = _at_the_spike(valley, at[n], n, tau, ratio), np.exp(ratio)
+        limit = np.inf if forms[n].low == -np.inf else LARGEST
+        ends = (crossing(valley, n, side, 0.5 * self.heights[n], limit=limit) for side in (-1, 1))
+        low, high = (factor * float(forms[n].to_value(at[n] + end)) for end in ends)
+        return low, high
+
+
+def _at_the_spike(valley, jump, n, tau, ratio):
+    """Let a valley's n-th coordinate be the jump at the spike, no longer what is left after the refractory period.
+
+    It is measured in units of what the fitted time constant leaves.
+    """
+    turn = np.eye(len(valley.inverse))
+    turn[n, tau] = -jump * ratio
+
+    def rise(moved):
+        left = np.exp(ratio * (1.0 - np.exp(-moved[tau])))
+        there = moved.copy()
+        there[n] = (jump + moved[n]) * left - jump
+        value, gradient = valley.rise(there)
+        gradient = gradient.copy()
+        gradient[tau] += gradient[n] * (jump + there[n]) * ratio * np.exp(-moved[tau])
+        gradient[n] *= left
+        return value, gradient
+
+    return Valley(rise, turn @ valley.inverse @ turn.T)
+
+
+def _vague(known):
+    """Name what a protocol does not determine."""
+    for name, (low, high) in known.intervals.items():
+        if low > 0 and name.partition(".")[0] not in ("eta", "gamma") and high > VAGUE * low:
+            yield f"{name} is not determined by these data: its 95 % interval spans a factor of {high / low:.2g}"
+
+
+def _insignificant(known):
+    for name, (low, high) in known.intervals.items():
+        if (name.partition(".")[0] in ("eta", "gamma") or name == "coupling.b") and low < 0.0 < high:
             yield f"{name} cannot be told from 0: its 95 % interval is {low:.3g} to {high:.3g}"
 
 
-def _tied(names, correlations):
+def _tied(known):
     """Say in one note which pairs only a combination of is determined, the tightest first."""
+    correlations, names = known.correlations, known.names
     rows, columns = np.nonzero(np.triu(np.abs(correlations), 1) > TIGHT)
     pairs = sorted(zip(rows, columns, strict=True), key=lambda pair: -abs(correlations[pair]))
     if pairs:
