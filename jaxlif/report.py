@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from jaxlif import plotting
 from jaxlif.fitting.result import Prediction, RecordingFit, write_atomically
+from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording, repeats
@@ -95,6 +96,9 @@ def _pictures(fit: RecordingFit, recording: Recording | None) -> Iterator[Pictur
     if isinstance(fit.params, AdaptiveLIFParams):
         caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
         yield Picture("kernels", caption, _kernels(fit.params))
+        if fit.uncertainty is not None:
+            caption = "Correlations of the parameters: near 1 or -1 the data determine only a combination of the two."
+            yield Picture("correlations", caption, _correlations(fit.uncertainty))
         yield Picture("intervals", "Intervals between spikes: the cell's and the model's.", _intervals(fit, recording))
     window = _window(fit, recording)
     forced = fit.predict(recording, force_spikes=True)
@@ -192,6 +196,16 @@ def _kernels(params: AdaptiveLIFParams) -> Figure:
         ax.axhline(0.0, color="0.6", linewidth=0.8)
         ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=name)
     axes[0].legend()
+    return figure
+
+
+def _correlations(known: Uncertainty) -> Figure:
+    figure, ax = plt.subplots(figsize=(6.0, 5.2), layout="constrained")
+    image = ax.imshow(known.correlations, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
+    places = range(len(known.names))
+    ax.set_xticks(places, known.names, rotation=90)
+    ax.set_yticks(places, known.names)
+    figure.colorbar(image, ax=ax, label="correlation")
     return figure
 
 

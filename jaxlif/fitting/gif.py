@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
 from jaxlif.fitting.scores import UNRELIABLE
@@ -66,7 +67,8 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = recorded_traces(task)
-    params, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    noisy, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    params = noisy
     notes += known.notes
     if deterministic:
         stimuli, unreliable = reliable_stimuli(task)
@@ -74,7 +76,10 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
         if stimuli:
             params = choose_twin(params, stimuli, dt=traces.dt)
     cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
-    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals)
+    # What closed loop has changed is no longer what the interval was for.
+    fitted, chosen = named_leaves(noisy), named_leaves(params)
+    intervals = {name: pair for name, pair in known.intervals.items() if chosen[name] == fitted[name]}
+    return Outcome(params, notes, spike_cut=cut, intervals=intervals, uncertainty=known)
 
 
 def recorded_traces(task: Task) -> "Traces":
@@ -172,7 +177,7 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
-    params, known = uncertainty(loss, params, samples, active_indices(loss, free))
+    params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current)
     return params if coupled else replace(params, coupling=None), known
 
 

@@ -65,9 +65,9 @@ class JointLoss:
     r"""The loss :math:`-L + \frac{w}{2} (SSE / \sigma^2 + N \log \sigma^2)`: spikes and voltage by their likelihoods.
 
     It adds up over sweeps. :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak
-    penalties keep time constants within 2 to 500 ms, k above 0.05 mV and v_i within some 15 mV of its start. The jumps' coordinates are
-    what is left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its
-    time constant.
+    penalties keep time constants within 2 to 500 ms, k above 0.05 mV and v_i within some 15 mV of its start. The jumps'
+    coordinates are what is left of them at the end of the refractory period: before, nothing shows them, and a jump
+    would trade for its time constant.
 
     Args:
         coordinates: the free parameters.
@@ -122,7 +122,12 @@ def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
 
 
 def joint_loss(
-    params: AdaptiveLIFParams, parts: Sequence[ForcedSweeps], dt: float, bounds: Bounds = FREE
+    params: AdaptiveLIFParams,
+    parts: Sequence[ForcedSweeps],
+    dt: float,
+    bounds: Bounds = FREE,
+    *,
+    variance: float | None = None,
 ) -> tuple[JointLoss, "Samples"]:
     """Make the loss and what it works on from a start.
 
@@ -131,14 +136,26 @@ def joint_loss(
         parts: the recorded sweeps, in parts of one shape, which the loss is compiled for.
         dt: sampling interval, ms.
         bounds: the free parameters; those of terms that ``params`` do not have are left away.
+        variance: of the voltage's error, mV²; by default that at the start.
     """
     known = {name: pair for name, pair in bounds.items() if _has(params, name)}
     dtype = parts[0].voltage.dtype
     start = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
     loss = JointLoss(coordinates(start, known), dt)
     bend = jnp.asarray(0.0 if params.coupling is None else params.coupling.v_i, dtype)
-    numbers = bend, jnp.ones((), dtype), jnp.asarray(1.0 / len(parts), dtype)
-    return loss, with_variance(loss, params, [Sample(part, _scaled_jumps(start, -1.0), *numbers) for part in parts])
+    numbers = bend, jnp.asarray(variance or 1.0, dtype), jnp.asarray(1.0 / len(parts), dtype)
+    samples = [Sample(part, _scaled_jumps(start, -1.0), *numbers) for part in parts]
+    return loss, samples if variance else with_variance(loss, params, samples)
+
+
+def free_bounds(names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the bounds of the parameters named alone.
+
+    Example:
+        >>> free_bounds(["eta.1"])
+        {'eta.1': (-inf, inf)}
+    """
+    return {name: pair for name in names for pattern, pair in FREE.items() if fnmatchcase(name, pattern)}
 
 
 Samples = list[Sample]
@@ -227,9 +244,9 @@ def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples) -> Pieces:
     size, dtype = _steps(loss, samples), samples[0].bend.dtype
     point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)))
     # All coordinates, whichever are asked for: one compilation serves every choice.
-    found = [jax.tree.map(lambda x: np.asarray(x, float), _pieces(loss, point, away, sample)) for sample in samples]
-    scores = np.concatenate([part.scores for part in found], axis=2) / size
-    return Pieces(scores, sum(part.information for part in found) / np.outer(size, size))
+    found = [[np.asarray(x, float) for x in _pieces(loss, point, away, sample)] for sample in samples]
+    scores, grams = zip(*found, strict=True)
+    return Pieces(np.concatenate(scores, axis=2) / size, np.sum(grams, axis=0) / np.outer(size, size))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -257,7 +274,7 @@ def _pieces(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Any:
     weights = informative * active, worth * sweeps.compared
     scores = [jnp.einsum("lbs,ilbs->bsi", slope, d) for slope, d in zip(slopes, (dlog, dv), strict=True)]
     grams = [jnp.einsum("ilbs,jlbs,lbs->ij", d, d, weight) for weight, d in zip(weights, (dlog, dv), strict=True)]
-    return Pieces(jnp.stack(scores), jnp.stack(grams))
+    return jnp.stack(scores), jnp.stack(grams)
 
 
 def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:

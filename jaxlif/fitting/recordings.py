@@ -131,6 +131,7 @@ def fit_recording(
         curve=found.curve,
         electrodes=removed.electrodes,
         intervals=found.intervals,
+        uncertainty=found.uncertainty,
     )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, sweeps
+from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
@@ -21,7 +22,7 @@ class Outcome(NamedTuple):
 
     The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
     voltage was fitted; the samples before and after a spike in which voltages are not compared, where they are not the
-    task's; and 95 % intervals of the parameters, by name.
+    task's; 95 % intervals of the parameters, by name; and what else is known about them.
     """
 
     params: LIFParams
@@ -30,6 +31,7 @@ class Outcome(NamedTuple):
     fitted_sweeps: np.ndarray | slice = slice(None)
     spike_cut: tuple[int, int] | None = None
     intervals: Mapping[str, tuple[float, float]] = {}
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)

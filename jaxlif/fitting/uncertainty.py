@@ -29,6 +29,15 @@ TIGHT = 0.95  # a correlation above this means that only a combination is determ
 THREADS = 2  # a loop over time fills one core
 
 
+class Stimulation(NamedTuple):
+    """A current in numbers: mean and standard deviation, pA; correlation time and duration over all sweeps, ms."""
+
+    mean: float
+    sd: float
+    tau: float
+    duration: float
+
+
 class Uncertainty(NamedTuple):
     """What is known about the n free parameters of a fit, beside their values.
 
@@ -36,7 +45,7 @@ class Uncertainty(NamedTuple):
     coordinates (logarithms of what is positive, jumps at the end of the refractory period); ``information`` [2, n, n]
     of the spikes and of the voltage in the same coordinates, and ``dispersion`` of both: how many times more the score
     scatters than that information says; ``voltage_error``: standard deviation of recorded from model voltage, mV;
-    ``notes``: what is not determined, in words.
+    ``notes``: what is not determined, in words; ``stimulus``: the current that was fitted.
     """
 
     names: tuple[str, ...]
@@ -46,6 +55,7 @@ class Uncertainty(NamedTuple):
     dispersion: tuple[float, float]
     voltage_error: float
     notes: tuple[str, ...]
+    stimulus: Stimulation
 
     @property
     def correlations(self) -> np.ndarray:
@@ -55,14 +65,19 @@ class Uncertainty(NamedTuple):
 
 
 def uncertainty(
-    loss: JointLoss, params: AdaptiveLIFParams, samples: Samples, active: np.ndarray
+    loss: JointLoss,
+    params: AdaptiveLIFParams,
+    samples: Samples,
+    active: np.ndarray,
+    current: np.ndarray,
 ) -> tuple[AdaptiveLIFParams, Uncertainty]:
     r"""Take the last steps to a minimum and give 95 % intervals around it.
 
-    The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v` of spikes and voltage
-    and its scatter :math:`J = \phi_s F_s + \phi_v F_v`. The dispersions :math:`\phi` compare the gradients of blocks of
-    time with what the information expects, on the mean over all directions: the scatter itself, of 50 blocks in as many
-    dimensions as there are parameters, would be too uncertain. An interval ends where the profile of the loss has risen by
+    The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v` of spikes and
+    voltage and its scatter :math:`J = \phi_s F_s + \phi_v F_v`. The dispersions :math:`\phi` compare the gradients of
+    blocks of time with what the information expects, on the mean over all directions: the scatter itself, of 50 blocks
+    in as many dimensions as there are parameters, would be too uncertain. An interval ends where the profile of the
+    loss has risen by
     :math:`\frac{1}{2} t^2 C_{ii} / (F^{-1})_{ii}`: for a parabola that is t standard errors.
 
     Args:
@@ -70,6 +85,7 @@ def uncertainty(
         params: its minimum, or nearly.
         samples: what it was minimised on.
         active: indices of the coordinates that were free.
+        current: that was fitted, [S, T], pA.
 
     Returns:
         The parameters at the minimum, Python floats, and the :class:`Uncertainty`.
@@ -84,12 +100,11 @@ def uncertainty(
     inverse = _inverse(information, scale)
     vector = _settled(loss, loss.vector(params), samples, active, inverse)
     params = jax.tree.map(float, loss.params(jnp.asarray(vector, samples[0].bend.dtype), samples[0]))
-    blocks, parted = _blocks(parts.scores[..., active]), parts.information[:, *chosen]
+    blocks, parted = _blocks(parts.scores[..., active]), np.stack([f[chosen] for f in parts.information])
     spread = tuple(_dispersion(b, f, scale) for b, f in zip(blocks, parted, strict=True))
     # Spikes never say more than the likelihood of the right model.
     spread = max(spread[0], 1.0), spread[1]
-    scatter = information + sum((d - 1.0) * f for d, f in zip(spread, parted, strict=True))
-    covariance = inverse @ scatter @ inverse
+    covariance = sandwich(parted, prior_information(loss)[chosen], spread, scale)
     names = tuple(loss.coordinates.free[i][0] for i in active)
     # Where the data leave the others flat they would run away: a step changes them by a factor of e² or by 2 mV.
     near = _inverse(information + np.diag((REACH * scale) ** -2.0), scale)
@@ -106,8 +121,24 @@ def uncertainty(
         spread,
         float(np.sqrt(samples[0].variance)),
         (),
+        _stimulation(current, loss.dt),
     )
     return params, known._replace(notes=(*_vague(known), *_insignificant(known), *_tied(known)))
+
+
+def sandwich(
+    information: np.ndarray, prior: np.ndarray, dispersion: tuple[float, float], scale: np.ndarray
+) -> np.ndarray:
+    r"""Return the covariance :math:`F^{-1} J F^{-1}`, [n, n].
+
+    Args:
+        information: of spikes and voltage, [2, n, n].
+        prior: that of the prior, [n, n].
+        dispersion: how many times more the score of each scatters.
+        scale: what a unit is in each coordinate, [n].
+    """
+    inverse = _inverse(information.sum(axis=0) + prior, scale)
+    return inverse @ (np.tensordot(dispersion, information, 1) + prior) @ inverse
 
 
 def _inverse(information, scale):
@@ -115,6 +146,15 @@ def _inverse(information, scale):
     values, vectors = np.linalg.eigh(scale[:, None] * information * scale)
     axes = scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-10 * values.max()))
     return axes @ axes.T
+
+
+def _stimulation(current, dt):
+    """Describe a current; its correlation time is the lag at which the autocorrelation has fallen to 1/e."""
+    away = current - current.mean(axis=1, keepdims=True)
+    power = np.abs(np.fft.rfft(away, 2 * away.shape[1])) ** 2
+    correlation = np.fft.irfft(power.sum(axis=0))[: away.shape[1]]
+    lag = max(1, int(np.argmax(correlation < correlation[0] / np.e)))
+    return Stimulation(float(current.mean()), float(current.std()), lag * dt, current.size * dt)
 
 
 def _settled(loss, vector, samples, active, inverse):
