@@ -167,7 +167,7 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     bounds = free_bounds(known.names)
     loss, samples = joint_loss(params, [part], dt, bounds, variance=known.voltage_error**2)
     more = pieces(loss, loss.vector(params), samples).information * (duration / (current.size * dt))
-    prior, scale = prior_information(loss), scales(loss, samples)
+    prior, scale = prior_information(loss, loss.vector(params), samples), scales(loss, samples)
     before, after = (
         np.diag(sandwich(information, prior, known.dispersion, scale))
         for information in (known.information, known.information + more)

@@ -177,7 +177,8 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
-    params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current)
+    level = _mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
+    params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
     return params if coupled else replace(params, coupling=None), known
 
 

@@ -53,7 +53,7 @@ class Sample(NamedTuple):
     started, mV; ``variance`` that of the voltage's error, mV²; ``share`` that of the penalties which these sweeps bear.
     """
 
-    sweeps: ForcedSweeps
+    sweeps: Any
     params: AdaptiveLIFParams
     bend: Array
     variance: Array
@@ -224,13 +224,26 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
         samples: what it works on; the measured voltages do not matter.
         active: indices [m] of the coordinates.
     """
-    found = pieces(loss, vector, samples).information.sum(axis=0) + prior_information(loss)
+    found = pieces(loss, vector, samples).information.sum(axis=0) + prior_information(loss, vector, samples)
     return found[np.ix_(active, active)]
 
 
-def prior_information(loss: JointLoss) -> np.ndarray:
-    """Return the curvature of the prior on v_i, [n, n]."""
-    return np.diag([float(name == "coupling.v_i") for name, _ in loss.coordinates.free]) / 15.0**2
+def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples) -> np.ndarray:
+    """Return the curvature of the penalties and the prior on v_i, [n, n].
+
+    Args:
+        loss: the loss.
+        vector: where, [n].
+        samples: what it works on.
+    """
+    # Without the sweeps, which it does not depend on: compiled once for any of them.
+    sample = samples[0]._replace(sweeps=None)
+    return np.asarray(_penalty_curvature(loss, jnp.asarray(vector, sample.bend.dtype), sample), float)
+
+
+@partial(jax.jit, static_argnums=0)
+def _penalty_curvature(loss: JointLoss, vector: Array, sample: Sample) -> Array:
+    return jax.hessian(lambda x: _penalty(loss.params(x, sample), sample.bend))(vector)
 
 
 def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples) -> Pieces:

@@ -5,7 +5,6 @@ would not do: the scatter of the loss's gradient over blocks of time says how mu
 loss is no parabola where parameters trade for one another, so that an interval ends where the profile of the loss does.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import stdtrit
 
+from jaxlif.fitting.chart import SOFT, Chart
 from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, pieces, prior_information, scales, with_variance
-from jaxlif.fitting.profile import Valley, crossing
+from jaxlif.fitting.profile import Rise, Valley, crossing
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
 BLOCKS = 50  # of time, over which the gradient's scatter is taken; fewer where time is short
 FEWEST = 16  # blocks of all sweeps together; where time is too short for them every sweep has its own
 LAST_STEPS = 3  # Newton steps after the optimiser
 SETTLED = 0.005  # nats that a Newton step could still gain
-REACH = 2.0  # a step along a valley moves the others no farther: a factor of e², 2 mV
+REACH, FAR = 2.0, 10.0  # a step along a valley moves the others no farther: a factor of e², 10 mV
 LARGEST = 4.0  # a factor of 50, as a logarithm: an interval's half is not followed farther
 VAGUE = 16.0  # an interval from a value to this many times it does not determine the parameter
 TIGHT = 0.95  # a correlation above this means that only a combination is determined
@@ -70,6 +70,7 @@ def uncertainty(
     samples: Samples,
     active: np.ndarray,
     current: np.ndarray,
+    level: float,
 ) -> tuple[AdaptiveLIFParams, Uncertainty]:
     r"""Take the last steps to a minimum and give 95 % intervals around it.
 
@@ -86,6 +87,7 @@ def uncertainty(
         samples: what it was minimised on.
         active: indices of the coordinates that were free.
         current: that was fitted, [S, T], pA.
+        level: the voltage from which the cell spikes, mV.
 
     Returns:
         The parameters at the minimum, Python floats, and the :class:`Uncertainty`.
@@ -96,7 +98,8 @@ def uncertainty(
     samples = with_variance(loss, params, samples)
     parts = pieces(loss, loss.vector(params), samples)
     scale, chosen = scales(loss, samples)[active], np.ix_(active, active)
-    information = (parts.information.sum(axis=0) + prior_information(loss))[chosen]
+    prior = prior_information(loss, loss.vector(params), samples)[chosen]
+    information = parts.information.sum(axis=0)[chosen] + prior
     inverse = _inverse(information, scale)
     vector = _settled(loss, loss.vector(params), samples, active, inverse)
     params = jax.tree.map(float, loss.params(jnp.asarray(vector, samples[0].bend.dtype), samples[0]))
@@ -104,13 +107,12 @@ def uncertainty(
     spread = tuple(_dispersion(b, f, scale) for b, f in zip(blocks, parted, strict=True))
     # Spikes never say more than the likelihood of the right model.
     spread = max(spread[0], 1.0), spread[1]
-    covariance = sandwich(parted, prior_information(loss)[chosen], spread, scale)
+    covariance = sandwich(parted, prior, spread, scale)
     names = tuple(loss.coordinates.free[i][0] for i in active)
-    # Where the data leave the others flat they would run away: a step changes them by a factor of e² or by 2 mV.
-    near = _inverse(information + np.diag((REACH * scale) ** -2.0), scale)
-    valley = Valley(_rise(loss, vector, samples, active), near)
     quantile = float(stdtrit(blocks.shape[1] - 1, 0.975))
-    ends = _Ends(loss, params, vector, active, valley, quantile**2 * np.diag(covariance) / np.diag(inverse))
+    heights = quantile**2 * np.diag(covariance) / np.diag(inverse)
+    rise = _rise(loss, vector, samples, active, information)
+    ends = _Ends(loss, params, vector, active, rise, information, scale, heights, level)
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(ends.interval, range(len(names))))
     known = Uncertainty(
@@ -193,22 +195,26 @@ def _dispersion(blocks, information, scale):
     """Return the mean ratio of the scatter to the information, over the directions that have any."""
     values, vectors = np.linalg.eigh(scale[:, None] * information * scale)
     told = values > 1e-6 * values.max()
+    if not told.any():
+        return 1.0  # spikes alone were fitted, or the voltage alone
     axes = scale[:, None] * vectors[:, told] / np.sqrt(values[told])
     return float(np.trace(axes.T @ _scatter(blocks) @ axes) / told.sum())
 
 
-def _rise(loss, vector, samples, active) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """Return the loss above its tangent at the minimum; where there are many sweeps, of the first part, scaled up."""
-    few, scale = (samples[:1], float(len(samples))) if len(samples) > 2 else (samples, 1.0)
+def _rise(loss, vector, samples, active, information) -> Rise:
+    """Return the loss above its minimum; of many sweeps the first part, with a parabola for the others."""
+    few = samples[:1] if len(samples) > 2 else samples
     value, gradient, _ = evaluate(loss, vector, few)
+    # All parts together have no gradient at the minimum, so that of the others is known too.
+    others, slope = (1.0 - len(few) / len(samples)) * information, gradient[active] * (len(few) < len(samples))
 
     def rise(moved):
         ahead = vector.copy()
         ahead[active] += moved
         with jax.enable_x64(few[0].bend.dtype == np.float64):  # a setting of the thread
-            after, slope, _ = evaluate(loss, ahead, few)
-        away = after - value - float(gradient[active] @ moved)
-        return scale * away, scale * (slope - gradient)[active]
+            after, there, _ = evaluate(loss, ahead, few)
+        bent = others @ moved - slope
+        return after - value + float(moved @ bent - 0.5 * moved @ others @ moved), there[active] + bent
 
     return rise
 
@@ -216,50 +222,60 @@ def _rise(loss, vector, samples, active) -> Callable[[np.ndarray], tuple[float, 
 class _Ends(NamedTuple):
     """What the search for the ends of intervals needs; arrays over the active coordinates.
 
-    ``heights`` [m]: twice the rise of the profile at the ends.
+    ``heights`` [m]: twice the rise of the profile at the ends; ``level``: where the cell spikes, mV.
     """
 
     loss: JointLoss
     params: AdaptiveLIFParams
     vector: np.ndarray
     active: np.ndarray
-    valley: Valley
+    rise: Rise
+    information: np.ndarray
+    scale: np.ndarray
     heights: np.ndarray
+    level: float
 
     def interval(self, n: int) -> tuple[float, float]:
         """Return the interval of the n-th parameter, in its unit."""
-        names, forms = zip(*(self.loss.coordinates.free[i] for i in self.active), strict=True)
-        at, valley, factor = self.vector[self.active], self.valley, 1.0
+        names, forms = zip(*self._free, strict=True)
+        at, t_ref = self.vector[self.active], float(self.params.t_ref)
         kind, _, number = names[n].partition(".")
-        if kind in ("eta", "gamma"):
-            tau = names.index(f"tau_{kind}.{number}")
-            ratio = float(self.params.t_ref) / np.exp(at[tau])
-            valley, factor = _at_the_spike(valley, at[n], n, tau, ratio), np.exp(ratio)
-        limit = np.inf if forms[n].low == -np.inf else LARGEST
-        ends = (crossing(valley, n, side, 0.5 * self.heights[n], limit=limit) for side in (-1, 1))
-        low, high = (factor * float(forms[n].to_value(at[n] + end)) for end in ends)
+        tau = f"tau_{kind}.{number}"
+        ratio = t_ref / float(np.exp(at[names.index(tau)])) if tau in names else 0.0
+        chart = Chart(names, n, self.level, t_ref, ratio)
+        limit = np.inf if forms[n].low == -np.inf and kind != "gamma" else LARGEST
+        start, valley = chart.to_straight(at), self._valley(chart)
+        ends = (start[n] + crossing(valley, n, side, 0.5 * self.heights[n], limit=limit) for side in (-1, 1))
+        low, high = (float(np.exp(ratio)) * _value(kind, forms[n], end) for end in ends)
         return low, high
 
+    @property
+    def _free(self):
+        return [self.loss.coordinates.free[i] for i in self.active]
 
-def _at_the_spike(valley, jump, n, tau, ratio):
-    """Let a valley's n-th coordinate be the jump at the spike, no longer what is left after the refractory period.
+    def _valley(self, chart: Chart) -> Valley:
+        """Return the loss in straight coordinates."""
+        at = self.vector[self.active]
+        start = chart.to_straight(at)
+        turn = chart.jacobian(start)
 
-    It is measured in units of what the fitted time constant leaves.
-    """
-    turn = np.eye(len(valley.inverse))
-    turn[n, tau] = -jump * ratio
+        def rise(moved):
+            with np.errstate(all="ignore"):
+                away = chart.to_free(start + moved) - at
+                if not np.isfinite(away).all():
+                    return np.inf, moved
+                value, gradient = self.rise(away)
+                return value, chart.jacobian(start + moved).T @ gradient
 
-    def rise(moved):
-        left = np.exp(ratio * (1.0 - np.exp(-moved[tau])))
-        there = moved.copy()
-        there[n] = (jump + moved[n]) * left - jump
-        value, gradient = valley.rise(there)
-        gradient = gradient.copy()
-        gradient[tau] += gradient[n] * (jump + there[n]) * ratio * np.exp(-moved[tau])
-        gradient[n] *= left
-        return value, gradient
+        # Where the data leave the others flat they would run away.
+        reach = [REACH if form.low > -np.inf else FAR for _, form in self._free] * self.scale
+        information = turn.T @ self.information @ turn + np.diag(reach**-2.0)
+        return Valley(rise, _inverse(information, self.scale))
 
-    return Valley(rise, turn @ valley.inverse @ turn.T)
+
+def _value(kind, form, end):
+    """Return a parameter's value, a jump in units of what is left of it, at an end in the chart's coordinate."""
+    return float(SOFT * np.sinh(end)) if kind == "gamma" else float(form.to_value(end))
 
 
 def _vague(known):
