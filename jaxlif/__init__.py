@@ -39,6 +39,8 @@ from jaxlif.neurons import LeakyIntegrator as LeakyIntegrator
 from jaxlif.neurons import LeakyParams as LeakyParams
 from jaxlif.neurons import LIFParams as LIFParams
 from jaxlif.neurons import PreciseLIF as PreciseLIF
+from jaxlif.neurons import ResonantLIF as ResonantLIF
+from jaxlif.neurons import ResonantLIFParams as ResonantLIFParams
 from jaxlif.neurons import TeacherForced as TeacherForced
 from jaxlif.neurons import VoltageCoupling as VoltageCoupling
 from jaxlif.neurons import escape_inputs as escape_inputs

@@ -2,6 +2,7 @@
 
 import io
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -65,12 +66,31 @@ def _noted_warnings() -> Iterator[list[str]]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="jaxlif")
-def main() -> None:
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    show_default=True,
+    help="Keep compiled code for the next run: in JAX_COMPILATION_CACHE_DIR, or else the folder jaxlif under the"
+    " user's cache folder ($XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, %LOCALAPPDATA%), which may be deleted.",
+)
+def main(cache) -> None:
     """Leaky integrate-and-fire neurons, fitted to recordings.
 
     Recordings are .npz (arrays current in pA, voltage in mV, dt in ms), .csv (a header that names units, such as
     time_ms,current_pA,voltage_mV), .abf, .nwb or .ibw files. Everything is in ms, mV, pA, GΩ, pF and nS; rates in Hz.
     """
+    if cache and jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def _cache_folder() -> Path:
+    """Return where compiled code is kept: by machine, since it is made for its processor."""
+    home, variable = {
+        "win32": (Path.home() / "AppData" / "Local", "LOCALAPPDATA"),
+        "darwin": (Path.home() / "Library" / "Caches", ""),
+    }.get(sys.platform, (Path.home() / ".cache", "XDG_CACHE_HOME"))
+    return Path(os.environ.get(variable) or home) / "jaxlif" / f"compiled-{platform.node()}"
 
 
 _recording = click.argument("file", type=click.Path(path_type=Path))
@@ -327,7 +347,7 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     _echo_scores(result.scores)
     for note in result.warnings:
         click.echo(f"note: {note}")
-    click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png\nfit: {out / 'fit.json'}")
+    click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")
 
 
 def _require_folder(out: Path) -> None:
@@ -455,3 +475,7 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
     np.savez_compressed(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    main()

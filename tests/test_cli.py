@@ -17,6 +17,7 @@ import jaxlif as jl
 from jaxlif import report
 from jaxlif.cli import main
 
+FIGURES = ("voltage", "raster", "intervals", "worst")
 DT, DURATION = 0.5, 2000.0  # ms
 TRUTH = jl.LIFParams(tau_m=12.0, r_m=0.12, v_rest=-68.0, v_th=-51.0, v_reset=-60.0, t_ref=3.0)
 
@@ -85,7 +86,9 @@ def steps(folder):
 
 def test_fit_writes_a_fit_a_report_and_figures_and_nothing_else(fitted):
     out, printed = fitted
-    assert sorted(path.name for path in out.iterdir()) == ["fit.json", "raster.png", "report.html", "voltage.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["fit.json", "report.html"] + [f"{n}.{kind}" for n in FIGURES for kind in ("png", "svg")]
+    )
     for words in ("membrane time constant", "GΩ", "coincidence factor", "report.html", "fit.json"):
         assert words in printed
 

@@ -166,8 +166,9 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     part = _simulated(fit, current, seed)
     bounds = free_bounds(known.names)
     loss, samples = joint_loss(params, [part], dt, bounds, variance=known.voltage_error**2)
-    more = pieces(loss, loss.vector(params), samples).information * (duration / (current.size * dt))
-    prior, scale = prior_information(loss, loss.vector(params), samples), scales(loss, samples)
+    at, every = loss.vector(params), np.arange(len(known.names))
+    more = pieces(loss, at, samples, every).information * (duration / (current.size * dt))
+    prior, scale = prior_information(loss, at, samples, every), scales(loss, samples)
     before, after = (
         np.diag(sandwich(information, prior, known.dispersion, scale))
         for information in (known.information, known.information + more)

@@ -20,7 +20,7 @@ class Chart:
 
     The coordinate of a jump of the threshold is the arsinh of what is left of it after the refractory period; that of
     v_th is the threshold at a voltage :math:`v_*`, or :math:`v_{th} + b\,k\,\mathrm{softplus}((v_* - v_i)/k)`,
-    that of b its slope there. The others are those of z. The parameter ``own`` has a coordinate that depends on it alone.
+    that of b its slope there. The others are those of z. The coordinate of the parameter ``own`` depends on it alone.
 
     Args:
         names: of the coordinates.

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.lif_intervals import membrane_estimate
 from jaxlif.fitting.membrane import Sweeps, profile_refractory, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import Stimulus, bracket_threshold, choose_threshold
@@ -15,6 +16,7 @@ from jaxlif.spiketrains import spike_times
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
 LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
+FREE = ("tau_m", "r_m", "v_rest", "v_reset")  # what the voltage between spikes determines
 
 
 def fit_fluctuating(task: Task) -> Outcome:
@@ -40,7 +42,8 @@ def fit_fluctuating(task: Task) -> Outcome:
     bracket = bracket_threshold(task.cell, params, data)
     v_th = choose_threshold(task.cell, params, _stimuli(task), bracket, limits=task.bounds["v_th"])
     params = replace(params, v_th=v_th)
-    return Outcome(params, _notes(task, params, bracket.highest))
+    intervals = membrane_estimate(task.cell, params, data, FREE).intervals()
+    return Outcome(params, _notes(task, params, bracket.highest), intervals=intervals)
 
 
 def _notes(task: Task, params: LIFParams, highest: float) -> tuple[str, ...]:
@@ -77,7 +80,7 @@ def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
 
 def _fit_membrane(task: Task, data: Sweeps, params: LIFParams) -> LIFParams:
     """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
-    free = {name: task.bounds[name] for name in ("tau_m", "r_m", "v_rest", "v_reset")}
+    free = {name: task.bounds[name] for name in FREE}
     t_ref = None
     for _ in range(4):
         params = replace(params, t_ref=_best_refractory(task, params, data))

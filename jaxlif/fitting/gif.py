@@ -6,6 +6,7 @@ follows the voltage; the winner is refined on all sweeps and the whole window.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,13 +15,14 @@ import numpy as np
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
-from jaxlif.fitting.scores import UNRELIABLE
+from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.scores import UNRELIABLE, spike_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import Stimulus, choose_twin
 from jaxlif.fitting.uncertainty import Uncertainty, uncertainty
 from jaxlif.losses import bits_per_spike, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
-from jaxlif.recordings import repeats
+from jaxlif.recordings import Recording, repeats
 from jaxlif.spiketrains import reliability, spike_times
 
 UPSTROKE = 5.0  # ms before a spike that are not compared
@@ -29,6 +31,9 @@ BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
 COUPLING_STARTS = (8.0, 25.0)  # ms: the likelihood has a basin at each of these time constants
 LEAST_GAIN = 0.02  # bits per spike on held-out time that a voltage-coupled threshold must bring
 FEW = 3  # sweeps on which the starts compete
+PART = 150_000  # steps of all sweeps of a part: the temporaries of a gradient stay below what is mapped anew each time
+TRIALS = 5  # responses to each of these sweeps that are looked at when a stage is checked
+SLIP = 0.02  # of Md*: what chance does to it in so few
 FITTED = 0.8  # share of the window that they fit; the rest judges
 
 
@@ -67,9 +72,14 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = recorded_traces(task)
-    noisy, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
-    params = noisy
-    notes += known.notes
+    params, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    return _outcome(task, traces, params, known, notes, deterministic)
+
+
+def _outcome(task, traces, noisy, known, notes, deterministic):
+    """Choose the twin where one is wanted, and say how to go on with more of the data."""
+    more = partial(_more, noisy, notes, deterministic)
+    params, notes = noisy, notes + known.notes
     if deterministic:
         stimuli, unreliable = reliable_stimuli(task)
         notes += unreliable
@@ -79,7 +89,36 @@ def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = F
     # What closed loop has changed is no longer what the interval was for.
     fitted, chosen = named_leaves(noisy), named_leaves(params)
     intervals = {name: pair for name, pair in known.intervals.items() if chosen[name] == fitted[name]}
-    return Outcome(params, notes, spike_cut=cut, intervals=intervals, uncertainty=known)
+    return Outcome(params, notes, spike_cut=cut, intervals=intervals, refit=more, uncertainty=known)
+
+
+def _more(start, notes, deterministic, task):
+    """Refine parameters on a wider window; keep the start where its spikes were better."""
+    traces = recorded_traces(task)
+    start = replace(start, t_ref=min(start.t_ref, refractory_period(traces)))
+    with jax.enable_x64(False):
+        params, known = _polish(traces, start, task.progress, rounds=(15,))
+        before, after = (hard_score(p, traces) for p in (start, params))
+    if before is not None and after is not None and after < before - SLIP:
+        what = f"refined on all data the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
+        params, notes = start, (*notes, f"{what}: the parameters before that were kept")
+    return _outcome(task, traces, params, known, notes, deterministic)
+
+
+def hard_score(params: AdaptiveLIFParams, traces: Traces) -> float | None:
+    """Score free-running spikes of a neuron with escape noise on some of the sweeps.
+
+    Args:
+        params: the neuron.
+        traces: what it was fitted to.
+
+    Returns:
+        Md*, or the coincidence factor where no stimulus was repeated; None where neither is defined.
+    """
+    few = traces.few()
+    recording = Recording(current=few.current, dt=few.dt)
+    scores = spike_scores(recording, few.spikes, noisy_rasters(params, recording, repeats=TRIALS, seed=0))
+    return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
 
 
 def recorded_traces(task: Task) -> "Traces":
@@ -171,12 +210,16 @@ def split(traces: Traces) -> np.ndarray:
 _PLAIN = ("tau_m", "r_m", "v_rest", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
 
 
-def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[AdaptiveLIFParams, Uncertainty]:
+def _polish(
+    traces: Traces, params: AdaptiveLIFParams, progress: bool, rounds: tuple[int, ...] = (10, 20)
+) -> tuple[AdaptiveLIFParams, Uncertainty]:
     """Refine on everything; a coupling of strength 0 is left away."""
     coupled = params.coupling is not None and params.coupling.b != 0.0
+    if params.coupling is None:
+        params = replace(params, coupling=VoltageCoupling(b=0.0, v_i=params.v_th - BEND))  # one compiled loss for both
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
-    params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
+    params, _ = refine(loss, params, samples, free, rounds=rounds, progress=progress)
     level = _mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
     params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
     return params if coupled else replace(params, coupling=None), known
@@ -190,15 +233,19 @@ def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> 
         t_ref: time for which the voltage is held after a spike, ms.
         judged: [T], booleans: where spikes and voltage count; everywhere by default.
     """
-    count, size = len(traces.spikes), min(FEW, len(traces.spikes))
-    judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
+    count, steps = traces.spikes.shape
+    size = max(1, min(count, PART // steps))
+    judged = np.ones(steps, bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
+
+    # Room for the spikes of any part.
+    room = size * int(traces.spikes.sum(axis=1).max())
 
     def part(chosen):
         chosen = np.arange(chosen, chosen + size)
         rows = (x[chosen % count] for x in (traces.current, traces.voltage, traces.spikes))
         counted = judged[None] & (chosen < count)[:, None]
-        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted)
+        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted, room=room)
 
     return [part(first) for first in range(0, count, size)]
 

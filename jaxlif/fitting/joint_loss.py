@@ -202,11 +202,11 @@ def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[flo
 
 
 class Pieces(NamedTuple):
-    r"""What the spikes, and what the voltage, say about the coordinates.
+    r"""What the voltage, and what the spikes, say about m coordinates.
 
-    ``scores`` [2, B, S, n]: of each the negative gradient of its part of the loss, by block of time and by sweep;
-    ``information`` [2, n, n]: :math:`\sum \frac{\mu^2}{e^\mu - 1} \nabla\log\lambda\, \nabla\log\lambda^T` with
-    :math:`\mu = \lambda\,dt`, and :math:`\frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`.
+    ``scores`` [2, B, S, m]: of each the negative gradient of its part of the loss, by block of time and by sweep;
+    ``information`` [2, m, m]: :math:`\frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`, and
+    :math:`\sum \frac{\mu^2}{e^\mu - 1} \nabla\log\lambda\, \nabla\log\lambda^T` with :math:`\mu = \lambda\,dt`.
     """
 
     scores: np.ndarray
@@ -216,7 +216,7 @@ class Pieces(NamedTuple):
 def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
     r"""Return the Fisher information of spikes and voltage on the active coordinates, [m, m].
 
-    It is the expected Hessian of the loss, with the curvature of the prior on v_i; never negative.
+    It is the expected Hessian of the loss, with the curvature of the penalties; never negative.
 
     Args:
         loss: the loss.
@@ -224,21 +224,24 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
         samples: what it works on; the measured voltages do not matter.
         active: indices [m] of the coordinates.
     """
-    found = pieces(loss, vector, samples).information.sum(axis=0) + prior_information(loss, vector, samples)
-    return found[np.ix_(active, active)]
+    size = _steps(loss, samples)[active]
+    grams = [np.asarray(_grams(_rows(loss, vector, sample, active)), float) for sample in samples]
+    return np.sum(grams, axis=(0, 1)) / np.outer(size, size) + prior_information(loss, vector, samples, active)
 
 
-def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples) -> np.ndarray:
-    """Return the curvature of the penalties and the prior on v_i, [n, n].
+def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
+    """Return the curvature of the penalties and the prior on v_i, [m, m].
 
     Args:
         loss: the loss.
         vector: where, [n].
         samples: what it works on.
+        active: indices [m] of the coordinates.
     """
     # Without the sweeps, which it does not depend on: compiled once for any of them.
     sample = samples[0]._replace(sweeps=None)
-    return np.asarray(_penalty_curvature(loss, jnp.asarray(vector, sample.bend.dtype), sample), float)
+    curvature = _penalty_curvature(loss, jnp.asarray(vector, sample.bend.dtype), sample)
+    return np.asarray(curvature, float)[np.ix_(active, active)]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -246,48 +249,83 @@ def _penalty_curvature(loss: JointLoss, vector: Array, sample: Sample) -> Array:
     return jax.hessian(lambda x: _penalty(loss.params(x, sample), sample.bend))(vector)
 
 
-def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples) -> Pieces:
-    """Take scores and information apart; they need first derivatives alone, central differences of the forced traces.
+def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> Pieces:
+    """Take the score and the information apart; first derivatives alone are needed.
 
     Args:
         loss: the loss.
         vector: where, [n].
         samples: what it works on.
+        active: indices [m] of the coordinates.
     """
-    size, dtype = _steps(loss, samples), samples[0].bend.dtype
-    point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)))
-    # All coordinates, whichever are asked for: one compilation serves every choice.
-    found = [[np.asarray(x, float) for x in _pieces(loss, point, away, sample)] for sample in samples]
-    scores, grams = zip(*found, strict=True)
+    size, scores, grams = _steps(loss, samples)[active], [], []
+    for sample in samples:
+        rows = _rows(loss, vector, sample, active)
+        residuals = _residuals(loss, jnp.asarray(vector, sample.bend.dtype), sample)
+        scores.append(np.asarray(_block_scores(rows, residuals), float))
+        grams.append(np.asarray(_grams(rows), float))
     return Pieces(np.concatenate(scores, axis=2) / size, np.sum(grams, axis=0) / np.outer(size, size))
 
 
+def _rows(loss, vector, sample, active):
+    """Return what a small step in each coordinate changes: central differences, by the root of their information."""
+    point, away = (jnp.asarray(x, sample.bend.dtype) for x in (vector, np.diag(_steps(loss, [sample]))[active]))
+    roots = _roots(loss, point, sample)
+    # A loop here: inside a compiled one XLA runs the loops over time several times slower on a CPU.
+    return [_difference(loss, point, step, roots, sample) for step in away]
+
+
+@jax.jit
+def _grams(rows: list[Array]) -> Array:
+    stacked = jnp.stack(rows, axis=1).reshape(2, len(rows), -1)
+    return stacked @ stacked.transpose(0, 2, 1)
+
+
+@jax.jit
+def _block_scores(rows: list[Array], residuals: Array) -> Array:
+    return jnp.stack([jnp.sum(row * residuals, axis=1) for row in rows], axis=-1)
+
+
 @partial(jax.jit, static_argnums=0)
-def _pieces(loss: JointLoss, vector: Array, away: Array, sample: Sample) -> Any:
-    sweeps, active = sample.sweeps, sample.sweeps.free * sample.sweeps.judged
+def _difference(loss: JointLoss, vector: Array, step: Array, roots: Array, sample: Sample) -> Array:
+    up, down = (_voltage_and_rate(loss, point, sample) for point in (vector + step, vector - step))
+    return 0.5 * roots * (up - down)
 
-    def traces(point):
-        params = loss.params(point, sample)
-        trace = forced_adaptive(params, sweeps, loss.dt)
-        return trace.v, log_rate(params, trace)
 
-    def difference(step):
-        up, down = traces(vector + step), traces(vector - step)
-        return jax.tree.map(lambda a, b: 0.5 * (a - b), up, down)
+@partial(jax.jit, static_argnums=0)
+def _roots(loss: JointLoss, vector: Array, sample: Sample) -> Array:
+    return jnp.sqrt(_weights(loss, _voltage_and_rate(loss, vector, sample), sample))
+
+
+@partial(jax.jit, static_argnums=0)
+def _residuals(loss: JointLoss, vector: Array, sample: Sample) -> Array:
+    """Return the slopes of the negative loss in voltage and log-rate, over the root of their information."""
+    sweeps, here = sample.sweeps, _voltage_and_rate(loss, vector, sample)
 
     def likelihood(rate):
-        return point_process_log_likelihood(rate, sweeps.spikes, dt=loss.dt, active=active)
+        return point_process_log_likelihood(rate, sweeps.spikes, dt=loss.dt, active=sweeps.free * sweeps.judged)
 
-    v, rate = traces(vector)
-    dv, dlog = jax.lax.map(difference, away)
-    expected, worth = loss.dt * jnp.exp(jnp.minimum(rate, 6.0)), loss.weight / sample.variance
+    worth = loss.weight / sample.variance * sweeps.compared
+    slopes, weights = (
+        jnp.stack([worth * (sweeps.voltage - here[0]), jax.grad(likelihood)(here[1])]),
+        _weights(loss, here, sample),
+    )
+    return jnp.where(weights > 0.0, slopes / jnp.sqrt(jnp.where(weights > 0.0, weights, 1.0)), 0.0)
+
+
+def _voltage_and_rate(loss, vector, sample):
+    """Return voltage and log-rate, [2, length, blocks, S]."""
+    params = loss.params(vector, sample)
+    v, threshold = forced_adaptive(params, sample.sweeps, loss.dt)
+    return jnp.stack([v, log_rate(params, v, threshold)])
+
+
+def _weights(loss, here, sample):
+    """Return the information of every sample of voltage and of log-rate."""
+    sweeps, expected = sample.sweeps, loss.dt * jnp.exp(jnp.minimum(here[1], 6.0))
     # mu^2 / (e^mu - 1), by its series where the quotient would lose its digits.
-    informative = jnp.where(expected < 1e-3, expected, expected**2 / jnp.expm1(jnp.maximum(expected, 1e-3)))
-    slopes = jax.grad(likelihood)(rate), worth * sweeps.compared * (sweeps.voltage - v)
-    weights = informative * active, worth * sweeps.compared
-    scores = [jnp.einsum("lbs,ilbs->bsi", slope, d) for slope, d in zip(slopes, (dlog, dv), strict=True)]
-    grams = [jnp.einsum("ilbs,jlbs,lbs->ij", d, d, weight) for weight, d in zip(weights, (dlog, dv), strict=True)]
-    return jnp.stack(scores), jnp.stack(grams)
+    rate = jnp.where(expected < 1e-3, expected, expected**2 / jnp.expm1(jnp.maximum(expected, 1e-3)))
+    return jnp.stack([loss.weight / sample.variance * sweeps.compared, rate * sweeps.free * sweeps.judged])
 
 
 def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:

@@ -7,7 +7,7 @@ curve.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, cast
 
@@ -75,7 +75,8 @@ def fit_recording(
             GΩ; or None.
         coupling: for adaptive neurons, whether the threshold follows the voltage; None lets held-out time decide.
         train: the window to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current, all of a
-            step protocol (whose held-out score comes from every second current).
+            step protocol (whose held-out score comes from every second current). By default "gif" and "adaptive" are
+            refitted to the whole recording once they have been scored; with ``train`` given they are not.
         start: where to start instead of from a regression, for a fluctuating current; t_ref and v_th are searched for
             over their bounds in any case.
         bounds: intervals that replace the default ones of the parameters named.
@@ -111,9 +112,11 @@ def fit_recording(
         task = Task(removed.recording, spikes, window, limits, start, seed, progress)
         found = _recipe(model, protocol, coupling)(task)
         scores = _scores(task, found, noisy=model == "gif")
+        final = _on_everything(task, found, scores) if train is None else found
     return RecordingFit(
         model=model,
-        params=found.params,
+        params=final.params,
+        scored=None if final is found else found.params,
         scores=scores,
         bounds=limits if model == "lif" else {},
         train=task.window,
@@ -123,16 +126,27 @@ def fit_recording(
         data=_provenance(recording),
         seed=seed,
         warnings=removed.notes
-        + found.warnings
+        + final.warnings
         + (_at_bounds(found.params, limits) if model == "lif" else ())
         + _missed_spikes(task, spike_rule)
         + _saturated(recording, spikes)
         + _warnings(task, scores),
         curve=found.curve,
         electrodes=removed.electrodes,
-        intervals=found.intervals,
-        uncertainty=found.uncertainty,
+        intervals=final.intervals,
+        uncertainty=final.uncertainty,
     )
+
+
+def _on_everything(task: Task, found: Outcome, scores: Mapping[str, Any]) -> Outcome:
+    """Refit to the whole recording, once a fit to its first part has been scored on the rest."""
+    if found.refit is None or "test" not in scores:
+        return found
+    window = task.recording.start, task.recording.start + task.recording.duration
+    final = found.refit(replace(task, window=window))
+    fitted = f"{task.window[0]:g} to {task.window[1]:g} ms"
+    note = f"the parameters are those of a refit to the whole recording, the scores those of a fit to {fitted} alone"
+    return final._replace(warnings=(note, *final.warnings))
 
 
 def model_ladder(

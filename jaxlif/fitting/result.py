@@ -106,7 +106,7 @@ class RecordingFit:
         params: fitted parameters, Python floats.
         scores: by part ("train", "test", "f_i") the scores by name; None where one is not defined.
         bounds: of the free parameters, in their units.
-        train: the window that was fitted, ms.
+        train: the window that was fitted before the rest was scored, ms.
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
@@ -117,6 +117,8 @@ class RecordingFit:
         electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
         intervals: 95 % intervals of the parameters, by name, where the model has them.
         uncertainty: correlations and information behind the intervals, or None.
+        scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``train``
+            alone and that the scores belong to.
     """
 
     model: str
@@ -134,6 +136,15 @@ class RecordingFit:
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
+    scored: LIFParams | None = None
+
+    def as_scored(self) -> "RecordingFit":
+        """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
+        return (
+            self
+            if self.scored is None
+            else replace(self, params=self.scored, scored=None, intervals={}, uncertainty=None)
+        )
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -225,6 +236,7 @@ class RecordingFit:
         document["electrodes"] = [_electrode_document(*pair) for pair in self.electrodes]
         if self.uncertainty is not None:
             document["uncertainty"] = _uncertainty_document(self.uncertainty)
+        document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
         return document | {"versions": _versions()}
 
 
@@ -289,10 +301,10 @@ def _uncertainty_document(known):
         "names": list(known.names),
         "correlations": known.correlations.round(4).tolist(),
         "covariance": known.covariance.tolist(),
-        "information_spikes": known.information[0].tolist(),
-        "information_voltage": known.information[1].tolist(),
-        "dispersion_spikes": known.dispersion[0],
-        "dispersion_voltage": known.dispersion[1],
+        "information_voltage": known.information[0].tolist(),
+        "information_spikes": known.information[1].tolist(),
+        "dispersion_voltage": known.dispersion[0],
+        "dispersion_spikes": known.dispersion[1],
         "voltage_error_mV": known.voltage_error,
         "stimulus": dict(zip(_STIMULUS, known.stimulus, strict=True)),
     }
@@ -302,13 +314,13 @@ _STIMULUS = ("mean_pA", "sd_pA", "tau_ms", "duration_ms")
 
 
 def _uncertainty_from(document, intervals):
-    matrices = (np.array(document[f"information_{kind}"], float) for kind in ("spikes", "voltage"))
+    matrices = (np.array(document[f"information_{kind}"], float) for kind in ("voltage", "spikes"))
     return Uncertainty(
         names=tuple(document["names"]),
         intervals=intervals,
         covariance=np.array(document["covariance"], float),
         information=np.stack(list(matrices)),
-        dispersion=(document["dispersion_spikes"], document["dispersion_voltage"]),
+        dispersion=(document["dispersion_voltage"], document["dispersion_spikes"]),
         voltage_error=document["voltage_error_mV"],
         notes=(),
         stimulus=Stimulation(*(float(document["stimulus"][name]) for name in _STIMULUS)),
@@ -350,6 +362,7 @@ def _from_document(document):
         electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
         intervals=intervals,
         uncertainty=_uncertainty_from(known, intervals) if known else None,
+        scored=_params_from(document["scored_parameters"]) if document.get("scored_parameters") else None,
     )
 
 

@@ -1,6 +1,6 @@
 """A recording prepared for a fit: its spikes, the window to fit, and what was asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ class Outcome(NamedTuple):
 
     The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
     voltage was fitted; the samples before and after a spike in which voltages are not compared, where they are not the
-    task's; 95 % intervals of the parameters, by name; and what else is known about them.
+    task's; 95 % intervals of the parameters, by name; where a recipe can go on from here with more data, how; and what
+    else is known about the parameters.
     """
 
     params: LIFParams
@@ -31,6 +32,7 @@ class Outcome(NamedTuple):
     fitted_sweeps: np.ndarray | slice = slice(None)
     spike_cut: tuple[int, int] | None = None
     intervals: Mapping[str, tuple[float, float]] = {}
+    refit: "Callable[[Task], Outcome] | None" = None
     uncertainty: Uncertainty | None = None
 
 

@@ -43,7 +43,7 @@ class Uncertainty(NamedTuple):
 
     ``intervals``: by name the 95 % interval, in the parameter's unit; ``covariance`` [n, n] of ``names`` in free
     coordinates (logarithms of what is positive, jumps at the end of the refractory period); ``information`` [2, n, n]
-    of the spikes and of the voltage in the same coordinates, and ``dispersion`` of both: how many times more the score
+    of the voltage and of the spikes in the same coordinates, and ``dispersion`` of both: how many times more the score
     scatters than that information says; ``voltage_error``: standard deviation of recorded from model voltage, mV;
     ``notes``: what is not determined, in words; ``stimulus``: the current that was fitted.
     """
@@ -96,18 +96,16 @@ def uncertainty(
     Venzon & Moolgavkar 1988, doi:10.2307/2347496 (profiles).
     """
     samples = with_variance(loss, params, samples)
-    parts = pieces(loss, loss.vector(params), samples)
-    scale, chosen = scales(loss, samples)[active], np.ix_(active, active)
-    prior = prior_information(loss, loss.vector(params), samples)[chosen]
-    information = parts.information.sum(axis=0)[chosen] + prior
+    parts, scale = pieces(loss, loss.vector(params), samples, active), scales(loss, samples)[active]
+    prior = prior_information(loss, loss.vector(params), samples, active)
+    information = parts.information.sum(axis=0) + prior
     inverse = _inverse(information, scale)
     vector = _settled(loss, loss.vector(params), samples, active, inverse)
     params = jax.tree.map(float, loss.params(jnp.asarray(vector, samples[0].bend.dtype), samples[0]))
-    blocks, parted = _blocks(parts.scores[..., active]), np.stack([f[chosen] for f in parts.information])
-    spread = tuple(_dispersion(b, f, scale) for b, f in zip(blocks, parted, strict=True))
-    # Spikes never say more than the likelihood of the right model.
-    spread = max(spread[0], 1.0), spread[1]
-    covariance = sandwich(parted, prior, spread, scale)
+    blocks = _blocks(parts.scores)
+    voltage, spikes = (_dispersion(b, f, scale) for b, f in zip(blocks, parts.information, strict=True))
+    spread = voltage, max(spikes, 1.0)  # spikes never say more than the likelihood of the right model
+    covariance = sandwich(parts.information, prior, spread, scale)
     names = tuple(loss.coordinates.free[i][0] for i in active)
     quantile = float(stdtrit(blocks.shape[1] - 1, 0.975))
     heights = quantile**2 * np.diag(covariance) / np.diag(inverse)
@@ -119,7 +117,7 @@ def uncertainty(
         names,
         dict(zip(names, found, strict=True)),
         covariance,
-        parted,
+        parts.information,
         spread,
         float(np.sqrt(samples[0].variance)),
         (),
@@ -134,7 +132,7 @@ def sandwich(
     r"""Return the covariance :math:`F^{-1} J F^{-1}`, [n, n].
 
     Args:
-        information: of spikes and voltage, [2, n, n].
+        information: of voltage and spikes, [2, n, n].
         prior: that of the prior, [n, n].
         dispersion: how many times more the score of each scatters.
         scale: what a unit is in each coordinate, [n].
@@ -203,7 +201,7 @@ def _dispersion(blocks, information, scale):
 
 def _rise(loss, vector, samples, active, information) -> Rise:
     """Return the loss above its minimum; of many sweeps the first part, with a parabola for the others."""
-    few = samples[:1] if len(samples) > 2 else samples
+    few = samples[: max(2, -(-len(samples) // 3))]
     value, gradient, _ = evaluate(loss, vector, few)
     # All parts together have no gradient at the minimum, so that of the others is known too.
     others, slope = (1.0 - len(few) / len(samples)) * information, gradient[active] * (len(few) < len(samples))
@@ -268,7 +266,7 @@ class _Ends(NamedTuple):
                 return value, chart.jacobian(start + moved).T @ gradient
 
         # Where the data leave the others flat they would run away.
-        reach = [REACH if form.low > -np.inf else FAR for _, form in self._free] * self.scale
+        reach = self.scale * np.array([REACH if form.low > -np.inf else FAR for _, form in self._free])
         information = turn.T @ self.information @ turn + np.diag(reach**-2.0)
         return Valley(rise, _inverse(information, self.scale))
 

@@ -14,4 +14,6 @@ from jaxlif.recordings.recording import Recording as Recording
 from jaxlif.recordings.recording import RecordingWarning as RecordingWarning
 from jaxlif.recordings.recording import repeats as repeats
 from jaxlif.recordings.recording import require_current_variation as require_current_variation
+from jaxlif.recordings.recording import stimulus_label as stimulus_label
+from jaxlif.recordings.rest import resting_potentials as resting_potentials
 from jaxlif.recordings.spike_detection import detect_spikes as detect_spikes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 _PER_SWEEP = ("current", "voltage", "spikes")
-_KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage")
+_KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage", "stimulus")
 
 
 def read_npz(path: Path, current: str | None) -> dict[str, Any]:
@@ -16,7 +16,8 @@ def read_npz(path: Path, current: str | None) -> dict[str, Any]:
 
     Args:
         path: the archive, with ``current`` [T], [sweeps, T] or [stimuli, repeats, T], ``dt``, and optionally
-            ``voltage``, ``spikes``, ``electrode_current`` and ``electrode_voltage``.
+            ``voltage``, ``spikes``, ``electrode_current``, ``electrode_voltage`` and ``stimulus``, the names of the
+            stimuli, [sweeps] or [stimuli].
         current: what the current is, "recorded" or "commanded"; the archive does not say it.
 
     Returns:
@@ -30,7 +31,8 @@ def read_npz(path: Path, current: str | None) -> dict[str, Any]:
         if name not in arrays:
             unit = "pA" if name == "current" else "ms"
             raise ValueError(f"the array `{name}` ({unit}) is missing")
-    fields = {name: _flatten(value) if name in _PER_SWEEP else value for name, value in arrays.items()}
+    names = _stimulus_names(arrays.pop("stimulus", None), arrays["current"].shape)
+    fields = {name: _flatten(value) if name in _PER_SWEEP else value for name, value in arrays.items()} | names
     return fields | {"current_source": current or "unknown"}
 
 
@@ -55,3 +57,14 @@ def _read_array(archive: Any, name: str) -> np.ndarray:
 def _flatten(array: np.ndarray) -> np.ndarray:
     """Put stimuli and repeats on one axis of sweeps."""
     return array.reshape(-1, array.shape[-1]) if array.ndim == 3 else np.atleast_1d(array)
+
+
+def _stimulus_names(names: np.ndarray | None, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return a name for each sweep; an array that holds no text is none of names and ignored."""
+    if names is None or names.dtype.kind != "U":
+        return {}
+    if names.ndim > 1:
+        raise ValueError(f"stimulus has shape {names.shape}: one name for each sweep or stimulus is expected")
+    if names.ndim == 1 and len(shape) == 3 and len(names) == shape[0]:
+        names = np.repeat(names, shape[1])
+    return {"stimulus": str(names) if names.ndim == 0 else names.tolist()}

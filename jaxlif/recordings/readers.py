@@ -95,12 +95,14 @@ def _choose(fields: dict[str, Any], sweeps: _Sweeps) -> dict[str, Any]:
         return fields
     per_sweep = {n: fields[n] for n in ("current", "voltage", "spikes") if n in fields}
     per_sweep = {n: np.atleast_2d(v) if isinstance(v, np.ndarray) else v for n, v in per_sweep.items()}
+    if isinstance(names := fields.get("stimulus"), list):
+        fields = fields | {"stimulus": tuple(names[i] for i in sweep_indices(sweeps, len(names)))}
     return fields | {n: [v[i] for i in sweep_indices(sweeps, len(v))] for n, v in per_sweep.items()}
 
 
 def _stack(fields: dict[str, Any], sweeps: _Sweeps) -> dict[str, Any]:
     """Put lists of sweeps into arrays, and the sampling intervals of all sweeps into one."""
-    lists = {name: value for name, value in fields.items() if isinstance(value, list)}
+    lists = {name: value for name, value in fields.items() if isinstance(value, list) and name != "stimulus"}
     intervals = lists.pop("dt", [])
     if intervals and max(intervals) - min(intervals) > 1e-3 * min(intervals):
         listed = ", ".join(f"{dt:g}" for dt in sorted(set(intervals)))

@@ -34,10 +34,11 @@ class Recording:
         sha256: checksum of the file that it was read from.
         electrode_current: current of a subthreshold trace for electrode compensation, [T_e], pA.
         electrode_voltage: voltage of that trace, [T_e], mV.
+        stimulus: name of each sweep's stimulus, [sweeps] strings, or one for all; None where they have no names.
 
     Raises:
         ValueError: for values that are not finite, shapes that differ, fewer than 2 samples, a dt outside 0.004 to
-            5 ms, voltages in volts, or an unknown current source.
+            5 ms, voltages in volts, an unknown current source, or names of stimuli that are not one for each sweep.
 
     Example:
         >>> recording = Recording(current=np.zeros((3, 1000)), voltage=np.full((3, 1000), -70.0), dt=0.1)
@@ -57,6 +58,7 @@ class Recording:
     sha256: str = field(default="", kw_only=True)
     electrode_current: np.ndarray | None = field(default=None, kw_only=True)
     electrode_voltage: np.ndarray | None = field(default=None, kw_only=True)
+    stimulus: Sequence[str] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         dt = _plausible_dt(self.dt)
@@ -69,6 +71,7 @@ class Recording:
             arrays["spikes"] = _raster(self.spikes)
             _same_shape("current", arrays["current"], "spikes", arrays["spikes"])
         arrays |= _electrode(self.electrode_current, self.electrode_voltage, dt)
+        arrays["stimulus"] = _names(self.stimulus, len(arrays["current"]))
         if self.current_source not in ("recorded", "commanded", "unknown"):
             raise ValueError(
                 f'current_source = {self.current_source!r}: it must be "recorded", "commanded" or "unknown"'
@@ -146,7 +149,9 @@ class Recording:
             >>> Recording(current=np.arange(20.0).reshape(4, 5), dt=1.0).select([3, 0]).current[:, 0]
             array([15.,  0.])
         """
-        return self._cut(np.s_[sweep_indices(sweeps, self.num_sweeps), :])
+        chosen = sweep_indices(sweeps, self.num_sweeps)
+        names = None if self.stimulus is None else [self.stimulus[s] for s in chosen]
+        return self._cut(np.s_[chosen, :], stimulus=names)
 
     def _cut(self, index: Any, **changes: Any) -> Self:
         names = ("current", "voltage", "spikes")
@@ -177,6 +182,15 @@ def sweep_indices(sweeps: int | slice | Sequence[int] | np.ndarray, num_sweeps: 
     if chosen.size == 0 or not known:
         raise ValueError(f"sweeps = {sweeps}: the recording has {num_sweeps}, numbered 0 to {num_sweeps - 1}")
     return available[chosen]
+
+
+def _names(stimulus: Sequence[str] | None, num_sweeps: int) -> tuple[str, ...] | None:
+    if stimulus is None:
+        return None
+    names = (stimulus,) * num_sweeps if isinstance(stimulus, str) else tuple(str(name) for name in stimulus)
+    if len(names) != num_sweeps:
+        raise ValueError(f"stimulus has {len(names)} names for {num_sweeps} sweeps: one for each sweep is expected")
+    return names
 
 
 def require_current_variation(recording: Recording) -> None:
@@ -227,6 +241,19 @@ def repeats(recording: Recording) -> list[np.ndarray]:
         else:
             group.append(sweep)
     return [np.array(group) for group in groups]
+
+
+def stimulus_label(recording: Recording, sweeps: Sequence[int] | np.ndarray) -> str:
+    """Return what a group of sweeps with one stimulus is called: its name, or else its first sweep.
+
+    Example:
+        >>> stimulus_label(Recording(current=np.zeros((2, 9)), dt=0.1, stimulus=["04", "06"]), [1])
+        'stimulus 06'
+        >>> stimulus_label(Recording(current=np.zeros((2, 9)), dt=0.1), [1])
+        'the stimulus of sweep 1'
+    """
+    first = int(sweeps[0])
+    return f"the stimulus of sweep {first}" if recording.stimulus is None else f"stimulus {recording.stimulus[first]}"
 
 
 def _same_current(a: np.ndarray, b: np.ndarray) -> bool:

@@ -77,10 +77,10 @@ def test_a_loss_that_overflows_is_walked_around():
 def test_the_scores_of_the_blocks_are_the_gradient(traces):
     loss, samples = loss_of(traces)
     vector = loss.vector(TRUTH)
-    scores = pieces(loss, vector, samples).scores.sum(axis=(0, 1, 2))
+    scores = pieces(loss, vector, samples, np.arange(len(vector))).scores.sum(axis=(0, 1, 2))
     gradient = evaluate(loss, vector, samples)[1]
     # Central differences with steps of 0.3 % and 0.05 mV keep three digits of the largest terms that cancel.
-    size = np.sqrt(np.diag(pieces(loss, vector, samples).information.sum(axis=0)))
+    size = np.sqrt(np.diag(pieces(loss, vector, samples, np.arange(len(vector))).information.sum(axis=0)))
     np.testing.assert_allclose(-scores / size, gradient / size, rtol=0, atol=0.02)
 
 
@@ -89,12 +89,12 @@ def test_at_the_truth_the_score_vanishes_and_scatters_as_the_information_says():
     whitened = []
     for seed in range(12):
         loss, samples = loss_of(recorded(noise(seed), 100 + seed))
-        found = pieces(loss, loss.vector(TRUTH), samples)
+        found = pieces(loss, loss.vector(TRUTH), samples, np.arange(len(loss.coordinates.free)))
         names = [name for name, _ in loss.coordinates.free]
         threshold = [names.index(n) for n in ("v_th", "delta_v", "gamma.0", "tau_gamma.0")]
-        chosen = found.information[0][np.ix_(threshold, threshold)]
+        chosen = found.information[1][np.ix_(threshold, threshold)]
         root = np.linalg.cholesky(chosen)
-        whitened.append(np.linalg.solve(root, found.scores[0].sum(axis=(0, 1))[threshold]))
+        whitened.append(np.linalg.solve(root, found.scores[1].sum(axis=(0, 1))[threshold]))
     whitened = np.array(whitened)
     # 48 numbers that are standard normal: 4 standard errors of their mean in each direction, and of their variance.
     assert np.all(np.abs(whitened.mean(axis=0)) < 4.0 / np.sqrt(12))
@@ -118,8 +118,8 @@ def test_the_ends_are_those_of_a_profile_by_brute_force(traces):
 
 def ratio(known, name):
     """Return how much the covariance exceeds the inverse information: by the dispersion of the spikes."""
-    assert known.information[1].max() == 0.0 and known.names.index(name) >= 0
-    return known.dispersion[0]
+    assert known.information[0].max() == 0.0 and known.names.index(name) >= 0
+    return known.dispersion[1]
 
 
 def profile(loss, samples, params, vector, name, value):

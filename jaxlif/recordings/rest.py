@@ -1,0 +1,38 @@
+"""Where a cell rests: its voltage before the stimulus begins."""
+
+import numpy as np
+
+from jaxlif.recordings.recording import Recording
+
+QUIET = 0.05  # share of the largest current up to which a sample counts as none
+SETTLED = 100.0  # ms of no current that a resting potential is taken from, at least
+LEFT_OUT = 0.5  # share of the quiet stretch that is given to what came before it
+
+
+def resting_potentials(recording: Recording, spikes: np.ndarray) -> np.ndarray | None:
+    """Return the resting potential of each sweep: the mean voltage at the end of its quiet start.
+
+    A sweep's quiet start ends with the first current above 5 % of the largest one in the recording; its first half is
+    left to what came before it.
+
+    Args:
+        recording: current and voltage.
+        spikes: [sweeps, T], booleans.
+
+    Returns:
+        [sweeps], mV; None where some sweep has less than 100 ms without current at its start, or a spike there.
+
+    Example:
+        >>> current = np.concatenate([np.zeros((1, 2000)), np.full((1, 2000), 100.0)], axis=1)
+        >>> recording = Recording(current=current, voltage=np.full(current.shape, -63.0), dt=0.1)
+        >>> resting_potentials(recording, np.zeros(current.shape, bool))
+        array([-63.])
+    """
+    loud = np.abs(recording.current) > QUIET * np.abs(recording.current).max()
+    ends = np.where(loud.any(axis=1), loud.argmax(axis=1), recording.num_steps)
+    if ends.min() < SETTLED / recording.dt:
+        return None
+    if any(train[:end].any() for train, end in zip(spikes, ends, strict=True)):
+        return None
+    rows = zip(recording.measured_voltage(), ends, strict=True)
+    return np.array([voltage[int(LEFT_OUT * end) : end].mean() for voltage, end in rows])
