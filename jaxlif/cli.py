@@ -1,4 +1,4 @@
-"""The command line: fit, ladder, predict, simulate, fi and export."""
+"""The command line: fit, ladder, advise, predict, simulate, fi and export."""
 
 import io
 import os
@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxlif.arguments import bounds_of, electrode_of, number, stimulus_of, sweep_numbers, window_of
 from jaxlif.exporting import exported
+from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.recordings import fit_rates, fit_recording, model_ladder
 from jaxlif.fitting.result import Prediction, RecordingFit, SpikeRule, load_fit, write_atomically
 from jaxlif.fitting.scores import spike_scores, voltage_scores
@@ -222,6 +223,28 @@ def ladder(file, train, current, sweeps, from_electrode) -> None:
     rows = [(rung.name, f"{rung.held_out:.3f}", f"{rung.gain:+.3f}") for rung in found.rungs]
     click.echo(text_table([("model, each with the ones above it", "held out (bits per spike)", "gain"), *rows]) + "\n")
     click.echo(found.sentence)
+
+
+@main.command()
+@click.argument("fit_file", metavar="FIT", type=click.Path(path_type=Path))
+@click.option(
+    "--for", "names", multiple=True, metavar="NAME", help="Rank by this parameter; may be given several times."
+)
+@click.option("--duration", type=float, help="Of the further recording, s. Default: as long as the fitted one.")
+@_seed
+@_clear_errors
+def advise(fit_file, names, duration, seed) -> None:
+    """Say which recording to make next.
+
+    FIT is a fit.json of --model gif. Prints what further recordings would leave of the 95 % intervals: 0.5 is half as
+    wide, * marks the best for a parameter. The recordings are listed below, the most helpful first, each with what it
+    leaves on the geometric mean.
+    """
+    result = load_fit(fit_file)
+    length = None if duration is None else 1000.0 * duration
+    advice = advise_protocol(result, parameters=names or None, duration=length, seed=seed)
+    click.echo(text_table(advice.rows()) + "\n")
+    click.echo("\n".join(advice.legend()))
 
 
 @main.command()

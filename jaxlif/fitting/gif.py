@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
 from jaxlif.fitting.prediction import noisy_rasters
@@ -88,7 +89,11 @@ def _outcome(task, traces, noisy, known, notes, deterministic):
         if stimuli:
             params = choose_twin(params, stimuli, dt=traces.dt)
     cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
-    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals if known else {}, refit=more)
+    # What closed loop has changed is no longer what the interval was for.
+    fitted, chosen = named_leaves(noisy), named_leaves(params)
+    pairs = known.intervals if known else {}
+    intervals = {name: pair for name, pair in pairs.items() if chosen[name] == fitted[name]}
+    return Outcome(params, notes, spike_cut=cut, intervals=intervals, refit=more, uncertainty=known)
 
 
 def _more(start, notes, deterministic, task):
@@ -227,7 +232,10 @@ def _polish(
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=rounds, progress=progress)
-    known = uncertainty(loss, params, samples, active_indices(loss, free)) if intervals else None
+    known = None
+    if intervals:
+        level = _mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
+        params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
     return params if coupled else replace(params, coupling=None), known
 
 

@@ -137,6 +137,7 @@ def fit_recording(
         curve=found.curve,
         electrodes=removed.electrodes,
         intervals=final.intervals,
+        uncertainty=final.uncertainty,
     )
 
 
