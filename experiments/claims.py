@@ -127,8 +127,21 @@ def recording_path(name: str) -> Path:
     Args:
         name: its file name; see ``data.md``.
     """
+    return _data_path("recordings", name)
+
+
+def spiking_path(name: str) -> Path:
+    """Return the path of a data set for spiking networks, or stop with a line on where it is to be had.
+
+    Args:
+        name: its file name; see ``data.md``.
+    """
+    return _data_path("spiking", name)
+
+
+def _data_path(kind: str, name: str) -> Path:
     folder = os.environ.get("JAXLIF_DATA", "")
-    path = Path(folder) / "recordings" / name
+    path = Path(folder) / kind / name
     if not folder or not path.is_file():
         raise SystemExit(f"{name} is not there: JAXLIF_DATA must name a folder as in experiments/data.md")
     return path

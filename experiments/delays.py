@@ -10,16 +10,22 @@ take one another's times, so that no rate and no summed input tells the two apar
 Network: 12 inputs -> delays -> one leaky membrane, a coincidence detector -> 2 readouts, whose maximum over time is the
 logit. Delays (between 0 and 40 ms), weights (positive) and the readouts are free. The delays are spread over lags by a
 Gaussian, whose width narrows from 12 steps to half a step during training, and are interpolated linearly afterwards.
-The same network without delays trains on the same trials for as many steps. Only differences of delays are defined by
-the task, since the event's time is unknown: the error of a lag is taken after removing the mean of delay + lag. Both
-networks are read once, on new trials. Seeds draw the lags and the trials. The numbers of ``Config``, and
-the membrane, were chosen by hand on seed 9. Seeds 0 to 2 then showed that the readouts must not start at random (two of
-three stayed at guessing), seeds 3 to 5 that the delays should not either: with these drawn between 0 and 40 ms, 34 of
-36 lags came out, and two channels ended at a bound, 40 ms off. So the delays start together in the middle, and the
-seeds reported are new ones. With spiking neurons in place of the membrane the accuracy was as high on seed 9, but lags
-were off by 2 to 20 ms: several partial coincidences, each with its own spike, serve the label as well as one.
+An update moves a delay by a fraction of the spread, so that the moves shrink with what the gradient can see. The same
+network without delays trains on the same trials for as many steps. Only differences of delays are defined by the task,
+since the event's time is unknown: the error of a lag is taken after removing the mean of delay + lag. Both networks are
+read once, on new trials. Seeds draw the lags and the trials; none is left out and none starts twice.
 
-Command: python experiments/delays.py (about two minutes on two cores; --quick: a smoke run that writes nothing)
+The numbers of ``Config``, and the membrane, were chosen by hand on seed 9. Seeds 0 to 8 and 20 to 26 then showed what
+goes wrong. Readouts that start at random stay at guessing. Delays that start at random end at a bound, so they start
+together in the middle. With a learning rate that did not know of the spread, seed 8 lost a lag that it had already
+found, after two thirds of the training: the spread was one step, an update moved a delay by a third of one, and a delay
+that has left the coincidence by more than the spread does not come back (12 ms off). With a rate that follows the
+spread but starts at three times the present one, seeds 21 and 23 drove a delay into its bound within a hundred updates,
+where the logit has no gradient (1.0 and 0.8 ms off). The seeds reported are new ones. With spiking neurons in place of
+the membrane the accuracy was as high on seed 9, but lags were off by 2 to 20 ms: several partial coincidences, each
+with its own spike, serve the label as well as one.
+
+Command: python experiments/delays.py (about three minutes on two cores; --quick: a smoke run that writes nothing)
 """
 
 import argparse
@@ -48,7 +54,7 @@ from jaxlif.networks.delays import Delayed, DelayParams
 class Config:
     """Every number of the experiment."""
 
-    seeds: tuple[int, ...] = (6, 7, 8)
+    seeds: tuple[int, ...] = (30, 31, 32, 33, 34)
     num_channels: int = 12
     num_steps: int = 90
     dt: float = 1.0  # ms
@@ -64,7 +70,7 @@ class Config:
     trials: int = 128  # a batch, drawn anew for each update
     updates: int = 1200
     learning_rate: float = 3e-2
-    learning_rate_delay: float = 1e-1  # in the logit of delay/max_delay
+    move: float = 0.03  # of a delay at an update, in units of the spread
     test_trials: int = 2000
 
 
@@ -177,14 +183,17 @@ def train(config: Config, lags: jax.Array, trials: jax.Array, with_delays: bool)
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    def adam(rate):
-        return optax.adam(optax.cosine_decay_schedule(rate, config.updates, alpha=0.02))
-
     def kind(free):
         return {name: "delay" if name.endswith("delay") else "weight" for name in free}
 
-    rates = {"weight": adam(config.learning_rate), "delay": adam(config.learning_rate_delay)}
-    return optax.multi_transform(rates, kind)
+    weight = optax.cosine_decay_schedule(config.learning_rate, config.updates, alpha=0.02)
+    return optax.multi_transform({"weight": optax.adam(weight), "delay": optax.adam(partial(delay_rate, config))}, kind)
+
+
+def delay_rate(config: Config, update: jax.Array) -> jax.Array:
+    """Return the learning rate in the logit of delay/max_delay, which in the middle counts a quarter of max_delay."""
+    spread = spreads(config)[jnp.minimum(update, config.updates - 1)] * config.dt
+    return config.move * spread / (0.25 * config.max_delay)
 
 
 def spreads(config: Config) -> jax.Array:
@@ -240,7 +249,7 @@ def draw_losses(ax, config: Config, results: list[Result]) -> None:
     ax.plot([], [], color=plotting.GUIDE, linestyle="--", label="without delays")
     ax.axhline(np.log(2.0), color=plotting.GUIDE, linestyle=":", label="guessing, ln 2")
     ax.set(yscale="log", xlabel="update", ylabel="cross-entropy (nats)", title="Training loss, mean of 20 updates")
-    ax.legend(fontsize="small", loc="upper right", bbox_to_anchor=(1.0, 0.93), ncols=2)
+    ax.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 0.12))
 
 
 def draw_lags(ax, config: Config, results: list[Result]) -> None:

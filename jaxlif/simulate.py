@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.cell import Cell, prepared
 from jaxlif.neurons.checks import check_cell, check_params
 
 
@@ -66,7 +66,9 @@ def _simulate(cell, params, inputs, state, segment, unroll):
     return _segmented(jax.checkpoint(run), state, inputs, segment)
 
 
-def scan_cell(cell: Cell, params: Any, state: Any, inputs: Any, *, unroll: int = 1) -> tuple[Any, Any]:
+def scan_cell(
+    cell: Cell, params: Any, state: Any, inputs: Any, *, unroll: int = 1, recompute: bool = True
+) -> tuple[Any, Any]:
     """Run a cell over the time axis, by its own ``scan`` where it has one: :func:`simulate` without checks or jit.
 
     Args:
@@ -75,16 +77,19 @@ def scan_cell(cell: Cell, params: Any, state: Any, inputs: Any, *, unroll: int =
         state: where to start.
         inputs: a pytree of arrays [T, ...].
         unroll: steps per iteration of the loop, where the cell has no scan of its own.
+        recompute: let the backward pass compute each step again, where the cell has no scan of its own.
 
     Returns:
         The final state and the outputs [T, ...].
     """
+    params = prepared(cell, params)
     if hasattr(cell, "scan"):
         return cell.scan(params, state, inputs)
     # A step is computed again in the backward pass instead of keeping its intermediate numbers: a LIF's gradient takes
     # half the memory in about the same time, one with conductances a thirteenth.
-    step = jax.checkpoint(partial(cell.step, params), prevent_cse=False)
-    return jax.lax.scan(step, state, inputs, unroll=unroll)
+    step = partial(cell.step, params)
+    again = jax.checkpoint(step, prevent_cse=False) if recompute else step
+    return jax.lax.scan(again, state, inputs, unroll=unroll)
 
 
 def _segmented(run, state, inputs, segment):

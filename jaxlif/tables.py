@@ -59,6 +59,26 @@ def score_rows(scores: Scores) -> tuple[list[str], list[tuple[str, list[str]]]]:
     return parts, rows
 
 
+def own_scores(scores: Scores) -> dict[str, str]:
+    """Return by label what the cell itself reaches against another repeat of its own: the ceiling of a model's score.
+
+    Of the part that was held out, or else of the one that was fitted; nothing where no stimulus was repeated.
+
+    Args:
+        scores: by part the scores by name.
+
+    Example:
+        >>> own_scores({"test": {"rate_data": 8.0, "reliability": 0.75, "md_star": 0.9}})
+        {'firing rate, model (Hz)': '8', 'coincidence factor Γ': '0.75', 'Γ / R': '1', 'Md*': '1'}
+    """
+    judged = scores.get("test", scores.get("train", {}))
+    if judged.get("reliability") is None:
+        return {}
+    own = {"rate_model": judged["rate_data"], "coincidence_factor": judged["reliability"]}
+    own |= {"coincidence_factor_over_reliability": 1.0, "md_star": 1.0}
+    return {SCORE_LABELS[name]: f"{value:.3g}" for name, value in own.items()}
+
+
 def text_table(rows: list[tuple[Any, ...]], *, right: tuple[int, ...] | None = None) -> str:
     """Align rows of text in columns.
 

@@ -73,6 +73,7 @@ ADAPTIVE = jl.AdaptiveLIFParams(
     coupling=jl.VoltageCoupling(b=0.3, tau=4.0 * SPREAD, v_i=-65.0, k=3.0),
     delta_v=1.5 * SPREAD,
 )
+RESONANT = jl.ResonantLIFParams(**vars(NEURON), a=20.0 * SPREAD, tau_w=8.0 * SPREAD, b=90.0)
 WEIGHTS = (
     DenseParams(weight=RNG.uniform(0.1, 0.4, (N, N)), bias=RNG.normal(0.0, 0.1, N)),
     RecurrentParams(neuron=NEURON, weight=RNG.normal(0.0, 300.0, (N, N))),
@@ -100,11 +101,19 @@ CASES = {
         "pA",
     ),
     "adaptive": Case(jl.AdaptiveLIF(dt=0.5), ADAPTIVE, CURRENT),
+    "resonant": Case(jl.ResonantLIF(dt=0.5), RESONANT, CURRENT),
     "escape": Case(
         jl.EscapeNoise(jl.AdaptiveLIF(dt=0.5)), ADAPTIVE, Noisy(CURRENT, RNG.exponential(1.0, (T, N))), units=False
     ),
     "dense": Case(Dense(), WEIGHTS[0], CURRENT, units=False, neurons=False),
     "recurrent": Case(Recurrent(LIF), WEIGHTS[1], CURRENT, units=False, neurons=False),
+    "recurrent resonant": Case(
+        Recurrent(jl.ResonantLIF(dt=0.5)),
+        RecurrentParams(neuron=RESONANT, weight=WEIGHTS[1].weight),
+        CURRENT,
+        units=False,
+        neurons=False,
+    ),
     "hodgkin huxley": Case(
         # Its upstroke, some 300 mV/ms, magnifies what came before it.
         HodgkinHuxley(dt=0.5, substeps=25),
@@ -341,6 +350,7 @@ LONG = 100_000  # steps
 NOISY = {
     "lif": (jl.LIF(), jl.LIFParams()),
     "lif subtract": (jl.LIF(reset="subtract"), jl.LIFParams()),
+    "resonant": (jl.ResonantLIF(), jl.ResonantLIFParams(a=1.0, b=20.0)),
     "leaky": (jl.LeakyIntegrator(), jl.LeakyParams()),
     "forced": (jl.TeacherForced(jl.LIF()), jl.LIFParams()),
     "jump": (jl.Synaptic(jl.LIF(), jl.VoltageJump()), jl.SynapticParams()),
@@ -385,7 +395,7 @@ def test_gradients_stay_finite_over_100_000_noisy_steps(name):
 MS, MV, PA = 4.0, 8.0, 1024.0  # powers of two: rescaling by them rounds nothing
 UNIT = {"tau_m": MS, "t_ref": MS, "tau_syn": MS, "v_rest": MV, "v_th": MV, "v_reset": MV, "e_rev": MV, "r_m": MV / PA}
 UNIT |= {"eta": PA, "tau_eta": MS, "gamma": MV, "tau_gamma": MS, "a": PA / MV, "tau_a": MS}
-UNIT |= {"b": 1.0, "tau": MS, "v_i": MV, "k": MV, "delta_v": MV, "lambda_0": 1.0 / MS}
+UNIT |= {"tau_w": MS, "b": PA, "coupling.b": 1.0, "tau": MS, "v_i": MV, "k": MV, "delta_v": MV, "lambda_0": 1.0 / MS}
 ARRIVALS = {"": 1.0, "mV": MV, "pA": PA, "nS": PA / MV}
 
 
@@ -410,7 +420,8 @@ def test_other_units_change_nothing(case):
 
     def scale(path, leaf):
         # The terms of an adaptation are a tuple under their name.
-        return leaf * UNIT[[key.name for key in path if hasattr(key, "name")][-1]]
+        names = [key.name for key in path if hasattr(key, "name")]
+        return leaf * UNIT.get(".".join(names[-2:]), UNIT[names[-1]])
 
     params = jax.tree_util.tree_map_with_path(scale, case.params)
     _, new = jl.simulate(with_dt(case.cell, MS), params, rescaled_input(case.inputs, case.arrivals))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif import losses
+from jaxlif import losses, spiketrains
 
 RNG = np.random.default_rng(0)
 T, N = 40, 3
@@ -65,12 +65,14 @@ def test_filtered_spikes_are_a_convolution(dtype, tau, dt):
     np.testing.assert_allclose(value, filtered(TRAIN, tau, dt), rtol=RTOL[dtype], atol=RTOL[dtype])
 
 
-def test_van_rossum(dtype):
-    value = losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(OTHER, dtype), tau=10.0, dt=0.5)
-    difference = filtered(TRAIN, 10.0, 0.5) - filtered(OTHER, 10.0, 0.5)
+@pytest.mark.parametrize(("tau", "dt"), [(10.0, 0.5), (0.7, 1.0)])
+def test_van_rossum_is_the_exact_distance_of_the_spike_times(dtype, tau, dt):
+    value = losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(OTHER, dtype), tau=tau, dt=dt)
+    times = [[dt * (np.flatnonzero(column) + 1) for column in train.T] for train in (TRAIN, OTHER)]
+    exact = [spiketrains.van_rossum(a, b, tau=tau) for a, b in zip(*times, strict=True)]
     assert value.dtype == dtype
-    np.testing.assert_allclose(value, 0.05 * (difference**2).sum(axis=0).mean(), rtol=RTOL[dtype])
-    assert losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(TRAIN, dtype), tau=10.0, dt=0.5) == 0.0
+    np.testing.assert_allclose(value, np.mean(exact), rtol=RTOL[dtype])
+    assert losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(TRAIN, dtype), tau=tau, dt=dt) == 0.0
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 import jaxlif as jl
 from jaxlif import plotting
 from jaxlif.gradients import Comparison
-from jaxlif.networks import Sequential
+from jaxlif.networks import FlightRecord, Sequential
 
 T = np.arange(1, 11) * 0.1
 
@@ -304,12 +304,22 @@ def test_an_audit_is_drawn_in_panels(network, bins, panels):
         plotting.audit_panels(audit, dt=0.0)
 
 
-def test_flight_panels_draw_the_share_of_neurons_below_a_rate_and_the_gradient_over_time():
-    rates, norm = plotting.flight_panels(
-        ["a", "b"], [[4.0, 1.0], [2.0, 2.0, 8.0, 9.0]], [[1.0, 2.0], [3.0, 4.0]], dt=0.5
-    )
+def test_flight_panels_draw_rates_shares_and_the_gradient_over_time():
+    record = FlightRecord(
+        layers=("layer 1 (LIF)", "layer 3 (Recurrent)"), dt=0.5, duration=1.5,
+        rates=(np.array([4.0, 1.0]), np.array([2.0, 0.0, 8.0, 9.0])), mean_rate=np.array([2.5, 4.75]),
+        silent=np.array([0.0, 0.75]), saturated=np.array([0.0, 0.125]), occupancy=np.array([0.2, np.nan]),
+        spectral_radius=np.array([np.nan, 2.0]), loop_gain=np.array([np.nan, 1.01]), broken=np.array([-1, -1]),
+        gradient_norm=np.array([[1.0, 2.0, 3.0], [0.0, 4.0, np.inf]]),
+    )  # fmt: skip
+    rates, shares, norm = plotting.flight_panels(record)
     assert rates.lines[0].get_xdata().tolist() == [1.0, 4.0] and rates.lines[0].get_ydata().tolist() == [0.5, 1.0]
-    assert [text.get_text() for text in rates.get_legend().get_texts()] == ["a", "b"]
-    assert norm.lines[1].get_xdata().tolist() == [0.5, 1.0] and norm.lines[1].get_ydata().tolist() == [3.0, 4.0]
-    with pytest.raises(ValueError, match="2 layers, 1 arrays of rates"):
-        plotting.flight_panels(["a", "b"], [[1.0]])
+    assert [text.get_text() for text in rates.get_legend().get_texts()] == ["layer 1 (LIF)", "layer 3 (Recurrent)"]
+    assert [[bar.get_height() for bar in bars] for bars in shares.containers] == [[0.0, 0.75], [0.0, 0.125], [0.2, 0.0]]
+    assert [text.get_text() for text in shares.get_xticklabels()] == [
+        "1 (LIF)",
+        "3 (Recurrent)\nradius 2, loop gain 1.01",
+    ]
+    np.testing.assert_array_equal(norm.lines[1].get_ydata(), [np.nan, 4.0, np.nan])
+    title = rates.figure.get_suptitle()
+    assert title == "layer 3 (Recurrent): 75% of the neurons are silent (and 2 more alarms)"

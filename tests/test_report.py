@@ -3,9 +3,13 @@
 import base64
 import html
 import io
+import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import jax
 import matplotlib.pyplot as plt
@@ -13,10 +17,12 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
+from jaxlif.pictures import _worst_segments
 from jaxlif.report import write_report
-from jaxlif.tables import SCORE_LABELS, parameter_rows
+from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows
 
 NAME = "<b>&.npz"
+FIGURES = ("voltage", "raster", "intervals", "worst")
 WARNINGS = ("r_m < 0.1 & <script>alert('x')</script>", "a second one")
 
 
@@ -62,7 +68,8 @@ def text(written):
 
 def test_the_files(written):
     folder, paths = written
-    assert {path.name for path in paths} == {"voltage.png", "raster.png", "report.html"}
+    figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    assert {path.name for path in paths} == figures | {"report.html"}
     assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     assert not plt.get_fignums(), "figures are closed"
 
@@ -77,11 +84,35 @@ def test_the_page_needs_no_network_and_no_file(text):
 
 def test_the_figures_are_the_files(written, text):
     embedded = [base64.b64decode(link.partition(",")[2], validate=True) for link in Page(text).links]
-    assert embedded == [(written[0] / f"{name}.png").read_bytes() for name in ("voltage", "raster")]
+    assert embedded == [(written[0] / f"{name}.png").read_bytes() for name in FIGURES]
     for png in embedded:
         pixels = plt.imread(io.BytesIO(png), format="png")
         assert min(pixels.shape[:2]) > 200
         assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 3, "more than an empty frame"
+
+
+def test_vector_figures_are_whole_and_need_nothing(written):
+    for name in FIGURES:
+        text = (written[0] / f"{name}.svg").read_text(encoding="utf-8")
+        root = ElementTree.fromstring(text)
+        assert root.tag.endswith("svg") and len(list(root.iter())) > 50
+        references = re.findall(r'(?:href|src)="([^"]*)"', text)
+        assert all(reference.startswith("#") for reference in references)
+
+
+def test_the_worst_segment_is_where_the_voltage_was_spoiled(fit, recording):
+    """10 mV added to 60 ms of the second sweep, far from a spike, come first, with the RMSE of the residual there."""
+    spikes = fit.spike_rule.find(recording)
+    forced = fit.predict(recording, force_spikes=True)
+    voltage = recording.voltage.copy()
+    voltage[1, 1100:1220] += 10.0
+    segments = _worst_segments(fit, replace(recording, voltage=voltage), spikes, forced)
+    sweep, first, last, error = segments[0]
+    assert sweep == 1 and first <= 1100 < 1220 <= last
+    before, after = (round(t / recording.dt) for t in fit.spike_cut)
+    rows = [n for n in range(first, last) if not spikes[1, max(0, n - after + 1) : n + before + 1].any()]
+    residual = voltage[1, rows] - forced.voltage[1, rows]
+    assert error == pytest.approx(np.sqrt(np.mean(residual**2)))
 
 
 def test_every_parameter_with_its_unit(fit, text):
@@ -96,6 +127,13 @@ def test_scores_and_provenance(text):
         assert SCORE_LABELS[name] in words
     for word in ("train", "test", "abc123", "seed 0", "dt = 0.5 ms", "2 sweeps", "0 to 1050 ms"):
         assert word in words
+
+
+def test_scores_stand_beside_what_the_cell_reaches(fit, text):
+    own = f"{fit.scores['test']['reliability']:.3g}"
+    row = re.search(r"(?s)<tr><td>coincidence factor Γ</td>(.*?)</tr>", text)
+    assert "the cell itself" in text and row[1].count("<td") == 3
+    assert re.findall(r">([^<]*)</td>", row[1])[-1] == own
 
 
 def test_names_and_warnings_are_escaped(text):
@@ -116,5 +154,88 @@ def test_rates_have_a_curve_and_no_voltage(tmp_path):
     fit = jl.fit_rates(
         currents, np.asarray(jl.theory.firing_rate(jl.LIFParams(), currents)), jl.LIFParams(), name="r.csv"
     )
-    assert {path.name for path in write_report(fit, tmp_path)} == {"f_i_curve.png", "report.html"}
+    names = {path.name for path in write_report(fit, tmp_path)}
+    assert names == {"f_i_curve.png", "f_i_curve.svg", "report.html"}
     assert "f-I curve, RMSE (Hz)" in (tmp_path / "report.html").read_text()
+
+
+# Runs in the browser, before anything of the page is parsed, and writes what a reader would see into the page.
+WITNESS = """<script>
+const failed = [];
+addEventListener("error", e => failed.push(e.message || e.target.src || e.target.href || "?"), true);
+addEventListener("load", () => {
+  const box = e => e.getBoundingClientRect();
+  const seen = {
+    failed,
+    requests: performance.getEntriesByType("resource").map(r => r.name).filter(n => !n.startsWith("data:")),
+    images: [...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, box(i).width, box(i).right]),
+    captions: [...document.querySelectorAll("figcaption")].map(c => c.innerText),
+    tables: [...document.querySelectorAll("table")].map(t => [...t.rows].map(r => [...r.cells].map(c => c.innerText))),
+    warnings: [...document.querySelectorAll("ul.warnings li")].map(l => l.innerText),
+    visible: [...document.querySelectorAll("h1, table, figure, li")].every(e => box(e).width > 0 && box(e).height > 0),
+    width: document.documentElement.clientWidth, scroll: document.documentElement.scrollWidth,
+  };
+  const out = document.createElement("pre");
+  out.id = "seen";
+  out.textContent = btoa(unescape(encodeURIComponent(JSON.stringify(seen))));
+  document.body.append(out);
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory):
+    """Return a function of a page's text: what a headless Chromium without a network shows of it, and its log."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f"no browser to look at the page with: none of {', '.join(names)} is installed")
+
+    def look(text):
+        folder = tmp_path_factory.mktemp("browser")
+        (folder / "page.html").write_text(text.replace("<head>", f"<head>{WITNESS}", 1), encoding="utf-8")
+        command = [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,900",
+            f"--user-data-dir={folder}/user", "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND",  # every host is unknown: what the page would fetch fails
+            "--enable-logging=stderr", "--dump-dom", f"file://{folder}/page.html",
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = re.search(r'<pre id="seen">([^<]*)</pre>', result.stdout)
+        return json.loads(base64.b64decode(found[1])), result.stderr
+
+    return look
+
+
+@pytest.fixture(scope="module")
+def seen(browse, text):
+    return browse(text)
+
+
+def test_a_browser_without_a_network_shows_every_figure(seen):
+    page, log = seen
+    assert page["failed"] == [] and page["requests"] == [] and "CONSOLE" not in log
+    assert len(page["images"]) == len(page["captions"]) == len(FIGURES)
+    for complete, natural_width, natural_height, width, right in page["images"]:
+        assert complete and natural_width > 500 and natural_height > 200
+        assert width > 400 and right <= page["width"], "inside the page"
+    assert page["visible"] and page["scroll"] <= page["width"], "nothing to be scrolled sideways"
+
+
+def test_a_browser_shows_the_tables_and_the_warnings(seen, fit):
+    parameters, scores = seen[0]["tables"]
+    assert parameters[0] == ["parameter", "", "value", "95 % interval", "unit"]
+    expected = [
+        [r[n] for n in ("standard_name", "name", "value", "interval", "unit")] for r in parameter_rows(fit.params)
+    ]
+    assert parameters[1:] == expected
+    assert scores[0] == ["score", "train", "test", "the cell itself"]
+    assert [row[0] for row in scores[1:]] == [label for label, _ in score_rows(fit.scores)[1]]
+    assert seen[0]["warnings"] == list(WARNINGS)
+
+
+def test_the_browser_would_notice(browse):
+    """The witness itself: an image that is not there, a fetch and a script that fails are seen."""
+    page, log = browse('<html><head></head><body><img src="http://a.invalid/b.png"><script>no()</script></body></html>')
+    assert len(page["failed"]) == 2 and page["requests"] == ["http://a.invalid/b.png"] and "CONSOLE" in log
+    assert page["images"][0][1] == 0

@@ -7,8 +7,9 @@ import jax.test_util
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import erfcx
 
-from jaxlif import LIFParams, theory
+from jaxlif import LIF, LeakyIntegrator, LeakyParams, LIFParams, simulate, theory
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "theory.npz")  # its README says where the numbers come from
 CELL = LIFParams(tau_m=10.0, r_m=0.1, v_rest=-70.0, v_th=-55.0, v_reset=-65.0, t_ref=5.0)
@@ -261,3 +262,52 @@ def test_the_alpha_current_peaks_at_its_weight():
     """A membrane much faster than the synapse follows the current: its peak is r_m w."""
     fast = replace(CELL, tau_m=1e-3)
     np.testing.assert_allclose(theory.alpha_psp(fast, 100.0, 5.0, 5.0), 0.1 * 100.0, rtol=1e-5)
+
+
+# Noise
+
+
+DIFFUSION = jax.jit(jax.vmap(theory.diffusion_rate, (None, 0, 0)))
+
+
+def siegert(params, mean, sd):
+    """Integrate in SciPy."""
+    low, high = ((v - mean) / (np.sqrt(2.0) * sd) for v in (params.v_reset, params.v_th))
+    return 1000.0 / (params.t_ref + params.tau_m * np.sqrt(np.pi) * quad(lambda u: erfcx(-u), low, high, limit=200)[0])
+
+
+def test_the_diffusion_rate_is_siegerts(dtype):
+    # From far below threshold with little noise to far above it, and on it.
+    mean = np.array([-58.0, -54.0, -65.0, -50.0, -55.0, -62.0, -40.0])
+    sd = np.array([2.0, 2.0, 3.0, 0.01, 0.05, 1.0, 1.0])
+    found = DIFFUSION(in_arrays(CELL, dtype), jnp.asarray(mean, dtype), jnp.asarray(sd, dtype))
+    assert found.dtype == dtype
+    expected = [siegert(CELL, m, s) for m, s in zip(mean, sd, strict=True)]
+    # 1e-10 is what quad promises; in float32 exp(u^2) at u = 5 multiplies the rounding by 50.
+    np.testing.assert_allclose(found, expected, rtol={"float64": 1e-10, "float32": 3e-5}[dtype])
+
+
+def test_without_noise_the_diffusion_rate_is_the_f_i_curve():
+    current = jnp.array([160.0, 200.0, 300.0])
+    rate = theory.diffusion_rate(CELL, theory.equilibrium(CELL, current), 1e-5)
+    np.testing.assert_allclose(rate, theory.firing_rate(CELL, current), rtol=1e-6)
+
+
+def test_far_below_threshold_the_diffusion_rate_and_its_gradient_are_0():
+    rate, slope = jax.value_and_grad(lambda mean: theory.diffusion_rate(CELL, mean, 1.0))(-100.0)
+    assert rate == 0.0 and slope == 0.0
+
+
+def test_the_grid_and_poisson_inputs_are_as_simulated():
+    dt, weights, rates = 0.5, np.linspace(-20.0, 60.0, 100), np.linspace(5.0, 60.0, 100)
+    spikes = np.random.default_rng(0).random((2000, 50, 100)) < rates * dt / 1000.0
+    current = jnp.asarray(spikes @ weights)
+    mean, sd = theory.shot_noise(CELL, weights, rates, dt)
+    membrane = simulate(LeakyIntegrator(dt=dt), LeakyParams(tau_m=10.0, r_m=0.1, v_rest=-70.0), current)[1].v[200:]
+    # 50 neurons for 900 ms, correlated over 10 ms: 50 x 900 / 20 independent values, twice as many squares.
+    np.testing.assert_allclose(membrane.mean(), mean, atol=4.0 * sd / 2250**0.5)
+    np.testing.assert_allclose(membrane.std(), sd, rtol=4.0 / (2 * 4500) ** 0.5)
+    lifted = current + (-55.0 - mean) / CELL.r_m
+    fired = 1000.0 * simulate(LIF(dt=dt), CELL, lifted)[1].spikes[200:].mean() / dt
+    # About 1100 spikes, more regular than a Poisson train; the largest single input is 0.3 mV.
+    np.testing.assert_allclose(fired, theory.diffusion_rate(CELL, -55.0, sd, dt), rtol=0.05)

@@ -1,18 +1,20 @@
 """Fitting: bounds, one compiled loop, several starts, and the recipe for recordings."""
 
+from jaxlif.fitting.advisor import Advice as Advice
+from jaxlif.fitting.advisor import advise_protocol as advise_protocol
 from jaxlif.fitting.bounds import REAL as REAL
 from jaxlif.fitting.bounds import coordinates as coordinates
+from jaxlif.fitting.fi_cells import FICell as FICell
+from jaxlif.fitting.fi_cells import read_fi_population as read_fi_population
 from jaxlif.fitting.fit import Fit as Fit
 from jaxlif.fitting.fit import FitWarning as FitWarning
 from jaxlif.fitting.fit import Multistart as Multistart
 from jaxlif.fitting.fit import fit as fit
 from jaxlif.fitting.fit import lbfgs as lbfgs
 from jaxlif.fitting.fit import multistart as multistart
-from jaxlif.fitting.population import FICell as FICell
 from jaxlif.fitting.population import Population as Population
 from jaxlif.fitting.population import fit_fi_population as fit_fi_population
 from jaxlif.fitting.population import held_out_rmse as held_out_rmse
-from jaxlif.fitting.population import read_fi_population as read_fi_population
 from jaxlif.fitting.recordings import fit_rates as fit_rates
 from jaxlif.fitting.recordings import fit_recording as fit_recording
 from jaxlif.fitting.recordings import model_ladder as model_ladder

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.forced_adaptive import joint_score
-from jaxlif.fitting.gif import Traces, arranged
+from jaxlif.fitting.traces import Traces, arranged
 from jaxlif.losses import bits_per_spike
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording, repeats, stimulus_label

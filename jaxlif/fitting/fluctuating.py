@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.lif_intervals import membrane_estimate
 from jaxlif.fitting.membrane import Sweeps, profile_refractory, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
@@ -13,6 +14,7 @@ from jaxlif.neurons.lif import LIFParams
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
 LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
+FREE = ("tau_m", "r_m", "v_rest", "v_reset")  # what the voltage between spikes determines
 
 
 def fit_fluctuating(task: Task) -> Outcome:
@@ -39,7 +41,8 @@ def fit_fluctuating(task: Task) -> Outcome:
     stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
     v_th = choose_threshold(task.cell, params, stimuli, bracket, limits=task.bounds["v_th"])
     params = replace(params, v_th=v_th)
-    return Outcome(params, unreliable + _notes(task, params, bracket.highest))
+    intervals = membrane_estimate(task.cell, params, data, FREE).intervals()
+    return Outcome(params, unreliable + _notes(task, params, bracket.highest), intervals=intervals)
 
 
 def _notes(task: Task, params: LIFParams, highest: float) -> tuple[str, ...]:
@@ -76,7 +79,7 @@ def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
 
 def _fit_membrane(task: Task, data: Sweeps, params: LIFParams) -> LIFParams:
     """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
-    free = {name: task.bounds[name] for name in ("tau_m", "r_m", "v_rest", "v_reset")}
+    free = {name: task.bounds[name] for name in FREE}
     t_ref = None
     for _ in range(4):
         params = replace(params, t_ref=_best_refractory(task, params, data))

@@ -14,7 +14,7 @@ from jaxlif.fitting.recurrence import recurrence, to_blocks
 from jaxlif.losses import point_process_log_likelihood
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
-BLOCK = 400  # steps; a few hundred fill the vector units and keep the number of scan steps small
+BLOCK = 200  # steps; a few hundred fill the vector units and keep the number of scan steps small
 
 
 class ForcedSweeps(NamedTuple):
@@ -22,8 +22,9 @@ class ForcedSweeps(NamedTuple):
 
     ``current`` in pA and ``voltage`` in mV; ``spikes``, ``previous`` (those of the step before), ``free`` (not held
     after a spike), ``judged`` (in the window, for spikes) and ``compared`` (in the window and away from spikes, for
-    the voltage), 0 or 1; ``start`` [S], the voltage before the first step; ``offset`` [S], mV, what a sweep's resting
-    potential is above v_rest.
+    the voltage), 0 or 1; ``start`` [S], the voltage before the first step; ``at`` [N], the places of all spikes in the
+    flat array, filled up with places beyond its end; ``offset`` [S], what a sweep's resting potential is above v_rest,
+    mV.
     """
 
     current: Array
@@ -34,6 +35,7 @@ class ForcedSweeps(NamedTuple):
     judged: Array
     compared: Array
     start: Array
+    at: Array
     offset: Array
 
 
@@ -52,6 +54,7 @@ def forced_sweeps(
     refractory: int,
     before: int,
     judged: np.ndarray | None = None,
+    room: int | None = None,
     offset: np.ndarray | None = None,
     dtype: str = "float32",
 ) -> ForcedSweeps:
@@ -64,6 +67,7 @@ def forced_sweeps(
         refractory: steps for which the voltage is held after a spike.
         before: steps before a spike at which voltages are not compared, the upstroke.
         judged: [S, T] or [T], booleans: where spikes and voltage count; everywhere by default.
+        room: N, the most spikes; by default as many as there are.
         offset: [S], what each sweep's resting potential is above v_rest, mV; 0 by default.
         dtype: of the arrays; single precision is twice as fast and gives the same fit.
     """
@@ -79,8 +83,12 @@ def forced_sweeps(
         "compared": judged & ~near,
     }
     blocks = {name: jnp.asarray(to_blocks(x.astype(dtype), BLOCK, name == "free")) for name, x in rows.items()}
-    start, offset = voltage[:, 0], np.zeros(len(voltage)) if offset is None else offset
-    return ForcedSweeps(**blocks, start=jnp.asarray(start.astype(dtype)), offset=jnp.asarray(offset.astype(dtype)))
+    at = np.flatnonzero(to_blocks(spikes, BLOCK))
+    room = len(at) if room is None else room
+    at = np.pad(at, (0, room - len(at)), constant_values=blocks["current"].size).astype(np.int32)
+    rest = np.zeros(len(voltage)) if offset is None else offset
+    ends = (jnp.asarray(x.astype(dtype)) for x in (voltage[:, 0], rest))
+    return ForcedSweeps(**blocks, **dict(zip(("start", "offset"), ends, strict=True)), at=jnp.asarray(at))
 
 
 def _after(spikes: np.ndarray, first: int, stop: int) -> np.ndarray:
@@ -108,41 +116,48 @@ def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) ->
     """
     if params.a:
         raise ValueError(f"a has {len(params.a)} terms: a fit in blocks knows no subthreshold adaptation")
-    dtype, zero = data.voltage.dtype, jnp.zeros_like(data.start)
+    dtype, zero, shape = data.voltage.dtype, jnp.zeros_like(data.start), data.current.shape
+    current, free, previous = map(_lanes, (data.current, data.free, data.previous))
 
     def decay(tau):
         return jnp.exp(-dt / jnp.asarray(tau, dtype))
 
     def kernels(sizes, taus):
-        terms = (
-            size * recurrence(decay(tau), None, data.previous, zero) for size, tau in zip(sizes, taus, strict=True)
-        )
-        return sum(terms, jnp.zeros_like(data.current))
+        terms = (size * recurrence(decay(tau), None, previous, zero) for size, tau in zip(sizes, taus, strict=True))
+        return sum(terms, jnp.zeros_like(current))
 
-    current = data.current - kernels(params.eta, params.tau_eta)
+    def per_sweep(x):
+        x = jnp.asarray(x, dtype)
+        return x if x.ndim == 0 else jnp.tile(x, shape[1])[None]
+
     d = decay(params.tau_m)
-    driven = (1.0 - d) * (_per_sweep(params.v_rest + data.offset, dtype) + params.r_m * current)
-    free = data.free > 0
-    v = recurrence(d, data.free, jnp.where(free, driven, params.v_reset), data.start)
-    threshold = _per_sweep(params.v_th, dtype) + kernels(params.gamma, params.tau_gamma)
+    rest = per_sweep(params.v_rest + data.offset)
+    driven = (1.0 - d) * (rest + params.r_m * (current - kernels(params.eta, params.tau_eta)))
+    v = recurrence(d, free, jnp.where(free > 0, driven, params.v_reset), data.start)
+    threshold = per_sweep(params.v_th) + kernels(params.gamma, params.tau_gamma)
     if params.coupling is not None:
         d = decay(params.coupling.tau)
-        target = (1.0 - d) * params.coupling.target(_previous_voltage(params, data, v))
-        x = recurrence(d, None, target, params.coupling.target(data.start))
+        target = params.coupling.target(_previous_voltage(params, data.start, previous, v))
+        x = recurrence(d, None, (1.0 - d) * target, params.coupling.target(data.start))
         threshold = threshold + params.coupling.b * x
-    return ForcedTrace(v, threshold)
+    return ForcedTrace(v.reshape(shape), threshold.reshape(shape))
 
 
-def _previous_voltage(params, data, v):
+def _previous_voltage(params, start, previous, v):
     """Return the voltage at the start of each step, after the reset that a spike has caused."""
-    before = jnp.concatenate([data.start[None], v[-1, :-1]])
-    previous = jnp.concatenate([before[None], v[:-1]])
-    return jnp.where(data.previous > 0, params.v_reset, previous)
+    before = jnp.concatenate([start, v[-1, : -len(start)]])
+    return jnp.where(previous > 0, params.v_reset, jnp.concatenate([before[None], v[:-1]]))
 
 
-def _per_sweep(x, dtype):
-    x = jnp.asarray(x, dtype)
-    return x if x.ndim == 0 else x[None, None]
+def log_rate(params: AdaptiveLIFParams, v: Array, threshold: Array) -> Array:
+    r"""Return :math:`\log\lambda = \log\lambda_0 + (v - \theta)/\Delta_v` of the escape noise, with the rate in 1/ms.
+
+    Args:
+        params: ``delta_v`` and ``lambda_0``.
+        v: voltage, mV.
+        threshold: of the same shape, mV.
+    """
+    return jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
 
 
 class JointScore(NamedTuple):
@@ -161,8 +176,16 @@ def joint_score(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Joi
         data: the sweeps.
         dt: step, ms.
     """
-    v, threshold = forced_adaptive(params, data, dt)
-    log_rate = jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
-    likelihood = point_process_log_likelihood(log_rate, data.spikes, dt=dt, active=data.free * data.judged)
-    squares = jnp.sum(data.compared * (v - data.voltage) ** 2)
-    return JointScore(likelihood, squares, jnp.sum(data.compared))
+    v, threshold = map(_lanes, forced_adaptive(params, data, dt))
+    spikes, free, judged, compared, voltage = map(
+        _lanes, (data.spikes, data.free, data.judged, data.compared, data.voltage)
+    )
+    rate = log_rate(params, v, threshold)
+    likelihood = point_process_log_likelihood(rate, spikes, dt=dt, active=free * judged, at=data.at)
+    squares = jnp.sum(compared * (v - voltage) ** 2)
+    return JointScore(likelihood, squares, jnp.sum(compared))
+
+
+def _lanes(x):
+    """Lay blocks and sweeps side by side, [length, lanes]: an axis of a few sweeps would leave vector units idle."""
+    return x.reshape(len(x), -1)

@@ -6,139 +6,148 @@ follows the voltage; the winner is refined on all sweeps and the whole window.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.drift import Drift, estimate_drift
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
+from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
+from jaxlif.fitting.traces import UPSTROKE, Traces, arranged, mean_voltage, recorded_traces, refractory_period, regress
 from jaxlif.fitting.uncertainty import Uncertainty, uncertainty
-from jaxlif.losses import bits_per_spike, spike_mask
+from jaxlif.losses import bits_per_spike
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
-from jaxlif.recordings import repeats
+from jaxlif.recordings import Recording
 
-UPSTROKE = 5.0  # ms before a spike that are not compared
-HELD = 4.0  # ms after a spike during which the voltage is its shape, unless the cell fires sooner
 BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
 COUPLING_STARTS = (8.0, 25.0)  # ms: the likelihood has a basin at each of these time constants
 LEAST_GAIN = 0.02  # bits per spike on held-out time that a voltage-coupled threshold must bring
-FEW = 3  # sweeps on which the starts compete
-FITTED = 0.8  # share of the window that they fit; the rest judges
-TAUS = (4.0, 60.0)  # ms: where the time constants of the spike-triggered currents start
-SLOW = 600.0  # ms: of one more where there are several stimuli; within one it cannot be told from a constant current
 DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
-
-
-class Traces(NamedTuple):
-    """What a recipe works on.
-
-    Current [S, T] pA, voltage [S, T] mV without the electrode, spikes [S, T], and dt in ms; the terms of single sweeps;
-    the resting potential that was measured, mV, or None where it is to be fitted; and the time constants at which
-    spike-triggered currents start, ms.
-    """
-
-    current: np.ndarray
-    voltage: np.ndarray
-    spikes: np.ndarray
-    dt: float
-    drift: Drift | None = None
-    rest: float | None = None
-    taus: tuple[float, ...] = TAUS
-
-    def few(self) -> "Traces":
-        """Return some of the sweeps, spread over all."""
-        count = len(self.current)
-        chosen = np.unique(np.linspace(0, count - 1, min(FEW, count)).round().astype(int))
-        parts = {name: getattr(self, name)[chosen] for name in ("current", "voltage", "spikes")}
-        return self._replace(**parts, drift=self.terms.select(chosen))
-
-    @property
-    def terms(self) -> Drift:
-        """The terms of the sweeps: none where they do not differ."""
-        return Drift.none(len(self.current)) if self.drift is None else self.drift
+TRIALS = 5  # responses to each of these sweeps that are looked at when a stage is checked
+SLIP = 0.02  # of Md*: what chance does to it in so few
+FITTED = 0.8  # share of the window that they fit; the rest judges
 
 
 class AdaptiveFit(NamedTuple):
-    """Parameters as Python floats, what is known about them, notes, and the likelihood of the spikes in bits each."""
+    """Parameters as Python floats, what is known about them, the likelihood of the spikes in bits each, and notes."""
 
     params: AdaptiveLIFParams
-    known: Uncertainty
-    notes: tuple[str, ...]
+    known: Uncertainty | None
     bits_per_spike: float
+    notes: tuple[str, ...] = ()
 
 
-def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = False) -> Outcome:
+def fit_gif(
+    task: Task, *, coupling: bool | None = None, deterministic: bool = False, intervals: bool = True
+) -> Outcome:
     """Fit an adaptive neuron with escape noise, or its deterministic twin, to a recording's voltage and spikes.
 
     Args:
         task: the recording, without the electrode's drop, and what was asked for.
         coupling: whether the threshold follows the voltage; None lets held-out time decide.
         deterministic: choose a threshold for the neuron without noise, in closed loop.
+        intervals: estimate them; for a fit that is only scored and then refitted they would be lost.
 
     Raises:
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = recorded_traces(task)
-    params, known, notes, bits = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    wanted = intervals and not task.drift
+    fitted = fit_adaptive(traces, coupling=coupling, intervals=wanted, progress=task.progress)
     if task.drift:
-        traces, (params, known, bits) = _with_drift(traces, params, task.progress)
-    notes += known.notes
+        traces, fitted = _with_drift(traces, fitted, intervals, task.progress)
+    return _outcome(task, traces, fitted, deterministic)
+
+
+def _with_drift(traces: Traces, fitted: AdaptiveFit, intervals: bool, progress: bool) -> tuple[Traces, AdaptiveFit]:
+    """Fit the sweeps' own terms and the common parameters in turn."""
+    notes = fitted.notes
+    with jax.enable_x64(False):
+        for left in reversed(range(DRIFT_ROUNDS)):
+            params, terms = fitted.params, traces.terms
+            more = estimate_drift(params, arranged(traces, float(params.t_ref)), traces.dt)
+            traces = traces._replace(drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
+            fitted = _polish(traces, params, progress, intervals=intervals and not left)
+    return traces, fitted._replace(notes=notes)
+
+
+def _outcome(task: Task, traces: Traces, fitted: AdaptiveFit, deterministic: bool) -> Outcome:
+    """Choose the twin where one is wanted, and say how to go on with more of the data."""
+    noisy, known, bits, notes = fitted
+    more = partial(_more, fitted, traces.drift, deterministic)
+    params, notes = noisy, notes + (known.notes if known else ())
     if deterministic:
         stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
         notes += unreliable
-        if stimuli:
-            driven = [s._replace(current=_received(traces, params, s.sweeps)) for s in stimuli]
-            params = choose_twin(params, driven, dt=traces.dt)
+        driven = [s._replace(current=_received(traces, params, s.sweeps)) for s in stimuli]
+        params = choose_twin(params, driven, dt=traces.dt)
     cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
-    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals, drift=traces.terms, bits_per_spike=bits)
-
-
-def _with_drift(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> tuple[Traces, "Polished"]:
-    """Fit the sweeps' own terms and the common parameters in turn."""
-    with jax.enable_x64(False):
-        for _ in range(DRIFT_ROUNDS):
-            more, terms = estimate_drift(params, arranged(traces, float(params.t_ref)), traces.dt), traces.terms
-            traces = traces._replace(drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
-            polished = _polish(traces, params, progress)
-            params = polished.params
-    return traces, polished
+    # What closed loop has changed is no longer what the interval was for.
+    before, chosen = named_leaves(noisy), named_leaves(params)
+    pairs = known.intervals if known else {}
+    intervals = {name: pair for name, pair in pairs.items() if chosen[name] == before[name]}
+    return Outcome(
+        params,
+        notes,
+        spike_cut=cut,
+        intervals=intervals,
+        refit=more,
+        uncertainty=known,
+        drift=traces.terms,
+        bits_per_spike=bits,
+    )
 
 
 def _received(traces: Traces, params: AdaptiveLIFParams, sweeps: np.ndarray) -> np.ndarray:
     """Return the mean current that reaches the cell over the repeats of a stimulus, with the terms of the sweeps."""
-    terms = traces.terms.select(sweeps)
-    return np.mean(terms.current(traces.current[sweeps]) + terms.offset[:, None] / float(params.r_m), axis=0)
+    part = Recording(current=traces.current[sweeps], dt=traces.dt)
+    return traces.terms.select(sweeps).driven(params, part).current.mean(axis=0)
 
 
-def recorded_traces(task: Task) -> "Traces":
-    """Return what a recipe works on: the window's current, voltage and spikes.
+def _more(start: AdaptiveFit, drift: Drift | None, deterministic: bool, task: Task) -> Outcome:
+    """Refine parameters on a wider window; keep the start where its spikes were better."""
+    traces, notes = recorded_traces(task)._replace(drift=drift), start.notes
+    params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(traces)))
+    with jax.enable_x64(False):
+        fitted = _polish(traces, params, task.progress, rounds=(15,))
+        before, after = (hard_score(p, traces) for p in (params, fitted.params))
+    if before is not None and after is not None and after < before - SLIP:
+        what = f"refined on all data the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
+        fitted, notes = fitted._replace(params=params), (*notes, f"{what}: the parameters before that were kept")
+    return _outcome(task, traces, fitted._replace(notes=notes), deterministic)
+
+
+def hard_score(params: AdaptiveLIFParams, traces: Traces) -> float | None:
+    """Score free-running spikes of a neuron with escape noise on some of the sweeps.
 
     Args:
-        task: the recording and its window.
+        params: the neuron.
+        traces: what it was fitted to.
 
-    Raises:
-        ValueError: where no spike falls into the window.
+    Returns:
+        Md*, or the coincidence factor where no stimulus was repeated; None where neither is defined.
     """
-    window = task.samples(task.window)
-    part, spikes = task.recording.window(*task.window), task.spikes[:, window]
-    if not spikes.any():
-        raise ValueError(f"train = {task.window[0]:g} to {task.window[1]:g} ms: no spike falls into this window")
-    rest = None if task.rest is None else float(task.rest.mean())
-    drift = None if task.rest is None else Drift(task.rest - task.rest.mean(), np.ones(len(task.rest)))
-    taus = (*TAUS, SLOW) if len(repeats(part)) > 1 else TAUS
-    return Traces(part.current, part.measured_voltage(), spikes, part.dt, drift, rest, taus)
+    few = traces.few()
+    recording = few.terms.driven(params, Recording(current=few.current, dt=few.dt))
+    scores = spike_scores(recording, few.spikes, noisy_rasters(params, recording, repeats=TRIALS, seed=0))
+    return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
 
 
-def fit_adaptive(traces: Traces, *, coupling: bool | None = None, progress: bool = False) -> AdaptiveFit:
+def fit_adaptive(
+    traces: Traces, *, coupling: bool | None = None, intervals: bool = True, progress: bool = False
+) -> AdaptiveFit:
     """Fit an adaptive neuron with escape noise to voltage and spikes.
 
     Args:
         traces: what to fit.
         coupling: whether the threshold follows the voltage; None lets held-out time decide.
+        intervals: estimate what is known about the parameters.
         progress: show progress bars.
 
     Returns:
@@ -146,24 +155,25 @@ def fit_adaptive(traces: Traces, *, coupling: bool | None = None, progress: bool
     """
     # Single precision takes half the time and ends at the same fit: a posteriori the gradient's error is under 1 %.
     with jax.enable_x64(False):
-        return _fit(traces, coupling, progress)
+        return _fit(traces, coupling, intervals, progress)
 
 
-def _fit(traces: Traces, coupling: bool | None, progress: bool) -> AdaptiveFit:
+def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
     start = regress(traces, t_ref=refractory_period(traces))
+    if coupling is False:  # nothing competes
+        return _polish(traces, start, progress, rounds=(15, 20), intervals=intervals)
     few = traces.few()
-    plain = [_compete(few, start, None, progress)] if coupling is not True else []
-    coupled = _race(few, start, progress) if coupling is not False else []
-    best = min(coupled or plain, key=lambda c: c.loss)
+    plain = [_compete(few, start, None, progress)] if coupling is None else []
+    coupled = _race(few, start, progress)
+    best = min(coupled, key=lambda c: c.loss)
     notes: tuple[str, ...] = ()
-    if plain and coupled:
+    if plain:
         gain = best.held_out - plain[0].held_out
         wanted = gain >= LEAST_GAIN
         best = best if wanted else plain[0]
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
-    params, known, bits = _polish(traces, best.params, progress)
-    return AdaptiveFit(params, known, notes, bits)
+    return _polish(traces, best.params, progress, intervals=intervals)._replace(notes=notes)
 
 
 def _race(traces: Traces, start: AdaptiveLIFParams, progress: bool) -> list["Candidate"]:
@@ -211,45 +221,25 @@ def _free(traces: Traces, *, coupled: bool) -> tuple[str, ...]:
     return (*_PLAIN, *("v_rest",) * (traces.rest is None), *("coupling.*",) * coupled)
 
 
-class Polished(NamedTuple):
-    """Parameters, what is known about them, and the likelihood of the spikes in bits each."""
-
-    params: AdaptiveLIFParams
-    known: Uncertainty
-    bits_per_spike: float
-
-
-def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool) -> Polished:
+def _polish(
+    traces: Traces,
+    params: AdaptiveLIFParams,
+    progress: bool,
+    *,
+    rounds: tuple[int, ...] = (10, 20),
+    intervals: bool = True,
+) -> AdaptiveFit:
     """Refine on everything; a coupling of strength 0 is left away."""
     coupled = params.coupling is not None and bool(params.coupling.b != 0.0)
     free = _free(traces, coupled=coupled)
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
-    params, _ = refine(loss, params, samples, free, rounds=(10, 20), progress=progress)
-    known = uncertainty(loss, params, samples, active_indices(loss, free))
+    params, _ = refine(loss, params, samples, free, rounds=rounds, progress=progress)
+    known = None
+    if intervals:
+        level = mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
+        params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
     bits = held_out_bits(loss, params, traces, np.ones(traces.spikes.shape[1], bool))
-    return Polished(params if coupled else replace(params, coupling=None), known, bits)
-
-
-def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> list[ForcedSweeps]:
-    """Arrange the sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged.
-
-    Args:
-        traces: the sweeps.
-        t_ref: time for which the voltage is held after a spike, ms.
-        judged: [T], booleans: where spikes and voltage count; everywhere by default.
-    """
-    count, size, terms = len(traces.spikes), min(FEW, len(traces.spikes)), traces.terms
-    current = terms.current(traces.current)
-    judged = np.ones(traces.spikes.shape[1], bool) if judged is None else judged
-    refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
-
-    def part(chosen):
-        chosen = np.arange(chosen, chosen + size)
-        rows = (x[chosen % count] for x in (current, traces.voltage, traces.spikes))
-        counted, offset = judged[None] & (chosen < count)[:, None], terms.offset[chosen % count]
-        return forced_sweeps(*rows, refractory=refractory, before=before, judged=counted, offset=offset)
-
-    return [part(first) for first in range(0, count, size)]
+    return AdaptiveFit(params if coupled else replace(params, coupling=None), known, bits)
 
 
 def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, judged: np.ndarray) -> float:
@@ -268,78 +258,3 @@ def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, ju
     _, _, score = evaluate(loss, loss.vector(params), samples)
     density = float(score.log_likelihood) - count * np.log(traces.dt)
     return float(bits_per_spike(density, count, float(judged.sum()) * traces.dt * len(traces.spikes)))
-
-
-def refractory_period(traces: Traces) -> float:
-    """Return the time for which the voltage is held after a spike, ms: 4, or less than the shortest interval."""
-    intervals = np.concatenate([np.diff(np.flatnonzero(train)) for train in traces.spikes])
-    longest = intervals.min() - 1 if len(intervals) else np.inf
-    return max(1, int(min(round(HELD / traces.dt), longest))) * traces.dt
-
-
-def regress(traces: Traces, *, t_ref: float) -> AdaptiveLIFParams:
-    r"""Regress dV/dt on voltage, current and spike-triggered currents, away from spikes: a start.
-
-    :math:`\frac{V_{n+1} - V_n}{dt} = \frac{v_{rest} - V_n}{\tau_m} + \frac{r_m}{\tau_m}(I_{n+1} - \sum_k \eta_k h_k)`
-    with :math:`h_k` the exponentials of the spikes; a measured :math:`v_{rest}` is taken as it is. The threshold starts
-    at the mean voltage 1 ms before a spike.
-
-    Args:
-        traces: the data.
-        t_ref: refractory period, ms.
-
-    Raises:
-        ValueError: where the data do not look like a leaky membrane.
-
-    Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
-    """
-    refractory = round(t_ref / traces.dt)
-    tau_m, r_m, v_rest, jumps = _regression(traces, refractory)
-    return AdaptiveLIFParams(
-        tau_m=tau_m,
-        r_m=r_m,
-        v_rest=v_rest,
-        v_th=_mean_voltage(traces, -max(1, round(1.0 / traces.dt))),
-        v_reset=_mean_voltage(traces, refractory),
-        t_ref=refractory * traces.dt,
-        eta=tuple(float(x) for x in jumps),
-        tau_eta=traces.taus,
-        gamma=(3.0, 2.0),
-        tau_gamma=(15.0, 100.0),
-        delta_v=2.0,
-    )
-
-
-def _regression(traces, refractory):
-    dt, tied = traces.dt, traces.rest is not None
-    voltage = traces.voltage - traces.terms.offset[:, None] - (traces.rest if tied else 0.0)
-    away = spike_mask(traces.spikes.T, before=round(UPSTROKE / dt), after=refractory + 1).T
-    usable = away[:, 1:] & away[:, :-1]
-    shapes = [_exponentials(traces.spikes, np.exp(-dt / tau))[:, 1:][usable] for tau in traces.taus]
-    current, constant = traces.terms.current(traces.current)[:, 1:][usable], [np.ones(usable.sum())] * (not tied)
-    x = np.stack([voltage[:, :-1][usable], current, *shapes, *constant], axis=1)
-    y = np.diff(voltage, axis=1)[usable] / dt
-    slope, gain, *others = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
-    if not slope < 0 < gain:
-        raise ValueError(
-            f"voltage does not relax and follow the current away from spikes (dV/dt has the slope {slope:.3g} per ms in"
-            f" the voltage and {gain:.3g} mV/ms per pA in the current): current and voltage may not belong together"
-        )
-    jumps, rest = others[: len(traces.taus)], traces.rest if tied else -others[-1] / slope
-    return *(float(x) for x in (-1.0 / slope, -gain / slope, rest)), -np.array(jumps) / gain
-
-
-def _exponentials(spikes, decay):
-    """Return exponentials that start the step after each spike, [S, T]."""
-    y, row = np.zeros(spikes.shape), np.zeros(len(spikes))
-    for n in range(1, spikes.shape[1]):
-        row = decay * row + spikes[:, n - 1]
-        y[:, n] = row
-    return y
-
-
-def _mean_voltage(traces, offset):
-    """Return the mean voltage ``offset`` steps after the spikes, mV."""
-    sweeps, steps = np.nonzero(traces.spikes)
-    inside = (steps + offset >= 0) & (steps + offset < traces.spikes.shape[1])
-    return float(traces.voltage[sweeps[inside], steps[inside] + offset].mean())

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import jax
 
-from jaxlif.fitting.gif import COUPLING_STARTS, Traces, arranged, held_out_bits, refractory_period, regress, split
+from jaxlif.fitting.gif import COUPLING_STARTS, held_out_bits, split
 from jaxlif.fitting.joint_loss import joint_loss, refine
+from jaxlif.fitting.traces import Traces, arranged, refractory_period, regress
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 
 MEMBRANE = ("tau_m", "r_m", "v_rest", "v_reset", "v_th", "delta_v")
@@ -115,7 +116,8 @@ def _fit(
     found = []
     for start in starts:
         loss, samples = joint_loss(start, arranged(traces, float(start.t_ref), fitted), traces.dt)
-        params, value = refine(loss, start, samples, free, rounds=(15, 15), progress=progress)
+        moving = tuple(name for name in free if name != "v_rest" or traces.rest is None)
+        params, value = refine(loss, start, samples, moving, rounds=(15, 15), progress=progress)
         found.append((value, params))
     best = min(found, key=lambda pair: pair[0])[1]
     return best, held_out_bits(loss, best, traces, ~fitted)

@@ -7,7 +7,7 @@ curve.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -16,23 +16,24 @@ import numpy as np
 
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.fitting.drift import Drift
-from jaxlif.fitting.extrapolation import extrapolation_notes, regimes
+from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve
 from jaxlif.fitting.fluctuating import fit_fluctuating
-from jaxlif.fitting.gif import fit_gif, recorded_traces
+from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
+from jaxlif.fitting.notes import at_bounds, missed_spikes, saturated, score_notes
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
-from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
+from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
-from jaxlif.losses import spike_mask
+from jaxlif.fitting.traces import recorded_traces
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
     Recording,
-    detect_spikes,
+    artefact_notes,
     remove_electrode,
     require_current_variation,
     resting_potentials,
@@ -40,7 +41,6 @@ from jaxlif.recordings import (
 
 MODELS = ("lif", "adaptive", "gif")
 RESTS = ("auto", "fitted")
-POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 BOUNDS = {
     "tau_m": (0.5, 500.0),
     "r_m": (0.001, 10.0),
@@ -83,7 +83,9 @@ def fit_recording(
             sweep starts with 100 ms without current; "fitted" leaves it free.
         drift: for adaptive neurons: each sweep has an offset of its resting potential and a gain of its current.
         train: the window to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current, all of a
-            step protocol (whose held-out score comes from every second current), and all where sweeps are held out.
+            step protocol (whose held-out score comes from every second current), and all where sweeps are held out. By
+            default "gif" and "adaptive" are refitted to the whole recording once they have been scored; with ``train``
+            or ``held_out`` given they are not.
         held_out: sweeps to judge by instead of time: "stimulus:NAME", "repeat:NUMBER", "sweep:NUMBER" or their numbers.
         start: where to start instead of from a regression, for a fluctuating current; t_ref and v_th are searched for
             over their bounds in any case.
@@ -122,23 +124,20 @@ def fit_recording(
         protocol = "steps" if steps else "fluctuating"
         window = _window(recording, train, "steps" if len(held) else protocol)
         whole = Task(removed.recording, spikes, window, limits, start, seed, progress, tied, drift)
-        task = whole.select(kept)
-        found = _recipe(model, protocol, coupling)(task)
+        task, again = whole.select(kept), train is None and not len(held)
+        found = _recipe(model, protocol, coupling, intervals=not again)(task)
         terms = _all_terms(whole, found, kept)
         parts = {"train": task.window} | _rest_part(task, held)
-        scores, rates = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
-        known = regimes(task.recording.window(*task.window), task.spikes[:, task.samples(task.window)])
+        scores, _ = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
         outside: tuple[str, ...] = ()
         if len(held):
-            judged = whole.select(held)
-            everything = {"test": (recording.start, recording.start + recording.duration)}
-            more, rates = judge(judged, found, _some(terms, held), everything, noisy=model == "gif")
+            more, outside = _on_held_out(whole.select(held), task, found, _some(terms, held), model)
             scores |= more
-            outside = unreliable_notes(judged.recording, judged.spikes)
-            outside += extrapolation_notes(known, judged.recording, rates)
+        final, window = _on_everything(task, found, scores) if again else (found, task.window)
     return RecordingFit(
         model=model,
-        params=found.params,
+        params=final.params,
+        scored=None if final is found else found.params,
         scores=scores,
         bounds=limits if model == "lif" else {},
         train=task.window,
@@ -148,21 +147,38 @@ def fit_recording(
         data=_provenance(recording),
         seed=seed,
         warnings=removed.notes
-        + found.warnings
-        + (_at_bounds(found.params, limits) if model == "lif" else ())
-        + _missed_spikes(task, spike_rule)
-        + _saturated(part, spikes[kept])
-        + _warnings(task, scores)
+        + final.warnings
+        + (at_bounds(found.params, limits) if model == "lif" else ())
+        + missed_spikes(task, spike_rule)
+        + saturated(part, spikes[kept])
+        + artefact_notes(removed.recording, spikes)
+        + (() if steps or model != "lif" else no_fi_curve(part, spikes[kept]))
+        + score_notes(task, scores)
         + outside,
         curve=found.curve,
         electrodes=removed.electrodes,
-        intervals=found.intervals,
+        intervals=final.intervals,
+        uncertainty=final.uncertainty,
         held_out=tuple(int(s) for s in held),
         rest="fitted" if tied is None else "measured",
         drift=terms,
-        regimes=known,
-        bits_per_spike=found.bits_per_spike,
+        regimes=_regimes(task, window),
+        bits_per_spike=final.bits_per_spike,
     )
+
+
+def _on_held_out(
+    held: Task, task: Task, found: Outcome, terms: Drift | None, model: str
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Score the sweeps that were held out, and say what they are to a model of the others."""
+    whole = held.recording.start, held.recording.start + held.recording.duration
+    scores, rates = judge(held, found, terms, {"test": whole}, noisy=model == "gif")
+    notes = unreliable_notes(held.recording, held.spikes)
+    return scores, notes + extrapolation_notes(_regimes(task, task.window), held.recording, rates)
+
+
+def _regimes(task: Task, window: tuple[float, float]) -> tuple[Regime, ...]:
+    return regimes(task.recording.window(*window), task.spikes[:, task.samples(window)])
 
 
 def _all_terms(whole: Task, found: Outcome, kept: np.ndarray) -> Drift | None:
@@ -182,6 +198,17 @@ def _rest_part(task: Task, held: np.ndarray) -> dict[str, tuple[float, float]]:
     """Return the time to judge by, where no sweeps are held out."""
     rest = None if len(held) else rest_of_time(task)
     return {} if rest is None else {"test": rest}
+
+
+def _on_everything(task: Task, found: Outcome, scores: Mapping[str, Any]) -> tuple[Outcome, tuple[float, float]]:
+    """Refit to the whole recording, once a fit to its first part has been scored on the rest."""
+    if found.refit is None:
+        return found, task.window
+    window = task.recording.start, task.recording.start + task.recording.duration
+    final = found.refit(replace(task, window=window))
+    fitted = f"{task.window[0]:g} to {task.window[1]:g} ms"
+    note = f"the parameters are those of a refit to the whole recording, the scores those of a fit to {fitted} alone"
+    return final._replace(warnings=((note,) if "test" in scores else ()) + final.warnings), window
 
 
 def model_ladder(
@@ -232,9 +259,9 @@ def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> 
     return (None if model == "lif" else "auto") if electrode == "auto" else electrode
 
 
-def _recipe(model: str, protocol: str, coupling: bool | None) -> Callable[[Task], Outcome]:
+def _recipe(model: str, protocol: str, coupling: bool | None, intervals: bool) -> Callable[[Task], Outcome]:
     if model != "lif":
-        return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive")
+        return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive", intervals=intervals)
     return fit_steps if protocol == "steps" else fit_fluctuating
 
 
@@ -355,74 +382,6 @@ def _window(recording: Recording, train: tuple[float, float] | None, protocol: s
             f" {recording.start:g} to {end:g} ms"
         )
     return first, min(last, end)
-
-
-def _at_bounds(params: LIFParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
-    """Say which parameters ended at or outside their bounds: those are not estimates."""
-    notes = []
-    for name, (low, high) in limits.items():
-        value, unit = float(getattr(params, name)), STANDARD_NAMES[name][1]
-        inside = low + _margin(low, high, low) < value < high - _margin(low, high, high)
-        if not inside and not (name == "t_ref" and low == 0.0 and value < 0.5 * high):
-            where = "at the end of" if low <= value <= high else "outside"
-            notes.append(f"{name} = {value:.4g} {unit} lies {where} its bounds, {low:g} to {high:g} {unit}")
-    return tuple(notes)
-
-
-def _margin(low: float, high: float, end: float) -> float:
-    return min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low)
-
-
-def _missed_spikes(task: Task, rule: SpikeRule) -> tuple[str, ...]:
-    """Warn of fast rises that end a little below the level that counts as a spike."""
-    if task.recording.spikes is not None:
-        return ()
-    lower = rule.threshold - 20.0
-    steep = detect_spikes(task.recording.measured_voltage(), task.recording.dt, method="dvdt", threshold=lower)
-    missed = int(steep.sum()) - int(task.spikes.sum())
-    if missed <= max(1, 0.05 * task.spikes.sum()):
-        return ()
-    return (
-        f"{missed} steep rises end between {lower:g} and {rule.threshold:g} mV and are not counted as spikes:"
-        " lower the spike threshold if they are",
-    )
-
-
-def _saturated(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
-    """Warn of a voltage that stays exactly at its extreme away from spikes: an amplifier or a converter at its end."""
-    mask = spike_mask(spikes.T, before=round(5.0 / recording.dt), after=round(50.0 / recording.dt)).T
-    v = recording.measured_voltage()[mask]
-    if v.size < 100 or np.ptp(v) == 0:
-        return ()
-    shares = {float(end): float(np.mean(v == end)) for end in (v.min(), v.max())}
-    return tuple(
-        f"{100.0 * share:.2g} % of the voltage away from spikes is exactly {end:.4g} mV: is it saturated or clipped?"
-        for end, share in shares.items()
-        if share > 0.005
-    )
-
-
-def _warnings(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Say what the scores do not say by themselves."""
-    notes = []
-    if task.recording.current_source == "commanded":
-        notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
-    if "test" not in scores and "f_i" not in scores:
-        notes.append("nothing was held out: the scores are those of the data that were fitted")
-    explained = scores.get("membrane", scores["train"])["voltage_variance_explained"]
-    if explained is None or explained < POOR:
-        notes.append(
-            f"the membrane explains only {100.0 * max(explained or 0.0, 0.0):.0f} % of the variance of the voltage that"
-            " it was fitted to: current and voltage may not belong together, or one membrane does not describe all"
-            " sweeps"
-        )
-    judged = scores.get("test", scores["train"])
-    data, model = judged["rate_data"], judged["rate_model"]
-    if "f_i" not in scores:
-        notes += unreliable_notes(task.recording, task.spikes)
-    if "f_i" not in scores and not 0.5 <= model / max(data, 1e-9) <= 2.0:
-        notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")
-    return tuple(notes)
 
 
 def _provenance(recording: Recording) -> dict[str, Any]:

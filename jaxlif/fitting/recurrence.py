@@ -1,5 +1,7 @@
 """Linear recurrences over a long time axis, computed in blocks side by side, with one stored array for the gradient."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +32,8 @@ def from_blocks(y: np.ndarray, steps: int) -> np.ndarray:
 def recurrence(decay: Array, keep: Array | None, inputs: Array, start: Array) -> Array:
     r"""Solve :math:`y_n = d\, m_n\, y_{n-1} + u_n` in blocks.
 
-    Every block runs from 0 in one scan of ``length`` steps over all blocks and sweeps at once; then the ends are
-    chained and what each block inherits is added. The gradient runs the same recurrence backwards and needs y alone.
+    All blocks of all sweeps run side by side, twice: from 0, for what they leave to the next; and, after these ends
+    have been chained, from where each begins. The gradient runs the same recurrence backwards and needs y alone.
 
     Args:
         decay: d, a scalar; it may come with a gradient.
@@ -53,31 +55,46 @@ def recurrence(decay: Array, keep: Array | None, inputs: Array, start: Array) ->
 
 
 def _solve(decay, keep, inputs, start):
-    _, alone = jax.lax.scan(_step(decay), jnp.zeros_like(inputs[0]), (keep, inputs))
-    survives = _powers(decay, len(inputs))
-    survives = survives if keep is None else survives * jnp.cumprod(keep, axis=0)
+    decayed = decay if keep is None else decay * keep.reshape(len(keep), -1)
+    return _run(decayed, inputs.reshape(len(inputs), -1), start).reshape(inputs.shape)
+
+
+def _run(decayed, inputs, start, *, reverse=False):
+    """Run every block twice over lanes [length, blocks * S]: from 0 for what it leaves, then from where it begins."""
+    step = _step if jnp.ndim(decayed) else partial(_constant_step, decayed)
+    xs = (decayed, inputs) if jnp.ndim(decayed) else inputs
+    ends, shares = _ends(decayed, inputs, step, xs, reverse)
+    per_block = (-1, *start.shape)
 
     def chain(before, x):
         end, share = x
         return end + share * before, before
 
-    last = jnp.broadcast_to(survives[-1], inputs.shape[1:])
-    _, inherited = jax.lax.scan(chain, start, (alone[-1], last))
-    return alone + survives * inherited[None]
+    blocks = ends.reshape(per_block), jnp.broadcast_to(shares, ends.shape).reshape(per_block)
+    begin = jax.lax.scan(chain, start, blocks, reverse=reverse)[1].reshape(-1)
+    return jax.lax.scan(lambda y, x: (step(y, x),) * 2, begin, xs, reverse=reverse)[1]
 
 
-def _step(decay):
-    def step(y, x):
-        keep, u = x
-        y = decay * y + u if keep is None else decay * keep * y + u
-        return y, y
+def _ends(decayed, inputs, step, xs, reverse):
+    """Return what each block ends with from 0, and which share of its beginning survives it."""
+    nothing = jnp.zeros_like(inputs[0])
+    if not jnp.ndim(decayed):
+        return jax.lax.scan(lambda y, x: (step(y, x), None), nothing, xs, reverse=reverse)[0], decayed ** len(inputs)
 
-    return step
+    def both(carry, x):
+        y, share = carry
+        return (step(y, x), x[0] * share), None
+
+    return jax.lax.scan(both, (nothing, jnp.ones_like(nothing)), xs, reverse=reverse)[0]
 
 
-def _powers(decay, length):
-    exponents = jnp.arange(1, 1 + length).astype(decay.dtype)
-    return (decay**exponents)[:, None, None]
+def _step(y, x):
+    decayed, u = x
+    return decayed * y + u
+
+
+def _constant_step(decay, y, u):
+    return decay * y + u
 
 
 def _forward(decay, keep, inputs, start):
@@ -87,23 +104,22 @@ def _forward(decay, keep, inputs, start):
 
 def _backward(residuals, cotangent):
     decay, keep, y, start = residuals
-    # The adjoint G_n = g_n + d m_{n+1} G_{n+1} is the same recurrence on time reversed.
-    shifted = None if keep is None else _reversed(_later(keep))
-    adjoint = _reversed(_solve(decay, shifted, _reversed(cotangent), jnp.zeros_like(start)))
+    lanes = len(y), -1
+    y, g = y.reshape(lanes), cotangent.reshape(lanes)
+    keep = None if keep is None else keep.reshape(lanes)
+    # The adjoint G_n = g_n + d m_{n+1} G_{n+1} is the same recurrence backwards in time.
+    decayed = decay if keep is None else decay * _later(keep, len(start))
+    adjoint = _run(decayed, g, jnp.zeros_like(start), reverse=True)
     kept = adjoint if keep is None else adjoint * keep
-    before = jnp.concatenate([start[None], y[-1, :-1]])
-    previous = jnp.concatenate([before[None], y[:-1]])
-    return jnp.sum(kept * previous), None, adjoint, decay * kept[0, 0]
+    before = jnp.concatenate([start, y[-1, : -len(start)]])
+    slope = jnp.sum(kept[1:] * y[:-1]) + jnp.sum(kept[0] * before)
+    return slope, None, adjoint.reshape(cotangent.shape), decay * kept[0, : len(start)]
 
 
-def _later(keep):
+def _later(keep, sweeps):
     """Return m_{n+1}; at a block's end it is the next block's first."""
-    following = jnp.concatenate([keep[0, 1:], jnp.zeros_like(keep[0, :1])])
+    following = jnp.concatenate([keep[0, sweeps:], jnp.zeros_like(keep[0, :sweeps])])
     return jnp.concatenate([keep[1:], following[None]])
-
-
-def _reversed(x):
-    return jnp.flip(x, axis=(0, 1))
 
 
 recurrence.defvjp(_forward, _backward)

@@ -2,12 +2,10 @@
 
 import json
 import os
-import platform
 import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,10 +13,21 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.documents import (
+    drift_document,
+    drift_from,
+    electrode_document,
+    electrode_from,
+    params_from,
+    uncertainty_document,
+    uncertainty_from,
+    versions,
+)
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes, spike_bits
 from jaxlif.fitting.prediction import forced_response, free_response, noisy_responses
-from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
+from jaxlif.fitting.uncertainty import Uncertainty
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, detect_spikes, remove_electrode, resting_potentials
 
@@ -109,7 +118,7 @@ class RecordingFit:
         params: fitted parameters, Python floats.
         scores: by part ("train", "test", "f_i") the scores by name; None where one is not defined.
         bounds: of the free parameters, in their units.
-        train: the window that was fitted, ms.
+        train: the window that was fitted before the rest was scored, ms.
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
@@ -124,6 +133,9 @@ class RecordingFit:
         drift: offset of the resting potential and gain of the current in each sweep of the recording, or None.
         regimes: the inputs that were fitted, and how the cell answered.
         bits_per_spike: log-likelihood of the fitted spikes above a Poisson train, where the model has one.
+        uncertainty: correlations and information behind the intervals, or None.
+        scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``train``
+            alone and that the scores belong to.
     """
 
     model: str
@@ -145,6 +157,16 @@ class RecordingFit:
     drift: Drift | None = None
     regimes: tuple[Regime, ...] = ()
     bits_per_spike: float | None = None
+    uncertainty: Uncertainty | None = None
+    scored: LIFParams | None = None
+
+    def as_scored(self) -> "RecordingFit":
+        """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
+        return (
+            self
+            if self.scored is None
+            else replace(self, params=self.scored, scored=None, intervals={}, uncertainty=None)
+        )
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -289,20 +311,31 @@ class RecordingFit:
         document |= {"scores": self.scores, "train_ms": list(self.train), "spike_rule": asdict(self.spike_rule)}
         document["spike_cut_ms"] = list(self.spike_cut)
         document |= {"data": self.data, "seed": self.seed, "warnings": list(self.warnings), "f_i_curve": self.curve}
-        document["electrodes"] = [_electrode_document(*pair) for pair in self.electrodes]
+        document["electrodes"] = [electrode_document(*pair) for pair in self.electrodes]
         document |= {"held_out_sweeps": list(self.held_out), "resting_potential": self.rest}
-        document["sweep_terms"] = self.drift and {
-            "offset_mV": self.drift.offset.tolist(),
-            "gain": self.drift.gain.tolist(),
-        }
+        document["sweep_terms"] = drift_document(self.drift)
         document["regimes"] = [asdict(regime) for regime in self.regimes]
         document["bits_per_spike"] = self.bits_per_spike
-        return document | {"versions": _versions()}
+        if self.uncertainty is not None:
+            document["uncertainty"] = uncertainty_document(self.uncertainty)
+        document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
+        return document | {"versions": versions()}
 
 
 def sweep_checksums(recording: Recording) -> list[int]:
     """Return a checksum of the voltage of each sweep; none where there is no voltage."""
     return [] if recording.voltage is None else [zlib.crc32(row.tobytes()) for row in recording.voltage]
+
+
+def neuron_json(fit: RecordingFit) -> str:
+    """Return the neuron of a fit as plain JSON: its model and, by name, value, unit and what it is called in words.
+
+    Args:
+        fit: the fit.
+    """
+    named = {name: (x, *standard_name(name)) for name, x in named_leaves(fit.params).items()}
+    parameters = {name: {"value": x, "unit": unit, "standard_name": words} for name, (x, words, unit) in named.items()}
+    return json.dumps({"model": fit.model, "parameters": parameters}, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def load_fit(path: str | os.PathLike) -> RecordingFit:
@@ -345,44 +378,12 @@ def write_atomically(path: Path, content: bytes) -> Path:
     return path
 
 
-def _electrode_document(sweeps, electrode):
-    return {
-        "sweeps": list(sweeps),
-        "resistance_GOhm": electrode.resistance,
-        "source": electrode.source,
-        "dt_ms": electrode.dt,
-        "kernel_GOhm": electrode.kernel.tolist(),
-    }
-
-
-def _electrode_from(document):
-    kernel = np.asarray(document["kernel_GOhm"], float)
-    return tuple(document["sweeps"]), Electrode(kernel, float(document["dt_ms"]), document["source"])
-
-
-def _drift_from(document):
-    if not document:
-        return None
-    return Drift(np.asarray(document["offset_mV"], float), np.asarray(document["gain"], float))
-
-
-def _params_from(values):
-    """Put values with dotted names back into parameters."""
-    if "delta_v" not in values:
-        return LIFParams(**values)
-    coupling = {name.removeprefix("coupling."): x for name, x in values.items() if name.startswith("coupling.")}
-    terms: dict[str, Any] = {
-        kind: tuple(values[name] for name in values if name.startswith(f"{kind}."))
-        for kind in ("eta", "tau_eta", "gamma", "tau_gamma", "a", "tau_a")
-    }
-    plain = {name: x for name, x in values.items() if "." not in name}
-    return AdaptiveLIFParams(**plain, **terms, coupling=VoltageCoupling(**coupling) if coupling else None)
-
-
 def _from_document(document):
     parameters = document["parameters"]
-    params = _params_from({name: float(p["value"]) for name, p in parameters.items()})
+    params = params_from({name: float(p["value"]) for name, p in parameters.items()})
     params.check()
+    intervals = {name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")}
+    known = document.get("uncertainty")
     return RecordingFit(
         model=document["model"],
         params=params,
@@ -396,16 +397,13 @@ def _from_document(document):
         seed=document["seed"],
         warnings=tuple(document["warnings"]),
         curve=document["f_i_curve"],
-        electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
-        intervals={name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")},
+        electrodes=tuple(electrode_from(e) for e in document.get("electrodes", [])),
+        intervals=intervals,
+        uncertainty=uncertainty_from(known, intervals) if known else None,
+        scored=params_from(document["scored_parameters"]) if document.get("scored_parameters") else None,
         held_out=tuple(document.get("held_out_sweeps", ())),
         rest=document.get("resting_potential", "fitted"),
-        drift=_drift_from(document.get("sweep_terms")),
+        drift=drift_from(document.get("sweep_terms")),
         regimes=tuple(Regime(**regime) for regime in document.get("regimes", [])),
         bits_per_spike=document.get("bits_per_spike"),
     )
-
-
-def _versions():
-    packages = {name: version(name) for name in ("jaxlif", "jax", "jaxlib", "optax", "numpy")}
-    return {"python": platform.python_version()} | packages

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.fi_curve import fit_fi_curve
+from jaxlif.fitting.lif_intervals import Estimate, all_intervals, fi_estimate, membrane_estimate
 from jaxlif.fitting.membrane import refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
@@ -36,6 +37,24 @@ def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
     return bool(enough and _deflections(recording, spikes, table))
 
 
+def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say why current steps were not fitted as such, in one line; nothing for another current.
+
+    Args:
+        recording: any recording.
+        spikes: [sweeps, T], booleans.
+    """
+    if not is_step_protocol(recording) or has_fi_curve(recording, spikes):
+        return ()
+    table = fi_table(recording, spikes)
+    below = len(_deflections(recording, spikes, table))
+    return (
+        f"the current is made of steps, but no f-I curve with a membrane below it: of {len(table.currents)} levels"
+        f" {int((table.rates > 0).sum())} fire (3 of 5 are needed), and {below} sweeps deflect the voltage without a"
+        " spike (1 is needed); fitted like a fluctuating current, to the voltage between spikes",
+    )
+
+
 def fit_steps(task: Task) -> Outcome:
     """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve.
 
@@ -45,16 +64,17 @@ def fit_steps(task: Task) -> Outcome:
     window = task.recording.window(*task.window)
     table = fi_table(window, task.spikes[:, task.samples(task.window)])
     deflections = _deflections(task.recording, task.spikes, table)
-    membrane = _fit_membrane(task, table, _smallest(deflections))
+    membrane, known = _fit_membrane(task, table, _smallest(deflections))
     fitted = fit_fi_curve(membrane, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
     sweeps = np.array([d.sweep for d in _smallest(deflections)])
     lowest = float(task.recording.measured_voltage().min())
     warnings = _rectification(deflections, membrane) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
-    return Outcome(fitted.params, warnings, curve, sweeps)
+    intervals = all_intervals(known, fi_estimate(fitted.params, table.currents, table.rates, known))
+    return Outcome(fitted.params, warnings, curve, sweeps, intervals=intervals)
 
 
-def _fit_membrane(task: Task, table: FITable, smallest: list[Deflection]) -> LIFParams:
+def _fit_membrane(task: Task, table: FITable, smallest: list[Deflection]) -> tuple[LIFParams, Estimate]:
     """Fit the voltage of the smallest steps that stay below threshold, from the start of the window on."""
     data = task.sweeps((task.window[0], table.stop), np.array([d.sweep for d in smallest]))
     rest, resistance = float(np.median(data.voltage)), float(np.median([d.resistance for d in smallest]))
@@ -63,7 +83,9 @@ def _fit_membrane(task: Task, table: FITable, smallest: list[Deflection]) -> LIF
     start = LIFParams(**values, v_th=values["v_reset"] + 50.0, t_ref=task.spike_length * task.recording.dt)
     free = {name: task.bounds[name] for name in values}
     result = refine_membrane(task.cell, start, data, free, progress=task.progress)
-    return jax.tree.map(float, result.params)
+    params = jax.tree.map(float, result.params)
+    # v_reset is no part of it: nothing spikes here.
+    return params, membrane_estimate(task.cell, params, data, ("tau_m", "r_m", "v_rest"))
 
 
 def _deflections(recording: Recording, spikes: np.ndarray, table: FITable) -> list[Deflection]:

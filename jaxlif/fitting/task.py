@@ -1,6 +1,6 @@
 """A recording prepared for a fit: its spikes, the window to fit, and what was asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.membrane import Sweeps, sweeps
+from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
@@ -22,8 +23,9 @@ class Outcome(NamedTuple):
 
     The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
     voltage was fitted; the samples before and after a spike in which voltages are not compared, where they are not the
-    task's; 95 % intervals of the parameters, by name; the terms of single sweeps, and the likelihood of the fitted
-    spikes in bits each, where the model has them.
+    task's; 95 % intervals of the parameters, by name; where a recipe can go on from here with more data, how; what
+    else is known about the parameters; the terms of single sweeps; and the likelihood of the fitted spikes, in bits
+    each.
     """
 
     params: LIFParams
@@ -32,6 +34,8 @@ class Outcome(NamedTuple):
     fitted_sweeps: np.ndarray | slice = slice(None)
     spike_cut: tuple[int, int] | None = None
     intervals: Mapping[str, tuple[float, float]] = {}
+    refit: "Callable[[Task], Outcome] | None" = None
+    uncertainty: Uncertainty | None = None
     drift: Drift | None = None
     bits_per_spike: float | None = None
 

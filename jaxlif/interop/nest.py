@@ -99,7 +99,8 @@ def one_neuron(params: Any) -> Any:
         >>> one_neuron(LIFParams(tau_m=np.float64(20.0))).tau_m
         20.0
     """
-    if not isinstance(params, LIFParams):
+    # Not a subclass, whose further terms would be lost without a word.
+    if type(params) not in (LIFParams, AdaptiveLIFParams):
         raise ValueError(f"params is a {type(params).__name__}: it must be LIFParams or AdaptiveLIFParams")
 
     def number(path, leaf):

@@ -1,7 +1,18 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
 from jaxlif.networks.classification import accuracy as accuracy
+from jaxlif.networks.classification import class_counts as class_counts
 from jaxlif.networks.classification import cross_entropy as cross_entropy
+from jaxlif.networks.cochlea import cochlea as cochlea
+from jaxlif.networks.connectivity import Arriving as Arriving
+from jaxlif.networks.connectivity import Feedback as Feedback
+from jaxlif.networks.connectivity import FeedbackParams as FeedbackParams
+from jaxlif.networks.connectivity import Sparse as Sparse
+from jaxlif.networks.connectivity import SparseParams as SparseParams
+from jaxlif.networks.connectivity import connect as connect
+from jaxlif.networks.connectivity import fixed_in_degree as fixed_in_degree
+from jaxlif.networks.connectivity import init_sparse as init_sparse
+from jaxlif.networks.connectivity import pairwise as pairwise
 from jaxlif.networks.convolution import Conv1D as Conv1D
 from jaxlif.networks.convolution import Conv2D as Conv2D
 from jaxlif.networks.convolution import ConvParams as ConvParams
@@ -9,6 +20,10 @@ from jaxlif.networks.convolution import Flatten as Flatten
 from jaxlif.networks.convolution import MaxPool as MaxPool
 from jaxlif.networks.convolution import SumPool as SumPool
 from jaxlif.networks.convolution import init_conv as init_conv
+from jaxlif.networks.datasets import Events as Events
+from jaxlif.networks.datasets import SparseEvents as SparseEvents
+from jaxlif.networks.datasets import read_events as read_events
+from jaxlif.networks.datasets import scatter_events as scatter_events
 from jaxlif.networks.delays import Delayed as Delayed
 from jaxlif.networks.delays import DelayedRecurrent as DelayedRecurrent
 from jaxlif.networks.delays import DelayedRecurrentParams as DelayedRecurrentParams
@@ -16,7 +31,13 @@ from jaxlif.networks.delays import DelayParams as DelayParams
 from jaxlif.networks.delays import init_delayed_recurrent as init_delayed_recurrent
 from jaxlif.networks.delays import init_delays as init_delays
 from jaxlif.networks.encoders import latency_code as latency_code
+from jaxlif.networks.encoders import level_crossing as level_crossing
+from jaxlif.networks.encoders import population_code as population_code
 from jaxlif.networks.encoders import rate_code as rate_code
+from jaxlif.networks.initialisation import gain_to_drive as gain_to_drive
+from jaxlif.networks.initialisation import init_resonant as init_resonant
+from jaxlif.networks.initialisation import log_uniform as log_uniform
+from jaxlif.networks.initialisation import scale_to_drive as scale_to_drive
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
 from jaxlif.networks.layers import NetworkOutput as NetworkOutput
@@ -28,6 +49,8 @@ from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
 from jaxlif.networks.layers import init_recurrent as init_recurrent
 from jaxlif.networks.layers import signal as signal
+from jaxlif.networks.liveliness import alive_gain as alive_gain
+from jaxlif.networks.liveliness import balance as balance
 from jaxlif.networks.readouts import first_spike_time as first_spike_time
 from jaxlif.networks.readouts import last as last
 from jaxlif.networks.readouts import max_over_time as max_over_time

@@ -18,7 +18,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         labels: integers [...] from 0 to K - 1.
 
     Returns:
-        A scalar in the dtype of ``logits``, nats.
+        A scalar in the dtype of ``logits``, nats; under a trace nan for a label outside 0 .. K - 1.
 
     Raises:
         ValueError: for shapes that do not match, labels that are not integers, or a label outside 0 .. K - 1.
@@ -28,8 +28,10 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         1.386294
     """
     _check(logits, labels)
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)
-    return -jnp.mean(chosen)
+    labels = jnp.asarray(labels)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
+    # A negative label would count from the end.
+    return -jnp.mean(jnp.where((labels >= 0) & (labels < logits.shape[-1]), chosen, jnp.nan))
 
 
 def accuracy(logits: Array, labels: Array) -> Array:
@@ -63,3 +65,38 @@ def _check(logits: Array, labels: Array) -> None:
         classes = jnp.shape(logits)[-1]
         ok = (np.asarray(labels) >= 0) & (np.asarray(labels) < classes)
         require(ok, "labels", labels, "", f"labels must lie between 0 and {classes - 1}")
+
+
+def class_counts(labels: Array, num_classes: int) -> np.ndarray:
+    """Count the samples of each class, and refuse labels that a training would choke on or learn nothing from.
+
+    Call it on the training labels, and on the held-out ones, before a training.
+
+    Args:
+        labels: integers of any shape, from 0 to ``num_classes`` - 1.
+        num_classes: K.
+
+    Returns:
+        The number of samples of each class, [K].
+
+    Raises:
+        ValueError: for labels that are not integers, a label outside 0 .. K - 1, or a class without a sample.
+
+    Example:
+        >>> class_counts(jnp.array([0, 2, 1, 2]), 3).tolist()
+        [1, 1, 2]
+    """
+    values = np.asarray(labels)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"labels are {values.dtype}: labels must be integers")
+    rule = f"labels must lie between 0 and {num_classes - 1}"
+    require((values >= 0) & (values < num_classes), "labels", values, "", rule)
+    counts = np.bincount(values.ravel(), minlength=num_classes)
+    empty = np.flatnonzero(counts == 0)
+    if empty.size:
+        more = f" (and {empty.size - 1} others)" if empty.size > 1 else ""
+        raise ValueError(
+            f"class {empty[0]}{more} of 0 to {num_classes - 1} has no sample: every class needs at least one; look at "
+            "how the samples were split"
+        )
+    return counts

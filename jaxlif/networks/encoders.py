@@ -1,4 +1,4 @@
-"""Encoders: numbers between 0 and 1 become input spikes."""
+"""Encoders: numbers and waveforms become input spikes; for sound see :mod:`jaxlif.networks.cochlea`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import state_dtype
-from jaxlif.neurons.checks import concrete, require, require_finite
+from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
 
 
 def rate_code(key: Array, values: Any, num_steps: int) -> Array:
@@ -62,6 +62,96 @@ def latency_code(values: Any, num_steps: int) -> Array:
     values = _unit_interval(values, num_steps)
     steps = jnp.round((1.0 - values) * (num_steps - 1)).astype(jnp.int32)
     return jax.nn.one_hot(steps, num_steps, axis=0, dtype=values.dtype)
+
+
+def level_crossing(values: Any, step: Any) -> Array:
+    r"""Count the levels that each channel crosses upwards and downwards, with hysteresis ("send on delta").
+
+    With :math:`u_n = (x_n - x_0) / \Delta` and a level :math:`m_{-1} = 0` that follows it,
+
+    .. math::
+        k_n = \mathrm{trunc}(u_n - m_{n-1}), \qquad m_n = m_{n-1} + k_n, \qquad
+        \mathrm{up}_n = \max(k_n, 0), \qquad \mathrm{down}_n = \max(-k_n, 0).
+
+    So a channel is silent until it has moved by a whole step from where its last event was, and
+    :math:`|x_n - x_0 - \Delta \sum_{j \le n} k_j| < \Delta` at all times. A jump of several steps counts several
+    events; ``jnp.minimum(events, 1)`` keeps one. Events carry no gradient back to the values. Several steps at once
+    are several calls side by side.
+
+    Args:
+        values: x, [T] or [T, C] for C channels.
+        step: :math:`\Delta`, in the unit of ``values``, scalar or [C].
+
+    Returns:
+        Counts [T, 2 C] in the dtype of ``values``: C channels of ups, then C of downs. The first step has none.
+
+    Raises:
+        ValueError: for values that are not [T, C] or not finite, or a step that is not positive.
+
+    Example:
+        >>> level_crossing(jnp.array([0.0, 0.4, 2.1, 1.2, 0.9]), 1.0).T.astype(int).tolist()
+        [[0, 0, 2, 0, 0], [0, 0, 0, 0, 1]]
+
+    Source: Miskowicz 2006, doi:10.3390/s6010049 (send on delta).
+    """
+    if jnp.ndim(values) not in (1, 2) or jnp.shape(values)[0] == 0:
+        raise ValueError(f"values have shape {list(jnp.shape(values))}: they must be [T] or [T, C] with T = 1 or more")
+    require_finite("values", values, "")
+    require_positive("step", step, "")
+    values = jnp.asarray(values, state_dtype(values))
+    values = values.reshape(len(values), -1)
+    step = jnp.broadcast_to(jnp.asarray(step, values.dtype), values.shape[1:])
+
+    def cross(level, u):
+        moved = jnp.trunc(u - level)
+        return level + moved, moved
+
+    # Levels are whole numbers: they sum without rounding, where adding up steps would drift.
+    heights = (values - values[:1]) / step[None]
+    moves = jax.lax.scan(cross, jnp.zeros_like(heights[0]), heights)[1]
+    return jax.lax.stop_gradient(jnp.concatenate([jnp.maximum(moves, 0.0), jnp.maximum(-moves, 0.0)], axis=1))
+
+
+def population_code(values: Any, num_neurons: int, *, low: float, high: float, width: float = 1.0) -> Array:
+    r"""Let a population of Gaussian tuning curves share each value: :math:`y_i = e^{-(x - c_i)^2 / (2 \sigma^2)}`.
+
+    The centres :math:`c_i` lie evenly from ``low`` to ``high``, and :math:`\sigma` is ``width`` times their distance.
+    The result lies between 0 and 1: :func:`rate_code` or :func:`latency_code` makes spikes of it. Here the gradient
+    reaches the values.
+
+    Args:
+        values: x, any shape and unit; outside the range the outermost neurons fade out.
+        num_neurons: M, 2 or more.
+        low: centre of the first neuron, in the unit of ``values``.
+        high: centre of the last.
+        width: standard deviation of a tuning curve, in distances between centres.
+
+    Returns:
+        Activities [..., M] in the dtype of ``values``.
+
+    Raises:
+        ValueError: for values that are not finite, fewer than two neurons, low at or above high, or a width that is
+            not positive.
+
+    Example:
+        >>> y = population_code(0.25, 5, low=0.0, high=1.0)
+        >>> [round(float(y_i), 2) for y_i in y]
+        [0.61, 1.0, 0.61, 0.14, 0.01]
+
+    Source: Georgopoulos, Schwartz & Kettner 1986, doi:10.1126/science.3749885; Bohte, Kok & La Poutré 2002,
+    doi:10.1016/S0925-2312(01)00658-0 (as the input of spiking networks).
+    """
+    if num_neurons < 2:
+        raise ValueError(f"num_neurons = {num_neurons}: num_neurons must be 2 or more")
+    if not low < high:
+        raise ValueError(f"low = {low:g}: low must be below high = {high:g}")
+    require_finite("values", values, "")
+    require_positive("width", width, "")
+    values = jnp.asarray(values, state_dtype(values))
+    centres = jnp.linspace(low, high, num_neurons, dtype=values.dtype)
+    distance = (high - low) / (num_neurons - 1)
+    z = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / (width * distance)
+    return jnp.exp(-0.5 * z**2)
 
 
 def _unit_interval(values: Any, num_steps: int) -> Array:

@@ -6,14 +6,16 @@ units of the rheobase, and times stay in ms. Code is written for one sample; ``j
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.neurons.cell import Cell
+from jaxlif.networks.backward import scan_recurrent, worth_recomputing
+from jaxlif.networks.precision import product, require_matmul
+from jaxlif.neurons.cell import Cell, prepared
 from jaxlif.neurons.checks import check_cell
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulate import scan_cell
@@ -63,12 +65,24 @@ class Dense:
 
     A simulation in chunks equals the whole to rounding, not bitwise: a matmul may sum in another order.
 
+    Args:
+        matmul: dtype of the product's factors, such as "bfloat16", which accelerators multiply several times faster;
+            sums, outputs and parameters keep the weight's. None for the weight's own.
+
+    Raises:
+        ValueError: for another matmul.
+
     Example:
         >>> params = DenseParams(weight=jnp.array([[1.0], [2.0]]), bias=jnp.array([0.5]))
         >>> _, y = Dense().step(params, (), jnp.array([1.0, 1.0]))
         >>> y.tolist()
         [3.5]
     """
+
+    matmul: str | None = None
+
+    def __post_init__(self) -> None:
+        require_matmul(self.matmul)
 
     def init_state(self, params: DenseParams, x: Array) -> tuple[()]:
         """Return nothing: a projection remembers nothing."""
@@ -77,7 +91,7 @@ class Dense:
     def step(self, params: DenseParams, state: tuple[()], x: Array) -> tuple[tuple[()], Array]:
         """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
         _require_inputs(params.weight, x)
-        y = jnp.asarray(x, params.weight.dtype) @ params.weight
+        y = product(x, params.weight, self.matmul)
         return (), y if params.bias is None else y + params.bias
 
     def scan(self, params: DenseParams, state: tuple[()], inputs: Array) -> tuple[tuple[()], Array]:
@@ -115,6 +129,10 @@ class Recurrent:
 
     Args:
         neuron: a spiking cell whose input is a current [N].
+        matmul: dtype of the factors of :math:`s W`, as for :class:`Dense`; the neurons' state keeps its own.
+
+    Raises:
+        ValueError: for another matmul.
 
     Example:
         >>> from jaxlif.neurons import LIF
@@ -125,10 +143,18 @@ class Recurrent:
     """
 
     neuron: Cell
+    matmul: str | None = None
+
+    def __post_init__(self) -> None:
+        require_matmul(self.matmul)
 
     def check(self, params: RecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
         check_cell(self.neuron, params.neuron)
+
+    def prepare(self, params: RecurrentParams) -> RecurrentParams:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return replace(params, neuron=prepared(self.neuron, params.neuron))
 
     def init_state(self, params: RecurrentParams, x: Array) -> RecurrentState:
         """Return fresh neurons, none of which has spiked."""
@@ -139,9 +165,18 @@ class Recurrent:
     def step(self, params: RecurrentParams, state: RecurrentState, x: Array) -> tuple[RecurrentState, Any]:
         """Advance one step under the current ``x`` [N]; the output is the neuron's."""
         _require_inputs(params.weight, x)
-        current = jnp.asarray(x, params.weight.dtype) + state.spikes @ params.weight
+        current = jnp.asarray(x, params.weight.dtype) + product(state.spikes, params.weight, self.matmul)
         neuron, output = self.neuron.step(params.neuron, state.neuron, current)
         return RecurrentState(neuron, output.spikes), output
+
+    def scan(self, params: RecurrentParams, state: RecurrentState, inputs: Array) -> tuple[RecurrentState, Any]:
+        """Advance through ``inputs`` [T, N]; the weight's gradient is one matmul after the backward loop."""
+        _require_inputs(params.weight, inputs[0])
+        inputs = jnp.asarray(inputs, params.weight.dtype)
+        (neuron, spikes), output = scan_recurrent(
+            self.neuron, self.matmul, params.neuron, params.weight, tuple(state), inputs
+        )
+        return RecurrentState(neuron, spikes), output
 
 
 class NetworkOutput(NamedTuple):
@@ -216,7 +251,11 @@ class Sequential:
 
     def scan(self, params: tuple, state: tuple, inputs: Array) -> tuple[tuple, NetworkOutput]:
         """Take the ``inputs`` [T, ...] through one layer after the other."""
-        return self._through(scan_cell, params, state, inputs)
+
+        def run(layer, p, s, x):
+            return scan_cell(layer, p, s, x, recompute=worth_recomputing(s))
+
+        return self._through(run, params, state, inputs)
 
     def _through(self, run: Callable, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer in turn."""

@@ -5,7 +5,7 @@ it can be read off one batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,11 +15,12 @@ import numpy as np
 from jax import Array
 
 from jaxlif.networks.layers import NetworkOutput, Sequential, _dt, _naming, signal
+from jaxlif.networks.recorder_probes import Probes, Tapped, probed
 from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.checks import check_params, require_positive
 from jaxlif.simulate import scan_cell
 
-_SILENT, _SATURATED, _GRADIENT, _RADIUS = 0.5, 0.1, 1e3, 1.5
+_SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class FlightRecord:
     Args:
         layers: their names, such as "layer 1 (Recurrent)".
         dt: step, ms.
+        duration: of each sample, ms.
         rates: for each layer the rate of each neuron, [N], Hz, the mean over batch and time.
         mean_rate: over the neurons, [L], Hz.
         silent: fraction of neurons without a spike in the batch, [L].
@@ -36,18 +38,26 @@ class FlightRecord:
         occupancy: mean of the surrogate's derivative over its value at threshold, 0 while refractory, [L]: the
             fraction of neurons and steps through which a gradient passes. nan for a neuron without a surrogate.
         spectral_radius: largest absolute eigenvalue of the recurrent weight, [L]; nan without one.
+        loop_gain: the same of the step from voltages to voltages, [L]: leak, reset, surrogate and recurrent weight at
+            their means over batch and time. Above 1 a gradient through the layer grows from step to step backwards.
+            nan without a recurrent weight or a surrogate.
+        broken: the first step, counted from 0, after which a number of the layer's output is not finite, [L]; -1 where
+            all are finite.
         gradient_norm: norm over batch and neurons of the loss's gradient with respect to the layer's spikes in each
             step, [L, T]; None without a loss.
     """
 
     layers: tuple[str, ...]
     dt: float
+    duration: float
     rates: tuple[np.ndarray, ...]
     mean_rate: np.ndarray
     silent: np.ndarray
     saturated: np.ndarray
     occupancy: np.ndarray
     spectral_radius: np.ndarray
+    loop_gain: np.ndarray
+    broken: np.ndarray
     gradient_norm: np.ndarray | None
 
     @property
@@ -58,24 +68,53 @@ class FlightRecord:
             found += [f"{layer}: {alarm}" for alarm in self._alarms_of(i)]
         return tuple(found)
 
+    @property
+    def failure(self) -> str:
+        """Where numbers stop being finite, and a remedy, in one line; empty where all are finite.
+
+        Forwards that is the layer that breaks first. Backwards it is the latest step with a gradient that is not
+        finite, from which it spread to earlier ones, and of the layers there the last.
+        """
+        if (self.broken >= 0).any():
+            first = min(range(len(self.layers)), key=lambda i: (self.broken[i] < 0, self.broken[i]))
+            return f"{self.layers[first]}: {self._broken_alarm(first)}"
+        bad = np.zeros((1, 1), bool) if self.gradient_norm is None else ~np.isfinite(self.gradient_norm)
+        if not bad.any():
+            return ""
+        step = int(np.flatnonzero(bad.any(axis=0))[-1])
+        layer = int(np.flatnonzero(bad[:, step])[-1])
+        return f"{self.layers[layer]}: {_gradient_alarms(self.gradient_norm[layer])[0]}"  # type: ignore[index]
+
+    def _broken_alarm(self, i: int) -> str:
+        return (
+            f"its output is not finite from step {self.broken[i]} on: look for parameters that are not, or that make "
+            "it unstable, such as time constants far below dt"
+        )
+
     def _alarms_of(self, i: int) -> list[str]:
+        if self.broken[i] >= 0:
+            return [self._broken_alarm(i)]
         lines = []
         if self.silent[i] > _SILENT:
             lines.append(
-                f"{self.silent[i]:.0%} of the neurons are silent: raise the gain or bias of the weights before it, "
-                "or punish low rates in the loss"
+                f"{self.silent[i]:.0%} of the neurons are silent: raise the gain or bias of the weights before it "
+                "(alive_gain computes one), balance them, or punish low rates in the loss"
             )
         if self.saturated[i] > _SATURATED:
             lines.append(
                 f"{self.saturated[i]:.0%} of the neurons spike in more than half of the steps: lower the gain of the "
-                "weights before it, give the neurons a t_ref, or punish high rates in the loss"
+                "weights before it (alive_gain computes one), give the neurons a t_ref, or punish high rates in the "
+                "loss"
             )
-        if self.spectral_radius[i] > _RADIUS:
+        if self.gradient_norm is not None:
+            return lines + _gradient_alarms(self.gradient_norm[i])
+        steps = self.duration / self.dt
+        if self.loop_gain[i] > 1.0 and steps * np.log(self.loop_gain[i]) > np.log(_GRADIENT):
             lines.append(
-                f"the recurrent weight has spectral radius {self.spectral_radius[i]:.3g}: multiply it by "
-                f"{1.0 / self.spectral_radius[i]:.2g}"
+                f"the recurrent loop multiplies a gradient by {self.loop_gain[i]:.3g} in each step (spectral radius "
+                f"of the weight {self.spectral_radius[i]:.3g}): lower the recurrent gain, or take a steeper surrogate"
             )
-        return lines + ([] if self.gradient_norm is None else _gradient_alarms(self.gradient_norm[i]))
+        return lines
 
 
 def flight_record(
@@ -123,8 +162,8 @@ def flight_record(
         raise ValueError("network has no layer that spikes: there is nothing to record")
     taps = {name: jnp.zeros(seen.spikes.shape, seen.spikes.dtype) for name, seen in shapes.items()}
     seen, gradients = jax.device_get(_record(network, loss, params, inputs, taps))
-    radius = {name: _spectral_radius(p) for name, p in _leaves_of(network, params) if name in seen}
-    return _summary(seen, gradients, radius, dt)
+    weights = {name: _recurrent_weight(p) for name, p in _leaves_of(network, params) if name in seen}
+    return _summary(seen, gradients, weights, dt)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -138,10 +177,11 @@ def _record(network, loss, params, inputs, taps):
 
 
 class _Seen(NamedTuple):
-    """A layer's spikes, and the surrogate's derivative over its value at threshold, each [B, T, N]."""
+    """What a layer did: spikes and probes [B, T, N], and whether its output was finite, [B, T]."""
 
     spikes: Array
-    openness: Array
+    probes: Probes
+    finite: Array
 
 
 def _observe(network, loss, params, inputs, taps):
@@ -173,81 +213,15 @@ def _tapped(layer, params, x, taps, seen, name):
     if not hasattr(output, "spikes"):
         return scan_cell(layer, params, layer.init_state(params, first), x)[1]
     tap = taps.get(name, jnp.zeros((len(jax.tree.leaves(x)[0]), *output.spikes.shape), output.spikes.dtype))
-    cell = _Tapped(_probed(layer))
-    output, openness = scan_cell(cell, params, cell.init_state(params, (first, tap[0])), (x, tap))[1]
-    seen[name] = _Seen(output.spikes, openness)
+    cell = Tapped(probed(layer))
+    output, probes = scan_cell(cell, params, cell.init_state(params, (first, tap[0])), (x, tap))[1]
+    finite = [jnp.isfinite(y.reshape(len(tap), -1)).all(axis=1) for y in jax.tree.leaves(output)]
+    seen[name] = _Seen(output.spikes, probes, jnp.stack(finite).all(axis=0))
     return output
 
 
 def _title(path, layer) -> str:
     return f"layer {path} ({type(layer).__name__})" if path else type(layer).__name__
-
-
-class _Probed(NamedTuple):
-    """A neuron's output, and how open its surrogate is, [N]."""
-
-    output: Any
-    openness: Array
-
-    @property
-    def spikes(self) -> Array:
-        return self.output.spikes
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A neuron that also says how open its surrogate is."""
-
-    neuron: Any
-
-    def init_state(self, params, x):
-        return self.neuron.init_state(params, x)
-
-    def step(self, params, state, x):
-        advanced, v = self.neuron.integrate(params, state, x)
-        # Measured, not computed: the slope of the spikes knows about held neurons and moving thresholds.
-        _, slope = jax.jvp(lambda v: self.neuron.emit(params, advanced, v)[1], (v,), (jnp.ones_like(v),))
-        physics = _innermost(params, "v_th")
-        at_threshold = _innermost(self.neuron, "surrogate").surrogate(jnp.zeros_like(v))
-        openness = slope * jnp.abs(physics.v_th - physics.v_rest) / at_threshold
-        state, output = self.neuron.step(params, state, x)
-        return state, _Probed(output, openness)
-
-
-@dataclass(frozen=True)
-class _Tapped:
-    """A spiking layer to whose spikes a number is added, before anybody sees them."""
-
-    layer: Any
-
-    def init_state(self, params, x):
-        return self.layer.init_state(params, x[0])
-
-    def step(self, params, state, x):
-        state, output = self.layer.step(params, state, x[0])
-        probed = output if isinstance(output, _Probed) else _Probed(output, jnp.full_like(output.spikes, jnp.nan))
-        spikes = probed.spikes + x[1]
-        # A recurrent layer remembers its spikes, to send them to itself in the next step.
-        state = state._replace(spikes=spikes) if hasattr(state, "spikes") else state
-        return state, (probed.output._replace(spikes=spikes), probed.openness)
-
-
-def _probed(layer):
-    """Return a layer whose neuron is probed where it has a surrogate that can be; else the layer itself."""
-    if hasattr(layer, "emit"):
-        return _Probe(layer) if _innermost(layer, "surrogate") is not None else layer
-    if hasattr(layer, "neuron") and hasattr(layer.neuron, "emit"):
-        return replace(layer, neuron=_probed(layer.neuron))
-    return layer
-
-
-def _innermost(thing, field):
-    """Return the thing, or the first neuron that it wraps, that has a field; None without one."""
-    while not hasattr(thing, field):
-        if not hasattr(thing, "neuron"):
-            return None
-        thing = thing.neuron
-    return thing
 
 
 def _leaves_of(layer, params, path=""):
@@ -259,43 +233,71 @@ def _leaves_of(layer, params, path=""):
         yield from _leaves_of(inner, p, f"{path}.{i}".lstrip("."))
 
 
-def _spectral_radius(params) -> float:
+def _recurrent_weight(params) -> np.ndarray | None:
     weight = np.asarray(getattr(params, "weight", np.zeros(0)), float)
-    if weight.ndim != 2 or weight.shape[0] != weight.shape[1]:
+    return weight if weight.ndim == 2 and weight.shape[0] == weight.shape[1] else None
+
+
+def _spectral_radius(matrix: np.ndarray) -> float:
+    return float(np.abs(np.linalg.eigvals(matrix)).max()) if np.isfinite(matrix).all() else np.inf
+
+
+def _loop_gain(weight: np.ndarray, probes: Probes) -> float:
+    """Return the spectral radius of the mean step from voltages to voltages, leak and reset on its diagonal."""
+    slope, keep, drive = (np.asarray(x, float).mean(axis=(0, 1)) for x in (probes.slope, probes.keep, probes.drive))
+    if np.isnan([slope, keep, drive]).any() or slope.shape != weight.shape[:1]:
         return np.nan
-    return float(np.abs(np.linalg.eigvals(weight)).max()) if np.isfinite(weight).all() else np.inf
+    return _spectral_radius(np.diag(keep) + slope[:, None] * weight * drive)
 
 
-def _summary(seen: dict[str, _Seen], gradients, radius, dt: float) -> FlightRecord:
-    layers = tuple(name for name in radius)  # in the network's order
+def _summary(seen: dict[str, _Seen], gradients, weights: dict[str, np.ndarray | None], dt: float) -> FlightRecord:
+    layers = tuple(weights)  # in the network's order
     active = [np.asarray(seen[name].spikes, float).mean(axis=(0, 1)).ravel() for name in layers]
     rates = tuple(1000.0 / dt * x for x in active)
     norms = None
     if gradients is not None:
         norms = np.stack([_norm_per_step(gradients[name]) for name in layers])
+    own = {name: weight for name, weight in weights.items() if weight is not None}
+    radius = {name: _spectral_radius(weight) for name, weight in own.items()}
+    loop = {name: _loop_gain(weight, seen[name].probes) for name, weight in own.items()}
     return FlightRecord(
         layers=layers,
         dt=dt,
+        duration=dt * seen[layers[0]].spikes.shape[1],
         rates=rates,
         mean_rate=np.array([x.mean() for x in rates]),
         silent=np.array([np.mean(x == 0.0) for x in active]),
         saturated=np.array([np.mean(x > 0.5) for x in active]),
-        occupancy=np.array([np.mean(seen[name].openness, dtype=float) for name in layers]),
-        spectral_radius=np.array([radius[name] for name in layers]),
+        occupancy=np.array([np.mean(seen[name].probes.openness, dtype=float) for name in layers]),
+        spectral_radius=np.array([radius.get(name, np.nan) for name in layers]),
+        loop_gain=np.array([loop.get(name, np.nan) for name in layers]),
+        broken=np.array([_first_broken(seen[name].finite) for name in layers]),
         gradient_norm=norms,
     )
 
 
+def _first_broken(finite) -> int:
+    bad = ~np.asarray(finite).all(axis=0)
+    return int(np.argmax(bad)) if bad.any() else -1
+
+
 def _norm_per_step(gradient) -> np.ndarray:
     by_step = np.moveaxis(np.asarray(gradient, float), 1, 0)
-    return np.linalg.norm(by_step.reshape(len(by_step), -1), axis=1)
+    by_step = by_step.reshape(len(by_step), -1)
+    # Over the largest first: squares of numbers that are finite need not be.
+    largest = np.abs(by_step).max(axis=1, keepdims=True)
+    scale = np.where(np.isfinite(largest) & (largest > 0.0), largest, 1.0)
+    return scale[:, 0] * np.linalg.norm(by_step / scale, axis=1)
 
 
 def _gradient_alarms(norm: np.ndarray) -> list[str]:
     """Compare the first tenth of the time with the last tenth that has a gradient at all."""
     if not np.isfinite(norm).all():
         step = int(np.flatnonzero(~np.isfinite(norm))[-1])
-        return [f"the gradient is not finite in step {step}: keep detach_reset=True and look for an exploding layer"]
+        return [
+            f"the gradient is not finite in step {step} of {len(norm)} and before; clipping cannot mend it: take a "
+            "steeper surrogate, keep detach_reset=True, or lower the recurrent gain"
+        ]
     if not norm.any():
         return ["the gradient is zero in every step: widen the surrogate, or raise the gain of the weights around it"]
     norm = norm[: np.flatnonzero(norm)[-1] + 1]
@@ -304,7 +306,8 @@ def _gradient_alarms(norm: np.ndarray) -> list[str]:
     if early > _GRADIENT * late:
         return [
             f"the gradient grows {early / late:.2g}-fold from the last steps back to the first: lower the recurrent "
-            "gain, keep detach_reset=True, or put optax.clip_by_global_norm before the optimiser"
+            "gain, take a steeper surrogate, keep detach_reset=True, or put optax.clip_by_global_norm before the "
+            "optimiser"
         ]
     if late > _GRADIENT * early:
         fold = "to zero" if early == 0.0 else f"{late / early:.2g}-fold"

@@ -4,14 +4,11 @@ Everything random derives from one key and the number of the epoch. A run that w
 checkpoint to the same numbers, bit by bit, as one that was not.
 """
 
-import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,22 +16,31 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 from tqdm import tqdm
 
-from jaxlif.fitting.bounds import Bounds, Coordinates, coordinates, named_leaves
-
-# Streams of the key: below 2^31 each epoch has its own, for its order.
-_NOISE, _VALIDATION, _HOLD_OUT = 2**31, 2**31 + 1, 2**31 + 2
-
-# After so many skipped steps in a row no batch is to blame.
-_ABSORBING = 10
-
-_RESERVED = ("loss", "skipped", "validation_loss", "validation_metric")
-
-
-class TrainingWarning(UserWarning):
-    """A training that failed, or a checkpoint that could not be read."""
+from jaxlif.fitting.bounds import Bounds, coordinates
+from jaxlif.networks.recorder import FlightRecord
+from jaxlif.networks.training_checkpoints import Point, TrainingWarning, fingerprint, open_store
+from jaxlif.networks.training_checks import (
+    record_names,
+    require_batches,
+    require_judge,
+    require_options,
+    require_samples,
+    typed_key,
+)
+from jaxlif.networks.training_epoch import (
+    ABSORBING,
+    HOLD_OUT,
+    Failure,
+    Problem,
+    evaluate,
+    num_samples,
+    on_host,
+    run_epoch,
+    start,
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class Training:
     Args:
         params: the parameters after the best epoch by validation; the last ones without validation.
         last_params: the parameters after the last epoch.
-        history: by name an array [epochs done]: ``loss`` and the auxiliary numbers, means over the steps that were
-            not skipped; ``skipped`` steps; ``validation_loss`` and ``validation_metric`` after the epoch.
+        history: by name an array [epochs done]: ``loss``, the auxiliary numbers and ``gradient_norm`` (over all free
+            coordinates), means over the steps that were not skipped; ``skipped`` steps; ``validation_loss`` and
+            ``validation_metric`` after the epoch.
         best_epoch: the epoch, counted from 0, that ``params`` come from; -1 before the first.
         message: one line on how the training ended.
         completed: False where it failed or was interrupted.
+        record: what ``record`` returned for the last parameters, on the first batch, or on the one that failed.
     """
 
     params: Any
@@ -57,6 +65,7 @@ class Training:
     best_epoch: int
     message: str
     completed: bool
+    record: FlightRecord | None = None
 
 
 def train(
@@ -70,19 +79,22 @@ def train(
     batch_size: int,
     key: Array,
     validation: Any = None,
-    metric: Callable[[Any, Any], Array] | None = None,
+    metric: Callable[[Any, Any], Array] | str | None = None,
     checkpoint: str | os.PathLike | None = None,
     every: int = 1,
     progress: bool = False,
     mesh: Mesh | None = None,
     patience: int | None = None,
     average: float | None = None,
+    record: Callable[[Any, Any, Array], FlightRecord] | None = None,
 ) -> Training:
     r"""Minimise ``loss`` over shuffled batches, in coordinates without bounds, one compiled scan per epoch.
 
     Epoch e takes the samples in the order ``permutation(fold_in(key, e), samples)``; what is left over after the last
-    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted; after ten in a
-    row the training stops with a warning that names the parameter.
+    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted. Ten in a row are
+    an absorbing failure: skipping leaves the parameters where they are, so the later steps fail too. It stops the
+    training with a warning that names the parameter, and with ``record`` the layer, the time step and a remedy. A
+    parameter whose gradient is 0 through a whole epoch is warned of by name.
 
     With ``average`` = d, validation and the result use the bias-free exponential mean of the free coordinates z,
     :math:`\bar z_n = \frac{1 - d}{1 - d^n} \sum_{k=1}^{n} d^{\,n-k} z_k`, instead of the last ones.
@@ -99,14 +111,18 @@ def train(
         key: random key, of everything random in the training; it is consumed.
         validation: held-out arrays like ``data``, or the fraction of ``data`` that :func:`hold_out` cuts off with this
             key. The epoch with the best metric, or without a metric the smallest loss, is kept; of equals the first.
-        metric: ``metric(params, batch)``, higher is better; averaged over the held-out samples in batches.
+        metric: ``metric(params, batch)``, higher is better, averaged over the held-out samples in batches; or the name
+            of an auxiliary number of the loss, which then costs no second simulation.
         checkpoint: a folder. The state is saved there as a whole or not at all, the last two are kept, and the same
-            call continues from the last. ``epochs``, ``every`` and ``patience`` may change in between.
+            call continues from the last. ``epochs``, ``every`` and ``patience`` may change in between, and after a
+            failure, which is not saved, the optimiser's numbers.
         every: epochs between checkpoints; the last epoch is always saved.
         progress: show a progress bar.
         mesh: devices with one axis, over which each batch is split; parameters and data are on all of them.
         patience: stop after this many epochs without a better validation.
         average: d, from 0 to below 1.
+        record: ``record(params, batch, key)``, a :func:`flight_record` of the network on a batch. Its alarms before the
+            first epoch become warnings.
 
     Returns:
         The :class:`Training`. Ctrl-C ends it after the last whole epoch.
@@ -128,22 +144,23 @@ def train(
 
     Source: Polyak & Juditsky 1992, doi:10.1137/0330046 (averaging); Kingma & Ba 2015, arXiv:1412.6980 (its bias).
     """
-    key = _typed(key)
-    _require_options(epochs, batch_size, every, patience, average)
+    key = typed_key(key)
+    require_options(epochs, batch_size, every, patience, average)
     data, validation = _split(data, validation, key)
-    _require_judge(validation, metric, patience)
-    _require_batches(data, batch_size, mesh)
+    require_judge(validation, metric, patience)
+    require_batches(data, batch_size, mesh)
     mesh = mesh and Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
     impl = str(jax.random.key_impl(key))
-    problem = _Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, average, mesh, impl)
-    names = _record_names(problem, params, data, validation, key)
-    fingerprint = _fingerprint(problem, params, data, validation, key, names)
-    with _store(checkpoint, fingerprint) as store:
+    problem = Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, average, mesh, impl)
+    names = record_names(problem, params, data, validation, key)
+    with open_store(checkpoint, fingerprint(problem, params, data, validation, key, names)) as store:
         point = store.load(partial(_point, problem, params, names, validation is not None))
         point = point._replace(state=problem.place(point.state))
-        run = _Run(problem, problem.place(params), problem.place(data), problem.place(validation), key)
-        point, message, completed = _loop(run, point, store, epochs, every, patience, progress)
-    return _result(problem, params, point, message, completed)
+        on_device = problem.place((params, data, validation))
+        run = _Run(problem, on_device[0], on_device[1], on_device[2], np.asarray(jax.random.key_data(key)))
+        watch = _Watch(run, record)
+        point, message, completed = _loop(run, watch, point, store, epochs, every, patience, progress)
+    return _result(problem, params, watch, point, message, completed)
 
 
 def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
@@ -165,7 +182,7 @@ def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
         >>> rest.shape, part.shape
         ((8,), (2,))
     """
-    samples = _num_samples(data, "data")
+    samples = require_samples(data, "data")
     size = round(fraction * samples) if 0.0 < fraction < 1.0 else 0
     if not 0 < size < samples:
         raise ValueError(
@@ -177,234 +194,125 @@ def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
     return jax.tree.map(lambda x: x[rest], data), jax.tree.map(lambda x: x[part], data)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """What a compiled epoch depends on besides shapes: a hashable value."""
-
-    loss: Callable[..., Any]
-    metric: Callable[..., Array] | None
-    coordinates: Coordinates
-    optimizer: optax.GradientTransformation
-    batch_size: int
-    average: float | None
-    mesh: Mesh | None
-    impl: str
-
-    def place(self, tree):
-        """Put the arrays of a pytree on the devices, whole on each; numbers stay numbers."""
-        if self.mesh is None:
-            return jax.tree.map(lambda x: x if isinstance(x, float | int) else jnp.asarray(x), tree)
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        return jax.tree.map(lambda x: x if isinstance(x, float | int) else jax.device_put(_host(x), everywhere), tree)
-
-    def spread(self, batch, axis: int = 0):
-        """Split an axis of each array over the devices."""
-        if self.mesh is None:
-            return batch
-        spec = PartitionSpec(*(None,) * axis, *self.mesh.axis_names)
-        return jax.lax.with_sharding_constraint(batch, NamedSharding(self.mesh, spec))
-
-    def gather(self, tree):
-        """Have each array whole on every device."""
-        if self.mesh is None:
-            return tree
-        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec()))
-
-    def judged(self, state):
-        """Return the free coordinates that are evaluated and returned."""
-        return state.free if self.average is None else state.average
-
-
-class _Failure(NamedTuple):
-    """Skipped steps in a row, and what the first of them saw."""
-
-    row: Array
-    epoch: Array
-    step: Array
-    loss: Array
-    bad: dict[str, Array]  # by free name: its gradient was not finite
-
-
-class _State(NamedTuple):
-    """What an epoch hands to the next, on the device."""
-
-    free: dict[str, Array]
-    opt_state: Any
-    average: dict[str, Array] | None
-    updates: Array
-    failure: _Failure
-
-
-class _Point(NamedTuple):
-    """A training between two epochs: what a checkpoint holds."""
-
-    state: _State
-    best: dict[str, Array] | None  # None without validation
-    history: dict[str, np.ndarray]
-
-    @property
-    def epoch(self) -> int:
-        """The epochs done."""
-        return len(self.history["loss"])
-
-
 class _Run(NamedTuple):
     """What the loop reads, the arrays on the device."""
 
-    problem: _Problem
+    problem: Problem
     params: Any
     data: Any
     validation: Any
-    key: Array
+    noise: np.ndarray  # the data of the training's key
 
 
-def _loop(run, point, store, epochs, every, patience, progress):
+def _point(problem: Problem, params: Any, names: tuple[str, ...], validated: bool, epochs: int = 0) -> Point:
+    """Return the start on the host, with room for some epochs of history: also what a checkpoint is read into."""
+    state = start(problem, params)
+    history = {name: np.zeros(epochs, int if name == "skipped" else float) for name in names}
+    return Point(state, state.free if validated else None, history)
+
+
+def _loop(run, watch, point, store, epochs, every, patience, progress):
     """Train until the epochs are done or something ends it; return the point, how it ended and whether as planned."""
     if point.epoch > epochs:
         raise ValueError(f"epochs = {epochs}: checkpoint {store.path} has {point.epoch} epochs already")
-    saved = point.epoch
+    saved, interrupted = point.epoch, False
+    watch.before(point)
     with tqdm(total=epochs, initial=point.epoch, disable=not progress, unit="epoch") as bar:
         try:
             while point.epoch < epochs and not _ended(point, patience):
-                point = _advance(run, point)
-                if point.epoch % every == 0:
+                point = _advance(run, watch, point)
+                if point.epoch % every == 0 and not _failed(point):
                     store.save(point)
                     saved = point.epoch
                 bar.set_postfix({name: f"{x[-1]:.4g}" for name, x in point.history.items()}, refresh=False)
                 bar.update()
         except KeyboardInterrupt:
-            return point, f"interrupted after {point.epoch} epochs", False
-    if saved < point.epoch:
+            interrupted = True
+    # A failure is not saved: the last checkpoint is the last good one, and other options can continue from it.
+    if saved < point.epoch and not _failed(point):
         store.save(point)
+    if interrupted:
+        return point, f"interrupted after {point.epoch} epochs", False
     return point, _ended(point, patience) or f"{point.epoch} epochs", not _failed(point)
 
 
-def _advance(run: _Run, point: _Point) -> _Point:
+def _advance(run: _Run, watch: "_Watch", point: Point) -> Point:
     """Train one epoch and judge it."""
-    order = _order(run.key, point.epoch, run.data, run.problem.batch_size)
-    noise = _data_of(jax.random.fold_in(jax.random.fold_in(run.key, _NOISE), point.epoch))
-    state, seen = _epoch(run.problem, run.params, run.data, point.state, order, np.int32(point.epoch), noise)
-    record = _means(jax.device_get(seen))
+    state, seen = run_epoch(run.problem, run.params, run.data, point.state, np.int32(point.epoch), run.noise)
+    seen = jax.device_get(seen)
+    watch.after(point.epoch, state, seen)
+    record = _means(seen)
     if run.validation is not None:
-        noise = _data_of(jax.random.fold_in(run.key, _VALIDATION))
-        judged = _evaluate(run.problem, run.params, run.problem.judged(state), run.validation, noise)
+        judged = evaluate(run.problem, run.params, run.problem.judged(state), run.validation, run.noise)
         record |= {name: float(x) for name, x in jax.device_get(judged).items()}
     history = {name: np.append(x, np.asarray(record[name], x.dtype)) for name, x in point.history.items()}
     best = point.best
     if best is not None and _best_epoch(history) == point.epoch:
         best = jax.device_get(run.problem.judged(state))
-    return _Point(state, best, history)
-
-
-def _order(key, epoch, data, batch_size):
-    """Return the samples of each batch of an epoch, [steps, B]."""
-    samples = _num_samples(data, "data")
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), samples), np.int32)
-    return order[: samples // batch_size * batch_size].reshape(-1, batch_size)
-
-
-@partial(jax.jit, static_argnums=0)
-def _epoch(problem, params, data, state, order, epoch, noise):
-    """Scan the batches of an epoch; return the state, and value, auxiliary numbers and success of each step."""
-    key = jax.random.wrap_key_data(noise, impl=problem.impl)
-    steps = jnp.arange(len(order), dtype=jnp.int32)
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(steps)
-    body = partial(_step, problem, params, data, epoch)
-    return problem.gather(jax.lax.scan(body, state, (order, steps, keys)))
-
-
-def _step(problem, params, data, epoch, state, item):
-    index, step, key = item
-    batch = problem.spread(jax.tree.map(lambda x: x[problem.spread(index)], data))
-
-    def objective(free):
-        return _with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
-
-    (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(state.free)
-    free, opt_state = _update(problem, state, lambda free: objective(free)[0], value, grad)
-    bad = {name: ~jnp.isfinite(g).all() for name, g in grad.items()}
-    sound = jnp.isfinite(value) & ~_any(bad) & _sound((state.free, state.opt_state), (free, opt_state))
-    good = sound & (state.failure.row < _ABSORBING)
-    updates = state.updates + 1
-    moved = _State(free, opt_state, _averaged(problem, state, free, updates), updates, state.failure)
-    kept = jax.tree.map(partial(jnp.where, good), moved, state)
-    here = _Failure(state.failure.row, epoch, step, value.astype(state.failure.loss.dtype), bad)
-    return kept._replace(failure=_counted(state.failure, here, good)), (value, aux, good)
-
-
-def _update(problem, state, value_fn, value, grad):
-    with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
-        optimizer = optax.with_extra_args_support(problem.optimizer)
-        extra = {"value": value, "grad": grad, "value_fn": value_fn}
-        updates, opt_state = optimizer.update(grad, state.opt_state, state.free, **extra)
-        return optax.apply_updates(state.free, updates), opt_state
-
-
-def _averaged(problem, state, free, updates):
-    """Move the mean towards the new coordinates; its weights sum to one from the first update on."""
-    if problem.average is None:
-        return None
-    weight = (1.0 - problem.average) / (1.0 - problem.average ** updates.astype(float))
-    return jax.tree.map(lambda a, z: a + (z - a) * weight.astype(z.dtype), state.average, free)
-
-
-def _counted(failure: _Failure, here: _Failure, good) -> _Failure:
-    """Count skipped steps in a row, and keep what the first of them saw."""
-    first = ~good & (failure.row == 0)
-    seen = jax.tree.map(partial(jnp.where, first), here, failure)
-    # Once absorbed always absorbed: later good batches change nothing.
-    row = jnp.where(good, 0, jnp.minimum(failure.row + 1, _ABSORBING))
-    return seen._replace(row=row)
-
-
-def _sound(before, after):
-    """Say whether every number that was finite still is; some optimisers start from infinity."""
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    fine = [(jnp.isfinite(b) | ~jnp.isfinite(a)).all() for a, b in pairs if jnp.issubdtype(b.dtype, jnp.floating)]
-    return jnp.stack(fine).all()
-
-
-def _any(flags):
-    return jnp.stack(list(flags.values())).any()
-
-
-def _with_aux(output):
-    return output if isinstance(output, tuple) else (output, {})
+    return Point(state, best, history)
 
 
 def _means(seen):
-    """Average value and auxiliary numbers over the steps that were not skipped; nan where all were."""
-    value, aux, good = seen
-    means = {name: float(np.mean(x[good], dtype=float)) if good.any() else np.nan for name, x in aux.items()}
-    loss = float(np.mean(value[good], dtype=float)) if good.any() else np.nan
-    return {"loss": loss, "skipped": int(np.sum(~good)), **means}
+    """Average loss, auxiliary numbers and norm over the steps that were not skipped; nan where all were."""
+    taken = {"loss": seen.loss, **seen.aux, "gradient_norm": seen.norm}
+    means = {
+        name: float(np.mean(x[seen.good], dtype=float)) if seen.good.any() else np.nan for name, x in taken.items()
+    }
+    return means | {"skipped": int(np.sum(~seen.good))}
 
 
-@partial(jax.jit, static_argnums=0)
-def _evaluate(problem, params, free, validation, noise):
-    """Return loss and metric, means over all held-out samples, from whole batches and what is left over."""
-    key = jax.random.wrap_key_data(noise, impl=problem.impl)
-    fitted = problem.coordinates.to_params(free, params)
-    samples, size = _num_samples(validation, "validation"), problem.batch_size
-    count = samples // size
-    parts = []
-    if count:
-        whole = jax.tree.map(lambda x: x[: count * size].reshape(count, size, *x.shape[1:]), validation)
-        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
-        each = jax.lax.map(lambda item: _scores(problem, fitted, problem.spread(item[0]), item[1]), (whole, keys))
-        parts.append(jax.tree.map(lambda x: x.mean() * (count * size / samples), each))
-    if samples % size:
-        rest = jax.tree.map(lambda x: x[count * size :], validation)
-        scores = _scores(problem, fitted, rest, jax.random.fold_in(key, count))
-        parts.append(jax.tree.map(lambda x: x * (samples % size / samples), scores))
-    return problem.gather(jax.tree.map(lambda *x: sum(x), *parts))
+class _Watch:
+    """Looks at what a training meets, and says each thing once."""
+
+    def __init__(self, run: _Run, record: Callable[[Any, Any, Array], FlightRecord] | None) -> None:
+        self.run, self.record = run, record
+        self.idle: set[str] = set()
+        self.checked = False
+
+    def before(self, point: Point) -> None:
+        """Say what is wrong with the network that a training starts from."""
+        if self.record is not None and point.epoch == 0:
+            for alarm in self.recorded(point.state, 0, 0).alarms:
+                _warn(f"before the first epoch: {alarm}")
+
+    def after(self, epoch: int, state: Any, seen: Any) -> None:
+        """Look at an epoch's steps: what was skipped, and what had no gradient at all."""
+        if not seen.good.all() and not self.checked:
+            self.checked = True
+            # Outside of jit the loss's own checks see numbers, such as labels out of range, and raise.
+            batch, key = self._batch(int(state.failure.epoch), int(state.failure.step))
+            self.run.problem.loss(jax.tree.map(on_host, self.run.params), batch, key)
+        idle = [name for name, x in seen.idle.items() if x.all() and name not in self.idle]
+        self.idle |= set(idle)
+        if idle:
+            _warn(_idle_message(idle, epoch))
+
+    def recorded(self, state: Any, epoch: int, step: int) -> Any:
+        """Return what the recorder sees at a step's batch; None without one."""
+        if self.record is None:
+            return None
+        problem, params = self.run.problem, jax.tree.map(on_host, self.run.params)
+        free = jax.tree.map(on_host, problem.judged(state))
+        return self.record(_rebuilt(problem, free, params), *self._batch(epoch, step))
+
+    def _batch(self, epoch: int, step: int) -> tuple[Any, Array]:
+        # From the host's memory: arrays that other processes hold too cannot be computed with outside of jit.
+        problem, data = self.run.problem, jax.tree.map(on_host, self.run.data)
+        order, key = problem.order(self.run.noise, epoch, num_samples(data))
+        index = np.asarray(order[step])
+        return jax.tree.map(lambda x: jnp.asarray(x[index]), data), jax.random.fold_in(key, step)
 
 
-def _scores(problem, params, batch, key):
-    scores = {"validation_loss": _with_aux(problem.loss(params, batch, key))[0]}
-    if problem.metric is not None:
-        scores["validation_metric"] = jnp.asarray(problem.metric(params, batch), float)
-    return scores
+def _idle_message(names: list[str], epoch: int) -> str:
+    others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
+    return (
+        f"the gradient of {names[0]}{others} was 0 in every step of epoch {epoch}, so it learns nothing: either "
+        "neurons that it depends on never spike (flight_record shows which), or the loss does not depend on it"
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TrainingWarning, stacklevel=6)
 
 
 def _best_epoch(history: dict[str, np.ndarray]) -> int:
@@ -415,7 +323,7 @@ def _best_epoch(history: dict[str, np.ndarray]) -> int:
     return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
-def _ended(point: _Point, patience: int | None) -> str:
+def _ended(point: Point, patience: int | None) -> str:
     """Say why the training must end here, if it must."""
     if _failed(point):
         return f"stopped in {_culprit(point.state.failure)}"
@@ -424,29 +332,40 @@ def _ended(point: _Point, patience: int | None) -> str:
     return ""
 
 
-def _failed(point: _Point) -> bool:
-    return int(point.state.failure.row) >= _ABSORBING
+def _failed(point: Point) -> bool:
+    return int(point.state.failure.row) >= ABSORBING
 
 
-def _culprit(failure: _Failure) -> str:
+def _culprit(failure: Failure) -> str:
     bad = [name for name, flag in failure.bad.items() if flag]
     more = f" (first of {len(bad)} parameters)" if len(bad) > 1 else ""
     what = f"the gradient of {bad[0]}{more} is" if bad else "the optimiser's update is"
     if not bad and not np.isfinite(failure.loss):
         what = "the loss is"
     return (
-        f"epoch {int(failure.epoch)}, step {int(failure.step)}: from there {_ABSORBING} steps in a row were skipped, "
-        f"at the first {what} not finite, loss = {float(failure.loss):g}; the last good parameters are kept; try a "
-        "lower learning rate, optax.clip_by_global_norm before the optimiser, or neurons with detach_reset=True"
+        f"epoch {int(failure.epoch)}, step {int(failure.step)}: from there {ABSORBING} steps in a row were skipped, "
+        f"at the first {what} not finite, loss = {float(failure.loss):g}; the last good parameters are kept"
     )
 
 
-def _result(problem, params, point, message, completed):
-    if _failed(point):
-        warnings.warn(f"the training {message}", TrainingWarning, stacklevel=3)
+# Clipping comes too late for a gradient that has overflowed: inf over inf is nan.
+_REMEDY = (
+    "try a steeper surrogate, smaller recurrent weights, neurons with detach_reset=True, or a lower learning rate "
+    "with optax.clip_by_global_norm from the start"
+)
+
+
+def _result(problem, params, watch, point, message, completed):
     best_epoch = _best_epoch(point.history)
     last = jax.device_get(problem.judged(point.state))
     best = last if point.best is None or best_epoch < 0 else point.best
+    failure = point.state.failure
+    where = (int(failure.epoch), int(failure.step)) if _failed(point) else (0, 0)
+    record = watch.recorded(point.state, *where)
+    if _failed(point):
+        found = "" if record is None else record.failure or "; ".join(record.alarms)
+        message += f"; {found or _REMEDY}"
+        warnings.warn(f"the training {message}", TrainingWarning, stacklevel=3)
     return Training(
         params=_rebuilt(problem, best, params),
         last_params=_rebuilt(problem, last, params),
@@ -454,6 +373,7 @@ def _result(problem, params, point, message, completed):
         best_epoch=best_epoch,
         message=message,
         completed=completed,
+        record=record,
     )
 
 
@@ -461,252 +381,8 @@ def _rebuilt(problem, free, params):
     return problem.coordinates.to_params(jax.tree.map(jnp.asarray, free), params)
 
 
-def _point(problem: _Problem, params: Any, names: tuple[str, ...], validated: bool, epochs: int = 0) -> _Point:
-    """Return the start on the host, with room for some epochs of history: also what a checkpoint is read into."""
-    free = problem.coordinates.to_free(params)
-    with jax.numpy_dtype_promotion("standard"):
-        opt_state = problem.optimizer.init(free)
-    zero: Any = np.int32(0)
-    nothing: Any = np.float32(0.0)
-    no: Any = np.bool_(False)
-    failure = _Failure(zero, zero, zero, nothing, dict.fromkeys(free, no))
-    average = None if problem.average is None else free
-    state = jax.tree.map(_host, _State(free, opt_state, average, zero, failure))
-    history = {name: np.zeros(epochs, int if name == "skipped" else float) for name in names}
-    return _Point(state, state.free if validated else None, history)
-
-
-def _host(x):
-    """Return an array in the host's memory, which carries no weak type; keys stay where they are."""
-    return x if _is_key(x) else np.asarray(x)
-
-
-def _is_key(x) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _data_of(key):
-    return np.asarray(jax.random.key_data(key))
-
-
-def _typed(key: Array) -> Array:
-    key = key if _is_key(key) else jax.random.wrap_key_data(key)
-    if key.shape != ():
-        raise ValueError(f"key has shape {key.shape}: one key is needed")
-    return key
-
-
 def _split(data, validation, key):
     """Return the training data and the held-out data, if any."""
     if not isinstance(validation, float | int):
         return data, validation
-    return hold_out(data, validation, jax.random.fold_in(key, _HOLD_OUT))
-
-
-def _num_samples(data: Any, name: str) -> int:
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(data)]
-    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(f"{name} has shapes {shapes}: all must be arrays [samples, ...] with as many samples")
-    return shapes[0][0]
-
-
-def _require_options(epochs, batch_size, every, patience, average):
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "every": every, "patience": patience}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} = {value}: {name} must be 1 or more")
-    if average is not None and not 0.0 <= average < 1.0:
-        raise ValueError(f"average = {average:g}: the decay of the mean must be 0 or more and below 1")
-
-
-def _require_judge(validation, metric, patience):
-    given = {"metric": metric, "patience": patience}
-    if validation is None and any(x is not None for x in given.values()):
-        name = next(name for name, x in given.items() if x is not None)
-        raise ValueError(f"{name} is given without validation: {name} needs held-out samples")
-
-
-def _require_batches(data, batch_size, mesh):
-    samples = _num_samples(data, "data")
-    if samples < batch_size:
-        raise ValueError(f"batch_size = {batch_size}: data has {samples} samples, not enough for one batch")
-    if mesh is not None and len(mesh.axis_names) != 1:
-        raise ValueError(f"mesh has axes {mesh.axis_names}: it must have one, that of the batch")
-    if mesh is not None and batch_size % mesh.size:
-        raise ValueError(f"batch_size = {batch_size}: it must be a multiple of the mesh's {mesh.size} devices")
-
-
-def _record_names(problem, params, data, validation, key) -> tuple[str, ...]:
-    """Return the names of the history, from the shapes that the loss returns."""
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((problem.batch_size, *x.shape[1:]), x.dtype), data)
-    value, aux = _with_aux(jax.eval_shape(problem.loss, params, batch, key))
-    for name, x in {"loss": value, **{f"auxiliary {name!r}": x for name, x in aux.items()}}.items():
-        if jnp.shape(x) != ():
-            raise ValueError(f"the loss returned {name} of shape {jnp.shape(x)}: it must be a scalar")
-    clash = [name for name in aux if name in _RESERVED]
-    if clash:
-        raise ValueError(f"the loss returned an auxiliary {clash[0]!r}: that name is taken, choose another")
-    names = ("loss", "skipped", *aux)
-    if validation is None:
-        return names
-    same: bool = jax.tree.structure(validation) == jax.tree.structure(data)  # type: ignore[operator]
-    if not same:
-        raise ValueError("validation must be a pytree like data: their structures differ")
-    _num_samples(validation, "validation")
-    return (*names, "validation_loss") + (("validation_metric",) if problem.metric is not None else ())
-
-
-def _fingerprint(problem, params, data, validation, key, names) -> dict[str, str]:
-    """Describe the problem in words that a checkpoint of another one does not match."""
-    free = problem.coordinates.to_free(params)
-    with jax.numpy_dtype_promotion("standard"):
-        opt_state = jax.eval_shape(problem.optimizer.init, free)
-    values = (np.asarray(x) for x in jax.tree.leaves(params))
-    return {
-        "parameters": _shapes(params),
-        "bounds": ", ".join(f"{name} ({x.low:g}, {x.high:g})" for name, x in problem.coordinates.free),
-        "starting values": _digest(values),
-        "optimiser state": _shapes(opt_state),
-        "data": _shapes(data),
-        "validation": _shapes(validation),
-        "batch_size": str(problem.batch_size),
-        "key": f"{problem.impl} {_data_of(key).tolist()}",
-        "average": str(problem.average),
-        "history": ", ".join(names),
-    }
-
-
-def _shapes(tree) -> str:
-    leaves = named_leaves(tree).items()
-    return ", ".join(f"{name} {jnp.result_type(x)}{list(jnp.shape(x))}".strip() for name, x in leaves) or "empty"
-
-
-def _digest(arrays) -> str:
-    digest = hashlib.sha256()
-    for x in arrays:
-        digest.update(f"{x.dtype}{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()
-
-
-class _NoStore:
-    """Where no checkpoint is asked for: nothing is saved, and every training starts anew."""
-
-    path = "None"
-
-    def save(self, point: _Point) -> None:
-        """Do nothing."""
-
-    def load(self, start: Callable[..., _Point]) -> _Point:
-        """Return the start."""
-        return start()
-
-
-class _Store:
-    """Checkpoints in a folder, through Orbax, which renames a folder into place once it is written."""
-
-    def __init__(self, path: Path, manager: Any, args: Any, fingerprint: dict[str, str]) -> None:
-        self.path, self.manager, self.args, self.fingerprint = path, manager, args, fingerprint
-
-    def save(self, point: _Point) -> None:
-        """Save a point under the number of epochs done."""
-        leaves = _packed(point)
-        about = {"problem": self.fingerprint, "sha256": _digest(leaves.values())}
-        items = self.args.Composite(point=self.args.StandardSave(leaves), about=self.args.JsonSave(about))
-        self.manager.save(point.epoch, args=items, force=True)
-
-    def load(self, start: Callable[..., _Point]) -> _Point:
-        """Return the last point that can be read, or the start where there is none."""
-        reasons = {}
-        for epoch in sorted(self.manager.all_steps(), reverse=True):
-            try:
-                point = self._read(epoch, start(epoch))
-            except _Unreadable as error:
-                reasons[epoch] = str(error)
-                continue
-            self._set_aside(reasons)
-            return point
-        if reasons:
-            raise ValueError("; ".join(reasons.values()) + f": nothing to continue from, remove {self.path}")
-        return start()
-
-    def _read(self, epoch: int, template: _Point) -> _Point:
-        about = self._restore(epoch, about=self.args.JsonRestore())["about"]
-        where = self.path / str(epoch)
-        if not isinstance(about, dict) or not {"problem", "sha256"} <= set(about):
-            raise _Unreadable(f"checkpoint {where} does not say what it is of")
-        self._require_same(where, about["problem"])
-        leaves = self._restore(epoch, point=self.args.StandardRestore())["point"]
-        leaves = {name: np.asarray(leaves[name]) for name in sorted(leaves)}
-        if _digest(leaves.values()) != about["sha256"]:
-            raise _Unreadable(f"checkpoint {where} is corrupt (its checksum differs)")
-        return _unpacked(leaves, template)
-
-    def _restore(self, epoch: int, **items: Any) -> Any:
-        try:
-            return self.manager.restore(epoch, args=self.args.Composite(**items))
-        except Exception as error:  # of any type: a damaged file can fail anywhere in the reader
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise _Unreadable(f"checkpoint {self.path / str(epoch)} cannot be read ({reason})") from error
-
-    def _require_same(self, where: Path, saved: dict[str, str]) -> None:
-        for name, here in self.fingerprint.items():
-            if saved.get(name) != here:
-                there, here = _difference(str(saved.get(name)), here)
-                raise ValueError(
-                    f"checkpoint {where} is of another problem: its {name} is {there}, here it is {here}; "
-                    "name another folder"
-                )
-
-    def _set_aside(self, reasons: dict[int, str]) -> None:
-        """Rename what cannot be read, so that its number is free, and say so."""
-        for epoch, reason in reasons.items():
-            if jax.process_index() == 0:
-                (self.path / str(epoch)).replace(self.path / f"unreadable-{epoch}-{os.getpid()}")
-            warnings.warn(f"{reason}; continuing from the one before", TrainingWarning, stacklevel=5)
-        if reasons:
-            self.manager.reload()
-
-
-class _Unreadable(Exception):
-    """A checkpoint that cannot be read."""
-
-
-@contextmanager
-def _store(path: str | os.PathLike | None, fingerprint: dict[str, str]) -> Iterator[_NoStore | _Store]:
-    if path is None:
-        yield _NoStore()
-        return
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise ImportError('checkpoint needs orbax-checkpoint: pip install "jaxlif[snn]"') from error
-    folder = Path(path).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        yield _Store(folder, manager, ocp.args, fingerprint)
-
-
-def _packed(point: _Point) -> dict[str, np.ndarray]:
-    """Return the leaves of a point, numbered; keys as their data, arrays without numbers left out."""
-    leaves = (jax.random.key_data(x) if _is_key(x) else x for x in jax.tree.leaves(point))
-    arrays = {f"{i:06d}": np.asarray(jax.device_get(x)) for i, x in enumerate(leaves)}
-    return {name: x for name, x in arrays.items() if x.size}
-
-
-def _unpacked(leaves: dict[str, np.ndarray], template: _Point) -> _Point:
-    """Return the template with its leaves replaced by the saved ones."""
-    old, structure = jax.tree.flatten(template)
-    new = [_like(leaves.get(f"{i:06d}"), x) for i, x in enumerate(old)]
-    return jax.tree.unflatten(structure, new)
-
-
-def _like(saved, x):
-    """Return a saved array as what the template has in its place."""
-    if saved is None:
-        return x
-    return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(x)) if _is_key(x) else saved
-
-
-def _difference(saved: str, here: str) -> tuple[str, str]:
-    """Return the first parts of two lists in which they differ."""
-    pairs = zip(saved.split(", "), here.split(", "), strict=False)
-    return next(((a, b) for a, b in pairs if a != b), (saved or "empty", here or "empty"))
+    return hold_out(data, validation, jax.random.fold_in(key, HOLD_OUT))

@@ -24,6 +24,8 @@ from jaxlif.neurons.readout import LeakyIntegrator as LeakyIntegrator
 from jaxlif.neurons.readout import LeakyOutput as LeakyOutput
 from jaxlif.neurons.readout import LeakyParams as LeakyParams
 from jaxlif.neurons.readout import LeakyState as LeakyState
+from jaxlif.neurons.resonant import ResonantLIF as ResonantLIF
+from jaxlif.neurons.resonant import ResonantLIFParams as ResonantLIFParams
 from jaxlif.neurons.teacher_forced import Forced as Forced
 from jaxlif.neurons.teacher_forced import ForcedOutput as ForcedOutput
 from jaxlif.neurons.teacher_forced import TeacherForced as TeacherForced

@@ -15,7 +15,9 @@ class Cell(Protocol):
     """The one contract: a fresh state, and one step of time.
 
     A cell may also offer ``scan(params, state, inputs) -> (state, outputs)`` over the whole time axis; it must then
-    equal stepping, and :func:`jaxlif.simulate` uses it.
+    equal stepping, and :func:`jaxlif.simulate` uses it. One whose step computes much from its parameters alone may
+    offer ``prepare(params) -> params``, which returns them with that beside them, for its ``step`` to find there:
+    :func:`jaxlif.simulate` calls it once before the loop.
     """
 
     def init_state(self, params: Any, x: Any) -> Any:
@@ -64,6 +66,11 @@ def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Arra
     """
     # expm1 keeps the small increment accurate in float32, where 1 - exp(-dt/tau) loses digits.
     return v - (v_inf - v) * jnp.expm1(-dt / tau)
+
+
+def prepared(cell: Any, params: Any) -> Any:
+    """Return the parameters as the cell's ``prepare`` makes them, or as they are where it has none."""
+    return cell.prepare(params) if hasattr(cell, "prepare") else params
 
 
 def state_dtype(*trees: Any) -> jnp.dtype:

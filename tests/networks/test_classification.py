@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif.networks import accuracy, cross_entropy
+from jaxlif.networks import accuracy, class_counts, cross_entropy
 
 
 def test_cross_entropy_by_hand(dtype):
@@ -44,3 +44,21 @@ def test_refusals(function):
         function(jnp.zeros((2, 3)), jnp.array([0, 3]))
     with pytest.raises(ValueError, match=r"labels\[0\] = -1"):
         function(jnp.zeros((2, 3)), jnp.array([-1, 0]))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_under_a_trace_a_label_out_of_range_makes_the_loss_nan(label):
+    value, gradient = jax.jit(jax.value_and_grad(cross_entropy))(jnp.zeros((2, 3)), jnp.array([0, label]))
+    assert np.isnan(value) and np.isfinite(gradient[0]).all()
+
+
+def test_classes_are_counted_and_an_empty_one_is_refused():
+    assert class_counts(jnp.array([[0, 2], [1, 2]]), 3).tolist() == [1, 1, 2]
+    with pytest.raises(ValueError, match=r"^class 1 of 0 to 2 has no sample: every class needs at least one"):
+        class_counts(jnp.array([0, 2]), 3)
+    with pytest.raises(ValueError, match=r"^class 1 \(and 2 others\) of 0 to 4 has no sample"):
+        class_counts(jnp.array([0, 2]), 5)
+    with pytest.raises(ValueError, match=r"^labels\[1\] = 3: labels must lie between 0 and 2$"):
+        class_counts(jnp.array([0, 3]), 3)
+    with pytest.raises(ValueError, match="^labels are float64: labels must be integers$"):
+        class_counts(jnp.zeros(3), 1)

@@ -1,11 +1,11 @@
-"""Encoders: exact spikes, exact edges, refused values."""
+"""Encoders: exact spikes, exact edges, refused values; level crossings against a plain loop."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif.networks import latency_code, rate_code
+from jaxlif.networks import latency_code, level_crossing, population_code, rate_code
 
 
 def test_latency_is_one_spike_earlier_for_larger_values(dtype):
@@ -62,3 +62,92 @@ def test_refusals(encode):
         encode(jnp.array([jnp.nan]), 5)
     with pytest.raises(ValueError, match="num_steps = 0: num_steps must be 1 or more"):
         encode(jnp.array([0.5]), 0)
+
+
+def level_crossing_by_loop(x, step):
+    """Follow each channel by hand: a level moves by whole steps towards the value, one event for each."""
+    events = np.zeros((len(x), 2 * x.shape[1]))
+    for c in range(x.shape[1]):
+        level = 0
+        for n in range(len(x)):
+            height = (x[n, c] - x[0, c]) / step[c]
+            while height - level >= 1:
+                level += 1
+                events[n, c] += 1
+            while height - level <= -1:
+                level -= 1
+                events[n, x.shape[1] + c] += 1
+    return events
+
+
+# Quarters: exact in either precision, and often exactly on a level.
+WALKS = np.cumsum(np.random.default_rng(2).integers(-6, 7, (200, 2)) / 4.0, axis=0)
+
+
+@pytest.mark.parametrize("step", [(0.5, 1.0), (2.0, 0.25)])
+def test_level_crossing_equals_a_loop(dtype, step):
+    events = level_crossing(jnp.asarray(WALKS, dtype), np.array(step, dtype))
+    assert events.dtype == dtype
+    np.testing.assert_array_equal(events, level_crossing_by_loop(WALKS, step))
+
+
+def test_level_crossing_keeps_within_a_step_for_ever():
+    """The events rebuild the waveform to less than a step, after ten thousand steps as after the first."""
+    walk = 0.1 * np.cumsum(np.random.default_rng(3).normal(size=(10_000, 2)), axis=0)
+    events = np.asarray(level_crossing(walk, 0.3))
+    rebuilt = walk[0] + 0.3 * np.cumsum(events[:, :2] - events[:, 2:], axis=0)
+    assert np.abs(rebuilt - walk).max() < 0.3 + 1e-12  # rounding of the sums
+    assert (events[:, :2] * events[:, 2:] == 0).all(), "no channel moves both ways in a step"
+
+
+def test_level_crossing_of_one_channel_of_a_batch_and_without_a_gradient():
+    batch = np.stack([WALKS, -WALKS])
+    up_and_down = jax.vmap(lambda x: level_crossing(x, 1.0))(batch)
+    np.testing.assert_array_equal(up_and_down[1], np.roll(up_and_down[0], 2, axis=1), "upside down, ups are downs")
+    np.testing.assert_array_equal(level_crossing(WALKS[:, 0], 1.0), up_and_down[0][:, [0, 2]])
+    assert (jax.grad(lambda x: level_crossing(x, 1.0).sum())(jnp.asarray(WALKS)) == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "message"),
+    [
+        (np.zeros((2, 3, 4)), 1.0, r"^values have shape \[2, 3, 4\]: they must be \[T\] or \[T, C\]"),
+        (np.zeros((0, 3)), 1.0, r"^values have shape \[0, 3\]"),
+        (np.array([0.0, np.nan]), 1.0, r"^values\[1\] = nan: values must be finite"),
+        (np.zeros((4, 2)), np.array([1.0, 0.0]), r"^step\[1\] = 0: step must be greater than 0"),
+    ],
+)
+def test_level_crossing_refuses(values, step, message):
+    with pytest.raises(ValueError, match=message):
+        level_crossing(values, step)
+
+
+def test_population_code_is_gaussian_around_its_centres(dtype):
+    values = np.array([[-1.0, 0.3], [2.0, 5.0]])
+    activity = population_code(jnp.asarray(values, dtype), 7, low=-1.0, high=2.0, width=0.8)
+    centres = -1.0 + 0.5 * np.arange(7)
+    expected = np.exp(-((values[..., None] - centres) ** 2) / (2 * 0.4**2))
+    assert activity.dtype == dtype
+    # In float32 (x - c)^2 has a relative error of 1e-6 at most here, times an exponent of up to 100, and
+    # what is below 1e-38 becomes 0.
+    np.testing.assert_allclose(activity, expected, rtol={"float64": 1e-12, "float32": 1e-4}[dtype], atol=1e-30)
+    assert activity[0, 0, 0] == activity[1, 0, 6] == 1.0
+
+
+def test_population_code_lets_the_gradient_through():
+    slope = jax.grad(lambda x: population_code(x, 3, low=0.0, high=2.0)[1])(0.4)
+    np.testing.assert_allclose(slope, 0.6 * np.exp(-0.18), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_neurons": 1}, "^num_neurons = 1: num_neurons must be 2 or more"),
+        ({"low": 1.0}, "^low = 1: low must be below high = 1"),
+        ({"width": 0.0}, "^width = 0: width must be greater than 0"),
+        ({"values": jnp.inf}, "^values = inf: values must be finite"),
+    ],
+)
+def test_population_code_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        population_code(**{"values": 0.5, "num_neurons": 4, "low": 0.0, "high": 1.0} | options)

@@ -1,0 +1,130 @@
+"""95 % intervals for the parameters of a plain neuron: from its forced voltage, and from its f-I curve."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import stdtrit
+
+from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.theory import firing_rate
+
+BLOCKS = 16  # of samples, over which the gradient's scatter is taken
+POSITIVE = ("tau_m", "r_m", "t_ref")  # their intervals are those of their logarithms
+
+
+class Estimate(NamedTuple):
+    """Parameters with their errors: names [n], values [n] and covariance [n, n], each in the parameters' units.
+
+    ``freedom`` is the number of degrees of freedom of Student's distribution.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    covariance: np.ndarray
+    freedom: int
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return the 95 % intervals by name; those of positive parameters stay above 0."""
+        reach = float(stdtrit(self.freedom, 0.975)) * np.sqrt(np.diag(self.covariance))
+        return {
+            name: _interval(name, float(value), float(r))
+            for name, value, r in zip(self.names, self.values, reach, strict=True)
+        }
+
+
+def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[str, ...]) -> Estimate:
+    r"""Estimate the errors of a least-squares fit of the forced voltage by the sandwich :math:`H^{-1} J H^{-1}`.
+
+    Voltage errors last from sample to sample, so that the curvature :math:`H = \sum_t v'_t v_t'^T` alone would promise
+    too much; J is the scatter of the gradient over blocks of samples, each longer than the errors last.
+
+    Args:
+        cell: the neuron's numerics.
+        params: the minimum of :class:`jaxlif.fitting.membrane.ForcedVoltageLoss`.
+        data: what it was minimised on.
+        names: the parameters that were free.
+
+    Returns:
+        The :class:`Estimate`.
+
+    Source: White 1982, doi:10.2307/1912526.
+    """
+    values = np.array([getattr(params, name) for name in names])
+    slopes, errors = _slopes_and_errors(cell, names, jnp.asarray(values), params, data)
+    # Blocks run through one sweep after the other.
+    slopes, errors = np.asarray(slopes).T.reshape(-1, len(names)), np.asarray(errors).T.ravel()
+    curvature = slopes.T @ slopes
+    scores = np.array([s.T @ e for s, e in zip(*(np.array_split(x, BLOCKS) for x in (slopes, errors)), strict=True)])
+    inverse = np.linalg.pinv(curvature, hermitian=True)
+    covariance = inverse @ (scores.T @ scores) @ inverse * BLOCKS / (BLOCKS - 1)
+    return Estimate(names, values, covariance, BLOCKS - 1)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _slopes_and_errors(cell, names, values, params, data):
+    """Return dv/dp [n, T, S] and the errors [T, S], 0 where voltages are not compared."""
+
+    def voltage(values):
+        return forced(cell, replace(params, **dict(zip(names, values, strict=True))), data).v * data.mask
+
+    slopes = jax.lax.map(lambda unit: jax.jvp(voltage, (values,), (unit,))[1], jnp.eye(len(names), dtype=values.dtype))
+    return slopes, voltage(values) - data.voltage * data.mask
+
+
+def fi_estimate(params: LIFParams, currents: np.ndarray, rates: np.ndarray, membrane: Estimate) -> Estimate | None:
+    r"""Estimate the errors of v_th, v_reset and t_ref fitted to an f-I curve with the membrane given.
+
+    Least squares gives :math:`\sigma^2 (F^T F)^{-1}` with :math:`F = \partial f(I_k) / \partial\theta`; an error dm of
+    the membrane moves the fit by :math:`-(F^T F)^{-1} F^T M\, dm` with :math:`M = \partial f(I_k) / \partial m`.
+
+    Args:
+        params: the fitted neuron.
+        currents: [K], pA.
+        rates: [K], Hz.
+        membrane: the estimate of the parameters that were given.
+
+    Returns:
+        The :class:`Estimate`, or None where no more than three currents make the neuron fire: nothing is left to
+        judge the errors by.
+
+    Source: Seber & Wild 1989, doi:10.1002/0471725315, chapter 5.
+    """
+    names = ("v_th", "v_reset", "t_ref")
+    slopes, fitted = _rate_slopes(params, (*names, *membrane.names), jnp.asarray(currents, float))
+    firing = int((np.asarray(fitted) > 0).sum())
+    if firing <= len(names):
+        return None
+    own, given = np.asarray(slopes)[:, : len(names)], np.asarray(slopes)[:, len(names) :]
+    inverse = np.linalg.pinv(own.T @ own, hermitian=True)
+    noise = float(np.sum((np.asarray(fitted) - rates) ** 2)) / (firing - len(names))
+    moved = inverse @ own.T @ given
+    covariance = noise * inverse + moved @ membrane.covariance @ moved.T
+    return Estimate(names, np.array([getattr(params, n) for n in names]), covariance, firing - len(names))
+
+
+def _rate_slopes(params, names, currents):
+    """Return df/dp [K, n] and the rates [K]."""
+
+    def curve(values):
+        return firing_rate(replace(params, **dict(zip(names, values, strict=True))), currents)
+
+    values = jnp.array([getattr(params, name) for name in names])
+    return jax.jacfwd(curve)(values), curve(values)
+
+
+def all_intervals(*estimates: Estimate | None) -> Mapping[str, tuple[float, float]]:
+    """Return the intervals of several estimates as one table."""
+    return {name: pair for e in estimates if e is not None for name, pair in e.intervals().items()}
+
+
+def _interval(name: str, value: float, reach: float) -> tuple[float, float]:
+    if name in POSITIVE and value > 0.0:
+        factor = float(np.exp(min(reach / value, 700.0)))  # past this a double overflows
+        return value / factor, value * factor
+    return value - reach, value + reach

@@ -1,0 +1,83 @@
+"""What the user should know about a fit: what its data, its parameters and its scores do not say by themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxlif.fitting.result import STANDARD_NAMES, SpikeRule
+from jaxlif.fitting.scores import unreliable_notes
+from jaxlif.fitting.task import Task
+from jaxlif.losses import spike_mask
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings import Recording, detect_spikes
+
+POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
+
+
+def at_bounds(params: LIFParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Say which parameters ended at or outside their bounds: those are not estimates."""
+    notes = []
+    for name, (low, high) in limits.items():
+        value, unit = float(getattr(params, name)), STANDARD_NAMES[name][1]
+        inside = low + _margin(low, high, low) < value < high - _margin(low, high, high)
+        if not inside and not (name == "t_ref" and low == 0.0 and value < 0.5 * high):
+            where = "at the end of" if low <= value <= high else "outside"
+            notes.append(f"{name} = {value:.4g} {unit} lies {where} its bounds, {low:g} to {high:g} {unit}")
+    return tuple(notes)
+
+
+def _margin(low: float, high: float, end: float) -> float:
+    return min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low)
+
+
+def missed_spikes(task: Task, rule: SpikeRule) -> tuple[str, ...]:
+    """Warn of fast rises that end a little below the level that counts as a spike."""
+    if task.recording.spikes is not None:
+        return ()
+    lower = rule.threshold - 20.0
+    steep = detect_spikes(task.recording.measured_voltage(), task.recording.dt, method="dvdt", threshold=lower)
+    missed = int(steep.sum()) - int(task.spikes.sum())
+    if missed <= max(1, 0.05 * task.spikes.sum()):
+        return ()
+    return (
+        f"{missed} steep rises end between {lower:g} and {rule.threshold:g} mV and are not counted as spikes:"
+        " lower the spike threshold if they are",
+    )
+
+
+def saturated(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Warn of a voltage that stays exactly at its extreme away from spikes: an amplifier or a converter at its end."""
+    mask = spike_mask(spikes.T, before=round(5.0 / recording.dt), after=round(50.0 / recording.dt)).T
+    v = recording.measured_voltage()[mask]
+    if v.size < 100 or np.ptp(v) == 0:
+        return ()
+    shares = {float(end): float(np.mean(v == end)) for end in (v.min(), v.max())}
+    return tuple(
+        f"{100.0 * share:.2g} % of the voltage away from spikes is exactly {end:.4g} mV: is it saturated or clipped?"
+        for end, share in shares.items()
+        if share > 0.005
+    )
+
+
+def score_notes(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say what the scores do not say by themselves."""
+    notes = []
+    if task.recording.current_source == "commanded":
+        notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
+    if "test" not in scores and "f_i" not in scores:
+        notes.append("nothing was held out: the scores are those of the data that were fitted")
+    explained = scores.get("membrane", scores["train"])["voltage_variance_explained"]
+    if explained is None or explained < POOR:
+        notes.append(
+            f"the membrane explains only {100.0 * max(explained or 0.0, 0.0):.0f} % of the variance of the voltage that"
+            " it was fitted to: current and voltage may not belong together, or one membrane does not describe all"
+            " sweeps"
+        )
+    judged = scores.get("test", scores["train"])
+    data, model = judged["rate_data"], judged["rate_model"]
+    if "f_i" not in scores:
+        notes += unreliable_notes(task.recording, task.spikes)
+    if "f_i" not in scores and not 0.5 <= model / max(data, 1e-9) <= 2.0:
+        notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")
+    return tuple(notes)

@@ -1,0 +1,251 @@
+"""The resonant leaky integrate-and-fire neuron: voltage and adaptation current as one pair, integrated exactly."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlif.neurons.cell import initial_voltage, relax
+from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
+from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState, Parameter
+from jaxlif.surrogate import SuperSpike, Surrogate
+
+# Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
+_SERIES = 0.25
+_TERMS = 8
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class ResonantLIFParams(LIFParams):
+    r"""A :class:`LIFParams` with an adaptation current w that voltage and spikes drive.
+
+    With :math:`a r_m > (\tau_w - \tau_m)^2 / (4 \tau_m \tau_w)` the pair oscillates, at a frequency of about
+    :math:`\sqrt{a r_m / (\tau_m \tau_w)} / 2\pi` where :math:`a r_m` is large.
+
+    Args:
+        a: conductance of the adaptation, nS; more than :math:`-1 / r_m`, below which nothing holds the voltage.
+        tau_w: its time constant, ms.
+        b: jump of w at a spike, pA.
+
+    Raises:
+        ValueError: on use, for values that break their rules.
+
+    Example:
+        >>> ResonantLIFParams(a=30.0, tau_w=50.0).check()
+
+    Source: Richardson, Brunel & Hakim 2003, doi:10.1152/jn.00955.2002; the names are those of Brette & Gerstner 2005,
+    doi:10.1152/jn.00686.2005.
+    """
+
+    a: Parameter = 20.0
+    tau_w: Parameter = 50.0
+    b: Parameter = 0.0
+
+    def normalised(self) -> Self:
+        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1; ``a`` becomes the number :math:`a r_m`.
+
+        A current in pA, ``b`` among them, becomes :math:`r_m I / (v_{th} - v_{rest})`.
+
+        Raises:
+            ValueError: where v_rest is not below v_th.
+
+        Example:
+            >>> n = ResonantLIFParams(r_m=0.1, v_rest=-70.0, v_th=-50.0, a=30.0, b=40.0).normalised()
+            >>> n.a, n.b
+            (3.0, 0.2)
+        """
+        scaled = self.b * self.r_m / (self.v_th - self.v_rest)
+        return replace(super().normalised(), a=self.a * self.r_m, b=scaled)
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        super().check()
+        require_positive("tau_w", self.tau_w, "ms")
+        require_finite("a", self.a, "nS")
+        require_finite("b", self.b, "pA")
+        if concrete(self.a, self.r_m):
+            a, r_m = np.broadcast_arrays(self.a, self.r_m)
+            require(a * r_m > -1.0, "a", a, "nS", "a must be more than -1 / r_m, or the neuron has no stable rest")
+
+
+class Propagator(NamedTuple):
+    """What a step adds to (v, w) per distance from the fixed point: the matrix exponential, less 1 on its diagonal.
+
+    Each [N]: ``vv`` and ``ww`` are numbers, ``vw`` is in GΩ and ``wv`` in nS.
+    """
+
+    vv: Array
+    vw: Array
+    wv: Array
+    ww: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class _Prepared(ResonantLIFParams):
+    """Parameters together with the propagator that follows from them."""
+
+    propagator: Propagator
+
+
+class ResonantState(NamedTuple):
+    """Voltage [N], mV, adaptation current [N], pA, and the number of steps [N] that the neuron is still refractory."""
+
+    v: Array
+    w: Array
+    refractory: Array
+
+
+@dataclass(frozen=True)
+class ResonantLIF:
+    r"""The leaky integrate-and-fire neuron with a coupled adaptation current, which can resonate.
+
+    .. math::
+        \tau_m \dot v = v_{rest} - v + r_m (I - w), \qquad \tau_w \dot w = a (v - v_{rest}) - w
+
+    At a spike v is reset and w grows by b. A step integrates the pair exactly, by the matrix exponential of the two
+    equations in closed form, for the current held over it: it is stable for any step and time constants, where Euler's
+    method is not. Refractoriness holds the voltage alone, and w relaxes to what belongs to it.
+
+    It is the neuron of networks known as adLIF. :class:`AdaptiveLIF` with one term ``a`` holds w over each step
+    instead, as NEST does, and has any number of terms.
+
+    Args:
+        dt: step, ms.
+        surrogate: pseudo-derivative of the spike in (v - v_th)/abs(v_th - v_rest).
+        reset: "value" or "subtract", as in :class:`LIF`.
+        detach_reset: keep the surrogate out of the reset's gradient; that of the jump of w keeps it.
+
+    Raises:
+        ValueError: for a dt that is not positive, or another reset.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = jl.ResonantLIFParams(a=90.0, tau_w=40.0)
+        >>> _, output = jl.simulate(jl.ResonantLIF(dt=1.0), params, jnp.full(400, 300.0))
+        >>> v = output.v  # rises, swings back, and ends at rest + 30 mV / (1 + 9)
+        >>> bool(v[:20].max() > -60.0), bool(v[20:].min() < -68.0), round(float(v[-1]), 3)
+        (True, True, -67.0)
+
+    Source: Richardson, Brunel & Hakim 2003, doi:10.1152/jn.00955.2002; Rotter & Diesmann 1999,
+    doi:10.1007/s004220050570 (exact integration); Bittar & Garner 2022, doi:10.3389/fnins.2022.865897, and Baronig et
+    al. 2025, doi:10.1038/s41467-025-60878-z (in networks, and the stability of its integration).
+    """
+
+    dt: float = 0.1
+    surrogate: Surrogate = SuperSpike()
+    reset: str = "value"
+    detach_reset: bool = True
+
+    def __post_init__(self) -> None:
+        self.membrane  # noqa: B018, its rules are those of the LIF
+
+    @property
+    def membrane(self) -> LIF:
+        """The plain neuron that tests and resets."""
+        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
+
+    def init_state(self, params: ResonantLIFParams, x: Array) -> ResonantState:
+        """Return the neuron at rest, not refractory, without adaptation."""
+        v = initial_voltage(params.v_rest, params, x)
+        return ResonantState(v, jnp.zeros_like(v), jnp.zeros(v.shape, jnp.int32))
+
+    def prepare(self, params: ResonantLIFParams) -> "_Prepared":
+        """Return the parameters with the propagator beside them, so that a loop computes it once."""
+        if isinstance(params, _Prepared):
+            return params
+        return _Prepared(**vars(params), propagator=propagator(params, self.dt))
+
+    def integrate(self, params: ResonantLIFParams, state: ResonantState, x: Array) -> tuple[ResonantState, Array]:
+        """Move voltage and adaptation one step under the current ``x`` [N], pA."""
+        p = self.prepare(params).propagator
+        # The fixed point under this current.
+        rise = params.r_m * jnp.asarray(x, state.v.dtype) / (1.0 + params.a * params.r_m)
+        dv, dw = state.v - (params.v_rest + rise), state.w - params.a * rise
+        v = state.v + (p.vv * dv + p.vw * dw)
+        w = state.w + (p.wv * dv + p.ww * dw)
+        alone = relax(state.w, params.a * (state.v - params.v_rest), params.tau_w, self.dt)
+        return state._replace(w=jnp.where(state.refractory > 0, alone, w)), v
+
+    def emit(self, params: ResonantLIFParams, state: ResonantState, v: Array) -> tuple[Array, Array]:
+        """Hold the refractory neurons, and let the others spike where v >= v_th."""
+        return self.membrane.emit(params, _plain(state), v)
+
+    def settle(
+        self, params: ResonantLIFParams, state: ResonantState, v: Array, spikes: Array
+    ) -> tuple[ResonantState, Array]:
+        """Reset the neurons that spiked, and let their adaptation jump."""
+        plain, v = self.membrane.settle(params, _plain(state), v, spikes)
+        return ResonantState(plain.v, state.w + params.b * spikes, plain.refractory), v
+
+    def step(self, params: ResonantLIFParams, state: ResonantState, x: Array) -> tuple[ResonantState, LIFOutput]:
+        """Advance one step under the current ``x`` [N], pA, held over it."""
+        state, v = self.integrate(params, state, x)
+        v, spikes = self.emit(params, state, v)
+        state, v = self.settle(params, state, v, spikes)
+        return state, LIFOutput(spikes, v)
+
+
+def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
+    r"""Return :math:`e^{A\,dt} - 1` for the pair's matrix A, in closed form.
+
+    With :math:`\sigma` half the trace of :math:`A\,dt`, and q² the square of half the difference of its eigenvalues,
+    :math:`e^{A\,dt} = e^\sigma (\cosh q + \frac{\sinh q}{q} (A\,dt - \sigma))`: two decays, an oscillation where q² is
+    negative, and their limit at q = 0, where the derivative is finite too.
+
+    Args:
+        params: the neuron.
+        dt: step, ms.
+
+    Returns:
+        Its :class:`Propagator`, each entry in the shape that the parameters broadcast to.
+
+    Example:
+        >>> p = propagator(ResonantLIFParams(a=0.0), 10.0)  # uncoupled: each decays by itself
+        >>> round(float(p.vv), 6), round(float(p.ww), 6), float(p.wv)
+        (-0.632121, -0.181269, 0.0)
+
+    Source: Moler & Van Loan 2003, doi:10.1137/S00361445024180.
+    """
+    m, w, gain = dt / jnp.asarray(params.tau_m), dt / jnp.asarray(params.tau_w), params.a * params.r_m
+    half = 0.5 * (w - m)
+    even, odd = _exponential(-0.5 * (m + w), half**2 - m * w * gain, m * w * (1.0 + gain))
+    return Propagator(even + half * odd, -params.r_m * m * odd, params.a * w * odd, even - half * odd)
+
+
+def _exponential(sigma: Array, square: Array, det: Array) -> tuple[Array, Array]:
+    r"""Return :math:`e^\sigma \cosh q - 1` and :math:`e^\sigma \sinh(q)/q` for q² = ``square`` of either sign.
+
+    ``det`` is sigma² - q², without its cancellation. In each regime the others take a harmless argument, because their
+    gradient, times 0, would still be nan.
+    """
+    apart, turning = square > _SERIES, square < -_SERIES
+    q = jnp.sqrt(jnp.where(apart, square, 1.0))
+    fast = jnp.where(apart, sigma, -1.0) - q
+    slow = det / fast  # the sum of both is sigma twice, their product det
+    decays = 0.5 * (jnp.expm1(slow) + jnp.expm1(fast)), -jnp.exp(slow) * jnp.expm1(-2.0 * q) / (2.0 * q)
+    y = jnp.sqrt(jnp.where(turning, -square, 1.0))
+    decay = jnp.exp(sigma)
+    oscillation = jnp.expm1(sigma) * jnp.cos(y) - 2.0 * jnp.sin(0.5 * y) ** 2, decay * jnp.sin(y) / y
+    x = jnp.where(apart | turning, 0.0, square)
+    above_one = 0.5 * x * _sinhc(0.25 * x) ** 2  # cosh q - 1 = 2 sinh²(q/2)
+    limit = jnp.expm1(sigma) + decay * above_one, decay * _sinhc(x)
+    return tuple(  # type: ignore[return-value]
+        jnp.where(apart, d, jnp.where(turning, o, near)) for d, o, near in zip(decays, oscillation, limit, strict=True)
+    )
+
+
+def _sinhc(square: Array) -> Array:
+    """Return sinh(q)/q of a small q² by its series."""
+    total = jnp.ones_like(square)
+    for k in range(_TERMS - 1, 0, -1):
+        total = 1.0 + square / (2 * k * (2 * k + 1)) * total
+    return total
+
+
+def _plain(state: ResonantState) -> LIFState:
+    return LIFState(state.v, state.refractory)

@@ -1,0 +1,269 @@
+"""Spike data: files in the real formats, written here by hand; both forms of binning; what is refused."""
+
+import subprocess
+import sys
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from jaxlif.networks import Events, read_events, scatter_events
+
+RNG = np.random.default_rng(0)
+
+
+def example(samples=5, num_units=6, classes=3):
+    counts = RNG.integers(0, 9, samples)
+    times = [np.sort(RNG.uniform(0.0, 50.0, count)) for count in counts]
+    return Events(
+        times=np.concatenate(times),
+        units=RNG.integers(0, num_units, counts.sum()),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        labels=np.arange(samples) % classes,
+        shape=(num_units,),
+        classes=("a", "b", "c")[:classes],
+        extra={"speaker": RNG.integers(0, 4, samples)},
+    )
+
+
+def write_shd(path, times, units, labels, keys=(b"zero", b"one"), leave_out=()):
+    """Write the layout of the Heidelberg data sets: lists of float16 seconds and uint16 units."""
+    groups = {"spikes/times": (times, np.float16), "spikes/units": (units, np.uint16)}
+    with h5py.File(path, "w") as file:
+        for name, (lists, kind) in groups.items():
+            if name not in leave_out:
+                data = file.create_dataset(name, (len(lists),), dtype=h5py.vlen_dtype(kind))
+                for i, values in enumerate(lists):
+                    data[i] = np.array(values, kind)
+        if "labels" not in leave_out:
+            file["labels"] = np.array(labels, np.uint16)
+        file["extra/keys"] = np.array(keys)
+        file["extra/speaker"] = np.arange(len(labels), dtype=np.uint16)
+        file["extra/meta_info/age"] = np.array([30, 40, 50])
+
+
+def write_bin(path, column, row, polarity, time):
+    """Write N-MNIST events: column, row, then the polarity above 23 bits of time, high byte first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    events = zip(column, row, polarity, time, strict=True)
+    path.write_bytes(b"".join(bytes([x, y]) + (p << 23 | t).to_bytes(3, "big") for x, y, p, t in events))
+
+
+def test_shd(tmp_path):
+    path = tmp_path / "shd_test.h5"
+    write_shd(path, [[0.0, 0.25, 0.5], [], [0.125]], [[0, 699, 7], [], [3]], [1, 0, 1])
+    events = read_events(path)
+    assert (len(events), events.num_units, events.classes) == (3, 700, ("zero", "one"))
+    np.testing.assert_array_equal(events.times, [0.0, 250.0, 500.0, 125.0])
+    np.testing.assert_array_equal(events.units, [0, 699, 7, 3])
+    np.testing.assert_array_equal(events.offsets, [0, 3, 3, 4])
+    np.testing.assert_array_equal(events.labels, [1, 0, 1])
+    np.testing.assert_array_equal(events.extra["speaker"], [0, 1, 2])
+    assert [x.tolist() for x in events.sample(-1)] == [[125.0], [3]]
+    dense = events.dense(dt=10.0)
+    assert dense.shape == (3, 51, 700) and dense.dtype == np.uint8 and dense.sum() == 4
+    assert dense[0, 25, 699] == dense[0, 50, 7] == dense[2, 12, 3] == 1
+
+
+def test_nmnist(tmp_path):
+    write_bin(tmp_path / "0" / "00002.bin", [0, 33, 5], [0, 33, 6], [0, 1, 1], [0, 1500, 2**23 - 1])
+    write_bin(tmp_path / "1" / "00001.bin", [], [], [], [])
+    # Row 240 marks that the clock went round: 8.192 ms more from there on, and no event of its own.
+    write_bin(tmp_path / "1" / "00003.bin", [1, 0, 2], [2, 240, 3], [0, 0, 0], [8000, 0, 10])
+    events = read_events(tmp_path)
+    assert (events.shape, events.classes) == ((2, 34, 34), ("0", "1"))
+    np.testing.assert_array_equal(events.times, [0.0, 1.5, 8388.607, 8.0, 8.202])
+    np.testing.assert_array_equal(
+        events.units, [0, 34 * 34 + 33 * 34 + 33, 34 * 34 + 6 * 34 + 5, 2 * 34 + 1, 3 * 34 + 2]
+    )
+    np.testing.assert_array_equal(events.labels, [0, 1, 1])
+    np.testing.assert_array_equal(np.diff(events.offsets), [3, 0, 2])
+    np.testing.assert_array_equal(events.extra["file"], ["00002.bin", "00001.bin", "00003.bin"])
+    image = events.dense(dt=1.0, num_steps=10)[2].reshape(10, 2, 34, 34)
+    assert image.sum() == 2 and image[8, 0, 2, 1] == 1 and image[8, 0, 3, 2] == 1
+
+
+def test_arrays_there_and_back(tmp_path):
+    events = example()
+    events.save(tmp_path / "events.npz")
+    again = read_events(tmp_path / "events.npz")
+    for name in ("times", "units", "offsets", "labels"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(events, name))
+    assert (again.shape, again.classes) == (events.shape, events.classes)
+    np.testing.assert_array_equal(again.extra["speaker"], events.extra["speaker"])
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.3, 5.0])  # 3 * 0.1 / 0.1 and the like round downwards
+def test_binned_arrays_there_and_back(tmp_path, dt):
+    spikes = RNG.poisson(0.3, (4, 30, 2, 3)).astype(np.uint8)
+    spikes[0, -1, 0, 0] = 2
+    np.savez(tmp_path / "binned.npz", spikes=spikes, labels=np.array([0, 1, 1, 0]), dt=dt)
+    events = read_events(tmp_path / "binned.npz")
+    assert events.shape == (2, 3) and events.classes == ("0", "1")
+    np.testing.assert_array_equal(events.dense(dt).reshape(spikes.shape), spikes)
+
+
+@pytest.mark.parametrize("num_steps", [None, 7])
+def test_dense_equals_a_loop_and_sparse_scatters_to_it(num_steps):
+    events = example()
+    dense = events.dense(4.0, num_steps)
+    expected = np.zeros_like(dense)
+    for i in range(len(events)):
+        for t, unit in zip(*events.sample(i), strict=True):
+            if t // 4.0 < dense.shape[1]:
+                expected[i, int(t // 4.0), unit] += 1
+    np.testing.assert_array_equal(dense, expected)
+    assert dense.shape[1] == (num_steps or int(events.times.max() // 4.0) + 1)
+    sparse = events.sparse(4.0, num_steps)
+    scattered = jax.vmap(lambda step, unit: scatter_events(step, unit, *dense.shape[1:]))(*sparse)
+    np.testing.assert_array_equal(scattered, dense)
+    assert sparse.step.shape == (len(events), np.diff(events.offsets).max())
+
+
+def test_many_events_in_a_step_are_all_counted():
+    events = Events(np.zeros(300), np.zeros(300, int), np.array([0, 300]), np.array([0]), (1,), ("x",))
+    assert events.dense(1.0).tolist() == [[[300]]]
+
+
+def test_select():
+    events = example()
+    for chosen in ([3, 0], events.labels == 1, []):
+        part = events.select(chosen)
+        indices = np.flatnonzero(chosen) if isinstance(chosen, np.ndarray) else chosen
+        assert len(part) == len(indices)
+        for k, i in enumerate(indices):
+            for mine, original in zip(part.sample(k), events.sample(i), strict=True):
+                np.testing.assert_array_equal(mine, original)
+            assert part.labels[k] == events.labels[i] and part.extra["speaker"][k] == events.extra["speaker"][i]
+    with pytest.raises(ValueError, match=r"^the mask has shape \[2\]: it must be \[5\]"):
+        events.select(np.array([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": [0.0, -1.0, 2.0]}, "^sample 0: times.1. = -1 ms: times must be 0 ms or more"),
+        ({"times": [0.0, 1.0, np.inf]}, "^sample 2: times.0. = inf ms: times must be finite"),
+        ({"times": [2.0, 1.0, 0.5]}, "^sample 0: times.1. = 1 ms: times must be in order"),
+        ({"units": [0, 4, 0]}, "^sample 0: units.1. = 4: units must lie between 0 and 3"),
+        ({"units": [0, 0, -1]}, "^sample 2: units.0. = -1: units must lie between 0 and 3"),
+        ({"units": [0.0, 1.0, 2.0]}, "^units are float64: they must be integers"),
+        ({"units": [0, 1]}, r"^units have shape \[2\]: they must be \[3\]"),
+        ({"offsets": [0, 2, 2, 4]}, "^offsets must rise from 0 to 3"),
+        ({"offsets": [0, 2, 1, 3]}, "^offsets must rise from 0 to 3"),
+        ({"labels": [0, 1, 2]}, "^labels.2. = 2: labels must lie between 0 and 1"),
+        ({"labels": [0, -1, 1]}, "^labels.1. = -1: labels must lie between 0 and 1"),
+        ({"labels": [0, 1]}, r"^labels have shape \[2\]: they must be \[3\]"),
+        ({"shape": (0,)}, r"^shape = \[0\]: there must be at least one unit"),
+        ({"extra": {"speaker": np.zeros(2)}}, "^extra 'speaker' has 2 entries"),
+        ({"extra": {"notes": np.array([{}, 1, 2], object)}}, "^extra 'notes' holds objects"),
+    ],
+)
+def test_bad_events_are_refused(change, message):
+    sound = {
+        "times": [0.0, 1.0, 0.5],
+        "units": [0, 3, 1],
+        "offsets": [0, 2, 2, 3],
+        "labels": [0, 1, 1],
+        "shape": (4,),
+        "classes": ("a", "b"),
+    }
+    Events(**sound)
+    with pytest.raises(ValueError, match=message):
+        Events(**sound | change)
+
+
+GOOD = ([[0.0, 0.5], [0.25]], [[1, 2], [3]], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((*GOOD,), {"leave_out": ("spikes/units",)}, "spikes/units is missing: needed are spikes/times, spikes/units"),
+        ((*GOOD,), {"leave_out": ("labels",)}, "labels is missing"),
+        (([[0.0], [0.25]], *GOOD[1:]), {}, "spikes/times and spikes/units must be as long for every sample"),
+        ((*GOOD[:2], [0, 2]), {}, r"labels\[1\] = 2: labels must lie between 0 and 1"),
+        ((*GOOD[:2], [0, 0]), {}, r"class 1 \(one\) has no sample: every class must have one"),
+        ((GOOD[0], [[1, 700], [3]], [0, 1]), {}, r"sample 0: units\[1\] = 700: units must lie between 0 and 699"),
+        (([[0.5, 0.25], [0.0]], *GOOD[1:]), {}, r"sample 0: times\[1\] = 250 ms: times must be in order \(sort=True"),
+    ],
+)
+def test_bad_hdf5_is_refused_in_one_line(tmp_path, arguments, options, message):
+    path = tmp_path / "bad.h5"
+    write_shd(path, *arguments, **options)
+    with pytest.raises(ValueError, match=f"^bad.h5: {message}") as caught:
+        read_events(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_sort_puts_events_in_order(tmp_path):
+    write_shd(tmp_path / "mixed.h5", [[0.5, 0.25], [0.75, 0.0]], [[1, 2], [3, 4]], [0, 1])
+    events = read_events(tmp_path / "mixed.h5", sort=True)
+    np.testing.assert_array_equal(events.times, [250.0, 500.0, 0.0, 750.0])
+    np.testing.assert_array_equal(events.units, [2, 1, 4, 3])
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no folder inside: there must be one for each class"):
+        read_events(tmp_path)
+    write_bin(tmp_path / "0" / "a.bin", [3], [4], [1], [5])
+    (tmp_path / "1").mkdir()
+    with pytest.raises(ValueError, match=r"class 1 \(1\) has no sample"):
+        read_events(tmp_path)
+    (tmp_path / "1" / "b.bin").write_bytes(b"1234567")
+    with pytest.raises(ValueError, match="1/b.bin has 7 bytes: an event has 5"):
+        read_events(tmp_path)
+    write_bin(tmp_path / "1" / "b.bin", [3, 34], [4, 4], [1, 0], [5, 6])
+    with pytest.raises(ValueError, match="1/b.bin: column of event 1 is 34: it must lie between 0 and 33"):
+        read_events(tmp_path)
+    with pytest.raises(ValueError, match=r"shape = \[40\]: .bin files need"):
+        read_events(tmp_path, shape=(40,))
+    assert len(read_events(tmp_path, shape=(2, 34, 35))) == 2
+
+
+def test_other_bad_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        read_events(tmp_path / "nothing.h5")
+    for name, message in {
+        "a.h5": "not an HDF5 file",
+        "a.npz": "not an .npz archive",
+        "a.mat": "'.mat' is not known",
+    }.items():
+        (tmp_path / name).write_text("neither")
+        with pytest.raises(ValueError, match=f"^{name}: .*{message}"):
+            read_events(tmp_path / name)
+    np.savez(tmp_path / "part.npz", times=np.zeros(1), units=np.zeros(1, int))
+    with pytest.raises(ValueError, match="^part.npz: the array `offsets` is missing"):
+        read_events(tmp_path / "part.npz")
+    np.savez(tmp_path / "words.npz", spikes=np.zeros((2, 3, 4)), labels=np.array(["a", "b"]), dt=1.0)
+    with pytest.raises(ValueError, match="^words.npz: labels are <U1 .2.: they must be integers"):
+        read_events(tmp_path / "words.npz")
+    np.savez(tmp_path / "parts.npz", spikes=np.full((1, 3, 4), 0.5), labels=np.array([0]), dt=1.0)
+    with pytest.raises(ValueError, match="^parts.npz: spikes must be whole numbers of 0 or more"):
+        read_events(tmp_path / "parts.npz")
+
+
+def test_nothing_is_unpickled(tmp_path):
+    np.savez(tmp_path / "p.npz", times=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="^p.npz: only plain numeric and text arrays can be read"):
+        read_events(tmp_path / "p.npz")
+
+
+def test_hdf5_without_h5py_says_what_to_install(tmp_path):
+    write_shd(tmp_path / "a.h5", *GOOD)
+    code = (
+        "import sys; sys.modules['h5py'] = None\n"
+        "from jaxlif.networks import read_events\n"
+        f"try: read_events({str(tmp_path / 'a.h5')!r})\n"
+        "except ImportError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "HDF5 files need the package h5py: pip install 'jaxlif[snn]'"
+
+
+@pytest.mark.parametrize(("dt", "num_steps", "message"), [(0.0, None, "^dt = 0 ms"), (1.0, 0, "^num_steps = 0")])
+def test_bad_grids_are_refused(dt, num_steps, message):
+    for bin_events in (example().dense, example().sparse):
+        with pytest.raises(ValueError, match=message):
+            bin_events(dt, num_steps)

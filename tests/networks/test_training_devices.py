@@ -1,0 +1,95 @@
+"""Training over many devices and processes against one."""
+
+import socket
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from tests.networks.training_problem import (
+    BOUNDS,
+    KEY,
+    OPTIMIZER,
+    ROUNDING,
+    finish,
+    fit_line,
+    loss,
+    make_data,
+    make_params,
+    metric,
+    same,
+    start,
+    train,
+    tree_close,
+)
+
+
+def on_eight_devices():
+    """Compare eight virtual devices with one; run in a process of its own."""
+    mesh, shardings = jax.make_mesh((8,), ("batch",)), []
+
+    def seen(params, batch, key):
+        jax.debug.inspect_array_sharding(batch["image"], callback=lambda s: shardings.append(s.num_devices))
+        return loss(params, batch, key)
+
+    run = partial(train, params=make_params(), bounds=BOUNDS, data=make_data(), optimizer=OPTIMIZER, epochs=2,
+                  batch_size=16, key=KEY, validation=0.3, metric=metric)  # fmt: skip
+    one, eight = run(loss), run(seen, mesh=mesh)
+    for name, values in one.history.items():
+        np.testing.assert_allclose(eight.history[name], values, rtol=1e-6)
+    tree_close(eight.params, one.params)
+    assert 8 in shardings, shardings
+
+
+def test_eight_devices_equal_one():
+    finish(start("test_training_devices", "t.on_eight_devices()", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+
+
+LINE_OPTIONS = {"batch_size": 4, "optimizer": OPTIMIZER, "validation": 0.2, "average": 0.9}
+
+
+def in_two_processes(rank, folder):
+    """Train over two processes with one device each, with a stop in between; the first writes what it has."""
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    assert mesh.size == 2 and jax.process_count() == 2
+    fit_line(1, mesh=mesh, checkpoint=f"{folder}/run", **LINE_OPTIONS)
+    result = fit_line(5, mesh=mesh, checkpoint=f"{folder}/run", **LINE_OPTIONS)
+    if rank == 0:
+        np.savez(f"{folder}/out.npz", *jax.tree.leaves((result.params, result.history)))
+
+
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    join = (
+        "jax.config.update('jax_cpu_collectives_implementation', 'gloo'); "
+        f"jax.distributed.initialize('127.0.0.1:{port}', 2, %d); "
+    )
+    code = f"t.in_two_processes(%d, {str(tmp_path)!r})"
+    both = [start("test_training_devices", code % rank, join % rank) for rank in (0, 1)]
+    try:
+        for process in both:
+            finish(process)
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+    expected = fit_line(5, **LINE_OPTIONS)
+    with np.load(tmp_path / "out.npz") as found:
+        pairs = zip(found.files, jax.tree.leaves((expected.params, expected.history)), strict=True)
+        for name, x in pairs:
+            np.testing.assert_allclose(found[name], x, **ROUNDING)
+
+
+def test_one_device_in_a_mesh_equals_none():
+    mesh = jax.make_mesh((1,), ("batch",))
+    same(fit_line(mesh=mesh, validation=0.25), fit_line(validation=0.25))
+
+
+def test_meshes_that_do_not_fit_are_refused():
+    devices = np.array(jax.devices() * 2)[:2]
+    with pytest.raises(ValueError, match=r"^mesh has axes \('a', 'b'\): it must have one, that of the batch$"):
+        fit_line(mesh=Mesh(devices[:1].reshape(1, 1), ("a", "b")))
