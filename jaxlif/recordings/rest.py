@@ -4,7 +4,8 @@ import numpy as np
 
 from jaxlif.recordings.recording import Recording
 
-QUIET = 0.05  # share of the largest current up to which a sample counts as none
+QUIET = 0.05  # share of the largest current up to which its mean counts as none
+MEAN = 10.0  # ms over which that mean is taken: measured currents are noisy
 SETTLED = 100.0  # ms of no current that a resting potential is taken from, at least
 LEFT_OUT = 0.5  # share of the quiet stretch that is given to what came before it
 
@@ -12,8 +13,8 @@ LEFT_OUT = 0.5  # share of the quiet stretch that is given to what came before i
 def resting_potentials(recording: Recording, spikes: np.ndarray) -> np.ndarray | None:
     """Return the resting potential of each sweep: the mean voltage at the end of its quiet start.
 
-    A sweep's quiet start ends with the first current above 5 % of the largest one in the recording; its first half is
-    left to what came before it.
+    A sweep's quiet start ends where the mean over 10 ms exceeds 5 % of the recording's largest current; its first half
+    is left to what came before it.
 
     Args:
         recording: current and voltage.
@@ -28,7 +29,11 @@ def resting_potentials(recording: Recording, spikes: np.ndarray) -> np.ndarray |
         >>> resting_potentials(recording, np.zeros(current.shape, bool))
         array([-63.])
     """
-    loud = np.abs(recording.current) > QUIET * np.abs(recording.current).max()
+    length = min(max(1, round(MEAN / recording.dt)), recording.num_steps)
+    total = np.cumsum(np.pad(recording.current, ((0, 0), (1, 0))), axis=1)
+    means = np.abs(total[:, length:] - total[:, :-length]) / length
+    loud = means > QUIET * np.abs(recording.current).max()
+    # The first mean that is loud has its loud samples at its end.
     ends = np.where(loud.any(axis=1), loud.argmax(axis=1), recording.num_steps)
     if ends.min() < SETTLED / recording.dt:
         return None
