@@ -6,7 +6,9 @@ whole recording takes far longer than a call from Python, so that one compiled g
 and the held-out score.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -194,11 +196,26 @@ def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[flo
         samples: what it works on.
     """
     point = jnp.asarray(vector, samples[0].bend.dtype)
-    parts = [_value_and_gradient(loss, point, sample) for sample in samples]
+    parts = _side_by_side(partial(_value_and_gradient, loss, point), samples)
     value = sum(float(v) for (v, _), _ in parts)
     gradient = sum((np.asarray(g, float) for _, g in parts), np.zeros(len(vector)))
     score = jax.tree.map(lambda *x: sum(map(float, x)), *(s for (_, s), _ in parts))
     return value, gradient, score
+
+
+def _side_by_side(function: Callable[[Sample], Any], samples: Samples) -> list[Any]:
+    """Work on the parts on all cores: a loop over time fills one. The first compiles what the others use."""
+    wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+    def run(sample):
+        with jax.enable_x64(wide):  # a setting of the thread
+            return jax.block_until_ready(function(sample))
+
+    first, others = run(samples[0]), samples[1:]
+    if not others:
+        return [first]
+    with ThreadPoolExecutor(min(len(others), os.cpu_count() or 1)) as pool:
+        return [first, *pool.map(run, others)]
 
 
 class Pieces(NamedTuple):
@@ -225,8 +242,9 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
         active: indices [m] of the coordinates.
     """
     size = _steps(loss, samples)[active]
-    grams = [np.asarray(_grams(_rows(loss, vector, sample, active)), float) for sample in samples]
-    return np.sum(grams, axis=(0, 1)) / np.outer(size, size) + prior_information(loss, vector, samples, active)
+    grams = _side_by_side(lambda sample: _grams(_rows(loss, vector, sample, active)), samples)
+    gram = np.sum([np.asarray(x, float) for x in grams], axis=(0, 1))
+    return gram / np.outer(size, size) + prior_information(loss, vector, samples, active)
 
 
 def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
@@ -375,7 +393,7 @@ def refine(
     Args:
         loss: the loss.
         params: the start.
-        samples: what it works on.
+        samples: what it works on, with the variance at the start.
         free: names or patterns; the others keep their values.
         rounds: the most steps of each round.
         progress: show progress bars.
@@ -386,9 +404,9 @@ def refine(
     Source: Byrd et al. 1995, doi:10.1137/0916069 (L-BFGS-B).
     """
     active, value = active_indices(loss, free), np.inf
-    for steps in rounds:
+    for k, steps in enumerate(rounds):
         vector = loss.vector(params)
-        samples = with_variance(loss, params, samples)
+        samples = with_variance(loss, params, samples) if k else samples
         # Any metric of about the right shape will do: that of the first part of the sweeps.
         axes = whitening(len(samples) * information(loss, vector, samples[:1], active), scales(loss, samples)[active])
         vector, value = _minimise(loss, vector, samples, active, axes, steps, progress)

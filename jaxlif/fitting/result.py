@@ -240,6 +240,17 @@ class RecordingFit:
         return document | {"versions": _versions()}
 
 
+def neuron_json(fit: RecordingFit) -> str:
+    """Return the neuron of a fit as plain JSON: its model and, by name, value, unit and what it is called in words.
+
+    Args:
+        fit: the fit.
+    """
+    named = {name: (x, *standard_name(name)) for name, x in named_leaves(fit.params).items()}
+    parameters = {name: {"value": x, "unit": unit, "standard_name": words} for name, (x, words, unit) in named.items()}
+    return json.dumps({"model": fit.model, "parameters": parameters}, indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def load_fit(path: str | os.PathLike) -> RecordingFit:
     """Read a ``fit.json`` back.
 
