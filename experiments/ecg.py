@@ -10,9 +10,9 @@ Method: the QT database as signed level-crossing spikes (Yin, Corradi & Bohté 2
 each step. Weights, biases and, for each neuron, both time constants, conductance and jump of its adaptation are free.
 The loss is the cross-entropy of every step after the first ten. ``jaxlif.networks.train``: Adam, a cosine schedule,
 gradients clipped to norm 1, batches of 8, an exponential mean of the parameters. 124 of the 618 training sequences
-validate, the same for all seeds: the epoch with their best accuracy is kept, and every number of ``Config`` was set on
-them or before. The test set is read once for each seed, at the end. Seeds draw the starting values and the order of the
-batches.
+validate, the same for all seeds: the epoch with their best accuracy is kept. The numbers of ``Config`` were set with
+short trainings of one seed, judged by training and by validation sequences. The test set is read once for each seed, at
+the end. Seeds draw the starting values and the order of the batches.
 
 Command: python experiments/ecg.py (some ten minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke run
 that writes nothing)
