@@ -124,7 +124,7 @@ SPEAKERS = Config(
     loudness=0.4,
     tilt=0.4,
     background=0.5,
-    epochs=25,
+    epochs=18,
 )
 
 
