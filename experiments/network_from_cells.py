@@ -36,7 +36,7 @@ from digits import Digits, load, make_batches, split
 
 import jaxlif as jl
 from jaxlif import plotting
-from jaxlif.fitting.population import read_fi_population
+from jaxlif.fitting.fi_cells import read_fi_population
 from jaxlif.networks import (
     Dense,
     Recurrent,
