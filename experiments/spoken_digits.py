@@ -15,9 +15,9 @@ become spikes; inputs and hidden neurons drop out.
 ``official``: recordings 5 to 49 train, but for the 5 last of each digit and speaker, which choose the epoch.
 ``speakers``: the last two speakers by name are the test; of the other four, the recordings from index 45 on choose the
 epoch. Every recording is stretched to half a second, and the ear adapts to each voice, a new one too: a band's drive
-gets the same mean and spread over all recordings of a speaker. That takes no labels, but it takes recordings of the new
-speaker; it is the largest lever (a support vector machine on the drives, each of the four training speakers left out in
-turn: 53 % without, 68 % with it).
+gets the same mean and spread over all recordings of a speaker, and is inhibited by those around it. That takes no
+labels, but it takes recordings of the new speaker; it is the largest lever (a support vector machine on the drives,
+each of the four training speakers left out in turn: 53 % without, 69 % adapted, 73 % with inhibition).
 
 Each test was read once, at the end. The numbers of ``Config`` were set by hand on validation: the recordings above, and
 training speakers left out. Of the test speakers only the loudness of their recordings was seen before, which is low.
@@ -79,6 +79,8 @@ class Config:
     num_channels: int = 40
     range: tuple[float, float] = (100.0, 3600.0)  # Hz
     loudness_rms: float = 0.1  # of full scale: every recording is scaled to it
+    inhibition: float = 0.0  # of an adapted band by the mean of those around it
+    surround: float = 7.0  # channels, standard deviation of "around"
     step: float = 0.6  # of the logarithm of the envelope, between two events
     fibre_thresholds: tuple[float, ...] = (1.0, 2.0, 3.0)  # of each band's LIF neurons, in the same unit
     fibre_tau: float = 10.0  # ms
@@ -99,11 +101,8 @@ class Config:
     loudness: float = 0.5  # at most, either way, of the logarithm of the amplitude
     tilt: float = 0.0  # at most, either way, of the drive between the middle and the outermost bands
     background: float = 0.0  # noise at most, of the floor's amplitude; adapted to a voice, of the drive
-    inhibition: float = 0.0  # weight of the mean of the bands around
-    blur: float = 0.0  # channels
-    surround: float = 5.0  # channels
     batch: int = 32
-    epochs: int = 24
+    epochs: int = 18
     learning_rate: float = 1e-2  # falls to 0 along a cosine
     weight_decay: float = 0.0
 
@@ -114,17 +113,18 @@ SPEAKERS = Config(
     num_steps=55,
     duration=50,
     adapt=True,
+    inhibition=0.6,
     step=0.5,
     fibre_thresholds=(0.8, 1.5, 2.2, 3.0),
     dropout_input=0.2,
-    dropout=0.4,
+    dropout=0.3,
     time_stretch=0.15,
-    shift=1.5,
-    warp=0.05,
+    shift=1.0,
+    warp=0.04,
     loudness=0.4,
     tilt=0.4,
     background=0.5,
-    epochs=40,
+    epochs=25,
 )
 
 
@@ -188,17 +188,26 @@ def load(config: Config) -> Sounds:
         heard = heard if config.duration is None else stretched(heard, config.duration)
         drive[: len(heard)] = heard[: config.num_steps]
     sounds = Sounds(drives, *(x[chosen] for x in labels))
-    return adapted(sounds) if config.adapt else sounds
+    return adapted(config, sounds) if config.adapt else sounds
 
 
-def adapted(sounds: Sounds) -> Sounds:
-    """Give each band the same mean, 2, and spread, 1, over all recordings of a speaker; no label is looked at."""
+def adapted(config: Config, sounds: Sounds) -> Sounds:
+    """Give each band the same mean and spread over all recordings of a speaker, less what the bands around it do.
+
+    No label is looked at. The result has the mean 2 and the spread 1, and no negative values.
+    """
+    channels = np.arange(config.num_channels)
+    around = np.exp(-0.5 * ((channels[:, None] - channels) / config.surround) ** 2)
+    rest = np.eye(config.num_channels) - config.inhibition * around / around.sum(axis=0)
+
+    def standard(x):
+        return (x - x.mean(axis=0)) / x.std(axis=0)
+
     drives = np.zeros_like(sounds.drives)
     sounding = sounds.drives.any(axis=2)
     for speaker in np.unique(sounds.speakers):
         frames = sounding & (sounds.speakers == speaker)[:, None]
-        mine = sounds.drives[frames]
-        drives[frames] = np.maximum((mine - mine.mean(axis=0)) / mine.std(axis=0) + 2.0, 0.0)
+        drives[frames] = np.maximum(standard(standard(sounds.drives[frames]) @ rest) + 2.0, 0.0)
     return sounds._replace(drives=drives)
 
 
@@ -266,25 +275,11 @@ def tents(positions: jax.Array, grid: jax.Array) -> jax.Array:
 
 def hear(config: Config, drive: jax.Array) -> jax.Array:
     """Return the spikes [T, N] of the auditory nerve: louder, softer, and each band's neurons from low to high."""
-    drive = contrast(config, drive)
     thresholds = jnp.repeat(jnp.asarray(config.fibre_thresholds), config.num_channels)
     params = jl.LIFParams(tau_m=config.fibre_tau, r_m=1.0, v_rest=0.0, v_th=thresholds, v_reset=0.0, t_ref=0.0)
     drives = jnp.tile(drive, (1, len(config.fibre_thresholds)))
     fibres = jl.simulate(jl.LIF(dt=config.dt), params, drives)[1].spikes
     return jnp.concatenate([level_crossing(drive, config.step), fibres], axis=1)
-
-
-def contrast(config: Config, drive: jax.Array) -> jax.Array:
-    """Let bands inhibit those around them, as neurons of the cochlear nucleus do."""
-    channels = jnp.arange(drive.shape[1], dtype=drive.dtype)
-    square = (channels[:, None] - channels[None]) ** 2
-
-    def mean(width):
-        weight = jnp.exp(-0.5 * square / width**2)
-        return drive @ (weight / weight.sum(axis=0, keepdims=True))
-
-    centre = mean(config.blur) if config.blur else drive
-    return jnp.maximum(centre - config.inhibition * mean(config.surround), 0.0) if config.inhibition else centre
 
 
 def num_inputs(config: Config) -> int:

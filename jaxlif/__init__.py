@@ -10,9 +10,11 @@ from jaxlif import spiketrains as spiketrains
 from jaxlif import stimulus as stimulus
 from jaxlif import theory as theory
 from jaxlif.fitting import REAL as REAL
+from jaxlif.fitting import Advice as Advice
 from jaxlif.fitting import Fit as Fit
 from jaxlif.fitting import RecordingFit as RecordingFit
 from jaxlif.fitting import SpikeRule as SpikeRule
+from jaxlif.fitting import advise_protocol as advise_protocol
 from jaxlif.fitting import fit as fit
 from jaxlif.fitting import fit_fi_population as fit_fi_population
 from jaxlif.fitting import fit_rates as fit_rates

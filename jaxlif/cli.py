@@ -1,9 +1,8 @@
-"""The command line: fit, ladder, predict, simulate and fi."""
+"""The command line: fit, ladder, advise, predict, simulate, fi and export."""
 
 import io
 import os
 import platform
-import re
 import sys
 import tempfile
 import warnings
@@ -18,7 +17,9 @@ import click
 import jax
 import numpy as np
 
-from jaxlif import stimulus as stimuli
+from jaxlif.arguments import bounds_of, electrode_of, number, stimulus_of, sweep_numbers, window_of
+from jaxlif.exporting import exported
+from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.recordings import fit_rates, fit_recording, model_ladder
 from jaxlif.fitting.result import Prediction, RecordingFit, SpikeRule, load_fit, write_atomically
 from jaxlif.fitting.scores import spike_scores, voltage_scores
@@ -78,9 +79,11 @@ def main(cache) -> None:
     Recordings are .npz (arrays current in pA, voltage in mV, dt in ms), .csv (a header that names units, such as
     time_ms,current_pA,voltage_mV), .abf, .nwb or .ibw files. Everything is in ms, mV, pA, GΩ, pF and nS; rates in Hz.
     """
-    if cache and jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if not cache:
+        return
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def _cache_folder() -> Path:
@@ -93,6 +96,12 @@ def _cache_folder() -> Path:
 
 
 _recording = click.argument("file", type=click.Path(path_type=Path))
+_sweeps = click.option("--sweeps", metavar="N,N-N", help="Which sweeps to read, numbered from 0. Default: all.")
+_source = click.option(
+    "--from-electrode",
+    metavar="NAME",
+    help="Which electrode of an .nwb file, or voltage channel of an .abf file, to read where there are several.",
+)
 _seed = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of everything random."
 )
@@ -133,6 +142,8 @@ _current = click.option(
 )
 @_seed
 @_current
+@_sweeps
+@_source
 @click.option("--spike-threshold", type=float, default=0.0, show_default=True, help="Level that a spike crosses, mV.")
 @click.option(
     "--spike-method",
@@ -148,7 +159,21 @@ _current = click.option(
     help="Interval of a parameter in its unit, such as tau_m=5:40; may be given several times.",
 )
 @_clear_errors
-def fit(file, model, electrode, coupling, out, train, seed, current, spike_threshold, spike_method, bounds) -> None:
+def fit(
+    file,
+    model,
+    electrode,
+    coupling,
+    out,
+    train,
+    seed,
+    current,
+    sweeps,
+    from_electrode,
+    spike_threshold,
+    spike_method,
+    bounds,
+) -> None:
     """Fit a neuron to a recording.
 
     Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
@@ -163,14 +188,14 @@ def fit(file, model, electrode, coupling, out, train, seed, current, spike_thres
     """
     _require_folder(out)
     with _noted_warnings() as notes:
-        recording = read_recording(file, current=current)
+        recording = _read(file, current, sweeps, from_electrode)
         result = fit_recording(
             recording,
             model,
-            electrode=_electrode(electrode),
+            electrode=electrode_of(electrode),
             coupling=coupling,
-            train=_window(train, recording) if train else None,
-            bounds=_bounds(bounds) or None,
+            train=window_of(train, recording) if train else None,
+            bounds=bounds_of(bounds) or None,
             spike_rule=SpikeRule(spike_method, spike_threshold),
             seed=seed,
             progress=sys.stderr.isatty(),
@@ -183,19 +208,43 @@ def fit(file, model, electrode, coupling, out, train, seed, current, spike_thres
 @_recording
 @click.option("--train", metavar="A:B", help="Window to use, as for fit. Default: the first 70 %.")
 @_current
+@_sweeps
+@_source
 @_clear_errors
-def ladder(file, train, current) -> None:
+def ladder(file, train, current, sweeps, from_electrode) -> None:
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
     spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
     """
-    recording = read_recording(file, current=current)
-    window = _window(train, recording) if train else None
+    recording = _read(file, current, sweeps, from_electrode)
+    window = window_of(train, recording) if train else None
     found = model_ladder(recording, train=window, progress=sys.stderr.isatty())
     rows = [(rung.name, f"{rung.held_out:.3f}", f"{rung.gain:+.3f}") for rung in found.rungs]
     click.echo(text_table([("model, each with the ones above it", "held out (bits per spike)", "gain"), *rows]) + "\n")
     click.echo(found.sentence)
+
+
+@main.command()
+@click.argument("fit_file", metavar="FIT", type=click.Path(path_type=Path))
+@click.option(
+    "--for", "names", multiple=True, metavar="NAME", help="Rank by this parameter; may be given several times."
+)
+@click.option("--duration", type=float, help="Of the further recording, s. Default: as long as the fitted one.")
+@_seed
+@_clear_errors
+def advise(fit_file, names, duration, seed) -> None:
+    """Say which recording to make next.
+
+    FIT is a fit.json of --model gif. Prints what further recordings would leave of the 95 % intervals: 0.5 is half as
+    wide, * marks the best for a parameter. The recordings are listed below, the most helpful first, each with what it
+    leaves on the geometric mean.
+    """
+    result = load_fit(fit_file)
+    length = None if duration is None else 1000.0 * duration
+    advice = advise_protocol(result, parameters=names or None, duration=length, seed=seed)
+    click.echo(text_table(advice.rows()) + "\n")
+    click.echo("\n".join(advice.legend()))
 
 
 @main.command()
@@ -205,9 +254,11 @@ def ladder(file, train, current) -> None:
 @click.option("--repeats", type=int, default=1, show_default=True, help="Presentations of each sweep.")
 @_seed
 @_current
+@_sweeps
+@_source
 @click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
 @_clear_errors
-def predict(fit_file, file, out, repeats, seed, current, force_spikes) -> None:
+def predict(fit_file, file, out, repeats, seed, current, sweeps, from_electrode, force_spikes) -> None:
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
@@ -215,7 +266,7 @@ def predict(fit_file, file, out, repeats, seed, current, force_spikes) -> None:
     """
     if out.suffix != ".npz":
         raise ValueError(f"out = {out}: predictions are written to an .npz file")
-    result, recording = load_fit(fit_file), read_recording(file, current=current)
+    result, recording = load_fit(fit_file), _read(file, current, sweeps, from_electrode)
     prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
     _write_npz(out, prediction._asdict())
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
@@ -273,8 +324,10 @@ def simulate(out, model, fit_file, changes, stimulus, duration, dt, repeats, see
 @click.option("--v-rest", type=float, show_default="-70", help="Resting potential, mV, likewise.")
 @_seed
 @_current
+@_sweeps
+@_source
 @_clear_errors
-def fi(file, out, tau_m, r_m, v_rest, seed, current) -> None:
+def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode) -> None:
     """Fit a neuron to firing rates.
 
     FILE is a .csv with the columns current_pA and rate_Hz, or a recording of current steps, whose membrane is then
@@ -297,7 +350,7 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current) -> None:
             "for a .csv of rates only; a recording has its own membrane", tau_m=tau_m, r_m=r_m, v_rest=v_rest
         )
         with _noted_warnings() as notes:
-            recording = read_recording(file, current=current)
+            recording = _read(file, current, sweeps, from_electrode)
             result = fit_recording(recording, seed=seed, progress=sys.stderr.isatty())
         result = replace(result, warnings=tuple(notes) + result.warnings)
         if result.protocol != "steps":
@@ -306,6 +359,45 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current) -> None:
     rows = [tuple(f"{x:.4g}" for x in row) for row in zip(*columns, strict=True)]
     click.echo(text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")
     _finish(result, out, recording)
+
+
+def _read(file: Path, current: str | None, sweeps: str | None, electrode: str | None) -> Recording:
+    """Read a recording; its messages name the keywords of Python, which are these options here."""
+    numbers = None if sweeps is None else sweep_numbers(sweeps)
+    try:
+        return read_recording(file, current=current, sweeps=numbers, electrode=electrode)
+    except ValueError as error:
+        text = str(error).replace("`sweeps`", "--sweeps").replace("`electrode`", "--from-electrode")
+        raise ValueError(text) from error
+
+
+@main.command()
+@click.argument("fit_file", metavar="FIT", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["nest", "brian2", "json"]),
+    required=True,
+    help="A Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the parameters as JSON.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, .py or .json.")
+@click.option("--drive", type=click.Path(path_type=Path), help="A recording whose first current the script injects.")
+@click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", show_default=True, help="For NEST.")
+@_clear_errors
+def export(fit_file, target, out, drive, synapse) -> None:
+    """Write a fitted neuron for another program.
+
+    FIT is a fit.json. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
+    1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif.
+    """
+    suffix = ".json" if target == "json" else ".py"
+    if out.suffix != suffix:
+        raise ValueError(f"out = {out}: --to {target} writes a {suffix} file")
+    result = load_fit(fit_file)
+    text = exported(result, target, drive=read_recording(drive) if drive else None, synapse=synapse)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, text.encode())
+    click.echo(f"{result.model} for {target}: {out}")
 
 
 def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> None:
@@ -345,45 +437,6 @@ def _echo_scores(scores: Scores) -> None:
     click.echo(text_table([("score", *parts), *((label, *cells) for label, cells in rows)]) + "\n")
 
 
-def _window(text: str, recording: Recording) -> tuple[float, float]:
-    """Read "0:10", "0:10s" or "0:10000ms" as a window in ms."""
-    number = r"(\d+\.?\d*|\.\d+)"
-    found = re.fullmatch(rf"\s*{number}\s*:\s*{number}\s*(ms|s)?\s*", text)
-    if found is None:
-        raise ValueError(f"train = {text!r}: write START:STOP in seconds, such as 0:10, or with a unit, 0:10000ms")
-    first, last, unit = float(found[1]), float(found[2]), found[3]
-    # Seconds that the recording does not have are ms, but not where a misjudged duration is likelier: 0:10 of 6 s.
-    beyond = 1000.0 * last > recording.start + recording.duration + 1e-6
-    factor = 1.0 if unit == "ms" or (unit is None and beyond and last - first >= 100.0) else 1000.0
-    return factor * first, factor * last
-
-
-def _bounds(texts: tuple[str, ...]) -> dict[str, tuple[float, float]]:
-    """Read "tau_m=5:40" as an interval."""
-    bounds = {}
-    for text in texts:
-        name, _, interval = text.partition("=")
-        low, colon, high = interval.partition(":")
-        if not colon:
-            raise ValueError(f"bounds = {text!r}: write NAME=LOW:HIGH, such as tau_m=5:40")
-        bounds[name.strip()] = _number("bounds", text, low), _number("bounds", text, high)
-    return bounds
-
-
-def _electrode(text: str) -> float | str | None:
-    """Read "auto", "none" or a resistance."""
-    if text in ("auto", "none"):
-        return "auto" if text == "auto" else None
-    return _number("electrode", text, text)
-
-
-def _number(option: str, text: str, part: str) -> float:
-    try:
-        return float(part)
-    except ValueError as error:
-        raise ValueError(f"{option} = {text!r}: {part!r} is not a number") from error
-
-
 def _parameters(fit_file: Path | None, changes: tuple[str, ...]) -> LIFParams:
     """Return a fitted or the default neuron with "name=value" changes."""
     params = load_fit(fit_file).params if fit_file else LIFParams()
@@ -391,7 +444,7 @@ def _parameters(fit_file: Path | None, changes: tuple[str, ...]) -> LIFParams:
         name, _, value = text.partition("=")
         if name not in asdict(params):
             raise ValueError(f"set = {text!r}: {name!r} is no parameter; they are {', '.join(asdict(params))}")
-        params = replace(params, **{name: _number("set", text, value)})
+        params = replace(params, **{name: number("set", text, value)})
     params.check()
     return params
 
@@ -403,35 +456,10 @@ def _simulated_cell(seed: int, repeats: int, duration: float, dt: float) -> Reco
 
 def _simulated_lif(params: LIFParams, stimulus: str, seed: int, repeats: int, duration: float, dt: float) -> Recording:
     with jax.enable_x64(True):
-        current = _stimulus(stimulus, seed, duration, dt)
+        current = stimulus_of(stimulus, seed, duration, dt)
         _, output = run(LIF(dt=dt), params, current)
         rows = [np.tile(np.asarray(x), (repeats, 1)) for x in (current, output.v, output.spikes > 0)]
     return Recording(current=rows[0], voltage=rows[1], spikes=rows[2], dt=dt, current_source="commanded", name="LIF")
-
-
-def _stimulus(text: str, seed: int, duration: float, dt: float) -> jax.Array:
-    """Make the current that "noise:200:150:5" and the like describe."""
-    kind, *parts = text.split(":")
-    numbers = [_number("stimulus", text, part) for part in parts]
-    if kind not in _STIMULI or len(numbers) != _STIMULI[kind].count(":"):
-        raise ValueError(f"stimulus = {text!r}: write {', '.join(_STIMULI.values())}")
-    if kind == "noise":
-        mean, sd, tau = numbers
-        return stimuli.ornstein_uhlenbeck(jax.random.key(seed), mean, sd, tau, duration, dt)
-    shapes: dict[str, Callable[..., jax.Array]] = {
-        "step": stimuli.step,
-        "ramp": stimuli.ramp,
-        "sine": stimuli.sinusoid,
-    }
-    return shapes[kind](*numbers, duration, dt)
-
-
-_STIMULI = {
-    "step": "step:AMPLITUDE:START:STOP",
-    "ramp": "ramp:FROM:TO",
-    "sine": "sine:MEAN:AMPLITUDE:HZ",
-    "noise": "noise:MEAN:SD:TAU",
-}
 
 
 def _compare(result: RecordingFit, recording: Recording, prediction: Prediction, *, forced: bool) -> Scores:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxlif import plotting
 from jaxlif.fitting.result import Prediction, RecordingFit
+from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording, repeats
@@ -41,7 +42,11 @@ def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[
         yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", _curve(fit))
     if recording is None:
         return
-    params, fit = fit.params, fit.as_scored()  # what is shown of a part that was not fitted is a prediction
+    params, known, fit = (
+        fit.params,
+        fit.uncertainty,
+        fit.as_scored(),
+    )  # what is shown of a part that was not fitted is a prediction
     spikes = fit.spike_rule.find(recording)
     forced = fit.predict(recording, force_spikes=True)
     if fit.protocol == "steps":
@@ -56,6 +61,9 @@ def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[
     if isinstance(params, AdaptiveLIFParams):
         caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
         yield Picture("kernels", caption, _kernels(params))
+        if known is not None:
+            caption = "Correlations of the parameters: near 1 or -1 the data determine only a combination of the two."
+            yield Picture("correlations", caption, _correlations(known))
     yield from _common(fit, recording, spikes, forced, fit.predict(recording, seed=fit.seed))
 
 
@@ -182,6 +190,16 @@ def _rates(ax: Axes, trains: dict[str, list[np.ndarray]], window: tuple[float, f
         ax.stairs(1000.0 * counts / (width * len(rows)), bins, color=color, label=name)
     ax.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=window)
     ax.legend()
+
+
+def _correlations(known: Uncertainty) -> Figure:
+    figure, ax = plt.subplots(figsize=(6.0, 5.2), layout="constrained")
+    image = ax.imshow(known.correlations, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
+    places = range(len(known.names))
+    ax.set_xticks(places, known.names, rotation=90)
+    ax.set_yticks(places, known.names)
+    figure.colorbar(image, ax=ax, label="correlation")
+    return figure
 
 
 def _kernels(params: AdaptiveLIFParams) -> Figure:

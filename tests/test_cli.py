@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import jaxlif as jl
 from jaxlif import report
 from jaxlif.cli import main
+from jaxlif.interop import brian2, nest
 
 FIGURES = ("voltage", "raster", "intervals", "worst")
 DT, DURATION = 0.5, 2000.0  # ms
@@ -609,3 +610,87 @@ def test_the_installed_command(recording, tmp_path):
     fitted = run("fit", recording, "--out", "out", "--train", "0:1")
     assert fitted.returncode == 0 and fitted.stderr == ""
     assert (tmp_path / "out" / "report.html").exists()
+
+
+# --- export, sweeps, electrodes ---------------------------------------------------------------------------
+
+
+def test_export_writes_what_interop_writes(fitted, recording, tmp_path):
+    fit = jl.load_fit(fitted[0] / "fit.json")
+    drive = jl.read_recording(recording)
+    for target, package, made in (
+        ("nest", nest, nest.to_nest(fit.params, dt=DT, synapse="exp")),
+        ("brian2", brian2, brian2.to_brian2(fit.params, dt=DT)),
+    ):
+        path = tmp_path / f"{target}.py"
+        good("export", fitted[0] / "fit.json", "--to", target, "--out", path, "--drive", recording, "--synapse", "exp")
+        assert path.read_text() == package.to_script(made, drive.current[0], dt=DT)
+    good("export", fitted[0] / "fit.json", "--to", "json", "--out", tmp_path / "neuron.json")
+    neuron = json.loads((tmp_path / "neuron.json").read_text())
+    assert {name: p["value"] for name, p in neuron["parameters"].items()} == asdict(fit.params)
+    assert neuron["model"] == "lif" and neuron["parameters"]["r_m"]["unit"] == "GΩ"
+
+
+def test_export_without_a_drive_injects_one_that_fires(fitted, tmp_path):
+    good("export", fitted[0] / "fit.json", "--to", "brian2", "--out", tmp_path / "cell.py")
+    compile((tmp_path / "cell.py").read_text(), "cell.py", "exec")
+    assert "wrote" not in bad("export", fitted[0] / "fit.json", "--to", "nest", "--out", tmp_path / "cell.json")
+
+
+def test_sweeps_of_unequal_length_name_the_option_that_helps(tmp_path):
+    current, voltage, _ = cell()
+    lines = ["sweep,time_ms,current_pA,voltage_mV"]
+    for sweep, length in enumerate((3000, 4000, 3500)):
+        columns = (DT * np.arange(length), current[0, :length], voltage[0, :length])
+        lines += [f"{sweep},{t:.6g},{i:.6g},{v:.6g}" for t, i, v in zip(*columns, strict=True)]
+    (tmp_path / "cell.csv").write_text("\n".join(lines))
+    line = bad("fit", tmp_path / "cell.csv", "--out", tmp_path / "out")
+    assert "current has sweeps of [3000, 3500, 4000] samples" in line and "with --sweeps, as [0]" in line
+    good("fit", tmp_path / "cell.csv", "--out", tmp_path / "out", "--sweeps", "1")
+    document = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert (document["data"]["sweeps"], document["data"]["samples"]) == (1, 4000)
+    assert "write numbers from 0" in bad("fit", tmp_path / "cell.csv", "--out", tmp_path / "out", "--sweeps", "2-0")
+
+
+def test_an_electrode_of_a_file_without_names_is_refused(recording, tmp_path):
+    line = bad("fit", recording, "--out", tmp_path / "out", "--from-electrode", "soma")
+    assert "only .nwb and .abf files name their electrodes" in line
+
+
+# --- recordings that give a wrong number without a warning ------------------------------------------------
+
+
+def test_steps_without_a_sweep_below_threshold_are_said(steps, tmp_path):
+    with np.load(steps) as arrays:
+        np.savez(tmp_path / "firing.npz", **{n: arrays[n][2:] for n in ("current", "voltage", "spikes")}, dt=DT)
+    printed = good("fit", tmp_path / "firing.npz", "--out", tmp_path / "out").output
+    assert "no f-I curve with a membrane below it: of 6 levels 6 fire" in printed
+
+
+def test_stimulus_artefacts_are_said(steps, tmp_path):
+    """20 MΩ in series and a peak of one sample at each onset, which crosses the level of a spike."""
+    with np.load(steps) as arrays:
+        current, voltage, spikes = (arrays[n] for n in ("current", "voltage", "spikes"))
+    voltage = np.where(spikes > 0, 20.0, voltage) + 0.02 * current
+    voltage[:, 400] = 30.0
+    np.savez(tmp_path / "artefact.npz", current=current, voltage=voltage, dt=DT)
+    printed = good("fit", tmp_path / "artefact.npz", "--out", tmp_path / "out").output
+    assert "spikes come within 0.3 ms of a step of the current" in printed
+    assert "the voltage jumps by" in printed
+
+
+def test_a_clipped_voltage_is_said(tmp_path):
+    current, voltage, _ = cell()
+    np.savez(tmp_path / "clipped.npz", current=current, voltage=np.maximum(voltage, -64.0), dt=DT)
+    assert "is it saturated or clipped?" in good("fit", tmp_path / "clipped.npz", "--out", tmp_path / "out").output
+
+
+def test_unreliable_spikes_are_said_and_not_divided_by(tmp_path):
+    """One stimulus, two responses of which one belongs to another stimulus: R is about 0."""
+    (current, voltage, _), (_, other, _) = cell(seed=0), cell(seed=1)
+    rows = {"current": np.repeat(current, 2, axis=0), "voltage": np.concatenate([voltage, other])}
+    np.savez(tmp_path / "unreliable.npz", **rows, dt=DT)
+    printed = good("fit", tmp_path / "unreliable.npz", "--out", tmp_path / "out").output
+    assert "its spike times say little" in printed
+    fit = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert fit["scores"]["test"]["coincidence_factor_over_reliability"] is None

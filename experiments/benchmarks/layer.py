@@ -97,10 +97,10 @@ class Stopped(RuntimeError):
 class Server:
     """A contender in a process of its own, which answers lines (``peers/serve.py``)."""
 
-    def __init__(self, name: str, config: Config, folder: str):
+    def __init__(self, name: str, config: Any, folder: str, script: str | None = None):
         self.config, self.log, self.passes, self.turns = config, Path(folder) / f"{name}.log", 1, []
         # -P: the script has the name of the library that it imports.
-        command = [str(python(name)), "-P", str(HERE / "peers" / f"{name}.py")]
+        command = [str(python(name)), "-P", str(HERE / "peers" / f"{script or name}.py")]
         pipe, environment = subprocess.PIPE, os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -160,7 +160,7 @@ def main(config: Config, write: bool) -> None:
         write_claims("benchmark_layer", results, figure)
 
 
-def wait_for_others(config: Config) -> bool:
+def wait_for_others(config: Any) -> bool:
     """Sleep until no other program runs, within limits; return whether one still does."""
     for _ in range(config.patience + 1):
         before = cpu_seconds()

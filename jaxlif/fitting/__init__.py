@@ -1,5 +1,7 @@
 """Fitting: bounds, one compiled loop, several starts, and the recipe for recordings."""
 
+from jaxlif.fitting.advisor import Advice as Advice
+from jaxlif.fitting.advisor import advise_protocol as advise_protocol
 from jaxlif.fitting.bounds import REAL as REAL
 from jaxlif.fitting.bounds import coordinates as coordinates
 from jaxlif.fitting.fi_cells import FICell as FICell

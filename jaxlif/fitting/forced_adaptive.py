@@ -142,6 +142,17 @@ def _previous_voltage(params, start, previous, v):
     return jnp.where(previous > 0, params.v_reset, jnp.concatenate([before[None], v[:-1]]))
 
 
+def log_rate(params: AdaptiveLIFParams, v: Array, threshold: Array) -> Array:
+    r"""Return :math:`\log\lambda = \log\lambda_0 + (v - \theta)/\Delta_v` of the escape noise, with the rate in 1/ms.
+
+    Args:
+        params: ``delta_v`` and ``lambda_0``.
+        v: voltage, mV.
+        threshold: of the same shape, mV.
+    """
+    return jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
+
+
 class JointScore(NamedTuple):
     """Log-likelihood of the spikes, nats; sum of squared voltage errors, mV²; the number of voltages compared."""
 
@@ -162,8 +173,8 @@ def joint_score(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Joi
     spikes, free, judged, compared, voltage = map(
         _lanes, (data.spikes, data.free, data.judged, data.compared, data.voltage)
     )
-    log_rate = jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
-    likelihood = point_process_log_likelihood(log_rate, spikes, dt=dt, active=free * judged, at=data.at)
+    rate = log_rate(params, v, threshold)
+    likelihood = point_process_log_likelihood(rate, spikes, dt=dt, active=free * judged, at=data.at)
     squares = jnp.sum(compared * (v - voltage) ** 2)
     return JointScore(likelihood, squares, jnp.sum(compared))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
 from jaxlif.fitting.prediction import noisy_rasters
@@ -55,37 +56,44 @@ class AdaptiveFit(NamedTuple):
     """Parameters as Python floats, what is known about them, and notes."""
 
     params: AdaptiveLIFParams
-    known: Uncertainty
+    known: Uncertainty | None
     notes: tuple[str, ...]
 
 
-def fit_gif(task: Task, *, coupling: bool | None = None, deterministic: bool = False) -> Outcome:
+def fit_gif(
+    task: Task, *, coupling: bool | None = None, deterministic: bool = False, intervals: bool = True
+) -> Outcome:
     """Fit an adaptive neuron with escape noise, or its deterministic twin, to a recording's voltage and spikes.
 
     Args:
         task: the recording, without the electrode's drop, and what was asked for.
         coupling: whether the threshold follows the voltage; None lets held-out time decide.
         deterministic: choose a threshold for the neuron without noise, in closed loop.
+        intervals: estimate them; for a fit that is only scored and then refitted they would be lost.
 
     Raises:
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = recorded_traces(task)
-    params, known, notes = fit_adaptive(traces, coupling=coupling, progress=task.progress)
+    params, known, notes = fit_adaptive(traces, coupling=coupling, intervals=intervals, progress=task.progress)
     return _outcome(task, traces, params, known, notes, deterministic)
 
 
 def _outcome(task, traces, noisy, known, notes, deterministic):
     """Choose the twin where one is wanted, and say how to go on with more of the data."""
     more = partial(_more, noisy, notes, deterministic)
-    params, notes = noisy, notes + known.notes
+    params, notes = noisy, notes + (known.notes if known else ())
     if deterministic:
         stimuli, unreliable = reliable_stimuli(task)
         notes += unreliable
         if stimuli:
             params = choose_twin(params, stimuli, dt=traces.dt)
     cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
-    return Outcome(params, notes, spike_cut=cut, intervals=known.intervals, refit=more)
+    # What closed loop has changed is no longer what the interval was for.
+    fitted, chosen = named_leaves(noisy), named_leaves(params)
+    pairs = known.intervals if known else {}
+    intervals = {name: pair for name, pair in pairs.items() if chosen[name] == fitted[name]}
+    return Outcome(params, notes, spike_cut=cut, intervals=intervals, refit=more, uncertainty=known)
 
 
 def _more(start, notes, deterministic, task):
@@ -133,12 +141,15 @@ def recorded_traces(task: Task) -> "Traces":
     return Traces(part.current, part.measured_voltage(), spikes, part.dt)
 
 
-def fit_adaptive(traces: Traces, *, coupling: bool | None = None, progress: bool = False) -> AdaptiveFit:
+def fit_adaptive(
+    traces: Traces, *, coupling: bool | None = None, intervals: bool = True, progress: bool = False
+) -> AdaptiveFit:
     """Fit an adaptive neuron with escape noise to voltage and spikes.
 
     Args:
         traces: what to fit.
         coupling: whether the threshold follows the voltage; None lets held-out time decide.
+        intervals: estimate what is known about the parameters.
         progress: show progress bars.
 
     Returns:
@@ -146,23 +157,25 @@ def fit_adaptive(traces: Traces, *, coupling: bool | None = None, progress: bool
     """
     # Single precision takes half the time and ends at the same fit: a posteriori the gradient's error is under 1 %.
     with jax.enable_x64(False):
-        return _fit(traces, coupling, progress)
+        return _fit(traces, coupling, intervals, progress)
 
 
-def _fit(traces: Traces, coupling: bool | None, progress: bool) -> AdaptiveFit:
+def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
     start = regress(traces, t_ref=refractory_period(traces))
+    if coupling is False:  # nothing competes
+        return AdaptiveFit(*_polish(traces, start, progress, rounds=(15, 20), intervals=intervals), ())
     few = traces.few()
-    plain = [_compete(few, start, None, progress)] if coupling is not True else []
-    coupled = _race(few, start, progress) if coupling is not False else []
-    best = min(coupled or plain, key=lambda c: c.loss)
+    plain = [_compete(few, start, None, progress)] if coupling is None else []
+    coupled = _race(few, start, progress)
+    best = min(coupled, key=lambda c: c.loss)
     notes: tuple[str, ...] = ()
-    if plain and coupled:
+    if plain:
         gain = best.held_out - plain[0].held_out
         wanted = gain >= LEAST_GAIN
         best = best if wanted else plain[0]
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
-    params, known = _polish(traces, best.params, progress)
+    params, known = _polish(traces, best.params, progress, intervals=intervals)
     return AdaptiveFit(params, known, notes)
 
 
@@ -207,16 +220,22 @@ _PLAIN = ("tau_m", "r_m", "v_rest", "v_reset", "eta.*", "tau_eta.*", "v_th", "de
 
 
 def _polish(
-    traces: Traces, params: AdaptiveLIFParams, progress: bool, rounds: tuple[int, ...] = (10, 20)
-) -> tuple[AdaptiveLIFParams, Uncertainty]:
+    traces: Traces,
+    params: AdaptiveLIFParams,
+    progress: bool,
+    *,
+    rounds: tuple[int, ...] = (10, 20),
+    intervals: bool = True,
+) -> tuple[AdaptiveLIFParams, Uncertainty | None]:
     """Refine on everything; a coupling of strength 0 is left away."""
     coupled = params.coupling is not None and params.coupling.b != 0.0
-    if params.coupling is None:
-        params = replace(params, coupling=VoltageCoupling(b=0.0, v_i=params.v_th - BEND))  # one compiled loss for both
     free = (*_PLAIN, "coupling.*") if coupled else _PLAIN
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, rounds=rounds, progress=progress)
-    known = uncertainty(loss, params, samples, active_indices(loss, free))
+    known = None
+    if intervals:
+        level = _mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
+        params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
     return params if coupled else replace(params, coupling=None), known
 
 

@@ -6,7 +6,9 @@ whole recording takes far longer than a call from Python, so that one compiled g
 and the held-out score.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -20,7 +22,8 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from jaxlif.fitting.bounds import REAL, Bounds, Coordinates, coordinates
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, forced_adaptive, joint_score
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, JointScore, forced_adaptive, joint_score, log_rate
+from jaxlif.losses import point_process_log_likelihood
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
 POSITIVE = (0.0, np.inf)
@@ -40,6 +43,7 @@ FREE: dict[str, tuple[float, float]] = {
     "coupling.v_i": REAL,
     "coupling.k": POSITIVE,
 }
+BEND_WIDTH = 0.05  # mV; below, a bend is penalised: a trace cannot tell it from a corner
 TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
 
@@ -51,7 +55,7 @@ class Sample(NamedTuple):
     started, mV; ``variance`` that of the voltage's error, mV²; ``share`` that of the penalties which these sweeps bear.
     """
 
-    sweeps: ForcedSweeps
+    sweeps: Any
     params: AdaptiveLIFParams
     bend: Array
     variance: Array
@@ -63,9 +67,9 @@ class JointLoss:
     r"""The loss :math:`-L + \frac{w}{2} (SSE / \sigma^2 + N \log \sigma^2)`: spikes and voltage by their likelihoods.
 
     It adds up over sweeps. :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak
-    penalties keep time constants within 2 to 500 ms and v_i within some 15 mV of its start. The jumps' coordinates are
-    what is left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its
-    time constant.
+    penalties keep time constants within 2 to 500 ms, k above 0.05 mV and v_i within some 15 mV of its start. The jumps'
+    coordinates are what is left of them at the end of the refractory period: before, nothing shows them, and a jump
+    would trade for its time constant.
 
     Args:
         coordinates: the free parameters.
@@ -113,11 +117,19 @@ def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
     taus = (*params.tau_eta, *params.tau_gamma, *([params.coupling.tau] if params.coupling else []))
     outside = (jnp.maximum(jnp.log(t) - high, 0.0) + jnp.maximum(low - jnp.log(t), 0.0) for t in taus)
     penalty = 20.0 * sum((x**2 for x in outside), jnp.zeros_like(bend))
-    return penalty if params.coupling is None else penalty + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
+    if params.coupling is None:
+        return penalty
+    narrow = jnp.maximum(float(np.log(BEND_WIDTH)) - jnp.log(params.coupling.k), 0.0)
+    return penalty + 20.0 * narrow**2 + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
 
 
 def joint_loss(
-    params: AdaptiveLIFParams, parts: Sequence[ForcedSweeps], dt: float, bounds: Bounds = FREE
+    params: AdaptiveLIFParams,
+    parts: Sequence[ForcedSweeps],
+    dt: float,
+    bounds: Bounds = FREE,
+    *,
+    variance: float | None = None,
 ) -> tuple[JointLoss, "Samples"]:
     """Make the loss and what it works on from a start.
 
@@ -126,14 +138,26 @@ def joint_loss(
         parts: the recorded sweeps, in parts of one shape, which the loss is compiled for.
         dt: sampling interval, ms.
         bounds: the free parameters; those of terms that ``params`` do not have are left away.
+        variance: of the voltage's error, mV²; by default that at the start.
     """
     known = {name: pair for name, pair in bounds.items() if _has(params, name)}
     dtype = parts[0].voltage.dtype
     start = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
     loss = JointLoss(coordinates(start, known), dt)
     bend = jnp.asarray(0.0 if params.coupling is None else params.coupling.v_i, dtype)
-    numbers = bend, jnp.ones((), dtype), jnp.asarray(1.0 / len(parts), dtype)
-    return loss, with_variance(loss, params, [Sample(part, _scaled_jumps(start, -1.0), *numbers) for part in parts])
+    numbers = bend, jnp.asarray(variance or 1.0, dtype), jnp.asarray(1.0 / len(parts), dtype)
+    samples = [Sample(part, _scaled_jumps(start, -1.0), *numbers) for part in parts]
+    return loss, samples if variance else with_variance(loss, params, samples)
+
+
+def free_bounds(names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the bounds of the parameters named alone.
+
+    Example:
+        >>> free_bounds(["eta.1"])
+        {'eta.1': (-inf, inf)}
+    """
+    return {name: pair for name in names for pattern, pair in FREE.items() if fnmatchcase(name, pattern)}
 
 
 Samples = list[Sample]
@@ -172,19 +196,44 @@ def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[flo
         samples: what it works on.
     """
     point = jnp.asarray(vector, samples[0].bend.dtype)
-    parts = [_value_and_gradient(loss, point, sample) for sample in samples]
+    parts = _side_by_side(partial(_value_and_gradient, loss, point), samples)
     value = sum(float(v) for (v, _), _ in parts)
     gradient = sum((np.asarray(g, float) for _, g in parts), np.zeros(len(vector)))
     score = jax.tree.map(lambda *x: sum(map(float, x)), *(s for (_, s), _ in parts))
     return value, gradient, score
 
 
+def _side_by_side(function: Callable[[Sample], Any], samples: Samples) -> list[Any]:
+    """Work on the parts on all cores: a loop over time fills one. The first compiles what the others use."""
+    wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+    def run(sample):
+        with jax.enable_x64(wide):  # a setting of the thread
+            return jax.block_until_ready(function(sample))
+
+    first, others = run(samples[0]), samples[1:]
+    if not others:
+        return [first]
+    with ThreadPoolExecutor(min(len(others), os.cpu_count() or 1)) as pool:
+        return [first, *pool.map(run, others)]
+
+
+class Pieces(NamedTuple):
+    r"""What the voltage, and what the spikes, say about m coordinates.
+
+    ``scores`` [2, B, S, m]: of each the negative gradient of its part of the loss, by block of time and by sweep;
+    ``information`` [2, m, m]: :math:`\frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`, and
+    :math:`\sum \frac{\mu^2}{e^\mu - 1} \nabla\log\lambda\, \nabla\log\lambda^T` with :math:`\mu = \lambda\,dt`.
+    """
+
+    scores: np.ndarray
+    information: np.ndarray
+
+
 def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
     r"""Return the Fisher information of spikes and voltage on the active coordinates, [m, m].
 
-    :math:`F = \sum \lambda\,dt\, \nabla\log\lambda\, \nabla\log\lambda^T +
-    \frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`, and the curvature of the prior on v_i. It is the expected Hessian of
-    the loss, never negative, and needs first derivatives alone: central differences of the forced traces.
+    It is the expected Hessian of the loss, with the curvature of the penalties; never negative.
 
     Args:
         loss: the loss.
@@ -192,38 +241,109 @@ def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: n
         samples: what it works on; the measured voltages do not matter.
         active: indices [m] of the coordinates.
     """
-    size, dtype = _steps(loss, samples), samples[0].bend.dtype
-    point, away = (jnp.asarray(x, dtype) for x in (vector, np.diag(size)[active]))
-    # A loop here: inside a compiled one XLA runs the loops over time several times slower on a CPU.
-    gram = sum(
-        (np.asarray(_gram([_difference(loss, point, step, sample) for step in away]), float) for sample in samples),
-        np.zeros((len(active), len(active))),
-    )
-    size, prior = size[active], np.array([name == "coupling.v_i" for name, _ in loss.coordinates.free]) / 15.0**2
-    return gram / np.outer(size, size) + np.diag(prior[active])
+    size = _steps(loss, samples)[active]
+    grams = _side_by_side(lambda sample: _grams(_rows(loss, vector, sample, active)), samples)
+    gram = np.sum([np.asarray(x, float) for x in grams], axis=(0, 1))
+    return gram / np.outer(size, size) + prior_information(loss, vector, samples, active)
 
 
-@jax.jit
-def _gram(rows: list[Array]) -> Array:
-    stacked = jnp.stack(rows)
-    return stacked @ stacked.T
+def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
+    """Return the curvature of the penalties and the prior on v_i, [m, m].
+
+    Args:
+        loss: the loss.
+        vector: where, [n].
+        samples: what it works on.
+        active: indices [m] of the coordinates.
+    """
+    # Without the sweeps, which it does not depend on: compiled once for any of them.
+    sample = samples[0]._replace(sweeps=None)
+    curvature = _penalty_curvature(loss, jnp.asarray(vector, sample.bend.dtype), sample)
+    return np.asarray(curvature, float)[np.ix_(active, active)]
 
 
 @partial(jax.jit, static_argnums=0)
-def _difference(loss: JointLoss, vector: Array, step: Array, sample: Sample) -> Array:
-    """Return how log-rate and voltage differ between two points, each by the root of its information."""
-    sweeps, params = sample.sweeps, loss.params(vector, sample)
+def _penalty_curvature(loss: JointLoss, vector: Array, sample: Sample) -> Array:
+    return jax.hessian(lambda x: _penalty(loss.params(x, sample), sample.bend))(vector)
 
-    def traces(point):
-        params = loss.params(point, sample)
-        v, threshold = forced_adaptive(params, sweeps, loss.dt)
-        return jnp.stack([v, (v - threshold) / params.delta_v]).reshape(2, -1)
 
-    free, judged, compared = (x.reshape(-1) for x in (sweeps.free, sweeps.judged, sweeps.compared))
-    expected = loss.dt * params.lambda_0 * jnp.exp(jnp.minimum(traces(vector)[1], 0.0))
-    weights = jnp.stack([loss.weight / sample.variance * compared, expected * free * judged])
+def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> Pieces:
+    """Take the score and the information apart; first derivatives alone are needed.
 
-    return (0.5 * jnp.sqrt(weights) * (traces(vector + step) - traces(vector - step))).reshape(-1)
+    Args:
+        loss: the loss.
+        vector: where, [n].
+        samples: what it works on.
+        active: indices [m] of the coordinates.
+    """
+    size, scores, grams = _steps(loss, samples)[active], [], []
+    for sample in samples:
+        rows = _rows(loss, vector, sample, active)
+        residuals = _residuals(loss, jnp.asarray(vector, sample.bend.dtype), sample)
+        scores.append(np.asarray(_block_scores(rows, residuals), float))
+        grams.append(np.asarray(_grams(rows), float))
+    return Pieces(np.concatenate(scores, axis=2) / size, np.sum(grams, axis=0) / np.outer(size, size))
+
+
+def _rows(loss, vector, sample, active):
+    """Return what a small step in each coordinate changes: central differences, by the root of their information."""
+    point, away = (jnp.asarray(x, sample.bend.dtype) for x in (vector, np.diag(_steps(loss, [sample]))[active]))
+    roots = _roots(loss, point, sample)
+    # A loop here: inside a compiled one XLA runs the loops over time several times slower on a CPU.
+    return [_difference(loss, point, step, roots, sample) for step in away]
+
+
+@jax.jit
+def _grams(rows: list[Array]) -> Array:
+    stacked = jnp.stack(rows, axis=1).reshape(2, len(rows), -1)
+    return stacked @ stacked.transpose(0, 2, 1)
+
+
+@jax.jit
+def _block_scores(rows: list[Array], residuals: Array) -> Array:
+    return jnp.stack([jnp.sum(row * residuals, axis=1) for row in rows], axis=-1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _difference(loss: JointLoss, vector: Array, step: Array, roots: Array, sample: Sample) -> Array:
+    up, down = (_voltage_and_rate(loss, point, sample) for point in (vector + step, vector - step))
+    return 0.5 * roots * (up - down)
+
+
+@partial(jax.jit, static_argnums=0)
+def _roots(loss: JointLoss, vector: Array, sample: Sample) -> Array:
+    return jnp.sqrt(_weights(loss, _voltage_and_rate(loss, vector, sample), sample))
+
+
+@partial(jax.jit, static_argnums=0)
+def _residuals(loss: JointLoss, vector: Array, sample: Sample) -> Array:
+    """Return the slopes of the negative loss in voltage and log-rate, over the root of their information."""
+    sweeps, here = sample.sweeps, _voltage_and_rate(loss, vector, sample)
+
+    def likelihood(rate):
+        return point_process_log_likelihood(rate, sweeps.spikes, dt=loss.dt, active=sweeps.free * sweeps.judged)
+
+    worth = loss.weight / sample.variance * sweeps.compared
+    slopes, weights = (
+        jnp.stack([worth * (sweeps.voltage - here[0]), jax.grad(likelihood)(here[1])]),
+        _weights(loss, here, sample),
+    )
+    return jnp.where(weights > 0.0, slopes / jnp.sqrt(jnp.where(weights > 0.0, weights, 1.0)), 0.0)
+
+
+def _voltage_and_rate(loss, vector, sample):
+    """Return voltage and log-rate, [2, length, blocks, S]."""
+    params = loss.params(vector, sample)
+    v, threshold = forced_adaptive(params, sample.sweeps, loss.dt)
+    return jnp.stack([v, log_rate(params, v, threshold)])
+
+
+def _weights(loss, here, sample):
+    """Return the information of every sample of voltage and of log-rate."""
+    sweeps, expected = sample.sweeps, loss.dt * jnp.exp(jnp.minimum(here[1], 6.0))
+    # mu^2 / (e^mu - 1), by its series where the quotient would lose its digits.
+    rate = jnp.where(expected < 1e-3, expected, expected**2 / jnp.expm1(jnp.maximum(expected, 1e-3)))
+    return jnp.stack([loss.weight / sample.variance * sweeps.compared, rate * sweeps.free * sweeps.judged])
 
 
 def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:
@@ -273,7 +393,7 @@ def refine(
     Args:
         loss: the loss.
         params: the start.
-        samples: what it works on.
+        samples: what it works on, with the variance at the start.
         free: names or patterns; the others keep their values.
         rounds: the most steps of each round.
         progress: show progress bars.
@@ -284,9 +404,9 @@ def refine(
     Source: Byrd et al. 1995, doi:10.1137/0916069 (L-BFGS-B).
     """
     active, value = active_indices(loss, free), np.inf
-    for steps in rounds:
+    for k, steps in enumerate(rounds):
         vector = loss.vector(params)
-        samples = with_variance(loss, params, samples)
+        samples = with_variance(loss, params, samples) if k else samples
         # Any metric of about the right shape will do: that of the first part of the sweeps.
         axes = whitening(len(samples) * information(loss, vector, samples[:1], active), scales(loss, samples)[active])
         vector, value = _minimise(loss, vector, samples, active, axes, steps, progress)

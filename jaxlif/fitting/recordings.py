@@ -22,7 +22,7 @@ from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.prediction import forced_response, free_response, noisy_rasters
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, UNRELIABLE, spike_scores, voltage_scores
-from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve
+from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -30,6 +30,7 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
     Recording,
+    artefact_notes,
     detect_spikes,
     fi_table,
     remove_electrode,
@@ -110,7 +111,7 @@ def fit_recording(
         protocol = "steps" if steps else "fluctuating"
         window = _window(recording, train, protocol)
         task = Task(removed.recording, spikes, window, limits, start, seed, progress)
-        found = _recipe(model, protocol, coupling)(task)
+        found = _recipe(model, protocol, coupling, intervals=train is not None)(task)
         scores = _scores(task, found, noisy=model == "gif")
         final = _on_everything(task, found, scores) if train is None else found
     return RecordingFit(
@@ -130,22 +131,25 @@ def fit_recording(
         + (_at_bounds(found.params, limits) if model == "lif" else ())
         + _missed_spikes(task, spike_rule)
         + _saturated(recording, spikes)
+        + artefact_notes(removed.recording, spikes)
+        + (() if steps or model != "lif" else no_fi_curve(recording, spikes))
         + _warnings(task, scores),
         curve=found.curve,
         electrodes=removed.electrodes,
         intervals=final.intervals,
+        uncertainty=final.uncertainty,
     )
 
 
 def _on_everything(task: Task, found: Outcome, scores: Mapping[str, Any]) -> Outcome:
     """Refit to the whole recording, once a fit to its first part has been scored on the rest."""
-    if found.refit is None or "test" not in scores:
+    if found.refit is None:
         return found
     window = task.recording.start, task.recording.start + task.recording.duration
     final = found.refit(replace(task, window=window))
     fitted = f"{task.window[0]:g} to {task.window[1]:g} ms"
     note = f"the parameters are those of a refit to the whole recording, the scores those of a fit to {fitted} alone"
-    return final._replace(warnings=(note, *final.warnings))
+    return final._replace(warnings=((note,) if "test" in scores else ()) + final.warnings)
 
 
 def model_ladder(
@@ -191,9 +195,9 @@ def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> 
     return (None if model == "lif" else "auto") if electrode == "auto" else electrode
 
 
-def _recipe(model: str, protocol: str, coupling: bool | None) -> Callable[[Task], Outcome]:
+def _recipe(model: str, protocol: str, coupling: bool | None, intervals: bool) -> Callable[[Task], Outcome]:
     if model != "lif":
-        return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive")
+        return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive", intervals=intervals)
     return fit_steps if protocol == "steps" else fit_fluctuating
 
 

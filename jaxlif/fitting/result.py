@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.prediction import forced_response, free_response, noisy_responses
+from jaxlif.fitting.uncertainty import Stimulation, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, detect_spikes
@@ -115,6 +116,7 @@ class RecordingFit:
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
         electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
         intervals: 95 % intervals of the parameters, by name, where the model has them.
+        uncertainty: correlations and information behind the intervals, or None.
         scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``train``
             alone and that the scores belong to.
     """
@@ -133,11 +135,16 @@ class RecordingFit:
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
     scored: LIFParams | None = None
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
-        return self if self.scored is None else replace(self, params=self.scored, scored=None, intervals={})
+        return (
+            self
+            if self.scored is None
+            else replace(self, params=self.scored, scored=None, intervals={}, uncertainty=None)
+        )
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -227,8 +234,21 @@ class RecordingFit:
         document["spike_cut_ms"] = list(self.spike_cut)
         document |= {"data": self.data, "seed": self.seed, "warnings": list(self.warnings), "f_i_curve": self.curve}
         document["electrodes"] = [_electrode_document(*pair) for pair in self.electrodes]
+        if self.uncertainty is not None:
+            document["uncertainty"] = _uncertainty_document(self.uncertainty)
         document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
         return document | {"versions": _versions()}
+
+
+def neuron_json(fit: RecordingFit) -> str:
+    """Return the neuron of a fit as plain JSON: its model and, by name, value, unit and what it is called in words.
+
+    Args:
+        fit: the fit.
+    """
+    named = {name: (x, *standard_name(name)) for name, x in named_leaves(fit.params).items()}
+    parameters = {name: {"value": x, "unit": unit, "standard_name": words} for name, (x, words, unit) in named.items()}
+    return json.dumps({"model": fit.model, "parameters": parameters}, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def load_fit(path: str | os.PathLike) -> RecordingFit:
@@ -286,6 +306,38 @@ def _electrode_from(document):
     return tuple(document["sweeps"]), Electrode(kernel, float(document["dt_ms"]), document["source"])
 
 
+def _uncertainty_document(known):
+    """Matrices over the names, in free coordinates; the correlations again follow from the covariance."""
+    return {
+        "names": list(known.names),
+        "correlations": known.correlations.round(4).tolist(),
+        "covariance": known.covariance.tolist(),
+        "information_voltage": known.information[0].tolist(),
+        "information_spikes": known.information[1].tolist(),
+        "dispersion_voltage": known.dispersion[0],
+        "dispersion_spikes": known.dispersion[1],
+        "voltage_error_mV": known.voltage_error,
+        "stimulus": dict(zip(_STIMULUS, known.stimulus, strict=True)),
+    }
+
+
+_STIMULUS = ("mean_pA", "sd_pA", "tau_ms", "duration_ms")
+
+
+def _uncertainty_from(document, intervals):
+    matrices = (np.array(document[f"information_{kind}"], float) for kind in ("voltage", "spikes"))
+    return Uncertainty(
+        names=tuple(document["names"]),
+        intervals=intervals,
+        covariance=np.array(document["covariance"], float),
+        information=np.stack(list(matrices)),
+        dispersion=(document["dispersion_voltage"], document["dispersion_spikes"]),
+        voltage_error=document["voltage_error_mV"],
+        notes=(),
+        stimulus=Stimulation(*(float(document["stimulus"][name]) for name in _STIMULUS)),
+    )
+
+
 def _params_from(values):
     """Put values with dotted names back into parameters."""
     if "delta_v" not in values:
@@ -303,6 +355,8 @@ def _from_document(document):
     parameters = document["parameters"]
     params = _params_from({name: float(p["value"]) for name, p in parameters.items()})
     params.check()
+    intervals = {name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")}
+    known = document.get("uncertainty")
     return RecordingFit(
         model=document["model"],
         params=params,
@@ -317,7 +371,8 @@ def _from_document(document):
         warnings=tuple(document["warnings"]),
         curve=document["f_i_curve"],
         electrodes=tuple(_electrode_from(e) for e in document.get("electrodes", [])),
-        intervals={name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")},
+        intervals=intervals,
+        uncertainty=_uncertainty_from(known, intervals) if known else None,
         scored=_params_from(document["scored_parameters"]) if document.get("scored_parameters") else None,
     )
 

@@ -37,6 +37,24 @@ def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
     return bool(enough and _deflections(recording, spikes, table))
 
 
+def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say why current steps were not fitted as such, in one line; nothing for another current.
+
+    Args:
+        recording: any recording.
+        spikes: [sweeps, T], booleans.
+    """
+    if not is_step_protocol(recording) or has_fi_curve(recording, spikes):
+        return ()
+    table = fi_table(recording, spikes)
+    below = len(_deflections(recording, spikes, table))
+    return (
+        f"the current is made of steps, but no f-I curve with a membrane below it: of {len(table.currents)} levels"
+        f" {int((table.rates > 0).sum())} fire (3 of 5 are needed), and {below} sweeps deflect the voltage without a"
+        " spike (1 is needed); fitted like a fluctuating current, to the voltage between spikes",
+    )
+
+
 def fit_steps(task: Task) -> Outcome:
     """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, sweeps
+from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
@@ -21,7 +22,8 @@ class Outcome(NamedTuple):
 
     The parameters; what the user should know; for steps the f-I table with the fitted rates, and the sweeps whose
     voltage was fitted; the samples before and after a spike in which voltages are not compared, where they are not the
-    task's; 95 % intervals of the parameters, by name; and, where a recipe can go on from here with more data, how.
+    task's; 95 % intervals of the parameters, by name; where a recipe can go on from here with more data, how; and what
+    else is known about the parameters.
     """
 
     params: LIFParams
@@ -31,6 +33,7 @@ class Outcome(NamedTuple):
     spike_cut: tuple[int, int] | None = None
     intervals: Mapping[str, tuple[float, float]] = {}
     refit: "Callable[[Task], Outcome] | None" = None
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Recordings of real neurons: files of several formats read into pA, mV and ms, spikes found, protocols described."""
 
+from jaxlif.recordings.artefacts import artefact_notes as artefact_notes
 from jaxlif.recordings.csv_file import read_rates as read_rates
 from jaxlif.recordings.electrode import Electrode as Electrode
 from jaxlif.recordings.electrode import estimate_electrode as estimate_electrode

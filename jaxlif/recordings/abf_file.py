@@ -18,7 +18,7 @@ class _Channel(NamedTuple):
     unit: str
 
 
-def read_abf(path: Path, current: str | None) -> dict[str, Any]:
+def read_abf(path: Path, current: str | None, electrode: str | None = None) -> dict[str, Any]:
     """Read the fields of a recording from an ABF1 or ABF2 file.
 
     Channels are chosen by their unit. A current that the amplifier recorded is preferred to the command: the
@@ -28,12 +28,15 @@ def read_abf(path: Path, current: str | None) -> dict[str, Any]:
     Args:
         path: the file.
         current: "recorded", "commanded", or None for the recorded one where there is one.
+        electrode: name of the voltage channel; None for the first, with a warning where there are several. Of as many
+            current channels the one at the same place belongs to it, else the first.
 
     Returns:
         Fields of :class:`jaxlif.recordings.Recording`; one array for each sweep.
 
     Raises:
-        ValueError: for a damaged file, one without a voltage channel, or one without the current asked for.
+        ValueError: for a damaged file, one without a voltage channel or the one asked for, or one without the current
+            asked for.
         ImportError: without pyabf.
     """
     with warnings.catch_warnings():
@@ -41,16 +44,13 @@ def read_abf(path: Path, current: str | None) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         abf = _open(path)
         inputs = _channels(abf.adcNames, abf.adcUnits)
-        voltage = _first(inputs, "voltage")
-        recorded = _first(inputs, "current")
-        if voltage is None:
-            raise ValueError(f"no channel is a voltage ({_listed(inputs)}): is it a voltage-clamp recording?")
+        voltage, recorded = _pair(inputs, electrode)
         measured = _input(abf, recorded, "current") if recorded and current != "commanded" else None
         command = _command(abf, wanted=measured is None) if current != "recorded" else None
         mv = _input(abf, voltage, "voltage")
     if current == "recorded" and measured is None:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
-    _warn_of_choice(inputs)
+    _warn_of_choice(inputs, electrode)
     _warn_of_disagreement(measured, command)
     source = "commanded" if measured is None else "recorded"
     return {
@@ -78,8 +78,21 @@ def _channels(names: list[str], units: list[str]) -> list[_Channel]:
     return [_Channel(n, name.strip(" \0"), unit.strip(" \0")) for n, (name, unit) in enumerate(named)]
 
 
-def _first(channels: list[_Channel], quantity: str) -> _Channel | None:
-    return next((channel for channel in channels if is_unit(quantity, channel.unit)), None)
+def _of_kind(channels: list[_Channel], quantity: str) -> list[_Channel]:
+    return [channel for channel in channels if is_unit(quantity, channel.unit)]
+
+
+def _pair(inputs: list[_Channel], electrode: str | None) -> tuple[_Channel, _Channel | None]:
+    """Return the voltage channel of an electrode and the channel of its current, None where that was not recorded."""
+    voltages, currents = (_of_kind(inputs, quantity) for quantity in ("voltage", "current"))
+    if not voltages:
+        raise ValueError(f"no channel is a voltage ({_listed(inputs)}): is it a voltage-clamp recording?")
+    names = [channel.name for channel in voltages]
+    if electrode is not None and electrode not in names:
+        raise ValueError(f"electrode = {electrode!r}: the voltage channels are {_listed(voltages)}")
+    place = 0 if electrode is None else names.index(electrode)
+    current = currents[place] if len(currents) == len(voltages) else next(iter(currents), None)
+    return voltages[place], current
 
 
 def _listed(channels: list[_Channel]) -> str:
@@ -135,12 +148,13 @@ def _varies(sweeps: list[np.ndarray]) -> bool:
     return any((sweep != sweeps[0].flat[0]).any() for sweep in sweeps)
 
 
-def _warn_of_choice(inputs: list[_Channel]) -> None:
+def _warn_of_choice(inputs: list[_Channel], electrode: str | None) -> None:
     for quantity in ("voltage", "current"):
-        of_kind = [channel for channel in inputs if is_unit(quantity, channel.unit)]
-        if len(of_kind) > 1:
+        found = _of_kind(inputs, quantity)
+        if len(found) > 1 and electrode is None:
             warnings.warn(
-                f"{len(of_kind)} channels are a {quantity} ({_listed(of_kind)}): the first is read",
+                f"{len(found)} channels are a {quantity} ({_listed(found)}): the first is read; name the voltage's"
+                " channel with `electrode` for another",
                 RecordingWarning,
                 stacklevel=4,
             )

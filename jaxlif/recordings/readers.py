@@ -16,8 +16,8 @@ from jaxlif.recordings.nwb_file import read_nwb
 from jaxlif.recordings.recording import Recording, sweep_indices
 
 _Sweeps = int | slice | Sequence[int] | None
-_READERS = {".npz": read_npz, ".csv": read_csv, ".abf": read_abf}
-_FORMATS = (*_READERS, ".nwb", ".ibw")
+_READERS = {".npz": read_npz, ".csv": read_csv}
+_FORMATS = (*_READERS, ".abf", ".nwb", ".ibw")
 
 
 def read_recording(
@@ -35,7 +35,8 @@ def read_recording(
         current: which current an .abf or .nwb file is asked for, "recorded" or "commanded" (None: the recorded one
             where there is one); for the other formats, which hold one current, what that current is.
         sweeps: numbers of the sweeps to read, from 0; None for all.
-        electrode: name of the electrode to read from an .nwb file; needed where it holds several.
+        electrode: name of the electrode to read from an .nwb file, needed where it holds several; of an .abf file the
+            name of the voltage channel.
 
     Returns:
         The recording, with the file's name and its SHA-256: of an .ibw file, that of all files read, one after another.
@@ -66,7 +67,7 @@ def read_recording(
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
         fields = _reader(suffix, electrode, sweeps)(path, current)
-        fields = _choose(fields, sweeps) if suffix in _READERS else fields
+        fields = _choose(fields, sweeps) if suffix in (*_READERS, ".abf") else fields
         files = fields.pop("files", [path])
         return Recording(**_stack(fields, sweeps), name=path.name, sha256=_checksum(files))
     except ValueError as error:
@@ -77,8 +78,10 @@ def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> Callable[[Pa
     """Return the reader of a format; those of .nwb and .ibw open only the sweeps that are asked for."""
     if suffix == ".nwb":
         return partial(read_nwb, electrode=electrode, sweeps=sweeps)
+    if suffix == ".abf":
+        return partial(read_abf, electrode=electrode)
     if electrode is not None:
-        raise ValueError(f"electrode = {electrode!r}: only .nwb files name their electrodes, leave it out")
+        raise ValueError(f"electrode = {electrode!r}: only .nwb and .abf files name their electrodes, leave it out")
     return partial(read_ibw, sweeps=sweeps) if suffix == ".ibw" else _READERS[suffix]
 
 

@@ -11,7 +11,8 @@ import jaxlif as jl
 from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.joint_loss import evaluate, information, joint_loss, scales
-from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.prediction import forced_response, noisy_rasters
+from jaxlif.fitting.scores import voltage_scores
 from jaxlif.report import write_report
 from jaxlif.spiketrains import md_star, spike_times
 
@@ -81,7 +82,7 @@ def test_the_model_is_as_good_as_the_truth(recording, result):
 
 def test_a_fit_survives_its_file(recording, result, tmp_path):
     again = jl.load_fit(result.save(tmp_path))
-    assert again.params == result.params
+    assert again.params == result.params and again.scored == result.scored
     one, two = (r.predict(recording, repeats=2, seed=3) for r in (result, again))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     other = again.predict(recording, repeats=2, seed=4)
@@ -96,6 +97,19 @@ def test_the_report_shows_intervals_kernels_and_the_models_own_repeats(recording
     assert f"{low:.4g} to {high:.4g}" in page and low < result.params.tau_m < high
 
 
+def test_the_scores_belong_to_a_fit_that_never_saw_what_they_are_taken_on(recording, result):
+    assert result.scored is not None and result.scored != result.params
+    part = recording.window(14_000.0, 20_000.0)
+    voltage = forced_response(result.scored, recording, recording.spikes).voltage[:, 28_000:]
+    before, after = (round(t / DT) for t in result.spike_cut)
+    again = voltage_scores(part, recording.spikes[:, 28_000:], voltage, before=before, after=after)
+    # The same numbers by another call: the last digits of a sum in another order may differ.
+    assert again["voltage_variance_explained"] == pytest.approx(
+        result.scores["test"]["voltage_variance_explained"], rel=1e-6
+    )
+    assert "the parameters are those of a refit to the whole recording" in " ".join(result.warnings)
+
+
 def test_forced_spikes_give_the_recorded_ones_and_a_close_voltage(recording, result):
     forced = result.predict(recording, force_spikes=True)
     assert len(forced.spike_time) == recording.spikes.sum()
@@ -104,8 +118,8 @@ def test_forced_spikes_give_the_recorded_ones_and_a_close_voltage(recording, res
 
 
 def test_the_twin_spikes_like_the_cell(recording):
-    twin = jl.fit_recording(recording, "adaptive", electrode=None, coupling=True)
-    assert twin.model == "adaptive"
+    twin = jl.fit_recording(recording, "adaptive", electrode=None, coupling=True, train=(0.0, 14_000.0))
+    assert twin.model == "adaptive" and twin.scored is None  # a window that was asked for is all that is fitted
     # A noisy cell is not repeated exactly; a neuron without noise at the noisy one's threshold reaches 0.6 of R.
     assert twin.scores["test"]["coincidence_factor_over_reliability"] > 0.75
     first, second = (twin.predict(recording, seed=s).spike_time for s in (0, 1))

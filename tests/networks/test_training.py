@@ -7,9 +7,8 @@ import optax
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks.training import TrainingWarning, hold_out, train
+from jaxlif.networks.training import TrainingWarning, hold_out
 from tests.networks.training_problem import (
-    BOUNDS,
     KEY,
     LINE,
     LINE_PARAMS,
@@ -22,7 +21,6 @@ from tests.networks.training_problem import (
     loss,
     make_data,
     make_params,
-    metric,
     same,
     tree_close,
     tree_equal,
@@ -89,25 +87,31 @@ def test_it_learns():
     assert result.history["loss"][-1] < 1e-4 * result.history["loss"][0]
 
 
+def passing(params, batch):
+    """A metric that is best on the way, not at the end, and differs between samples."""
+    return -jnp.mean((2.9 + 0.1 * batch["x"] - params["w"]) ** 2)
+
+
+def noisy_loss(params, batch, key):
+    return line_loss(params, batch, key) + 1e-3 * params["w"] * jax.random.normal(key)
+
+
 def test_the_best_epoch_is_chosen_by_validation():
-    rest, held = hold_out(make_data(), 0.3, jax.random.key(9))
-    result = train(loss, make_params(), BOUNDS, rest, optimizer=OPTIMIZER, epochs=6, batch_size=B, key=KEY,
-                   validation=held, metric=metric)  # fmt: skip
+    held = {name: x[:7] + 0.01 for name, x in LINE.items()}
+    options = {"loss": noisy_loss, "validation": held, "metric": passing}
+    result = fit_line(20, **options)
     scores = result.history["validation_metric"]
-    assert result.best_epoch == int(np.argmax(scores))
+    assert 0 < result.best_epoch == int(np.argmax(scores)) < 19
     # The parameters kept are those of that epoch: a run that ends there has them as its last.
-    ended = train(loss, make_params(), BOUNDS, rest, optimizer=OPTIMIZER, epochs=result.best_epoch + 1, batch_size=B,
-                  key=KEY, validation=held, metric=metric)  # fmt: skip
-    tree_equal(result.params, ended.last_params)
-    # 14 held-out samples: a batch of 8 and what is left over weigh as they have samples.
-    parts = [jax.tree.map(lambda x, s=s: x[s], held) for s in (slice(8), slice(8, None))]
-    expected = (8 * metric(result.params, parts[0]) + 6 * metric(result.params, parts[1])) / 14
+    tree_equal(result.params, fit_line(result.best_epoch + 1, **options).last_params)
+    # 7 held-out samples: a batch of 5 and what is left over weigh as they have samples.
+    parts = [jax.tree.map(lambda x, s=s: x[s], held) for s in (slice(5), slice(5, None))]
+    expected = (5 * passing(result.params, parts[0]) + 2 * passing(result.params, parts[1])) / 7
     np.testing.assert_allclose(scores[result.best_epoch], expected, rtol=1e-12)
     noise = jax.random.fold_in(KEY, 2**31 + 1)
-    values = [loss(result.params, part, jax.random.fold_in(noise, i))[0] for i, part in enumerate(parts)]
-    np.testing.assert_allclose(
-        result.history["validation_loss"][result.best_epoch], (8 * values[0] + 6 * values[1]) / 14, rtol=1e-9
-    )
+    values = [noisy_loss(result.params, part, jax.random.fold_in(noise, i)) for i, part in enumerate(parts)]
+    expected = (5 * values[0] + 2 * values[1]) / 7
+    np.testing.assert_allclose(result.history["validation_loss"][result.best_epoch], expected, rtol=1e-12)
 
 
 def test_of_equal_epochs_the_first_is_kept():

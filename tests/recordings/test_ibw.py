@@ -286,7 +286,10 @@ def test_other_files_and_files_that_are_missing(tmp_path):
 
 def test_waves_name_no_electrode(tmp_path):
     path = save_sweep(tmp_path, 1)
-    assert refused(path, electrode="soma") == "electrode = 'soma': only .nwb files name their electrodes, leave it out"
+    assert (
+        refused(path, electrode="soma")
+        == "electrode = 'soma': only .nwb and .abf files name their electrodes, leave it out"
+    )
 
 
 def test_ibw_needs_igor2(monkeypatch, tmp_path):

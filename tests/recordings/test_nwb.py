@@ -269,7 +269,7 @@ def test_one_of_several_electrodes_has_to_be_chosen(nwb, path):
 
 def test_only_nwb_files_have_electrodes(tmp_path):
     np.savez(tmp_path / "cell.npz", current=CURRENT, dt=0.1)
-    with pytest.raises(ValueError, match="cell.npz: electrode = 'soma': only .nwb files name their electrodes"):
+    with pytest.raises(ValueError, match="cell.npz: electrode = 'soma': only .nwb and .abf files name"):
         read_recording(tmp_path / "cell.npz", electrode="soma")
 
 

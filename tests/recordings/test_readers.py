@@ -340,11 +340,24 @@ def test_abf_without_what_is_needed_is_one_line(monkeypatch, abf_path, inputs, o
 def test_abf_warns_of_two_voltages_and_of_an_unconnected_current(monkeypatch, abf_path):
     noise = np.random.default_rng(0).standard_normal((2, T))
     fake(monkeypatch, [("V1", "mV", MILLIVOLT), ("V2", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [TWO])
-    with pytest.warns(RecordingWarning, match="2 channels are a voltage .V1: mV, V2: mV.: the first is read"):
+    with pytest.warns(RecordingWarning, match="V1: mV, V2: mV.: the first is read; name .* with `electrode`"):
         read_recording(abf_path)
+    assert np.array_equal(
+        read_recording(abf_path, electrode="V2").voltage, read_recording(abf_path, electrode="V1").voltage
+    )
+    with pytest.raises(ValueError, match="electrode = 'V3': the voltage channels are V1: mV, V2: mV"):
+        read_recording(abf_path, electrode="V3")
     fake(monkeypatch, [("Vm", "mV", MILLIVOLT), ("I", "pA", noise)], [("Cmd 0", "pA")], [TWO])
     with pytest.warns(RecordingWarning, match="recorded current does not follow the command"):
         read_recording(abf_path)
+
+
+def test_an_electrode_of_an_abf_brings_its_own_current(monkeypatch, abf_path):
+    inputs = [("V1", "mV", MILLIVOLT), ("I1", "pA", TWO), ("V2", "mV", MILLIVOLT + 1), ("I2", "pA", 3 * TWO)]
+    fake(monkeypatch, inputs)
+    recording = read_recording(abf_path, electrode="V2")
+    np.testing.assert_array_equal(recording.current, 3 * TWO)
+    np.testing.assert_array_equal(recording.voltage, MILLIVOLT + 1)
 
 
 def test_abf_sweeps_of_several_lengths(monkeypatch, abf_path):

@@ -1,0 +1,186 @@
+"""Which recording to make next: what candidate protocols would do to the intervals of a fit.
+
+A candidate is simulated with the fitted neuron; the Fisher information that it is expected to bring adds to that of the
+recording which was fitted.
+"""
+
+from collections.abc import Iterable, Mapping
+from string import ascii_lowercase
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlif import stimulus
+from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
+from jaxlif.fitting.joint_loss import free_bounds, joint_loss, pieces, prior_information, scales
+from jaxlif.fitting.result import RecordingFit
+from jaxlif.fitting.uncertainty import Uncertainty, sandwich
+from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
+from jaxlif.neurons.escape import EscapeNoise, escape_inputs
+from jaxlif.simulate import simulate
+
+SWEEPS = 8  # of a candidate that are simulated side by side
+SWEEP = 4000.0  # ms; more would only make the expectation less noisy
+
+
+class Advice(NamedTuple):
+    """What recordings would do to the intervals of a fit.
+
+    ``candidates`` [C], the most helpful first; ``parameters`` [n]; ``ratios`` [C, n]: the width of an interval after
+    the recording over that before; ``duration`` [C]: how long each is, ms in total.
+    """
+
+    candidates: tuple[str, ...]
+    parameters: tuple[str, ...]
+    ratios: np.ndarray
+    duration: tuple[float, ...]
+
+    def best(self, parameter: str) -> str:
+        """Return the candidate that narrows the interval of a parameter most.
+
+        Args:
+            parameter: its name.
+        """
+        return self.candidates[int(np.argmin(self.ratios[:, self.parameters.index(parameter)]))]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the table as text: a row for each parameter, a column for each candidate, its best marked."""
+        letters = ascii_lowercase[: len(self.candidates)]
+        best = self.ratios.argmin(axis=0)
+        body = (
+            (name, *(f"{ratio:.2f}{'*' if c == best[n] else ' '}" for c, ratio in enumerate(self.ratios[:, n])))
+            for n, name in enumerate(self.parameters)
+        )
+        return [("parameter", *(f"{letter} " for letter in letters)), *body]
+
+    def legend(self) -> list[str]:
+        """Return what the columns stand for, and by what all intervals would shrink on the geometric mean."""
+        means = np.exp(np.log(self.ratios).mean(axis=1))
+        lines = zip(ascii_lowercase, self.candidates, self.duration, means, strict=False)
+        return [f"{letter}  {mean:.2f}  {name}, {time / 1000.0:g} s" for letter, name, time, mean in lines]
+
+
+def advise_protocol(
+    fit: RecordingFit,
+    candidates: Mapping[str, np.ndarray] | None = None,
+    *,
+    parameters: Iterable[str] | None = None,
+    duration: float | None = None,
+    seed: int = 0,
+) -> Advice:
+    r"""Predict by how much further recordings would narrow the intervals of a fit.
+
+    With the informations :math:`F_s, F_v` of spikes and voltage, each the sum over the fitted recording and the
+    candidate, the covariance is :math:`F^{-1} (\phi_s F_s + \phi_v F_v) F^{-1}`. That of a candidate is expected:
+    it is simulated with the fitted neuron and its own noise.
+
+    Args:
+        fit: an adaptive neuron with escape noise, model "gif".
+        candidates: by name a current [T] or [S, T], pA, at the dt of the fitted recording; at most 26. By default
+            variants of the current that was fitted: its noise again, larger, smaller, slower, around other means, below
+            threshold, and steps.
+        parameters: those to rank by, and to list; all by default.
+        duration: of every candidate, ms in total; by default that of the recording which was fitted, or of each of the
+            candidates given.
+        seed: of the noise.
+
+    Returns:
+        The :class:`Advice`.
+
+    Raises:
+        ValueError: for a fit that holds no information, a parameter that it does not have, or a candidate that is no
+            current.
+
+    Source: Fisher information as a criterion of design: Atkinson, Donev & Tobias 2007, Optimum Experimental Designs.
+    """
+    known = _known(fit)
+    names = known.names if parameters is None else tuple(parameters)
+    unknown = [name for name in names if name not in known.names]
+    if unknown or not names:
+        raise ValueError(f"parameters = {unknown or names}: this fit has intervals of {', '.join(known.names)}")
+    if duration is not None and not duration > 0:
+        raise ValueError(f"duration = {duration:g} ms: a recording lasts longer than 0 ms")
+    dt = float(fit.data["dt_ms"])
+    if candidates is None:
+        length = duration or known.stimulus.duration
+        currents = _variants(known, cast(AdaptiveLIFParams, fit.params), dt, seed)
+        lengths = dict.fromkeys(currents, length)
+    else:
+        currents = {name: _checked(name, current) for name, current in candidates.items()}
+        lengths = {name: duration or current.size * dt for name, current in currents.items()}
+    if not 0 < len(currents) <= len(ascii_lowercase):
+        raise ValueError(f"candidates: {len(currents)} are given; 1 to {len(ascii_lowercase)} can be compared")
+    with jax.enable_x64(False):
+        ratios = np.array([_ratios(fit, known, x, lengths[name], seed) for name, x in currents.items()])
+    ratios = ratios[:, [known.names.index(name) for name in names]]
+    order = np.argsort(np.log(ratios).mean(axis=1))
+    ranked = tuple(list(currents)[c] for c in order)
+    return Advice(ranked, names, ratios[order], tuple(lengths[name] for name in ranked))
+
+
+def _known(fit: RecordingFit) -> Uncertainty:
+    if fit.model != "gif" or fit.uncertainty is None:
+        raise ValueError(f'model = "{fit.model}": advice needs the Fisher information that a fit of model "gif" leaves')
+    return fit.uncertainty
+
+
+def _checked(name: str, current: np.ndarray) -> np.ndarray:
+    current = np.atleast_2d(np.asarray(current, float))
+    if current.ndim != 2 or current.shape[1] < 2 or not np.isfinite(current).all():
+        raise ValueError(f"candidate {name!r} has the shape {np.shape(current)}: a finite current [T] or [S, T] in pA")
+    return current
+
+
+def _variants(known: Uncertainty, params: AdaptiveLIFParams, dt: float, seed: int) -> dict[str, np.ndarray]:
+    """Return the default candidates, [SWEEPS, T] each."""
+    mean, sd, tau, _ = known.stimulus
+    filtered = np.sqrt(tau / (tau + params.tau_m))
+    below = 0.2 * (params.v_th - params.v_rest) / (params.r_m * filtered)
+    noises = {
+        "the same noise": (mean, sd, tau),
+        "noise with 1.5 times the sd": (mean, 1.5 * sd, tau),
+        "noise with 0.6 times the sd": (mean, 0.6 * sd, tau),
+        "noise around a mean higher by half the sd": (mean + 0.5 * sd, sd, tau),
+        "noise around a mean lower by half the sd": (mean - 0.5 * sd, sd, tau),
+        "noise five times slower": (mean, sd, 5.0 * tau),
+        "noise below threshold, around 0 pA": (0.0, below, tau),
+    }
+    keys = jax.random.split(jax.random.key(seed), SWEEPS)
+
+    def drawn(m, s, t):
+        return np.asarray(jax.vmap(lambda key: stimulus.ornstein_uhlenbeck(key, m, s, t, SWEEP, dt))(keys), float)
+
+    texts = {name: f"{name} ({m:.3g} ± {s:.3g} pA, {t:.3g} ms)" for name, (m, s, t) in noises.items()}
+    found = {texts[name]: drawn(*numbers) for name, numbers in noises.items()}
+    levels = np.linspace(-sd, mean + 2.0 * sd, SWEEPS)
+    on = np.arange(found[texts["the same noise"]].shape[1]) * dt % 1000.0 < 500.0
+    return found | {f"steps of 500 ms, {levels[0]:.3g} to {levels[-1]:.3g} pA": levels[:, None] * on}
+
+
+def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration: float, seed: int) -> np.ndarray:
+    """Return the widths after a candidate over those before, [n]."""
+    dt = float(fit.data["dt_ms"])
+    params = cast(AdaptiveLIFParams, fit.params)
+    part = _simulated(fit, current, seed)
+    bounds = free_bounds(known.names)
+    loss, samples = joint_loss(params, [part], dt, bounds, variance=known.voltage_error**2)
+    at, every = loss.vector(params), np.arange(len(known.names))
+    more = pieces(loss, at, samples, every).information * (duration / (current.size * dt))
+    prior, scale = prior_information(loss, at, samples, every), scales(loss, samples)
+    before, after = (
+        np.diag(sandwich(information, prior, known.dispersion, scale))
+        for information in (known.information, known.information + more)
+    )
+    return np.sqrt(after / before)
+
+
+def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> ForcedSweeps:
+    """Let the fitted neuron answer a current, arranged as a recording of it would be."""
+    dt, params = float(fit.data["dt_ms"]), jax.tree.map(jnp.float32, fit.params)
+    inputs = escape_inputs(jax.random.key(seed + 1), jnp.asarray(current.T, jnp.float32))
+    _, output = simulate(EscapeNoise(AdaptiveLIF(dt=dt)), params, inputs)
+    spikes, voltage = np.asarray(output.spikes).T > 0, np.asarray(output.v, float).T
+    before, refractory = round(fit.spike_cut[0] / dt), round(float(fit.params.t_ref) / dt)
+    return forced_sweeps(current, voltage, spikes, refractory=refractory, before=before)

@@ -1,0 +1,204 @@
+"""Intervals, information and advice against closed forms, brute force and recordings made by a known neuron."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.optimize import minimize
+
+import jaxlif as jl
+from jaxlif.cli import main
+from jaxlif.fitting import gif
+from jaxlif.fitting.forced_adaptive import forced_sweeps
+from jaxlif.fitting.joint_loss import evaluate, free_bounds, joint_loss, pieces
+from jaxlif.fitting.profile import Valley, crossing
+from jaxlif.fitting.uncertainty import uncertainty
+
+DT = 0.5
+TRUTH = jl.AdaptiveLIFParams(
+    tau_m=20.0, r_m=0.1, v_rest=-65.0, v_th=-50.0, v_reset=-60.0, t_ref=4.0, delta_v=1.0,
+    eta=(40.0,), tau_eta=(30.0,), gamma=(4.0,), tau_gamma=(50.0,),
+)  # fmt: skip
+
+
+def recorded(current, seed):
+    """Return a recording of the true neuron under a current [S, T], with 0.5 mV of white noise on its voltage."""
+    inputs = jl.escape_inputs(jax.random.key(seed), current.T)
+    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), TRUTH, inputs)
+    spikes = np.asarray(output.spikes).T > 0
+    noise = 0.5 * np.random.default_rng(seed).standard_normal(spikes.shape)
+    return gif.Traces(current, np.asarray(output.v).T + noise, spikes, DT)
+
+
+def noise(seed, sd=120.0, sweeps=3, duration=6000.0):
+    keys = jax.random.split(jax.random.key(seed), sweeps)
+    return np.asarray(jax.vmap(lambda k: jl.stimulus.ornstein_uhlenbeck(k, 170.0, sd, 4.0, duration, DT))(keys))
+
+
+def loss_of(traces, names=None, params=TRUTH):
+    arranged = forced_sweeps(*traces[:3], refractory=8, before=10, dtype="float64")
+    return joint_loss(params, [arranged], DT, *([] if names is None else [free_bounds(names)]))
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return recorded(noise(0), 1)
+
+
+def test_a_profile_ends_where_it_does_for_a_curved_valley():
+    # The floor is y = x²; the height above it leaves x² + x⁴/4: at height 2 (1 + 1 = 2 at x² = 2 (√3 - 1)).
+    def rise(d):
+        x, y = d
+        off = y - x**2
+        return x**2 + 0.25 * x**4 + 50.0 * off**2, np.array([2 * x + x**3 - 200.0 * x * off, 100.0 * off])
+
+    valley = Valley(rise, np.diag([0.5, 0.01]))
+    for side in (-1, 1):
+        # 5 % of the height is what the search allows, half of it in the distance.
+        assert crossing(valley, 0, side, 2.0) == pytest.approx(side * np.sqrt(2.0 * (np.sqrt(3.0) - 1.0)), rel=0.03)
+
+
+def test_a_profile_that_never_rises_ends_at_its_limit():
+    flat = Valley(lambda d: (1e-3 * float(d @ d), 2e-3 * d), np.eye(2))
+    assert crossing(flat, 0, 1, 2.0, limit=4.0) == 4.0
+
+
+def test_a_loss_that_overflows_is_walked_around():
+    def wall(d):
+        value = float(0.5 * d @ d)
+        return (np.inf, d) if abs(d[0]) > 1.7 else (value, d)
+
+    # The parabola of the information, four times too flat, starts beyond the wall.
+    assert crossing(Valley(wall, 4.0 * np.eye(2)), 0, 1, 1.0) == pytest.approx(np.sqrt(2.0), rel=0.03)
+
+
+def test_the_scores_of_the_blocks_are_the_gradient(traces):
+    loss, samples = loss_of(traces)
+    vector = loss.vector(TRUTH)
+    scores = pieces(loss, vector, samples, np.arange(len(vector))).scores.sum(axis=(0, 1, 2))
+    gradient = evaluate(loss, vector, samples)[1]
+    # Central differences with steps of 0.3 % and 0.05 mV keep three digits of the largest terms that cancel.
+    size = np.sqrt(np.diag(pieces(loss, vector, samples, np.arange(len(vector))).information.sum(axis=0)))
+    np.testing.assert_allclose(-scores / size, gradient / size, rtol=0, atol=0.02)
+
+
+def test_at_the_truth_the_score_vanishes_and_scatters_as_the_information_says():
+    # The test of a consistent likelihood: simulator and likelihood agree on reset, refractoriness and the spike's step.
+    whitened = []
+    for seed in range(12):
+        loss, samples = loss_of(recorded(noise(seed), 100 + seed))
+        found = pieces(loss, loss.vector(TRUTH), samples, np.arange(len(loss.coordinates.free)))
+        names = [name for name, _ in loss.coordinates.free]
+        threshold = [names.index(n) for n in ("v_th", "delta_v", "gamma.0", "tau_gamma.0")]
+        chosen = found.information[1][np.ix_(threshold, threshold)]
+        root = np.linalg.cholesky(chosen)
+        whitened.append(np.linalg.solve(root, found.scores[1].sum(axis=(0, 1))[threshold]))
+    whitened = np.array(whitened)
+    # 48 numbers that are standard normal: 4 standard errors of their mean in each direction, and of their variance.
+    assert np.all(np.abs(whitened.mean(axis=0)) < 4.0 / np.sqrt(12))
+    assert abs(np.mean(whitened**2) - 1.0) < 4.0 * np.sqrt(2.0 / 48)
+
+
+def test_the_ends_are_those_of_a_profile_by_brute_force(traces):
+    names = ["v_th", "delta_v", "gamma.0", "tau_gamma.0"]
+    loss, samples = loss_of(traces, names)
+    start = loss.vector(TRUTH)
+    fitted = minimize(lambda x: evaluate(loss, x, samples)[:2], start, jac=True, method="BFGS").x
+    params = jax.tree.map(float, loss.params(fitted, samples[0]))
+    params, known = uncertainty(loss, params, samples, np.arange(4), traces.current, -48.0)
+    best, vector = evaluate(loss, loss.vector(params), samples)[0], loss.vector(params)
+    for name in ("v_th", "tau_gamma.0", "gamma.0"):
+        for end in known.intervals[name]:
+            assert profile(loss, samples, params, vector, name, end) - best == pytest.approx(
+                0.5 * 2.01**2 * ratio(known, name), rel=0.1
+            ), name
+
+
+def ratio(known, name):
+    """Return how much the covariance exceeds the inverse information: by the dispersion of the spikes."""
+    assert known.information[0].max() == 0.0 and known.names.index(name) >= 0
+    return known.dispersion[1]
+
+
+def profile(loss, samples, params, vector, name, value):
+    """Minimise over all parameters but one, which has a value in its own unit."""
+    names = [n for n, _ in loss.coordinates.free]
+    n = names.index(name)
+
+    def point(others):
+        x = np.insert(others, n, 0.0)
+        tau = np.exp(x[names.index("tau_gamma.0")]) if name != "tau_gamma.0" else value
+        x[n] = {"v_th": value, "gamma.0": value * np.exp(-params.t_ref / tau), "tau_gamma.0": np.log(value)}[name]
+        return evaluate(loss, x, samples)[0]
+
+    return minimize(point, np.delete(vector, n), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-3}).fun
+
+
+@pytest.fixture(scope="module")
+def fit():
+    """A fit of 18 s, as a recipe leaves it, started at the truth to save time."""
+    return fitted(recorded(noise(0), 1))
+
+
+def fitted(traces):
+    with jax.enable_x64(False):
+        params, known = gif._polish(traces, TRUTH, False)
+    data = {"name": "", "sha256": "", "dt_ms": DT, "sweeps": 3, "samples": 12_000, "current_source": "commanded"}
+    return jl.RecordingFit(
+        model="gif", params=params, scores={}, bounds={}, train=(0.0, 6000.0), protocol="fluctuating",
+        spike_rule=jl.SpikeRule(), spike_cut=(5.0, 4.5), data=data, seed=0,
+        intervals=known.intervals, uncertainty=known,
+    )  # fmt: skip
+
+
+def test_twice_as_long_is_narrower_by_the_square_root(fit):
+    advice = jl.advise_protocol(fit, {"again": noise(7)})
+    # Some 200 spikes in each: their number alone makes an interval uncertain by 4 %, a single direction by more.
+    assert np.exp(np.log(advice.ratios).mean()) == pytest.approx(np.sqrt(0.5), rel=0.05)
+    np.testing.assert_allclose(advice.ratios[0], np.sqrt(0.5), rtol=0.2)
+    # Information adds up: what shrinks to 1/√(1+x) with x = 1 shrinks to 1/√(1+3x) with three times as much.
+    longer = jl.advise_protocol(fit, {"again": noise(7)}, duration=54_000.0)
+    assert np.exp(np.log(longer.ratios).mean()) == pytest.approx(0.5, rel=0.08)
+
+
+def test_what_is_advised_helps(fit):
+    candidates = {"large": noise(7, sd=240.0), "small": noise(7, sd=30.0)}
+    advice = jl.advise_protocol(fit, candidates)
+    assert advice.candidates == ("large", "small")
+    widths = {}
+    for name, current in candidates.items():
+        both = (
+            np.concatenate(pair, axis=0)
+            for pair in zip(recorded(noise(0), 1)[:3], recorded(current, 5)[:3], strict=True)
+        )
+        known = fitted(gif.Traces(*both, DT)).uncertainty
+        widths[name] = np.sqrt(np.diag(known.covariance))
+    before = np.sqrt(np.diag(fit.uncertainty.covariance))
+    for name, ratios in zip(advice.candidates, advice.ratios, strict=True):
+        # The recording was made by the truth, the prediction by the fit, from other noise: within 25 % of each other.
+        np.testing.assert_allclose(widths[name] / before, ratios, rtol=0.25, err_msg=name)
+
+
+def test_the_command_prints_the_table_from_the_file_alone(fit, tmp_path):
+    path = fit.save(tmp_path)
+    again = jl.load_fit(path)
+    np.testing.assert_array_equal(again.uncertainty.covariance, fit.uncertainty.covariance)
+    np.testing.assert_array_equal(again.uncertainty.correlations, fit.uncertainty.correlations)
+    assert again.uncertainty.stimulus == fit.uncertainty.stimulus
+    with jax.enable_x64(False):
+        output = CliRunner().invoke(main, ["advise", str(path), "--for", "tau_m", "--for", "v_th"]).output
+    assert output.splitlines()[1].startswith("tau_m") and output.count("*") == 2
+    assert "noise below threshold, around 0 pA" in output and "steps of 500 ms" in output
+
+
+def test_advice_that_cannot_be_given_says_why(fit):
+    with pytest.raises(ValueError, match='model = "lif": advice needs the Fisher information'):
+        jl.advise_protocol(replace(fit, model="lif"))
+    with pytest.raises(ValueError, match=r"parameters = \['tau'\]: this fit has intervals of tau_m"):
+        jl.advise_protocol(fit, parameters=["tau"])
+    with pytest.raises(ValueError, match=r"candidate 'empty' has the shape \(0,\)"):
+        jl.advise_protocol(fit, {"empty": np.zeros(0)})
+    with pytest.raises(ValueError, match="duration = -1 ms"):
+        jl.advise_protocol(fit, duration=-1.0)
