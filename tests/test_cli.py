@@ -695,3 +695,24 @@ def test_unreliable_spikes_are_said_and_not_divided_by(tmp_path):
     assert "its spike times say little" in printed
     fit = json.loads((tmp_path / "out" / "fit.json").read_text())
     assert fit["scores"]["test"]["coincidence_factor_over_reliability"] is None
+
+
+def test_a_held_out_repeat_and_a_prediction_outside_what_was_fitted(tmp_path):
+    current, voltage, _ = cell()
+    names = {"dt": DT, "stimulus": np.array(["noise", "noise"])}
+    np.savez(tmp_path / "two.npz", current=np.repeat(current, 2, 0), voltage=np.repeat(voltage, 2, 0), **names)
+    good("fit", tmp_path / "two.npz", "--held-out", "repeat:1", "--out", tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "fit.json").read_text(encoding="utf-8"))
+    assert document["held_out_sweeps"] == [1] and document["train_ms"] == [0.0, DURATION]
+    assert [regime["stimulus"] for regime in document["regimes"]] == ["stimulus noise"]
+    np.savez(tmp_path / "loud.npz", current=4.0 * current, dt=DT, stimulus=np.array("loud"))
+    options = "--out", tmp_path / "prediction.npz"
+    told = good("predict", tmp_path / "out" / "fit.json", tmp_path / "loud.npz", *options).output
+    assert "note: stimulus loud is outside what was fitted: the mean of its current is" in told
+    assert "notes" not in np.load(tmp_path / "prediction.npz").files
+    again = good("predict", tmp_path / "out" / "fit.json", tmp_path / "two.npz", *options).output
+    assert "outside" not in again
+    assert "the stimuli of this recording are noise" in bad(
+        "fit", tmp_path / "two.npz", "--held-out", "stimulus:soft", "--out", tmp_path / "no"
+    )
+    assert not (tmp_path / "no").exists()

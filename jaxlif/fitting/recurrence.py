@@ -13,8 +13,7 @@ def to_blocks(x: np.ndarray, length: int, fill: float = 0.0) -> np.ndarray:
 
     Example:
         >>> to_blocks(np.arange(5.0)[None], 2)[:, :, 0].tolist()
-        array([[0., 2., 4.],
-               [1., 3., 0.]])
+        [[0.0, 2.0, 4.0], [1.0, 3.0, 0.0]]
     """
     sweeps, steps = x.shape
     blocks = -(-steps // length)
