@@ -4,8 +4,10 @@ Question: what error do fitted curves of 40 cells make at currents that were hel
 membrane resistance right, and what do a rheobase that varies and steady-state adaptation add?
 Method: ``fit_fi_population`` on the f-I and V-I tables of mouse visual cortex cells, all cells and starts in one call.
 Every second current is held out in turn, and the two halves of the cells are fitted as two populations; the number is
-the median over cells of the root mean square error at positive currents. What is chosen, the prior that the cells share
-and the noise of the rheobase, was chosen by leaving out one current within the halves that were fitted. The
+the median over cells of the root mean square error at positive currents. The noise of the rheobase is the default since
+it won when one current at a time was left out within the fitted halves; that comparison is not part of this command.
+The held-out errors of these cells were seen for about fifteen variants of the fit on the way, so they are not those of
+untouched data, and medians that differ by 0.1 Hz are not told apart: the paired means over cells are. The
 measured resistance is the slope of a line through all passive voltages; in the joint fit it is free.
 Command: JAXLIF_DATA=folder python experiments/fi_population.py
 """
@@ -53,7 +55,7 @@ def main(config: Config = Config()) -> None:
         claims.claim("one call for all cells, compilation included", seconds, "s", "<= 10"),
         claims.claim("median RMSE at held-out currents", medians["noise"], "Hz", "<= 1.4"),
         claims.claim("the same with steady-state adaptation", medians["adaptation"], "Hz", "<= 1.1"),
-        claims.claim("the same by the plain formula, no noise", medians["plain"], "Hz"),
+        claims.claim("the same by the plain formula, no noise", medians["plain"], "Hz", "<= 1.4"),
         claims.claim("the same with adaptation, no noise", medians["adaptation alone"], "Hz"),
         *(paired(name, held) for name in FORMULAS if name != "plain"),
         claims.claim("cells with r_m within 25 % of the passive sweeps'", 100.0 * close(cells, joint), "%", ">= 80"),

@@ -13,6 +13,7 @@ Command: JAXLIF_DATA=folder python experiments/l5_gif.py
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -78,20 +79,26 @@ def commands(config: Config) -> list[dict[str, Any]]:
         cold, warm = (seconds(config, folder) for _ in range(2))
         seconds(config, folder, "--no-coupling")
         plain_warm = seconds(config, folder, "--no-coupling")
+    work = "processor time of the whole command"
     return [
-        claims.claim("gif: the whole command, nothing compiled before", cold, "s", "<= 30"),
-        claims.claim("gif: the whole command, compiled code kept from before", warm, "s", "<= 15"),
-        claims.claim("gif without coupling: the whole command, compiled code kept", plain_warm, "s", "<= 5"),
+        claims.claim("gif: the whole command, nothing compiled before", cold[0], "s", "<= 30"),
+        claims.claim(f"gif: nothing compiled before, {work}", cold[1], "s"),
+        claims.claim("gif: the whole command, compiled code kept from before", warm[0], "s", "<= 15"),
+        claims.claim(f"gif: compiled code kept, {work}", warm[1], "s"),
+        claims.claim("gif without coupling: the whole command, compiled code kept", plain_warm[0], "s", "<= 5"),
+        claims.claim(f"gif without coupling: compiled code kept, {work}", plain_warm[1], "s"),
     ]
 
 
-def seconds(config: Config, folder: str, *options: str) -> float:
-    """Return what a run of ``jaxlif fit`` takes with its compiled code kept in a folder."""
+def seconds(config: Config, folder: str, *options: str) -> tuple[float, float]:
+    """Return the time and the processor time that ``jaxlif fit`` takes with its compiled code kept in a folder."""
     command = [sys.executable, "-c", "from jaxlif.cli import main; main()", "fit"]
     run = [*command, str(claims.recording_path(config.file)), "--model", "gif", "--out", f"{folder}/out", *options]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(run, check=True, capture_output=True, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": folder})
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, spent
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Method: 40 cells of mouse visual cortex, fitted in one call with their passive s
 neurons. ``normalised()`` gives each cell's voltage in units of its own distance from rest to threshold, so that a
 weight is a share of its rheobase. The generic neurons are those of ``init_neurons``: tau_m 20 ms, reset to rest, no
 refractory period. A third network is made of 80 equal neurons, the medians of the fitted parameters. All three have the
-same weights at first, but for the gain of the input, which is chosen for each from the same four on the validation
+same weights at first, but for the gain of the input, which is chosen for each from the same five on the validation
 digits; all train by the same rule on the same batches: scikit-learn's digits as random spikes over 40 steps of 1 ms,
 weights and membrane time constants free. A stratified fifth of the digits is held out and read once; a fifth of the
 rest validates. Seeds draw weights, batches and input spikes.
@@ -36,7 +36,7 @@ from digits import Digits, load, make_batches, split
 
 import jaxlif as jl
 from jaxlif import plotting
-from jaxlif.fitting.population import read_fi_population
+from jaxlif.fitting.fi_cells import read_fi_population
 from jaxlif.networks import (
     Dense,
     Recurrent,
@@ -60,7 +60,7 @@ class Config:
     copies: int = 2  # of each cell
     num_steps: int = 40
     dt: float = 1.0  # ms
-    gains: tuple[float, ...] = (6.0, 12.0, 24.0, 48.0)  # of the input; chosen on validation digits, one seed
+    gains: tuple[float, ...] = (0.75, 1.5, 3.0, 6.0, 12.0)  # of the input; chosen on validation digits, one seed
     gain_recurrent: float = 0.5
     gain_readout: float = 6.0
     tau_m_bounds: tuple[float, float] = (0.5, 1000.0)  # ms

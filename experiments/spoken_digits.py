@@ -19,9 +19,10 @@ gets the same mean and spread over all recordings of a speaker, and is inhibited
 labels, but it takes recordings of the new speaker; it is the largest lever (a support vector machine on the drives,
 each of the four training speakers left out in turn: 53 % without, 69 % adapted, 73 % with inhibition).
 
-Each test was read once, at the end. The numbers of ``Config`` were set by hand on validation: the recordings above, and
-training speakers left out. Of the test speakers only the loudness of their recordings was seen before, which is low.
-Seeds draw the weights, the batches and the augmentation.
+Each test was read once, at the end. The official one, 0.1 % short of its target, followed 18 epochs, which reach 97.9 %
+on validation; 30 epochs reach 98.9 +- 0.7 % there, and the test was not read again for them. The numbers of ``Config``
+were set by hand on validation: the recordings above, and training speakers left out. Of the test speakers only the
+loudness of their recordings was seen before, which is low. Seeds draw the weights, the batches and the augmentation.
 
 Command: python experiments/spoken_digits.py official, or speakers (JAXLIF_DATA names the data, see data.md; some five
 minutes each; --quick: a smoke run that writes nothing)
@@ -124,7 +125,7 @@ SPEAKERS = Config(
     loudness=0.4,
     tilt=0.4,
     background=0.5,
-    epochs=25,
+    epochs=18,
 )
 
 
@@ -379,7 +380,7 @@ def draw(config: Config, network: Sequential, split: Split, trained: list[Traine
     with plt.rc_context(plotting.STYLE):
         figure = plt.figure(figsize=(11.0, 6.5))
         axes = figure.subplot_mosaic([["drive", "learning", "matrix"], ["events", "hidden", "matrix"]])
-        draw_drive(figure, axes["drive"], t, drive)
+        draw_drive(figure, axes["drive"], t, drive, "drive" if config.adapt else "drive, ln(1 + A/floor)")
         plotting.raster(hear(config, drive), t, ylabel="input channel", ax=axes["events"], markersize=1.0)
         half = config.num_channels
         title = f"Spikes: louder, softer (from {half}), levels (from {2 * half})"
@@ -391,10 +392,10 @@ def draw(config: Config, network: Sequential, split: Split, trained: list[Traine
     return figure
 
 
-def draw_drive(figure, ax, t, drive) -> None:
+def draw_drive(figure, ax, t, drive, label: str) -> None:
     extent = (0.0, t[-1], 0, drive.shape[1])
     image = ax.imshow(drive.T, cmap="magma", origin="lower", aspect="auto", extent=extent)
-    figure.colorbar(image, ax=ax, label="drive, ln(1 + A/floor)")
+    figure.colorbar(image, ax=ax, label=label)
     ax.set(xlabel="time (s)", ylabel="cochlear channel", title="A seven of the test")
 
 

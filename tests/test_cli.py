@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import jaxlif as jl
-from jaxlif import report
+from jaxlif import pictures, report
 from jaxlif.cli import main
 from jaxlif.interop import brian2, nest
 
@@ -375,7 +375,8 @@ def test_fi_of_a_table_of_rates(tmp_path):
     for name in ("v_th", "v_reset", "t_ref"):  # exact rates: the optimum is the truth
         assert getattr(params, name) == pytest.approx(getattr(TRUTH, name), rel=1e-3), name
     assert "fitted (Hz)" in printed and "do not determine" in printed
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["f_i_curve.png", "fit.json", "report.html"]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"f_i_curve.png", "f_i_curve.svg", "fit.json", "report.html"}
 
 
 def test_fi_of_a_recording_of_steps(steps, tmp_path):
@@ -549,7 +550,7 @@ def test_a_report_that_fails_leaves_no_folder(fitted, recording, tmp_path, monke
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(report, "_raster", fail)  # after the first figure was written
+    monkeypatch.setattr(pictures, "_raster", fail)  # after the first figure was written
     assert str(error) in bad("fit", recording, "--out", tmp_path / "new")
     assert not list(tmp_path.iterdir())
 

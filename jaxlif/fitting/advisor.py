@@ -127,10 +127,10 @@ def _known(fit: RecordingFit) -> Uncertainty:
 
 
 def _checked(name: str, current: np.ndarray) -> np.ndarray:
-    current = np.atleast_2d(np.asarray(current, float))
-    if current.ndim != 2 or current.shape[1] < 2 or not np.isfinite(current).all():
+    sweeps = np.atleast_2d(np.asarray(current, float))
+    if sweeps.ndim != 2 or sweeps.shape[1] < 2 or not np.isfinite(sweeps).all():
         raise ValueError(f"candidate {name!r} has the shape {np.shape(current)}: a finite current [T] or [S, T] in pA")
-    return current
+    return sweeps
 
 
 def _variants(known: Uncertainty, params: AdaptiveLIFParams, dt: float, seed: int) -> dict[str, np.ndarray]:

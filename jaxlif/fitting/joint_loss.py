@@ -434,6 +434,8 @@ def _minimise(loss, vector, samples, active, axes, steps, progress):
             callback=lambda _: bar.update(),
             options={"maxiter": steps, "maxcor": 20, "ftol": 1e-8},
         )
+    if not np.isfinite(found.x).all():
+        return vector, evaluate(loss, vector, samples)[0]  # a line search that was lost
     return at(found.x), float(found.fun)
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
 ROUNDS = 12  # of fitting every problem and learning the prior
-FIRST_STEPS, STEPS = 40, 12  # Levenberg-Marquardt updates in the first round and in the others
+FIRST_STEPS, STEPS = 40, 6  # Levenberg-Marquardt updates in the first round and in the others
 NOISE_CELLS = 3.0  # observations that the noise of the others counts for in a problem's own
 LEAST_NOISE = 1e-3  # the least standard deviation of an observation
 
@@ -65,7 +65,7 @@ def fit_pooled(
     as one problem, so that few problems stay near it.
 
     Args:
-        errors: of a problem, at its coordinates [n]; hashable, as it is compiled once.
+        errors: of a problem, at its coordinates [n]; hashable by value, as it is compiled once.
         problems: a pytree of arrays, each with the problems in front.
         starts: coordinates to start from [problems, starts, n].
         mean: of the first prior [n].

@@ -278,7 +278,8 @@ class _Model:
         params = LIFParams(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_th=v_th, v_reset=v_reset, t_ref=t_ref)
         return _Neuron(params, *(jnp.exp(x[n]) / r_m if n in x else None for n in ("adaptation", "noise")))
 
-    def errors(self, z: Array, problem: _Problem) -> Errors:
+    def __call__(self, z: Array, problem: _Problem) -> Errors:
+        """Return what the coordinates leave over; a method of another name would be compiled anew for each model."""
         neuron = self.neuron(z, problem)
         passive = neuron.params.v_rest + neuron.params.r_m * problem.steps - problem.voltages
         rates = neuron.rates(problem.currents)
@@ -297,7 +298,7 @@ def _fit(cells: list[FICell], groups: np.ndarray, failed: dict[str, str], option
     mean, spread = np.array([PRIOR[name] for name in model.names]).T
     with jax.enable_x64(True):
         found = fit_pooled(
-            model.errors,
+            model,
             problem,
             _starts(model, cells, problem, options),
             mean=mean,

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-GRADIENTS = 16  # spent on an end, at most
-CLOSE = 0.05  # relative error of the height that is good enough
-PARABOLIC = 0.25  # a relative departure from the parabola that one extrapolation mends
-UNSETTLED = 0.3  # nats below which the next Newton step has brought the others to the floor
-TOO_HIGH = 10.0  # nats above the height from which a step is taken back
+GRADIENTS = 12  # spent on an end, at most
+CLOSE = 0.2  # relative error of the height from which the last extrapolation leads to within 2 % of the distance
+SETTLED = 0.2  # share of the height below which the next Newton step has brought the others to the floor
+TOO_HIGH = 4.0  # times the height: from there a step is taken back
 
 Rise = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -58,11 +57,11 @@ def crossing(valley: Valley, index: int, side: int, height: float, *, limit: flo
         if not walk.step_to(goal, height):
             goal = walk.distance + 0.4 * (goal - walk.distance)
             continue
-        if walk.gain > UNSETTLED and walk.gain > PARABOLIC * height:
+        if walk.gain > SETTLED * height:
             continue  # the same distance again, nearer to the floor
         goal = min(walk.extrapolated(height), limit)
         error = abs(walk.height - height) / height
-        if error < CLOSE or walk.distance >= limit or (len(walk.heights) == 2 and error < PARABOLIC):
+        if error < CLOSE or walk.distance >= limit:
             break
     return side * goal
 
@@ -105,7 +104,7 @@ class _Walk:
             return False
         self._learn(moved, gradient - self.gradient)
         same = goal == self.distance
-        if value > (self.value if same else max(self.value, height) + TOO_HIGH):
+        if value > (self.value if same else TOO_HIGH * max(self.value, height)):
             return same  # no nearer to the floor: the curvature learnt will help the next step
         self.at, self.value, self.gradient = self.at + moved, value, gradient
         return True

@@ -12,9 +12,8 @@ def to_blocks(x: np.ndarray, length: int, fill: float = 0.0) -> np.ndarray:
     """Cut time into blocks that lie side by side: [S, T] becomes [length, blocks, S], the rest filled up.
 
     Example:
-        >>> to_blocks(np.arange(5.0)[None], 2)[:, :, 0]
-        array([[0., 2., 4.],
-               [1., 3., 0.]])
+        >>> to_blocks(np.arange(5.0)[None], 2)[:, :, 0].tolist()
+        [[0.0, 2.0, 4.0], [1.0, 3.0, 0.0]]
     """
     sweeps, steps = x.shape
     blocks = -(-steps // length)

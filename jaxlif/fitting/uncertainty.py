@@ -201,7 +201,7 @@ def _dispersion(blocks, information, scale):
 
 def _rise(loss, vector, samples, active, information) -> Rise:
     """Return the loss above its minimum; of many sweeps the first part, with a parabola for the others."""
-    few = samples[: max(2, -(-len(samples) // 3))]
+    few = samples[: max(2, len(samples) // 4)]
     value, gradient, _ = evaluate(loss, vector, few)
     # All parts together have no gradient at the minimum, so that of the others is known too.
     others, slope = (1.0 - len(few) / len(samples)) * information, gradient[active] * (len(few) < len(samples))

@@ -4,7 +4,8 @@ NIR holds differential equations, not steps: dt and the surrogate are no part of
 refused by name, never approximated. Times are written in seconds, everything else in the network's own units, all in
 double precision; the graph's metadata says so. Three conventions are left to whoever runs a graph: a neuron of
 :class:`jaxlif.LIF` spikes at v >= v_th (NIR: v > v_th), it is integrated exactly (others may take Euler steps), and a
-recurrent spike acts in the next step.
+recurrent spike acts in the next step. snnTorch 1.0 takes Euler steps of 0.1 ms whatever the graph says, and one time
+constant and threshold for a layer; Norse 1.1 takes Euler steps of the dt that it is given, and R = 1.
 """
 
 from collections.abc import Callable, Iterator

@@ -360,8 +360,9 @@ class Feedback:
 
     Example:
         >>> import jaxlif as jl
+        >>> from jaxlif.networks import init_neurons
         >>> target = fixed_in_degree(jax.random.key(0), 50, 50, 5)
-        >>> params = FeedbackParams(neuron=jl.LIFParams().normalised(), path=init_sparse(jax.random.key(1), target, 50))
+        >>> params = FeedbackParams(neuron=init_neurons(50), path=init_sparse(jax.random.key(1), target, 50))
         >>> jl.simulate(Feedback(jl.LIF(dt=1.0), Sparse(50)), params, jnp.full((100, 1), 1.5))[1].spikes.shape
         (100, 50)
     """

@@ -13,6 +13,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.fi_cells import FICell, half_of
+from jaxlif.fitting.pooling import _round
 from jaxlif.fitting.population import fit_fi_population, held_out_rmse
 from jaxlif.fitting.steady_rate import adapted_rate, noisy_rate
 
@@ -45,6 +46,13 @@ def test_curves_without_noise_are_met_and_give_the_resistance_back(cells):
     # A curve without noise is met to rounding of the optimiser, 0.05 Hz of some 100.
     assert (found.rmse < 0.05).all(), found.rmse
     np.testing.assert_allclose(found.params.r_m, [n.r_m for n in NEURONS], rtol=1e-3)
+
+
+def test_a_second_population_of_the_same_size_is_not_compiled_again(cells):
+    fit_fi_population(cells)
+    before = _round._cache_size()
+    fit_fi_population([replace(cell, rates=0.9 * cell.rates) for cell in cells], seed=1)
+    assert _round._cache_size() == before
 
 
 def test_an_adapting_cell_needs_adaptation():

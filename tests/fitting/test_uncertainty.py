@@ -86,19 +86,14 @@ def test_the_scores_of_the_blocks_are_the_gradient(traces):
 
 def test_at_the_truth_the_score_vanishes_and_scatters_as_the_information_says():
     # The test of a consistent likelihood: simulator and likelihood agree on reset, refractoriness and the spike's step.
-    whitened = []
-    for seed in range(12):
-        loss, samples = loss_of(recorded(noise(seed), 100 + seed))
-        found = pieces(loss, loss.vector(TRUTH), samples, np.arange(len(loss.coordinates.free)))
-        names = [name for name, _ in loss.coordinates.free]
-        threshold = [names.index(n) for n in ("v_th", "delta_v", "gamma.0", "tau_gamma.0")]
-        chosen = found.information[1][np.ix_(threshold, threshold)]
-        root = np.linalg.cholesky(chosen)
-        whitened.append(np.linalg.solve(root, found.scores[1].sum(axis=(0, 1))[threshold]))
-    whitened = np.array(whitened)
-    # 48 numbers that are standard normal: 4 standard errors of their mean in each direction, and of their variance.
-    assert np.all(np.abs(whitened.mean(axis=0)) < 4.0 / np.sqrt(12))
-    assert abs(np.mean(whitened**2) - 1.0) < 4.0 * np.sqrt(2.0 / 48)
+    count, names = 16, ["v_th", "delta_v", "gamma.0", "tau_gamma.0"]
+    loss, samples = loss_of(recorded(noise(3, sweeps=count, duration=3000.0), 4), names)
+    found = pieces(loss, loss.vector(TRUTH), samples, np.arange(4))
+    root = np.linalg.cholesky(found.information[1] / count)
+    whitened = np.linalg.solve(root, found.scores[1].sum(axis=0).T)
+    # 16 sweeps in 4 directions, each standard normal: 4 standard errors of the means, and of the mean square.
+    assert np.all(np.abs(whitened.mean(axis=1)) < 4.0 / np.sqrt(count))
+    assert abs(np.mean(whitened**2) - 1.0) < 4.0 * np.sqrt(2.0 / whitened.size)
 
 
 def test_the_ends_are_those_of_a_profile_by_brute_force(traces):
@@ -128,9 +123,9 @@ def profile(loss, samples, params, vector, name, value):
     n = names.index(name)
 
     def point(others):
-        x = np.insert(others, n, 0.0)
-        tau = np.exp(x[names.index("tau_gamma.0")]) if name != "tau_gamma.0" else value
-        x[n] = {"v_th": value, "gamma.0": value * np.exp(-params.t_ref / tau), "tau_gamma.0": np.log(value)}[name]
+        x = np.insert(others, n, np.log(value) if name.startswith("tau") else value)
+        if name == "gamma.0":
+            x[n] *= np.exp(-params.t_ref / np.exp(x[names.index("tau_gamma.0")]))
         return evaluate(loss, x, samples)[0]
 
     return minimize(point, np.delete(vector, n), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-3}).fun
