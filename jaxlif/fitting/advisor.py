@@ -173,7 +173,8 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
         np.diag(sandwich(information, prior, known.dispersion, scale))
         for information in (known.information, known.information + more)
     )
-    return np.sqrt(after / before)
+    # What a penalty holds, not the data, may seem to widen: it has nothing to gain.
+    return np.minimum(np.sqrt(after / before), 1.0)
 
 
 def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> ForcedSweeps:
