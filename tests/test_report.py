@@ -116,7 +116,7 @@ def test_the_worst_segment_is_where_the_voltage_was_spoiled(fit, recording):
 
 
 def test_every_parameter_with_its_unit(fit, text):
-    for row in parameter_rows(fit.params):
+    for row in parameter_rows(fit.params, fit.intervals):
         cells = [re.escape(html.escape(row[name])) for name in ("standard_name", "name", "value", "interval", "unit")]
         assert re.search(r"(?s){}</td>.*?{}</code>.*?>{}</td>.*?>{}</td><td>{}<".format(*cells), text), row
 
@@ -225,9 +225,8 @@ def test_a_browser_without_a_network_shows_every_figure(seen):
 def test_a_browser_shows_the_tables_and_the_warnings(seen, fit):
     parameters, scores = seen[0]["tables"]
     assert parameters[0] == ["parameter", "", "value", "95 % interval", "unit"]
-    expected = [
-        [r[n] for n in ("standard_name", "name", "value", "interval", "unit")] for r in parameter_rows(fit.params)
-    ]
+    columns = ("standard_name", "name", "value", "interval", "unit")
+    expected = [[row[name] for name in columns] for row in parameter_rows(fit.params, fit.intervals)]
     assert parameters[1:] == expected
     assert scores[0] == ["score", "train", "test", "the cell itself"]
     assert [row[0] for row in scores[1:]] == [label for label, _ in score_rows(fit.scores)[1]]

@@ -113,7 +113,7 @@ def scale_to_drive(
 
     Example:
         >>> from jaxlif.networks import init_dense
-        >>> x = jax.random.bernoulli(jax.random.key(0), 0.1, (8, 200, 4))
+        >>> x = jax.random.bernoulli(jax.random.key(0), 0.1, (8, 200, 4)).astype(float)
         >>> projection = scale_to_drive(init_dense(jax.random.key(1), 4, 3), x, tau_m=10.0, dt=1.0, drive=2.0)
         >>> _, output = jax.vmap(lambda x: simulate(LeakyIntegrator(dt=1.0), LeakyParams(), x @ projection.weight))(x)
         >>> [round(float(s), 3) for s in output.v.std((0, 1))]
