@@ -139,7 +139,7 @@ def fit():
 
 def fitted(traces):
     with jax.enable_x64(False):
-        params, known = gif._polish(traces, TRUTH, False)
+        params, known = gif._polish(traces, TRUTH, False)[:2]
     data = {"name": "", "sha256": "", "dt_ms": DT, "sweeps": 3, "samples": 12_000, "current_source": "commanded"}
     return jl.RecordingFit(
         model="gif", params=params, scores={}, bounds={}, train=(0.0, 6000.0), protocol="fluctuating",
