@@ -1,4 +1,4 @@
-"""Write what an experiment claims in the one form that the README's tables are made from.
+"""Write what an experiment claims in the one form that the tables of ``RESULTS.md`` and the README are made from.
 
 ``results/<name>.json`` holds ``{"command", "device", "versions", "claims"}``, and each claim
 ``{"metric", "value", "unit", "target", "reached", "sd", "seeds"}``. Whether a target is reached is computed here from

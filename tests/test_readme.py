@@ -1,4 +1,4 @@
-"""The README's code runs as written, and its tables are those of the results."""
+"""The README's code runs as written, and the tables are those of the results."""
 
 import re
 import subprocess
@@ -23,3 +23,9 @@ def test_the_code_runs_as_written(block, tmp_path, capsys):
 def test_the_tables_are_those_of_the_results():
     command = [sys.executable, str(ROOT / "experiments" / "tables.py"), "--check"]
     assert subprocess.run(command, check=False).returncode == 0, "run: python experiments/tables.py"
+
+
+def test_every_result_has_a_table():
+    page = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- results: (\w+) -->", page)
+    assert sorted(shown) == sorted(path.stem for path in (ROOT / "experiments" / "results").glob("*.json"))
