@@ -59,6 +59,21 @@ def score_rows(scores: Scores) -> tuple[list[str], list[tuple[str, list[str]]]]:
     return parts, rows
 
 
+def score_table(scores: Scores) -> str:
+    """Return the scores as lines of text: a row for each score, a column for each part.
+
+    Args:
+        scores: by part the scores by name.
+
+    Example:
+        >>> print(score_table({"train": {"md_star": 0.5}, "test": {"md_star": 0.25}}))
+        score  train  test
+        Md*      0.5  0.25
+    """
+    parts, rows = score_rows(scores)
+    return text_table([("score", *parts), *((label, *cells) for label, cells in rows)])
+
+
 def own_scores(scores: Scores) -> dict[str, str]:
     """Return by label what the cell itself reaches against another repeat of its own: the ceiling of a model's score.
 

@@ -103,6 +103,8 @@ def test_exporters_know_neurons_alone():
 def test_nobody_imports_the_command_line_or_the_report():
     for name in MODULES:
         assert name in ("jaxlif.cli", "jaxlif.report") or not imported(name) & set(TOP), name
+        commands = {other for other in imported(name) if inside(other, "jaxlif.commands")}
+        assert inside(name, "jaxlif.cli", "jaxlif.commands") or not commands, name
     assert "jaxlif.cli" not in reached("jaxlif.report")
 
 

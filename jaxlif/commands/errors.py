@@ -1,0 +1,57 @@
+"""What a user can cause, said in one line."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class BadInput(click.ClickException):
+    """One line on what is wrong, and exit status 2."""
+
+    exit_code = 2
+
+
+def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can cause into one line and exit status 2, and show warnings as one line each."""
+
+    @wraps(command)
+    def _wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            with noted_warnings() as notes:
+                command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read our output has gone: nothing to explain
+        except (ValueError, OSError, ImportError) as error:
+            raise BadInput(" ".join(str(error).split())) from error
+        for note in notes:
+            click.echo(f"warning: {note}", err=True)
+
+    return _wrapped
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of a block as lines of text."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    notes.extend(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+
+
+def require_folder(out: Path) -> None:
+    """Refuse an output folder that is a file, before anything long begins."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out = {out}: this is a file; name a folder")
+
+
+def refuse_options(why: str, **options: Any) -> None:
+    """Refuse options that would be ignored."""
+    for name, value in options.items():
+        if value not in (None, ()):
+            raise ValueError(f"--{name.replace('_', '-')} is {why}")
