@@ -7,7 +7,7 @@ the jumps; what an optimiser needs is the slope of the loss seen from a little d
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,27 +128,14 @@ def audit_gradient(
     if not noise > 0 or samples < 2:
         raise ValueError(f"noise = {noise:g}, samples = {samples}: noise must be above 0 and samples 2 or more")
     check_params(params)
-    edges = _edges(inputs, bins)
-    params = jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
+    edges, params = _edges(inputs, bins), _as_arrays(params)
+    problem = _Problem(loss, cell, params, inputs, noise, samples)
     chosen = _chosen(params, names)
-    precise = _counterpart(cell, params) if precise is None else precise
     scale = {name: _scale(value) for name, value in chosen.items()}
-    gradients, over_time = {}, {}
-    for label, one in {"cell": cell, "precise": precise}.items():
-        if one is not None:
-            by_name, by_input = _gradient(loss, one, params, inputs, chosen)
-            gradients[label] = {name: np.asarray(by_name[name] * scale[name]) for name in chosen}
-            over_time[label] = _per_step(by_input)
-    smoothed, error = _smoothed(loss, cell, params, inputs, chosen, scale, key, noise, samples)
-    comparisons = {label: _compare(g, smoothed, isinstance(cell, Sequential)) for label, g in gradients.items()}
-    windows = {}
-    if bins:
-        windows = {label: np.add.reduceat(g, edges[:-1]) for label, g in over_time.items()}
-        # Another key than the parameters', whose slopes then do not depend on bins.
-        over_input = _smoothed_input(loss, cell, params, inputs, edges, jax.random.fold_in(key, bins), noise, samples)
-        for label, g in windows.items():
-            comparisons[label]["over time"] = _comparison(g, over_input[0])
-        windows |= dict(zip(("smoothed", "error"), over_input, strict=True))
+    gradients, over_time = _gradients(problem, precise, chosen, scale)
+    smoothed, error = _smoothed(problem, chosen, scale, key)
+    windows = _windows(problem, over_time, edges, key) if bins else {}
+    comparisons = _comparisons(gradients, smoothed, windows, layers=isinstance(cell, Sequential))
     return GradientAudit(
         names=tuple(chosen),
         scale={name: np.asarray(s) for name, s in scale.items()},
@@ -162,6 +149,25 @@ def audit_gradient(
         edges=edges,
         windows=windows,
     )
+
+
+class _Problem(NamedTuple):
+    """What is audited, and how it is smoothed."""
+
+    loss: Callable[[Any], Array]
+    cell: Cell
+    params: Any
+    inputs: Any
+    noise: float
+    samples: int
+
+    def value(self, cell: Cell, params: Any, inputs: Any) -> Array:
+        return self.loss(simulate(cell, params, inputs)[1])
+
+
+def _as_arrays(params: Any) -> Any:
+    """Return the parameters as arrays, plain numbers in the default precision."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
 
 
 def _chosen(params: Any, names: tuple[str, ...] | None) -> dict[str, Array]:
@@ -191,13 +197,26 @@ def _with(params: Any, values: dict[str, Array]) -> Any:
     return jax.tree.unflatten(structure, changed)
 
 
-def _gradient(loss, cell, params, inputs, chosen):
+def _gradients(problem, precise, chosen, scale):
+    """Return by "cell" and "precise" the gradient by name, per unit of scale, and that by step, [T]."""
+    precise = _counterpart(problem.cell, problem.params) if precise is None else precise
+    gradients, over_time = {}, {}
+    for label, cell in {"cell": problem.cell, "precise": precise}.items():
+        if cell is not None:
+            by_name, by_input = _gradient(problem, cell, chosen)
+            gradients[label] = {name: np.asarray(by_name[name] * scale[name]) for name in chosen}
+            over_time[label] = _per_step(by_input)
+    return gradients, over_time
+
+
+def _gradient(problem, cell, chosen):
     """Return the gradients with respect to the chosen parameters and to the floating inputs."""
 
-    def total(values, inputs):
-        return loss(simulate(cell, _with(params, values), inputs)[1])
+    def _total(values, inputs):
+        return problem.value(cell, _with(problem.params, values), inputs)
 
-    return jax.jit(jax.grad(total, argnums=(0, 1)))(chosen, jax.tree.map(lambda x: jnp.asarray(x, float), inputs))
+    inputs = jax.tree.map(lambda x: jnp.asarray(x, float), problem.inputs)
+    return jax.jit(jax.grad(_total, argnums=(0, 1)))(chosen, inputs)
 
 
 def _per_step(gradient: Any) -> np.ndarray:
@@ -215,48 +234,64 @@ def _edges(inputs: Any, bins: int) -> np.ndarray:
     return np.arange(bins + 1) * steps // bins if bins else np.zeros(0, int)
 
 
-def _smoothed(loss, cell, params, inputs, chosen, scale, key, noise, samples):
+def _windows(problem, over_time, edges, key):
+    """Return the slopes per window by "cell", "precise" and "smoothed", and the "error" of the last, [bins]."""
+    summed = {label: np.add.reduceat(g, edges[:-1]) for label, g in over_time.items()}
+    # Another key than the parameters', whose slopes then do not depend on bins.
+    mean, error = _smoothed_input(problem, edges, jax.random.fold_in(key, len(edges) - 1))
+    return summed | {"smoothed": mean, "error": error}
+
+
+def _smoothed(problem, chosen, scale, key):
     """Return mean and standard error of the slope of the loss smoothed over the chosen parameters, by name."""
 
-    def draw(key):
+    def _draw(key):
         keys = dict(zip(chosen, jax.random.split(key, len(chosen)), strict=True))
         return {name: jax.random.normal(keys[name], x.shape, x.dtype) for name, x in chosen.items()}
 
-    def loss_at(shift):
+    def _loss_at(shift):
         values = {name: x + scale[name] * shift[name] for name, x in chosen.items()}
-        return loss(simulate(cell, _with(params, values), inputs)[1])
+        return problem.value(problem.cell, _with(problem.params, values), problem.inputs)
 
-    return _antithetic(loss_at, draw, key, noise, samples)
+    return _antithetic(_loss_at, _draw, key, problem.noise, problem.samples)
 
 
-def _smoothed_input(loss, cell, params, inputs, edges, key, noise, samples):
+def _smoothed_input(problem, edges, key):
     """Return mean and standard error of the slope of the loss smoothed over the input, by window, [bins]."""
-    x = jnp.asarray(jax.tree.leaves(inputs)[0], float)
+    x = jnp.asarray(jax.tree.leaves(problem.inputs)[0], float)
     scale, lengths = _scale(x), np.diff(edges)
     window = np.repeat(np.arange(len(lengths)), lengths).reshape((-1,) + (1,) * (x.ndim - 1))
 
-    def loss_at(shift):
-        moved = jax.tree.unflatten(jax.tree.structure(inputs), [x + scale * shift[window]])
-        return loss(simulate(cell, params, moved)[1])
+    def _loss_at(shift):
+        moved = jax.tree.unflatten(jax.tree.structure(problem.inputs), [x + scale * shift[window]])
+        return problem.value(problem.cell, problem.params, moved)
 
-    def draw(key):
+    def _draw(key):
         return jax.random.normal(key, lengths.shape, x.dtype)
 
-    mean, error = _antithetic(loss_at, draw, key, noise, samples)
-    return mean / np.asarray(scale), error / np.asarray(scale)
+    slopes = _antithetic(_loss_at, _draw, key, problem.noise, problem.samples)
+    return tuple(slope / np.asarray(scale) for slope in slopes)
 
 
 def _antithetic(loss_at, draw, key, noise, samples):
     """Return mean and standard error of the slope along each number drawn, from pairs of opposite shifts."""
 
-    def estimate(key):
+    def _estimate(key):
         draws = draw(key)
         up, down = (loss_at(jax.tree.map(partial(jnp.multiply, size), draws)) for size in (noise, -noise))
         return jax.tree.map(lambda d: (up - down) / (2.0 * noise) * d, draws)
 
-    each = jax.jit(lambda keys: jax.lax.map(estimate, keys, batch_size=64))(jax.random.split(key, samples))
+    each = jax.jit(lambda keys: jax.lax.map(_estimate, keys, batch_size=64))(jax.random.split(key, samples))
     means = jax.tree.map(lambda x: np.asarray(x).mean(axis=0), each)
     return means, jax.tree.map(lambda x: np.asarray(x).std(axis=0, ddof=1) / np.sqrt(samples), each)
+
+
+def _comparisons(gradients, smoothed, windows, *, layers):
+    """Compare each gradient with the smoothed slope: in parameters, and over time where there are windows."""
+    over_time = {
+        label: {"over time": _comparison(windows[label], windows["smoothed"])} for label in gradients if windows
+    }
+    return {label: _compare(g, smoothed, layers) | over_time.get(label, {}) for label, g in gradients.items()}
 
 
 def _compare(gradient: dict[str, np.ndarray], reference: dict[str, np.ndarray], layers: bool) -> dict[str, Comparison]:

@@ -262,10 +262,10 @@ def _autoregress(normal: Array, leak: Array) -> Array:
     decay, spread = jnp.exp(-leak), jnp.sqrt(-jnp.expm1(-2.0 * leak))
     kicks = (spread * normal).at[:1].set(normal[:1])  # the first is the stationary draw
 
-    def advance(value, kick):
+    def _advance(value, kick):
         return (decay * value + kick,) * 2
 
-    return jax.lax.scan(advance, jnp.zeros((), normal.dtype), kicks)[1]
+    return jax.lax.scan(_advance, jnp.zeros((), normal.dtype), kicks)[1]
 
 
 def _floating(value: ArrayLike) -> Array:

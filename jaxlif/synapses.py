@@ -259,14 +259,14 @@ def _conductance_rise(p, v, g, tau_syn, e_rev, current, dt):
     r"""Integrate :math:`u' = -a(s) u + b(s)`, u(0) = 0, for u = v(s) - v(0) over one step."""
     leak_drive = p.v_rest - v + p.r_m * jnp.asarray(current, v.dtype)
 
-    def decay_exponent(s):
+    def _decay_exponent(s):
         return (s - p.r_m * jnp.sum(g * tau_syn * jnp.expm1(-s / tau_syn), axis=0)) / p.tau_m
 
-    def drive(s):
+    def _drive(s):
         return (leak_drive + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * (e_rev - v[None]), axis=0)) / p.tau_m
 
-    end = decay_exponent(dt)
-    return sum(w * dt * jnp.exp(decay_exponent(s * dt) - end) * drive(s * dt) for s, w in _QUADRATURE)
+    end = _decay_exponent(dt)
+    return sum(w * dt * jnp.exp(_decay_exponent(s * dt) - end) * _drive(s * dt) for s, w in _QUADRATURE)
 
 
 # Four Gauss-Legendre nodes and weights on [0, 1].
