@@ -1,9 +1,10 @@
 r"""Closed forms of the leaky integrate-and-fire neuron for a constant current, and its synaptic potentials.
 
 ``params`` is anything with the fields of `LIFParams`: ``tau_m`` (ms), ``r_m`` (GΩ), ``v_rest``, ``v_th``,
-``v_reset`` (mV) and ``t_ref`` (ms). Everything is differentiable and broadcasts scalars against arrays of one
-shape; for more, use ``jax.vmap``. Time is continuous here: a simulation on a grid finds its spikes up to one
-step later.
+``v_reset`` (mV) and ``t_ref`` (ms). An adaptive or resonant neuron is taken where its mechanisms change nothing, such
+as before its first spike, and refused with a ValueError elsewhere. Everything is differentiable and broadcasts scalars
+against arrays of one shape; for more, use ``jax.vmap``. Time is continuous here: a simulation on a grid finds its
+spikes up to one step later.
 """
 
 import math
@@ -14,6 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+# By what they act on, the mechanisms of `AdaptiveLIFParams` and `ResonantLIFParams` that the formulas here do not have.
+_ON_THE_VOLTAGE = ("a",)
+_BEFORE_A_SPIKE = (*_ON_THE_VOLTAGE, "coupling")
+_ON_THE_RATE = (*_BEFORE_A_SPIKE, "eta", "gamma", "b")
 
 
 def equilibrium(params: Any, current: ArrayLike) -> Array:
@@ -33,6 +39,7 @@ def equilibrium(params: Any, current: ArrayLike) -> Array:
         >>> equilibrium(LIFParams(v_rest=-70.0, r_m=0.1), jnp.array([120.0, 160.0])).tolist()
         [-58.0, -54.0]
     """
+    _require_plain(params, _ON_THE_VOLTAGE)
     return params.v_rest + params.r_m * jnp.asarray(current)
 
 
@@ -47,11 +54,15 @@ def rheobase(params: Any) -> Array:
     Returns:
         The current, pA, of the parameters' shape.
 
+    Raises:
+        ValueError: for a neuron with subthreshold adaptation or a threshold that follows the voltage.
+
     Example:
         >>> from jaxlif import LIFParams
         >>> float(rheobase(LIFParams(v_rest=-70.0, v_th=-55.0, r_m=0.1)))
         150.0
     """
+    _require_plain(params, _BEFORE_A_SPIKE)
     return jnp.asarray((params.v_th - params.v_rest) / params.r_m)
 
 
@@ -121,11 +132,15 @@ def interspike_interval(params: Any, current: ArrayLike) -> Array:
     Returns:
         The interval, ms; inf at or below rheobase.
 
+    Raises:
+        ValueError: as for `firing_rate`.
+
     Example:
         >>> from jaxlif import LIFParams
         >>> round(float(interspike_interval(LIFParams(v_reset=-65.0, t_ref=5.0), 160.0)), 4)
         28.979
     """
+    _require_plain(params, _ON_THE_RATE)
     return params.t_ref + first_spike_time(params, current, v_0=params.v_reset)
 
 
@@ -142,6 +157,9 @@ def firing_rate(params: Any, current: ArrayLike) -> Array:
     Returns:
         The rate, Hz, of the current's shape. Its gradient is finite everywhere: 0 at and below rheobase, and
         falling from very large values just above.
+
+    Raises:
+        ValueError: for a neuron with adaptation or a threshold that moves: simulate it and count.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -167,13 +185,14 @@ def current_for_rate(params: Any, rate: ArrayLike) -> Array:
         The current, pA, of the rate's shape; the rheobase for 0. Under a trace, nan for a rate out of range.
 
     Raises:
-        ValueError: a concrete rate is negative, or not below 1000 / t_ref.
+        ValueError: a concrete rate is negative, or not below 1000 / t_ref; or as for `firing_rate`.
 
     Example:
         >>> from jaxlif import LIFParams
         >>> current_for_rate(LIFParams(), jnp.array([0.0, 50.0])).round(4).tolist()
         [150.0, 178.7217]
     """
+    _require_plain(params, _ON_THE_RATE)
     rate = jnp.asarray(rate)
     possible = (rate >= 0) & (rate * params.t_ref < 1000.0)
     _require(possible, rate, params.t_ref)
@@ -209,6 +228,7 @@ def exponential_psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: Array
         >>> round(float(exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=10.0)), 6)
         1.471518
     """
+    _require_plain(params, _ON_THE_VOLTAGE)
     t, slow, span, _ = _two_decays(params, tau_syn, t)
     return params.r_m * weight / params.tau_m * t * jnp.exp(-slow) * _moment(span, 0)
 
@@ -237,6 +257,7 @@ def alpha_psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: ArrayLike) 
         >>> round(float(alpha_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=20.0)), 6)
         2.943036
     """
+    _require_plain(params, _ON_THE_VOLTAGE)
     t, slow, span, synapse_is_fast = _two_decays(params, tau_syn, t)
     # With s = ut or s = (1 - u)t, whichever makes the exponent negative.
     shape = jnp.where(synapse_is_fast, _moment(span, 1), _moment(span, 0) - _moment(span, 1))
@@ -274,6 +295,7 @@ def shot_noise(params: Any, weights: ArrayLike, rates: ArrayLike, dt: float) -> 
 
     Source: Campbell 1909, Proc. Camb. Phil. Soc. 15:117; Papoulis & Pillai 2002, ISBN 0-07-366011-6, section 10-2.
     """
+    _require_plain(params, _ON_THE_VOLTAGE)
     weights = jnp.asarray(weights)
     chance = jnp.asarray(rates) * (dt / 1000.0)
     mean = params.v_rest + params.r_m * jnp.tensordot(chance, weights, 1)
@@ -300,6 +322,9 @@ def diffusion_rate(params: Any, mean: ArrayLike, sd: ArrayLike, dt: float = 0.0)
     Returns:
         The rate, Hz; 0 where the mean is more than 12.7 standard deviations below threshold.
 
+    Raises:
+        ValueError: as for `firing_rate`.
+
     Example:
         >>> from jaxlif import LIFParams
         >>> diffusion_rate(LIFParams(), jnp.array([-58.0, -54.0]), 2.0).round(3).tolist()
@@ -308,6 +333,7 @@ def diffusion_rate(params: Any, mean: ArrayLike, sd: ArrayLike, dt: float = 0.0)
     Source: Siegert 1951, doi:10.1103/PhysRev.81.617; Brunel 2000, doi:10.1023/A:1008925309027; Chernoff 1965,
     doi:10.1214/aoms/1177700268 (the shift on a grid).
     """
+    _require_plain(params, _ON_THE_RATE)
     tau_m, mean, sd = (jnp.asarray(x) for x in (params.tau_m, mean, sd))
     v_th = params.v_th + _GRID_SHIFT * sd * jnp.sqrt(2.0 * dt / tau_m)
     scale = math.sqrt(2.0) * sd
@@ -329,11 +355,11 @@ def _siegert_integral(low, high):
     # Equal steps in asinh u: the integrand falls like 1/|u| over decades to the left.
     start, half = jnp.arcsinh(low), 0.5 * (jnp.arcsinh(high) - jnp.arcsinh(low))
 
-    def term(node):
+    def _term(node):
         s = start + half * (1.0 + node.astype(half.dtype))
         return _scaled_erfc(-jnp.sinh(s)) * jnp.cosh(s)
 
-    terms = jax.vmap(term)(jnp.asarray(nodes))
+    terms = jax.vmap(_term)(jnp.asarray(nodes))
     return half * jnp.tensordot(jnp.asarray(weights, half.dtype), terms, 1)
 
 
@@ -346,6 +372,15 @@ def _scaled_erfc(x):
     for k in range(11, 0, -1):
         series = 1.0 + (2 * k - 1) * ratio * series
     return jnp.where(far, series / (x * math.sqrt(math.pi)), jnp.exp(near**2) * jax.scipy.special.erfc(near))
+
+
+def _require_plain(params, mechanisms):
+    """Refuse a neuron with one of the named mechanisms, which a formula would pass over."""
+    for name in mechanisms:
+        terms = getattr(params, name, None)
+        if terms is not None and not (isinstance(terms, tuple) and not terms):
+            kind = type(params).__name__.removeprefix("_")
+            raise ValueError(f"{kind} has {name}: this closed form is of neurons without it; simulate the neuron")
 
 
 def _require(possible, rate, t_ref):

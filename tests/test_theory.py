@@ -9,7 +9,18 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import erfcx
 
-from jaxlif import LIF, LeakyIntegrator, LeakyParams, LIFParams, simulate, theory
+from jaxlif import (
+    LIF,
+    AdaptiveLIF,
+    AdaptiveLIFParams,
+    LeakyIntegrator,
+    LeakyParams,
+    LIFParams,
+    ResonantLIFParams,
+    VoltageCoupling,
+    simulate,
+    theory,
+)
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "theory.npz")  # its README says where the numbers come from
 CELL = LIFParams(tau_m=10.0, r_m=0.1, v_rest=-70.0, v_th=-55.0, v_reset=-65.0, t_ref=5.0)
@@ -52,6 +63,62 @@ def test_equilibrium_and_rheobase():
     np.testing.assert_allclose(theory.equilibrium(CELL, jnp.array([0.0, 120.0, 160.0])), [-70.0, -58.0, -54.0])
     assert theory.rheobase(CELL) == 150.0
     assert theory.equilibrium(CELL, theory.rheobase(CELL)) == CELL.v_th
+
+
+SPIKE_TRIGGERED = AdaptiveLIFParams(eta=(60.0,), tau_eta=(80.0,), gamma=(4.0,), tau_gamma=(50.0,))
+SUBTHRESHOLD = AdaptiveLIFParams(a=(5.0,), tau_a=(30.0,))
+COUPLED = AdaptiveLIFParams(coupling=VoltageCoupling(v_i=-60.0))
+RESONANT = ResonantLIFParams()
+
+
+def of_rates():
+    yield from (theory.interspike_interval, theory.firing_rate, theory.current_for_rate)
+    yield lambda params, mean: theory.diffusion_rate(params, mean, 1.0)
+
+
+def of_the_membrane():
+    yield from (theory.equilibrium, lambda p, x: theory.step_response(p, x, 1.0), theory.first_spike_time)
+    yield from (lambda p, x: theory.exponential_psp(p, x, 5.0, 1.0), lambda p, x: theory.alpha_psp(p, x, 5.0, 1.0))
+    yield from (lambda p, x: theory.shot_noise(p, [x], [10.0], 0.1), lambda p, _: theory.rheobase(p))
+
+
+@pytest.mark.parametrize("closed_form", [*of_rates()])
+@pytest.mark.parametrize("params", [SPIKE_TRIGGERED, SUBTHRESHOLD, COUPLED, RESONANT])
+@pytest.mark.parametrize("transformed", [False, True])
+def test_a_neuron_whose_rate_this_is_not_is_refused(closed_form, params, transformed):
+    message = rf"{type(params).__name__} has (eta|a|coupling): this closed form is of .* simulate the neuron"
+    with pytest.raises(ValueError, match=message):
+        (jax.jit(closed_form) if transformed else closed_form)(params, 20.0)
+
+
+@pytest.mark.parametrize("closed_form", [*of_the_membrane()])
+@pytest.mark.parametrize("params", [SUBTHRESHOLD, RESONANT])
+def test_a_membrane_that_adapts_is_refused(closed_form, params):
+    with pytest.raises(ValueError, match=f"{type(params).__name__} has a"):
+        closed_form(params, 20.0)
+
+
+def test_a_threshold_that_follows_the_voltage_has_another_rheobase():
+    with pytest.raises(ValueError, match="AdaptiveLIFParams has coupling"):
+        theory.rheobase(COUPLED)
+    current = jnp.full(2000, 1.05 * 150.0)  # above what the plain neuron's threshold needs
+    assert simulate(AdaptiveLIF(), COUPLED, current)[1].spikes.sum() == 0
+    # Without a spike the membrane is the plain one.
+    assert theory.equilibrium(COUPLED, 120.0) == theory.equilibrium(CELL, 120.0)
+
+
+def test_what_follows_a_spike_leaves_the_rheobase_and_the_first_spike():
+    current = float(theory.rheobase(SPIKE_TRIGGERED))
+    for factor, fires in ((0.999, False), (1.001, True)):
+        _, output = simulate(AdaptiveLIF(), SPIKE_TRIGGERED, jnp.full(2000, factor * current))
+        assert bool(output.spikes.any()) == fires
+    _, output = simulate(AdaptiveLIF(), SPIKE_TRIGGERED, jnp.full(2000, 200.0))
+    late = 0.1 * (int(output.spikes.argmax()) + 1) - float(theory.first_spike_time(SPIKE_TRIGGERED, 200.0))
+    assert 0.0 <= late < 0.1  # a grid finds a spike up to one step later
+
+
+def test_an_adaptive_neuron_without_any_term_is_the_plain_one():
+    assert theory.firing_rate(AdaptiveLIFParams(), 200.0) == theory.firing_rate(LIFParams(), 200.0)
 
 
 def test_step_response_equals_the_reference():
