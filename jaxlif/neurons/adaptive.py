@@ -1,7 +1,7 @@
 """The adaptive (generalised) leaky integrate-and-fire neuron: spike-triggered currents and a threshold that moves."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,10 @@ class VoltageCoupling:
     def target(self, v: Array) -> Array:
         """Return the value that x approaches at the voltage ``v``, mV."""
         return self.k * jax.nn.softplus((v - self.v_i) / self.k)
+
+    def moved(self, origin: Parameter, unit: Parameter) -> Self:
+        """Return the same coupling where voltages count from ``origin``, mV, in units of ``unit``, mV."""
+        return replace(self, v_i=(self.v_i - origin) / unit, k=self.k / unit)
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule."""
@@ -82,6 +86,32 @@ class AdaptiveLIFParams(LIFParams):
     coupling: VoltageCoupling | None = None
     delta_v: Parameter = 1.0
     lambda_0: Parameter = 1.0
+
+    def normalised(self) -> Self:
+        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1: :math:`v' = (v - v_{rest})/(v_{th} - v_{rest})`.
+
+        Differences of voltages, ``gamma``, ``delta_v`` and the coupling's ``k`` among them, are divided by
+        :math:`v_{th} - v_{rest}`, and its ``v_i`` moves as every voltage does. A current in pA, ``eta`` among them,
+        becomes :math:`r_m I / (v_{th} - v_{rest})`, and ``a`` the number :math:`a r_m`. Times, ``lambda_0`` and the
+        coupling's ``b`` stay.
+
+        Raises:
+            ValueError: where v_rest is not below v_th.
+
+        Example:
+            >>> p = AdaptiveLIFParams(r_m=0.1, v_rest=-70.0, v_th=-50.0, eta=(40.0,), tau_eta=(80.0,), delta_v=2.0)
+            >>> p.normalised().eta, p.normalised().delta_v
+            ((0.2,), 0.1)
+        """
+        plain, span = super().normalised(), self.v_th - self.v_rest
+        return replace(
+            plain,
+            eta=tuple(eta * self.r_m / span for eta in self.eta),
+            gamma=tuple(gamma / span for gamma in self.gamma),
+            a=tuple(a * self.r_m for a in self.a),
+            coupling=None if self.coupling is None else self.coupling.moved(self.v_rest, span),
+            delta_v=self.delta_v / span,
+        )
 
     def check(self) -> None:
         """Raise ValueError where tuples do not pair up or a concrete value breaks its rule; tracers pass."""

@@ -73,6 +73,41 @@ def test_escape_noise_is_the_same_loop_with_a_random_threshold():
     np.testing.assert_allclose(output.v, voltages, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_normalised_neuron_is_the_same_neuron(noisy):
+    """The neuron in mV, and a plain loop in normalised units: the same spikes, and voltages and thresholds that map.
+
+    Voltages of 70 mV over a span of 15 mV carry 1e-15 of rounding a step, 6000 steps less than 1e-11.
+    """
+    noise = np.random.default_rng(6).exponential(1.0, len(CURRENT))
+    cell, inputs = jl.AdaptiveLIF(dt=DT), CURRENT
+    if noisy:
+        cell, inputs = jl.EscapeNoise(cell), Noisy(CURRENT, noise)
+    _, output = jl.simulate(cell, PARAMS, inputs)
+    span = PARAMS.v_th - PARAMS.v_rest
+    scaled = PARAMS.r_m * CURRENT / span
+    spikes, voltages, thresholds = loop(PARAMS.normalised(), scaled, DT, np.log(noise) if noisy else None)
+    assert spikes.sum() > 20
+    np.testing.assert_array_equal(output.spikes, spikes)
+    np.testing.assert_allclose((output.v - PARAMS.v_rest) / span, voltages, rtol=0, atol=1e-11)
+    if not noisy:  # the output of the noisy neuron has no threshold
+        np.testing.assert_allclose((output.threshold - PARAMS.v_rest) / span, thresholds, rtol=0, atol=1e-11)
+
+
+def test_neurons_are_normalised_each_by_its_own_span():
+    many = replace(PARAMS, r_m=jnp.array([0.1, 0.15]), v_rest=jnp.array([-70.0, -66.0]), v_th=jnp.array([-55.0, -52.0]))
+    _, output = jl.simulate(jl.AdaptiveLIF(dt=DT), many, np.tile(CURRENT[:, None], 2))
+    scaled = CURRENT[:, None] * np.asarray(many.r_m / (many.v_th - many.v_rest))
+    _, normal = jl.simulate(jl.AdaptiveLIF(dt=DT), many.normalised(), scaled)
+    assert (output.spikes.sum(axis=0) > 10).all()
+    np.testing.assert_array_equal(output.spikes, normal.spikes)
+
+
+def test_only_a_threshold_above_rest_is_a_unit():
+    with pytest.raises(ValueError, match="v_rest = -50 mV: v_rest must be below v_th = -55 mV"):
+        replace(PARAMS, v_rest=-50.0).normalised()
+
+
 def test_without_terms_it_is_the_plain_neuron(dtype):
     """Bit by bit, in both precisions."""
     plain = jl.LIFParams(t_ref=3.0)
