@@ -29,7 +29,7 @@ from claims import claim, table, write_claims
 
 import jaxlif as jl
 from jaxlif import plotting
-from jaxlif.networks.connectivity import Arriving, Feedback, FeedbackParams, Sparse, connect, pairwise
+from jaxlif.networks import Arriving, Feedback, FeedbackParams, Sparse, connect, pairwise
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,7 @@ from claims import claim, table, write_claims
 import jaxlif as jl
 from jaxlif import plotting
 from jaxlif.losses import bits_per_spike, point_process_log_likelihood
-from jaxlif.networks import Dense, DenseParams
-from jaxlif.networks.connectivity import Feedback, FeedbackParams
+from jaxlif.networks import Dense, DenseParams, Feedback, FeedbackParams
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,6 @@ from jaxlif.networks.classification import accuracy as accuracy
 from jaxlif.networks.classification import class_counts as class_counts
 from jaxlif.networks.classification import cross_entropy as cross_entropy
 from jaxlif.networks.cochlea import cochlea as cochlea
-from jaxlif.networks.connectivity import Arriving as Arriving
-from jaxlif.networks.connectivity import Feedback as Feedback
-from jaxlif.networks.connectivity import FeedbackParams as FeedbackParams
-from jaxlif.networks.connectivity import Sparse as Sparse
-from jaxlif.networks.connectivity import SparseParams as SparseParams
 from jaxlif.networks.connectivity import connect as connect
 from jaxlif.networks.connectivity import fixed_in_degree as fixed_in_degree
 from jaxlif.networks.connectivity import init_sparse as init_sparse
@@ -34,6 +29,9 @@ from jaxlif.networks.encoders import latency_code as latency_code
 from jaxlif.networks.encoders import level_crossing as level_crossing
 from jaxlif.networks.encoders import population_code as population_code
 from jaxlif.networks.encoders import rate_code as rate_code
+from jaxlif.networks.feedback import Arriving as Arriving
+from jaxlif.networks.feedback import Feedback as Feedback
+from jaxlif.networks.feedback import FeedbackParams as FeedbackParams
 from jaxlif.networks.initialisation import gain_to_drive as gain_to_drive
 from jaxlif.networks.initialisation import init_resonant as init_resonant
 from jaxlif.networks.initialisation import log_uniform as log_uniform
@@ -65,6 +63,8 @@ from jaxlif.networks.regularisation import Normalise as Normalise
 from jaxlif.networks.regularisation import NormaliseParams as NormaliseParams
 from jaxlif.networks.regularisation import activity_band as activity_band
 from jaxlif.networks.regularisation import init_normalise as init_normalise
+from jaxlif.networks.sparse import Sparse as Sparse
+from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.training import Training as Training
 from jaxlif.networks.training import TrainingWarning as TrainingWarning
 from jaxlif.networks.training import hold_out as hold_out

@@ -3,6 +3,7 @@
 The whole time axis goes through as one batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -36,7 +37,7 @@ class ConvParams:
     bias: Array | None = None
 
 
-class _Memoryless:
+class _Memoryless(ABC):
     """What layers share whose output depends on the input of the same step alone."""
 
     def init_state(self, params: Any, x: Array) -> tuple[()]:
@@ -48,9 +49,9 @@ class _Memoryless:
         state, y = self.scan(params, state, jnp.asarray(x)[None])
         return state, y[0]
 
+    @abstractmethod
     def scan(self, params: Any, state: tuple[()], inputs: Array) -> tuple[tuple[()], Array]:
         """Take ``inputs`` [T, ...] through the layer."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

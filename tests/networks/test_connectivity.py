@@ -11,20 +11,10 @@ from jax import export
 
 import jaxlif as jl
 from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential, init_neurons
-from jaxlif.networks.connectivity import (
-    Arriving,
-    Feedback,
-    FeedbackParams,
-    Sparse,
-    SparseParams,
-    connect,
-    fixed_in_degree,
-    from_dense,
-    init_sparse,
-    pairwise,
-    to_dense,
-)
+from jaxlif.networks.connectivity import connect, fixed_in_degree, from_dense, init_sparse, pairwise
 from jaxlif.networks.delays import Delayed, DelayedRecurrent, DelayedRecurrentParams, DelayParams
+from jaxlif.networks.feedback import Arriving, Feedback, FeedbackParams
+from jaxlif.networks.sparse import Sparse, SparseParams, to_dense
 
 IN, OUT, T = 45, 20, 30  # three turns of the loop over 16 rows, the last one not full
 KEY = jax.random.key(0)
@@ -49,7 +39,7 @@ def test_sparse_equals_dense_with_zeros(share, dtype):
 
 def test_all_rows_at_once_equal_the_loop():
     """What other devices than a CPU compute."""
-    from jaxlif.networks.connectivity import _active_rows, _all_rows
+    from jaxlif.networks.sparse import _active_rows, _all_rows
 
     sparse, x = from_dense(WEIGHT), jnp.asarray(spikes(0.3)[0])
     loop = _active_rows(sparse.weight, x, sparse.target, num_out=OUT)

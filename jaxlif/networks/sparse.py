@@ -1,0 +1,166 @@
+"""A sparse projection, whose memory and work grow with the number of synapses.
+
+It is stored by source: row i lists the targets of input i. Forwards only the rows of inputs that are not 0 are touched,
+so that a large network costs what its spikes cost.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxlif.networks.layers import _require_inputs, _require_sizes
+from jaxlif.neurons.checks import concrete, require, require_finite
+
+_ROWS = 16  # sources a turn: enough to hide what a turn of the loop costs, few beside the spikes of a large network
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class SparseParams:
+    """Parameters of a sparse projection.
+
+    Args:
+        weight: [num_in, K], row i the weights of the synapses of input i, current per unit of input.
+        target: [num_in, K] int32, where they end; num_out marks a place without a synapse, whose weight is unused.
+
+    Example:
+        >>> SparseParams(weight=jnp.ones((2, 1)), target=jnp.array([[1], [0]])).weight.shape
+        (2, 1)
+    """
+
+    weight: Array
+    target: Array
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        if jnp.shape(self.weight) != jnp.shape(self.target):
+            found = f"weight {list(jnp.shape(self.weight))}, target {list(jnp.shape(self.target))}"
+            raise ValueError(f"{found}: both must be [num_in, K]")
+        require_finite("weight", self.weight, "")
+        if concrete(self.target):
+            require(np.asarray(self.target) >= 0, "target", self.target, "", "target must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Sparse:
+    r"""A sparse projection without memory: :math:`y_j = \sum_i \sum_{k: j_{ik} = j} w_{ik} x_i`.
+
+    The same as :class:`Dense` with zeros, gradient included, up to the order of the sums. Several synapses between the
+    same two add up. On a CPU a loop takes the rows of inputs that are not 0; elsewhere all rows are summed at once.
+
+    Args:
+        num_out: number of outputs.
+
+    Raises:
+        ValueError: for no output.
+
+    Example:
+        >>> params = SparseParams(weight=jnp.array([[2.0, 3.0], [5.0, 0.0]]), target=jnp.array([[0, 2], [2, 3]]))
+        >>> Sparse(3).step(params, (), jnp.array([1.0, 1.0]))[1].tolist()
+        [2.0, 0.0, 8.0]
+    """
+
+    num_out: int
+
+    def __post_init__(self) -> None:
+        _require_sizes(num_out=self.num_out)
+
+    def check(self, params: SparseParams) -> None:
+        """Raise ValueError where a concrete target is beyond num_out."""
+        if concrete(params.target):
+            rule = f"target must be below num_out = {self.num_out}, which marks no synapse"
+            require(np.asarray(params.target) <= self.num_out, "target", params.target, "", rule)
+
+    def init_state(self, params: SparseParams, x: Array) -> tuple[()]:
+        """Return nothing: a projection remembers nothing."""
+        return ()
+
+    def step(self, params: SparseParams, state: tuple[()], x: Array) -> tuple[tuple[()], Array]:
+        """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
+        _require_inputs(params.weight[:, 0], x)
+        weight = jnp.asarray(params.weight)
+        x, target = jnp.asarray(x, weight.dtype), jnp.asarray(params.target)
+        return (), _project_p.bind(weight, x, target, num_out=self.num_out)
+
+
+def _all_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Array:
+    """Add up all synapses where they end; a target of num_out falls off."""
+    return jnp.zeros((num_out,), weight.dtype).at[target].add(weight * x[:, None], mode="drop")
+
+
+def _active_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Array:
+    """Add up the rows of the inputs that are not 0, some at a time."""
+    num_in = x.shape[0]
+    rows = min(_ROWS, num_in)
+    # Whole turns: the last one is filled up with num_in, a row that is not there.
+    turns = -(-num_in // rows)
+    (active,) = jnp.nonzero(x, size=turns * rows, fill_value=num_in)
+    used = -(-jnp.count_nonzero(x) // rows)
+
+    def add(turn, y):
+        row = jax.lax.dynamic_slice_in_dim(active, turn * rows, rows)
+        w, s = (jnp.take(a, row, axis=0, mode="fill", fill_value=0) for a in (weight, x))
+        ends = jnp.take(target, row, axis=0, mode="fill", fill_value=num_out)
+        return y.at[ends].add(w * s[:, None], mode="drop")
+
+    return jax.lax.fori_loop(0, used, add, jnp.zeros((num_out,), weight.dtype))
+
+
+# A primitive, not a custom_jvp: where JAX differentiates a scan twice it drops such a rule, and the derivative of the
+# loop itself would miss the inputs that are 0.
+_project_p = Primitive("sparse_projection")
+_project_p.def_impl(jax.jit(_project_p.bind, static_argnames="num_out"))
+_project_p.def_abstract_eval(lambda weight, x, target, *, num_out: jax.core.ShapedArray((num_out,), weight.dtype))
+mlir.register_lowering(_project_p, mlir.lower_fun(_all_rows, multiple_results=False))
+mlir.register_lowering(_project_p, mlir.lower_fun(_active_rows, multiple_results=False), platform="cpu")
+
+
+def _project_jvp(primals, tangents, *, num_out):
+    """The product rule over all synapses: an input of 0 has a derivative too."""
+    (weight, x, target), (weight_dot, x_dot, _) = primals, tangents
+    pairs = ((weight_dot, x), (weight, x_dot))
+    terms = [_all_rows(w, s, target, num_out=num_out) for w, s in pairs if ad.Zero not in (type(w), type(s))]
+    return _project_p.bind(*primals, num_out=num_out), sum(terms[1:], terms[0])
+
+
+def _project_batch(arguments, axes, *, num_out):
+    """One after the other where the rows of each are few, all together elsewhere."""
+    moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arguments, axes, strict=True)]
+    where = tuple(None if d is None else 0 for d in axes)
+    batched = [a for a, d in zip(moved, where, strict=True) if d is not None]
+
+    def one(batched):
+        rest = iter(batched)
+        return _project_p.bind(
+            *(a if d is None else next(rest) for a, d in zip(moved, where, strict=True)), num_out=num_out
+        )
+
+    def together(*moved):
+        return jax.vmap(partial(_all_rows, num_out=num_out), where)(*moved)
+
+    return jax.lax.platform_dependent(*moved, cpu=lambda *_: jax.lax.map(one, batched), default=together), 0
+
+
+ad.primitive_jvps[_project_p] = _project_jvp
+batching.primitive_batchers[_project_p] = _project_batch
+
+
+def to_dense(params: SparseParams, num_out: int) -> Array:
+    """Return the weight [num_in, num_out] of a :class:`Dense` that computes the same.
+
+    Args:
+        params: the sparse projection.
+        num_out: number of outputs.
+
+    Example:
+        >>> to_dense(SparseParams(weight=jnp.array([[2.0, 3.0]]), target=jnp.array([[0, 2]])), 3).tolist()
+        [[2.0, 0.0, 3.0]]
+    """
+    rows = jnp.arange(params.weight.shape[0])[:, None]
+    return jnp.zeros((params.weight.shape[0], num_out), params.weight.dtype).at[rows, params.target].add(params.weight)
