@@ -9,8 +9,7 @@ from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
 from jaxlif.neurons.checks import require_different, require_finite, require_positive
-from jaxlif.neurons.lif import LIF, LIFParams, LIFState, Parameter
-from jaxlif.surrogate import SuperSpike, Surrogate
+from jaxlif.neurons.lif import AroundLIF, LIFParams, Parameter, plain_state
 
 
 @jax.tree_util.register_dataclass
@@ -155,7 +154,7 @@ class AdaptiveOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdaptiveLIF:
+class AdaptiveLIF(AroundLIF):
     r"""The adaptive leaky integrate-and-fire neuron, also known as the generalised one (GIF).
 
     .. math::
@@ -186,34 +185,21 @@ class AdaptiveLIF:
     Source: Mensi et al. 2012, doi:10.1152/jn.00408.2011; the order of operations is that of NEST's gif_psc_exp.
     """
 
-    dt: float = 0.1
-    surrogate: Surrogate = SuperSpike()
-    reset: str = "value"
-    detach_reset: bool = True
-
-    def __post_init__(self) -> None:
-        self.membrane  # noqa: B018, its rules are those of the LIF
-
-    @property
-    def membrane(self) -> LIF:
-        """The plain neuron that integrates, tests and resets."""
-        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
-
     def init_state(self, params: AdaptiveLIFParams, x: Array) -> AdaptiveState:
         """Return the neuron at rest, not refractory, with no spike behind it."""
         v = initial_voltage(params.v_rest, params, x)
 
-        def silent(terms):
+        def _silent(terms):
             return tuple(jnp.zeros_like(v) for _ in terms)
 
         coupling = None if params.coupling is None else jnp.asarray(params.coupling.target(v), v.dtype)
-        currents, thresholds, subthreshold = silent(params.eta), silent(params.gamma), silent(params.a)
+        currents, thresholds, subthreshold = _silent(params.eta), _silent(params.gamma), _silent(params.a)
         return AdaptiveState(v, jnp.zeros(v.shape, jnp.int32), currents, thresholds, subthreshold, coupling)
 
     def integrate(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, Array]:
         """Relax the voltage for one step under the current ``x`` [N], pA, less the adaptation's."""
         current = jnp.asarray(x, state.v.dtype) - sum(state.currents) - sum(state.subthreshold)
-        _, v = self.membrane.integrate(params, _plain(state), current)
+        _, v = self.membrane.integrate(params, plain_state(state), current)
         target = tuple(a * (state.v - params.v_rest) for a in params.a)
         subthreshold = tuple(
             relax(u, to, tau, self.dt) for u, to, tau in zip(state.subthreshold, target, params.tau_a, strict=True)
@@ -233,22 +219,22 @@ class AdaptiveLIF:
 
     def emit(self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v reaches the moving threshold."""
-        held, _ = self.membrane.emit(params, _plain(state), v)
-        _, spikes = self.membrane.emit(params, _plain(state), v - self._rise(params, state))
+        held, _ = self.membrane.emit(params, plain_state(state), v)
+        _, spikes = self.membrane.emit(params, plain_state(state), v - self._rise(params, state))
         return held, spikes
 
     def settle(
         self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array, spikes: Array
     ) -> tuple[AdaptiveState, Array]:
         """Reset the neurons that spiked, let their adaptation jump, and everybody's decay."""
-        plain, v = self.membrane.settle(params, _plain(state), v, spikes)
+        plain, v = self.membrane.settle(params, plain_state(state), v, spikes)
 
-        def moved(terms, jumps, taus):
+        def _moved(terms, jumps, taus):
             triples = zip(terms, jumps, taus, strict=True)
             return tuple(relax(y, jnp.zeros_like(y), tau, self.dt) + jump * spikes for y, jump, tau in triples)
 
-        currents = moved(state.currents, params.eta, params.tau_eta)
-        thresholds = moved(state.thresholds, params.gamma, params.tau_gamma)
+        currents = _moved(state.currents, params.eta, params.tau_eta)
+        thresholds = _moved(state.thresholds, params.gamma, params.tau_gamma)
         return state._replace(v=plain.v, refractory=plain.refractory, currents=currents, thresholds=thresholds), v
 
     def step(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, AdaptiveOutput]:
@@ -258,7 +244,3 @@ class AdaptiveLIF:
         v, spikes = self.emit(params, state, v)
         state, v = self.settle(params, state, v, spikes)
         return state, AdaptiveOutput(spikes, v, threshold)
-
-
-def _plain(state: AdaptiveState) -> LIFState:
-    return LIFState(state.v, state.refractory)

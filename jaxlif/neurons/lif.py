@@ -1,7 +1,7 @@
 """The leaky integrate-and-fire neuron on a time grid."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -203,6 +203,51 @@ class LIF:
         v, spikes = self.emit(params, state, v)
         state, v = self.settle(params, state, v, spikes)
         return state, LIFOutput(spikes, v)
+
+
+@dataclass(frozen=True)
+class AroundLIF:
+    """What neurons share that add a mechanism to a plain one: its numerics, of which they make their membrane.
+
+    Args:
+        dt: step, ms.
+        surrogate: pseudo-derivative of the spike.
+        reset: "value" or "subtract".
+        detach_reset: keep the surrogate out of the reset's gradient.
+
+    Raises:
+        ValueError: for a dt that is not positive, or another reset.
+
+    Example:
+        >>> AroundLIF(dt=0.5).membrane == LIF(dt=0.5)
+        True
+    """
+
+    dt: float = 0.1
+    surrogate: Surrogate = SuperSpike()
+    reset: str = "value"
+    detach_reset: bool = True
+
+    def __post_init__(self) -> None:
+        self.membrane  # noqa: B018, its rules are those of the LIF
+
+    @property
+    def membrane(self) -> LIF:
+        """The plain neuron that integrates, tests and resets."""
+        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
+
+
+def plain_state(state: Any) -> LIFState:
+    """Return the part of a neuron's state that its membrane needs.
+
+    Args:
+        state: anything with a voltage ``v`` and steps ``refractory``.
+
+    Example:
+        >>> plain_state(LIFState(jnp.asarray(-70.0), jnp.asarray(0))).v.item()
+        -70.0
+    """
+    return LIFState(state.v, state.refractory)
 
 
 def threshold_distance(params: LIFParams, v: Array) -> Array:

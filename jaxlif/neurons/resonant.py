@@ -10,8 +10,7 @@ from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
 from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
-from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState, Parameter
-from jaxlif.surrogate import SuperSpike, Surrogate
+from jaxlif.neurons.lif import AroundLIF, LIFOutput, LIFParams, Parameter, plain_state
 
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
 _SERIES = 0.25
@@ -101,7 +100,7 @@ class ResonantState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ResonantLIF:
+class ResonantLIF(AroundLIF):
     r"""The leaky integrate-and-fire neuron with a coupled adaptation current, which can resonate.
 
     .. math::
@@ -136,19 +135,6 @@ class ResonantLIF:
     al. 2025, doi:10.1038/s41467-025-60878-z (in networks, and the stability of its integration).
     """
 
-    dt: float = 0.1
-    surrogate: Surrogate = SuperSpike()
-    reset: str = "value"
-    detach_reset: bool = True
-
-    def __post_init__(self) -> None:
-        self.membrane  # noqa: B018, its rules are those of the LIF
-
-    @property
-    def membrane(self) -> LIF:
-        """The plain neuron that tests and resets."""
-        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
-
     def init_state(self, params: ResonantLIFParams, x: Array) -> ResonantState:
         """Return the neuron at rest, not refractory, without adaptation."""
         v = initial_voltage(params.v_rest, params, x)
@@ -173,13 +159,13 @@ class ResonantLIF:
 
     def emit(self, params: ResonantLIFParams, state: ResonantState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
-        return self.membrane.emit(params, _plain(state), v)
+        return self.membrane.emit(params, plain_state(state), v)
 
     def settle(
         self, params: ResonantLIFParams, state: ResonantState, v: Array, spikes: Array
     ) -> tuple[ResonantState, Array]:
         """Reset the neurons that spiked, and let their adaptation jump."""
-        plain, v = self.membrane.settle(params, _plain(state), v, spikes)
+        plain, v = self.membrane.settle(params, plain_state(state), v, spikes)
         return ResonantState(plain.v, state.w + params.b * spikes, plain.refractory), v
 
     def step(self, params: ResonantLIFParams, state: ResonantState, x: Array) -> tuple[ResonantState, LIFOutput]:
@@ -245,7 +231,3 @@ def _sinhc(square: Array) -> Array:
     for k in range(_TERMS - 1, 0, -1):
         total = 1.0 + square / (2 * k * (2 * k + 1)) * total
     return total
-
-
-def _plain(state: ResonantState) -> LIFState:
-    return LIFState(state.v, state.refractory)
