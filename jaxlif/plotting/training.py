@@ -1,11 +1,13 @@
 """Losses, gradients and what a flight recorder saw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from numpy.typing import ArrayLike
 
 from jaxlif.plotting.style import GUIDE, PALETTE, STYLE, drawing_axes, finish, vector
@@ -75,12 +77,7 @@ def gradient_audit(
         if height.shape != (len(names),):
             raise ValueError(f"{label} has shape {height.shape}: one number for each of {len(names)} names is expected")
     ax = drawing_axes(ax)
-    width, centres = 0.8 / len(bars), np.arange(len(names))
-    for n, (label, height) in enumerate(bars.items()):
-        offset = (n - 0.5 * (len(bars) - 1)) * width
-        ax.bar(centres + offset, height, width, label=label, yerr=error if label == "smoothed" else None)
-    ax.axhline(0.0, color=GUIDE, linewidth=0.8)
-    ax.set_xticks(centres, list(names))
+    _bar_groups(ax, list(names), bars, {"smoothed": error})
     ax.set_ylabel("d loss / d relative change")
     ax.legend(frameon=False)
     return ax
@@ -109,15 +106,26 @@ def layer_cosines(comparisons: dict[str, dict[str, Any]], *, ax: Axes | None = N
     if not layers:
         raise ValueError("comparisons has no layer: only the audit of a Sequential has them")
     ax = drawing_axes(ax)
-    width, centres = 0.8 / len(comparisons), np.arange(len(layers))
-    for n, (label, groups) in enumerate(comparisons.items()):
-        cosines = np.array([groups[layer].cosine for layer in layers])
-        bars = ax.bar(centres + (n - 0.5 * (len(comparisons) - 1)) * width, cosines, width, label=label)
-        ax.bar_label(bars, [f"×{groups[layer].norm_ratio:.2g}" for layer in layers], fontsize="small", padding=2.0)
-    ax.axhline(0.0, color=GUIDE, linewidth=0.8)
-    ax.set_xticks(centres, layers)
+    cosines = {label: np.array([groups[x].cosine for x in layers]) for label, groups in comparisons.items()}
+    for label, bars in _bar_groups(ax, layers, cosines).items():
+        ratios = [f"×{comparisons[label][layer].norm_ratio:.2g}" for layer in layers]
+        ax.bar_label(bars, ratios, fontsize="small", padding=2.0)
     ax.set_ylim(-1.2, 1.2)
     return finish(ax, "", "cosine with the smoothed slope")
+
+
+def _bar_groups(
+    ax: Axes, names: list[str], heights: dict[str, np.ndarray], errors: Mapping[str, ArrayLike] = MappingProxyType({})
+) -> dict[str, BarContainer]:
+    """Draw a group of bars for each name and in it a bar for each label; return the bars by label."""
+    width, centres = 0.8 / len(heights), np.arange(len(names))
+    bars = {}
+    for n, (label, height) in enumerate(heights.items()):
+        offset = (n - 0.5 * (len(heights) - 1)) * width
+        bars[label] = ax.bar(centres + offset, height, width, label=label, yerr=errors.get(label))
+    ax.axhline(0.0, color=GUIDE, linewidth=0.8)
+    ax.set_xticks(centres, names)
+    return bars
 
 
 def gradient_over_time(
@@ -193,8 +201,7 @@ def audit_panels(audit: Any, *, dt: float = 1.0) -> list[Axes]:
     if not dt > 0:
         raise ValueError(f"dt = {dt:g} ms: dt must be greater than 0 ms")
     count = 2 if audit.windows else 1
-    with plt.rc_context(STYLE | {"figure.figsize": (4.6 * count + 1.0, 3.0)}):
-        axes = list(plt.subplots(1, count, squeeze=False)[1][0])
+    axes = _panels(count, (4.6 * count + 1.0, 3.0))
     if any(name.startswith("layer ") for name in audit.comparisons["cell"]):
         layer_cosines(audit.comparisons, ax=axes[0])
     else:
@@ -204,6 +211,11 @@ def audit_panels(audit: Any, *, dt: float = 1.0) -> list[Axes]:
         gradient_over_time(audit.edges * dt, gradients, audit.windows["smoothed"], audit.windows["error"], ax=axes[1])
     axes[0].figure.suptitle(audit.verdict, fontsize="medium")
     return axes
+
+
+def _panels(count: int, size: tuple[float, float]) -> list[Axes]:
+    with plt.rc_context(STYLE | {"figure.figsize": size}):
+        return list(plt.subplots(1, count, squeeze=False)[1][0])
 
 
 def _audited_bars(audit: Any, ax: Axes) -> None:
@@ -235,8 +247,7 @@ def flight_panels(record: Any) -> list[Axes]:
         (3, 'log', 'no alarm')
     """
     count = 2 if record.gradient_norm is None else 3
-    with plt.rc_context(STYLE | {"figure.figsize": (3.6 * count, 2.9)}):
-        axes = list(plt.subplots(1, count, squeeze=False)[1][0])
+    axes = _panels(count, (3.6 * count, 2.9))
     for name, values in zip(record.layers, record.rates, strict=True):
         x = np.sort(np.asarray(values, float))
         axes[0].plot(x, np.arange(1, x.size + 1) / x.size, drawstyle="steps-post", label=name)
