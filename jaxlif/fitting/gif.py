@@ -115,7 +115,7 @@ def _more(start: AdaptiveFit, drift: Drift | None, deterministic: bool, task: Ta
     traces, notes = recorded_traces(task)._replace(drift=drift), start.notes
     params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(traces)))
     with jax.enable_x64(False):
-        fitted = _polish(traces, params, task.progress, rounds=(15,))
+        fitted = _polish(traces, params, task.progress)
         before, after = (hard_score(p, traces) for p in (params, fitted.params))
     if before is not None and after is not None and after < before - SLIP:
         what = f"refined on all data the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
@@ -161,7 +161,7 @@ def fit_adaptive(
 def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
     start = regress(traces, t_ref=refractory_period(traces))
     if coupling is False:  # nothing competes
-        return _polish(traces, start, progress, rounds=(15, 20), intervals=intervals)
+        return _polish(traces, start, progress, intervals=intervals)
     few = traces.few()
     plain = [_compete(few, start, None, progress)] if coupling is None else []
     coupled = _race(few, start, progress)
@@ -203,7 +203,7 @@ def _compete(traces: Traces, start: AdaptiveLIFParams, tau: float | None, progre
     )
     free = _free(traces, coupled=tau is not None)
     loss, samples = joint_loss(params, arranged(traces, float(start.t_ref), fitted), traces.dt)
-    params, value = refine(loss, params, samples, free, rounds=(15, 20), progress=progress)
+    params, value = refine(loss, params, samples, free, progress=progress)
     return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
 
 
@@ -221,19 +221,12 @@ def _free(traces: Traces, *, coupled: bool) -> tuple[str, ...]:
     return (*_PLAIN, *("v_rest",) * (traces.rest is None), *("coupling.*",) * coupled)
 
 
-def _polish(
-    traces: Traces,
-    params: AdaptiveLIFParams,
-    progress: bool,
-    *,
-    rounds: tuple[int, ...] = (10, 20),
-    intervals: bool = True,
-) -> AdaptiveFit:
+def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, intervals: bool = True) -> AdaptiveFit:
     """Refine on everything; a coupling of strength 0 is left away."""
     coupled = params.coupling is not None and bool(params.coupling.b != 0.0)
     free = _free(traces, coupled=coupled)
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
-    params, _ = refine(loss, params, samples, free, rounds=rounds, progress=progress)
+    params, _ = refine(loss, params, samples, free, progress=progress)
     known = None
     if intervals:
         level = mean_voltage(traces, -max(1, round(1.0 / traces.dt)))

@@ -43,8 +43,11 @@ FREE: dict[str, tuple[float, float]] = {
     "coupling.v_i": REAL,
     "coupling.k": POSITIVE,
 }
-BEND_WIDTH = 0.05  # mV; below, a bend is penalised: a trace cannot tell it from a corner
+BEND_WIDTH = 3.0  # mV, give or take a factor e
 TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
+ROUNDS = (15, 20, 30, 30, 30, 30)  # the most steps before each new whitening
+ENOUGH = 0.5  # nats: a round that gains less is the last
+FINE = 0.02  # nats: so is a step within a round
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
 
 
@@ -67,9 +70,10 @@ class JointLoss:
     r"""The loss :math:`-L + \frac{w}{2} (SSE / \sigma^2 + N \log \sigma^2)`: spikes and voltage by their likelihoods.
 
     It adds up over sweeps. :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak
-    penalties keep time constants within 2 to 500 ms, k above 0.05 mV and v_i within some 15 mV of its start. The jumps'
-    coordinates are what is left of them at the end of the refractory period: before, nothing shows them, and a jump
-    would trade for its time constant.
+    penalties keep time constants within 2 to 500 ms, k within some factor e of 3 mV (a narrow bend is as good as a
+    corner, where the loss is flat in log k) and v_i within some 15 mV of its start. The jumps' coordinates are what is
+    left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its time
+    constant.
 
     Args:
         coordinates: the free parameters.
@@ -119,8 +123,8 @@ def _penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
     penalty = 20.0 * sum((x**2 for x in outside), jnp.zeros_like(bend))
     if params.coupling is None:
         return penalty
-    narrow = jnp.maximum(float(np.log(BEND_WIDTH)) - jnp.log(params.coupling.k), 0.0)
-    return penalty + 20.0 * narrow**2 + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
+    width = jnp.log(params.coupling.k) - float(np.log(BEND_WIDTH))
+    return penalty + 0.5 * width**2 + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
 
 
 def joint_loss(
@@ -385,10 +389,12 @@ def refine(
     samples: Samples,
     free: Iterable[str],
     *,
-    rounds: Iterable[int],
+    rounds: Iterable[int] = ROUNDS,
     progress: bool = False,
 ) -> tuple[AdaptiveLIFParams, float]:
     """Minimise the loss by L-BFGS over the coordinates that match ``free``, whitened anew before every round.
+
+    It ends when a round has gained less than half a nat, which no data can tell from nothing.
 
     Args:
         loss: the loss.
@@ -409,16 +415,22 @@ def refine(
         samples = with_variance(loss, params, samples) if k else samples
         # Any metric of about the right shape will do: that of the first part of the sweeps.
         axes = whitening(len(samples) * information(loss, vector, samples[:1], active), scales(loss, samples)[active])
-        vector, value = _minimise(loss, vector, samples, active, axes, steps, progress)
+        vector, before, value = _minimise(loss, vector, samples, active, axes, steps, progress)
         params = jax.tree.map(float, loss.params(jnp.asarray(vector), samples[0]))
+        if before - value < ENOUGH:
+            break
     return params, value
 
 
 def _minimise(loss, vector, samples, active, axes, steps, progress):
+    """Return where a round ends, and the loss before and after it."""
+
     def at(y):
         point = vector.copy()
         point[active] += axes @ y
         return point
+
+    start = evaluate(loss, vector, samples)[0]
 
     def objective(y):
         value, gradient, _ = evaluate(loss, at(y), samples)
@@ -432,11 +444,11 @@ def _minimise(loss, vector, samples, active, axes, steps, progress):
             jac=True,
             method="L-BFGS-B",
             callback=lambda _: bar.update(),
-            options={"maxiter": steps, "maxcor": 20, "ftol": 1e-8},
+            options={"maxiter": steps, "maxcor": 20, "ftol": FINE / max(abs(start), 1.0)},
         )
     if not np.isfinite(found.x).all():
-        return vector, evaluate(loss, vector, samples)[0]  # a line search that was lost
-    return at(found.x), float(found.fun)
+        return vector, start, start  # a line search that was lost
+    return at(found.x), start, float(found.fun)
 
 
 def active_indices(loss: JointLoss, free: Iterable[str]) -> np.ndarray:

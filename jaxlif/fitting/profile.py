@@ -100,7 +100,7 @@ class _Walk:
         row = self.inverse[self.index]
         moved = row * self.side * (goal - self.distance) / row[self.index] + self._relaxation()
         value, gradient = self.rise(self.at + moved)
-        if not np.isfinite(value):
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
             return False
         self._learn(moved, gradient - self.gradient)
         same = goal == self.distance

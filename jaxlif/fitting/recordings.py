@@ -34,9 +34,12 @@ from jaxlif.recordings import (
     Electrode,
     Recording,
     artefact_notes,
+    held_current,
+    is_sampled,
     remove_electrode,
     require_current_variation,
     resting_potentials,
+    sampling_notes,
 )
 
 MODELS = ("lif", "adaptive", "gif")
@@ -119,11 +122,12 @@ def fit_recording(
     tied = resting_potentials(removed.recording, spikes) if model != "lif" and rest == "auto" else None
     with jax.enable_x64(True):
         limits = _limits(bounds)
-        part = recording.select(kept)
+        part, sampled = recording.select(kept), is_sampled(recording, spikes)
+        clean = held_current(removed.recording, sampled)
         steps = model == "lif" and has_fi_curve(part, spikes[kept])
         protocol = "steps" if steps else "fluctuating"
         window = _window(recording, train, "steps" if len(held) else protocol)
-        whole = Task(removed.recording, spikes, window, limits, start, seed, progress, tied, drift)
+        whole = Task(clean, spikes, window, limits, start, seed, progress, tied, drift)
         task, again = whole.select(kept), train is None and not len(held)
         found = _recipe(model, protocol, coupling, intervals=not again)(task)
         terms = _all_terms(whole, found, kept)
@@ -144,9 +148,10 @@ def fit_recording(
         protocol=protocol,
         spike_rule=spike_rule,
         spike_cut=tuple(n * recording.dt for n in spike_cut(task, found)),  # type: ignore[arg-type]
-        data=_provenance(recording),
+        data=_provenance(recording, sampled),
         seed=seed,
-        warnings=removed.notes
+        warnings=sampling_notes(recording, sampled)
+        + removed.notes
         + final.warnings
         + (at_bounds(found.params, limits) if model == "lif" else ())
         + missed_spikes(task, spike_rule)
@@ -240,7 +245,8 @@ def model_ladder(
     removed = remove_electrode(recording, spikes, electrode)
     window = _window(recording, train, "fluctuating")
     tied = resting_potentials(removed.recording, spikes)
-    task = Task(removed.recording, spikes, window, {}, None, 0, progress, tied)
+    clean = held_current(removed.recording, is_sampled(recording, spikes))
+    task = Task(clean, spikes, window, {}, None, 0, progress, tied)
     return fit_ladder(recorded_traces(task).few(), progress=progress)
 
 
@@ -384,11 +390,12 @@ def _window(recording: Recording, train: tuple[float, float] | None, protocol: s
     return first, min(last, end)
 
 
-def _provenance(recording: Recording) -> dict[str, Any]:
+def _provenance(recording: Recording, sampled: bool) -> dict[str, Any]:
     return {
         "name": recording.name,
         "sha256": recording.sha256,
         "current_source": recording.current_source,
+        "current_sampled": sampled,
         "dt_ms": recording.dt,
         "sweeps": recording.num_sweeps,
         "samples": recording.num_steps,

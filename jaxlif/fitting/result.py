@@ -29,7 +29,7 @@ from jaxlif.fitting.prediction import forced_response, free_response, noisy_resp
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Electrode, Recording, detect_spikes, remove_electrode, resting_potentials
+from jaxlif.recordings import Electrode, Recording, detect_spikes, held_current, remove_electrode, resting_potentials
 
 FORMAT = "jaxlif fit 1"
 
@@ -122,7 +122,8 @@ class RecordingFit:
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
-        data: name, sha256, current_source, dt in ms and shape of the recording, and a checksum of each sweep's voltage.
+        data: name, sha256, current_source, whether its current was sampled beside the voltage and not held, dt in ms
+            and shape of the recording, and a checksum of each sweep's voltage.
         seed: of everything random in the fit.
         warnings: what the user should know.
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
@@ -194,7 +195,8 @@ class RecordingFit:
             raise ValueError("force_spikes needs a recording with a voltage: this one has only a current")
         with jax.enable_x64(True):
             terms, notes = self._terms(recording)
-            driven = recording if terms is None else terms.driven(self.params, recording)
+            held = self._held(recording)
+            driven = held if terms is None else terms.driven(self.params, held)
             if force_spikes:
                 return self._forced(recording, driven, repeats)._replace(notes=notes)
             if self.model == "gif":
@@ -203,8 +205,12 @@ class RecordingFit:
                 spikes, voltage = free_response(self.params, driven)
                 found = self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
         counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
-        outside = extrapolation_notes(self.regimes, recording, 1000.0 * counts / (repeats * recording.duration))
+        outside = extrapolation_notes(self.regimes, held, 1000.0 * counts / (repeats * recording.duration))
         return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)
+
+    def _held(self, recording: Recording) -> Recording:
+        """Return a recording with the current that drives a step, understood as that of the fitted recording."""
+        return held_current(recording, bool(self.data.get("current_sampled", False)))
 
     def _terms(self, recording: Recording) -> tuple[Drift | None, tuple[str, ...]]:
         """Return the terms of a recording's sweeps, and what is not known about them."""
@@ -263,7 +269,8 @@ class RecordingFit:
             return ()
         spikes = self.spike_rule.find(recording)
         terms, _ = self._terms(recording)
-        clean = replace(recording, voltage=recording.measured_voltage() - self.electrode_drop(recording))
+        voltage = recording.measured_voltage() - self.electrode_drop(recording)
+        clean = replace(self._held(recording), voltage=voltage)
         bits = spike_bits(cast(AdaptiveLIFParams, self.params), clean, spikes, terms)
         return collapse_notes(self.bits_per_spike, bits)
 

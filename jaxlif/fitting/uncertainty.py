@@ -138,7 +138,14 @@ def sandwich(
         scale: what a unit is in each coordinate, [n].
     """
     inverse = _inverse(information.sum(axis=0) + prior, scale)
-    return inverse @ (np.tensordot(dispersion, information, 1) + prior) @ inverse
+    return inverse @ _positive(np.tensordot(dispersion, information, 1) + prior, scale) @ inverse
+
+
+def _positive(matrix, scale):
+    """Take out the negative eigenvalues of a sum of squares: they are rounding, which the inverse would blow up."""
+    values, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
+    roots = vectors * np.sqrt(np.maximum(values, 0.0)) / scale[:, None]
+    return roots @ roots.T
 
 
 def _inverse(information, scale):

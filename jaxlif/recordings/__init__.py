@@ -17,4 +17,7 @@ from jaxlif.recordings.recording import repeats as repeats
 from jaxlif.recordings.recording import require_current_variation as require_current_variation
 from jaxlif.recordings.recording import stimulus_label as stimulus_label
 from jaxlif.recordings.rest import resting_potentials as resting_potentials
+from jaxlif.recordings.sampling import held_current as held_current
+from jaxlif.recordings.sampling import is_sampled as is_sampled
+from jaxlif.recordings.sampling import sampling_notes as sampling_notes
 from jaxlif.recordings.spike_detection import detect_spikes as detect_spikes

@@ -6,12 +6,11 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from jaxlif.recordings.recording import Recording, repeats
+from jaxlif.recordings.sampling import COARSE, is_sampled, undisturbed
 
 LONGEST = 150.0  # ms: lags of the whole kernel, membrane included
 ELECTRODE = 7.0  # ms: lags within which the electrode's own kernel ends
-COARSE = 0.5  # ms: from this dt on an electrode is faster than a sample, and later lags are dendrites
 MEMBRANE = 3.0  # ms: lags from which on the kernel is the membrane's alone
-_SPIKE = (5.0, 40.0)  # ms left out before and after a spike: its currents are not the electrode's
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +74,9 @@ def estimate_electrode(recording: Recording, spikes: np.ndarray | None = None) -
     r"""Estimate the electrode of a recording: from its subthreshold electrode trace, else from its own sweeps.
 
     The response to the current's increments is regressed as a kernel of 150 ms, linear between knots that grow apart.
-    Beyond 3 ms it is the membrane's, an exponential; what is left below 7 ms is the electrode's, and where dt is 0.5 ms
-    or more only what is left in the sample itself.
+    Beyond 3 ms it is the membrane's, an exponential; what is left below 7 ms is the electrode's. Where dt is 0.5 ms or
+    more an electrode is faster than a sample and later lags are dendrites: only what is left in the sample itself is
+    the electrode's, of which the membrane has half a step's share where the current is known at the samples alone.
 
     Args:
         recording: with ``electrode_current`` and ``electrode_voltage``, or with a current that varies from one sample
@@ -94,9 +94,9 @@ def estimate_electrode(recording: Recording, spikes: np.ndarray | None = None) -
     """
     if recording.electrode_current is not None and recording.electrode_voltage is not None:
         current, voltage = recording.electrode_current[None], recording.electrode_voltage[None]
-        return Electrode(_kernel(current, voltage, None, recording.dt), recording.dt, "electrode trace")
+        return Electrode(_kernel(current, voltage, None, recording), recording.dt, "electrode trace")
     voltage = recording.measured_voltage()
-    return Electrode(_kernel(recording.current, voltage, spikes, recording.dt), recording.dt, "recording")
+    return Electrode(_kernel(recording.current, voltage, spikes, recording), recording.dt, "recording")
 
 
 class Removed(NamedTuple):
@@ -159,18 +159,22 @@ def _applied(recording, electrodes, notes):
     return Removed(clean, electrodes, notes)
 
 
-def _kernel(current, voltage, spikes, dt):
+def _kernel(current, voltage, spikes, recording):
+    dt = recording.dt
     knots = _knots(dt)
     if current.shape[1] < 4 * knots[-1]:
         raise ValueError(
             f"current has {current.shape[1] * dt:g} ms to a sweep: an electrode is estimated from {4 * LONGEST:g} ms"
             " or more"
         )
-    response = _impulse_response(current, voltage, _silent(spikes, current.shape, dt), knots)
+    response = _impulse_response(current, voltage, undisturbed(spikes, current.shape, dt), knots)
     late = knots * dt > MEMBRANE
-    membrane = _exponential(knots[late] * dt, response[late], np.gradient(knots.astype(float))[late])
-    lags = np.arange(1 if dt >= COARSE else round(ELECTRODE / dt))
-    return np.interp(lags, knots, response) - membrane(lags * dt)
+    size, tau = _exponential(knots[late] * dt, response[late], np.gradient(knots.astype(float))[late])
+    if dt >= COARSE:
+        # A current that runs from sample to sample has charged the membrane for half a step.
+        return response[:1] - size / (1.0 + np.exp(dt / tau) if is_sampled(recording, spikes) else 1.0)
+    lags = np.arange(round(ELECTRODE / dt))
+    return np.interp(lags, knots, response) - size * np.exp(-lags * dt / tau)
 
 
 def _knots(dt):
@@ -181,17 +185,6 @@ def _knots(dt):
         knots.append(min(last, knots[-1] + max(1, round(width))))
         width *= 1.15
     return np.array(knots)
-
-
-def _silent(spikes, shape, dt):
-    """Mark the increments that no spike disturbs."""
-    mask = np.ones((shape[0], shape[1] - 1), bool)
-    if spikes is None:
-        return mask
-    before, after = (round(t / dt) for t in _SPIKE)
-    for sweep, step in zip(*np.nonzero(spikes), strict=True):
-        mask[sweep, max(0, step - before) : step + after] = False
-    return mask
 
 
 def _impulse_response(current, voltage, mask, knots):
@@ -233,4 +226,4 @@ def _exponential(lags, kernel, widths):
     sizes = (shapes @ (widths * kernel)) / (shapes**2 @ widths)
     errors = (widths * (kernel - sizes[:, None] * shapes) ** 2).sum(axis=1)
     best = int(np.argmin(errors))
-    return lambda t: sizes[best] * np.exp(-t / taus[best])
+    return sizes[best], taus[best]
