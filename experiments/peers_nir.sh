@@ -4,8 +4,9 @@
 #   experiments/benchmarks/peers.sh snntorch norse   # first: snnTorch itself, and Norse, which brings nir along
 #   experiments/peers_nir.sh
 #
-# It sees snnTorch and torch through the environment of the benchmarks and installs nir and nirtorch only. What is there
-# already is skipped. Where it does not install or import, snntorch_nir.failed has the reason; the next run tries again.
+# It sees snnTorch and torch through the environment of the benchmarks, by a path relative to its own packages so that
+# the folder may move, and installs nir and nirtorch only. What is there already is skipped. Where it does not install or
+# import, snntorch_nir.failed has the reason; the next run tries again.
 
 set -u
 cd "$(dirname "$0")/.."
@@ -16,7 +17,7 @@ env=$folder/snntorch_nir log=$folder/snntorch_nir.log base=$folder/snntorch
 [ -e "$env/.ready" ] && { echo "snntorch_nir: there"; exit 0; }
 rm -rf "$env" "$folder/snntorch_nir.failed"
 "$base/bin/python" -m venv "$env" &&
-  (cd "$base" && echo "$PWD"/lib/python*/site-packages) >"$(echo "$env"/lib/python*/site-packages)/snntorch.pth" &&
+  (cd "$env"/lib/python*/site-packages && echo ../../../../snntorch/lib/python*/site-packages >snntorch.pth) &&
   "$env/bin/pip" install --quiet nir==1.0.8 nirtorch==2.6 >"$log" 2>&1 &&
   "$env/bin/python" -c "import snntorch, snntorch.import_nir" >>"$log" 2>&1 &&
   touch "$env/.ready" && { echo "snntorch_nir: installed"; exit 0; }

@@ -6,7 +6,6 @@ the jumps; what an optimiser needs is the slope of the loss seen from a little d
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +20,9 @@ from jaxlif.neurons.checks import check_params
 from jaxlif.neurons.lif import LIF
 from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.simulate import simulate
+from jaxlif.smoothing import Agreement, agreement, gather
+
+_BUDGET = 4096  # pairs: the slope along a gradient to 3 %, the loss's jumps apart
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,11 @@ class GradientAudit:
         smoothed: slope of the loss smoothed over parameter noise, by name.
         error: standard error of ``smoothed``, by name.
         comparisons: of "cell" and "precise" with "smoothed": over all parameters ("all"), by name, by layer of a
-            :class:`~jaxlif.networks.Sequential` ("layer 0", ...), and with bins over the windows ("over time").
+            :class:`~jaxlif.networks.Sequential` ("layer 0", ...), and with bins over the windows ("over time"). The
+            error of "smoothed" lowers these cosines, the more the parameters; it does not lower that of the verdict.
         over_time: by "cell" and "precise" the gradient with respect to the input, summed over neurons, [T].
-        verdict: one line in plain words.
+        verdict: one line in plain words, on "cell".
+        agreement: what the verdict is made of, as numbers.
         edges: of the windows, in steps, [bins + 1]; empty without bins.
         windows: by "cell", "precise" and "smoothed" the slope of the loss per unit of a shift of the input in each
             window, and by "error" the standard error of "smoothed", [bins]; empty without bins.
@@ -65,6 +69,7 @@ class GradientAudit:
     comparisons: dict[str, dict[str, Comparison]]
     over_time: dict[str, np.ndarray]
     verdict: str
+    agreement: Agreement
     edges: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     windows: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -80,6 +85,7 @@ def audit_gradient(
     names: tuple[str, ...] | None = None,
     noise: float = 0.02,
     samples: int = 512,
+    budget: int | None = None,
     bins: int = 0,
 ) -> GradientAudit:
     r"""Compare the gradient of a loss on a cell's output with the slope of the smoothed loss.
@@ -87,6 +93,10 @@ def audit_gradient(
     The smoothed loss is :math:`\bar L(p) = E_\epsilon L(p + \sigma s \epsilon)`, with s the scale of each parameter.
     Its slope is estimated without any derivative, from antithetic pairs that share their noise,
     :math:`\partial_p \bar L = E[\epsilon\, (L(p + \sigma s\epsilon) - L(p - \sigma s\epsilon))] / (2\sigma s)`.
+
+    The verdict rests on the slope along the gradient, whose error does not grow with the number of parameters, and on
+    the length of the slope, see :func:`~jaxlif.smoothing.agreement`. While they leave the direction open, or the cosine
+    to more than 0.2, as many pairs again are drawn, up to the budget.
 
     With ``bins`` the same is done, apart from the parameters, to the input: it is shifted by a number that is constant
     within each of W windows of time, :math:`x_n + \sigma s_x \epsilon_{w(n)}`, with :math:`s_x` the root mean square of
@@ -103,15 +113,16 @@ def audit_gradient(
         precise: a cell with the same parameters and exact gradients; for :class:`LIF` with t_ref >= dt it is made.
         names: the parameters to audit, by dotted name; all floating ones by default.
         noise: :math:`\sigma`, the size of the noise in units of the scale.
-        samples: antithetic pairs.
+        samples: antithetic pairs, to begin with; with ``bins`` also those of the input.
+        budget: pairs at most; 4096 by default, or ``samples`` if those are more.
         bins: W, windows of as equal a length as T allows; 0 for no smoothing over the input.
 
     Returns:
         The :class:`GradientAudit`.
 
     Raises:
-        ValueError: for an unknown name, noise or samples that are not positive, parameters that break their rules, or
-            bins that are negative, more than T, or asked for inputs that are several arrays.
+        ValueError: for an unknown name, noise or samples that are not positive, a budget below samples, parameters that
+            break their rules, or bins that are negative, more than T, or asked for inputs that are several arrays.
 
     Example:
         >>> import jaxlif as jl
@@ -127,25 +138,30 @@ def audit_gradient(
     """
     if not noise > 0 or samples < 2:
         raise ValueError(f"noise = {noise:g}, samples = {samples}: noise must be above 0 and samples 2 or more")
+    budget = max(samples, _BUDGET) if budget is None else budget
+    if budget < samples:
+        raise ValueError(f"budget = {budget}: budget must be samples = {samples} or more")
     check_params(params)
     edges, params = _edges(inputs, bins), _as_arrays(params)
     problem = _Problem(loss, cell, params, inputs, noise, samples)
     chosen = _chosen(params, names)
     scale = {name: _scale(value) for name, value in chosen.items()}
     gradients, over_time = _gradients(problem, precise, chosen, scale)
-    smoothed, error = _smoothed(problem, chosen, scale, key)
+    loss_at, draw = _shifted(problem, chosen, scale)
+    evidence = gather(loss_at, draw, key, noise, samples, gradient=gradients["cell"], budget=budget)
     windows = _windows(problem, over_time, edges, key) if bins else {}
-    comparisons = _comparisons(gradients, smoothed, windows, layers=isinstance(cell, Sequential))
+    comparisons = _comparisons(gradients, evidence.mean, windows, layers=isinstance(cell, Sequential))
     return GradientAudit(
         names=tuple(chosen),
         scale={name: np.asarray(s) for name, s in scale.items()},
         cell=gradients["cell"],
         precise=gradients.get("precise"),
-        smoothed=smoothed,
-        error=error,
+        smoothed=evidence.mean,
+        error=evidence.error,
         comparisons=comparisons,
         over_time=over_time,
-        verdict=_verdict(gradients["cell"], smoothed, error, comparisons["cell"]["all"]),
+        verdict=_verdict(gradients["cell"], agreement(evidence)),
+        agreement=agreement(evidence),
         edges=edges,
         windows=windows,
     )
@@ -242,8 +258,8 @@ def _windows(problem, over_time, edges, key):
     return summed | {"smoothed": mean, "error": error}
 
 
-def _smoothed(problem, chosen, scale, key):
-    """Return mean and standard error of the slope of the loss smoothed over the chosen parameters, by name."""
+def _shifted(problem, chosen, scale):
+    """Return the loss at a shift of the chosen parameters in units of their scale, and what draws a direction."""
 
     def _draw(key):
         keys = dict(zip(chosen, jax.random.split(key, len(chosen)), strict=True))
@@ -253,7 +269,7 @@ def _smoothed(problem, chosen, scale, key):
         values = {name: x + scale[name] * shift[name] for name, x in chosen.items()}
         return problem.value(problem.cell, _with(problem.params, values), problem.inputs)
 
-    return _antithetic(_loss_at, _draw, key, problem.noise, problem.samples)
+    return _loss_at, _draw
 
 
 def _smoothed_input(problem, edges, key):
@@ -269,21 +285,8 @@ def _smoothed_input(problem, edges, key):
     def _draw(key):
         return jax.random.normal(key, lengths.shape, x.dtype)
 
-    slopes = _antithetic(_loss_at, _draw, key, problem.noise, problem.samples)
-    return tuple(slope / np.asarray(scale) for slope in slopes)
-
-
-def _antithetic(loss_at, draw, key, noise, samples):
-    """Return mean and standard error of the slope along each number drawn, from pairs of opposite shifts."""
-
-    def _estimate(key):
-        draws = draw(key)
-        up, down = (loss_at(jax.tree.map(partial(jnp.multiply, size), draws)) for size in (noise, -noise))
-        return jax.tree.map(lambda d: (up - down) / (2.0 * noise) * d, draws)
-
-    each = jax.jit(lambda keys: jax.lax.map(_estimate, keys, batch_size=64))(jax.random.split(key, samples))
-    means = jax.tree.map(lambda x: np.asarray(x).mean(axis=0), each)
-    return means, jax.tree.map(lambda x: np.asarray(x).std(axis=0, ddof=1) / np.sqrt(samples), each)
+    evidence = gather(_loss_at, _draw, key, problem.noise, problem.samples)
+    return evidence.mean / np.asarray(scale), evidence.error / np.asarray(scale)
 
 
 def _comparisons(gradients, smoothed, windows, *, layers):
@@ -312,16 +315,19 @@ def _comparison(a: np.ndarray, b: np.ndarray) -> Comparison:
     return Comparison(cosine, float(size_a / size_b) if size_b > 0 else float("inf"))
 
 
-def _verdict(gradient, smoothed, error, overall: Comparison) -> str:
-    if not all(np.isfinite(g).all() for g in gradient.values()):
-        bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
+def _verdict(gradient: dict[str, np.ndarray], found: Agreement) -> str:
+    bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
+    if bad:
         return f"the gradient is not finite in {', '.join(bad)}"
-    norm, doubt = (np.sqrt(sum(np.sum(x**2) for x in part.values())) for part in (smoothed, error))
-    if norm < 3.0 * doubt:
-        return f"undecided: the smoothed slope {norm:.3g} has an error of {doubt:.3g}; take more samples or more noise"
-    if np.isnan(overall.cosine):
+    length = float(np.sqrt(sum(np.sum(g**2) for g in gradient.values())))
+    if length == 0 and found.sloping:
         return "the gradient is zero where the smoothed loss has a slope"
-    size = "" if 0.1 <= overall.norm_ratio <= 10.0 else f", but {overall.norm_ratio:.2g} times as long"
-    grades = {0.9: "trustworthy", 0.5: "roughly downhill", 0.0: "poor", -2.0: "uphill: it lies"}
-    words = next(words for limit, words in grades.items() if overall.cosine >= limit)
-    return f"{words}: cosine {overall.cosine:.2f} with the smoothed slope{size}"
+    if not (found.downhill or found.poor):
+        seen = f"along the gradient the smoothed slope is {found.slope:.3g} with an error of {found.error:.3g}"
+        return f"undecided: {seen} after {found.pairs} pairs; take more samples or more noise"
+    ratio = length / found.norm
+    size = "" if 0.1 <= ratio <= 10.0 else f", but {ratio:.2g} times as long"
+    grades = {0.9: "trustworthy", 0.5: "roughly downhill", -1.0: "poor"}
+    words = next(words for limit, words in grades.items() if found.cosine >= limit)
+    words = "uphill: it lies" if found.downhill < 0 else words
+    return f"{words}: cosine {found.cosine:.2f} ± {found.doubt:.2f} with the smoothed slope{size}"

@@ -15,7 +15,17 @@ import pytest
 from jax import export
 
 import jaxlif as jl
-from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
+from jaxlif.networks import (
+    Dense,
+    DenseParams,
+    Feedback,
+    FeedbackParams,
+    Recurrent,
+    RecurrentParams,
+    Sequential,
+    Sparse,
+    SparseParams,
+)
 from jaxlif.neurons.escape import Noisy
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
 
@@ -81,6 +91,11 @@ WEIGHTS = (
     jl.LeakyParams(tau_m=10.0 * SPREAD, r_m=1.0, v_rest=0.0),
 )
 
+# Each neuron reaches two others, the first only one: N marks the place without a synapse.
+TARGET = ((np.arange(N)[:, None] + np.array([1, 3])) % N).astype(np.int32)
+TARGET[0, 1] = N
+SYNAPSES = SparseParams(weight=np.random.default_rng(13).normal(0.0, 300.0, (N, 2)), target=TARGET)
+
 HH = jax.tree.map(lambda x: x * SPREAD[::-1], HodgkinHuxleyParams())
 
 CASES = {
@@ -114,6 +129,17 @@ CASES = {
         units=False,
         neurons=False,
     ),
+    "sparse": Case(Sparse(N), SYNAPSES, CURRENT, units=False, neurons=False),
+    "feedback": Case(
+        Feedback(LIF, Sparse(N)), FeedbackParams(neuron=NEURON, path=SYNAPSES), CURRENT, units=False, neurons=False
+    ),
+    "feedback resonant": Case(
+        Feedback(jl.ResonantLIF(dt=0.5), Dense()),
+        FeedbackParams(neuron=RESONANT, path=DenseParams(weight=WEIGHTS[1].weight)),
+        CURRENT,
+        units=False,
+        neurons=False,
+    ),
     "hodgkin huxley": Case(
         # Its upstroke, some 300 mV/ms, magnifies what came before it.
         HodgkinHuxley(dt=0.5, substeps=25),
@@ -138,8 +164,13 @@ def at(tree, n):
     return jax.tree.map(lambda x: x[n], tree)
 
 
+def floating(x):
+    return jnp.issubdtype(jnp.result_type(x), jnp.floating)
+
+
 def as_arrays(tree, dtype=float):
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+    """Return arrays, the floating ones in a precision: where a synapse ends stays an integer."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype if floating(x) else None), tree)
 
 
 def assert_equal(a, b, **tolerance):
@@ -154,7 +185,14 @@ def assert_equal(a, b, **tolerance):
 
 
 def floats(tree):
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    return [x for x in jax.tree.leaves(tree) if floating(x)]
+
+
+def with_floats(tree, values):
+    """Return the tree with its floating leaves, in order, replaced: those that a gradient exists for."""
+    leaves, structure = jax.tree.flatten(tree)
+    rest = iter(values)
+    return jax.tree.unflatten(structure, [next(rest) if floating(x) else x for x in leaves])
 
 
 def loss(outputs):
@@ -212,7 +250,10 @@ def test_simulation_and_gradient_compile_for_other_devices(case):
     """Export lowers for devices that are not here: nothing in the hot path is of the CPU alone."""
 
     def run(params, inputs):
-        return jax.value_and_grad(lambda p: loss(jl.simulate(case.cell, p, inputs)[1]))(params)
+        def value(values):
+            return loss(jl.simulate(case.cell, with_floats(params, values), inputs)[1])
+
+        return jax.value_and_grad(value)(floats(params))
 
     platforms = ("cpu", "cuda", "tpu")
     exported = export.export(jax.jit(run), platforms=platforms)(as_arrays(case.params), as_arrays(case.inputs))
@@ -239,7 +280,7 @@ def test_new_parameter_values_do_not_trace_again(case):
     params = as_arrays(case.params)
     for _ in range(3):
         jl.simulate(cell, params, case.inputs)
-        params = jax.tree.map(lambda x: 1.01 * x, params)
+        params = with_floats(params, [1.01 * x for x in floats(params)])
     assert cell.traces == 1
 
 
@@ -267,7 +308,7 @@ def test_states_and_outputs_are_named(case):
     """Named tuples; a network has a tuple of its layers' states, and a projection without memory neither."""
     state, output = jl.simulate(case.cell, case.params, case.inputs)
     for value in (*state, output) if type(state) is tuple else (state, output):
-        assert hasattr(value, "_fields") or isinstance(case.cell, Dense) or value == ()
+        assert hasattr(value, "_fields") or isinstance(case.cell, Dense | Sparse) or value == ()
 
 
 @cases_where("neurons")
@@ -326,15 +367,15 @@ def test_float32_follows_float64(case):
 def test_checkpointing_changes_nothing(case):
     """60 steps in segments of 7, with 4 left over."""
 
-    def value(params, checkpoint):
-        result = jl.simulate(case.cell, params, case.inputs, checkpoint=checkpoint)
+    def value(values, checkpoint):
+        result = jl.simulate(case.cell, with_floats(case.params, values), case.inputs, checkpoint=checkpoint)
         return loss(result[1]), result
 
     gradient = jax.jit(jax.value_and_grad(value, has_aux=True), static_argnums=1)
-    (_, plain), expected = gradient(case.params, None)
-    (_, segmented), actual = gradient(case.params, 7)
+    (_, plain), expected = gradient(floats(case.params), None)
+    (_, segmented), actual = gradient(floats(case.params), 7)
     assert_equal(segmented, plain, **ROUNDING)
-    largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(expected))
+    largest = max(float(np.abs(g).max()) for g in expected)
     assert largest > 0
     # Sums over 60 steps in another order; with the reset attached the terms grow before they cancel.
     assert_equal(actual, expected, rtol=1e-9, atol=1e-12 * largest)

@@ -1,6 +1,6 @@
 """The audit against losses whose smoothed slope is known, and against gradients that are wrong on purpose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
+from jaxlif.networks import Dense, DenseParams, Recurrent, RecurrentParams, Sequential, init_dense, init_recurrent
 
 PARAMS = jl.LIFParams(t_ref=2.0)
 NOISE = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 170.0, 120.0, 5.0, 300.0, 0.5)
@@ -82,8 +82,53 @@ def test_a_gradient_that_is_not_finite_is_named():
 
 
 def test_too_few_samples_leave_it_undecided():
-    audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2)
-    assert audit.verdict.startswith("undecided")
+    audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2, budget=2)
+    assert audit.verdict.startswith("undecided") and audit.agreement.pairs == 2
+
+
+@pytest.mark.parametrize(("surrogate", "sign"), [(jl.SuperSpike(), 1), (WrongWay(), -1)], ids=["right", "wrong"])
+def test_a_recurrent_network_gets_a_verdict_from_few_samples(surrogate, sign):
+    """252 weights, whose slope from 32 pairs is noise: along the surrogate's gradient it is not.
+
+    The oracle: central differences along the gradient, of the loss averaged over many shifts of the weights.
+    """
+    keys = jax.random.split(jax.random.key(0), 4)
+    layers = (Dense(), Recurrent(jl.LIF(dt=1.0, surrogate=surrogate)), Dense(), jl.LeakyIntegrator(dt=1.0))
+    network, inputs = Sequential(layers), jax.random.normal(keys[3], (60, 6))
+    params = (
+        init_dense(keys[0], 6, 14, gain=3.0),
+        init_recurrent(keys[1], 14, tau_m=10.0),
+        init_dense(keys[2], 14, 2, gain=2.0),
+        jl.LeakyParams(tau_m=20.0),
+    )
+    names, noise = ("0.weight", "1.weight"), 0.1
+
+    def loss(output):
+        return jnp.mean(output.output.v[:, 0] - output.output.v[:, 1])
+
+    audit = jl.audit_gradient(loss, network, params, inputs, key=KEY, names=names, noise=noise, samples=32)
+    assert audit.verdict.startswith("uphill: it lies") if sign < 0 else "downhill" in audit.verdict
+    assert audit.agreement.downhill == sign and audit.agreement.pairs <= 4096
+
+    weights = {name: params[int(name[0])].weight for name in names}
+    length = np.sqrt(sum(np.sum(g**2) for g in audit.cell.values()))
+
+    def at(key, along):
+        moved = {}
+        for name, each in zip(names, jax.random.split(key), strict=True):
+            shift = noise * jax.random.normal(each, weights[name].shape) + along * audit.cell[name] / length
+            moved[name] = weights[name] + audit.scale[name] * shift
+        first, second = (replace(params[n], weight=moved[name]) for n, name in enumerate(names))
+        return loss(jl.simulate(network, (first, second, *params[2:]), inputs)[1])
+
+    def slope(key):
+        return (at(key, 0.1) - at(key, -0.1)) / 0.2
+
+    slopes = np.asarray(jax.jit(jax.vmap(slope))(jax.random.split(jax.random.key(9), 4000)))
+    error = np.hypot(audit.agreement.error, slopes.std() / np.sqrt(4000))
+    assert sign * slopes.mean() > 4.0 * slopes.std() / np.sqrt(4000), "the oracle itself knows the sign"
+    # Four standard errors: one in 16 000.
+    assert abs(audit.agreement.slope - slopes.mean()) < 4.0 * error
 
 
 def test_a_network_is_audited_layer_by_layer():
@@ -186,6 +231,7 @@ def test_no_precise_counterpart_where_two_spikes_fit_into_a_step():
         ({"names": ("tau",)}, "'tau'"),
         ({"noise": 0.0}, "noise"),
         ({"samples": 1}, "samples"),
+        ({"samples": 8, "budget": 7}, "budget = 7: budget must be samples = 8 or more"),
         ({"bins": -1}, "bins = -1"),
         ({"bins": 601}, "no more than the 600 steps"),
     ],
