@@ -16,9 +16,8 @@ Command: python experiments/braille.py (JAXLIF_DATA names the data, see data.md;
 smoke run that writes nothing)
 """
 
-import argparse
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,8 +27,17 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
-from claims import claim, spiking_path, table, write_claims
+from claims import claim, over_seeds, spiking_path, table, write_claims
+from command_line import run_script
+from spiking_classifier import (
+    Examples,
+    best_metrics,
+    draw_confusion,
+    draw_learning,
+    draw_time_constants,
+    learn,
+    predict,
+)
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -40,13 +48,10 @@ from jaxlif.networks import (
     Recurrent,
     Sequential,
     Training,
-    accuracy,
-    cross_entropy,
     init_dense,
     init_recurrent,
     level_crossing,
 )
-from jaxlif.networks import train as train_network
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def main(config: Config, write: bool) -> None:
     rest, test = hold_out(letters, config.test_repetitions, config.split_seed)
     network = make_network(config)
     trained = [train(config, network, rest, seed) for seed in config.seeds]
-    guesses = [predict(config, network, run.training.params, test) for run in trained]
+    guesses = [predict(partial(classify, config, network), run.training.params, test.values) for run in trained]
     claims = claims_of(config, network, trained, test, guesses)
     print(table(claims))
     if write:
@@ -129,8 +134,7 @@ def make_network(config: Config) -> Sequential:
 
 def init_params(config: Config, key: jax.Array) -> tuple:
     keys = jax.random.split(key, 4)
-    low, high = np.log(config.tau_m)
-    tau_m = jnp.exp(jax.random.uniform(keys[3], (config.num_neurons,), minval=low, maxval=high))
+    tau_m = draw_time_constants(keys[3], config.tau_m, config.num_neurons)
     return (
         init_dense(keys[0], 24, config.num_neurons, gain=config.gain_input),
         init_recurrent(keys[1], config.num_neurons, gain=config.gain_recurrent, tau_m=tau_m),
@@ -172,55 +176,26 @@ def classify(config: Config, network: Sequential, params: tuple, values: jax.Arr
 def train(config: Config, network: Sequential, rest: Letters, seed: int) -> Trained:
     seen, validation = hold_out(rest, config.validation_repetitions, seed + 1)
     first, second = jax.random.split(jax.random.key(seed))
-    steps = len(seen.labels) // config.batch * config.epochs
-    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-
-    def loss(params, batch, key):
-        logits, _ = classify(config, network, params, batch.values, key)
-        return cross_entropy(logits, batch.labels), {"accuracy": accuracy(logits, batch.labels)}
-
-    def metric(params, batch):
-        return accuracy(classify(config, network, params, batch.values)[0], batch.labels)
-
-    start = time.perf_counter()
-    training = train_network(
-        loss,
-        init_params(config, first),
-        {"*.weight": jl.REAL, "*.bias": jl.REAL, "*.neuron.tau_m": config.tau_m_bounds},
-        seen,
-        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
-        epochs=config.epochs,
-        batch_size=config.batch,
-        key=second,
-        validation=validation,
-        metric=metric,
-    )
-    return Trained(training, seen, time.perf_counter() - start)
-
-
-def predict(config: Config, network: Sequential, params: tuple, letters: Letters) -> np.ndarray:
-    return np.asarray(jax.jit(lambda x: classify(config, network, params, x)[0])(letters.values)).argmax(axis=1)
+    parts = (Examples(part.values, part.labels) for part in (seen, validation))
+    training, seconds = learn(config, partial(classify, config, network), init_params(config, first), *parts, second)
+    return Trained(training, seen, seconds)
 
 
 def claims_of(
     config: Config, network: Sequential, trained: list[Trained], test: Letters, guesses: list[np.ndarray]
 ) -> list[dict]:
-    def over_seeds(metric, values, unit, target=None):
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=len(values))
-
     def right(labels, guesses):
         return 100.0 * float((labels == guesses).mean())
 
     tests = [right(test.labels, guess) for guess in guesses]
-    seen = [right(t.seen.labels, predict(config, network, t.training.params, t.seen)) for t in trained]
-    chosen = [100.0 * t.training.history["validation_metric"][t.training.best_epoch] for t in trained]
+    ask = partial(classify, config, network)
+    seen = [right(t.seen.labels, predict(ask, t.training.params, t.seen.values)) for t in trained]
     spikes = [classify(config, network, t.training.params, test.values)[1].mean() for t in trained]
     size = sum(x.size for layer in (0, 1, 3) for x in weights(trained[0].training.params[layer]))
     return [
         over_seeds("accuracy on held-out repetitions", tests, "%", ">= 88"),
         over_seeds("the same, against the further goal", tests, "%", ">= 95"),
-        over_seeds("accuracy on validation repetitions, best epoch", chosen, "%"),
+        over_seeds("accuracy on validation repetitions, best epoch", best_metrics([t.training for t in trained]), "%"),
         over_seeds("accuracy on training repetitions", seen, "%"),
         claim("trained parameters", size),
         over_seeds("rate of a hidden neuron, held-out", [1000.0 / config.dt * s for s in spikes], "Hz"),
@@ -252,25 +227,13 @@ def draw(config, network, trained, test, guesses, names) -> plt.Figure:
         axes["events"].set(xlabel="time (s)", title="Its events: ups (0 to 11), downs (12 to 23)")
         plotting.raster(output.layers[1].spikes, t, ylabel="hidden neuron", ax=axes["hidden"], markersize=1.5)
         axes["hidden"].set(xlabel="time (s)", title="Hidden spikes")
-        draw_learning(axes["learning"], config, trained)
+        draw_learning(axes["learning"], config.seeds, [run.training for run in trained])
         draw_matrix(axes["matrix"], test, guesses, names)
     return figure
 
 
-def draw_learning(ax, config: Config, trained: list[Trained]) -> None:
-    for seed, color, run in zip(config.seeds, plotting.PALETTE, trained, strict=False):
-        history, best = run.training.history, run.training.best_epoch
-        ax.plot(100.0 * history["accuracy"], color=color, linewidth=0.7, linestyle=":")
-        ax.plot(100.0 * history["validation_metric"], color=color, linewidth=0.9, label=f"seed {seed}")
-        ax.plot(best, 100.0 * history["validation_metric"][best], "o", color=color, markersize=4.0)
-    ax.set(xlabel="epoch", ylabel="accuracy (%)", title="Validation, and training with noise (dotted)")
-    ax.legend(loc="lower right")
-
-
 def draw_matrix(ax, test: Letters, guesses: list[np.ndarray], names: list[str]) -> None:
-    counts = np.zeros((len(names), len(names)))
-    np.add.at(counts, (np.tile(test.labels, len(guesses)), np.concatenate(guesses)), 1.0)
-    ax.imshow(100.0 * counts / counts.sum(axis=1, keepdims=True), cmap="Greys", vmin=0.0, vmax=100.0)
+    draw_confusion(ax, test.labels, guesses, len(names))
     short = ["␣" if name == "Space" else name for name in names]
     ax.set_xticks(range(len(names)), short, fontsize=6)
     ax.set_yticks(range(len(names)), short, fontsize=6)
@@ -278,7 +241,4 @@ def draw_matrix(ax, test: Letters, guesses: list[np.ndarray], names: list[str]) 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

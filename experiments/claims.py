@@ -11,12 +11,13 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -70,6 +71,26 @@ def claim(
     }
 
 
+def over_seeds(metric: str, values: Sequence[float], unit: str = "", target: str | None = None) -> dict[str, Any]:
+    """Make a claim of the mean of one number for each seed, with their standard deviation where there are several.
+
+    Args:
+        metric: what was measured, in words.
+        values: the number of each seed.
+        unit: their unit, "" for none.
+        target: of the mean, as for :func:`claim`.
+
+    Returns:
+        The claim.
+
+    Example:
+        >>> over_seeds("accuracy", [96.0, 98.0], "%", ">= 96")["value"]
+        97.0
+    """
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=len(values))
+
+
 def write_claims(
     name: str,
     claims: Iterable[dict[str, Any]],
@@ -109,6 +130,21 @@ def write_claims(
     path = folder / f"{name}.json"
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
+
+
+def publish(name: str, claims: Iterable[dict[str, Any]], draw: Callable[[], Any], *, write: bool) -> None:
+    """Print the claims, and where it is asked draw the figure and write both.
+
+    Args:
+        name: the experiment's name.
+        claims: what :func:`claim` returned.
+        draw: makes the figure.
+        write: whether to write.
+    """
+    claims = list(claims)
+    print(table(claims))
+    if write:
+        write_claims(name, claims, draw())
 
 
 def table(claims: Iterable[dict[str, Any]]) -> str:

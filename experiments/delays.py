@@ -28,7 +28,6 @@ with its own spike, serve the label as well as one.
 Command: python experiments/delays.py (about three minutes on two cores; --quick: a smoke run that writes nothing)
 """
 
-import argparse
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +41,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from claims import claim, table, write_claims
+from claims import claim, over_seeds, publish
+from command_line import run_script
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -98,10 +98,7 @@ class Result(NamedTuple):
 
 def main(config: Config, write: bool) -> None:
     results = [run(config, seed) for seed in config.seeds]
-    claims = claims_of(config, results)
-    print(table(claims))
-    if write:
-        write_claims("delays", claims, draw(config, results))
+    publish("delays", claims_of(config, results), lambda: draw(config, results), write=write)
 
 
 def run(config: Config, seed: int) -> Result:
@@ -215,10 +212,6 @@ def lag_errors(delay: jax.Array, lags: jax.Array) -> np.ndarray:
 
 
 def claims_of(config: Config, results: list[Result]) -> list[dict]:
-    def over_seeds(metric, values, unit, target=None):
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=len(values))
-
     with_delays, without = np.array([r.accuracies for r in results]).T
     worst = [np.abs(r.errors).max() for r in results]
     return [
@@ -278,7 +271,4 @@ def draw_event(axes, config: Config, result: Result) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

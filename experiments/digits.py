@@ -14,7 +14,6 @@ the input spikes.
 Command: python experiments/digits.py (about two minutes on two cores; --quick: a smoke run that writes nothing)
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,7 +26,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from claims import claim, table, write_claims
+from claims import over_seeds, table, write_claims
+from command_line import run_script
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -188,12 +188,6 @@ def evaluate(config: Config, network: Sequential, params: tuple, digits: Digits,
 def claims_of(
     config: Config, network: Sequential, trained: list[Trained], rest: Digits, held_out: Digits
 ) -> list[dict]:
-    seeds = len(config.seeds)
-
-    def over_seeds(metric, values, unit, target=None):
-        sd = float(np.std(values, ddof=1)) if seeds > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=seeds)
-
     def scores(digits):
         runs = zip(trained, config.seeds, strict=True)
         return np.array([evaluate(config, network, t.params, digits, seed) for t, seed in runs])
@@ -264,7 +258,4 @@ def draw_readout(ax, key, t, v, label: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

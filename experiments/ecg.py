@@ -18,7 +18,6 @@ Command: python experiments/ecg.py (some ten minutes on two cores; needs JAXLIF_
 that writes nothing)
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from claims import claim, spiking_path, table, write_claims
+from claims import claim, over_seeds, spiking_path, table, write_claims
+from command_line import run_script
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import LogLocator
 
@@ -233,12 +233,6 @@ def right(confusion: np.ndarray) -> float:
 
 
 def claims_of(config: Config, runs: list[Trained]) -> list[dict]:
-    seeds = len(runs)
-
-    def over_seeds(metric, values, unit, target=None):
-        sd = float(np.std(values, ddof=1)) if seeds > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=seeds)
-
     test = [100.0 * run.test for run in runs]
     history = [run.training.history for run in runs]
     return [
@@ -333,7 +327,4 @@ def draw_sequence(figure, config: Config, params: tuple, test: Beats, number: in
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

@@ -12,7 +12,6 @@ Command: python experiments/export_check.py (--quick: a smoke run that writes no
 experiments/peers_nest_brian2.sh; a program that is not there is left out, with a line that says so.
 """
 
-import argparse
 import json
 import subprocess
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from typing import Any
 import claims
 import jax
 import numpy as np
+from command_line import run_script
 
 import jaxlif as jl
 from jaxlif.interop import brian2, nest
@@ -177,8 +177,5 @@ def rate(config: Config, name: str, spikes: np.ndarray) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
     with jax.enable_x64(True):
-        main(QUICK if quick else Config(), write=not quick)
+        run_script(main, Config(), QUICK, __doc__)

@@ -13,7 +13,6 @@ one seed: the times of one machine.
 Command: python experiments/large_network.py (half a minute; --quick: a smoke run that writes nothing)
 """
 
-import argparse
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import claim, table, write_claims
+from command_line import run_script
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -142,7 +142,4 @@ def draw(config: Config, spikes: np.ndarray, rates: np.ndarray) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

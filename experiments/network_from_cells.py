@@ -17,7 +17,6 @@ Command: JAXLIF_DATA=folder python experiments/network_from_cells.py (about four
 run of seconds that writes nothing)
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -27,6 +26,7 @@ import claims
 import jax
 import jax.numpy as jnp
 import matplotlib
+from command_line import run_script
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -174,20 +174,16 @@ class _Batches(NamedTuple):
 
 
 def claims_of(config: Config, results: dict[str, list[Result]]) -> list[dict]:
-    def over_seeds(metric, values, unit=""):
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return claims.claim(metric, float(np.mean(values)), unit, sd=sd, seeds=len(values))
-
     rows = []
     for name, runs in results.items():
         rows += [
-            over_seeds(f"{name}: accuracy on held-out digits", [r.accuracy for r in runs], "%"),
-            over_seeds(f"{name}: training loss, first epoch", [r.losses[0] for r in runs], "nats"),
-            over_seeds(f"{name}: rate of a hidden neuron", [r.rate for r in runs], "Hz"),
+            claims.over_seeds(f"{name}: accuracy on held-out digits", [r.accuracy for r in runs], "%"),
+            claims.over_seeds(f"{name}: training loss, first epoch", [r.losses[0] for r in runs], "nats"),
+            claims.over_seeds(f"{name}: rate of a hidden neuron", [r.rate for r in runs], "Hz"),
         ]
     ours, *others = ([r.accuracy for r in results[name]] for name in NAMES)
     rows += [
-        over_seeds(f"fitted cells less {name}, by seed", np.subtract(ours, other), "%")
+        claims.over_seeds(f"fitted cells less {name}, by seed", np.subtract(ours, other), "%")
         for name, other in zip(NAMES[1:], others, strict=True)
     ]
     return rows
@@ -210,7 +206,4 @@ def draw(config: Config, neurons: dict[str, jl.LIFParams], results: dict[str, li
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

@@ -30,8 +30,8 @@ minutes each; --quick: a smoke run that writes nothing)
 """
 
 import argparse
-import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -42,7 +42,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from claims import claim, spiking_path, table, write_claims
+from claims import claim, over_seeds, spiking_path, table, write_claims
+from spiking_classifier import (
+    Examples,
+    best_metrics,
+    draw_confusion,
+    draw_learning,
+    draw_time_constants,
+    learn,
+    predict,
+)
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -53,14 +62,11 @@ from jaxlif.networks import (
     Recurrent,
     Sequential,
     Training,
-    accuracy,
     cochlea,
-    cross_entropy,
     init_dense,
     init_recurrent,
     level_crossing,
 )
-from jaxlif.networks import train as train_network
 
 
 @dataclass(frozen=True)
@@ -240,8 +246,7 @@ def make_network(config: Config) -> Sequential:
 
 def init_params(config: Config, key: jax.Array) -> tuple:
     keys = jax.random.split(key, 4)
-    low, high = np.log(config.tau_m)
-    tau_m = jnp.exp(jax.random.uniform(keys[3], (config.num_neurons,), minval=low, maxval=high))
+    tau_m = draw_time_constants(keys[3], config.tau_m, config.num_neurons)
     return (
         DropoutParams(),
         init_dense(keys[0], num_inputs(config), config.num_neurons, gain=config.gain_input),
@@ -310,55 +315,25 @@ def classify(config: Config, network: Sequential, params: tuple, drives: jax.Arr
 
 def train(config: Config, network: Sequential, split: Split, seed: int) -> Trained:
     first, second = jax.random.split(jax.random.key(seed))
-    data, validation = ({"drives": x.drives, "digits": x.digits} for x in (split.seen, split.validation))
-    steps = len(split.seen.digits) // config.batch * config.epochs
-    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-
-    def loss(params, batch, key):
-        logits, _ = classify(config, network, params, batch["drives"], key)
-        return cross_entropy(logits, batch["digits"]), {"accuracy": accuracy(logits, batch["digits"])}
-
-    def metric(params, batch):
-        return accuracy(classify(config, network, params, batch["drives"])[0], batch["digits"])
-
-    start = time.perf_counter()
-    training = train_network(
-        loss,
-        init_params(config, first),
-        {"*.weight": jl.REAL, "*.bias": jl.REAL, "*.neuron.tau_m": config.tau_m_bounds},
-        data,
-        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=config.weight_decay)),
-        epochs=config.epochs,
-        batch_size=config.batch,
-        key=second,
-        validation=validation,
-        metric=metric,
-    )
-    seconds = time.perf_counter() - start
-    return Trained(training, predict(config, network, training.params, split.test), seconds)
-
-
-def predict(config: Config, network: Sequential, params: tuple, sounds: Sounds) -> np.ndarray:
-    return np.asarray(jax.jit(lambda x: classify(config, network, params, x)[0])(sounds.drives)).argmax(axis=1)
+    parts = (Examples(part.drives, part.digits) for part in (split.seen, split.validation))
+    adam, ask = partial(optax.adamw, weight_decay=config.weight_decay), partial(classify, config, network)
+    training, seconds = learn(config, ask, init_params(config, first), *parts, second, adam)
+    return Trained(training, predict(ask, training.params, split.test.drives), seconds)
 
 
 def claims_of(config: Config, network: Sequential, split: Split, trained: list[Trained]) -> list[dict]:
-    def over_seeds(metric, values, unit, target=None):
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=len(values))
-
     def heard(params):
-        return 100.0 * float((predict(config, network, params, split.seen) == split.seen.digits).mean())
+        guesses = predict(partial(classify, config, network), params, split.seen.drives)
+        return 100.0 * float((guesses == split.seen.digits).mean())
 
     params = [run.training.params for run in trained]
     right = 100.0 * np.array([run.guesses == split.test.digits for run in trained])
     speakers = np.unique(split.test.speakers) if config.split == "speakers" else []
-    chosen = [100.0 * run.training.history["validation_metric"][run.training.best_epoch] for run in trained]
     spikes = [classify(config, network, p, split.test.drives[:300])[1].mean() for p in params]
     return [
         over_seeds(f"accuracy, {split.name}", right.mean(axis=1), "%", config.target),
         *(over_seeds(f"of these, {x}", right[:, split.test.speakers == x].mean(axis=1), "%") for x in speakers),
-        over_seeds("accuracy on validation, best epoch", chosen, "%"),
+        over_seeds("accuracy on validation, best epoch", best_metrics([run.training for run in trained]), "%"),
         over_seeds("accuracy on what trained", [heard(p) for p in params], "%"),
         claim("trained parameters", num_trained(params[0])),
         over_seeds("rate of a hidden neuron", [1000.0 / config.dt * s for s in spikes], "Hz"),
@@ -388,7 +363,7 @@ def draw(config: Config, network: Sequential, split: Split, trained: list[Traine
         axes["events"].set(xlabel="time (s)", title=title)
         plotting.raster(output.layers[2].spikes, t, ylabel="hidden neuron", ax=axes["hidden"], markersize=1.5)
         axes["hidden"].set(xlabel="time (s)", title="Hidden spikes")
-        draw_learning(axes["learning"], config, trained)
+        draw_learning(axes["learning"], config.seeds, [run.training for run in trained])
         draw_matrix(axes["matrix"], split, trained)
     return figure
 
@@ -400,20 +375,8 @@ def draw_drive(figure, ax, t, drive, label: str) -> None:
     ax.set(xlabel="time (s)", ylabel="cochlear channel", title="A seven of the test")
 
 
-def draw_learning(ax, config: Config, trained: list[Trained]) -> None:
-    for seed, color, run in zip(config.seeds, plotting.PALETTE, trained, strict=False):
-        history, best = run.training.history, run.training.best_epoch
-        ax.plot(100.0 * history["accuracy"], color=color, linewidth=0.7, linestyle=":")
-        ax.plot(100.0 * history["validation_metric"], color=color, linewidth=0.9, label=f"seed {seed}")
-        ax.plot(best, 100.0 * history["validation_metric"][best], "o", color=color, markersize=4.0)
-    ax.set(xlabel="epoch", ylabel="accuracy (%)", title="Validation, and training with noise (dotted)")
-    ax.legend(loc="lower right")
-
-
 def draw_matrix(ax, split: Split, runs: list[Trained]) -> None:
-    counts = np.zeros((10, 10))
-    np.add.at(counts, (np.tile(split.test.digits, len(runs)), np.concatenate([run.guesses for run in runs])), 1.0)
-    ax.imshow(100.0 * counts / counts.sum(axis=1, keepdims=True), cmap="Greys", vmin=0.0, vmax=100.0)
+    draw_confusion(ax, split.test.digits, [run.guesses for run in runs], 10)
     ax.set(xticks=range(10), yticks=range(10), xlabel="answer", ylabel="digit", title=f"{split.name}, all seeds")
 
 

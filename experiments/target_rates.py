@@ -14,7 +14,6 @@ irregular spikes at exactly its target would show there, sqrt(rate/40 s), is rep
 Command: python experiments/target_rates.py (about two minutes on two cores; --quick: a smoke run that writes nothing)
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,7 +26,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from claims import claim, table, write_claims
+from claims import over_seeds, publish
+from command_line import run_script
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -80,10 +80,7 @@ class Result(NamedTuple):
 
 def main(config: Config, write: bool) -> None:
     results = [run(config, seed) for seed in config.seeds]
-    claims = claims_of(config, results)
-    print(table(claims))
-    if write:
-        write_claims("target_rates", claims, draw(config, results))
+    publish("target_rates", claims_of(config, results), lambda: draw(config, results), write=write)
 
 
 def run(config: Config, seed: int) -> Result:
@@ -142,10 +139,6 @@ def train(config: Config, params: Params, target: jax.Array, key: jax.Array) -> 
 
 
 def claims_of(config: Config, results: list[Result]) -> list[dict]:
-    def over_seeds(metric, values, unit="", target=None):
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=len(values))
-
     seconds = config.test_trials * config.steps * config.dt / 1000.0
     return [
         over_seeds("new noise: error of a rate, RMS", [rms(r.after - r.target) for r in results], "Hz"),
@@ -184,7 +177,4 @@ def draw(config: Config, results: list[Result]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

@@ -15,7 +15,6 @@ noise. Seeds draw weights, currents and noise. No number was tuned on held-out t
 Command: python experiments/target_trains.py (about two minutes on two cores; --quick: a smoke run that writes nothing)
 """
 
-import argparse
 import time
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -27,7 +26,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from claims import claim, table, write_claims
+from claims import over_seeds, publish
+from command_line import run_script
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -77,10 +77,7 @@ class Result(NamedTuple):
 
 def main(config: Config, write: bool) -> None:
     results = [run(config, seed) for seed in config.seeds]
-    claims = claims_of(results)
-    print(table(claims))
-    if write:
-        write_claims("target_trains", claims, draw(results))
+    publish("target_trains", claims_of(results), lambda: draw(results), write=write)
 
 
 def run(config: Config, seed: int) -> Result:
@@ -174,10 +171,6 @@ def held_out_bits(config: Config, params: FeedbackParams, data: Recorded, cut: i
 
 
 def claims_of(results: list[Result]) -> list[dict]:
-    def over_seeds(metric, values, unit="", target=None):
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return claim(metric, float(np.mean(values)), unit, target, sd=sd, seeds=len(values))
-
     pairs = [(others(r.true), others(r.found)) for r in results]
     bits = {name: np.array([r.bits[name] for r in results]) for name in results[0].bits}
     gain = (bits["fitted"] - bits["unconnected"]) / (bits["teacher"] - bits["unconnected"])
@@ -219,7 +212,4 @@ def draw(results: list[Result]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

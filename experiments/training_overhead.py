@@ -16,7 +16,6 @@ Command: taskset -c 0 python experiments/training_overhead.py (about two minutes
 run that writes nothing)
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from claims import claim, table, write_claims
+from command_line import run_script
 
 import jaxlif as jl
 from jaxlif.networks import Dense, Recurrent, Sequential, init_dense, init_recurrent, per_step_cross_entropy, train
@@ -186,7 +186,4 @@ def seconds(function: Callable[..., Any], *args: Any) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

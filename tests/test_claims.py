@@ -98,3 +98,15 @@ def test_the_table_has_a_line_for_each_claim():
     lines = claims.table([claim("a", 1.0, "mV", "<= 1"), claim("b", 2.0)]).splitlines()
     assert lines[0].split() == ["a", "1", "mV", "<=", "1", "reached"]
     assert lines[1].split() == ["b", "2"]
+
+
+def test_over_seeds_is_the_mean_with_its_standard_deviation():
+    found = claims.over_seeds("accuracy", [95.0, 96.0, 100.0], "%", ">= 97")
+    assert found == claim("accuracy", 97.0, "%", ">= 97", sd=7.0**0.5, seeds=3)  # (4 + 1 + 9) / (3 - 1)
+    assert found["reached"] is True
+    assert claims.over_seeds("rate", [3.0]) == claim("rate", 3.0, sd=None, seeds=1)
+
+
+def test_publishing_draws_only_what_is_written(capsys):
+    claims.publish("nothing", [claim("a", 1.0)], lambda: pytest.fail("drawn"), write=False)
+    assert capsys.readouterr().out.startswith("a ")

@@ -14,7 +14,6 @@ the forward pass, per second of simulated time; all are timed in turn, medians o
 Command: python experiments/benchmarks/accuracy.py (--quick: a smoke run that writes nothing)
 """
 
-import argparse
 import math
 import sys
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import claim, table, write_claims
+from command_line import run_script
 from timing import gradient, interleave, output_weights, timed
 
 import jaxlif as jl
@@ -193,7 +193,4 @@ def draw(config: Config, found: dict, costs: dict) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

@@ -15,7 +15,6 @@ Command: python experiments/benchmarks/epoch.py (before it, experiments/benchmar
 smoke run that writes nothing)
 """
 
-import argparse
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -31,8 +30,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import claim, table, write_claims
+from command_line import run_script
 from epoch_problem import Problem
-from layer import Server, Stopped, leave_out, require_built
+from servers import Server, Stopped, Turns, leave_out, require_built
 from timing import Timing, interleave
 
 from jaxlif import plotting
@@ -43,8 +43,8 @@ PEERS = {"snntorch": ">= 5", "spyx": ">= 1"}
 
 
 @dataclass(frozen=True)
-class Config:
-    """Every number of the benchmark."""
+class Config(Turns):
+    """Every number of the benchmark, but for those of the turns that are as everywhere."""
 
     batches: int = 32  # in an epoch of 515 sequences
     part: int = 8  # snnTorch is timed on this part of an epoch
@@ -53,10 +53,7 @@ class Config:
     rate: float = 0.1  # spikes per input and step
     gain: float = 12.0  # of the projections, units of the rheobase
     gain_recurrent: float = 1.0
-    at_least: float = 0.5  # s of passes in a contender's turn
-    pause: float = 0.05  # s before a turn
-    busy: float = 0.5  # cores that are at work in the pause: then another program runs
-    patience: int = 8  # pauses to wait for it to end
+    at_least: float = 0.5
     rounds: int = 5
 
 
@@ -145,7 +142,4 @@ def draw(timings: dict[str, Timing], versions: dict[str, str]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

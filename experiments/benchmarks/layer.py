@@ -21,13 +21,8 @@ Command: python experiments/benchmarks/layer.py (before it, experiments/benchmar
 environments; one that is missing is left out; --quick: a smoke run that writes nothing)
 """
 
-import argparse
-import math
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,31 +37,27 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import claim, table, write_claims
+from command_line import run_script
 from matplotlib.ticker import LogLocator
 from peers.serve import Problem
+from servers import Server, Stopped, Turns, leave_out, require_built
 from timing import Timing, interleave
 
 from jaxlif import plotting
 
-ENVIRONMENTS = HERE.parents[1] / ".cache" / "peers"
 OWN, MATMULS = "jaxlif", "matmuls"
 #: The other libraries, and the target of their time over that of jaxlif.
 PEERS = {"snntorch": ">= 10", "spikingjelly": ">= 2", "norse": None, "spyx": ">= 1", "jaxpike": ">= 1"}
 
 
 @dataclass(frozen=True)
-class Config:
-    """Every number of the benchmark."""
+class Config(Turns):
+    """Every number of the benchmark, but for those of the turns."""
 
     layers: tuple[tuple[int, int, int, int], ...] = ((500, 16, 512, 512), (100, 32, 128, 256))  # T, B, N_in, N_out
     rate: float = 0.1  # spikes per input and step
     gain: float = 16.0  # of the projection, units of the rheobase
     gain_recurrent: float = 1.0
-    at_least: float = 0.1  # s of passes in a contender's turn
-    pause: float = 0.05  # s before a turn
-    busy: float = 0.5  # cores that are at work in the pause: then another program runs
-    patience: int = 8  # pauses to wait for it to end
-    rounds: int = 7
 
 
 QUICK = Config(layers=((20, 4, 32, 32), (10, 4, 16, 32)), at_least=0.01, patience=0, rounds=5)
@@ -90,61 +81,6 @@ class Measured(NamedTuple):
         return self.timings[what].median / self.timings[to].median
 
 
-class Stopped(RuntimeError):
-    """A contender's process ended; the message is its last line."""
-
-
-class Server:
-    """A contender in a process of its own, which answers lines (``peers/serve.py``)."""
-
-    def __init__(self, name: str, config: Any, folder: str, script: str | None = None):
-        self.config, self.log, self.passes, self.turns = config, Path(folder) / f"{name}.log", 1, []
-        # -P: the script has the name of the library that it imports.
-        command = [str(python(name)), "-P", str(HERE / "peers" / f"{script or name}.py")]
-        pipe, environment = subprocess.PIPE, os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=log, text=True, bufsize=1, env=environment
-            )
-        self.version = self.answer()
-
-    def order(self, line: str) -> str:
-        """Send one line and return the answer."""
-        try:
-            self.process.stdin.write(line + "\n")
-        except BrokenPipeError as error:
-            raise Stopped(self.last_line()) from error
-        return self.answer()
-
-    def answer(self) -> str:
-        """Return the next line that it writes."""
-        answer = self.process.stdout.readline().strip()
-        if not answer:
-            raise Stopped(self.last_line())
-        return answer
-
-    def last_line(self) -> str:
-        """Return the last line of its errors."""
-        self.process.wait(10)
-        return (self.log.read_text().strip().splitlines() or ["no reason given"])[-1]
-
-    def load(self, problem: Problem) -> tuple[float, float]:
-        """Hand a problem over; return the spikes per neuron-step and the seconds of the first pass."""
-        _, rate, first = self.order(problem.line()).split()
-        self.passes = math.ceil(self.config.at_least / float(self.order("go 1")))
-        return float(rate), float(first)
-
-    def run(self) -> float:
-        """Take one turn and return the seconds of one pass."""
-        self.turns.append(wait_for_others(self.config))
-        return float(self.order(f"go {self.passes}"))
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def main(config: Config, write: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         servers = start(config, folder)
@@ -152,36 +88,12 @@ def main(config: Config, write: bool) -> None:
         for server in servers.values():
             server.close()
     versions = {name: f"{name} {server.version}" for name, server in servers.items()} | {MATMULS: "bare matmuls"}
-    disturbed = 100.0 * np.mean([turn for server in servers.values() for turn in server.turns])
+    disturbed = 100.0 * np.mean([turn for server in servers.values() for turn in server.disturbed])
     results = [*claims_of(measured, versions), claim("turns that began while another program ran", disturbed, "%")]
     print(table(results))
     figure = draw(measured, versions)
     if write:
         write_claims("benchmark_layer", results, figure)
-
-
-def wait_for_others(config: Any) -> bool:
-    """Sleep until no other program runs, within limits; return whether one still does."""
-    for _ in range(config.patience + 1):
-        before = cpu_seconds()
-        time.sleep(config.pause)
-        if cpu_seconds() - before <= config.busy * config.pause:
-            return False
-    return True
-
-
-def cpu_seconds() -> float:
-    """Return the time that all cores have worked, user and system, or 0 where the machine does not say."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0.0
-    user, nice, system = map(int, stat.read_text().split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
-
-
-def python(name: str) -> Path:
-    """Return the Python that runs a contender."""
-    return ENVIRONMENTS / name / "bin" / "python" if name in PEERS else Path(sys.executable)
 
 
 def start(config: Config, folder: str) -> dict[str, Server]:
@@ -194,19 +106,6 @@ def start(config: Config, folder: str) -> dict[str, Server]:
         except Stopped as reason:
             leave_out(name, reason)
     return servers
-
-
-def require_built(name: str) -> None:
-    """Raise where peers.sh has not built a library's environment."""
-    failed = ENVIRONMENTS / f"{name}.failed"
-    if name in PEERS and not (ENVIRONMENTS / name / ".ready").exists():
-        raise Stopped(failed.read_text().strip() if failed.exists() else "run experiments/benchmarks/peers.sh first")
-
-
-def leave_out(name: str, reason: Stopped) -> None:
-    if name not in PEERS:
-        raise SystemExit(f"{name}: {reason}")
-    print(f"{name} is left out: {reason}", file=sys.stderr)
 
 
 def problems(config: Config, folder: str) -> Iterable[Problem]:
@@ -301,7 +200,4 @@ def draw_bars(ax: plt.Axes, m: Measured, versions: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

@@ -16,7 +16,6 @@ Command: python experiments/benchmarks/neuron.py (builds .cache/peers/numba with
 smoke run that writes nothing and builds nothing)
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import claim, table, write_claims
+from command_line import run_script
 from timing import Timing, gradient, interleave, memory, output_weights, timed
 
 import jaxlif as jl
@@ -285,7 +285,4 @@ def draw_line(ax: plt.Axes, sizes: list[int], lif: list[Measured], what: str, la
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)

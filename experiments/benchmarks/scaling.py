@@ -15,7 +15,6 @@ compilation is left out.
 Command: python experiments/benchmarks/scaling.py (--quick: a smoke run that writes nothing)
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import claim, table, write_claims
+from command_line import run_script
 from timing import Timing, gradient, interleave, output_weights, timed
 
 import jaxlif as jl
@@ -179,7 +179,4 @@ def draw_sweep(ax: plt.Axes, found: Sweep, label: str, title: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
-    quick = parser.parse_args().quick
-    main(QUICK if quick else Config(), write=not quick)
+    run_script(main, Config(), QUICK, __doc__)
