@@ -104,7 +104,7 @@ def train(
             ``data`` with ``batch_size`` samples; the key is new in each step and the same in each validation.
         params: the start, a pytree; its leaves have dotted names such as ``1.neuron.tau_m``.
         bounds: the free names or patterns, each with (low, high) in its unit, as for :func:`jaxlif.fit`.
-        data: a pytree of arrays [samples, ...]; they stay on the device.
+        data: a pytree of arrays [samples, ...]; they stay on the device, with a mesh a part of them on each.
         optimizer: any Optax optimiser.
         epochs: passes over the data, those of a continued checkpoint included.
         batch_size: samples in a batch, B.
@@ -118,7 +118,7 @@ def train(
             failure, which is not saved, the optimiser's numbers.
         every: epochs between checkpoints; the last epoch is always saved.
         progress: show a progress bar.
-        mesh: devices with one axis, over which each batch is split; parameters and data are on all of them.
+        mesh: devices with one axis, over which the samples and each batch are split; parameters are on all of them.
         patience: stop after this many epochs without a better validation.
         average: d, from 0 to below 1.
         record: ``record(params, batch, key)``, a :func:`flight_record` of the network on a batch. Its alarms before the
@@ -151,14 +151,16 @@ def train(
     require_batches(data, batch_size, mesh)
     mesh = mesh and Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
     impl = str(jax.random.key_impl(key))
-    problem = Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, average, mesh, impl)
+    samples = num_samples(data)
+    problem = Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, samples, average, mesh, impl)
     names = record_names(problem, params, data, validation, key)
     with open_store(checkpoint, fingerprint(problem, params, data, validation, key, names)) as store:
         point = store.load(partial(_point, problem, params, names, validation is not None))
         point = point._replace(state=problem.place(point.state))
-        on_device = problem.place((params, data, validation))
-        run = _Run(problem, on_device[0], on_device[1], on_device[2], np.asarray(jax.random.key_data(key)))
-        watch = _Watch(run, record)
+        held_out = None if validation is None else problem.place_batches(validation)
+        noise = np.asarray(jax.random.key_data(key))
+        run = _Run(problem, problem.place(params), problem.place_samples(data), held_out, noise)
+        watch = _Watch(run, data, record)
         point, message, completed = _loop(run, watch, point, store, epochs, every, patience, progress)
     return _result(problem, params, watch, point, message, completed)
 
@@ -200,7 +202,7 @@ class _Run(NamedTuple):
     problem: Problem
     params: Any
     data: Any
-    validation: Any
+    validation: Any  # as whole batches, and what is left over
     noise: np.ndarray  # the data of the training's key
 
 
@@ -264,8 +266,8 @@ def _means(seen):
 class _Watch:
     """Looks at what a training meets, and says each thing once."""
 
-    def __init__(self, run: _Run, record: Callable[[Any, Any, Array], FlightRecord] | None) -> None:
-        self.run, self.record = run, record
+    def __init__(self, run: _Run, data: Any, record: Callable[[Any, Any, Array], FlightRecord] | None) -> None:
+        self.run, self.data, self.record = run, data, record
         self.idle: set[str] = set()
         self.checked = False
 
@@ -297,8 +299,8 @@ class _Watch:
 
     def _batch(self, epoch: int, step: int) -> tuple[Any, Array]:
         # From the host's memory: arrays that other processes hold too cannot be computed with outside of jit.
-        problem, data = self.run.problem, jax.tree.map(on_host, self.run.data)
-        order, key = problem.order(self.run.noise, epoch, num_samples(data))
+        data = jax.tree.map(on_host, self.data)
+        order, key = self.run.problem.order(self.run.noise, epoch)
         index = np.asarray(order[step])
         return jax.tree.map(lambda x: jnp.asarray(x[index]), data), jax.random.fold_in(key, step)
 

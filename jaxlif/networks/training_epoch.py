@@ -30,16 +30,35 @@ class Problem:
     coordinates: Coordinates
     optimizer: optax.GradientTransformation
     batch_size: int
+    samples: int
     average: float | None
     mesh: Mesh | None
     impl: str
 
-    def place(self, tree):
-        """Put the arrays of a pytree on the devices, whole on each; numbers stay numbers."""
+    def place(self, tree, *axes):
+        """Put the arrays of a pytree on the devices, whole on each or split along axes; numbers stay numbers."""
         if self.mesh is None:
             return jax.tree.map(lambda x: x if isinstance(x, float | int) else jnp.asarray(x), tree)
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        return jax.tree.map(lambda x: x if isinstance(x, float | int) else jax.device_put(on_host(x), everywhere), tree)
+        where = NamedSharding(self.mesh, PartitionSpec(*axes))
+        return jax.tree.map(lambda x: x if isinstance(x, float | int) else jax.device_put(on_host(x), where), tree)
+
+    def place_samples(self, data):
+        """Split arrays [samples, ...] over the devices, the last sample repeated until each has as many."""
+        if self.mesh is None:
+            return self.place(data)
+        places = -(-self.samples // self.mesh.size) * self.mesh.size
+        index = np.minimum(np.arange(places), self.samples - 1)
+        return self.place(jax.tree.map(lambda x: on_host(x)[index], data), *self.mesh.axis_names)
+
+    def place_batches(self, data):
+        """Return whole batches [count, B, ...], each split over the devices, and what is left over; None for none."""
+        axes = () if self.mesh is None else (None, *self.mesh.axis_names)
+        data = jax.tree.map(on_host, data)
+        count, left = divmod(num_samples(data), self.batch_size)
+        used = count * self.batch_size
+        whole = jax.tree.map(lambda x: x[:used].reshape(count, self.batch_size, *x.shape[1:]), data) if count else None
+        rest = jax.tree.map(lambda x: x[used:], data) if left else None
+        return self.place(whole, *axes), self.place(rest)
 
     def spread(self, batch):
         """Split the first axis of each array over the devices."""
@@ -57,11 +76,11 @@ class Problem:
         """Return the free coordinates that are evaluated and returned."""
         return state.free if self.average is None else state.average
 
-    def order(self, noise, epoch, samples):
+    def order(self, noise, epoch):
         """Return the samples of each batch of an epoch, [steps, B], and the epoch's key."""
         key = jax.random.wrap_key_data(noise, impl=self.impl)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), samples).astype(jnp.int32)
-        order = order[: samples // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), self.samples).astype(jnp.int32)
+        order = order[: self.samples // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
         return order, jax.random.fold_in(jax.random.fold_in(key, NOISE), epoch)
 
 
@@ -109,7 +128,7 @@ def start(problem: Problem, params: Any) -> State:
 @partial(jax.jit, static_argnums=0)
 def run_epoch(problem: Problem, params: Any, data: Any, state: State, epoch: Any, noise: Any) -> tuple[State, Steps]:
     """Scan the batches of an epoch; ``noise`` is the data of the training's key."""
-    order, key = problem.order(noise, epoch, num_samples(data))
+    order, key = problem.order(noise, epoch)
     steps = jnp.arange(len(order), dtype=jnp.int32)
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(steps)
     body = partial(_step, problem, params, data, epoch)
@@ -118,7 +137,8 @@ def run_epoch(problem: Problem, params: Any, data: Any, state: State, epoch: Any
 
 def _step(problem, params, data, epoch, state, item):
     index, step, key = item
-    batch = problem.spread(jax.tree.map(lambda x: x[problem.spread(index)], data))
+    # Each device picks what it has of the batch; the parts then travel to where the batch is split.
+    batch = problem.spread(jax.tree.map(lambda x: x[index], data))
 
     def objective(free):
         return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
@@ -187,18 +207,17 @@ def evaluate(problem: Problem, params: Any, free: Any, validation: Any, noise: A
     """Return loss and metric, means over all held-out samples, from whole batches and what is left over."""
     key = jax.random.fold_in(jax.random.wrap_key_data(noise, impl=problem.impl), VALIDATION)
     fitted = problem.coordinates.to_params(free, params)
-    samples, size = num_samples(validation), problem.batch_size
-    count = samples // size
+    whole, rest = validation
+    count, left = (0 if x is None else num_samples(x) for x in validation)
+    samples = count * problem.batch_size + left
     parts = []
     if count:
-        whole = jax.tree.map(lambda x: x[: count * size].reshape(count, size, *x.shape[1:]), validation)
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
         each = jax.lax.map(lambda item: _scores(problem, fitted, problem.spread(item[0]), item[1]), (whole, keys))
-        parts.append(jax.tree.map(lambda x: x.mean() * (count * size / samples), each))
-    if samples % size:
-        rest = jax.tree.map(lambda x: x[count * size :], validation)
+        parts.append(jax.tree.map(lambda x: x.mean() * (count * problem.batch_size / samples), each))
+    if left:
         scores = _scores(problem, fitted, rest, jax.random.fold_in(key, count))
-        parts.append(jax.tree.map(lambda x: x * (samples % size / samples), scores))
+        parts.append(jax.tree.map(lambda x: x * (left / samples), scores))
     return problem.gather(jax.tree.map(lambda *x: sum(x), *parts))
 
 

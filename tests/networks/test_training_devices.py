@@ -1,18 +1,23 @@
 """Training over many devices and processes against one."""
 
+import re
 import socket
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
+from jaxlif.fitting.bounds import coordinates
+from jaxlif.networks.training_epoch import Problem, run_epoch
+from jaxlif.networks.training_epoch import start as start_state
 from tests.networks.training_problem import (
     BOUNDS,
     KEY,
     OPTIMIZER,
     ROUNDING,
+    SAMPLES,
     finish,
     fit_line,
     loss,
@@ -41,6 +46,30 @@ def on_eight_devices():
         np.testing.assert_allclose(eight.history[name], values, rtol=1e-6)
     tree_close(eight.params, one.params)
     assert 8 in shardings, shardings
+
+
+def spread_over_eight_devices():
+    """Look at where the samples are, and at the compiled epoch; run in a process of its own."""
+    mesh, data = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,)), make_data()
+    free = coordinates(make_params(), BOUNDS)
+    problem = Problem(loss, metric, free, OPTIMIZER, 16, SAMPLES, None, mesh, str(jax.random.key_impl(KEY)))
+    placed, (whole, rest) = problem.place_samples(data), problem.place_batches(data)
+    for name, x in placed.items():
+        # 45 samples on eight devices: six on each, the last three again the last sample.
+        assert [s.data.shape[0] for s in x.addressable_shards] == [6] * 8
+        np.testing.assert_array_equal(x, data[name][np.minimum(np.arange(48), 44)])
+        assert [s.data.shape[:2] for s in whole[name].addressable_shards] == [(2, 2)] * 8
+        np.testing.assert_array_equal(np.concatenate([*np.asarray(whole[name]), rest[name]]), data[name])
+    state, noise = problem.place(start_state(problem, make_params())), np.asarray(jax.random.key_data(KEY))
+    arguments = problem.place(make_params()), placed, state, np.int32(0), noise
+    text = run_epoch.lower(problem, *arguments).compile().as_text()
+    shapes = re.findall(r"f64\[\d+,6\]", text)  # of images
+    assert "f64[6,6]" in shapes and "f64[48,6]" not in shapes, "a device holds the others' samples"
+
+
+def test_samples_are_split_over_eight_devices():
+    code = "t.spread_over_eight_devices()"
+    finish(start("test_training_devices", code, XLA_FLAGS="--xla_force_host_platform_device_count=8"))
 
 
 def test_eight_devices_equal_one():
@@ -93,3 +122,5 @@ def test_meshes_that_do_not_fit_are_refused():
     devices = np.array(jax.devices() * 2)[:2]
     with pytest.raises(ValueError, match=r"^mesh has axes \('a', 'b'\): it must have one, that of the batch$"):
         fit_line(mesh=Mesh(devices[:1].reshape(1, 1), ("a", "b")))
+    with pytest.raises(ValueError, match=r"^batch_size = 5: it must be a multiple of the mesh's 2 devices$"):
+        fit_line(mesh=Mesh(devices, ("batch",)), batch_size=5)
