@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import subprocess
 import sys
 import warnings
 import zipfile
@@ -21,11 +20,6 @@ VOLTAGE = -70.0 + 0.1 * CURRENT
 
 def one_line(error):
     return "\n" not in str(error.value) and str(error.value)
-
-
-def test_importing_recordings_imports_no_reader_library():
-    code = "import sys, jaxlif.recordings; sys.exit('pyabf' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_units_become_those_of_the_library():
