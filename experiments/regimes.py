@@ -8,7 +8,9 @@ Method: ``fit_recording`` with all defaults. (a) 0-26 s of one stimulus, scored 
 stimulus and all the others are fitted, those too whose spikes the cell does not repeat: their voltage and their
 likelihood count, but they choose no threshold. Only stimuli with R >= 0.2 are judged. Per stimulus a series resistance
 is estimated from voltage and current and taken off, and v_rest is tied to the voltage before the stimulus.
-The rules of the recipe were set on held-out time of the fitted stimuli and on the unreliable ones.
+The rules of the recipe were set on held-out time of the fitted stimuli and on the unreliable ones; that a current
+sampled at 1 ms acts by the mean of two samples, and that a fit goes on until it gains nothing, by the likelihood of the
+fitted stimuli (that of the left-out one was printed beside it).
 Command: JAXLIF_DATA=folder python experiments/regimes.py (about five minutes on two cores; --quick: plain LIF only,
 writes nothing)
 """

@@ -33,7 +33,9 @@ def write_report(fit: RecordingFit, directory: Path, recording: Recording | None
     written, embedded = [], []
     with plt.rc_context(_STYLE):
         for picture in pictures(fit, recording):
-            png, svg = _image(picture.figure, "png"), _image(picture.figure, "svg")
+            png = _image(picture.figure, "png")
+            picture.figure.set_layout_engine("none")  # the layout stays; made anew it would take as long as drawing
+            svg = _image(picture.figure, "svg")
             plt.close(picture.figure)
             written.append(write_atomically(directory / f"{picture.name}.png", png))
             written.append(write_atomically(directory / f"{picture.name}.svg", svg))

@@ -4,6 +4,7 @@ Several starts compete on a few sweeps with the end of the window held out, whic
 follows the voltage; the winner is refined on all sweeps and the whole window.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -162,29 +163,35 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
     start = regress(traces, t_ref=refractory_period(traces))
     if coupling is False:  # nothing competes
         return _polish(traces, start, progress, intervals=intervals)
-    few = traces.few()
-    plain = [_compete(few, start, None, progress)] if coupling is None else []
-    coupled = _race(few, start, progress)
-    best = min(coupled, key=lambda c: c.loss)
+    starts = (*COUPLING_STARTS, None) if coupling is None else COUPLING_STARTS
+    found = dict(zip(starts, _race(traces.few(), start, starts, progress), strict=True))
+    plain = found.pop(None, None)
+    best = min(found.values(), key=lambda candidate: candidate.loss)
     notes: tuple[str, ...] = ()
-    if plain:
-        gain = best.held_out - plain[0].held_out
+    if plain is not None:
+        gain = best.held_out - plain.held_out
         wanted = gain >= LEAST_GAIN
-        best = best if wanted else plain[0]
+        best = best if wanted else plain
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
     return _polish(traces, best.params, progress, intervals=intervals)._replace(notes=notes)
 
 
-def _race(traces: Traces, start: AdaptiveLIFParams, progress: bool) -> list["Candidate"]:
-    """Let the starts with a coupling compete side by side: a loop over time fills one core."""
+def _race(traces: Traces, start: AdaptiveLIFParams, taus: Sequence[float | None], progress: bool) -> list["Candidate"]:
+    """Let starts compete side by side: a loop over time fills one core."""
+    fitted = split(traces)
+    parts = arranged(traces, float(start.t_ref), fitted)
+    # One after the other: the first compiles what all others use.
+    entries = [_entry(traces, parts, start, tau) for tau in taus]
 
-    def compete(tau):
+    def compete(entry):
+        loss, params, samples, free = entry
         with jax.enable_x64(False):  # a setting of the thread
-            return _compete(traces, start, tau, progress)
+            params, value = refine(loss, params, samples, free, progress=progress)
+            return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
 
-    with ThreadPoolExecutor(len(COUPLING_STARTS)) as pool:
-        return list(pool.map(compete, COUPLING_STARTS))
+    with ThreadPoolExecutor(len(entries)) as pool:
+        return list(pool.map(compete, entries))
 
 
 class Candidate(NamedTuple):
@@ -195,16 +202,12 @@ class Candidate(NamedTuple):
     held_out: float
 
 
-def _compete(traces: Traces, start: AdaptiveLIFParams, tau: float | None, progress: bool) -> Candidate:
-    """Refine one start on the first part of the window and judge it on the rest; no tau means no coupling."""
-    fitted = split(traces)
-    params = replace(
-        start, coupling=VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
-    )
-    free = _free(traces, coupled=tau is not None)
-    loss, samples = joint_loss(params, arranged(traces, float(start.t_ref), fitted), traces.dt)
-    params, value = refine(loss, params, samples, free, progress=progress)
-    return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
+def _entry(traces, parts, start, tau):
+    """Return loss, parameters, samples and what is free of a start; no tau means no coupling."""
+    coupling = VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
+    params = replace(start, coupling=coupling)
+    loss, samples = joint_loss(params, parts, traces.dt)
+    return loss, params, samples, _free(traces, coupled=tau is not None)
 
 
 def split(traces: Traces) -> np.ndarray:

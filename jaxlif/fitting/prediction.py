@@ -65,27 +65,41 @@ def noisy_responses(
     Yields:
         Number of the repeat, number of the sweep, and the :class:`Response` [T] to it.
     """
-    cell = EscapeNoise(neuron(params, recording.dt))
-    params = jax.tree.map(jnp.float32, params)
+    for chunk, inputs in _noisy_inputs(recording, repeats, seed):
+        spikes, voltage = map(np.asarray, _response(neuron(params, recording.dt), _single(params), *inputs))
+        yield from ((*lane, Response(spikes[:, i], voltage[:, i])) for i, lane in enumerate(chunk))
+
+
+def _noisy_inputs(recording, repeats, seed):
+    """Yield pairs of repeat and sweep, at most as many as run side by side, with their inputs."""
     lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
+    current = jnp.asarray(recording.current, jnp.float32)
     for first in range(0, len(lanes), LANES):
         chunk = lanes[first : first + LANES]
         # A short last chunk is filled up, so that the simulation compiles once.
-        padded = chunk + chunk[-1:] * (min(LANES, len(lanes)) - len(chunk))
-        current = jnp.asarray(recording.current[[sweep for _, sweep in padded]].T, jnp.float32)
-        noise = _noise(seed, jnp.asarray(padded), current.shape[0])
-        _, output = simulate(cell, params, Noisy(current, noise))
-        spikes, voltage = np.asarray(output.spikes).T > 0, np.asarray(output.v).T
-        yield from ((*lane, Response(spikes[i], voltage[i])) for i, lane in enumerate(chunk))
+        yield chunk, (current, seed, jnp.asarray(chunk + chunk[-1:] * (min(LANES, len(lanes)) - len(chunk))))
 
 
-@jax.jit(static_argnums=2)
-def _noise(seed, lanes, steps):
-    def draw(lane):
+def _single(params):
+    return jax.tree.map(jnp.float32, params)
+
+
+@jax.jit(static_argnums=0)
+def _response(cell, params, current, seed, lanes):
+    """Return spikes and voltage of each lane, [T, lanes]; compiled together, what is not used is not stored."""
+
+    def noise(lane):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), lane[0]), lane[1])
-        return jax.random.exponential(key, (steps,), jnp.float32)
+        return jax.random.exponential(key, current.shape[1:], jnp.float32)
 
-    return jax.vmap(draw, out_axes=1)(lanes)
+    inputs = Noisy(current[lanes[:, 1]].T, jax.vmap(noise, out_axes=1)(lanes))
+    _, output = simulate(EscapeNoise(cell), params, inputs)
+    return output.spikes > 0, output.v
+
+
+@jax.jit(static_argnums=0)
+def _spikes(cell, params, current, seed, lanes):
+    return _response(cell, params, current, seed, lanes)[0]
 
 
 def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int) -> np.ndarray:
@@ -98,8 +112,9 @@ def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: i
         seed: of the random numbers.
     """
     spikes = np.zeros((repeats, *recording.current.shape), bool)
-    for repeat, sweep, response in noisy_responses(params, recording, repeats=repeats, seed=seed):
-        spikes[repeat, sweep] = response.spikes
+    for chunk, inputs in _noisy_inputs(recording, repeats, seed):
+        found = np.asarray(_spikes(neuron(params, recording.dt), _single(params), *inputs))
+        spikes[tuple(np.transpose(chunk))] = found[:, : len(chunk)].T
     return spikes
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.signal import lfilter, sosfilt
 
 
 def erb(frequency: ArrayLike) -> np.ndarray:
@@ -94,6 +93,8 @@ def cochlea(
     high = 0.45 * rate if high is None else high
     sound = _checked(audio, rate, dt, num_channels, low, high, tau, floor)
     width = round(rate * dt / 1000.0)
+    from scipy.signal import lfilter, sosfilt  # as slow to load as all else that jaxlif imports
+
     smooth = np.exp(-1000.0 / (rate * tau))
     drive = np.empty((len(sound) // width, num_channels))
     for i, frequency in enumerate(erb_space(low, high, num_channels)):
