@@ -164,7 +164,7 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
     if coupling is False:  # nothing competes
         return _polish(traces, start, progress, intervals=intervals)
     starts = (*COUPLING_STARTS, None) if coupling is None else COUPLING_STARTS
-    found = dict(zip(starts, _race(traces.few(), start, starts, progress), strict=True))
+    found = dict(zip(starts, _race(traces.few().coarser(), start, starts, progress), strict=True))
     plain = found.pop(None, None)
     best = min(found.values(), key=lambda candidate: candidate.loss)
     notes: tuple[str, ...] = ()
@@ -174,12 +174,13 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
         best = best if wanted else plain
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
-    return _polish(traces, best.params, progress, intervals=intervals)._replace(notes=notes)
+    params = replace(best.params, t_ref=start.t_ref)
+    return _polish(traces, params, progress, intervals=intervals)._replace(notes=notes)
 
 
 def _race(traces: Traces, start: AdaptiveLIFParams, taus: Sequence[float | None], progress: bool) -> list["Candidate"]:
     """Let starts compete side by side: a loop over time fills one core."""
-    fitted = split(traces)
+    fitted, start = split(traces), replace(start, t_ref=refractory_period(traces))
     parts = arranged(traces, float(start.t_ref), fitted)
     # One after the other: the first compiles what all others use.
     entries = [_entry(traces, parts, start, tau) for tau in taus]

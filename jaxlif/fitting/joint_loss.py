@@ -46,8 +46,8 @@ FREE: dict[str, tuple[float, float]] = {
 BEND_WIDTH = 3.0  # mV, give or take a factor e
 TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
 ROUNDS = (15, 20, 30, 30, 30, 30)  # the most steps before each new whitening
-ENOUGH = 0.5  # nats: a round that gains less is the last
-FINE = 0.02  # nats: so is a step within a round
+ENOUGH = 2.0  # nats: a round that gains less is the last
+FINE = 0.1  # nats: so is a step within a round
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
 
 
@@ -394,7 +394,7 @@ def refine(
 ) -> tuple[AdaptiveLIFParams, float]:
     """Minimise the loss by L-BFGS over the coordinates that match ``free``, whitened anew before every round.
 
-    It ends when a round has gained less than half a nat, which no data can tell from nothing.
+    It ends when a round has gained less than two nats, the height at which a 95 % interval of one parameter ends.
 
     Args:
         loss: the loss.

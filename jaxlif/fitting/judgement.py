@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
-from jaxlif.fitting.prediction import forced_response, free_response, noisy_rasters
+from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, voltage_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -37,7 +37,7 @@ def judge(
     """
     driven = task.recording if drift is None else drift.driven(found.params, task.recording)
     model = _model_spikes(driven, found, noisy, task.seed)
-    voltage = forced_response(found.params, driven, task.spikes).voltage
+    voltage = forced_voltage(found.params, driven, task.spikes)
     scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
     rates = 1000.0 * model.mean(axis=-1).reshape(-1, task.recording.num_sweeps).mean(axis=0) / task.recording.dt
     if not found.curve:

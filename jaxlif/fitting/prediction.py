@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
 from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.recurrence import from_blocks
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.escape import EscapeNoise, Noisy
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -118,7 +120,7 @@ def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: i
     return spikes
 
 
-def forced_response(params: LIFParams, recording: Recording, spikes: np.ndarray) -> Response:
+def forced_voltage(params: LIFParams, recording: Recording, spikes: np.ndarray) -> np.ndarray:
     """Run the neuron from the first recorded voltage on and reset it at recorded spikes.
 
     Args:
@@ -127,9 +129,25 @@ def forced_response(params: LIFParams, recording: Recording, spikes: np.ndarray)
         spikes: recorded spikes, [sweeps, T], booleans.
 
     Returns:
-        The spikes that the neuron would have emitted, and its voltage.
+        The voltage, [sweeps, T], mV.
     """
-    nothing = np.zeros_like(spikes)
-    rows = (recording.current, recording.measured_voltage(), spikes, nothing)
+    voltage = recording.measured_voltage()
+    if isinstance(params, AdaptiveLIFParams) and not params.a:
+        return _forced_in_blocks(params, recording, voltage, spikes)
+    rows = (recording.current, voltage, spikes, np.zeros_like(spikes))
     output = forced(neuron(params, recording.dt), params, Sweeps(*(jnp.asarray(row.T, float) for row in rows)))
-    return Response(np.asarray(output.spikes).T > 0, np.asarray(output.v).T)
+    return np.asarray(output.v).T
+
+
+def _forced_in_blocks(params, recording, voltage, spikes):
+    """Return the forced voltage, linear between spikes and so computed side by side: ten times as fast."""
+    held, dtype = round(float(params.t_ref) / recording.dt), str(jnp.result_type(float))
+    data = forced_sweeps(recording.current, voltage, spikes, refractory=held, before=0, dtype=dtype)
+    v = from_blocks(_forced_adaptive(params, data, recording.dt), spikes.shape[1])
+    v = np.where(spikes, float(params.v_reset), v)
+    return np.concatenate([np.where(spikes[:, :1], v[:, :1], voltage[:, :1]), v[:, 1:]], axis=1)
+
+
+@jax.jit(static_argnums=2)
+def _forced_adaptive(params, data, dt):
+    return forced_adaptive(params, data, dt).v

@@ -25,7 +25,7 @@ from jaxlif.fitting.documents import (
 )
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes, spike_bits
-from jaxlif.fitting.prediction import forced_response, free_response, noisy_responses
+from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_responses
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
@@ -238,7 +238,7 @@ class RecordingFit:
     def _forced(self, recording: Recording, driven: Recording, repeats: int) -> Prediction:
         spikes, drop = self.spike_rule.find(recording), self.electrode_drop(recording)
         clean = replace(driven, voltage=recording.measured_voltage() - drop)
-        voltage = forced_response(self.params, clean, spikes).voltage
+        voltage = forced_voltage(self.params, clean, spikes)
         return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage, drop)
 
     def _noisy(self, recording: Recording, repeats: int, seed: int) -> Prediction:

@@ -15,6 +15,7 @@ UPSTROKE = 5.0  # ms before a spike that are not compared
 HELD = 4.0  # ms after a spike during which the voltage is its shape, unless the cell fires sooner
 FEW = 3  # sweeps on which the starts compete
 PART = 150_000  # steps of all sweeps of a part: the temporaries of a gradient stay below what is mapped anew each time
+COARSE = 0.25  # ms: steps this long do for the competition of starts
 TAUS = (4.0, 60.0)  # ms: where the time constants of the spike-triggered currents start
 SLOW = 600.0  # ms: of one more where there are several stimuli; within one it cannot be told from a constant current
 
@@ -42,6 +43,14 @@ class Traces(NamedTuple):
         current, voltage, spikes = (x[chosen] for x in (self.current, self.voltage, self.spikes))
         drift = None if self.drift is None else self.drift.select(chosen)
         return self._replace(current=current, voltage=voltage, spikes=spikes, drift=drift)
+
+    def coarser(self) -> "Traces":
+        """Return the traces at a whole multiple of dt up to 0.25 ms: means of the current, ends of the rest."""
+        factor = max(1, int(COARSE / self.dt + 1e-9))
+        steps = self.spikes.shape[1] // factor * factor
+        current, spikes = (x[:, :steps].reshape(len(x), -1, factor) for x in (self.current, self.spikes))
+        rows = {"current": current.mean(axis=2), "spikes": spikes.any(axis=2)}
+        return self._replace(**rows, voltage=self.voltage[:, factor - 1 : steps : factor], dt=factor * self.dt)
 
     @property
     def terms(self) -> Drift:

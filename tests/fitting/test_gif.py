@@ -11,7 +11,7 @@ import jaxlif as jl
 from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.joint_loss import evaluate, information, joint_loss, scales
-from jaxlif.fitting.prediction import forced_response, noisy_rasters
+from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.report import write_report
 from jaxlif.spiketrains import md_star, spike_times
@@ -100,7 +100,7 @@ def test_the_report_shows_intervals_kernels_and_the_models_own_repeats(recording
 def test_the_scores_belong_to_a_fit_that_never_saw_what_they_are_taken_on(recording, result):
     assert result.scored is not None and result.scored != result.params
     part = recording.window(14_000.0, 20_000.0)
-    voltage = forced_response(result.scored, recording, recording.spikes).voltage[:, 28_000:]
+    voltage = forced_voltage(result.scored, recording, recording.spikes)[:, 28_000:]
     before, after = (round(t / DT) for t in result.spike_cut)
     again = voltage_scores(part, recording.spikes[:, 28_000:], voltage, before=before, after=after)
     # The same numbers by another call: the last digits of a sum in another order may differ.
