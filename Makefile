@@ -14,7 +14,7 @@ fit: .venv/stamp
 	@$(BIN)/jaxlif fit out/cell.npz --out out
 
 test: .venv/stamp
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/stamp
 	@$(BIN)/ruff check -q .

@@ -175,9 +175,9 @@ def test_only_a_network_has_layers_and_only_bins_give_windows():
     assert audit.windows == {} and audit.edges.size == 0
 
 
-@pytest.mark.parametrize("shape", [(100,), (100, 3)], ids=["one neuron", "three"])
-def test_over_time_a_passive_membrane_has_the_slope_of_central_differences(shape, dtype):
+def test_over_time_a_passive_membrane_has_the_slope_of_central_differences(dtype):
     """Below threshold the loss is linear in the input: all three gradients are one, in windows of uneven length."""
+    shape = (100,) if dtype == "float64" else (100, 3)  # one neuron, and three
     current = np.random.default_rng(0).uniform(0.0, 100.0, shape)
     x = jnp.asarray(current, dtype)
     audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, x, key=KEY, bins=7, names=("r_m",), samples=2048)

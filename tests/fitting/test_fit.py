@@ -285,8 +285,11 @@ def test_an_infinite_gradient_of_a_finite_loss_is_divergence():
 def test_a_start_that_is_not_finite_is_refused(optimizer):
     with pytest.raises(ValueError, match="the fit cannot start: at the start loss = nan, .* at x = -1"):
         fit(root, {"x": -1.0, "y": 0.0}, {"*": REAL}, optimizer=optimizer, num_steps=9)
+
+
+def test_a_start_of_infinite_loss_is_refused():
     with pytest.raises(ValueError, match="at the start loss = inf, gradient finite, at x = 1"):
-        fit(lambda p: p["x"] + jnp.inf, {"x": 1.0}, {"x": REAL}, optimizer=optimizer, num_steps=9)
+        fit(lambda p: p["x"] + jnp.inf, {"x": 1.0}, {"x": REAL}, optimizer=optax.sgd(0.1), num_steps=9)
 
 
 def test_an_array_that_diverges_is_summarised():
@@ -366,8 +369,8 @@ def two_wells(p):
 LOCAL, _, GLOBAL = sorted(np.roots([4.0, 0.0, -4.0, 0.25]).real, reverse=True)
 
 
-@pytest.mark.parametrize("optimizer, num_steps", [(optax.adam(0.05), 400), (optax.lbfgs(), 40)], ids=["adam", "lbfgs"])
-def test_several_starts_find_the_global_minimum_where_one_does_not(dtype, optimizer, num_steps):
+def test_several_starts_find_the_global_minimum_where_one_does_not(dtype):
+    optimizer, num_steps = {"float64": (optax.lbfgs(), 40), "float32": (optax.adam(0.05), 400)}[dtype]
     options = {"optimizer": optimizer, "num_steps": num_steps}
     alone = fit(two_wells, {"x": 0.9}, {"x": REAL}, **options)
     several = multistart(two_wells, {"x": 0.9}, {"x": REAL}, key=jax.random.key(3), num_starts=6, **options)

@@ -40,41 +40,43 @@ def cells():
     return [cell("a", NEURONS[0], 12), cell("b", NEURONS[1], 9)]
 
 
-def test_curves_without_noise_are_met_and_give_the_resistance_back(cells):
-    found = fit_fi_population(cells)
+@pytest.fixture(scope="module")
+def found(cells):
+    return fit_fi_population(cells)
+
+
+def test_curves_without_noise_are_met_and_give_the_resistance_back(found):
     assert found.names == ("a", "b") and not found.failed
     # A curve without noise is met to rounding of the optimiser, 0.05 Hz of some 100.
     assert (found.rmse < 0.05).all(), found.rmse
     np.testing.assert_allclose(found.params.r_m, [n.r_m for n in NEURONS], rtol=1e-3)
 
 
-def test_a_second_population_of_the_same_size_is_not_compiled_again(cells):
-    fit_fi_population(cells)
+def test_a_second_population_of_the_same_size_is_not_compiled_again(cells, found):
     before = _round._cache_size()
     fit_fi_population([replace(cell, rates=0.9 * cell.rates) for cell in cells], seed=1)
     assert _round._cache_size() == before
 
 
 def test_an_adapting_cell_needs_adaptation():
-    adapting = [cell("c", NEURONS[0], 14, adaptation=2.0)]
-    with_it, without = (fit_fi_population(adapting, adaptation=flag, noise=False) for flag in (True, False))
-    assert with_it.rmse[0] < 0.1 and with_it.rmse[0] < without.rmse[0]
+    adapting = [cell("c", NEURONS[0], 12, adaptation=2.0), cell("d", NEURONS[1], 9, adaptation=1.0)]
+    with_it, without = (fit_fi_population(adapting, adaptation=flag) for flag in (True, False))
+    assert (with_it.rmse < 0.1).all() and (with_it.rmse < without.rmse).all()
 
 
-def test_a_bad_cell_is_listed_and_stops_nobody(cells):
+def test_a_bad_cell_is_listed_and_stops_nobody(cells, found):
     bad = [
         replace(cells[0], name="nan", rates=cells[0].rates * np.nan),
         replace(cells[0], name="silent", rates=0 * cells[0].rates),
     ]
-    found = fit_fi_population([bad[0], *cells, bad[1]])
-    alone = fit_fi_population(cells)
-    assert found.names == ("a", "b")
-    assert found.failed == {
+    beside = fit_fi_population([bad[0], *cells, bad[1]])
+    assert beside.names == ("a", "b")
+    assert beside.failed == {
         "nan": "cell nan: rates[0] is not a finite number of Hz",
         "silent": "cell silent: rates are 0 Hz at every current: at least one must be above 0 Hz",
     }
     # Beside others a cell is padded to another length: the same to the optimiser's rounding.
-    np.testing.assert_allclose(found.params.r_m, alone.params.r_m, rtol=1e-6)
+    np.testing.assert_allclose(beside.params.r_m, found.params.r_m, rtol=1e-6)
 
 
 def test_the_adapted_rate_solves_its_equation_and_has_its_gradient():
@@ -84,13 +86,15 @@ def test_the_adapted_rate_solves_its_equation_and_has_its_gradient():
         closed = jl.theory.firing_rate(params, currents - 1.5 * rate)
         np.testing.assert_allclose(rate, closed, rtol=1e-9)
 
+        @jax.jit
         def total(tau_m, a):
             return adapted_rate(replace(params, tau_m=tau_m), a, currents).sum()
 
+        point = [12.0, 1.5]
+        gradient = jax.grad(total, (0, 1))(*point)
         for i, step in ((0, 1e-4), (1, 1e-5)):
-            point = [12.0, 1.5]
             up, down = (total(*(x + sign * step * (i == k) for k, x in enumerate(point))) for sign in (1, -1))
-            assert jax.grad(total, i)(*point) == pytest.approx(float(up - down) / (2 * step), rel=1e-6)
+            assert gradient[i] == pytest.approx(float(up - down) / (2 * step), rel=1e-6)
 
 
 @pytest.mark.parametrize("adaptation", [None, 1.5])
@@ -111,13 +115,15 @@ def test_the_noisy_rate_is_the_average_over_a_normal_current(noise, adaptation):
 def test_the_noisy_rate_has_its_gradient():
     params, currents = NEURONS[0], jnp.array([110.0, 121.0, 200.0])
 
+    @jax.jit
     def total(v_th, noise):
         return noisy_rate(replace(params, v_th=v_th), noise, currents, 1.5).sum()
 
     # The quadrature's limits do not move with the gradient: what they leave out, 1e-6 of the rate, bounds the error.
+    gradient = jax.grad(total, (0, 1))(-52.0, 8.0)
     for i, step in ((0, 1e-4), (1, 1e-3)):
         up, down = (total(*(x + sign * step * (i == k) for k, x in enumerate((-52.0, 8.0)))) for sign in (1, -1))
-        assert jax.grad(total, i)(-52.0, 8.0) == pytest.approx(float(up - down) / (2 * step), rel=1e-4)
+        assert gradient[i] == pytest.approx(float(up - down) / (2 * step), rel=1e-4)
 
 
 def test_a_half_is_predicted_without_anything_that_was_learned_from_it(cells):
@@ -149,4 +155,5 @@ for x, y in zip(jax.tree.leaves(spread.params), jax.tree.leaves(single.params)):
     np.testing.assert_allclose(x, y, rtol=1e-6)
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags, cwd=ROOT)
+    flags["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # what is tested is how the cells are spread
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags, cwd=ROOT, timeout=300)

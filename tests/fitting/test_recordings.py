@@ -32,6 +32,29 @@ def step_recording(truth, levels, *, duration=700.0):
     return jl.Recording(current=current, voltage=jnp.where(output.spikes > 0, 20.0, output.v), dt=DT)
 
 
+LEVELS = np.arange(-60.0, 421.0, 40.0)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return noisy_recording()
+
+
+@pytest.fixture(scope="module")
+def noisy_fit(noisy):
+    return jl.fit_recording(noisy)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return step_recording(TRUTH, LEVELS)
+
+
+@pytest.fixture(scope="module")
+def steps_fit(steps):
+    return jl.fit_recording(steps)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_all_six_parameters_come_back_from_half_off(seed):
     recording = noisy_recording(seed=seed)
@@ -57,21 +80,19 @@ def test_without_noise_the_free_running_model_reproduces_every_spike():
     assert scores["voltage_rmse"] < 1e-3
 
 
-def test_time_outside_the_window_does_not_reach_the_fit():
-    recording = noisy_recording()
-    voltage = np.array(recording.voltage)
+def test_time_outside_the_window_does_not_reach_the_fit(noisy, noisy_fit):
+    voltage = np.array(noisy.voltage)
     voltage[:, 35_000:] = np.where(voltage[:, 35_000:] < 10.0, -60.0, 20.0)
-    changed = jl.Recording(current=recording.current, voltage=voltage, dt=DT)
-    fits = [jl.fit_recording(r, train=(0.0, 3500.0)) for r in (recording, changed)]
-    assert fits[0].params == fits[1].params
-    assert fits[0].scores["test"]["voltage_rmse"] < 1.0 < fits[1].scores["test"]["voltage_rmse"]
+    changed = jl.fit_recording(jl.Recording(current=noisy.current, voltage=voltage, dt=DT))
+    assert noisy_fit.train == changed.train == (0.0, 3500.0)
+    assert noisy_fit.params == changed.params
+    assert noisy_fit.scores["test"]["voltage_rmse"] < 1.0 < changed.scores["test"]["voltage_rmse"]
 
 
-def test_the_result_does_not_depend_on_the_default_precision():
-    recording = noisy_recording()
+def test_the_result_does_not_depend_on_the_default_precision(noisy, noisy_fit):
     with jax.enable_x64(False):
-        single = jl.fit_recording(recording)
-    assert single.params == jl.fit_recording(recording).params
+        single = jl.fit_recording(noisy)
+    assert single.params == noisy_fit.params
 
 
 def test_the_profile_finds_the_refractory_period_and_its_true_error():
@@ -134,9 +155,8 @@ def test_the_regression_starts_near_the_truth_in_spite_of_noise():
     assert (tau_m, r_m, v_rest) == pytest.approx((17.0, 0.12, -68.0), rel=0.1)
 
 
-def test_steps_give_the_membrane_from_small_steps_and_the_rest_from_rates():
-    levels = np.arange(-60.0, 421.0, 40.0)
-    result = jl.fit_recording(step_recording(TRUTH, levels))
+def test_steps_give_the_membrane_from_small_steps_and_the_rest_from_rates(steps_fit):
+    result = steps_fit
     assert result.protocol == "steps"
     # The passive parameters come from a noiseless exponential.
     for name in ("tau_m", "r_m", "v_rest"):
@@ -147,7 +167,7 @@ def test_steps_give_the_membrane_from_small_steps_and_the_rest_from_rates():
 
 
 def test_a_rectifying_membrane_and_a_cell_that_fires_at_rest_are_named():
-    recording = step_recording(TRUTH, np.arange(-80.0, 321.0, 40.0))
+    recording = step_recording(TRUTH, LEVELS - 20.0)
     voltage = np.array(recording.voltage)
     voltage[0] = np.maximum(voltage[0], -71.0)  # -80 pA would take it to -77.6
     clipped = jl.Recording(current=recording.current, voltage=voltage, dt=DT)
@@ -216,31 +236,28 @@ def test_real_pyramidal_cell(data_folder):
     assert scores["voltage_variance_explained"] > 0.7
 
 
-def test_the_bounds_of_threshold_and_refractory_period_hold_for_steps():
-    recording = step_recording(TRUTH, np.arange(-60.0, 421.0, 40.0))
+def test_the_bounds_of_threshold_and_refractory_period_hold_for_steps(steps):
     bounds = {"v_th": (-50.0, -40.0), "t_ref": (0.5, 2.0)}  # the truth, -51 mV and 3.2 ms, lies outside
-    params = jl.fit_recording(recording, bounds=bounds).params
+    params = jl.fit_recording(steps, bounds=bounds).params
     # The truth pulls towards the ends, which a logit reaches to rounding.
     assert params.v_th == pytest.approx(-50.0, abs=0.1) and params.v_th >= -50.0 - 1e-9
     assert 0.5 < params.t_ref <= 2.0
 
 
-def test_forced_predictions_hold_the_recorded_spikes():
-    recording = noisy_recording()
-    prediction = jl.fit_recording(recording).predict(recording, force_spikes=True)
-    recorded = (np.flatnonzero(recording.voltage[0] > 10.0) + 1) * DT
+def test_forced_predictions_hold_the_recorded_spikes(noisy, noisy_fit):
+    prediction = noisy_fit.predict(noisy, force_spikes=True)
+    recorded = (np.flatnonzero(noisy.voltage[0] > 10.0) + 1) * DT
     np.testing.assert_allclose(prediction.spike_time, recorded, rtol=0, atol=1e-9)
 
 
-def test_spike_times_under_constant_current_are_not_scored():
-    scores = jl.fit_recording(step_recording(TRUTH, np.arange(-60.0, 421.0, 40.0))).scores["train"]
+def test_spike_times_under_constant_current_are_not_scored(steps_fit):
+    scores = steps_fit.scores["train"]
     assert scores["coincidence_factor"] is None and scores["rate_data"] > 0.0
 
 
-def test_a_flipped_current_is_named():
-    recording = step_recording(TRUTH, np.arange(-60.0, 421.0, 40.0))
-    voltage = np.where(recording.voltage > 10.0, 20.0, -136.0 - recording.voltage)  # mirrored about v_rest
-    flipped = jl.Recording(current=recording.current, voltage=voltage, dt=DT)
+def test_a_flipped_current_is_named(steps):
+    voltage = np.where(steps.voltage > 10.0, 20.0, -136.0 - steps.voltage)  # mirrored about v_rest
+    flipped = jl.Recording(current=steps.current, voltage=voltage, dt=DT)
     assert any("sign of the current" in note for note in jl.fit_recording(flipped).warnings)
 
 

@@ -16,14 +16,15 @@ from jaxlif.networks.training import TrainingWarning
 from tests.networks.training_problem import (
     LINE,
     LINE_PARAMS,
+    OPTIMIZER,
     SGD,
     finish,
     fit_line,
     go,
     line_loss,
     metric,
+    running,
     same,
-    start,
 )
 
 
@@ -41,9 +42,18 @@ def test_continuing_equals_one_run_bitwise(tmp_path, every):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == (["6", "7"] if every == 1 else ["6", "7"])
 
 
+def long(checkpoint=None):
+    """Train with noise, a state of the optimiser, held-out samples and an average, in what compiles fast."""
+
+    def loss(params, batch, key):
+        return line_loss(params, batch, key) + 1e-3 * params["w"] * jax.random.normal(key)
+
+    return fit_line(30, loss, optimizer=OPTIMIZER, validation=0.3, average=0.9, checkpoint=checkpoint)
+
+
 def child(folder, out):
     """What the killed processes run."""
-    result = full(30, folder)
+    result = long(folder)
     leaves = jax.tree.leaves((result.params, result.last_params, result.history))
     np.savez(out, *[np.asarray(x) for x in leaves])
 
@@ -67,18 +77,17 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path):
     folder, out = tmp_path / "run", tmp_path / "out.npz"
     code = f"t.child({str(folder)!r}, {str(out)!r})"
     for epochs, writing in ((2, False), (9, True)):
-        process = start("test_training_checkpoints", code)
-        wait_until(lambda n=epochs: saved(folder) >= n, process)
-        if writing:
-            wait_until(lambda: unfinished(folder), process)
-        else:
-            time.sleep(random.uniform(0.0, 0.3))
-        process.kill()
-        process.communicate()
+        with running("test_training_checkpoints", code) as process:
+            wait_until(lambda n=epochs: saved(folder) >= n, process)
+            if writing:
+                wait_until(lambda: unfinished(folder), process)
+            else:
+                time.sleep(random.uniform(0.0, 0.1))
         assert epochs <= saved(folder) < 30 and not out.exists()
-    finish(start("test_training_checkpoints", code))
+    with running("test_training_checkpoints", code) as process:
+        finish(process)
     assert not unfinished(folder)
-    expected = full(30)
+    expected = long()
     leaves = jax.tree.leaves((expected.params, expected.last_params, expected.history))
     with np.load(out) as found:
         assert len(found.files) == len(leaves)

@@ -24,8 +24,8 @@ from tests.networks.training_problem import (
     make_data,
     make_params,
     metric,
+    running,
     same,
-    start,
     train,
     tree_close,
 )
@@ -73,7 +73,10 @@ def test_samples_are_split_over_eight_devices():
 
 
 def test_eight_devices_equal_one():
-    finish(start("test_training_devices", "t.on_eight_devices()", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    """Unoptimised programs: what is tested is how work is spread, and they compile in half the time."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    with running("test_training_devices", "t.on_eight_devices()", **flags) as process:
+        finish(process)
 
 
 LINE_OPTIONS = {"batch_size": 4, "optimizer": OPTIMIZER, "validation": 0.2, "average": 0.9}
@@ -98,14 +101,11 @@ def test_two_processes_equal_one(tmp_path):
         f"jax.distributed.initialize('127.0.0.1:{port}', 2, %d); "
     )
     code = f"t.in_two_processes(%d, {str(tmp_path)!r})"
-    both = [start("test_training_devices", code % rank, join % rank) for rank in (0, 1)]
-    try:
-        for process in both:
-            finish(process)
-    finally:
-        for process in both:
-            process.kill()
-            process.communicate()
+    flags = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    first, second = (running("test_training_devices", code % rank, join % rank, **flags) for rank in (0, 1))
+    with first as one, second as two:
+        finish(one)
+        finish(two)
     expected = fit_line(5, **LINE_OPTIONS)
     with np.load(tmp_path / "out.npz") as found:
         pairs = zip(found.files, jax.tree.leaves((expected.params, expected.history)), strict=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -90,17 +91,20 @@ def tree_close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **ROUNDING), a, b)
 
 
-def start(module, code, first="", **env):
-    """Run code in a process of its own, with a test module as ``t``."""
+@contextmanager
+def running(module, code, first="", **env):
+    """Run code in a process of its own, with a test module as ``t``; it ends with the block at the latest."""
     settings = f"import jax; jax.config.update('jax_enable_x64', True); {first}"
     settings += f"from tests.networks import {module} as t; "
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    env = {**os.environ, **cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", **env}
-    return subprocess.Popen([sys.executable, "-W", "error", "-c", settings + code], cwd=ROOT, env=env,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    with subprocess.Popen([sys.executable, "-W", "error", "-c", settings + code], cwd=ROOT, env=os.environ | env,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def finish(process, timeout=600):
+def finish(process, timeout=300):
     text, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, text
     return text
