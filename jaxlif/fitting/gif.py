@@ -59,6 +59,8 @@ def fit_gif(
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
     traces = recorded_traces(task)
+    if not intervals:  # a fit to the whole recording follows, which needs no other program
+        traces = traces._replace(length=task.recording.num_steps)
     wanted = intervals and not task.drift
     fitted = fit_adaptive(traces, coupling=coupling, intervals=wanted, progress=task.progress)
     if task.drift:

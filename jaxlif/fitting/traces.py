@@ -14,6 +14,7 @@ from jaxlif.recordings import repeats
 UPSTROKE = 5.0  # ms before a spike that are not compared
 HELD = 4.0  # ms after a spike during which the voltage is its shape, unless the cell fires sooner
 FEW = 3  # sweeps on which the starts compete
+ROOM = 256  # spikes of a sweep, and multiples of it
 PART = 150_000  # steps of all sweeps of a part: the temporaries of a gradient stay below what is mapped anew each time
 COARSE = 0.25  # ms: steps this long do for the competition of starts
 TAUS = (4.0, 60.0)  # ms: where the time constants of the spike-triggered currents start
@@ -25,7 +26,8 @@ class Traces(NamedTuple):
 
     Current [S, T] pA, voltage [S, T] mV without the electrode, spikes [S, T], and dt in ms; the terms of single sweeps;
     the resting potential that was measured, mV, or None where it is to be fitted; and the time constants at which
-    spike-triggered currents start, ms.
+    spike-triggered currents start, ms. ``length`` is that to which they are arranged, in samples: a later fit to more
+    of the recording then finds its gradient compiled.
     """
 
     current: np.ndarray
@@ -35,6 +37,7 @@ class Traces(NamedTuple):
     drift: Drift | None = None
     rest: float | None = None
     taus: tuple[float, ...] = TAUS
+    length: int = 0
 
     def few(self) -> "Traces":
         """Return some of the sweeps, spread over all."""
@@ -42,7 +45,7 @@ class Traces(NamedTuple):
         chosen = np.unique(np.linspace(0, count - 1, min(FEW, count)).round().astype(int))
         current, voltage, spikes = (x[chosen] for x in (self.current, self.voltage, self.spikes))
         drift = None if self.drift is None else self.drift.select(chosen)
-        return self._replace(current=current, voltage=voltage, spikes=spikes, drift=drift)
+        return self._replace(current=current, voltage=voltage, spikes=spikes, drift=drift, length=0)
 
     def coarser(self) -> "Traces":
         """Return the traces at a whole multiple of dt up to 0.25 ms: means of the current, ends of the rest."""
@@ -86,19 +89,21 @@ def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> 
         judged: [T], booleans: where spikes and voltage count; everywhere by default.
     """
     count, steps = traces.spikes.shape
-    size = max(1, min(count, PART // steps))
+    length = max(steps, traces.length)
+    size = max(1, min(count, PART // length))
     judged = np.ones(steps, bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)
     terms = traces.terms
     current = terms.current(traces.current)
 
-    # Room for the spikes of any part.
-    room = size * int(traces.spikes.sum(axis=1).max())
+    # Room for the spikes of any part, and for some more in a longer one.
+    room = size * -(-int(traces.spikes.sum(axis=1).max()) // ROOM) * ROOM
 
     def part(chosen):
         chosen = np.arange(chosen, chosen + size)
-        rows = (x[chosen % count] for x in (current, traces.voltage, traces.spikes))
         counted, offset = judged[None] & (chosen < count)[:, None], terms.offset[chosen % count]
+        arrays = *(x[chosen % count] for x in (current, traces.voltage, traces.spikes)), counted
+        *rows, counted = (np.pad(x, ((0, 0), (0, length - steps))) for x in arrays)
         settings = {"refractory": refractory, "before": before, "room": room}
         return forced_sweeps(*rows, **settings, judged=counted, offset=offset)
 
@@ -166,10 +171,12 @@ def _regression(traces, refractory):
 
 def _exponentials(spikes, decay):
     """Return exponentials that start the step after each spike, [S, T]."""
-    y, row = np.zeros(spikes.shape), np.zeros(len(spikes))
-    for n in range(1, spikes.shape[1]):
-        row = decay * row + spikes[:, n - 1]
-        y[:, n] = row
+    y = np.zeros(spikes.shape)
+    for row, train in zip(y, spikes, strict=True):
+        left, starts = 0.0, np.flatnonzero(train) + 1
+        for first, stop in zip(starts, np.append(starts, len(row))[1:], strict=True):
+            row[first:stop] = (left + 1.0) * decay ** np.arange(stop - first)
+            left = (left + 1.0) * decay ** (stop - first)
     return y
 
 

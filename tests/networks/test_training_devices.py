@@ -68,8 +68,9 @@ def spread_over_eight_devices():
 
 
 def test_samples_are_split_over_eight_devices():
-    code = "t.spread_over_eight_devices()"
-    finish(start("test_training_devices", code, XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    with running("test_training_devices", "t.spread_over_eight_devices()", **flags) as process:
+        finish(process)
 
 
 def test_eight_devices_equal_one():
