@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ import jaxlif as jl
 from jaxlif import pictures, report
 from jaxlif.cli import main
 from jaxlif.interop import brian2, nest
+from jaxlif.recordings import abf_file
 
 FIGURES = ("voltage", "raster", "intervals", "worst")
 DT, DURATION = 0.5, 2000.0  # ms
@@ -668,6 +670,16 @@ def test_sweeps_of_unequal_length_name_the_option_that_helps(tmp_path):
 def test_an_electrode_of_a_file_without_names_is_refused(recording, tmp_path):
     line = bad("fit", recording, "--out", tmp_path / "out", "--from-electrode", "soma")
     assert "only .nwb and .abf files name their electrodes" in line
+
+
+def test_an_abf_of_several_electrodes_names_the_option_that_helps(tmp_path, monkeypatch):
+    abf = SimpleNamespace(adcNames=["V1", "V2"], adcUnits=["mV", "mV"], dacNames=[], dacUnits=[])
+    monkeypatch.setattr(abf_file, "_open", lambda path: abf)
+    (tmp_path / "cell.abf").write_bytes(b"ABF2")
+    line = bad("fit", tmp_path / "cell.abf", "--out", tmp_path / "out")
+    assert line.endswith("cell.abf: 2 channels are a voltage (V1: mV, V2: mV): choose one with --from-electrode")
+    line = bad("fit", tmp_path / "cell.abf", "--out", tmp_path / "out", "--from-electrode", "V3")
+    assert line.endswith("electrode = 'V3': the channels are V1: mV, V2: mV")
 
 
 # --- recordings that give a wrong number without a warning ------------------------------------------------
