@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.drift import Drift, estimate_drift
-from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
+from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss
 from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.refinement import active_indices, refine
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
