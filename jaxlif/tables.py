@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.result import standard_name
+from jaxlif.fitting.result import STANDARD_NAMES, standard_name
+from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.lif import LIFParams
 
 Scores = Mapping[str, Mapping[str, Any]]
@@ -72,6 +73,29 @@ def score_table(scores: Scores) -> str:
     """
     parts, rows = score_rows(scores)
     return text_table([("score", *parts), *((label, *cells) for label, cells in rows)])
+
+
+def cell_rows(found: RecordingFits) -> list[tuple[str, ...]]:
+    """Return the fits of several cells as rows of text, a heading first: the plain neuron's parameters, and scores.
+
+    Args:
+        found: the fits.
+    """
+    table = found.table()
+    chosen = {name: heading for name, heading in _CELL_HEADINGS.items() if name in table}
+    columns = [["" if x is None else f"{x:.{digits}g}" for x in table[name]] for name, (_, digits) in chosen.items()]
+    return [("cell", *(heading for heading, _ in chosen.values())), *zip(table["cell"], *columns, strict=True)]
+
+
+_CELL_HEADINGS = {name: (f"{name} ({STANDARD_NAMES[name][1]})", 4) for name in ("tau_m", "r_m", "v_rest", "v_th")} | {
+    "rate_data": ("rate (Hz)", 3),
+    "rate_model": ("model (Hz)", 3),
+    "coincidence_factor": ("Γ", 3),
+    "coincidence_factor_over_reliability": ("Γ / R", 3),
+    "md_star": ("Md*", 3),
+    "voltage_variance_explained": ("voltage explained", 3),
+    "f_i_rmse": ("f-I RMSE (Hz)", 3),
+}
 
 
 def own_scores(scores: Scores) -> dict[str, str]:

@@ -114,7 +114,7 @@ def fit_recording(
         >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
         [10.0, 0.1, -52.0, 3.0]
     """
-    _check_options(model, start, bounds, rest, drift)
+    check_options(model, start, bounds, rest, drift)
     spikes = _checked_spikes(recording, spike_rule)
     held = held_out_sweeps(recording, held_out)
     kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
@@ -250,7 +250,14 @@ def model_ladder(
     return fit_ladder(recorded_traces(task).few(), progress=progress)
 
 
-def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None, rest: str, drift: bool) -> None:
+def check_options(
+    model: str,
+    start: LIFParams | None = None,
+    bounds: Bounds | None = None,
+    rest: str = "auto",
+    drift: bool = False,
+) -> None:
+    """Refuse options of :func:`fit_recording` that suit no recording, with a ValueError."""
     if model not in MODELS:
         raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
     if model != "lif" and not (start is None and bounds is None):
@@ -259,6 +266,7 @@ def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None, r
         raise ValueError(f"rest = {rest!r}: it must be {' or '.join(RESTS)}")
     if drift and model == "lif":
         raise ValueError('drift is for "gif" and "adaptive": the plain "lif" has one membrane for all sweeps')
+    _limits(bounds)
 
 
 def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> Electrode | float | str | None:
