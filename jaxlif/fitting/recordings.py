@@ -23,7 +23,7 @@ from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
-from jaxlif.fitting.notes import at_bounds, missed_spikes, saturated, score_notes
+from jaxlif.fitting.notes import at_bounds, missed_spikes, saturated, score_notes, undetermined_times
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
@@ -153,7 +153,7 @@ def fit_recording(
         warnings=sampling_notes(recording, sampled)
         + removed.notes
         + final.warnings
-        + (at_bounds(found.params, limits) if model == "lif" else ())
+        + (at_bounds(found.params, limits) if model == "lif" else undetermined_times(final.params))
         + missed_spikes(task, spike_rule)
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
