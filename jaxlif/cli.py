@@ -24,7 +24,7 @@ from jaxlif.fitting.result import RecordingFit, SpikeRule
 from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, read_rates
-from jaxlif.tables import cell_rows, parameter_rows, score_table, text_table
+from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -284,6 +284,8 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     rows = [tuple(row[c] for c in columns) for row in parameter_rows(result.params, result.intervals)]
     click.echo(text_table([("parameter", "value", "95 % interval", "unit", ""), *rows], right=(1,)) + "\n")
     click.echo(score_table(result.scores) + "\n")
+    if differ := sweep_line(result):
+        click.echo(differ)
     for note in result.warnings:
         click.echo(f"note: {note}")
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")

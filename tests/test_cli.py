@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import jaxlif as jl
 from jaxlif import pictures, report
 from jaxlif.cli import main
+from jaxlif.fitting.drift import Drift
 from jaxlif.interop import brian2, nest
 from jaxlif.recordings import abf_file
 
@@ -209,6 +210,16 @@ def test_integers_are_numbers(recording, fitted, tmp_path):
     good("fit", tmp_path / "int.npz", "--out", tmp_path / "out")
     # Rounding to 1 mV and 1 pA is noise of 0.3 mV and 0.3 pA.
     assert jl.load_fit(tmp_path / "out" / "fit.json").params.tau_m == pytest.approx(TRUTH.tau_m, rel=0.02)
+
+
+def test_how_sweeps_differ_is_a_line(fitted, recording, tmp_path, monkeypatch):
+    assert "sweeps differ" not in fitted[1]
+    drift = Drift(np.array([-0.5, 0.5]), np.array([0.98, 1.02]))
+    differing = replace(jl.load_fit(fitted[0] / "fit.json"), drift=drift)
+    monkeypatch.setattr("jaxlif.cli.fit_recording", lambda *args, **options: differing)
+    printed = good("fit", recording, "--out", tmp_path / "out").output
+    line = "sweeps differ: v_rest fitted, -0.50 to +0.50 mV off its mean; gain of the current 0.980 to 1.020"
+    assert line in printed.splitlines()
 
 
 # --- fit of several files ---------------------------------------------------------------------------------
