@@ -39,7 +39,7 @@ def undetermined_times(params: LIFParams) -> tuple[str, ...]:
     low, high = TAU_RANGE
     times = {name: float(tau) for name, tau in named_leaves(params).items() if name.startswith(PENALISED)}
     return tuple(
-        f"{name} = {tau:.3g} ms lies outside {low:g} to {high:g} ms, where the loss does not penalise it:"
+        f"{name} = {tau:.3g} ms lies outside {low:g} to {high:g} ms, within which the loss does not penalise it:"
         " these data do not determine it"
         for name, tau in times.items()
         if not low <= tau <= high

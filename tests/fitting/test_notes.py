@@ -39,7 +39,9 @@ def test_a_time_constant_is_named_where_the_loss_penalises_it(name, tau):
     notes = undetermined_times(params)
     assert len(notes) == penalised == (not TAU_RANGE[0] <= tau <= TAU_RANGE[1])
     if notes:
-        assert notes[0].startswith(f"{name} = {tau:.3g} ms lies outside 2 to 500 ms, where the loss does not penalise")
+        assert notes[0].startswith(
+            f"{name} = {tau:.3g} ms lies outside 2 to 500 ms, within which the loss does not penalise"
+        )
 
 
 def test_neurons_without_such_times_have_no_note():
