@@ -22,6 +22,7 @@ SCORE_LABELS = {
     "reliability": "the cell's own reliability R",
     "coincidence_factor_over_reliability": "Γ / R",
     "md_star": "Md*",
+    "bits_per_spike": "log-likelihood above a Poisson train (bits per spike)",
     "voltage_rmse": "voltage RMSE, spikes forced (mV)",
     "voltage_variance_explained": "voltage variance explained",
     "rmse": "f-I curve, RMSE (Hz)",
