@@ -97,6 +97,7 @@ _CELL_HEADINGS = {name: (f"{name} ({STANDARD_NAMES[name][1]})", 4) for name in (
     "coincidence_factor": ("Γ", 3),
     "coincidence_factor_over_reliability": ("Γ / R", 3),
     "md_star": ("Md*", 3),
+    "bits_per_spike": ("bits per spike", 3),
     "voltage_variance_explained": ("voltage explained", 3),
     "f_i_rmse": ("f-I RMSE (Hz)", 3),
 }

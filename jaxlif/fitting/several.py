@@ -20,6 +20,7 @@ SCORES = (
     "coincidence_factor",
     "coincidence_factor_over_reliability",
     "md_star",
+    "bits_per_spike",
 )
 
 
