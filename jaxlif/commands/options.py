@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 recording = click.argument("file", type=click.Path(path_type=Path))
+recordings = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 sweeps = click.option("--sweeps", metavar="N,N-N", help="Which sweeps to read, numbered from 0. Default: all.")
 source = click.option(
     "--from-electrode",
