@@ -50,7 +50,7 @@ def test_neurons_without_such_times_have_no_note():
 
 
 def test_a_fit_says_which_time_constants_its_data_do_not_determine(monkeypatch):
-    found = Outcome(with_time("tau_gamma.0", 1.67))
+    found = Outcome(replace(with_time("tau_gamma.0", 1.67), a=(), tau_a=()))
     monkeypatch.setattr(recordings, "fit_gif", lambda task, **options: found)
     current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1000.0, 0.5)
     _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(), current)
