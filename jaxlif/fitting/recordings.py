@@ -124,19 +124,13 @@ def fit_recording(
         limits = _limits(bounds)
         part, sampled = recording.select(kept), is_sampled(recording, spikes)
         clean = held_current(removed.recording, sampled)
-        steps = model == "lif" and has_fi_curve(part, spikes[kept])
-        protocol = "steps" if steps else "fluctuating"
+        protocol = "steps" if model == "lif" and has_fi_curve(part, spikes[kept]) else "fluctuating"
         window = _window(recording, train, "steps" if len(held) else protocol)
         whole = Task(clean, spikes, window, limits, start, seed, progress, tied, drift)
         task, again = whole.select(kept), train is None and not len(held)
         found = _recipe(model, protocol, coupling, intervals=not again)(task)
         terms = _all_terms(whole, found, kept)
-        parts = {"train": task.window} | _rest_part(task, held)
-        scores, _ = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
-        outside: tuple[str, ...] = ()
-        if len(held):
-            more, outside = _on_held_out(whole.select(held), task, found, _some(terms, held), model)
-            scores |= more
+        scores, outside = _judged(whole, task, found, terms, held, model)
         final, window = _on_everything(task, found, scores) if again else (found, task.window)
     return RecordingFit(
         model=model,
@@ -157,7 +151,7 @@ def fit_recording(
         + missed_spikes(task, spike_rule)
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
-        + (() if steps or model != "lif" else no_fi_curve(part, spikes[kept]))
+        + (no_fi_curve(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
         + score_notes(task, scores)
         + outside,
         curve=found.curve,
@@ -170,6 +164,19 @@ def fit_recording(
         regimes=_regimes(task, window),
         bits_per_spike=final.bits_per_spike,
     )
+
+
+def _judged(
+    whole: Task, task: Task, found: Outcome, terms: Drift | None, held: np.ndarray, model: str
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Score what was fitted and what was held out, in time or as sweeps, and say what the latter are to the model."""
+    kept = np.setdiff1d(np.arange(whole.recording.num_sweeps), held)
+    parts = {"train": task.window} | _rest_part(task, held)
+    scores, _ = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
+    if not len(held):
+        return scores, ()
+    more, outside = _on_held_out(whole.select(held), task, found, _some(terms, held), model)
+    return scores | more, outside
 
 
 def _on_held_out(
