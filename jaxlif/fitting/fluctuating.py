@@ -8,12 +8,14 @@ import numpy as np
 from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.lif_intervals import membrane_estimate
 from jaxlif.fitting.membrane import Sweeps, profile_refractory, refine_membrane, regress_membrane
+from jaxlif.fitting.notes import at_bounds
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
 from jaxlif.neurons.lif import LIFParams
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
 LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
+MEMBRANE, TEXTBOOK = ("tau_m", "r_m", "v_rest"), (20.0, 0.1)  # ms, GΩ
 FREE = ("tau_m", "r_m", "v_rest", "v_reset")  # what the voltage between spikes determines
 
 
@@ -64,9 +66,9 @@ def _start(task: Task, data: Sweeps) -> LIFParams:
     if task.start is not None:
         coordinates(task.start, task.bounds)
         return replace(task.start, v_th=float(voltage.max()))
-    guess = regress_membrane(data, task.recording.dt) or (20.0, 0.1, float(np.median(voltage)))
+    guess = regress_membrane(data, task.recording.dt) or (*TEXTBOOK, float(np.median(voltage)))
     after = _after_spikes(np.asarray(data.spikes) > 0, task.spike_length)
-    values = dict(zip(("tau_m", "r_m", "v_rest"), guess, strict=True)) | {"v_reset": np.median(voltage[after])}
+    values = dict(zip(MEMBRANE, guess, strict=True)) | {"v_reset": np.median(voltage[after])}
     return LIFParams(**task.inside(**values), v_th=float(voltage.max()))
 
 
@@ -77,18 +79,29 @@ def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
     return shifted if shifted.any() else spikes
 
 
-def _fit_membrane(task: Task, data: Sweeps, params: LIFParams) -> LIFParams:
+def _fit_membrane(task: Task, data: Sweeps, start: LIFParams) -> LIFParams:
+    """Fit the membrane; where a regression led to the end of the bounds, from a textbook's membrane too."""
+    params, loss = _alternated(task, data, start)
+    if task.start is not None or not at_bounds(params, {name: task.bounds[name] for name in FREE}):
+        return params
+    rest = float(np.quantile(np.asarray(data.voltage), 0.1))
+    other = replace(start, **task.inside(**dict(zip(MEMBRANE, (*TEXTBOOK, rest), strict=True))))
+    second, lower = _alternated(task, data, other)
+    return second if lower < loss else params
+
+
+def _alternated(task: Task, data: Sweeps, params: LIFParams) -> tuple[LIFParams, float]:
     """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
     free = {name: task.bounds[name] for name in FREE}
-    t_ref = None
+    t_ref, loss = None, np.inf
     for _ in range(4):
         params = replace(params, t_ref=_best_refractory(task, params, data))
         if params.t_ref == t_ref:
             break
         t_ref = params.t_ref
         result = refine_membrane(task.cell, params, data, free, progress=task.progress)
-        params = jax.tree.map(float, result.params)
-    return params
+        params, loss = jax.tree.map(float, result.params), result.best_loss
+    return params, loss
 
 
 def _best_refractory(task: Task, params: LIFParams, data: Sweeps) -> float:

@@ -267,3 +267,14 @@ def test_rates_that_no_neuron_fires_at_are_named():
     assert any("no LIF" in note for note in falling.warnings)
     with pytest.raises(ValueError, match=r"r_m = 150: the start must lie inside its bounds"):
         jl.fit_rates(currents, currents / 10.0, replace(TRUTH, r_m=150.0))
+
+
+def test_a_regression_that_leads_astray_is_not_the_last_word():
+    """A second of 46 spikes, where the regression's start ended with v_rest at its bound and tau_m nine times too long."""
+    truth, dt = jl.LIFParams(tau_m=12.0), 0.5
+    current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 200.0, 100.0, 5.0, 1000.0, dt)
+    _, output = jl.simulate(jl.LIF(dt=dt), truth, current)
+    found = jl.fit_recording(jl.Recording(current=current, voltage=output.v, spikes=output.spikes, dt=dt)).params
+    # Without noise only the optimiser's end is left.
+    for name in ("tau_m", "r_m", "v_rest", "v_reset", "t_ref"):
+        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=1e-5), name
