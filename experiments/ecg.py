@@ -11,10 +11,11 @@ each step. Weights, biases and, for each neuron, both time constants, conductanc
 The loss is the cross-entropy of every step after the first ten. ``jaxlif.networks.train``: Adam, a cosine schedule,
 gradients clipped to norm 1, batches of 8, an exponential mean of the parameters. 124 of the 618 training sequences
 validate, the same for all seeds: the epoch with their best accuracy is kept. The numbers of ``Config`` were set with
-short trainings of one seed, judged by training and by validation sequences. The test set is read once for each seed, at
-the end. Seeds draw the starting values and the order of the batches.
+short trainings of one seed, judged by training and by validation sequences; the slope and the epochs were changed from
+10 and 80 after a first reading of the test (86.7 +- 0.6 %), again on validation alone. The test set is read once for
+each seed, when all have trained. Seeds draw the starting values and the order of the batches.
 
-Command: python experiments/ecg.py (some ten minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke run
+Command: python experiments/ecg.py (some 15 minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke run
 that writes nothing)
 """
 
@@ -76,9 +77,9 @@ class Config:
     tau_readout: tuple[float, float] = (5.0, 30.0)  # ms, before training
     a_max: float = 120.0  # conductance of the adaptation over that of the leak
     gain_readout: float = 10.0
-    slope: float = 10.0  # of SuperSpike
+    slope: float = 5.0  # of SuperSpike
     batch: int = 8
-    epochs: int = 80
+    epochs: int = 120
     learning_rate: float = 3e-2
     final: float = 0.02  # of the learning rate, at the end of the cosine
     clip: float = 1.0  # norm of the gradient
@@ -113,7 +114,8 @@ def main(config: Config, write: bool) -> None:
     learning, test = load()
     learning = jax.tree.map(lambda x: x[: config.sequences], learning)
     rest, held_out = hold_out(learning, config.validation, jax.random.key(config.split_seed))
-    runs = [run_seed(config, seed, rest, held_out, test) for seed in config.seeds]
+    trainings = [train_seed(config, seed, rest, held_out) for seed in config.seeds]
+    runs = [read_test(config, *trained, rest, test) for trained in trainings]
     results = claims_of(config, runs)
     print(table(results))
     figure = draw(config, runs, test)
@@ -177,8 +179,8 @@ def loss(config: Config, params: tuple, batch: Beats, key: jax.Array) -> tuple[j
     return value, {"accuracy": accuracy(logits[:, config.skip :], labels[:, config.skip :])}
 
 
-def run_seed(config: Config, seed: int, rest: Beats, held_out: Beats, test: Beats) -> Trained:
-    """Train from one seed, and read the test set once."""
+def train_seed(config: Config, seed: int, rest: Beats, held_out: Beats) -> tuple[Training, float]:
+    """Train from one seed; return the training and the seconds that it took."""
     key = jax.random.key(seed)
     params = init_params(config, key, rest.spikes[:48])
     steps = config.epochs * (len(rest.labels) // config.batch)
@@ -197,7 +199,11 @@ def run_seed(config: Config, seed: int, rest: Beats, held_out: Beats, test: Beat
         metric="accuracy",
         average=config.average,
     )
-    seconds = time.perf_counter() - start
+    return training, time.perf_counter() - start
+
+
+def read_test(config: Config, training: Training, seconds: float, rest: Beats, test: Beats) -> Trained:
+    """Read the test set, once all seeds have trained."""
     confusion, rates = evaluate(config, training.params, test)
     return Trained(
         training,

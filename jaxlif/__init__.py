@@ -13,12 +13,14 @@ from jaxlif.fitting import REAL as REAL
 from jaxlif.fitting import Advice as Advice
 from jaxlif.fitting import Fit as Fit
 from jaxlif.fitting import RecordingFit as RecordingFit
+from jaxlif.fitting import RecordingFits as RecordingFits
 from jaxlif.fitting import SpikeRule as SpikeRule
 from jaxlif.fitting import advise_protocol as advise_protocol
 from jaxlif.fitting import fit as fit
 from jaxlif.fitting import fit_fi_population as fit_fi_population
 from jaxlif.fitting import fit_rates as fit_rates
 from jaxlif.fitting import fit_recording as fit_recording
+from jaxlif.fitting import fit_recordings as fit_recordings
 from jaxlif.fitting import lbfgs as lbfgs
 from jaxlif.fitting import load_fit as load_fit
 from jaxlif.fitting import model_ladder as model_ladder

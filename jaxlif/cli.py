@@ -4,11 +4,14 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import jax
+from click.exceptions import Exit
 
 from jaxlif.arguments import bounds_of, electrode_of, window_of
 from jaxlif.commands import options
@@ -16,11 +19,12 @@ from jaxlif.commands.errors import clear_errors, noted_warnings, refuse_options,
 from jaxlif.commands.files import read
 from jaxlif.commands.fitted import advise, export, predict
 from jaxlif.commands.simulated import simulate
-from jaxlif.fitting.recordings import fit_rates, fit_recording, model_ladder
+from jaxlif.fitting.recordings import check_options, fit_rates, fit_recording, model_ladder
 from jaxlif.fitting.result import RecordingFit, SpikeRule
+from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, read_rates
-from jaxlif.tables import parameter_rows, score_table, text_table
+from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -55,7 +59,7 @@ def _cache_folder() -> Path:
 
 
 @main.command()
-@options.recording
+@options.recordings
 @click.option(
     "--model",
     default="lif",
@@ -118,7 +122,7 @@ def _cache_folder() -> Path:
 )
 @clear_errors
 def fit(
-    file,
+    files,
     model,
     electrode,
     coupling,
@@ -135,11 +139,14 @@ def fit(
     spike_method,
     bounds,
 ) -> None:
-    """Fit a neuron to a recording.
+    """Fit a neuron to a recording, or to each of several.
 
     Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
     resets at the recorded spikes, and a threshold chosen in closed loop. Prints the parameters and the scores and
     writes OUT/fit.json, OUT/report.html and the figures.
+
+    Of several files each has a folder in OUT, named as the file is without its suffix. Prints a table of them, and why
+    a bad one could not be read or fitted: it does not stop the others. The exit status is 1 if none could be fitted.
 
     \b
     Examples:
@@ -147,26 +154,59 @@ def fit(
       jaxlif fit noise.npz --train 0:10 --out out/
       jaxlif fit noise.npz --model gif --out out/
       jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
+      jaxlif fit a.npz b.nwb c.abf --out out/
     """
     require_folder(out)
-    with noted_warnings() as notes:
-        recording = read(file, current, sweeps, from_electrode)
-        result = fit_recording(
-            recording,
-            model,
-            electrode=electrode_of(electrode),
-            coupling=coupling,
-            rest=rest,
-            drift=drift,
-            train=window_of(train, recording) if train else None,
-            held_out=held_out,
-            bounds=bounds_of(bounds) or None,
-            spike_rule=SpikeRule(spike_method, spike_threshold),
-            seed=seed,
-            progress=sys.stderr.isatty(),
-        )
-    result = replace(result, warnings=tuple(notes) + result.warnings)
-    _finish(result, out, recording)
+    given: dict[str, Any] = {
+        "model": model,
+        "electrode": electrode_of(electrode),
+        "coupling": coupling,
+        "rest": rest,
+        "drift": drift,
+        "held_out": held_out,
+        "bounds": bounds_of(bounds) or None,
+        "spike_rule": SpikeRule(spike_method, spike_threshold),
+        "seed": seed,
+    }
+
+    def fit_one(file: Path, progress: bool) -> tuple[RecordingFit, Recording]:
+        with noted_warnings() as notes:
+            recording = read(file, current, sweeps, from_electrode)
+            window = window_of(train, recording) if train else None
+            result = fit_recording(recording, train=window, progress=progress, **given)
+        return replace(result, warnings=tuple(notes) + result.warnings), recording
+
+    if len(files) > 1:
+        check_options(model, bounds=given["bounds"], rest=rest, drift=drift)
+        _fit_several(named_files(files), out, fit_one)
+    else:
+        result, recording = fit_one(files[0], sys.stderr.isatty())
+        _finish(result, out, recording)
+
+
+def _fit_several(
+    files: dict[str, Path], out: Path, fit_one: Callable[[Path, bool], tuple[RecordingFit, Recording]]
+) -> None:
+    """Write the fits of several files, each into its folder, and print them as a table."""
+    for name in files:
+        require_folder(out / name)
+
+    def write_one(name: str, file: Path) -> RecordingFit:
+        result, recording = fit_one(file, False)
+        _write_all(result, out / name, recording)
+        return result
+
+    found = fit_each(files, write_one, progress=sys.stderr.isatty())
+    if found.fits:
+        click.echo(text_table(cell_rows(found)) + "\n")
+    for name, result in found.fits.items():
+        for note in result.warnings:
+            click.echo(f"note: {name}: {note}")
+    for name, reason in found.failed.items():
+        click.echo(f"failed: {name}: {reason}")
+    if not found.fits:
+        raise Exit(1)
+    click.echo(f"{len(found.fits)} of {len(files)} fitted: {out}{os.sep}NAME{os.sep}fit.json, report.html and figures")
 
 
 @main.command()
@@ -244,6 +284,8 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     rows = [tuple(row[c] for c in columns) for row in parameter_rows(result.params, result.intervals)]
     click.echo(text_table([("parameter", "value", "95 % interval", "unit", ""), *rows], right=(1,)) + "\n")
     click.echo(score_table(result.scores) + "\n")
+    if differ := sweep_line(result):
+        click.echo(differ)
     for note in result.warnings:
         click.echo(f"note: {note}")
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")

@@ -13,7 +13,7 @@ from jaxlif import plotting
 from jaxlif.fitting.result import RecordingFit, write_atomically
 from jaxlif.pictures import pictures
 from jaxlif.recordings import Recording
-from jaxlif.tables import own_scores, parameter_rows, score_rows
+from jaxlif.tables import own_scores, parameter_rows, score_rows, sweep_rows
 
 # Without a fixed salt the names inside an SVG file, and with them its bytes, differ from run to run.
 _STYLE = plotting.STYLE | {"svg.hashsalt": "jaxlif"}
@@ -57,6 +57,7 @@ def _page(fit: RecordingFit, figures: list[dict[str, str]]) -> str:
         parts=parts,
         scores=[{"label": label, "cells": cells, "own": own.get(label, "")} for label, cells in scores],
         with_own=bool(own),
+        sweeps=sweep_rows(fit),
         figures=figures,
         footer=f"jaxlif; seed {fit.seed}; sha256 of the data {fit.data['sha256'] or 'unknown'}",
     )

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.result import standard_name
+from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, standard_name
+from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.lif import LIFParams
 
 Scores = Mapping[str, Mapping[str, Any]]
@@ -18,6 +22,7 @@ SCORE_LABELS = {
     "reliability": "the cell's own reliability R",
     "coincidence_factor_over_reliability": "Γ / R",
     "md_star": "Md*",
+    "bits_per_spike": "log-likelihood above a Poisson train (bits per spike)",
     "voltage_rmse": "voltage RMSE, spikes forced (mV)",
     "voltage_variance_explained": "voltage variance explained",
     "rmse": "f-I curve, RMSE (Hz)",
@@ -74,6 +79,30 @@ def score_table(scores: Scores) -> str:
     return text_table([("score", *parts), *((label, *cells) for label, cells in rows)])
 
 
+def cell_rows(found: RecordingFits) -> list[tuple[str, ...]]:
+    """Return the fits of several cells as rows of text, a heading first: the plain neuron's parameters, and scores.
+
+    Args:
+        found: the fits.
+    """
+    table = found.table()
+    chosen = {name: heading for name, heading in _CELL_HEADINGS.items() if name in table}
+    columns = [["" if x is None else f"{x:.{digits}g}" for x in table[name]] for name, (_, digits) in chosen.items()]
+    return [("cell", *(heading for heading, _ in chosen.values())), *zip(table["cell"], *columns, strict=True)]
+
+
+_CELL_HEADINGS = {name: (f"{name} ({STANDARD_NAMES[name][1]})", 4) for name in ("tau_m", "r_m", "v_rest", "v_th")} | {
+    "rate_data": ("rate (Hz)", 3),
+    "rate_model": ("model (Hz)", 3),
+    "coincidence_factor": ("Γ", 3),
+    "coincidence_factor_over_reliability": ("Γ / R", 3),
+    "md_star": ("Md*", 3),
+    "bits_per_spike": ("bits per spike", 3),
+    "voltage_variance_explained": ("voltage explained", 3),
+    "f_i_rmse": ("f-I RMSE (Hz)", 3),
+}
+
+
 def own_scores(scores: Scores) -> dict[str, str]:
     """Return by label what the cell itself reaches against another repeat of its own: the ceiling of a model's score.
 
@@ -92,6 +121,46 @@ def own_scores(scores: Scores) -> dict[str, str]:
     own = {"rate_model": judged["rate_data"], "coincidence_factor": judged["reliability"]}
     own |= {"coincidence_factor_over_reliability": 1.0, "md_star": 1.0}
     return {SCORE_LABELS[name]: f"{value:.3g}" for name, value in own.items()}
+
+
+def sweep_rows(fit: RecordingFit) -> list[dict[str, str]]:
+    """Return how the sweeps of a recording differ as rows of text: sweep, offset (mV), gain; none where they do not.
+
+    What a fit cannot know of a sweep that was held out, and a gain that was not fitted, is empty.
+
+    Args:
+        fit: the fit.
+    """
+    rows = []
+    for sweep, (offset, gain, known, fitted) in enumerate(zip(*_known_terms(fit), strict=True)):
+        number = f"{sweep}{' (held out)' * (sweep in fit.held_out)}"
+        texts = {"offset": f"{offset:+.2f}" if known else "", "gain": f"{gain:.3f}" if fitted else ""}
+        rows.append({"sweep": number} | texts)
+    return rows
+
+
+def sweep_line(fit: RecordingFit) -> str:
+    """Return in a line how far the sweeps of a recording differ; an empty one where they do not.
+
+    Args:
+        fit: the fit.
+    """
+    offset, gain, known, fitted = _known_terms(fit)
+    parts = []
+    if known.any():
+        parts.append(f"v_rest {fit.rest}, {offset[known].min():+.2f} to {offset[known].max():+.2f} mV off its mean")
+    if fitted.any():
+        parts.append(f"gain of the current {gain[fitted].min():.3f} to {gain[fitted].max():.3f}")
+    return f"sweeps differ: {'; '.join(parts)}" if parts else ""
+
+
+def _known_terms(fit: RecordingFit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return offset and gain of the sweeps, and in which the one and the other is known; no sweep where none differ."""
+    terms = Drift.none(0) if fit.drift is None else fit.drift
+    if not (terms.offset.any() or (terms.gain != 1.0).any()):
+        terms = Drift.none(0)
+    seen = ~np.isin(np.arange(terms.offset.size), fit.held_out)
+    return terms.offset, terms.gain, seen | (fit.rest == "measured"), seen & (terms.gain != 1.0).any()
 
 
 def text_table(rows: list[tuple[Any, ...]], *, right: tuple[int, ...] | None = None) -> str:

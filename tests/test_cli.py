@@ -4,8 +4,9 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +16,9 @@ from click.testing import CliRunner
 import jaxlif as jl
 from jaxlif import pictures, report
 from jaxlif.cli import main
+from jaxlif.fitting.drift import Drift
 from jaxlif.interop import brian2, nest
+from jaxlif.recordings import abf_file
 
 FIGURES = ("voltage", "raster", "intervals", "worst")
 DT, DURATION = 0.5, 2000.0  # ms
@@ -207,6 +210,66 @@ def test_integers_are_numbers(recording, fitted, tmp_path):
     good("fit", tmp_path / "int.npz", "--out", tmp_path / "out")
     # Rounding to 1 mV and 1 pA is noise of 0.3 mV and 0.3 pA.
     assert jl.load_fit(tmp_path / "out" / "fit.json").params.tau_m == pytest.approx(TRUTH.tau_m, rel=0.02)
+
+
+def test_how_sweeps_differ_is_a_line(fitted, recording, tmp_path, monkeypatch):
+    assert "sweeps differ" not in fitted[1]
+    drift = Drift(np.array([-0.5, 0.5]), np.array([0.98, 1.02]))
+    differing = replace(jl.load_fit(fitted[0] / "fit.json"), drift=drift)
+    monkeypatch.setattr("jaxlif.cli.fit_recording", lambda *args, **options: differing)
+    printed = good("fit", recording, "--out", tmp_path / "out").output
+    line = "sweeps differ: v_rest fitted, -0.50 to +0.50 mV off its mean; gain of the current 0.980 to 1.020"
+    assert line in printed.splitlines()
+
+
+# --- fit of several files ---------------------------------------------------------------------------------
+
+
+def test_several_files_have_a_folder_each_and_a_bad_one_stops_nobody(fitted, recording, steps, tmp_path):
+    (tmp_path / "torn.npz").write_bytes(recording.read_bytes()[:5000])
+    out = tmp_path / "out"
+    result = good("fit", recording, tmp_path / "torn.npz", steps, "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["cell", "steps"]
+    assert (out / "cell" / "fit.json").read_bytes() == (fitted[0] / "fit.json").read_bytes()
+    assert {path.name for path in (out / "steps").iterdir()} == {"fit.json", "report.html"}
+    lines = result.output.splitlines()
+    assert lines[0].split()[:3] == ["cell", "tau_m", "(ms)"] and "Γ" in lines[0] and "f-I RMSE (Hz)" in lines[0]
+    assert [line.split()[0] for line in lines[1:3]] == ["cell", "steps"]
+    assert f"{jl.load_fit(out / 'steps' / 'fit.json').params.tau_m:.4g}" in lines[2].split()
+    assert sum(line.startswith("failed: torn: torn.npz: ") for line in lines) == 1
+    assert lines[-1].startswith("2 of 3 fitted: ")
+
+
+def test_warnings_of_several_files_stand_with_their_own(recording, tmp_path):
+    """nA taken for pA is noted of the file that has it, on the terminal and in its fit alone."""
+    np.savez(tmp_path / "na.npz", **damaged(current=1e-3 * cell()[0]))
+    printed = good("fit", recording, tmp_path / "na.npz", "--out", tmp_path / "out").output
+    assert "note: na: " in printed and "note: cell: " not in printed and "warning:" not in printed
+    notes = {name: jl.load_fit(tmp_path / "out" / name / "fit.json").warnings for name in ("cell", "na")}
+    assert not notes["cell"] and any("input resistance" in note for note in notes["na"])
+
+
+def test_exit_status_1_where_none_of_several_could_be_fitted(tmp_path):
+    (tmp_path / "empty.npz").write_bytes(b"")
+    result = call("fit", tmp_path / "empty.npz", tmp_path / "no.npz", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and not (tmp_path / "out").exists()
+    assert [line.partition(": ")[2] for line in result.output.splitlines()] == [
+        "empty: empty.npz: the file is empty",
+        f"no: {tmp_path / 'no.npz'}: no such file",
+    ]
+
+
+def test_several_files_that_cannot_be_told_apart_or_written_are_refused_at_once(recording, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxlif.cli.fit_recording", lambda *args, **options: pytest.fail("nothing is fitted before"))
+    out = tmp_path / "out"
+    assert "have one name, cell: rename one" in bad("fit", recording, tmp_path / "cell.abf", "--out", out)
+    assert "model = 'hh'" in bad("fit", recording, "b.npz", "--model", "hh", "--out", out)
+    assert "Missing argument 'FILE...'" in call("fit", "--out", out).output
+    assert not out.exists()
+    out.mkdir()
+    (out / "b").write_text("mine")
+    assert "this is a file" in bad("fit", recording, "b.npz", "--out", out)
+    assert [path.name for path in out.iterdir()] == ["b"]
 
 
 # --- predict ----------------------------------------------------------------------------------------------
@@ -668,6 +731,16 @@ def test_sweeps_of_unequal_length_name_the_option_that_helps(tmp_path):
 def test_an_electrode_of_a_file_without_names_is_refused(recording, tmp_path):
     line = bad("fit", recording, "--out", tmp_path / "out", "--from-electrode", "soma")
     assert "only .nwb and .abf files name their electrodes" in line
+
+
+def test_an_abf_of_several_electrodes_names_the_option_that_helps(tmp_path, monkeypatch):
+    abf = SimpleNamespace(adcNames=["V1", "V2"], adcUnits=["mV", "mV"], dacNames=[], dacUnits=[])
+    monkeypatch.setattr(abf_file, "_open", lambda path: abf)
+    (tmp_path / "cell.abf").write_bytes(b"ABF2")
+    line = bad("fit", tmp_path / "cell.abf", "--out", tmp_path / "out")
+    assert line.endswith("cell.abf: 2 channels are a voltage (V1: mV, V2: mV): choose one with --from-electrode")
+    line = bad("fit", tmp_path / "cell.abf", "--out", tmp_path / "out", "--from-electrode", "V3")
+    assert line.endswith("electrode = 'V3': the channels are V1: mV, V2: mV")
 
 
 # --- recordings that give a wrong number without a warning ------------------------------------------------

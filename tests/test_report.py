@@ -18,6 +18,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif import report
+from jaxlif.fitting.drift import Drift
 from jaxlif.pictures import _worst_segments
 from jaxlif.report import write_report
 from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows
@@ -150,6 +151,16 @@ def test_no_warnings_no_list(fit, recording, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "pictures", lambda *args: ())
     write_report(replace(fit, warnings=()), tmp_path, recording)
     assert "<ul" not in (tmp_path / "report.html").read_text()
+
+
+def test_sweeps_that_differ_are_a_table(fit, recording, text, tmp_path, monkeypatch, browse):
+    monkeypatch.setattr(report, "pictures", lambda *args: ())
+    differing = replace(fit, drift=Drift(np.array([-0.5, 0.5]), np.array([0.98, 1.02])))
+    write_report(differing, tmp_path, recording)
+    page, _ = browse((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page["tables"][2] == [["sweep", "offset (mV)", "gain"], ["0", "-0.50", "0.980"], ["1", "+0.50", "1.020"]]
+    assert page["visible"] and page["scroll"] <= page["width"]
+    assert "Sweeps" not in text, "no sweeps differ in the other page"
 
 
 def test_rates_have_a_curve_and_no_voltage(tmp_path):

@@ -1,10 +1,13 @@
 """Parameters and scores as text."""
 
+import numpy as np
 import pytest
 
+from jaxlif.fitting import RecordingFit, SpikeRule
+from jaxlif.fitting.drift import Drift
 from jaxlif.neurons import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows, text_table
+from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows, sweep_line, sweep_rows, text_table
 
 
 def test_parameter_rows_name_value_and_unit():
@@ -42,3 +45,35 @@ def test_an_interval_stands_beside_its_parameter_and_terms_are_counted_from_one(
     assert rows["eta.0"]["interval"] == "50 to 71.5" and rows["eta.0"]["unit"] == "pA"
     assert rows["eta.0"]["standard_name"] == "jump of spike-triggered current 1"
     assert rows["tau_eta.0"]["interval"] == ""
+
+
+def fit_of(offset, gain, **settings):
+    drift = None if offset is None else Drift(np.array(offset), np.array(gain))
+    return RecordingFit(
+        model="gif", params=LIFParams(), scores={}, bounds={}, train=(0.0, 1.0), protocol="fluctuating",
+        spike_rule=SpikeRule(), spike_cut=(1.0, 1.0), data={}, seed=0, drift=drift, **settings,
+    )  # fmt: skip
+
+
+def test_sweeps_that_differ_have_a_row_each_and_a_line_together():
+    fit = fit_of([-0.5, 0.254, 0.0], [0.98, 1.0204, 1.0], held_out=(2,))
+    assert [tuple(row.values()) for row in sweep_rows(fit)] == [
+        ("0", "-0.50", "0.980"),
+        ("1", "+0.25", "1.020"),
+        ("2 (held out)", "", ""),
+    ]
+    assert sweep_line(fit) == (
+        "sweeps differ: v_rest fitted, -0.50 to +0.25 mV off its mean; gain of the current 0.980 to 1.020"
+    )
+
+
+def test_a_measured_rest_is_known_of_sweeps_held_out_too_and_no_gain_was_fitted():
+    fit = fit_of([-1.0, 1.0, 3.0], [1.0, 1.0, 1.0], rest="measured", held_out=(2,))
+    assert [(row["offset"], row["gain"]) for row in sweep_rows(fit)] == [("-1.00", ""), ("+1.00", ""), ("+3.00", "")]
+    assert sweep_line(fit) == "sweeps differ: v_rest measured, -1.00 to +3.00 mV off its mean"
+
+
+@pytest.mark.parametrize("offset", [None, [0.0, 0.0], [0.0]])
+def test_sweeps_that_do_not_differ_are_not_listed(offset):
+    fit = fit_of(offset, None if offset is None else [1.0] * len(offset))
+    assert sweep_rows(fit) == [] and sweep_line(fit) == ""

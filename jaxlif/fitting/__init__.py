@@ -22,3 +22,5 @@ from jaxlif.fitting.result import Prediction as Prediction
 from jaxlif.fitting.result import RecordingFit as RecordingFit
 from jaxlif.fitting.result import SpikeRule as SpikeRule
 from jaxlif.fitting.result import load_fit as load_fit
+from jaxlif.fitting.several import RecordingFits as RecordingFits
+from jaxlif.fitting.several import fit_recordings as fit_recordings

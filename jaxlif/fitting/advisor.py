@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxlif import stimulus
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
-from jaxlif.fitting.joint_loss import free_bounds, joint_loss, pieces, prior_information, scales
+from jaxlif.fitting.information import pieces, prior_information, scales
+from jaxlif.fitting.joint_loss import free_bounds, joint_loss
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.uncertainty import Uncertainty, sandwich
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams

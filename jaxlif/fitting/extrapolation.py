@@ -82,7 +82,11 @@ def extrapolation_notes(
 
 
 def spike_bits(
-    params: AdaptiveLIFParams, recording: Recording, spikes: np.ndarray, drift: Drift | None
+    params: AdaptiveLIFParams,
+    recording: Recording,
+    spikes: np.ndarray,
+    drift: Drift | None,
+    window: slice = slice(None),
 ) -> float | None:
     """Return the log-likelihood of recorded spikes in bits per spike above a Poisson train; None without spikes.
 
@@ -91,15 +95,20 @@ def spike_bits(
         recording: current, and voltage without the electrode.
         spikes: [sweeps, T], booleans.
         drift: terms of the sweeps.
+        window: the samples whose spikes, and whose silence, count.
     """
-    if not (count := int(spikes.sum())):
+    if not (count := int(spikes[:, window].sum())):
         return None
+    judged = np.zeros(recording.num_steps, bool)
+    judged[window] = True
     traces = Traces(recording.current, recording.measured_voltage(), spikes, recording.dt, drift)
-    score = jax.jit(joint_score, static_argnums=2)
-    parts = arranged(traces, float(params.t_ref))
-    total = sum(float(score(params, part, recording.dt).log_likelihood) for part in parts)
+    parts = arranged(traces, float(params.t_ref), judged)
+    total = sum(float(_score(params, part, recording.dt).log_likelihood) for part in parts)
     density = total - count * np.log(recording.dt)
-    return float(bits_per_spike(density, count, recording.num_sweeps * recording.duration))
+    return float(bits_per_spike(density, count, recording.num_sweeps * judged.sum() * recording.dt))
+
+
+_score = jax.jit(joint_score, static_argnums=2)
 
 
 def collapse_notes(fitted: float, here: float | None) -> tuple[str, ...]:

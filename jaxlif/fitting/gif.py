@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.drift import Drift, estimate_drift
-from jaxlif.fitting.joint_loss import JointLoss, active_indices, evaluate, joint_loss, refine
+from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss
 from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.refinement import active_indices, refine
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
@@ -118,12 +119,19 @@ def _more(start: AdaptiveFit, drift: Drift | None, deterministic: bool, task: Ta
     traces, notes = recorded_traces(task)._replace(drift=drift), start.notes
     params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(traces)))
     with jax.enable_x64(False):
-        fitted = _polish(traces, params, task.progress)
-        before, after = (hard_score(p, traces) for p in (params, fitted.params))
-    if before is not None and after is not None and after < before - SLIP:
-        what = f"refined on all data the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
-        fitted, notes = fitted._replace(params=params), (*notes, f"{what}: the parameters before that were kept")
-    return _outcome(task, traces, fitted._replace(notes=notes), deterministic)
+        fitted, worse = _checked(traces, params, _polish(traces, params, task.progress), "refined on all data")
+    return _outcome(task, traces, fitted._replace(notes=(*notes, *worse)), deterministic)
+
+
+def _checked(
+    traces: Traces, start: AdaptiveLIFParams, fitted: AdaptiveFit, stage: str
+) -> tuple[AdaptiveFit, tuple[str, ...]]:
+    """Keep the start of a stage, and say so, where it has made the neuron's own spikes worse."""
+    before, after = (hard_score(params, traces) for params in (start, fitted.params))
+    if before is None or after is None or after >= before - SLIP:
+        return fitted, ()
+    what = f"{stage} the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
+    return fitted._replace(params=start, known=None), (f"{what}: the parameters before that were kept",)
 
 
 def hard_score(params: AdaptiveLIFParams, traces: Traces) -> float | None:
@@ -176,8 +184,10 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
         best = best if wanted else plain
         verdict = "taken" if wanted else "left away"
         notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
-    params = replace(best.params, t_ref=start.t_ref)
-    return _polish(traces, params, progress, intervals=intervals)._replace(notes=notes)
+    params = _without_coupling(replace(best.params, t_ref=start.t_ref))
+    fitted = _polish(traces, params, progress, intervals=intervals)
+    fitted, worse = _checked(traces, params, fitted, "refined on all sweeps")
+    return fitted._replace(notes=(*notes, *worse))
 
 
 def _race(traces: Traces, start: AdaptiveLIFParams, taus: Sequence[float | None], progress: bool) -> list["Candidate"]:
@@ -213,6 +223,12 @@ def _entry(traces, parts, start, tau):
     return loss, params, samples, _free(traces, coupled=tau is not None)
 
 
+def _without_coupling(params: AdaptiveLIFParams) -> AdaptiveLIFParams:
+    """Leave away a coupling of strength 0."""
+    coupling = params.coupling
+    return replace(params, coupling=None) if coupling is not None and coupling.b == 0.0 else params
+
+
 def split(traces: Traces) -> np.ndarray:
     """Mark the part of the time [T] that competing starts are fitted to; the rest judges them."""
     steps = traces.spikes.shape[1]
@@ -228,9 +244,8 @@ def _free(traces: Traces, *, coupled: bool) -> tuple[str, ...]:
 
 
 def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, intervals: bool = True) -> AdaptiveFit:
-    """Refine on everything; a coupling of strength 0 is left away."""
-    coupled = params.coupling is not None and bool(params.coupling.b != 0.0)
-    free = _free(traces, coupled=coupled)
+    """Refine on everything."""
+    free = _free(traces, coupled=params.coupling is not None)
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, params, samples, free, progress=progress)
     known = None
@@ -238,7 +253,7 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, interv
         level = mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
         params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
     bits = held_out_bits(loss, params, traces, np.ones(traces.spikes.shape[1], bool))
-    return AdaptiveFit(params if coupled else replace(params, coupling=None), known, bits)
+    return AdaptiveFit(params, known, bits)
 
 
 def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, judged: np.ndarray) -> float:

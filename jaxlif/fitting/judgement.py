@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.extrapolation import spike_bits
 from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, voltage_scores
@@ -39,6 +40,8 @@ def judge(
     model = _model_spikes(driven, found, noisy, task.seed)
     voltage = forced_voltage(found.params, driven, task.spikes)
     scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
+    if noisy:
+        scores = {name: score | _likelihood(task, parts[name], found, drift) for name, score in scores.items()}
     rates = 1000.0 * model.mean(axis=-1).reshape(-1, task.recording.num_sweeps).mean(axis=0) / task.recording.dt
     if not found.curve:
         return Judged(
@@ -74,6 +77,12 @@ def _spike_scores(task: Task, window: tuple[float, float], model: np.ndarray) ->
     samples = np.s_[:, task.samples(window)]
     scores = spike_scores(task.recording.window(*window), task.spikes[samples], model[..., task.samples(window)])
     return {"start_ms": window[0], "stop_ms": window[1]} | scores
+
+
+def _likelihood(task: Task, window: tuple[float, float], found: Outcome, drift: Drift | None) -> dict[str, Any]:
+    params = cast(AdaptiveLIFParams, found.params)
+    bits = spike_bits(params, task.recording, task.spikes, drift, task.samples(window))
+    return {"bits_per_spike": bits}
 
 
 def _step_scores(task: Task, found: Outcome, model: np.ndarray, voltage: np.ndarray) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 
 from jaxlif.fitting.gif import COUPLING_STARTS, held_out_bits, split
-from jaxlif.fitting.joint_loss import joint_loss, refine
+from jaxlif.fitting.joint_loss import joint_loss
+from jaxlif.fitting.refinement import refine
 from jaxlif.fitting.traces import Traces, arranged, refractory_period, regress
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 

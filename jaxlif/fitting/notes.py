@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.joint_loss import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES, SpikeRule
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.task import Task
@@ -12,6 +14,7 @@ from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, detect_spikes
 
+PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 
 
@@ -29,6 +32,18 @@ def at_bounds(params: LIFParams, limits: Mapping[str, tuple[float, float]]) -> t
 
 def _margin(low: float, high: float, end: float) -> float:
     return min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low)
+
+
+def undetermined_times(params: LIFParams) -> tuple[str, ...]:
+    """Say which time constants of an adaptive neuron lie beyond those that the loss takes without a penalty."""
+    low, high = TAU_RANGE
+    times = {name: float(tau) for name, tau in named_leaves(params).items() if name.startswith(PENALISED)}
+    return tuple(
+        f"{name} = {tau:.3g} ms lies outside {low:g} to {high:g} ms, within which the loss does not penalise it:"
+        " these data do not determine it"
+        for name, tau in times.items()
+        if not low <= tau <= high
+    )
 
 
 def missed_spikes(task: Task, rule: SpikeRule) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
-from jaxlif.fitting.notes import at_bounds, missed_spikes, saturated, score_notes
+from jaxlif.fitting.notes import at_bounds, missed_spikes, saturated, score_notes, undetermined_times
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
@@ -114,7 +114,7 @@ def fit_recording(
         >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
         [10.0, 0.1, -52.0, 3.0]
     """
-    _check_options(model, start, bounds, rest, drift)
+    check_options(model, start, bounds, rest, drift)
     spikes = _checked_spikes(recording, spike_rule)
     held = held_out_sweeps(recording, held_out)
     kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
@@ -153,7 +153,7 @@ def fit_recording(
         warnings=sampling_notes(recording, sampled)
         + removed.notes
         + final.warnings
-        + (at_bounds(found.params, limits) if model == "lif" else ())
+        + (at_bounds(found.params, limits) if model == "lif" else undetermined_times(final.params))
         + missed_spikes(task, spike_rule)
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
@@ -250,7 +250,14 @@ def model_ladder(
     return fit_ladder(recorded_traces(task).few(), progress=progress)
 
 
-def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None, rest: str, drift: bool) -> None:
+def check_options(
+    model: str,
+    start: LIFParams | None = None,
+    bounds: Bounds | None = None,
+    rest: str = "auto",
+    drift: bool = False,
+) -> None:
+    """Refuse options of :func:`fit_recording` that suit no recording, with a ValueError."""
     if model not in MODELS:
         raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
     if model != "lif" and not (start is None and bounds is None):
@@ -259,6 +266,7 @@ def _check_options(model: str, start: LIFParams | None, bounds: Bounds | None, r
         raise ValueError(f"rest = {rest!r}: it must be {' or '.join(RESTS)}")
     if drift and model == "lif":
         raise ValueError('drift is for "gif" and "adaptive": the plain "lif" has one membrane for all sweeps')
+    _limits(bounds)
 
 
 def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> Electrode | float | str | None:

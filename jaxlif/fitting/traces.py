@@ -45,15 +45,19 @@ class Traces(NamedTuple):
         chosen = np.unique(np.linspace(0, count - 1, min(FEW, count)).round().astype(int))
         current, voltage, spikes = (x[chosen] for x in (self.current, self.voltage, self.spikes))
         drift = None if self.drift is None else self.drift.select(chosen)
-        return self._replace(current=current, voltage=voltage, spikes=spikes, drift=drift, length=0)
+        return self._replace(current=current, voltage=voltage, spikes=spikes, drift=drift)
 
     def coarser(self) -> "Traces":
         """Return the traces at a whole multiple of dt up to 0.25 ms: means of the current, ends of the rest."""
-        factor = max(1, int(COARSE / self.dt + 1e-9))
+        factor = int(COARSE / self.dt + 1e-9)
+        if factor < 2:
+            return self
         steps = self.spikes.shape[1] // factor * factor
         current, spikes = (x[:, :steps].reshape(len(x), -1, factor) for x in (self.current, self.spikes))
         rows = {"current": current.mean(axis=2), "spikes": spikes.any(axis=2)}
-        return self._replace(**rows, voltage=self.voltage[:, factor - 1 : steps : factor], dt=factor * self.dt)
+        return self._replace(
+            **rows, voltage=self.voltage[:, factor - 1 : steps : factor], dt=factor * self.dt, length=0
+        )
 
     @property
     def terms(self) -> Drift:

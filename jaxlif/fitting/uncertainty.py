@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from jaxlif.fitting.chart import SOFT, Chart
-from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, pieces, prior_information, scales, with_variance
+from jaxlif.fitting.information import pieces, prior_information, scales
+from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, with_variance
 from jaxlif.fitting.profile import Rise, Valley, crossing
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 

@@ -1,6 +1,8 @@
 """Recordings in Axon binary files, through pyabf, which is imported only when a file is read."""
 
 import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,25 +20,34 @@ class _Channel(NamedTuple):
     unit: str
 
 
+class _Choice(NamedTuple):
+    """The names that were asked for, the voltage channel that is read, and all of them."""
+
+    named: tuple[str, ...]
+    voltage: _Channel
+    voltages: list[_Channel]
+
+
 def read_abf(path: Path, current: str | None, electrode: str | None = None) -> dict[str, Any]:
     """Read the fields of a recording from an ABF1 or ABF2 file.
 
     Channels are chosen by their unit. A current that the amplifier recorded is preferred to the command: the
     command's scale is set by hand and often wrong, and the recorded current holds the holding current and what the
-    amplifier really did. ``current`` asks for one of them.
+    amplifier really did. ``current`` asks for one of them. Where several channels are a voltage, one is to be named; of
+    as many currents, recorded or commanded, the one at the same place belongs to it.
 
     Args:
         path: the file.
         current: "recorded", "commanded", or None for the recorded one where there is one.
-        electrode: name of the voltage channel; None for the first, with a warning where there are several. Of as many
-            current channels the one at the same place belongs to it, else the first.
+        electrode: name of the channel to read, needed where there are several of a kind: "V2" of the voltages, "I1" of
+            the currents, and "V2,I1" where both are to be chosen.
 
     Returns:
         Fields of :class:`jaxlif.recordings.Recording`; one array for each sweep.
 
     Raises:
-        ValueError: for a damaged file, one without a voltage channel or the one asked for, or one without the current
-            asked for.
+        ValueError: for a damaged file, one without a voltage channel, the one asked for or the current asked for, or
+            several channels to choose from.
         ImportError: without pyabf.
     """
     with warnings.catch_warnings():
@@ -44,17 +55,20 @@ def read_abf(path: Path, current: str | None, electrode: str | None = None) -> d
         warnings.simplefilter("ignore")
         abf = _open(path)
         inputs = _channels(abf.adcNames, abf.adcUnits)
-        voltage, recorded = _pair(inputs, electrode)
-        measured = _input(abf, recorded, "current") if recorded and current != "commanded" else None
-        command = _command(abf, wanted=measured is None) if current != "recorded" else None
-        mv = _input(abf, voltage, "voltage")
+        recorded = _of_kind(inputs, "current") if current != "commanded" else []
+        outputs = _channels(abf.dacNames, abf.dacUnits, "output")
+        choice = _choice(inputs, recorded or outputs, electrode)
+        measured = _input(abf, _current("current", recorded, choice), "current") if recorded else None
+        commands = _commands(abf, outputs) if current != "recorded" else {}
+        mv = _input(abf, choice.voltage, "voltage")
     if current == "recorded" and measured is None:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
-    _warn_of_choice(inputs, electrode)
-    _warn_of_disagreement(measured, command)
+    _warn_of_a_shared_current(recorded, choice)
+    if measured is not None:
+        _warn_of_disagreement(measured, commands.values())
     source = "commanded" if measured is None else "recorded"
     return {
-        "current": command if measured is None else measured,
+        "current": _command(commands, outputs, choice) if measured is None else measured,
         "voltage": mv,
         "dt": 1000.0 / abf.sampleRate,
         "current_source": source,
@@ -72,31 +86,56 @@ def _open(path: Path) -> Any:
         raise ValueError(f"not an ABF file that can be read, or one that was cut short ({error})") from error
 
 
-def _channels(names: list[str], units: list[str]) -> list[_Channel]:
-    """Number the channels, without the bytes that pad their names in the file."""
-    named = zip(names, units, strict=True)
-    return [_Channel(n, name.strip(" \0"), unit.strip(" \0")) for n, (name, unit) in enumerate(named)]
+def _channels(names: list[str], units: list[str], kind: str = "channel") -> list[_Channel]:
+    """Number the channels; without the bytes that pad their names, and with a name that no other channel has."""
+    names, units = ([text.strip(" \0") for text in texts] for texts in (names, units))
+    counts = Counter(names)
+    unique = [name if name and counts[name] == 1 else f"{kind} {n}" for n, name in enumerate(names)]
+    return [_Channel(n, *pair) for n, pair in enumerate(zip(unique, units, strict=True))]
 
 
 def _of_kind(channels: list[_Channel], quantity: str) -> list[_Channel]:
     return [channel for channel in channels if is_unit(quantity, channel.unit)]
 
 
-def _pair(inputs: list[_Channel], electrode: str | None) -> tuple[_Channel, _Channel | None]:
-    """Return the voltage channel of an electrode and the channel of its current, None where that was not recorded."""
-    voltages, currents = (_of_kind(inputs, quantity) for quantity in ("voltage", "current"))
+def _choice(inputs: list[_Channel], currents: list[_Channel], electrode: str | None) -> _Choice:
+    """Return which voltage is read, and what else was named: of the channels that hold its current."""
+    voltages = _of_kind(inputs, "voltage")
     if not voltages:
         raise ValueError(f"no channel is a voltage ({_listed(inputs)}): is it a voltage-clamp recording?")
-    names = [channel.name for channel in voltages]
-    if electrode is not None and electrode not in names:
-        raise ValueError(f"electrode = {electrode!r}: the voltage channels are {_listed(voltages)}")
-    place = 0 if electrode is None else names.index(electrode)
-    current = currents[place] if len(currents) == len(voltages) else next(iter(currents), None)
-    return voltages[place], current
+    known = voltages + _of_kind(currents, "current")
+    named = _names(electrode, {channel.name for channel in known})
+    if unknown := [name for name in named if name not in {channel.name for channel in known}]:
+        raise ValueError(f"electrode = {unknown[0]!r}: the channels are {_listed(known)}")
+    return _Choice(named, _only("voltage", voltages, named), voltages)
+
+
+def _names(electrode: str | None, known: set[str]) -> tuple[str, ...]:
+    """Return the names that were given; a comma separates them where it is not part of a name."""
+    if electrode is None or electrode in known:
+        return () if electrode is None else (electrode,)
+    return tuple(name.strip() for name in electrode.split(","))
+
+
+def _only(kind: str, channels: list[_Channel], named: tuple[str, ...], example: str = "") -> _Channel:
+    """Return the channel that was named, or the only one."""
+    found = [channel for channel in channels if channel.name in named] or channels
+    if len(found) > 1:
+        text = f"{len(channels)} channels are a {kind} ({_listed(channels)}): choose one with `electrode`{example}"
+        raise ValueError(text)
+    return found[0]
+
+
+def _current(kind: str, channels: list[_Channel], choice: _Choice) -> _Channel:
+    """Return the current that was named, or of as many as there are voltages the one at the same place."""
+    if len(channels) == len(choice.voltages) and not any(channel.name in choice.named for channel in channels):
+        return channels[choice.voltages.index(choice.voltage)]
+    example = f", such as {choice.voltage.name},{channels[0].name}" if len(choice.voltages) > 1 else ""
+    return _only(kind, channels, choice.named, example)
 
 
 def _listed(channels: list[_Channel]) -> str:
-    return ", ".join(f"{c.name or f'channel {c.number}'}: {c.unit or 'no unit'}" for c in channels)
+    return ", ".join(f"{c.name}: {c.unit or 'no unit'}" for c in channels)
 
 
 def _input(abf: Any, channel: _Channel, quantity: str) -> list[np.ndarray]:
@@ -112,20 +151,23 @@ def _sweeps(abf: Any, channel: int) -> list[np.ndarray]:
     return sweeps
 
 
-def _command(abf: Any, *, wanted: bool) -> list[np.ndarray] | None:
-    """Return the commanded current of every sweep, or None where there is none and none is wanted."""
-    # Not every output has an input of its own number: look at all, take the one that carries a protocol.
-    outputs = _channels(abf.dacNames, abf.dacUnits)
-    waveforms = [_waveforms(abf, channel) for channel in outputs if is_unit("current", channel.unit)]
-    commands = [waveform for waveform in waveforms if waveform is not None]
-    if commands:
-        return next((c for c in commands if _varies(c)), commands[0])
-    if wanted:
+def _commands(abf: Any, outputs: list[_Channel]) -> dict[_Channel, list[np.ndarray]]:
+    """Return the commanded currents that the file holds, each of every sweep."""
+    waveforms = [(channel, _waveforms(abf, channel)) for channel in _of_kind(outputs, "current")]
+    return {channel: waveform for channel, waveform in waveforms if waveform is not None}
+
+
+def _command(commands: dict[_Channel, list[np.ndarray]], outputs: list[_Channel], choice: _Choice) -> list[np.ndarray]:
+    """Return the commanded current of the electrode."""
+    if not commands:
         raise ValueError(
             f"no command is a current that the file holds ({_listed(outputs)}),"
             " and no current was recorded: store the current beside the voltage in an .npz"
         )
-    return None
+    # Not every output has an input of its own number: where the numbers differ, those that carry a protocol count.
+    varying = [channel for channel, waveform in commands.items() if _varies(waveform)] or list(commands)[:1]
+    channels = list(commands) if len(commands) == len(choice.voltages) else varying
+    return commands[_current("commanded current", channels, choice)]
 
 
 def _waveforms(abf: Any, channel: _Channel) -> list[np.ndarray] | None:
@@ -148,24 +190,21 @@ def _varies(sweeps: list[np.ndarray]) -> bool:
     return any((sweep != sweeps[0].flat[0]).any() for sweep in sweeps)
 
 
-def _warn_of_choice(inputs: list[_Channel], electrode: str | None) -> None:
-    for quantity in ("voltage", "current"):
-        found = _of_kind(inputs, quantity)
-        if len(found) > 1 and electrode is None:
-            warnings.warn(
-                f"{len(found)} channels are a {quantity} ({_listed(found)}): the first is read; name the voltage's"
-                " channel with `electrode` for another",
-                RecordingWarning,
-                stacklevel=4,
-            )
+def _warn_of_a_shared_current(recorded: list[_Channel], choice: _Choice) -> None:
+    if len(recorded) == 1 < len(choice.voltages) and recorded[0].name not in choice.named:
+        warnings.warn(
+            f"the only recorded current, {recorded[0].name}, is taken for that of {choice.voltage.name}:"
+            f" was it injected there, and not into another of {_listed(choice.voltages)}?",
+            RecordingWarning,
+            stacklevel=4,
+        )
 
 
-def _warn_of_disagreement(recorded: list[np.ndarray] | None, command: list[np.ndarray] | None) -> None:
-    """Warn of a recorded current that does not follow the command: a channel that was not connected."""
-    if recorded is None or command is None or not _varies(command):
-        return
-    a, b = np.concatenate(recorded), np.concatenate(command)
-    if a.size == b.size and (np.std(a) == 0 or np.corrcoef(a, b)[0, 1] < 0.5):
+def _warn_of_disagreement(recorded: list[np.ndarray], commands: Iterable[list[np.ndarray]]) -> None:
+    """Warn of a recorded current that follows no command: a channel that was not connected."""
+    a, varying = np.concatenate(recorded), [np.concatenate(command) for command in commands if _varies(command)]
+    comparable = [b for b in varying if a.size == b.size]
+    if comparable and all(np.std(a) == 0 or np.corrcoef(a, b)[0, 1] < 0.5 for b in comparable):
         warnings.warn(
             "the recorded current does not follow the command: if its channel was not connected, ask for"
             ' current="commanded"',

@@ -35,8 +35,8 @@ def read_recording(
         current: which current an .abf or .nwb file is asked for, "recorded" or "commanded" (None: the recorded one
             where there is one); for the other formats, which hold one current, what that current is.
         sweeps: numbers of the sweeps to read, from 0; None for all.
-        electrode: name of the electrode to read from an .nwb file, needed where it holds several; of an .abf file the
-            name of the voltage channel.
+        electrode: name of the electrode to read from an .nwb file, or of the channel of an .abf file, needed where it
+            holds several: "V2" of the voltages, "I1" of the currents, "V2,I1" where both are to be chosen.
 
     Returns:
         The recording, with the file's name and its SHA-256: of an .ibw file, that of all files read, one after another.

@@ -10,7 +10,8 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
-from jaxlif.fitting.joint_loss import evaluate, information, joint_loss, scales
+from jaxlif.fitting.information import information, scales
+from jaxlif.fitting.joint_loss import evaluate, joint_loss
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.report import write_report

@@ -15,6 +15,7 @@ from jaxlif.fitting.held_out import held_out_sweeps
 from jaxlif.fitting.prediction import free_response
 from jaxlif.fitting.threshold import reliable_stimuli
 from jaxlif.recordings import Recording, resting_potentials
+from jaxlif.tables import sweep_rows
 
 DT = 0.5
 TRUTH = jl.AdaptiveLIFParams(
@@ -86,6 +87,11 @@ def test_the_rest_is_the_voltage_before_the_stimulus(recording):
 def test_v_rest_is_measured_and_the_held_out_sweeps_have_their_own(recording, result):
     assert result.rest == "measured" and result.held_out == (2, 3)
     assert result.params.v_rest == pytest.approx(REST[:2].mean(), abs=0.05)
+    rows = sweep_rows(result)
+    # Two decimals of an estimate that is 0.05 mV off.
+    np.testing.assert_allclose([result.params.v_rest + float(row["offset"]) for row in rows], REST, atol=0.06)
+    assert [row["sweep"] for row in rows] == ["0", "1", "2 (held out)", "3 (held out)"]
+    assert all(row["gain"] == "" for row in rows)
     assert "v_rest" not in result.intervals  # what is measured is not fitted
     np.testing.assert_allclose(result.params.v_rest + result.drift.offset, REST, atol=0.05)
     assert result.scores["test"]["voltage_variance_explained"] > 0.95

@@ -12,7 +12,8 @@ import jaxlif as jl
 from jaxlif.cli import main
 from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
-from jaxlif.fitting.joint_loss import evaluate, free_bounds, joint_loss, pieces
+from jaxlif.fitting.information import pieces
+from jaxlif.fitting.joint_loss import evaluate, free_bounds, joint_loss
 from jaxlif.fitting.profile import Valley, crossing
 from jaxlif.fitting.uncertainty import uncertainty
 

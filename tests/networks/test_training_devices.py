@@ -97,9 +97,10 @@ def test_two_processes_equal_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # A loaded machine may let one of them wait for longer than the 100 s after which it would count as dead.
     join = (
         "jax.config.update('jax_cpu_collectives_implementation', 'gloo'); "
-        f"jax.distributed.initialize('127.0.0.1:{port}', 2, %d); "
+        f"jax.distributed.initialize('127.0.0.1:{port}', 2, %d, heartbeat_timeout_seconds=300); "
     )
     code = f"t.in_two_processes(%d, {str(tmp_path)!r})"
     flags = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

@@ -331,27 +331,98 @@ def test_abf_without_what_is_needed_is_one_line(monkeypatch, abf_path, inputs, o
     assert message in one_line(error)
 
 
-def test_abf_warns_of_two_voltages_and_of_an_unconnected_current(monkeypatch, abf_path):
+def test_abf_warns_of_an_unconnected_current(monkeypatch, abf_path):
     noise = np.random.default_rng(0).standard_normal((2, T))
-    fake(monkeypatch, [("V1", "mV", MILLIVOLT), ("V2", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [TWO])
-    with pytest.warns(RecordingWarning, match="V1: mV, V2: mV.: the first is read; name .* with `electrode`"):
-        read_recording(abf_path)
-    assert np.array_equal(
-        read_recording(abf_path, electrode="V2").voltage, read_recording(abf_path, electrode="V1").voltage
-    )
-    with pytest.raises(ValueError, match="electrode = 'V3': the voltage channels are V1: mV, V2: mV"):
-        read_recording(abf_path, electrode="V3")
     fake(monkeypatch, [("Vm", "mV", MILLIVOLT), ("I", "pA", noise)], [("Cmd 0", "pA")], [TWO])
     with pytest.warns(RecordingWarning, match="recorded current does not follow the command"):
         read_recording(abf_path)
 
 
-def test_an_electrode_of_an_abf_brings_its_own_current(monkeypatch, abf_path):
-    inputs = [("V1", "mV", MILLIVOLT), ("I1", "pA", TWO), ("V2", "mV", MILLIVOLT + 1), ("I2", "pA", 3 * TWO)]
+def channels(*names):
+    """Make inputs of these names: V2 is the voltage plus 2 mV, I3 three times the current."""
+    data = {"V": ("mV", lambda n: MILLIVOLT + n), "I": ("pA", lambda n: n * TWO)}
+    return [(name, data[name[0]][0], data[name[0]][1](int(name[1]))) for name in names]
+
+
+def number_of(recording):
+    """Return which voltage and which current a recording holds."""
+    return float(np.mean(recording.voltage - MILLIVOLT)), float(np.mean(recording.current) / np.mean(TWO))
+
+
+@pytest.mark.parametrize(
+    ("names", "electrode", "expected"),
+    [
+        (("I3", "V2"), None, (2, 3)),
+        (("V1", "I1", "V2", "I3"), "V2", (2, 3)),
+        (("V1", "I1", "V2", "I3"), "V1", (1, 1)),
+        (("V1", "I1", "V2", "I3"), "I1,V2", (2, 1)),
+        (("V1", "I1", "I2"), "I2", (1, 2)),
+        (("V1", "I1", "I2"), "V1, I1", (1, 1)),
+        (("V1", "V2", "I1", "I2", "I3"), "V1,I3", (1, 3)),
+    ],
+)
+def test_an_electrode_of_an_abf_brings_its_own_current(monkeypatch, abf_path, names, electrode, expected):
+    fake(monkeypatch, channels(*names))
+    assert number_of(read_recording(abf_path, electrode=electrode)) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "electrode", "message"),
+    [
+        (("V1", "I1", "V2", "I2"), None, "2 channels are a voltage (V1: mV, V2: mV): choose one with `electrode`"),
+        (("V1", "I1", "I2"), None, "2 channels are a current (I1: pA, I2: pA): choose one with `electrode`"),
+        (("V1", "I1", "I2"), "V1", "2 channels are a current (I1: pA, I2: pA): choose one with `electrode`"),
+        (("V1", "V2", "I1"), "V1,V2", "2 channels are a voltage (V1: mV, V2: mV): choose one with `electrode`"),
+        (("V1", "V2", "I1"), "V3", "electrode = 'V3': the channels are V1: mV, V2: mV, I1: pA"),
+        (
+            ("V1", "V2", "I1", "I2", "I3"),
+            "V2",
+            "3 channels are a current (I1: pA, I2: pA, I3: pA): choose one with `electrode`, such as V2,I1",
+        ),
+    ],
+)
+def test_one_of_several_abf_channels_has_to_be_chosen(monkeypatch, abf_path, names, electrode, message):
+    fake(monkeypatch, channels(*names))
+    with pytest.raises(ValueError) as error:
+        read_recording(abf_path, electrode=electrode)
+    assert one_line(error) == f"cell.abf: {message}"
+
+
+def test_channels_of_an_abf_that_share_a_name_are_numbered(monkeypatch, abf_path):
+    inputs = [("Vm", "mV", MILLIVOLT), ("Vm\0", "mV", MILLIVOLT + 1), ("a, b", "pA", TWO), ("", "pA", 2 * TWO)]
     fake(monkeypatch, inputs)
-    recording = read_recording(abf_path, electrode="V2")
-    np.testing.assert_array_equal(recording.current, 3 * TWO)
-    np.testing.assert_array_equal(recording.voltage, MILLIVOLT + 1)
+    with pytest.raises(ValueError, match="2 channels are a voltage .channel 0: mV, channel 1: mV.: choose one"):
+        read_recording(abf_path)
+    assert number_of(read_recording(abf_path, electrode="channel 1")) == (1, 2)
+    fake(monkeypatch, inputs[1:])
+    assert number_of(read_recording(abf_path, electrode="a, b")) == (1, 1)
+    assert number_of(read_recording(abf_path, electrode="channel 2")) == (1, 2)
+
+
+def test_the_only_recorded_current_of_two_electrodes_is_doubted(monkeypatch, abf_path):
+    fake(monkeypatch, channels("V1", "V2", "I3"))
+    with pytest.warns(RecordingWarning, match="only recorded current, I3, is taken for that of V2: was it injected"):
+        assert number_of(read_recording(abf_path, electrode="V2")) == (2, 3)
+    assert number_of(read_recording(abf_path, electrode="V2,I3")) == (2, 3)
+
+
+def test_the_command_of_an_abf_electrode(monkeypatch, abf_path):
+    """Of as many outputs as voltages the one at the same place; else the one that varies, or one that was named."""
+    outputs, commands = [("Cmd 0", "pA"), ("Cmd 1", "pA"), ("Cmd 2", "pA")], [1 * TWO, 2 * TWO, 0 * TWO]
+    fake(monkeypatch, channels("V1", "V2"), outputs[:2], commands[:2])
+    assert number_of(read_recording(abf_path, electrode="V2")) == (2, 2)
+    assert number_of(read_recording(abf_path, electrode="V2,Cmd 0")) == (2, 1)
+    fake(monkeypatch, channels("V1"), outputs, commands)
+    with pytest.raises(
+        ValueError, match=r"2 channels are a commanded current \(Cmd 0: pA, Cmd 1: pA\): choose one with"
+    ):
+        read_recording(abf_path)
+    assert number_of(read_recording(abf_path, electrode="Cmd 1")) == (1, 2)
+    fake(monkeypatch, channels("V1", "I2"), outputs, commands)
+    assert number_of(read_recording(abf_path)) == (1, 2), "a current that was recorded needs no choice of a command"
+    with pytest.raises(ValueError, match="electrode = 'Cmd 0': the channels are V1: mV, I2: pA"):
+        read_recording(abf_path, electrode="Cmd 0")
+    assert number_of(read_recording(abf_path, electrode="Cmd 0", current="commanded")) == (1, 1)
 
 
 def test_abf_sweeps_of_several_lengths(monkeypatch, abf_path):

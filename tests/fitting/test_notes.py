@@ -1,0 +1,60 @@
+"""Notes on a fit, against what they are about."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting import recordings
+from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, _penalty
+from jaxlif.fitting.notes import undetermined_times
+from jaxlif.fitting.task import Outcome
+
+PARAMS = jl.AdaptiveLIFParams(
+    eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,), a=(1.0,), tau_a=(900.0,),
+    coupling=jl.VoltageCoupling(b=0.6, tau=10.0, v_i=-56.0, k=BEND_WIDTH),
+)  # fmt: skip
+
+
+def with_time(name, tau):
+    if name == "coupling.tau":
+        return replace(PARAMS, coupling=replace(PARAMS.coupling, tau=tau))
+    base, _, place = name.partition(".")
+    taus = list(getattr(PARAMS, base))
+    taus[int(place)] = tau
+    return replace(PARAMS, **{base: tuple(taus)})
+
+
+@pytest.mark.parametrize("name", ["tau_eta.0", "tau_eta.1", "tau_gamma.0", "coupling.tau"])
+@pytest.mark.parametrize("tau", [1.67, 1.999, 2.0, 30.0, 500.0, 501.0, 3000.0])
+def test_a_time_constant_is_named_where_the_loss_penalises_it(name, tau):
+    """With the bend where it started and as wide as is free of charge, only a time constant is left to be penalised."""
+    params = with_time(name, tau)
+    bend = jnp.asarray(PARAMS.coupling.v_i)
+    # 2 and 500 themselves: their logarithms, taken twice, may differ by rounding.
+    penalised = float(_penalty(jax.tree.map(jnp.asarray, params), bend)) > 1e-20
+    notes = undetermined_times(params)
+    assert len(notes) == penalised == (not TAU_RANGE[0] <= tau <= TAU_RANGE[1])
+    if notes:
+        assert notes[0].startswith(
+            f"{name} = {tau:.3g} ms lies outside 2 to 500 ms, within which the loss does not penalise"
+        )
+
+
+def test_neurons_without_such_times_have_no_note():
+    assert undetermined_times(jl.LIFParams(tau_m=0.5)) == ()
+    assert undetermined_times(replace(PARAMS, coupling=None)) == ()
+
+
+def test_a_fit_says_which_time_constants_its_data_do_not_determine(monkeypatch):
+    found = Outcome(with_time("tau_gamma.0", 1.67))
+    monkeypatch.setattr(recordings, "fit_gif", lambda task, **options: found)
+    current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1000.0, 0.5)
+    _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(), current)
+    voltage = np.where(output.spikes > 0, 20.0, output.v)
+    fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=0.5), "gif", electrode=None)
+    assert fit.params == found.params
+    assert sum(note.startswith("tau_gamma.0 = 1.67 ms lies outside 2 to 500 ms") for note in fit.warnings) == 1
