@@ -270,7 +270,7 @@ def test_rates_that_no_neuron_fires_at_are_named():
 
 
 def test_a_regression_that_leads_astray_is_not_the_last_word():
-    """A second of 46 spikes, where the regression's start ended with v_rest at its bound and tau_m nine times too long."""
+    """A second of 46 spikes, where the regression led to v_rest at its bound, tau_m nine times too long."""
     truth, dt = jl.LIFParams(tau_m=12.0), 0.5
     current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 200.0, 100.0, 5.0, 1000.0, dt)
     _, output = jl.simulate(jl.LIF(dt=dt), truth, current)
