@@ -9,7 +9,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting import recordings
-from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, _penalty
+from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, penalty
 from jaxlif.fitting.notes import undetermined_times
 from jaxlif.fitting.task import Outcome
 
@@ -35,7 +35,7 @@ def test_a_time_constant_is_named_where_the_loss_penalises_it(name, tau):
     params = with_time(name, tau)
     bend = jnp.asarray(PARAMS.coupling.v_i)
     # 2 and 500 themselves: their logarithms, taken twice, may differ by rounding.
-    penalised = float(_penalty(jax.tree.map(jnp.asarray, params), bend)) > 1e-20
+    penalised = float(penalty(jax.tree.map(jnp.asarray, params), bend)) > 1e-20
     notes = undetermined_times(params)
     assert len(notes) == penalised == (not TAU_RANGE[0] <= tau <= TAU_RANGE[1])
     if notes:
