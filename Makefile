@@ -24,7 +24,7 @@ types: .venv/stamp
 	@$(BIN)/mypy --no-error-summary
 
 notebooks: .venv/stamp
-	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	@env -u MPLBACKEND $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
 experiments: .venv/stamp
 	@for file in synthetic_recovery fsi_steps l5_plain_lif digits; do $(BIN)/python experiments/$$file.py || exit 1; done
