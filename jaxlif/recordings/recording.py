@@ -21,7 +21,8 @@ class Recording:
     """A current-clamp recording: sweeps of one length, one sampling interval, one cell.
 
     Sample n of ``current`` is held from n dt to (n + 1) dt, and sample n of ``voltage`` belongs to the end of that
-    step, as in :func:`jaxlif.simulate`. The arrays are read-only views in float64.
+    step, as in :func:`jaxlif.simulate`; a current that was sampled with the voltage is brought to that by
+    :func:`jaxlif.recordings.held_current`. The arrays are read-only views in float64.
 
     Args:
         current: injected current, [sweeps, T] or [T], pA.
