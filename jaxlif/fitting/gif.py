@@ -145,11 +145,9 @@ def hard_score(params: AdaptiveLIFParams, traces: Traces) -> float | None:
         Md*, or the coincidence factor where no stimulus was repeated; None where neither is defined.
     """
     few = traces.few()
-    steps = few.spikes.shape[1]
-    longer = np.pad(few.current, ((0, 0), (0, max(0, few.length - steps))))  # the length of a later fit, one program
-    driven = few.terms.driven(params, Recording(current=longer, dt=few.dt))
-    rasters = noisy_rasters(params, driven, repeats=TRIALS, seed=0)[..., :steps]
-    scores = spike_scores(Recording(current=few.current, dt=few.dt), few.spikes, rasters)
+    recording = Recording(current=few.current, dt=few.dt)
+    rasters = noisy_rasters(params, few.terms.driven(params, recording), repeats=TRIALS, seed=0)
+    scores = spike_scores(recording, few.spikes, rasters)
     return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
 
 

@@ -16,7 +16,7 @@ from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
 from jaxlif.simulate import simulate
 
-LANES, FEWEST = 128, 16  # responses simulated at a time: enough for the vector units, little memory, few programs
+LANES = 128  # responses simulated at a time: enough for the vector units, and little memory
 
 
 class Response(NamedTuple):
@@ -75,12 +75,11 @@ def noisy_responses(
 def _noisy_inputs(recording, repeats, seed):
     """Yield pairs of repeat and sweep, at most as many as run side by side, with their inputs."""
     lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
-    width = min(LANES, -(-len(lanes) // FEWEST) * FEWEST)
+    current = jnp.asarray(recording.current, jnp.float32)
     for first in range(0, len(lanes), LANES):
         chunk = lanes[first : first + LANES]
-        # Filled up to one of a few widths, for which the simulation is compiled.
-        filled = np.array(chunk + chunk[-1:] * (width - len(chunk)))
-        yield chunk, (jnp.asarray(recording.current[filled[:, 1]].T, jnp.float32), seed, jnp.asarray(filled))
+        # A short last chunk is filled up, so that the simulation compiles once.
+        yield chunk, (current, seed, jnp.asarray(chunk + chunk[-1:] * (min(LANES, len(lanes)) - len(chunk))))
 
 
 def _single(params):
@@ -93,9 +92,9 @@ def _response(cell, params, current, seed, lanes):
 
     def noise(lane):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), lane[0]), lane[1])
-        return jax.random.exponential(key, current.shape[:1], jnp.float32)
+        return jax.random.exponential(key, current.shape[1:], jnp.float32)
 
-    inputs = Noisy(current, jax.vmap(noise, out_axes=1)(lanes))
+    inputs = Noisy(current[lanes[:, 1]].T, jax.vmap(noise, out_axes=1)(lanes))
     _, output = simulate(EscapeNoise(cell), params, inputs)
     return output.spikes > 0, output.v
 
