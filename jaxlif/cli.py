@@ -169,7 +169,7 @@ def fit(
         "seed": seed,
     }
 
-    def fit_one(file: Path, progress: bool) -> tuple[RecordingFit, Recording]:
+    def _fit_one(file: Path, progress: bool) -> tuple[RecordingFit, Recording]:
         with noted_warnings() as notes:
             recording = read(file, current, sweeps, from_electrode)
             window = window_of(train, recording) if train else None
@@ -178,9 +178,9 @@ def fit(
 
     if len(files) > 1:
         check_options(model, bounds=given["bounds"], rest=rest, drift=drift)
-        _fit_several(named_files(files), out, fit_one)
+        _fit_several(named_files(files), out, _fit_one)
     else:
-        result, recording = fit_one(files[0], sys.stderr.isatty())
+        result, recording = _fit_one(files[0], sys.stderr.isatty())
         _finish(result, out, recording)
 
 
@@ -191,12 +191,12 @@ def _fit_several(
     for name in files:
         require_folder(out / name)
 
-    def write_one(name: str, file: Path) -> RecordingFit:
+    def _write_one(name: str, file: Path) -> RecordingFit:
         result, recording = fit_one(file, False)
         _write_all(result, out / name, recording)
         return result
 
-    found = fit_each(files, write_one, progress=sys.stderr.isatty())
+    found = fit_each(files, _write_one, progress=sys.stderr.isatty())
     if found.fits:
         click.echo(text_table(cell_rows(found)) + "\n")
     for name, result in found.fits.items():

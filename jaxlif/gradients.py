@@ -178,6 +178,7 @@ class _Problem(NamedTuple):
     samples: int
 
     def value(self, cell: Cell, params: Any, inputs: Any) -> Array:
+        """Return the loss of a cell's response."""
         return self.loss(simulate(cell, params, inputs)[1])
 
 

@@ -122,11 +122,11 @@ def filtered_spikes(spikes: Array, *, tau: float, dt: float) -> Array:
     """
     decay = jnp.exp(jnp.asarray(-dt / tau, spikes.dtype))
 
-    def step(f, s):
+    def _step(f, s):
         f = decay * f + s
         return f, f
 
-    return jax.lax.scan(step, jnp.zeros_like(spikes[0]), spikes)[1]
+    return jax.lax.scan(_step, jnp.zeros_like(spikes[0]), spikes)[1]
 
 
 def van_rossum(spikes: Array, target: Array, *, tau: float, dt: float) -> Array:

@@ -189,23 +189,23 @@ def _unit(gradient: Any, shape: Any) -> Any:
 def _each(loss_at, draw, unit, noise, keys):
     """Return for each key what its pair shows."""
 
-    def one(key):
+    def _one(key):
         direction = draw(key)
         up, down = (loss_at(jax.tree.map(partial(jnp.multiply, size), direction)) for size in (noise, -noise))
         slope = (up - down) / (2.0 * noise)
         along, length = (sum(jax.tree.leaves(jax.tree.map(jnp.vdot, direction, x))) for x in (unit, direction))
         return direction, slope, along, length
 
-    return jax.lax.map(one, keys, batch_size=_ROUND)
+    return jax.lax.map(_one, keys, batch_size=_ROUND)
 
 
 def _summed(each) -> Evidence:
     direction, slopes, along, lengths = jax.tree.map(lambda x: np.asarray(x, float), each)
 
-    def weighted(weights, power):
+    def _weighted(weights, power):
         return jax.tree.map(lambda d: np.tensordot(weights**power, d**power, axes=1), direction)
 
-    return Evidence(weighted(slopes, 1), weighted(slopes, 2), weighted(along, 1), slopes, along, lengths)
+    return Evidence(_weighted(slopes, 1), _weighted(slopes, 2), _weighted(along, 1), slopes, along, lengths)
 
 
 def _joined(a: Evidence, b: Evidence) -> Evidence:

@@ -103,7 +103,7 @@ def one_neuron(params: Any) -> Any:
     if type(params) not in (LIFParams, AdaptiveLIFParams):
         raise ValueError(f"params is a {type(params).__name__}: it must be LIFParams or AdaptiveLIFParams")
 
-    def number(path, leaf):
+    def _number(path, leaf):
         if np.ndim(leaf):
             field = ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in path)
             raise ValueError(
@@ -111,7 +111,7 @@ def one_neuron(params: Any) -> Any:
             )
         return float(leaf)
 
-    return jax.tree_util.tree_map_with_path(number, params)
+    return jax.tree_util.tree_map_with_path(_number, params)
 
 
 def one_trace(current: ArrayLike) -> np.ndarray:

@@ -102,10 +102,10 @@ def _flat(network: Sequential, params: tuple) -> Iterator[tuple[Any, Any]]:
 
 
 def _output_shape(layer: Any, params: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    def run(x):
+    def _run(x):
         return signal(layer.step(params, layer.init_state(params, x), x)[1])
 
-    return jax.eval_shape(run, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
+    return jax.eval_shape(_run, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
 
 
 def _node(nir: Any, layer: Any, p: Any, shape: tuple[int, ...]) -> Any:

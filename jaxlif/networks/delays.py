@@ -113,11 +113,11 @@ class Delayed:
         slots, shape = state.ring.shape[0], state.ring.shape[1:]
         ring = state.ring.at[state.position].set(jnp.broadcast_to(jnp.asarray(x, state.ring.dtype), shape))
 
-        def read(lag):
+        def _read(lag):
             slot = jnp.broadcast_to((state.position - lag) % slots, (1, *shape))
             return jnp.take_along_axis(ring, slot, axis=0)
 
-        y = self._weigh(params, read, ring)[0]
+        y = self._weigh(params, _read, ring)[0]
         return DelayState(ring, (state.position + 1) % slots), y
 
     def scan(self, params: DelayParams, state: DelayState, inputs: Array) -> tuple[DelayState, Array]:
@@ -127,11 +127,11 @@ class Delayed:
         inputs = jax.vmap(lambda x: jnp.broadcast_to(x, shape))(jnp.asarray(inputs, past.dtype))
         line, steps = jnp.concatenate([past, inputs]), inputs.shape[0]
 
-        def read(lag):
+        def _read(lag):
             return _window(line, slots - lag, steps)
 
         position = (state.position + steps) % slots
-        return DelayState(jnp.roll(line[-slots:], position, axis=0), position), self._weigh(params, read, line)
+        return DelayState(jnp.roll(line[-slots:], position, axis=0), position), self._weigh(params, _read, line)
 
     def _weigh(self, params: DelayParams, read: Callable[[Array], Array], line: Array) -> Array:
         """Sum ``read(lag)`` [., N] over the lags that count; a lag is one for all channels or [1, N]."""
@@ -156,11 +156,11 @@ def _spread(delay: Array, sigma: Array, max_lag: int, read: Callable[[Array], Ar
     weights = jax.nn.softmax(-0.5 * ((lags - delay[None]) / sigma[None]) ** 2, axis=0)  # [K + 1, 1, N]
 
     @jax.checkpoint  # a window is cheaper read again than kept for the gradient
-    def add(total, lag):
+    def _add(total, lag):
         return total + weights[lag] * read(lag), None
 
     first = weights[0] * read(jnp.zeros((), jnp.int32))
-    return jax.lax.scan(add, first, jnp.arange(1, max_lag + 1, dtype=jnp.int32))[0]
+    return jax.lax.scan(_add, first, jnp.arange(1, max_lag + 1, dtype=jnp.int32))[0]
 
 
 def _window(line: Array, start: Array, steps: int) -> Array:
