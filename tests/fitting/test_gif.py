@@ -11,7 +11,7 @@ import jaxlif as jl
 from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.information import information, scales
-from jaxlif.fitting.joint_loss import evaluate, joint_loss
+from jaxlif.fitting.joint_loss import evaluate, joint_loss, penalty
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.report import write_report
@@ -163,3 +163,12 @@ def test_a_clipped_voltage_is_said(recording):
     notes = " ".join(jl.fit_recording(clipped, electrode=None).warnings)
     assert "exactly -58 mV: is it saturated or clipped?" in notes
     assert "clipped" not in " ".join(jl.fit_recording(recording, electrode=None).warnings)
+
+
+def test_the_bend_has_a_prior_of_3_mv_give_or_take_a_factor_e():
+    params, bend = replace(TRUTH, coupling=replace(TRUTH.coupling, k=3.0)), jnp.asarray(TRUTH.coupling.v_i)
+    centre = float(penalty(params, bend))
+    for factor in (np.exp(-2.0), np.e):
+        wider = replace(params, coupling=replace(params.coupling, k=3.0 * float(factor)))
+        # Half the squared distance in log k, of a standard normal.
+        assert float(penalty(wider, bend)) - centre == pytest.approx(0.5 * np.log(factor) ** 2, rel=1e-6)

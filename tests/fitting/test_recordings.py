@@ -278,3 +278,13 @@ def test_a_regression_that_leads_astray_is_not_the_last_word():
     # Without noise only the optimiser's end is left.
     for name in ("tau_m", "r_m", "v_rest", "v_reset", "t_ref"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=1e-5), name
+
+
+def test_a_voltage_that_ignores_the_current_is_said_and_not_a_crash():
+    rng = np.random.default_rng(1)
+    voltage = rng.normal(-65.0, 1.0, (3, 30_000))
+    for row in voltage:
+        row[rng.choice(30_000, 30, replace=False)] = 20.0
+    current = np.tile(100.0 * rng.standard_normal(30_000), (3, 1))
+    result = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=0.1))
+    assert "r_m = 0.001 GΩ lies at the end of its bounds" in " ".join(result.warnings)
