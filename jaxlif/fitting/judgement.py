@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from jaxlif.fitting.drift import Drift
-from jaxlif.fitting.extrapolation import spike_bits
 from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
+from jaxlif.fitting.likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, voltage_scores
 from jaxlif.fitting.task import Outcome, Task

@@ -24,7 +24,8 @@ from jaxlif.fitting.documents import (
     versions,
 )
 from jaxlif.fitting.drift import Drift
-from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes, spike_bits
+from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
+from jaxlif.fitting.likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_responses
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
