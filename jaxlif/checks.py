@@ -1,0 +1,147 @@
+"""What a public function is given, read at its door: numbers of the right kind and rank, values that keep their rules.
+
+Values are checked where they are at hand and not while tracing; kinds, dtypes and shapes always.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tracer = jax.core.Tracer
+
+
+def numbers(
+    field: str, value: Any, unit: str = "", *, rank: int | tuple[int, ...] | None = None, finite: bool = True
+) -> Any:
+    """Return floating numbers as they are, a list as an array, integers and booleans as floating; refuse the rest.
+
+    Example:
+        >>> numbers("spikes", [True, False]).tolist(), numbers("dt", 1, "ms")
+        ([1.0, 0.0], 1.0)
+    """
+    array = _array(field, value, unit)
+    if rank is not None and array.ndim not in (ranks := (rank,) if isinstance(rank, int) else rank):
+        wanted = "a number" if ranks == (0,) else f"an array of rank {' or '.join(map(str, ranks))}"
+        raise ValueError(f"{field} has shape {array.shape}: {field} must be {wanted}{_of(unit)}")
+    if finite and not isinstance(array, Tracer) and not np.isfinite(np.asarray(array, float)).all():
+        require(np.isfinite(np.asarray(array, float)), field, array, unit, f"{field} must be finite")
+    if isinstance(value, float):
+        return value  # a Python number takes the dtype of what it meets
+    if isinstance(value, int):
+        return float(value)
+    if jnp.issubdtype(array.dtype, np.floating):
+        return array
+    return array.astype(jnp.result_type(float) if isinstance(array, jax.Array) else float)
+
+
+def number(field: str, value: Any, unit: str = "") -> Any:
+    """Return a finite number as it is, an integer or boolean as floating; refuse the rest."""
+    return numbers(field, value, unit, rank=0)
+
+
+def whole(field: str, value: Any, least: int = 0, unit: str = "") -> int:
+    """Return a whole number, refuse fractions, booleans and what is less than ``least``."""
+    try:
+        found = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or found < least:
+        suffix = f" {unit}" if unit else ""
+        raise ValueError(f"{field} = {_short(repr(value))}{suffix}: {field} must be a whole number, {least} or more")
+    return found
+
+
+def choice(field: str, value: Any, options: tuple[Any, ...]) -> Any:
+    """Return one of the options, refuse everything else."""
+    if not any(type(value) is type(option) and value == option for option in options):
+        *most, last = (f'"{option}"' if isinstance(option, str) else repr(option) for option in options)
+        listed = f"{', '.join(most)} or {last}" if most else last
+        raise ValueError(f"{field} = {_short(repr(value))}: {field} must be {listed}")
+    return value
+
+
+def require_same_shape(**arrays: Any) -> None:
+    """Refuse arrays whose shapes differ: a silent broadcast is a wrong number."""
+    (name, first), *others = arrays.items()
+    for other, array in others:
+        if jnp.shape(first) != jnp.shape(array):
+            raise ValueError(f"{name} has shape {jnp.shape(first)} and {other} {jnp.shape(array)}: they must agree")
+
+
+def _array(field: str, value: Any, unit: str) -> Any:
+    try:
+        array = value if isinstance(value, jax.Array | Tracer) else np.asarray(value)
+        if jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub":
+            return array
+    except ValueError:  # rows of unequal length
+        pass
+    raise ValueError(f"{field} = {_short(repr(value))}: {field} must be a number or an array of numbers{_of(unit)}")
+
+
+def _of(unit: str) -> str:
+    return f", {unit}" if unit else ""
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+def require(ok: Any, field: str, value: Any, unit: str, rule: str) -> None:
+    """Raise ValueError naming field, first offending value, unit and rule unless ``ok`` holds everywhere."""
+    ok, value = np.broadcast_arrays(np.asarray(ok), np.asarray(value))
+    if ok.all():
+        return
+    index = tuple(int(i) for i in np.argwhere(~ok)[0])
+    where = f"[{', '.join(map(str, index))}]" if index else ""
+    suffix = f" {unit}" if unit else ""
+    raise ValueError(f"{field}{where} = {value[index]:g}{suffix}: {rule}")
+
+
+def concrete(*values: Any) -> bool:
+    """Say whether all values are numbers or arrays at hand, not tracers or placeholders of a transformation."""
+    return all(
+        isinstance(v, (bool, int, float, np.generic, np.ndarray, jax.Array)) and not isinstance(v, jax.core.Tracer)
+        for v in values
+    )
+
+
+def require_finite(field: str, value: Any, unit: str) -> None:
+    """Refuse NaN, infinity and what is no number."""
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        _array(field, value, unit)
+    if concrete(value):
+        require(np.isfinite(value), field, value, unit, f"{field} must be finite")
+
+
+def require_positive(field: str, value: Any, unit: str) -> None:
+    """Refuse anything but finite positive values."""
+    require_finite(field, value, unit)
+    if concrete(value):
+        require(np.asarray(value) > 0, field, value, unit, f"{field} must be greater than 0 {unit}")
+
+
+def require_not_negative(field: str, value: Any, unit: str) -> None:
+    """Refuse anything but finite values of 0 or more."""
+    require_finite(field, value, unit)
+    if concrete(value):
+        require(np.asarray(value) >= 0, field, value, unit, f"{field} must be 0 {unit} or more")
+
+
+def require_below(field: str, value: Any, other: str, bound: Any, unit: str) -> None:
+    """Refuse ``value`` at or above ``bound``, naming both fields."""
+    if concrete(value, bound):
+        value, bound = np.broadcast_arrays(value, bound)
+        ok = value < bound
+        limit = float(bound[~ok][0]) if not ok.all() else 0.0
+        require(ok, field, value, unit, f"{field} must be below {other} = {limit:g} {unit}")
+
+
+def require_different(field: str, value: Any, other: str, reference: Any, unit: str) -> None:
+    """Refuse ``value`` equal to ``reference``, naming both fields."""
+    if concrete(value, reference):
+        rule = f"{field} must differ from {other}"
+        require(np.not_equal(value, reference), field, value, unit, rule)
