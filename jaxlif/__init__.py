@@ -14,7 +14,6 @@ from jaxlif.fitting import Advice as Advice
 from jaxlif.fitting import Fit as Fit
 from jaxlif.fitting import RecordingFit as RecordingFit
 from jaxlif.fitting import RecordingFits as RecordingFits
-from jaxlif.fitting import SpikeRule as SpikeRule
 from jaxlif.fitting import advise_protocol as advise_protocol
 from jaxlif.fitting import fit as fit
 from jaxlif.fitting import fit_fi_population as fit_fi_population
@@ -50,6 +49,7 @@ from jaxlif.neurons import interval_rate as interval_rate
 from jaxlif.neurons import nth_spike_time as nth_spike_time
 from jaxlif.neurons import precise_spike_times as precise_spike_times
 from jaxlif.recordings import Recording as Recording
+from jaxlif.recordings import SpikeRule as SpikeRule
 from jaxlif.recordings import read_recording as read_recording
 from jaxlif.simulate import simulate as simulate
 from jaxlif.simulated import simulated_recording as simulated_recording

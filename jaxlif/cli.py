@@ -20,10 +20,10 @@ from jaxlif.commands.files import read
 from jaxlif.commands.fitted import advise, export, predict
 from jaxlif.commands.simulated import simulate
 from jaxlif.fitting.recordings import check_options, fit_rates, fit_recording, model_ladder
-from jaxlif.fitting.result import RecordingFit, SpikeRule
+from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, read_rates
+from jaxlif.recordings import Recording, SpikeRule, read_rates, spike_notes
 from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
 
 
@@ -106,14 +106,7 @@ def _cache_folder() -> Path:
 @options.current
 @options.sweeps
 @options.source
-@click.option("--spike-threshold", type=float, default=0.0, show_default=True, help="Level that a spike crosses, mV.")
-@click.option(
-    "--spike-method",
-    type=click.Choice(["level", "dvdt"]),
-    default="level",
-    show_default=True,
-    help="A spike is where the voltage crosses the level, or the foot from which it rises to it at 20 mV/ms.",
-)
+@options.spikes
 @click.option(
     "--bounds",
     multiple=True,
@@ -135,9 +128,8 @@ def fit(
     current,
     sweeps,
     from_electrode,
-    spike_threshold,
-    spike_method,
     bounds,
+    spike_rule,
 ) -> None:
     """Fit a neuron to a recording, or to each of several.
 
@@ -165,7 +157,7 @@ def fit(
         "drift": drift,
         "held_out": held_out,
         "bounds": bounds_of(bounds) or None,
-        "spike_rule": SpikeRule(spike_method, spike_threshold),
+        "spike_rule": SpikeRule(**spike_rule),
         "seed": seed,
     }
 
@@ -215,19 +207,22 @@ def _fit_several(
 @options.current
 @options.sweeps
 @options.source
+@options.spikes
 @clear_errors
-def ladder(file, train, current, sweeps, from_electrode) -> None:
+def ladder(file, train, current, sweeps, from_electrode, spike_rule) -> None:
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
     spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
     """
-    recording = read(file, current, sweeps, from_electrode)
+    rule, recording = SpikeRule(**spike_rule), read(file, current, sweeps, from_electrode)
     window = window_of(train, recording) if train else None
-    found = model_ladder(recording, train=window, progress=sys.stderr.isatty())
+    found = model_ladder(recording, train=window, spike_rule=rule, progress=sys.stderr.isatty())
     rows = [(rung.name, f"{rung.held_out:.3f}", f"{rung.gain:+.3f}") for rung in found.rungs]
     click.echo(text_table([("model, each with the ones above it", "held out (bits per spike)", "gain"), *rows]) + "\n")
     click.echo(found.sentence)
+    for note in spike_notes(recording, rule):
+        click.echo(f"note: {note}")
 
 
 @main.command()
@@ -240,8 +235,9 @@ def ladder(file, train, current, sweeps, from_electrode) -> None:
 @options.current
 @options.sweeps
 @options.source
+@options.spikes
 @clear_errors
-def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode) -> None:
+def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode, spike_rule) -> None:
     """Fit a neuron to firing rates.
 
     FILE is a .csv with the columns current_pA and rate_Hz, or a recording of current steps, whose membrane is then
@@ -250,6 +246,8 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode) -> 
     require_folder(out)
     recording = None
     if file.suffix.lower() == ".csv":
+        if spike_rule:
+            raise ValueError(f"{file}: a .csv of rates has no voltage to find spikes in; leave out the spike options")
         result = _fit_rates_file(file, {"tau_m": tau_m, "r_m": r_m, "v_rest": v_rest}, seed)
     else:
         refuse_options(
@@ -257,7 +255,9 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode) -> 
         )
         with noted_warnings() as notes:
             recording = read(file, current, sweeps, from_electrode)
-            result = fit_recording(recording, seed=seed, progress=sys.stderr.isatty())
+            result = fit_recording(
+                recording, spike_rule=SpikeRule(**spike_rule), seed=seed, progress=sys.stderr.isatty()
+            )
         result = replace(result, warnings=tuple(notes) + result.warnings)
         if result.protocol != "steps":
             raise ValueError(f"{file}: its current is not a family of steps with an f-I curve; use jaxlif fit")

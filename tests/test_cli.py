@@ -185,7 +185,27 @@ def test_spikes_that_stay_below_0_mv_need_the_option_and_are_mentioned(tmp_path)
     voltage[0, rows[::2]] = 20.0
     np.savez(tmp_path / "half.npz", current=current, voltage=voltage, dt=DT)
     printed = good("fit", tmp_path / "half.npz", "--out", tmp_path / "half").output
-    assert f"{len(rows) // 2} steep rises end between -20 and 0 mV and are not counted as spikes" in printed
+    assert (
+        f"{len(rows) // 2} fast peaks end below 0 mV, the highest at -10 mV, and are not counted as spikes" in printed
+    )
+
+
+@pytest.mark.parametrize("command", ["fit", "fi", "ladder", "predict"])
+def test_every_command_that_finds_spikes_has_the_rule(recording, tmp_path, command):
+    """A level that no spike reaches leaves none: whoever says so has used the option."""
+    if command == "predict":
+        good("fit", recording, "--out", tmp_path / "fit")
+        options = (recording, "--dead-time", 20.0, "--out", tmp_path / "out.npz")
+        assert "come within the dead time of 20 ms" in good("predict", tmp_path / "fit" / "fit.json", *options).output
+        return
+    out = () if command == "ladder" else ("--out", tmp_path / "out")
+    for options in (
+        ["--spike-threshold", 30.0],
+        ["--spike-width", 0.0],
+        ["--spike-method", "dvdt", "--spike-width", 0],
+    ):
+        assert "voltage has no spikes" in bad(command, recording, *out, *options)
+    assert "dead_time = -1.0 ms: dead_time must be 0 ms or more" in bad(command, recording, *out, "--dead-time", -1)
 
 
 def test_a_current_that_has_nothing_to_do_with_the_voltage_is_noted(tmp_path):
@@ -501,8 +521,13 @@ def damaged(**changes):
     return {name: value for name, value in arrays.items() if value is not None}
 
 
+PULSES = np.tile(np.repeat([-50.0, 100.0], 400), 5)[None, 200:]  # 200 ms each: into a resistor, a model cell's voltage
 BAD_RECORDINGS = {
     "no spikes": (lambda: damaged(voltage=cell()[1].clip(max=-20.0)), ["no spikes", "0 mV", "-20 mV"]),
+    "plateaus": (
+        lambda: damaged(current=PULSES, voltage=0.5 * PULSES - 3.0),
+        ["no spikes", "5 times the voltage stays above 0 mV, for up to 200 ms: these are no spikes"],
+    ),
     "no current variation": (lambda: damaged(current=np.full((1, 4000), 100.0)), ["current = 100 pA", "varies"]),
     "lengths": (lambda: damaged(voltage=cell()[1][:, 1:]), ["current has 4000 samples and voltage 3999"]),
     "sweeps": (lambda: damaged(voltage=np.repeat(cell()[1], 2, axis=0)), ["1 sweeps and voltage 2"]),

@@ -1,5 +1,6 @@
 """The commands that start from a fit: predict, advise and export."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from jaxlif.exporting import exported
 from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, write_atomically
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
-from jaxlif.recordings import Recording, read_recording
+from jaxlif.recordings import Recording, read_recording, spike_notes
 from jaxlif.tables import Scores, score_table, text_table
 
 
@@ -25,9 +26,10 @@ from jaxlif.tables import Scores, score_table, text_table
 @options.current
 @options.sweeps
 @options.source
+@options.spikes
 @click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
 @clear_errors
-def predict(fit_file, file, out, repeats, seed, current, sweeps, from_electrode, force_spikes) -> None:
+def predict(fit_file, file, out, repeats, seed, current, sweeps, from_electrode, spike_rule, force_spikes) -> None:
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
@@ -36,14 +38,16 @@ def predict(fit_file, file, out, repeats, seed, current, sweeps, from_electrode,
     if out.suffix != ".npz":
         raise ValueError(f"out = {out}: predictions are written to an .npz file")
     result, recording = load_fit(fit_file), read(file, current, sweeps, from_electrode)
+    result = replace(result, spike_rule=replace(result.spike_rule, **spike_rule))
     prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
     write_npz(out, {name: array for name, array in prediction._asdict().items() if name != "notes"})
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
     if recording.voltage is not None:
         click.echo(score_table(_compare(result, recording, prediction, forced=force_spikes)) + "\n")
         likelihood = result.likelihood_note(recording)
+        missed = spike_notes(recording, result.spike_rule)
         unreliable = unreliable_notes(recording, result.spike_rule.find(recording))
-        prediction = prediction._replace(notes=prediction.notes + likelihood + unreliable)
+        prediction = prediction._replace(notes=prediction.notes + likelihood + unreliable + missed)
     for note in prediction.notes:
         click.echo(f"note: {note}")
 

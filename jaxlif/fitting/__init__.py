@@ -20,7 +20,6 @@ from jaxlif.fitting.recordings import fit_recording as fit_recording
 from jaxlif.fitting.recordings import model_ladder as model_ladder
 from jaxlif.fitting.result import Prediction as Prediction
 from jaxlif.fitting.result import RecordingFit as RecordingFit
-from jaxlif.fitting.result import SpikeRule as SpikeRule
 from jaxlif.fitting.result import load_fit as load_fit
 from jaxlif.fitting.several import RecordingFits as RecordingFits
 from jaxlif.fitting.several import fit_recordings as fit_recordings

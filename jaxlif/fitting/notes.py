@@ -7,12 +7,12 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.joint_loss import TAU_RANGE
-from jaxlif.fitting.result import STANDARD_NAMES, SpikeRule
+from jaxlif.fitting.result import STANDARD_NAMES
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.task import Task
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, detect_spikes
+from jaxlif.recordings import Recording
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
@@ -43,21 +43,6 @@ def undetermined_times(params: LIFParams) -> tuple[str, ...]:
         " these data do not determine it"
         for name, tau in times.items()
         if not low <= tau <= high
-    )
-
-
-def missed_spikes(task: Task, rule: SpikeRule) -> tuple[str, ...]:
-    """Warn of fast rises that end a little below the level that counts as a spike."""
-    if task.recording.spikes is not None:
-        return ()
-    lower = rule.threshold - 20.0
-    steep = detect_spikes(task.recording.measured_voltage(), task.recording.dt, method="dvdt", threshold=lower)
-    missed = int(steep.sum()) - int(task.spikes.sum())
-    if missed <= max(1, 0.05 * task.spikes.sum()):
-        return ()
-    return (
-        f"{missed} steep rises end between {lower:g} and {rule.threshold:g} mV and are not counted as spikes:"
-        " lower the spike threshold if they are",
     )
 
 

@@ -23,8 +23,8 @@ from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
-from jaxlif.fitting.notes import at_bounds, missed_spikes, saturated, score_notes, undetermined_times
-from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, SpikeRule, sweep_checksums
+from jaxlif.fitting.notes import at_bounds, saturated, score_notes, undetermined_times
+from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
@@ -33,6 +33,7 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
     Recording,
+    SpikeRule,
     artefact_notes,
     held_current,
     is_sampled,
@@ -40,6 +41,7 @@ from jaxlif.recordings import (
     require_current_variation,
     resting_potentials,
     sampling_notes,
+    spike_notes,
 )
 
 MODELS = ("lif", "adaptive", "gif")
@@ -148,7 +150,7 @@ def fit_recording(
         + removed.notes
         + final.warnings
         + (at_bounds(found.params, limits) if model == "lif" else undetermined_times(final.params))
-        + missed_spikes(task, spike_rule)
+        + spike_notes(part, spike_rule)
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
         + (no_fi_curve(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
@@ -359,9 +361,13 @@ def _checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:
     require_current_variation(recording)
     spikes = rule.find(recording)
     if not spikes.any():
+        never = (
+            f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); lower the"
+            " spike threshold, or give the recording's spikes"
+        )
+        why = spike_notes(recording, rule)
         raise ValueError(
-            f"voltage has no spikes: it never crosses {rule.threshold:g} mV upwards (its largest value is"
-            f" {voltage.max():.4g} mV); lower the spike threshold, or give the recording's spikes"
+            f"voltage has no spikes: {'; '.join(why if voltage.max() >= rule.threshold else (never, *why))}"
         )
     return spikes
 

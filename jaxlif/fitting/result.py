@@ -30,7 +30,7 @@ from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_respo
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Electrode, Recording, detect_spikes, held_current, remove_electrode, resting_potentials
+from jaxlif.recordings import Electrode, Recording, SpikeRule, held_current, remove_electrode, resting_potentials
 
 FORMAT = "jaxlif fit 1"
 
@@ -71,27 +71,6 @@ def standard_name(parameter: str) -> tuple[str, str]:
     base, _, index = parameter.rpartition(".")
     words, unit = STANDARD_NAMES[base]
     return f"{words} {int(index) + 1}", unit
-
-
-@dataclass(frozen=True)
-class SpikeRule:
-    """How spikes are found in a voltage trace; see :func:`jaxlif.recordings.detect_spikes`.
-
-    Args:
-        method: "level" or "dvdt".
-        threshold: level to be crossed upwards, mV.
-        slope: dV/dt to be crossed with the second method, mV/ms.
-    """
-
-    method: str = "level"
-    threshold: float = 0.0
-    slope: float = 20.0
-
-    def find(self, recording: Recording) -> np.ndarray:
-        """Return the known spikes of a recording, or those that the rule finds in its voltage, [sweeps, T]."""
-        if recording.spikes is not None:
-            return recording.spikes
-        return detect_spikes(recording.measured_voltage(), recording.dt, **asdict(self))
 
 
 class Prediction(NamedTuple):

@@ -20,4 +20,6 @@ from jaxlif.recordings.rest import resting_potentials as resting_potentials
 from jaxlif.recordings.sampling import held_current as held_current
 from jaxlif.recordings.sampling import is_sampled as is_sampled
 from jaxlif.recordings.sampling import sampling_notes as sampling_notes
+from jaxlif.recordings.spike_detection import SpikeRule as SpikeRule
 from jaxlif.recordings.spike_detection import detect_spikes as detect_spikes
+from jaxlif.recordings.spike_detection import spike_notes as spike_notes

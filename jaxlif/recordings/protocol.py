@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlif.recordings.recording import Recording
-from jaxlif.recordings.spike_detection import detect_spikes
+from jaxlif.recordings.spike_detection import SpikeRule
 
 # A recorded current shows the amplifier's transient at every spike. The median over a block sees through them as long
 # as they fill less than half of it: 2 to 3 ms a spike, so 10 ms.
@@ -144,11 +144,9 @@ def _level(current: np.ndarray) -> float:
 
 
 def _spikes_of(recording: Recording) -> np.ndarray:
-    if recording.spikes is not None:
-        return recording.spikes
-    if recording.voltage is None:
+    if recording.spikes is None and recording.voltage is None:
         raise ValueError("the recording has neither spikes nor a voltage to find them in: pass `spikes`")
-    return detect_spikes(recording.voltage, recording.dt)
+    return SpikeRule().find(recording)
 
 
 def _grain(recording: Recording) -> _Grain:

@@ -154,7 +154,7 @@ def test_a_single_sweep_gives_one_rate():
 def test_spikes_come_from_the_recording_or_its_voltage():
     cell = family([100.0, 200.0])
     spikes = raster(cell, [4, 8])
-    spikes[:, 999] = False  # within the dead time of the first spike
+    spikes[:, 999] = False  # so close that the voltage would not return between the two
     voltage = np.where(spikes, 20.0, -60.0)
     known = Recording(cell.current, dt=0.1, spikes=spikes)
     seen = Recording(cell.current, voltage, dt=0.1)
