@@ -52,12 +52,12 @@ def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[
     if fit.protocol == "steps":
         yield from _of_steps(fit, recording, spikes, forced)
         return
-    window = _window(fit, recording)
+    window, shown = _window(fit, recording), np.array(fit.held_out or range(recording.num_sweeps), int)
     part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
     caption = f"Voltage with the recorded spikes forced, and its residual away from spikes, in {part}."
-    yield Picture("voltage", caption, _voltage(fit, recording, spikes, forced, window))
+    yield Picture("voltage", caption, _voltage(fit, recording, spikes, forced, window, shown))
     caption = f"Spikes of the cell's repeats and, above them, of the free-running model, with their rates, in {part}."
-    yield Picture("raster", caption, _raster(fit, recording, spikes, window))
+    yield Picture("raster", caption, _raster(fit, recording, spikes, window, shown))
     if isinstance(params, AdaptiveLIFParams):
         caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
         yield Picture("kernels", caption, _kernels(params))
@@ -124,14 +124,19 @@ def _steps(fit: RecordingFit, recording: Recording, free: Prediction) -> Figure:
 
 
 def _voltage(
-    fit: RecordingFit, recording: Recording, spikes: np.ndarray, forced: Prediction, window: tuple[float, float]
+    fit: RecordingFit,
+    recording: Recording,
+    spikes: np.ndarray,
+    forced: Prediction,
+    window: tuple[float, float],
+    shown: np.ndarray,
 ) -> Figure:
     part, samples = recording.window(*window), _samples(recording, window)
     figure, axes = plt.subplots(
         2, 1, figsize=(9.0, 5.0), sharex=True, layout="constrained", gridspec_kw={"height_ratios": [2, 1]}
     )
     # A sweep with a typical number of spikes.
-    sweep = int(np.argsort(spikes[:, samples].sum(axis=1), kind="stable")[recording.num_sweeps // 2])
+    sweep = int(shown[np.argsort(spikes[shown, samples].sum(axis=1), kind="stable")[len(shown) // 2]])
     train = spikes[sweep, samples]
     compared = _compared(fit, recording, spikes)[sweep, samples]
     # The recorded voltage holds the electrode's drop.
@@ -141,9 +146,13 @@ def _voltage(
     return figure
 
 
-def _raster(fit: RecordingFit, recording: Recording, spikes: np.ndarray, window: tuple[float, float]) -> Figure:
+def _raster(
+    fit: RecordingFit, recording: Recording, spikes: np.ndarray, window: tuple[float, float], shown: np.ndarray
+) -> Figure:
     """Draw the spikes of the most repeated stimulus, the model's above them, and the rates of both in bins of 10 ms."""
-    group = max(repeats(recording), key=lambda g: (spikes[g].any(), len(g), spikes[g].sum()))
+    group = max(
+        (shown[g] for g in repeats(recording.select(shown))), key=lambda g: (spikes[g].any(), len(g), spikes[g].sum())
+    )
     cell = [recording.times[spikes[sweep]] for sweep in group]
     count = len(group) if fit.model == "gif" else 1
     free = fit.predict(recording.select(group[:1]), repeats=count, seed=fit.seed)

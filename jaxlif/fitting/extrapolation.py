@@ -12,6 +12,7 @@ from jaxlif.recordings import Recording, repeats, stimulus_label
 
 WIDER = 1.2  # factor by which a current may leave the fitted range without a word
 FASTER = 1.5  # and a rate
+LISTED = 8  # stimuli that a line names
 COLLAPSED = 0.5  # share of the fitted likelihood, in bits per spike, below which it has collapsed
 
 
@@ -56,6 +57,7 @@ def extrapolation_notes(
     known: Iterable[Regime],
     recording: Recording,
     rates: np.ndarray,
+    numbers: np.ndarray | None = None,
 ) -> tuple[str, ...]:
     """Say where a recording's current, or the model's answer to it, lies outside the regimes that were fitted.
 
@@ -63,16 +65,38 @@ def extrapolation_notes(
         known: the regimes of the fit.
         recording: what is predicted.
         rates: the model's rate in each of its sweeps, [sweeps], Hz.
+        numbers: what the sweeps are called, [sweeps]; by default they are counted from 0.
     """
     known = tuple(known)
     if not known:
         return ()
-    notes = []
+    numbers = np.arange(recording.num_sweeps) if numbers is None else numbers
+    alike: dict[tuple[str, ...], list[tuple[str, tuple[float, ...]]]] = {}
     for group in repeats(recording):
-        reasons = [*_input(known, recording.current[group]), *_answer(known, float(np.mean([rates[s] for s in group])))]
-        if reasons:
-            notes.append(f"{stimulus_label(recording, group)} is outside what was fitted: {', and '.join(reasons)}")
-    return tuple(notes)
+        current = recording.current[group]
+        reasons = dict([*_input(known, current), *_answer(known, current, float(np.mean(rates[group])))])
+        name = str(numbers[group[0]]) if recording.stimulus is None else recording.stimulus[group[0]]
+        alike.setdefault(tuple(reasons), []).append((name, tuple(reasons.values())))
+    kind = "the stimulus of sweep" if recording.stimulus is None else "stimulus"
+    return tuple(_outside(kind, reasons, found) for reasons, found in alike.items() if reasons)
+
+
+def _outside(kind: str, reasons: tuple[str, ...], found: list[tuple[str, tuple[float, ...]]]) -> str:
+    """Return one line for all stimuli that are outside for the same reasons, with the range of their values."""
+    names, several = [name for name, _ in found], len(found) > 1
+    ranges = zip(*(values for _, values in found), strict=True)
+    texts = [
+        reason.format(_range(values), its="their" if several else "its")
+        for reason, values in zip(reasons, ranges, strict=True)
+    ]
+    listed = ", ".join(names[:LISTED]) + f" and {len(names) - LISTED} more" * (len(names) > LISTED)
+    kind = kind.replace("stimulus", "stimuli").replace("sweep", "sweeps") if several else kind
+    return f"{kind} {listed} {'are' if several else 'is'} outside what was fitted: {', and '.join(texts)}"
+
+
+def _range(values: Iterable[float]) -> str:
+    low, high = f"{min(values := tuple(values)):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def collapse_notes(fitted: float, here: float | None) -> tuple[str, ...]:
@@ -85,24 +109,25 @@ def collapse_notes(fitted: float, here: float | None) -> tuple[str, ...]:
     )
 
 
-def _input(known: tuple[Regime, ...], current: np.ndarray) -> Iterable[str]:
+def _input(known: tuple[Regime, ...], current: np.ndarray) -> Iterable[tuple[str, float]]:
     """Compare mean and spread; a mean is judged by the distance from the fitted range in fitted spreads."""
-    sd, spreads = float(current.std()), [r.sd_pA for r in known]
-    mean, means = float(current.mean()), [r.mean_pA for r in known]
+    means, spreads = [r.mean_pA for r in known], [r.sd_pA for r in known]
     slack = (WIDER - 1.0) * max(*map(abs, means), *spreads)
-    for name, value, low, high, margin in (
-        ("mean", mean, min(means), max(means), slack),
-        ("SD", sd, min(spreads), max(spreads), (WIDER - 1.0) * max(spreads)),
+    for name, value, fitted, margin in (
+        ("mean", float(current.mean()), means, slack),
+        ("SD", float(current.std()), spreads, (WIDER - 1.0) * max(spreads)),
     ):
-        if not low - margin <= value <= high + margin:
-            fitted = f"{low:.4g} pA" if low == high else f"{low:.4g} to {high:.4g} pA"
-            yield f"the {name} of its current is {value:.4g} pA where {fitted} were fitted"
+        if not min(fitted) - margin <= value <= max(fitted) + margin:
+            yield f"the {name} of {{its}} current is {{}} pA where {_range(fitted)} pA were fitted", value
 
 
-def _answer(known: tuple[Regime, ...], rate: float) -> Iterable[str]:
+def _answer(known: tuple[Regime, ...], current: np.ndarray, rate: float) -> Iterable[tuple[str, float]]:
+    """Compare the rate with the fitted ones; silence is odd where no fitted stimulus, or none so weak, is silent."""
     low, high = min(r.rate_Hz for r in known), max(r.rate_Hz for r in known)
+    weaker = [r.rate_Hz for r in known if r.mean_pA <= current.mean() and r.sd_pA <= current.std()]
     if rate == 0.0:
-        yield "the model is silent"
+        if low > 0.0 or max(weaker, default=0.0) > 0.0:
+            yield "the model is silent", rate
     elif not low / FASTER <= rate <= high * FASTER:
-        fitted = f"{low:.3g} Hz" if low == high else f"{low:.3g} to {high:.3g} Hz"
-        yield f"the model fires at {rate:.3g} Hz where the cell fired at {fitted} in the fit"
+        fired = _range((low, high))
+        yield f"the model fires at {{}} Hz where the cell fired at {fired} Hz in the fit", rate

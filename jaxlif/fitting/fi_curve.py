@@ -119,7 +119,7 @@ def fit_fi_curve(
         >>> [round(x, 4) for x in (result.params.v_th, result.params.v_reset, result.params.t_ref)]
         [-52.0, -64.0, 3.0]
     """
-    currents, rates = _checked(currents, rates)
+    currents, rates = checked_rates(currents, rates)
     whole = np.ones(len(rates))
     even = (np.arange(len(rates)) % 2 == 0).astype(float)
     intervals = _intervals(membrane, currents, rates, bounds or {})
@@ -129,7 +129,13 @@ def fit_fi_curve(
     return FIFit(fits[0], predicted[0], np.where(even > 0, predicted[2], predicted[1]))
 
 
-def _checked(currents, rates):
+def checked_rates(currents: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return currents and rates [K] in double precision, or raise ValueError where they make no f-I curve.
+
+    Args:
+        currents: pA, in any order.
+        rates: Hz, of the currents in their order.
+    """
     currents, rates = np.asarray(currents, float), np.asarray(rates, float)
     if currents.shape != rates.shape or currents.ndim != 1:
         raise ValueError(f"currents has shape {currents.shape} and rates {rates.shape}: both must be [K]")

@@ -8,6 +8,7 @@ from jaxlif.recordings import Recording, repeats
 from jaxlif.recordings.recording import sweep_indices
 
 KINDS = ("stimulus", "repeat", "sweep")
+FITTED = 0.7  # share of the time that is fitted where nothing else was asked for
 
 
 def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarray | None) -> np.ndarray:
@@ -35,6 +36,25 @@ def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarr
     if len(found) == recording.num_sweeps:
         raise ValueError(f"held_out = {choice!r}: no sweep is left to fit")
     return found
+
+
+def default_split(recording: Recording, spikes: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
+    """Return the window to fit, ms, and the sweeps to hold out: time where both of its parts have spikes, else sweeps.
+
+    Args:
+        recording: whose time.
+        spikes: [sweeps, T], booleans.
+
+    Example:
+        >>> early = np.zeros((3, 100), bool)
+        >>> early[:, 5] = True
+        >>> default_split(Recording(current=np.tile(np.arange(100.0), (3, 1)), dt=1.0), early)
+        ((0.0, 100.0), array([1]))
+    """
+    cut = round(FITTED * recording.num_steps)
+    if spikes[:, :cut].any() and spikes[:, cut:].any():
+        return (recording.start, recording.start + FITTED * recording.duration), np.zeros(0, int)
+    return (recording.start, recording.start + recording.duration), np.flatnonzero(spikes.any(axis=1))[1::3]
 
 
 def _named(recording: Recording, choice: str) -> np.ndarray:

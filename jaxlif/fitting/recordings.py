@@ -17,10 +17,10 @@ import numpy as np
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
-from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve
+from jaxlif.fitting.fi_curve import checked_rates, curve_errors, fit_fi_curve
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif
-from jaxlif.fitting.held_out import held_out_sweeps
+from jaxlif.fitting.held_out import default_split, held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.notes import at_bounds, saturated, score_notes, undetermined_times
@@ -118,7 +118,7 @@ def fit_recording(
     """
     check_options(model, start, bounds, rest, drift)
     spikes = _checked_spikes(recording, spike_rule)
-    held = held_out_sweeps(recording, held_out)
+    window, held, instead = _split(recording, spikes, model, train, held_out)
     kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
     removed = remove_electrode(recording, spikes, _electrode_choice(electrode, model))
     tied = resting_potentials(removed.recording, spikes) if model != "lif" and rest == "auto" else None
@@ -126,8 +126,7 @@ def fit_recording(
         limits = _limits(bounds)
         part, sampled = recording.select(kept), is_sampled(recording, spikes)
         clean = held_current(removed.recording, sampled)
-        protocol = "steps" if model == "lif" and has_fi_curve(part, spikes[kept]) else "fluctuating"
-        window = _window(recording, train, "steps" if len(held) else protocol)
+        protocol = _protocol(part, spikes[kept], model)
         whole = Task(clean, spikes, window, limits, start, seed, progress, tied, drift)
         task, again = whole.select(kept), train is None and not len(held)
         found = _recipe(model, protocol, coupling, intervals=not again)(task)
@@ -154,7 +153,9 @@ def fit_recording(
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
         + (no_fi_curve(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
+        + instead
         + score_notes(task, scores)
+        + (unreliable_notes(recording, spikes) if protocol == "fluctuating" else ())
         + outside,
         curve=found.curve,
         electrodes=removed.electrodes,
@@ -177,18 +178,17 @@ def _judged(
     scores, _ = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
     if not len(held):
         return scores, ()
-    more, outside = _on_held_out(whole.select(held), task, found, _some(terms, held), model)
+    more, outside = _on_held_out(whole.select(held), held, task, found, _some(terms, held), model)
     return scores | more, outside
 
 
 def _on_held_out(
-    held: Task, task: Task, found: Outcome, terms: Drift | None, model: str
+    held: Task, numbers: np.ndarray, task: Task, found: Outcome, terms: Drift | None, model: str
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Score the sweeps that were held out, and say what they are to a model of the others."""
     whole = held.recording.start, held.recording.start + held.recording.duration
     scores, rates = judge(held, found, terms, {"test": whole}, noisy=model == "gif")
-    notes = unreliable_notes(held.recording, held.spikes)
-    return scores, notes + extrapolation_notes(_regimes(task, task.window), held.recording, rates)
+    return scores, extrapolation_notes(_regimes(task, task.window), held.recording, rates, numbers)
 
 
 def _regimes(task: Task, window: tuple[float, float]) -> tuple[Regime, ...]:
@@ -252,7 +252,7 @@ def model_ladder(
     """
     spikes = _checked_spikes(recording, spike_rule)
     removed = remove_electrode(recording, spikes, electrode)
-    window = _window(recording, train, "fluctuating")
+    window = _window(recording, train or default_split(recording, spikes)[0])
     tied = resting_potentials(removed.recording, spikes)
     clean = held_current(removed.recording, is_sampled(recording, spikes))
     task = Task(clean, spikes, window, {}, None, 0, progress, tied)
@@ -327,8 +327,9 @@ def fit_rates(
     """
     within = {name: BOUNDS[name] for name in ("tau_m", "r_m", "v_rest")}
     coordinates(membrane, within)
-    order = np.argsort(currents, kind="stable") if np.ndim(currents) == 1 else slice(None)
-    currents, rates = np.asarray(currents, float)[order], np.asarray(rates, float)[order]
+    currents, rates = checked_rates(currents, rates)
+    order = np.argsort(currents, kind="stable")
+    currents, rates = currents[order], rates[order]
     with jax.enable_x64(True):
         free = BOUNDS["tau_m"] if free_tau_m else None
         fitted = fit_fi_curve(membrane, currents, rates, tau_m_bounds=free, seed=seed)
@@ -398,10 +399,33 @@ def _interval(name: str, pair: Any) -> tuple[float, float]:
     return low, high
 
 
-def _window(recording: Recording, train: tuple[float, float] | None, protocol: str) -> tuple[float, float]:
+def _protocol(recording: Recording, spikes: np.ndarray, model: str) -> str:
+    return "steps" if model == "lif" and has_fi_curve(recording, spikes) else "fluctuating"
+
+
+def _split(
+    recording: Recording,
+    spikes: np.ndarray,
+    model: str,
+    train: tuple[float, float] | None,
+    choice: str | Sequence[int] | None,
+) -> tuple[tuple[float, float], np.ndarray, tuple[str, ...]]:
+    """Return the window to fit, the sweeps to hold out, and why these where nobody asked for them."""
+    everything, held = (recording.start, recording.start + recording.duration), held_out_sweeps(recording, choice)
+    kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
+    if train is not None:
+        return _window(recording, train), held, ()
+    if len(held) or _protocol(recording.select(kept), spikes[kept], model) == "steps":
+        return everything, held, ()
+    window, held = default_split(recording, spikes)
+    if window != everything:
+        return window, held, ()
+    listed = f"of the sweeps {', '.join(map(str, held))}" if len(held) else "nothing"
+    return window, held, (f"all spikes fall into one part of the time: held out instead of its end: {listed}",)
+
+
+def _window(recording: Recording, train: tuple[float, float]) -> tuple[float, float]:
     end = recording.start + recording.duration
-    if train is None:
-        return recording.start, end if protocol == "steps" else recording.start + 0.7 * recording.duration
     first, last = map(float, train)
     if not recording.start <= first < last <= end + 1e-6:
         raise ValueError(

@@ -185,7 +185,9 @@ class RecordingFit:
                 spikes, voltage = free_response(self.params, driven)
                 found = self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
         counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
-        outside = extrapolation_notes(self.regimes, held, 1000.0 * counts / (repeats * recording.duration))
+        new = self._not_fitted(recording)
+        rates = 1000.0 * counts[new] / (repeats * recording.duration)
+        outside = extrapolation_notes(self.regimes, held.select(new), rates, new) if len(new) else ()
         return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)
 
     def _held(self, recording: Recording) -> Recording:
@@ -214,6 +216,11 @@ class RecordingFit:
         own = {checksum: sweep for sweep, checksum in enumerate(self.data.get("sweep_crc32", ()))}
         found = [own.get(checksum) for checksum in sweep_checksums(recording)]
         return np.array(found, int) if found and None not in found else None
+
+    def _not_fitted(self, recording: Recording) -> np.ndarray:
+        """Return the numbers of the sweeps that are not among the fitted ones."""
+        own = self._own_sweeps(recording)
+        return np.arange(recording.num_sweeps) if own is None else np.flatnonzero(np.isin(own, self.held_out))
 
     def _forced(self, recording: Recording, driven: Recording, repeats: int) -> Prediction:
         spikes, drop = self.spike_rule.find(recording), self.electrode_drop(recording)

@@ -250,6 +250,24 @@ def test_forced_predictions_hold_the_recorded_spikes(noisy, noisy_fit):
     np.testing.assert_allclose(prediction.spike_time, recorded, rtol=0, atol=1e-9)
 
 
+def test_silence_where_the_cell_was_silent_is_no_complaint(steps, steps_fit):
+    # Also without the voltage by which the fit knows its own sweeps.
+    assert steps_fit.predict(steps).notes == () == steps_fit.predict(replace(steps, voltage=None)).notes
+
+
+def test_spikes_at_the_start_of_every_sweep_leave_sweeps_to_judge_by():
+    current = np.zeros((3, 4000))
+    current[:, 1000:1200] = [[900.0], [1000.0], [1100.0]]
+    _, output = jl.simulate(jl.LIF(dt=DT), jl.LIFParams(), current.T)
+    voltage = np.where(output.spikes.T > 0, 20.0, output.v.T)
+    fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT))
+    assert fit.held_out == (1,) and fit.train == (0.0, 400.0) and fit.scores["test"]["rate_data"] > 0.0
+    assert any("held out instead of its end: of the sweeps 1" in note for note in fit.warnings)
+    silent = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT), train=(0.0, 280.0))
+    notes = " ".join(silent.warnings)
+    assert "no spike falls into what was held out" in notes and "fires at 0 Hz" not in notes
+
+
 def test_spike_times_under_constant_current_are_not_scored(steps_fit):
     scores = steps_fit.scores["train"]
     assert scores["coincidence_factor"] is None and scores["rate_data"] > 0.0
@@ -265,6 +283,8 @@ def test_rates_that_no_neuron_fires_at_are_named():
     currents = np.linspace(0.0, 500.0, 11)
     falling = jl.fit_rates(currents, 50.0 - currents / 10.0 + 1.0, jl.LIFParams())
     assert any("no LIF" in note for note in falling.warnings)
+    with pytest.raises(ValueError, match=r"currents has shape \(10,\) and rates \(11,\)"):
+        jl.fit_rates(currents[1:], currents, jl.LIFParams())
     with pytest.raises(ValueError, match=r"r_m = 150: the start must lie inside its bounds"):
         jl.fit_rates(currents, currents / 10.0, replace(TRUTH, r_m=150.0))
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -11,9 +12,10 @@ import jaxlif as jl
 from jaxlif.fitting.drift import Drift, estimate_drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
-from jaxlif.fitting.held_out import held_out_sweeps
+from jaxlif.fitting.held_out import default_split, held_out_sweeps
 from jaxlif.fitting.prediction import free_response
 from jaxlif.fitting.threshold import reliable_stimuli
+from jaxlif.pictures import pictures
 from jaxlif.recordings import Recording, resting_potentials
 from jaxlif.tables import sweep_rows
 
@@ -161,22 +163,51 @@ def test_drift_is_found_where_the_rest_is_not_tied(recording):
     assert fitted.rest == "fitted" and fitted.drift.offset[2] == 0.0  # nothing is known of a sweep that was held out
 
 
-def test_what_lies_outside_is_named():
-    known = (Regime("stimulus a", 200.0, 50.0, 8.0), Regime("stimulus b", 400.0, 100.0, 20.0))
-    rng = np.random.default_rng(0)
+NOISES = (Regime("stimulus a", 200.0, 50.0, 8.0), Regime("stimulus b", 400.0, 100.0, 20.0))
+STEPS = tuple(
+    Regime(f"sweep {n}", mean, 2.0 * mean, rate) for n, (mean, rate) in enumerate([(20, 0), (40, 0), (60, 9)])
+)
 
-    def notes(mean, sd, rate):
-        current = mean + sd * rng.standard_normal((1, 20_000))
-        return extrapolation_notes(known, Recording(current, dt=1.0), np.array([rate]))
 
-    assert notes(300.0, 80.0, 12.0) == ()
-    for arguments, words in (
-        ((700.0, 80.0, 12.0), "the mean of its current is "),
-        ((300.0, 200.0, 12.0), "the SD of its current is 199"),
-        ((300.0, 80.0, 0.0), "the model is silent"),
-        ((300.0, 80.0, 40.0), "the model fires at 40 Hz where the cell fired at 8 to 20 Hz"),
-    ):
-        assert words in " ".join(notes(*arguments)), arguments
+def outside(known, inputs, rates, **names):
+    """Return the notes on currents of which mean and SD are exact."""
+    wave = np.sign(np.arange(2000) % 2 - 0.5)
+    current = np.array([mean + sd * wave for mean, sd in inputs], float)
+    return extrapolation_notes(known, Recording(current, dt=1.0, **names), np.array(rates))
+
+
+@pytest.mark.parametrize(
+    ("known", "mean", "sd", "rate", "words"),
+    [
+        (NOISES, 300.0, 80.0, 12.0, ""),
+        (
+            NOISES,
+            700.0,
+            80.0,
+            12.0,
+            "sweep 0 is outside what was fitted: the mean of its current is 700 pA where 200 to",
+        ),
+        (NOISES, 300.0, 200.0, 12.0, "the SD of its current is 200"),
+        (NOISES, 300.0, 80.0, 0.0, "the model is silent"),
+        (NOISES, 300.0, 80.0, 40.0, "the model fires at 40 Hz where the cell fired at 8 to 20 Hz"),
+        (STEPS, 40.0, 80.0, 0.0, ""),  # the cell was silent there too
+        (STEPS, 60.0, 120.0, 0.0, "the model is silent"),  # it fired at no more
+    ],
+)
+def test_what_lies_outside_is_named(known, mean, sd, rate, words):
+    notes = outside(known, [(mean, sd)], [rate])
+    assert len(notes) == bool(words) and all(words in note for note in notes), notes
+
+
+def test_several_stimuli_that_are_outside_alike_are_one_line():
+    inputs, rates = [(700.0 + n, 80.0) for n in range(12)], [12.0] * 11 + [0.0]
+    many, silent = outside(NOISES, inputs, rates)
+    assert many.startswith(
+        "the stimuli of sweeps 0, 1, 2, 3, 4, 5, 6, 7 and 3 more are outside what was fitted: the mean"
+    )
+    assert "their current is 700 to 710 pA" in many and silent.startswith("the stimulus of sweep 11 is outside")
+    (named,) = outside(NOISES, inputs[:2], rates[:2], stimulus=["loud", "louder"])
+    assert named.startswith("stimuli loud, louder are outside")
 
 
 def test_a_collapsed_likelihood_is_named_and_a_lower_one_is_not():
@@ -212,6 +243,49 @@ def test_the_rate_alone_sets_the_threshold_of_an_unreliable_cell(recording):
     # 64 thresholds set the rate to a few per cent; two stimuli share one.
     assert scores["rate_model"] == pytest.approx(scores["rate_data"], rel=0.3)
     assert any("stimulus weak: the cell's own reliability" in note for note in result.warnings)
+
+
+def test_a_recording_is_not_outside_itself_but_what_was_held_out_of_it_may_be(recording, result):
+    own = result.predict(recording.select([0, 1]))
+    assert not any("outside" in note for note in own.notes)
+    # A fit of other currents knows none of these sweeps' regimes; only those that were held out are unknown to it.
+    other = replace(result, regimes=(Regime("stimulus weak", -500.0, 1.0, 10.0),))
+    (note,) = [note for note in other.predict(recording).notes if "outside" in note]
+    assert note.startswith("stimulus strong is outside")
+
+
+def test_figures_in_a_part_not_fitted_show_sweeps_that_were_not(recording, result):
+    """The voltage is that of a held-out sweep, and the cell's two rows of spikes are those of the held-out repeats."""
+    shown = {p.name: p for p in pictures(result, recording) if p.name in ("voltage", "raster")}
+    assert all("a part not fitted" in picture.caption for picture in shown.values())
+    labels = [line.get_label() for line in shown["voltage"].figure.axes[0].lines]
+    assert any(label in ("recorded, sweep 2", "recorded, sweep 3") for label in labels), labels
+    drawn = np.concatenate(
+        [line.get_xdata() for line in shown["raster"].figure.axes[0].lines if line.get_marker() == "|"]
+    )
+    rows = np.concatenate(
+        [line.get_ydata() for line in shown["raster"].figure.axes[0].lines if line.get_marker() == "|"]
+    )
+    expected = np.concatenate([recording.times[train] for train in recording.spikes[2:]])
+    np.testing.assert_array_equal(np.sort(drawn[rows < 2]), np.sort(expected))
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("spikes", "window", "held"),
+    [
+        ([[10, 90], [50, 60]], (0.0, 70.0), []),  # both parts of the time have spikes
+        ([[10], [20], [30], [], [40], [50]], (0.0, 100.0), [1, 5]),  # of the sweeps that fire every third
+        ([[90], [80]], (0.0, 100.0), [1]),
+        ([[10, 20]], (0.0, 100.0), []),  # nothing can be held out
+    ],
+)
+def test_what_is_held_out_where_nobody_says(spikes, window, held):
+    trains = np.zeros((len(spikes), 100), bool)
+    for train, steps in zip(trains, spikes, strict=True):
+        train[steps] = True
+    found = default_split(Recording(np.zeros(trains.shape), dt=1.0), trains)
+    assert found[0] == window and found[1].tolist() == held
 
 
 def test_options_are_checked(recording):
