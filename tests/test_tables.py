@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxlif.fitting import RecordingFit, SpikeRule
+from jaxlif.fitting import RecordingFit
 from jaxlif.fitting.drift import Drift
 from jaxlif.neurons import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings import SpikeRule
 from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows, sweep_line, sweep_rows, text_table
 
 
