@@ -24,6 +24,7 @@ from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, SpikeRule, read_rates, spike_notes
+from jaxlif.recordings.units import Corrections
 from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
 
 
@@ -103,9 +104,7 @@ def _cache_folder() -> Path:
     " of a step protocol.",
 )
 @options.seed
-@options.current
-@options.sweeps
-@options.source
+@options.reading
 @options.spikes
 @click.option(
     "--bounds",
@@ -125,9 +124,7 @@ def fit(
     held_out,
     train,
     seed,
-    current,
-    sweeps,
-    from_electrode,
+    reading,
     bounds,
     spike_rule,
 ) -> None:
@@ -163,7 +160,7 @@ def fit(
 
     def _fit_one(file: Path, progress: bool) -> tuple[RecordingFit, Recording]:
         with noted_warnings() as notes:
-            recording = read(file, current, sweeps, from_electrode)
+            recording = read(file, reading)
             window = window_of(train, recording) if train else None
             result = fit_recording(recording, train=window, progress=progress, **given)
         return replace(result, warnings=tuple(notes) + result.warnings), recording
@@ -204,18 +201,16 @@ def _fit_several(
 @main.command()
 @options.recording
 @click.option("--train", metavar="A:B", help="Window to use, as for fit. Default: the first 70 %.")
-@options.current
-@options.sweeps
-@options.source
+@options.reading
 @options.spikes
 @clear_errors
-def ladder(file, train, current, sweeps, from_electrode, spike_rule) -> None:
+def ladder(file, train, reading, spike_rule) -> None:
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
     spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
     """
-    rule, recording = SpikeRule(**spike_rule), read(file, current, sweeps, from_electrode)
+    rule, recording = SpikeRule(**spike_rule), read(file, reading)
     window = window_of(train, recording) if train else None
     found = model_ladder(recording, train=window, spike_rule=rule, progress=sys.stderr.isatty())
     rows = [(rung.name, f"{rung.held_out:.3f}", f"{rung.gain:+.3f}") for rung in found.rungs]
@@ -232,12 +227,10 @@ def ladder(file, train, current, sweeps, from_electrode, spike_rule) -> None:
 @click.option("--r-m", type=float, show_default="0.1", help="Membrane resistance, GΩ, for a .csv of rates.")
 @click.option("--v-rest", type=float, show_default="-70", help="Resting potential, mV, likewise.")
 @options.seed
-@options.current
-@options.sweeps
-@options.source
+@options.reading
 @options.spikes
 @clear_errors
-def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode, spike_rule) -> None:
+def fi(file, out, tau_m, r_m, v_rest, seed, reading, spike_rule) -> None:
     """Fit a neuron to firing rates.
 
     FILE is a .csv with the columns current_pA and rate_Hz, or a recording of current steps, whose membrane is then
@@ -246,15 +239,18 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode, spi
     require_folder(out)
     recording = None
     if file.suffix.lower() == ".csv":
+        corrections = {name: reading.pop(name) for name in list(reading) if name.startswith("current_")}
+        refuse_options("for a recording only: a .csv of rates has none of that", **reading)
         if spike_rule:
             raise ValueError(f"{file}: a .csv of rates has no voltage to find spikes in; leave out the spike options")
-        result = _fit_rates_file(file, {"tau_m": tau_m, "r_m": r_m, "v_rest": v_rest}, seed)
+        given = {"tau_m": tau_m, "r_m": r_m, "v_rest": v_rest}
+        result = _fit_rates_file(file, Corrections(**corrections), given, seed)
     else:
         refuse_options(
             "for a .csv of rates only; a recording has its own membrane", tau_m=tau_m, r_m=r_m, v_rest=v_rest
         )
         with noted_warnings() as notes:
-            recording = read(file, current, sweeps, from_electrode)
+            recording = read(file, reading)
             result = fit_recording(
                 recording, spike_rule=SpikeRule(**spike_rule), seed=seed, progress=sys.stderr.isatty()
             )
@@ -267,14 +263,15 @@ def fi(file, out, tau_m, r_m, v_rest, seed, current, sweeps, from_electrode, spi
     _finish(result, out, recording)
 
 
-def _fit_rates_file(file: Path, given: dict[str, float | None], seed: int) -> RecordingFit:
+def _fit_rates_file(file: Path, corrections: Corrections, given: dict[str, float | None], seed: int) -> RecordingFit:
     """Fit a .csv of rates, with the membrane that was given and the usual one where it was not."""
-    rates = read_rates(file)
+    rates = read_rates(file, corrections)
     known = {"tau_m": 20.0, "r_m": 0.1, "v_rest": -70.0} | {n: x for n, x in given.items() if x is not None}
     membrane = LIFParams(**known, v_th=known["v_rest"] + 20.0, v_reset=known["v_rest"])
     membrane.check()
     free, origin = given["tau_m"] is None, {"name": file.name, "sha256": rates.sha256}
-    return fit_rates(rates.currents, rates.rates, membrane, free_tau_m=free, seed=seed, **origin)
+    result = fit_rates(rates.currents, rates.rates, membrane, free_tau_m=free, seed=seed, **origin)
+    return replace(result, data=dict(result.data) | {"corrections": corrections.given()})
 
 
 def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> None:

@@ -713,6 +713,34 @@ def test_the_installed_command(recording, tmp_path):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_corrections_reach_every_command_that_reads_a_recording(fitted, recording, tmp_path):
+    """A file in other units and scales answers as the right one does, and is named as corrected."""
+    current, voltage, _ = cell()
+    np.savez(tmp_path / "odd.npz", current=2.0 * current, voltage=5.0 * (voltage + 10.0), dt=DT)
+    options = ("--current-gain", 0.5, "--voltage-gain", 0.2, "--voltage-offset", -10.0)
+    fit = fitted[0] / "fit.json"
+    printed = good("predict", fit, tmp_path / "odd.npz", *options, "--out", tmp_path / "odd_p.npz").output
+    assert (
+        "the fit was made with no corrections and this recording was read with voltage_gain = 0.2,"
+        " voltage_offset = -10.0, current_gain = 0.5" in printed
+    )
+    assert "was read with" not in good("predict", fit, recording, "--out", tmp_path / "p.npz").output
+    with np.load(tmp_path / "odd_p.npz") as odd, np.load(tmp_path / "p.npz") as right:
+        np.testing.assert_allclose(odd["voltage"], right["voltage"], atol=1e-9)
+        np.testing.assert_array_equal(odd["spike_time"], right["spike_time"])
+    scripts = []
+    for file, given in ((recording, ()), (tmp_path / "odd.npz", options)):
+        good("export", fit, "--to", "brian2", "--out", tmp_path / "cell.py", "--drive", file, *given)
+        scripts.append((tmp_path / "cell.py").read_text())
+    assert scripts[0] == scripts[1]
+    line = bad("export", fit, "--to", "nest", "--out", tmp_path / "cell.py", *options)
+    assert "--voltage-gain is for the recording of --drive only" in line
+    line = bad("fit", tmp_path / "odd.npz", "--out", tmp_path / "out", "--voltage-gain", 0)
+    assert "voltage_gain = 0.0: it must be a finite number other than 0" in line
+    line = bad("fi", tmp_path / "rates.csv", "--out", tmp_path / "out", "--voltage-gain", 2)
+    assert "--voltage-gain is for a recording only" in line
+
+
 # --- export, sweeps, electrodes ---------------------------------------------------------------------------
 
 

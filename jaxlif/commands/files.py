@@ -1,6 +1,9 @@
 """The files that commands read and write."""
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +12,39 @@ import numpy as np
 from jaxlif.arguments import sweep_numbers
 from jaxlif.fitting.result import write_atomically
 from jaxlif.recordings import Recording, read_recording
+from jaxlif.recordings.units import NO_CORRECTIONS
+
+_OPTIONS = {"sweeps": "sweeps", "electrode": "from-electrode"} | {
+    name: name.replace("_", "-") for name in vars(NO_CORRECTIONS)
+}
 
 
-def read(file: Path, current: str | None, sweeps: str | None, electrode: str | None) -> Recording:
-    """Read a recording; its messages name the keywords of Python, which are these options here."""
-    numbers = None if sweeps is None else sweep_numbers(sweeps)
-    try:
-        return read_recording(file, current=current, sweeps=numbers, electrode=electrode)
-    except ValueError as error:
-        text = str(error).replace("`sweeps`", "--sweeps").replace("`electrode`", "--from-electrode")
-        raise ValueError(text) from error
+def read(file: Path, reading: dict[str, Any]) -> Recording:
+    """Read a recording with the options of ``options.reading``."""
+    keywords = {"electrode" if name == "from_electrode" else name: value for name, value in reading.items()}
+    if "sweeps" in keywords:
+        keywords["sweeps"] = sweep_numbers(keywords["sweeps"])
+    with naming_options():
+        return read_recording(file, **keywords)
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Let messages and warnings, which name keywords of Python in backquotes, name options of the command line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(_with_options(str(error))) from error
+    for warning in caught:
+        warnings.warn(_with_options(str(warning.message)), warning.category, stacklevel=3)
+
+
+def _with_options(text: str) -> str:
+    for name, option in _OPTIONS.items():
+        text = text.replace(f"`{name}`", f"--{option}")
+    return text
 
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:

@@ -7,13 +7,13 @@ import click
 import numpy as np
 
 from jaxlif.commands import options
-from jaxlif.commands.errors import clear_errors
+from jaxlif.commands.errors import clear_errors, refuse_options
 from jaxlif.commands.files import read, write_npz
 from jaxlif.exporting import exported
 from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, write_atomically
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
-from jaxlif.recordings import Recording, read_recording, spike_notes
+from jaxlif.recordings import Recording, spike_notes
 from jaxlif.tables import Scores, score_table, text_table
 
 
@@ -23,13 +23,11 @@ from jaxlif.tables import Scores, score_table, text_table
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
 @click.option("--repeats", type=int, default=1, show_default=True, help="Presentations of each sweep.")
 @options.seed
-@options.current
-@options.sweeps
-@options.source
+@options.reading
 @options.spikes
 @click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
 @clear_errors
-def predict(fit_file, file, out, repeats, seed, current, sweeps, from_electrode, spike_rule, force_spikes) -> None:
+def predict(fit_file, file, out, repeats, seed, reading, spike_rule, force_spikes) -> None:
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
@@ -37,7 +35,7 @@ def predict(fit_file, file, out, repeats, seed, current, sweeps, from_electrode,
     """
     if out.suffix != ".npz":
         raise ValueError(f"out = {out}: predictions are written to an .npz file")
-    result, recording = load_fit(fit_file), read(file, current, sweeps, from_electrode)
+    result, recording = load_fit(fit_file), read(file, reading)
     result = replace(result, spike_rule=replace(result.spike_rule, **spike_rule))
     prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
     write_npz(out, {name: array for name, array in prediction._asdict().items() if name != "notes"})
@@ -99,8 +97,9 @@ def advise(fit_file, names, duration, seed) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, .py or .json.")
 @click.option("--drive", type=click.Path(path_type=Path), help="A recording whose first current the script injects.")
 @click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", show_default=True, help="For NEST.")
+@options.reading
 @clear_errors
-def export(fit_file, target, out, drive, synapse) -> None:
+def export(fit_file, target, out, drive, synapse, reading) -> None:
     """Write a fitted neuron for another program.
 
     FIT is a fit.json. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
@@ -110,7 +109,9 @@ def export(fit_file, target, out, drive, synapse) -> None:
     if out.suffix != suffix:
         raise ValueError(f"out = {out}: --to {target} writes a {suffix} file")
     result = load_fit(fit_file)
-    text = exported(result, target, drive=read_recording(drive) if drive else None, synapse=synapse)
+    if drive is None:
+        refuse_options("for the recording of --drive only", **reading)
+    text = exported(result, target, drive=read(drive, reading) if drive else None, synapse=synapse)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, text.encode())
     click.echo(f"{result.model} for {target}: {out}")

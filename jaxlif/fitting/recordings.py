@@ -439,6 +439,7 @@ def _provenance(recording: Recording, sampled: bool) -> dict[str, Any]:
     return {
         "name": recording.name,
         "sha256": recording.sha256,
+        "corrections": dict(recording.corrections),
         "current_source": recording.current_source,
         "current_sampled": sampled,
         "dt_ms": recording.dt,

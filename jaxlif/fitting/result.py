@@ -102,8 +102,8 @@ class RecordingFit:
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
-        data: name, sha256, current_source, whether its current was sampled beside the voltage and not held, dt in ms
-            and shape of the recording, and a checksum of each sweep's voltage.
+        data: name, sha256, corrections of units and scales, current_source, whether its current was sampled beside the
+            voltage and not held, dt in ms and shape of the recording, and a checksum of each sweep's voltage.
         seed: of everything random in the fit.
         warnings: what the user should know.
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
@@ -175,6 +175,7 @@ class RecordingFit:
             raise ValueError("force_spikes needs a recording with a voltage: this one has only a current")
         with jax.enable_x64(True):
             terms, notes = self._terms(recording)
+            notes += self._corrections_note(recording)
             held = self._held(recording)
             driven = held if terms is None else terms.driven(self.params, held)
             if force_spikes:
@@ -189,6 +190,14 @@ class RecordingFit:
         rates = 1000.0 * counts[new] / (repeats * recording.duration)
         outside = extrapolation_notes(self.regimes, held.select(new), rates, new) if len(new) else ()
         return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)
+
+    def _corrections_note(self, recording: Recording) -> tuple[str, ...]:
+        """Say where a file was read with other corrections than the fitted one."""
+        fitted, own = (dict(given) for given in (self.data.get("corrections", {}), recording.corrections))
+        if fitted == own or not recording.sha256:
+            return ()
+        words = [", ".join(f"{n} = {x}" for n, x in given.items()) or "no corrections" for given in (fitted, own)]
+        return (f"the fit was made with {words[0]} and this recording was read with {words[1]}: is that meant?",)
 
     def _held(self, recording: Recording) -> Recording:
         """Return a recording with the current that drives a step, understood as that of the fitted recording."""

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.recordings.clamp import is_current_clamp, voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning
-from jaxlif.recordings.units import is_unit, to_library_unit
+from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
 
 class _Channel(NamedTuple):
@@ -28,17 +29,20 @@ class _Choice(NamedTuple):
     voltages: list[_Channel]
 
 
-def read_abf(path: Path, current: str | None, electrode: str | None = None) -> dict[str, Any]:
+def read_abf(path: Path, current: str | None, corrections: Corrections, electrode: str | None = None) -> dict[str, Any]:
     """Read the fields of a recording from an ABF1 or ABF2 file.
 
-    Channels are chosen by their unit. A current that the amplifier recorded is preferred to the command: the
-    command's scale is set by hand and often wrong, and the recorded current holds the holding current and what the
-    amplifier really did. ``current`` asks for one of them. Where several channels are a voltage, one is to be named; of
-    as many currents, recorded or commanded, the one at the same place belongs to it.
+    Channels are chosen by their unit; a file whose output is a voltage is voltage clamp. A current that the amplifier
+    recorded is preferred to the command: the command's scale is set by hand and often wrong, and the recorded current
+    holds the holding current and what the amplifier really did. ``current`` asks for one of them. Where several
+    channels are a voltage, one is to be named; of as many currents, recorded or commanded, the one at the same place
+    belongs to it.
 
     Args:
         path: the file.
         current: "recorded", "commanded", or None for the recorded one where there is one.
+        corrections: units in place of those of the channels that are read; where no channel is a voltage, or no output
+            a current, they make one of the channel that is named, or of the only one.
         electrode: name of the channel to read, needed where there are several of a kind: "V2" of the voltages, "I1" of
             the currents, and "V2,I1" where both are to be chosen.
 
@@ -46,29 +50,35 @@ def read_abf(path: Path, current: str | None, electrode: str | None = None) -> d
         Fields of :class:`jaxlif.recordings.Recording`; one array for each sweep.
 
     Raises:
-        ValueError: for a damaged file, one without a voltage channel, the one asked for or the current asked for, or
-            several channels to choose from.
+        ValueError: for a damaged file, voltage clamp, one without a voltage channel, the one asked for or the current
+            asked for, or several channels to choose from.
         ImportError: without pyabf.
     """
     with warnings.catch_warnings():
         # pyabf warns of stimulus files that it does not find; what that means for the command is tested below.
         warnings.simplefilter("ignore")
         abf = _open(path)
-        inputs = _channels(abf.adcNames, abf.adcUnits)
-        recorded = _of_kind(inputs, "current") if current != "commanded" else []
-        outputs = _channels(abf.dacNames, abf.dacUnits, "output")
-        choice = _choice(inputs, recorded or outputs, electrode)
-        measured = _input(abf, _current("current", recorded, choice), "current") if recorded else None
-        commands = _commands(abf, outputs) if current != "recorded" else {}
+        inputs, outputs = _channels(abf.adcNames, abf.adcUnits), _channels(abf.dacNames, abf.dacUnits, "output")
+        active = _active(abf, outputs)
+        inputs = _relabelled(inputs, "voltage", corrections.voltage_unit, electrode)
+        recorded = _relabelled(_of_kind(inputs, "current"), "current", corrections.current_unit, electrode)
+        if current == "commanded" or not recorded:
+            outputs = _relabelled(outputs, "current", corrections.current_unit, electrode)
+        used = recorded if current != "commanded" else []
+        choice = _choice(inputs, used or outputs, active, electrode)
         mv = _input(abf, choice.voltage, "voltage")
+        if corrections.current_unit is None:
+            _require_current_clamp(abf, active, recorded, mv)
+        measured = _input(abf, _current("current", used, choice), "current") if used else None
+        commands = _commands(abf, outputs) if current != "recorded" else {}
     if current == "recorded" and measured is None:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
-    _warn_of_a_shared_current(recorded, choice)
+    _warn_of_a_shared_current(used, choice)
     if measured is not None:
         _warn_of_disagreement(measured, commands.values())
     source = "commanded" if measured is None else "recorded"
     return {
-        "current": _command(commands, outputs, choice) if measured is None else measured,
+        "current": _command(commands, recorded, outputs, choice) if measured is None else measured,
         "voltage": mv,
         "dt": 1000.0 / abf.sampleRate,
         "current_source": source,
@@ -98,16 +108,55 @@ def _of_kind(channels: list[_Channel], quantity: str) -> list[_Channel]:
     return [channel for channel in channels if is_unit(quantity, channel.unit)]
 
 
-def _choice(inputs: list[_Channel], currents: list[_Channel], electrode: str | None) -> _Choice:
+def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, electrode: str | None) -> list[_Channel]:
+    """Put the unit that was given to those of the kind that it is of; where none is, to the one named, or to all."""
+    if unit is None:
+        return channels
+    named = _names(electrode, {channel.name for channel in channels})
+    wrong = _of_kind(channels, quantity) or [c for c in channels if c.name in named] or channels
+    return [channel._replace(unit=unit) if channel in wrong else channel for channel in channels]
+
+
+def _active(abf: Any, outputs: list[_Channel]) -> list[_Channel]:
+    """Return the outputs that carry a protocol; where the file does not say which, those that are a current."""
+    waveforms = [(channel, _waveforms(abf, channel, 1.0)) for channel in outputs]
+    varying = [channel for channel, waveform in waveforms if waveform and _varies(waveform)]
+    return varying or _of_kind(outputs, "current") or outputs[:1]
+
+
+def _require_current_clamp(
+    abf: Any, active: list[_Channel], recorded: list[_Channel], voltage: list[np.ndarray]
+) -> None:
+    """Refuse a file whose outputs are voltages, unless a recorded current is what follows them."""
+    if not active or len(_of_kind(active, "voltage")) < len(active):
+        return
+    command = _waveforms(abf, active[0], 1.0)
+    currents = [_input(abf, channel, "current") for channel in recorded]
+    if not any(command and is_current_clamp(command, c, voltage, 1000.0 / abf.sampleRate) for c in currents):
+        raise ValueError(voltage_clamp(_listed(active)))
+
+
+def _choice(inputs: list[_Channel], currents: list[_Channel], active: list[_Channel], electrode: str | None) -> _Choice:
     """Return which voltage is read, and what else was named: of the channels that hold its current."""
     voltages = _of_kind(inputs, "voltage")
     if not voltages:
-        raise ValueError(f"no channel is a voltage ({_listed(inputs)}): is it a voltage-clamp recording?")
+        raise ValueError(_no_voltage(inputs, active))
     known = voltages + _of_kind(currents, "current")
     named = _names(electrode, {channel.name for channel in known})
     if unknown := [name for name in named if name not in {channel.name for channel in known}]:
         raise ValueError(f"electrode = {unknown[0]!r}: the channels are {_listed(known)}")
     return _Choice(named, _only("voltage", voltages, named), voltages)
+
+
+def _no_voltage(inputs: list[_Channel], active: list[_Channel]) -> str:
+    if _of_kind(active, "voltage"):
+        return voltage_clamp(_listed(active))
+    if _of_kind(active, "current") and len(_of_kind(inputs, "current")) == len(inputs):
+        return (
+            f"input and output are both currents ({_listed(inputs)}; {_listed(active)}), a wrong unit: if the input is"
+            " the voltage, say so with `voltage_unit`, and how it is scaled with `voltage_gain`"
+        )
+    return f"no channel is a voltage ({_listed(inputs)}): name its unit with `voltage_unit`, if one is"
 
 
 def _names(electrode: str | None, known: set[str]) -> tuple[str, ...]:
@@ -153,28 +202,33 @@ def _sweeps(abf: Any, channel: int) -> list[np.ndarray]:
 
 def _commands(abf: Any, outputs: list[_Channel]) -> dict[_Channel, list[np.ndarray]]:
     """Return the commanded currents that the file holds, each of every sweep."""
-    waveforms = [(channel, _waveforms(abf, channel)) for channel in _of_kind(outputs, "current")]
+    currents = [(channel, to_library_unit("current", channel.unit)) for channel in _of_kind(outputs, "current")]
+    waveforms = [(channel, _waveforms(abf, channel, factor)) for channel, factor in currents]
     return {channel: waveform for channel, waveform in waveforms if waveform is not None}
 
 
-def _command(commands: dict[_Channel, list[np.ndarray]], outputs: list[_Channel], choice: _Choice) -> list[np.ndarray]:
+def _command(
+    commands: dict[_Channel, list[np.ndarray]], recorded: list[_Channel], outputs: list[_Channel], choice: _Choice
+) -> list[np.ndarray]:
     """Return the commanded current of the electrode."""
     if not commands:
-        raise ValueError(
-            f"no command is a current that the file holds ({_listed(outputs)}),"
-            " and no current was recorded: store the current beside the voltage in an .npz"
+        otherwise = (
+            f'a current was recorded ({_listed(recorded)}): leave current = "commanded" out, or give the unit and scale'
+            " of the command with `current_unit` and `current_gain`"
+            if recorded
+            else "and no current was recorded: store the current beside the voltage in an .npz"
         )
+        raise ValueError(f"no command is a current that the file holds ({_listed(outputs)}), {otherwise}")
     # Not every output has an input of its own number: where the numbers differ, those that carry a protocol count.
     varying = [channel for channel, waveform in commands.items() if _varies(waveform)] or list(commands)[:1]
     channels = list(commands) if len(commands) == len(choice.voltages) else varying
     return commands[_current("commanded current", channels, choice)]
 
 
-def _waveforms(abf: Any, channel: _Channel) -> list[np.ndarray] | None:
-    """Return the command of every sweep in pA, or None where the file does not hold it."""
+def _waveforms(abf: Any, channel: _Channel, factor: float) -> list[np.ndarray] | None:
+    """Return the command of every sweep times a factor, or None where the file does not hold it."""
     from pyabf.stimulus import Stimulus
 
-    factor = to_library_unit("current", channel.unit)
     sweeps = []
     for sweep in abf.sweepList:
         abf.setSweep(sweep)

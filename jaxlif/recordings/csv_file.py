@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlif.recordings.units import to_library_unit
+from jaxlif.recordings.units import NO_CORRECTIONS, Corrections, to_library_unit
 
 _QUANTITIES = {
     "time": ("time", "t"),
@@ -27,7 +27,7 @@ class _Column(NamedTuple):
     factor: float
 
 
-def read_csv(path: Path, current: str | None) -> dict[str, Any]:
+def read_csv(path: Path, current: str | None, corrections: Corrections) -> dict[str, Any]:
     """Read the fields of a recording from a table separated by commas, semicolons or tabs.
 
     The header names the quantity and its unit in any punctuation: ``time_ms``, ``time (s)``, ``Vm [mV]``. Several
@@ -37,6 +37,7 @@ def read_csv(path: Path, current: str | None) -> dict[str, Any]:
     Args:
         path: the table.
         current: what the current is, "recorded" or "commanded"; the table does not say it.
+        corrections: units in place of those in the header.
 
     Returns:
         Fields of :class:`jaxlif.recordings.Recording`; one array for each sweep.
@@ -44,7 +45,7 @@ def read_csv(path: Path, current: str | None) -> dict[str, Any]:
     Raises:
         ValueError: for a missing column or unit, a cell that is no number, or a time that is not uniform.
     """
-    columns, table = _read_table(path)
+    columns, table = _read_table(path, corrections)
     blocks = [table]
     by_sweep = [n for n, column in enumerate(columns) if column and column.quantity == "sweep"]
     if by_sweep:
@@ -66,11 +67,12 @@ class RatesTable(NamedTuple):
     sha256: str
 
 
-def read_rates(path: str | Path) -> RatesTable:
+def read_rates(path: str | Path, corrections: Corrections = NO_CORRECTIONS) -> RatesTable:
     """Read firing rates from a table with the columns ``current_pA`` and ``rate_Hz``, or other units of theirs.
 
     Args:
         path: the table, with a header that names the units.
+        corrections: of the current.
 
     Returns:
         The :class:`RatesTable`, in the order of the file.
@@ -83,16 +85,18 @@ def read_rates(path: str | Path) -> RatesTable:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        columns, table = _read_table(path)
+        columns, table = _read_table(path, corrections)
         currents, rates = (_take(columns, table, quantity) for quantity in ("current", "rate"))
         if len(currents) != 1 or len(rates) != 1:
             raise ValueError("one column current_pA and one column rate_Hz are expected")
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
-    return RatesTable(currents[0], rates[0], hashlib.sha256(path.read_bytes()).hexdigest())
+    return RatesTable(
+        corrections.corrected("current", currents[0]), rates[0], hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
-def _read_table(path: Path) -> tuple[list[_Column | None], np.ndarray]:
+def _read_table(path: Path, corrections: Corrections) -> tuple[list[_Column | None], np.ndarray]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -101,7 +105,7 @@ def _read_table(path: Path) -> tuple[list[_Column | None], np.ndarray]:
     if len(lines) < 3:
         raise ValueError(f"{len(lines)} lines: a header and at least two samples are expected")
     delimiter = max(",;\t", key=lines[0].count)
-    columns = [_parse_header(cell) for cell in next(csv.reader(lines[:1], delimiter=delimiter))]
+    columns = [_parse_header(cell, corrections) for cell in next(csv.reader(lines[:1], delimiter=delimiter))]
     used = [n for n, column in enumerate(columns) if column]
     if not used:
         raise ValueError(f"the header {lines[0]!r} names no time, current or voltage with its unit")
@@ -112,7 +116,7 @@ def _read_table(path: Path) -> tuple[list[_Column | None], np.ndarray]:
     return [columns[n] for n in used], table
 
 
-def _parse_header(cell: str) -> _Column | None:
+def _parse_header(cell: str, corrections: Corrections) -> _Column | None:
     """Split "current_pA_1" or "time (s)" into quantity, unit and sweep number; None for another quantity."""
     words = re.findall(r"[a-zµμ]+|\d+", cell.lower())
     quantity = next((name for name, synonyms in _QUANTITIES.items() if words and words[0] in synonyms), None)
@@ -122,9 +126,11 @@ def _parse_header(cell: str) -> _Column | None:
     units = [word for word in words[1:] if not word.isdigit()]
     if quantity == "sweep":
         return _Column(quantity, number, 1.0)
-    if not units:
+    stated = units[-1] if units else ""
+    unit = corrections.unit(quantity, stated) if quantity in ("voltage", "current") else stated
+    if not unit:
         raise ValueError(f"column {cell.strip()!r} names no unit: write for example time_ms, current_pA or voltage_mV")
-    return _Column(quantity, number, to_library_unit(quantity, units[-1]))
+    return _Column(quantity, number, to_library_unit(quantity, unit))
 
 
 def _take(columns: list[_Column | None], table: np.ndarray, quantity: str) -> list[np.ndarray]:

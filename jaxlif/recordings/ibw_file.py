@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
-from jaxlif.recordings.units import is_unit, to_library_unit
+from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
 _NAME = re.compile(r"(.*(?<![a-z])ch)(\d+)(.*?)(\d*)\.ibw", re.IGNORECASE)
 _LARGEST_INTERVAL = 5.0  # ms; that of a wave without units is in seconds, as Igor's are, unless it is longer then
@@ -39,7 +39,9 @@ class _Name(NamedTuple):
     sweep: int
 
 
-def read_ibw(path: Path, current: str | None, sweeps: int | slice | Sequence[int] | None = None) -> dict[str, Any]:
+def read_ibw(
+    path: Path, current: str | None, corrections: Corrections, sweeps: int | slice | Sequence[int] | None = None
+) -> dict[str, Any]:
     """Read the fields of a recording from the waves of a protocol, of which ``path`` is any one.
 
     Current and voltage lie in one folder under names that differ in the channel: ``B6_Ch0_IDRest_181.ibw`` and
@@ -50,6 +52,7 @@ def read_ibw(path: Path, current: str | None, sweeps: int | slice | Sequence[int
     Args:
         path: a wave of current or of voltage.
         current: what the current is, "recorded" or "commanded"; the wave does not say it.
+        corrections: units in place of those of the waves.
         sweeps: numbers of the sweeps to read, from 0, in the order above; None for all.
 
     Returns:
@@ -72,7 +75,7 @@ def read_ibw(path: Path, current: str | None, sweeps: int | slice | Sequence[int
         _require_same_sampling(*pair, columns)
     fields: dict[str, Any] = {"dt": [voltage.dt for _, voltage in used]}
     for side, quantity in enumerate(("current", "voltage")):
-        factor = _factors(quantity, {pair[side].path: pair[side] for pair in used})
+        factor = _factors(quantity, {pair[side].path: pair[side] for pair in used}, corrections)
         fields[quantity] = [
             factor[w[side].path] * w[side].data[:, n] for w, n in zip(used, number % columns, strict=True)
         ]
@@ -231,14 +234,15 @@ def _require_same_sampling(current: _Wave, voltage: _Wave, columns: int) -> None
         )
 
 
-def _factors(quantity: str, waves: dict[Path, _Wave]) -> dict[Path, float]:
+def _factors(quantity: str, waves: dict[Path, _Wave], corrections: Corrections) -> dict[Path, float]:
     """Return what takes each wave to the library's unit; those without a unit share one that fits their magnitude."""
-    without = [wave for wave in waves.values() if not wave.unit]
+    without = [wave for wave in waves.values() if not corrections.unit(quantity, wave.unit)]
     guess = _guess(quantity, without) if without else ""
     if without:
         text = f"{len(without)} waves of {quantity} have no data unit, {without[0].path.name} for one: read in {guess}"
         warnings.warn(text, RecordingWarning, stacklevel=4)
-    return {path: to_library_unit(quantity, wave.unit or guess) for path, wave in waves.items()}
+    units = {path: corrections.unit(quantity, wave.unit or guess) for path, wave in waves.items()}
+    return {path: to_library_unit(quantity, unit) for path, unit in units.items()}
 
 
 def _guess(quantity: str, waves: list[_Wave]) -> str:

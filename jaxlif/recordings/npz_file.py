@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxlif.recordings.units import Corrections, to_library_unit
+
 _PER_SWEEP = ("current", "voltage", "spikes")
+_UNITS = {
+    f"{part}{quantity}": (quantity, unit)
+    for part in ("", "electrode_")
+    for quantity, unit in (("voltage", "mV"), ("current", "pA"))
+}
 _KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage", "stimulus")
 
 
-def read_npz(path: Path, current: str | None) -> dict[str, Any]:
+def read_npz(path: Path, current: str | None, corrections: Corrections) -> dict[str, Any]:
     """Read the fields of a recording from an .npz archive; arrays with other names are ignored.
 
     Args:
@@ -19,6 +26,7 @@ def read_npz(path: Path, current: str | None) -> dict[str, Any]:
             ``voltage``, ``spikes``, ``electrode_current``, ``electrode_voltage`` and ``stimulus``, the names of the
             stimuli, [sweeps] or [stimuli].
         current: what the current is, "recorded" or "commanded"; the archive does not say it.
+        corrections: units in place of mV and pA.
 
     Returns:
         Fields of :class:`jaxlif.recordings.Recording`.
@@ -33,7 +41,15 @@ def read_npz(path: Path, current: str | None) -> dict[str, Any]:
             raise ValueError(f"the array `{name}` ({unit}) is missing")
     names = _stimulus_names(arrays.pop("stimulus", None), arrays["current"].shape)
     fields = {name: _flatten(value) if name in _PER_SWEEP else value for name, value in arrays.items()} | names
+    for name in fields.keys() & _UNITS.keys():
+        fields[name] = _in_library_unit(name, fields[name], corrections)
     return fields | {"current_source": current or "unknown"}
+
+
+def _in_library_unit(name: str, values: np.ndarray, corrections: Corrections) -> np.ndarray:
+    quantity, unit = _UNITS[name]
+    factor = to_library_unit(quantity, corrections.unit(quantity, unit))
+    return values if factor == 1.0 else factor * values
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
-from jaxlif.recordings.units import is_unit, to_library_unit
+from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
 _PREFIXES = {"milli": "m", "micro": "u", "nano": "n", "pico": "p", "": ""}
 _LARGEST = {"voltage": (1e4, "mV"), "current": (1e6, "pA")}  # 10 V and 1 µA, beyond any amplifier
@@ -33,7 +34,11 @@ class _Pair(NamedTuple):
 
 
 def read_nwb(
-    path: Path, current: str | None, electrode: str | None = None, sweeps: int | slice | Sequence[int] | None = None
+    path: Path,
+    current: str | None,
+    corrections: Corrections,
+    electrode: str | None = None,
+    sweeps: int | slice | Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Read the fields of a recording from the current-clamp series of an NWB 2 file.
 
@@ -47,6 +52,7 @@ def read_nwb(
     Args:
         path: the file.
         current: "recorded", "commanded", or None for the recorded one where there is one.
+        corrections: units in place of those of the series; a CurrentClampStimulusSeries in volts is then a current.
         electrode: name of the electrode; needed where current-clamp series come from several.
         sweeps: numbers of the sweeps to read, from 0, among those with a current; None for all.
 
@@ -55,14 +61,15 @@ def read_nwb(
 
     Raises:
         ValueError: for a damaged file, one that is not NWB 2, one without current-clamp series or their current,
-            several electrodes to choose from, an unknown unit, timestamps that are not regular, or implausible values.
+            stimuli that are voltages, several electrodes to choose from, an unknown unit, timestamps that are not
+            regular, or implausible values.
         ImportError: without pynwb.
     """
     with _opened(path) as nwb:
-        pairs, source = _pairs(nwb, current, electrode)
+        pairs, source = _pairs(nwb, current, electrode, corrections)
         chosen = pairs if sweeps is None else [pairs[i] for i in sweep_indices(sweeps, len(pairs))]
         _warn_of_amplifier([pair.response.series for pair in chosen], source)
-        currents, voltages = _traces(chosen)
+        currents, voltages = _traces(chosen, corrections)
         dt = [_interval(pair.response.series) for pair in chosen]
     return {"current": currents, "voltage": voltages, "dt": dt, "current_source": source}
 
@@ -117,13 +124,13 @@ def _one_line(error: Exception) -> str:
 # --- which series belong together -------------------------------------------------------------------------
 
 
-def _pairs(nwb: Any, current: str | None, electrode: str | None) -> tuple[list[_Pair], str]:
+def _pairs(nwb: Any, current: str | None, electrode: str | None, corrections: Corrections) -> tuple[list[_Pair], str]:
     """Return the sweeps of the electrode that have a current, and whether that was recorded or commanded."""
     responses = _responses(nwb)
     several = len({_electrode(series) for series in responses}) > 1
     responses = _of_electrode(responses, electrode)
     stimuli = {
-        source: _of_same_electrode(group, responses[0], several)
+        source: _of_same_electrode(_currents(group, responses, corrections), responses[0], several)
         for source, group in (("recorded", nwb.acquisition), ("commanded", nwb.stimulus))
         if current in (None, source)
     }
@@ -145,13 +152,21 @@ def _responses(nwb: Any) -> list[Any]:
     if not series:
         kinds = Counter(type(s).__name__ for s in nwb.acquisition.values())
         listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "nothing"
-        raise ValueError(f"no CurrentClampSeries among the acquisition ({listed}): is it a voltage-clamp recording?")
-    return series
+        what = "a voltage-clamp recording" if "VoltageClampSeries" in kinds else "nothing that a fit could use"
+        raise ValueError(f"no CurrentClampSeries among the acquisition ({listed}): {what}")
+    return [s for s in series if not is_unit("current", _unit(s))] or series
 
 
 def _is_a(series: Any, name: str) -> bool:
     # By name: a class that an extension of the file defines inherits from pynwb's.
     return any(kind.__name__ == name for kind in type(series).__mro__)
+
+
+def _currents(group: Any, responses: list[Any], corrections: Corrections) -> list[Any]:
+    """Return the series in amperes that are no response; with a unit given, whatever was injected in current clamp."""
+    named, known = corrections.current_unit is not None, {series.object_id for series in responses}
+    found = [s for s in group.values() if _is_current(s) or (named and _is_a(s, "CurrentClampStimulusSeries"))]
+    return [series for series in found if series.object_id not in known]
 
 
 def _is_current(series: Any) -> bool:
@@ -173,9 +188,8 @@ def _of_electrode(responses: list[Any], electrode: str | None) -> list[Any]:
     return [series for series in responses if electrode in (None, _electrode(series))]
 
 
-def _of_same_electrode(group: Any, response: Any, several: bool) -> list[Any]:
+def _of_same_electrode(stimuli: list[Any], response: Any, several: bool) -> list[Any]:
     """Return the currents of the response's electrode; any electrode's where only one responded."""
-    stimuli = [series for series in group.values() if _is_current(series)]
     own = [series for series in stimuli if _electrode(series) in ("", _electrode(response))]
     return own if own or several else stimuli
 
@@ -258,6 +272,9 @@ def _warn_of_order(found: dict[str, list[_Pair]]) -> None:
 
 
 def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
+    volts = [s for s in nwb.stimulus.values() if _is_a(s, "TimeSeries") and is_unit("voltage", _unit(s))]
+    if clamped := [pair.stimulus.series for pair in _match(nwb, responses, volts)]:
+        return voltage_clamp(f"{type(clamped[0]).__name__} {clamped[0].name} in {_unit(clamped[0])}")
     asked = f'current = "{current}": ' if current else ""
     groups = {"recorded": "acquisition", "commanded": "stimulus"}
     places = " or ".join(groups.values()) if current is None else groups[current]
@@ -294,13 +311,16 @@ def _warn_of_amplifier(responses: list[Any], source: str) -> None:
 # --- the samples ------------------------------------------------------------------------------------------
 
 
-def _traces(pairs: list[_Pair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _traces(pairs: list[_Pair], corrections: Corrections) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return current in pA and voltage in mV of every sweep, over the time that both of them cover."""
     shifts = _shifts(pairs)
     sweeps, overlaps = [], []
     for pair, shift in zip(pairs, shifts, strict=True):
         _same_interval(pair)
-        current, voltage = _values("current", pair.stimulus), _values("voltage", pair.response)
+        _require_voltage(pair, corrections)
+        current, voltage = (
+            _values(quantity, part, corrections) for quantity, part in zip(("current", "voltage"), pair, strict=True)
+        )
         sweeps.append(_overlap(current, voltage, shift))
         overlaps.append((sweeps[-1][0].size, max(current.size, voltage.size)))
     _warn_of_overlap(pairs, overlaps)
@@ -309,7 +329,16 @@ def _traces(pairs: list[_Pair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [current for current, _ in trimmed], [voltage for _, voltage in trimmed]
 
 
-def _values(quantity: str, part: _Part) -> np.ndarray:
+def _require_voltage(pair: _Pair, corrections: Corrections) -> None:
+    series = pair.response.series
+    if is_unit("current", corrections.unit("voltage", _unit(series))):
+        raise ValueError(
+            f"response and stimulus are both currents ({series.name}: {_unit(series)}; {pair.stimulus.series.name}:"
+            f" {_unit(pair.stimulus.series)}), a wrong unit: if the response is the voltage, say so with `voltage_unit`"
+        )
+
+
+def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     series = part.series
     try:
         raw = np.asarray(series.data[part.first : part.stop], np.float64)
@@ -317,13 +346,14 @@ def _values(quantity: str, part: _Part) -> np.ndarray:
         raise ValueError(f"the data of {series.name} cannot be read ({_one_line(error)})") from error
     if raw.size == 0 or raw.size != max(raw.shape):
         raise ValueError(f"the data of {series.name} have shape {raw.shape}: one trace [T] is expected")
-    values = to_library_unit(quantity, _unit(series)) * (series.conversion * raw.reshape(-1) + series.offset)
-    most, unit = _LARGEST[quantity]
-    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    unit = corrections.unit(quantity, _unit(series))
+    values = to_library_unit(quantity, unit) * (series.conversion * raw.reshape(-1) + series.offset)
+    most, symbol = _LARGEST[quantity]
+    largest = np.abs(corrections.corrected(quantity, values[np.isfinite(values)])).max(initial=0.0)
     if largest > most:
         raise ValueError(
-            f"{quantity} up to {largest:.4g} {unit} in {series.name} (under {most:g} {unit} is expected): its"
-            f" conversion {series.conversion:g} or its unit {_unit(series)} is wrong"
+            f"{quantity} up to {largest:.4g} {symbol} in {series.name} (under {most:g} {symbol} is expected): its"
+            f" conversion {series.conversion:g} or its unit {unit} is wrong"
         )
     return values
 

@@ -14,14 +14,26 @@ from jaxlif.recordings.ibw_file import read_ibw
 from jaxlif.recordings.npz_file import read_npz
 from jaxlif.recordings.nwb_file import read_nwb
 from jaxlif.recordings.recording import Recording, sweep_indices
+from jaxlif.recordings.units import Corrections
 
+_Reader = Callable[[Path, str | None, Corrections], dict[str, Any]]
 _Sweeps = int | slice | Sequence[int] | None
 _READERS = {".npz": read_npz, ".csv": read_csv}
 _FORMATS = (*_READERS, ".abf", ".nwb", ".ibw")
 
 
 def read_recording(
-    path: str | Path, *, current: str | None = None, sweeps: _Sweeps = None, electrode: str | None = None
+    path: str | Path,
+    *,
+    current: str | None = None,
+    sweeps: _Sweeps = None,
+    electrode: str | None = None,
+    voltage_unit: str | None = None,
+    voltage_gain: float = 1.0,
+    voltage_offset: float = 0.0,
+    current_unit: str | None = None,
+    current_gain: float = 1.0,
+    current_offset: float = 0.0,
 ) -> Recording:
     """Read a recording from an .npz, .csv, .abf, .nwb or .ibw file.
 
@@ -37,6 +49,13 @@ def read_recording(
         sweeps: numbers of the sweeps to read, from 0; None for all.
         electrode: name of the electrode to read from an .nwb file, or of the channel of an .abf file, needed where it
             holds several: "V2" of the voltages, "I1" of the currents, "V2,I1" where both are to be chosen.
+        voltage_unit: the unit of the file's voltage, where the file states a wrong one. In an .abf file without a
+            voltage it makes one of the channel that is named, or of the only one.
+        voltage_gain: factor to that voltage, where the file was scaled wrongly.
+        voltage_offset: mV, added after it.
+        current_unit: the unit of the file's current, likewise.
+        current_gain: likewise.
+        current_offset: pA, likewise.
 
     Returns:
         The recording, with the file's name and its SHA-256: of an .ibw file, that of all files read, one after another.
@@ -63,18 +82,27 @@ def read_recording(
         raise ValueError(f'current = {current!r}: it must be "recorded", "commanded" or None')
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    corrections = Corrections(
+        voltage_unit=voltage_unit,
+        voltage_gain=voltage_gain,
+        voltage_offset=voltage_offset,
+        current_unit=current_unit,
+        current_gain=current_gain,
+        current_offset=current_offset,
+    )
     try:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
-        fields = _reader(suffix, electrode, sweeps)(path, current)
+        fields = _reader(suffix, electrode, sweeps)(path, current, corrections)
         fields = _choose(fields, sweeps) if suffix in (*_READERS, ".abf") else fields
         files = fields.pop("files", [path])
-        return Recording(**_stack(fields, sweeps), name=path.name, sha256=_checksum(files))
+        fields = _corrected(_stack(fields, sweeps), corrections)
+        return Recording(**fields, corrections=corrections.given(), name=path.name, sha256=_checksum(files))
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> Callable[[Path, str | None], dict[str, Any]]:
+def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> _Reader:
     """Return the reader of a format; those of .nwb and .ibw open only the sweeps that are asked for."""
     if suffix == ".nwb":
         return partial(read_nwb, electrode=electrode, sweeps=sweeps)
@@ -83,6 +111,14 @@ def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> Callable[[Pa
     if electrode is not None:
         raise ValueError(f"electrode = {electrode!r}: only .nwb and .abf files name their electrodes, leave it out")
     return partial(read_ibw, sweeps=sweeps) if suffix == ".ibw" else _READERS[suffix]
+
+
+def _corrected(fields: dict[str, Any], corrections: Corrections) -> dict[str, Any]:
+    """Apply gain and offset, to a trace of the electrode too, which the same amplifier made."""
+    names = {f"{part}{quantity}": quantity for part in ("", "electrode_") for quantity in ("voltage", "current")}
+    return fields | {
+        n: corrections.corrected(quantity, fields[n]) for n, quantity in names.items() if fields.get(n) is not None
+    }
 
 
 def _checksum(files: list[Path]) -> str:

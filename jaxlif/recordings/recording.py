@@ -1,7 +1,7 @@
 """A recording: the current that was injected and the voltage that was measured, in pA, mV and ms, checked once."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -36,6 +36,7 @@ class Recording:
         electrode_current: current of a subthreshold trace for electrode compensation, [T_e], pA.
         electrode_voltage: voltage of that trace, [T_e], mV.
         stimulus: name of each sweep's stimulus, [sweeps] strings, or one for all; None where they have no names.
+        corrections: what was put in place of the file's units, gains and offsets, by name.
 
     Raises:
         ValueError: for values that are not finite, shapes that differ, fewer than 2 samples, a dt outside 0.004 to
@@ -60,6 +61,7 @@ class Recording:
     electrode_current: np.ndarray | None = field(default=None, kw_only=True)
     electrode_voltage: np.ndarray | None = field(default=None, kw_only=True)
     stimulus: Sequence[str] | None = field(default=None, kw_only=True)
+    corrections: Mapping[str, float | str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         dt = _plausible_dt(self.dt)

@@ -238,6 +238,30 @@ def test_voltage_clamp_and_zero_current_series_are_ignored(nwb, path):
     assert scales(read(nwb.save(path))) == [2.0]
 
 
+def set_unit(path, series, unit):
+    """Write a unit that pynwb would not."""
+    with h5py.File(path, "r+") as file:
+        file[f"{series}/data"].attrs["unit"] = unit
+
+
+def test_current_clamp_series_under_a_command_in_volts_are_voltage_clamp(nwb, path):
+    nwb.add("I", "command", 1e-3 * VOLTAGE, sweep_number=5)
+    nwb.add("V", "response", 1e-12 * CURRENT, sweep_number=5)
+    set_unit(nwb.save(path), "stimulus/presentation/command", "volts")
+    assert refused(path).startswith(
+        "the output is a voltage (CurrentClampStimulusSeries command in V): a voltage-clamp"
+    )
+    np.testing.assert_allclose(read(path, current_unit="pA", current_gain=1e3).current, VOLTAGE[None], rtol=1e-12)
+
+
+def test_a_response_in_amperes_has_a_wrong_unit(nwb, path):
+    nwb.add("I", "command", 1e-12 * CURRENT, sweep_number=5)
+    nwb.add("V", "response", 20.0 * VOLTAGE, sweep_number=5)
+    set_unit(nwb.save(path), "acquisition/response", "pA")
+    assert refused(path).startswith("response and stimulus are both currents (response: pA; command: A), a wrong unit")
+    np.testing.assert_allclose(read(path, voltage_unit="mV", voltage_gain=0.05).voltage, VOLTAGE[None], rtol=1e-12)
+
+
 def test_sweeps_without_a_stimulus_are_left_out_and_named(nwb, path):
     nwb.sweep(1, 3.0)
     nwb.add("V", "rest", 1e-3 * VOLTAGE, sweep_number=0)
@@ -388,7 +412,7 @@ DEFECTS = {
     "other rate": "v was sampled every 0.1 ms and its current i every 0.2 ms: they must agree",
     "volts": "voltage up to 7e+04 mV in v (under 10000 mV is expected): its conversion 1 or its unit V is wrong",
     "amperes": "current up to 4.9e+13 pA in i (under 1e+06 pA is expected): its conversion 1 or its unit A is wrong",
-    "voltage clamp only": "no CurrentClampSeries among the acquisition (1 VoltageClampSeries): is it a voltage-clamp",
+    "voltage clamp only": "no CurrentClampSeries among the acquisition (1 VoltageClampSeries): a voltage-clamp",
     "empty": "no CurrentClampSeries among the acquisition (nothing)",
     "uneven": "no current in the acquisition or stimulus belongs to the 2 CurrentClampSeries (found: CurrentClampSer",
     "no stimulus": "no current in the acquisition or stimulus belongs to the 1 CurrentClampSeries (found: CurrentCl",

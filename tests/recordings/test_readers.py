@@ -68,6 +68,47 @@ def test_validation_errors_name_the_file(tmp_path):
         read_recording(tmp_path / "cell.npz")
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_units_gains_and_offsets_are_corrected_at_the_door(tmp_path, suffix):
+    """V = gain x + offset after the unit; a trace of the electrode came through the same amplifier."""
+    path = tmp_path / f"cell{suffix}"
+    if suffix == ".npz":
+        np.savez(path, current=CURRENT, voltage=VOLTAGE, dt=0.1, electrode_current=CURRENT, electrode_voltage=VOLTAGE)
+    else:
+        table = np.stack([0.1 * np.arange(T), CURRENT, VOLTAGE], axis=1)
+        np.savetxt(path, table, delimiter=",", header="time_ms,current_pA,voltage_mV", comments="")
+    given = {"current_unit": "nA", "current_gain": -0.5, "voltage_gain": 0.9, "voltage_offset": -3.0}
+    cell = read_recording(path, **given)
+    np.testing.assert_allclose(cell.current[0], -500.0 * CURRENT, rtol=1e-12)
+    np.testing.assert_allclose(cell.voltage[0], 0.9 * VOLTAGE - 3.0, rtol=1e-12)
+    assert cell.corrections == given and read_recording(path).corrections == {}
+    if suffix == ".npz":
+        np.testing.assert_allclose(cell.electrode_current, cell.current[0], rtol=0)
+        np.testing.assert_allclose(cell.electrode_voltage, cell.voltage[0], rtol=0)
+
+
+def test_a_header_without_a_unit_is_read_in_the_one_that_was_given(tmp_path):
+    (tmp_path / "cell.csv").write_text("time_ms,current,voltage_mV\n0,1,-70\n1,2,-71\n2,3,-72\n")
+    assert read_recording(tmp_path / "cell.csv", current_unit="nA").current[0].tolist() == [1000.0, 2000.0, 3000.0]
+    with pytest.raises(ValueError, match="column 'current' names no unit"):
+        read_recording(tmp_path / "cell.csv")
+
+
+@pytest.mark.parametrize(
+    ("corrections", "message"),
+    [
+        ({"voltage_unit": "pA"}, "voltage_unit = 'pA': the units known are V, mV, uV"),
+        ({"current_gain": 0.0}, "current_gain = 0.0: it must be a finite number other than 0"),
+        ({"voltage_gain": np.nan}, "voltage_gain = nan: it must be"),
+        ({"current_offset": np.inf}, "current_offset = inf pA: it must be a finite number of pA"),
+    ],
+)
+def test_corrections_that_are_none_are_refused(tmp_path, corrections, message):
+    with pytest.raises(ValueError) as error:
+        read_recording(saved(tmp_path, current=CURRENT, dt=0.1), **corrections)
+    assert one_line(error).startswith(message)
+
+
 # --- .npz -------------------------------------------------------------------------------------------------
 
 
@@ -317,8 +358,16 @@ def test_abf_command_is_the_output_that_varies(monkeypatch, abf_path):
 @pytest.mark.parametrize(
     ("inputs", "outputs", "commands", "asked", "message"),
     [
-        ([("Im", "pA", TWO)], [("Cmd 0", "mV")], [TWO], None, "no channel is a voltage (Im: pA): is it"),
-        ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "mV")], [TWO], None, "no command is a current that the file holds"),
+        ([("Im", "pA", TWO)], [("Cmd 0", "mV")], [TWO], None, "the output is a voltage (Cmd 0: mV)"),
+        ([("Im", "pA", TWO)], [("Cmd 0", "V")], None, None, "the output is a voltage (Cmd 0: V)"),
+        (
+            [("Im", "", TWO)],
+            [("Cmd 0", "pA")],
+            [TWO],
+            None,
+            "no channel is a voltage (Im: no unit): name its unit with",
+        ),
+        ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "mV")], [TWO], None, "the output is a voltage (Cmd 0: mV)"),
         ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [np.nan * TWO], None, "no command is a current that the file"),
         ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], None, None, "no command is a current that the file holds"),
         ([("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [TWO], "recorded", "no channel is a current (Vm: mV)"),
@@ -329,6 +378,78 @@ def test_abf_without_what_is_needed_is_one_line(monkeypatch, abf_path, inputs, o
     with pytest.raises(ValueError) as error:
         read_recording(abf_path, current=asked)
     assert message in one_line(error)
+
+
+def steps_of(levels, rest=0.0, size=2000):
+    """Sweeps [levels, T] of a step in their middle."""
+    return rest + np.outer(levels, (np.arange(size) // (size // 4)) % 3 == 1)
+
+
+def relaxed(x, tau=200.0):
+    """Follow x as a membrane does, with a time constant in samples: a plain loop."""
+    y = np.zeros_like(x)
+    for n in range(1, x.shape[1]):
+        y[:, n] = y[:, n - 1] + (x[:, n - 1] - y[:, n - 1]) / tau
+    return y
+
+
+COMMAND = steps_of(np.arange(-40.0, 41.0, 20.0))
+HISS = 0.5 * np.random.default_rng(0).standard_normal(COMMAND.shape)
+
+
+@pytest.mark.parametrize(
+    ("current", "voltage"),
+    [
+        (2.0 * COMMAND + HISS, COMMAND - 70.0 + 0.1 * HISS),
+        (2.0 * COMMAND + HISS, 2.0 * HISS),
+        (HISS, 0.05 * relaxed(COMMAND)),
+    ],
+    ids=["the voltage follows", "a channel of something else", "no current follows"],
+)
+def test_an_abf_whose_output_is_a_voltage_is_voltage_clamp(monkeypatch, abf_path, current, voltage):
+    """Whatever its channels are called: a clamped membrane's current follows the command too."""
+    fake(
+        monkeypatch,
+        [("Im", "pA", current), ("Vm", "mV", voltage)],
+        [("Cmd 0", "mV"), ("b", "pA")],
+        [COMMAND, 0.0 * COMMAND],
+    )
+    for asked in (None, "recorded", "commanded"):
+        with pytest.raises(ValueError, match="the output is a voltage .Cmd 0: mV.: a voltage-clamp recording") as error:
+            read_recording(abf_path, current=asked)
+        assert one_line(error)
+    assert read_recording(abf_path, current_unit="pA").num_sweeps == 5, "the user may know better"
+
+
+def test_an_abf_in_current_clamp_under_a_wrong_unit_of_its_command(monkeypatch, abf_path):
+    inputs = [("Im", "pA", 20.0 * COMMAND + HISS), ("Vm", "mV", relaxed(COMMAND) - 70.0)]
+    fake(monkeypatch, inputs, [("Cmd 0", "mV"), ("Cmd 1", "mV")], [COMMAND, 0.0 * COMMAND])
+    np.testing.assert_array_equal(read_recording(abf_path).current, 20.0 * COMMAND + HISS)
+    with pytest.raises(ValueError, match=r"no command is a current .*, a current was recorded \(Im: pA\): leave"):
+        read_recording(abf_path, current="commanded")
+    cell = read_recording(abf_path, current="commanded", current_unit="pA", current_gain=20.0, electrode="Cmd 0")
+    np.testing.assert_array_equal(cell.current, 20.0 * COMMAND)
+    assert cell.corrections == {"current_unit": "pA", "current_gain": 20.0}
+
+
+def test_an_abf_whose_input_and_output_are_currents_has_a_wrong_unit(monkeypatch, abf_path):
+    fake(monkeypatch, [("IN 0", "pA", 20.0 * MILLIVOLT)], [("Cmd 0", "pA"), ("Cmd 1", "mV")], [TWO, 0.0 * TWO])
+    with pytest.raises(ValueError, match=r"input and output are both currents \(IN 0: pA; Cmd 0: pA\), a wrong unit"):
+        read_recording(abf_path)
+    cell = read_recording(abf_path, voltage_unit="mV", voltage_gain=0.05)
+    np.testing.assert_allclose(cell.voltage, MILLIVOLT, rtol=1e-6)
+    np.testing.assert_array_equal(cell.current, TWO)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "electrode"),
+    [([("a", "pA", 20.0 * MILLIVOLT), ("b", "pA", TWO)], "a"), ([("a", "V", MILLIVOLT), ("b", "pA", TWO)], None)],
+)
+def test_the_unit_of_an_abf_channel_is_the_one_that_was_given(monkeypatch, abf_path, inputs, electrode):
+    fake(monkeypatch, inputs)
+    gain = 0.05 if electrode else 1.0
+    cell = read_recording(abf_path, voltage_unit="mV", voltage_gain=gain, electrode=electrode)
+    assert number_of(cell) == (pytest.approx(0.0, abs=1e-5), 1)
 
 
 def test_abf_warns_of_an_unconnected_current(monkeypatch, abf_path):
@@ -455,7 +576,7 @@ def test_the_measured_current_of_the_pyramidal_cell(data_folder):
     in_step = np.median(cell.current[:, 900:10700], axis=1)
     assert -2.0 < in_step[0] < 0.0 and 280.0 < in_step[-1] < 285.0
     assert -70.0 < np.median(cell.voltage) < -55.0 and detect_spikes(cell.voltage[-1], cell.dt).sum() == 29
-    with pytest.raises(ValueError, match="no command is a current that the file holds .Cmd 0: mV"):
+    with pytest.raises(ValueError, match=r"no command is .* \(Cmd 0: mV, .*\), a current was recorded \(Imemb: pA\)"):
         read_recording(path, current="commanded")
 
 
