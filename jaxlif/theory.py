@@ -2,9 +2,10 @@ r"""Closed forms of the leaky integrate-and-fire neuron for a constant current, 
 
 ``params`` is anything with the fields of `LIFParams`: ``tau_m`` (ms), ``r_m`` (GΩ), ``v_rest``, ``v_th``,
 ``v_reset`` (mV) and ``t_ref`` (ms). An adaptive or resonant neuron is taken where its mechanisms change nothing, such
-as before its first spike, and refused with a ValueError elsewhere. Everything is differentiable and broadcasts scalars
-against arrays of one shape; for more, use ``jax.vmap``. Time is continuous here: a simulation on a grid finds its
-spikes up to one step later.
+as before its first spike, and refused with a ValueError elsewhere; so is a concrete value that breaks its rule, of the
+parameters as in a simulation and of the arguments. A traced NaN gives NaN. Everything is differentiable and broadcasts
+scalars against arrays of one shape; for more, use ``jax.vmap``. Time is continuous here: a simulation on a grid finds
+its spikes up to one step later.
 """
 
 import math
@@ -16,10 +17,16 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlif.checks import concrete, number, numbers, require, require_finite, require_not_negative, require_positive
+
 # By what they act on, the mechanisms of `AdaptiveLIFParams` and `ResonantLIFParams` that the formulas here do not have.
 _ON_THE_VOLTAGE = ("a",)
 _BEFORE_A_SPIKE = (*_ON_THE_VOLTAGE, "coupling")
 _ON_THE_RATE = (*_BEFORE_A_SPIKE, "eta", "gamma", "b")
+
+# The rules of a neuron's fields, for params that have none of their own.
+_RULES = {"tau_m": (require_positive, "ms"), "r_m": (require_positive, "GΩ"), "t_ref": (require_not_negative, "ms")}
+_RULES |= dict.fromkeys(("v_rest", "v_th", "v_reset"), (require_finite, "mV"))
 
 
 def equilibrium(params: Any, current: ArrayLike) -> Array:
@@ -40,7 +47,7 @@ def equilibrium(params: Any, current: ArrayLike) -> Array:
         [-58.0, -54.0]
     """
     _require_plain(params, _ON_THE_VOLTAGE)
-    return params.v_rest + params.r_m * jnp.asarray(current)
+    return params.v_rest + params.r_m * jnp.asarray(numbers("current", current, "pA"))
 
 
 def rheobase(params: Any) -> Array:
@@ -74,7 +81,7 @@ def step_response(params: Any, current: ArrayLike, t: ArrayLike, v_0: ArrayLike 
     Args:
         params: the neuron.
         current: I, pA, a scalar or of the shape of t.
-        t: time since the current was switched on, ms, any shape.
+        t: time since the current was switched on, ms, any shape; not negative.
         v_0: the voltage at t = 0, mV; by default v_rest.
 
     Returns:
@@ -87,9 +94,11 @@ def step_response(params: Any, current: ArrayLike, t: ArrayLike, v_0: ArrayLike 
 
     Source: Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
     """
-    v_0 = jnp.asarray(params.v_rest if v_0 is None else v_0)
+    v_0 = _start(params, v_0)
+    t = jnp.asarray(numbers("t", t, "ms"))
+    require_not_negative("t", t, "ms")
     # The change from v_0 rather than the distance from the end: accurate for short times too.
-    return v_0 - (equilibrium(params, current) - v_0) * jnp.expm1(-jnp.asarray(t) / params.tau_m)
+    return v_0 - (equilibrium(params, current) - v_0) * jnp.expm1(-t / params.tau_m)
 
 
 def first_spike_time(params: Any, current: ArrayLike, v_0: ArrayLike | None = None) -> Array:
@@ -111,13 +120,23 @@ def first_spike_time(params: Any, current: ArrayLike, v_0: ArrayLike | None = No
         >>> [round(float(first_spike_time(LIFParams(), current)), 4) for current in (120.0, 160.0)]
         [inf, 27.7259]
     """
-    gap = jnp.maximum(params.v_th - jnp.asarray(params.v_rest if v_0 is None else v_0), 0.0)
+    current = jnp.asarray(numbers("current", current, "pA"))
     # From the rheobase, so that the overdrive is exactly 0 there: one rounding error above 0 would be 3 Hz.
-    overdrive = params.r_m * (jnp.asarray(current) - rheobase(params))
-    fires = overdrive > 0
+    overdrive = params.r_m * (current - rheobase(params))
+    return _passage_time(params, _start(params, v_0), overdrive)
+
+
+def _start(params, v_0):
+    return jnp.asarray(params.v_rest if v_0 is None else numbers("v_0", v_0, "mV"))
+
+
+def _passage_time(params, v_0, overdrive):
+    r"""Return the time from v_0 to threshold, :math:`\tau_m \ln(1 + (v_{th} - v_0) / (v_\infty - v_{th}))`."""
+    gap = jnp.maximum(params.v_th - v_0, 0.0)
+    silent = overdrive <= 0  # not "fires where > 0": an overdrive of NaN is no silence
     # The inner where keeps the branch that is not taken finite: its gradient is multiplied by 0, not dropped.
-    time = params.tau_m * jnp.log1p(gap / jnp.where(fires, overdrive, 1.0))
-    return jnp.where(fires | (gap == 0), time, jnp.inf)
+    time = params.tau_m * jnp.log1p(gap / jnp.where(silent, 1.0, overdrive))
+    return jnp.where(silent & (gap > 0), jnp.inf, time)
 
 
 def interspike_interval(params: Any, current: ArrayLike) -> Array:
@@ -193,7 +212,7 @@ def current_for_rate(params: Any, rate: ArrayLike) -> Array:
         [150.0, 178.7217]
     """
     _require_plain(params, _ON_THE_RATE)
-    rate = jnp.asarray(rate)
+    rate = jnp.asarray(numbers("rate", rate, "Hz", finite=False))
     possible = (rate >= 0) & (rate * params.t_ref < 1000.0)
     _require(possible, rate, params.t_ref)
     # Where x < 1000, asked without dividing by a rate of 0; beyond, 1/(e^x - 1) is 0 in any precision.
@@ -228,7 +247,7 @@ def exponential_psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: Array
         >>> round(float(exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=10.0)), 6)
         1.471518
     """
-    _require_plain(params, _ON_THE_VOLTAGE)
+    weight, tau_syn, t = _psp(params, weight, tau_syn, t)
     t, slow, span, _ = _two_decays(params, tau_syn, t)
     return params.r_m * weight / params.tau_m * t * jnp.exp(-slow) * _moment(span, 0)
 
@@ -257,7 +276,7 @@ def alpha_psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: ArrayLike) 
         >>> round(float(alpha_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=20.0)), 6)
         2.943036
     """
-    _require_plain(params, _ON_THE_VOLTAGE)
+    weight, tau_syn, t = _psp(params, weight, tau_syn, t)
     t, slow, span, synapse_is_fast = _two_decays(params, tau_syn, t)
     # With s = ut or s = (1 - u)t, whichever makes the exponent negative.
     shape = jnp.where(synapse_is_fast, _moment(span, 1), _moment(span, 0) - _moment(span, 1))
@@ -296,6 +315,15 @@ def shot_noise(params: Any, weights: ArrayLike, rates: ArrayLike, dt: float) -> 
     Source: Campbell 1909, Proc. Camb. Phil. Soc. 15:117; Papoulis & Pillai 2002, ISBN 0-07-366011-6, section 10-2.
     """
     _require_plain(params, _ON_THE_VOLTAGE)
+    weights, rates = numbers("weights", weights, "pA"), numbers("rates", rates, "Hz", rank=1)
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    require_not_negative("rates", rates, "Hz")
+    if jnp.shape(weights)[:1] != jnp.shape(rates):
+        found = f"weights has shape {jnp.shape(weights)} and rates {jnp.shape(rates)}"
+        raise ValueError(f"{found}: both count the inputs, [K, ...] and [K]")
+    if concrete(rates):
+        rule = f"rates must be 1000 / dt = {1000.0 / dt:g} Hz at most, a spike in every step"
+        require(np.asarray(rates) <= 1000.0 / dt * (1.0 + 1e-6), "rates", rates, "Hz", rule)
     weights = jnp.asarray(weights)
     chance = jnp.asarray(rates) * (dt / 1000.0)
     mean = params.v_rest + params.r_m * jnp.tensordot(chance, weights, 1)
@@ -316,7 +344,7 @@ def diffusion_rate(params: Any, mean: ArrayLike, sd: ArrayLike, dt: float = 0.0)
     Args:
         params: the neuron.
         mean: :math:`\mu` of the free membrane, mV, any shape.
-        sd: :math:`\sigma` of the free membrane, mV, likewise; positive.
+        sd: :math:`\sigma` of the free membrane, mV, likewise; 0 gives the f-I curve.
         dt: time step of a simulation, ms; 0 for continuous time.
 
     Returns:
@@ -334,15 +362,20 @@ def diffusion_rate(params: Any, mean: ArrayLike, sd: ArrayLike, dt: float = 0.0)
     doi:10.1214/aoms/1177700268 (the shift on a grid).
     """
     _require_plain(params, _ON_THE_RATE)
-    tau_m, mean, sd = (jnp.asarray(x) for x in (params.tau_m, mean, sd))
+    require_not_negative("dt", number("dt", dt, "ms"), "ms")
+    tau_m, mean, sd = map(jnp.asarray, (params.tau_m, numbers("mean", mean, "mV"), numbers("sd", sd, "mV")))
+    require_not_negative("sd", sd, "mV")
+    # So little noise that it moves the rate by less than rounding: the integral is that of the f-I curve.
+    still = sd <= 1e-9 * jnp.abs(mean - params.v_th)
+    steady = 1000.0 / (params.t_ref + _passage_time(params, jnp.asarray(params.v_reset), mean - params.v_th))
     v_th = params.v_th + _GRID_SHIFT * sd * jnp.sqrt(2.0 * dt / tau_m)
-    scale = math.sqrt(2.0) * sd
+    scale = math.sqrt(2.0) * jnp.where(still, 1.0, sd)
     high, low = (v_th - mean) / scale, (params.v_reset - mean) / scale
     # Far below threshold the rate is 0 in any precision, and the integral would overflow.
-    fires = high < 9.0
-    low, high = (jnp.where(fires, y, edge) for y, edge in ((low, -1.0), (high, 0.0)))
+    silent, aside = high >= 9.0, still | (high >= 9.0)
+    low, high = (jnp.where(aside, edge, y) for y, edge in ((low, -1.0), (high, 0.0)))
     interval = params.t_ref + tau_m * math.sqrt(math.pi) * _siegert_integral(low, high)
-    return jnp.where(fires, 1000.0 / interval, 0.0)
+    return jnp.where(still, steady, jnp.where(silent, 0.0, 1000.0 / interval))
 
 
 # -zeta(1/2) / sqrt(2 pi): how far beyond a boundary a Gaussian walk is on the average when it is first seen there.
@@ -374,12 +407,27 @@ def _scaled_erfc(x):
     return jnp.where(far, series / (x * math.sqrt(math.pi)), jnp.exp(near**2) * jax.scipy.special.erfc(near))
 
 
+def _psp(params, weight, tau_syn, t):
+    """Read the arguments of a potential, refusing a membrane that adapts."""
+    _require_plain(params, _ON_THE_VOLTAGE)
+    require_positive("tau_syn", tau_syn, "ms")
+    return numbers("weight", weight, "pA"), numbers("tau_syn", tau_syn, "ms"), numbers("t", t, "ms")
+
+
 def _require_plain(params, mechanisms):
-    """Refuse a neuron with one of the named mechanisms, which a formula would pass over."""
+    """Refuse values that break their rules, and one of the named mechanisms, which a formula would pass over."""
+    kind = type(params).__name__.removeprefix("_")
+    for field in ("tau_m", "r_m", *(("v_rest", "v_th", "v_reset", "t_ref") if mechanisms is _ON_THE_RATE else ())):
+        if not hasattr(params, field):
+            raise ValueError(f"params = {kind}: it has no {field}, which this closed form needs")
+    if hasattr(params, "check"):
+        params.check()
+    else:
+        for field, (rule, unit) in _RULES.items():
+            rule(field, getattr(params, field, 1.0), unit)
     for name in mechanisms:
         terms = getattr(params, name, None)
         if terms is not None and not (isinstance(terms, tuple) and not terms):
-            kind = type(params).__name__.removeprefix("_")
             raise ValueError(f"{kind} has {name}: this closed form is of neurons without it; simulate the neuron")
 
 

@@ -1,3 +1,4 @@
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from jaxlif import (
 )
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "theory.npz")  # its README says where the numbers come from
+PLAIN_FIELDS = namedtuple("PLAIN_FIELDS", "tau_m r_m v_rest v_th v_reset t_ref")  # a neuron without rules of its own
 CELL = LIFParams(tau_m=10.0, r_m=0.1, v_rest=-70.0, v_th=-55.0, v_reset=-65.0, t_ref=5.0)
 
 
@@ -119,6 +121,42 @@ def test_what_follows_a_spike_leaves_the_rheobase_and_the_first_spike():
 
 def test_an_adaptive_neuron_without_any_term_is_the_plain_one():
     assert theory.firing_rate(AdaptiveLIFParams(), 200.0) == theory.firing_rate(LIFParams(), 200.0)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.firing_rate(replace(CELL, tau_m=-10.0), 200.0), "tau_m = -10 ms: tau_m must be greater than 0"),
+        (lambda: theory.rheobase(replace(CELL, r_m=np.array([0.1, 0.0]))), r"r_m\[1\] = 0 GΩ: r_m must be greater"),
+        (lambda: theory.equilibrium(replace(CELL, v_rest=np.nan), 200.0), "v_rest = nan mV: v_rest must be finite"),
+        (lambda: theory.alpha_psp(replace(CELL, tau_m=0.0), 1.0, 5.0, 1.0), "tau_m = 0 ms: tau_m must be greater"),
+        (lambda: theory.shot_noise(replace(CELL, tau_m=-1.0), [1.0], [1.0], 0.1), "tau_m = -1 ms"),
+        (lambda: theory.diffusion_rate(replace(CELL, t_ref=-2.0), -55.0, 2.0), "t_ref = -2 ms: t_ref must be 0 ms"),
+        (lambda: theory.current_for_rate(replace(CELL, v_reset=-50.0), 10.0), "v_reset = -50 mV: v_reset must be"),
+        (lambda: theory.firing_rate(LeakyParams(), 200.0), "params = LeakyParams: it has no v_th"),
+        (lambda: theory.firing_rate(PLAIN_FIELDS(-10.0, 0.1, -70.0, -55.0, -65.0, 5.0), 200.0), "tau_m = -10 ms"),
+        (lambda: theory.firing_rate(CELL, [200.0, np.nan]), r"current\[1\] = nan pA: current must be finite"),
+        (lambda: theory.step_response(CELL, 100.0, np.array([0.0, -1.0])), r"t\[1\] = -1 ms: t must be 0 ms or more"),
+        (lambda: theory.first_spike_time(CELL, 200.0, v_0=np.nan), "v_0 = nan mV: v_0 must be finite"),
+        (lambda: theory.exponential_psp(CELL, np.inf, 5.0, 1.0), "weight = inf pA: weight must be finite"),
+        (lambda: theory.alpha_psp(CELL, 1.0, -5.0, 1.0), "tau_syn = -5 ms: tau_syn must be greater than 0 ms"),
+        (lambda: theory.shot_noise(CELL, [1.0], [-3.0], 0.1), r"rates\[0\] = -3 Hz: rates must be 0 Hz or more"),
+        (lambda: theory.shot_noise(CELL, [1.0], [2e4], 0.1), r"rates\[0\] = 20000 Hz: rates must be .* = 10000 Hz"),
+        (lambda: theory.shot_noise(CELL, [1.0], [1.0], 0.0), "dt = 0 ms: dt must be greater than 0 ms"),
+        (lambda: theory.diffusion_rate(CELL, -55.0, -2.0), "sd = -2 mV: sd must be 0 mV or more"),
+        (lambda: theory.diffusion_rate(CELL, np.nan, 2.0), "mean = nan mV: mean must be finite"),
+        (lambda: theory.diffusion_rate(CELL, -55.0, 2.0, dt=-0.1), "dt = -0.1 ms: dt must be 0 ms or more"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_as_in_a_simulation(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+def test_a_traced_nan_is_no_silence():
+    params = in_arrays(CELL, "float64")
+    assert np.isnan(RATE(params, jnp.nan)) and np.isnan(RATE(replace(params, tau_m=jnp.nan), 160.0))
+    assert np.isnan(DIFFUSION(params, jnp.array([jnp.nan]), jnp.array([2.0]))).all()
 
 
 def test_step_response_equals_the_reference():
@@ -356,8 +394,18 @@ def test_the_diffusion_rate_is_siegerts(dtype):
 
 def test_without_noise_the_diffusion_rate_is_the_f_i_curve():
     current = jnp.array([160.0, 200.0, 300.0])
-    rate = theory.diffusion_rate(CELL, theory.equilibrium(CELL, current), 1e-5)
-    np.testing.assert_allclose(rate, theory.firing_rate(CELL, current), rtol=1e-6)
+    mean = theory.equilibrium(CELL, jnp.concatenate([current, jnp.array([0.0, 150.0])]))  # silent, and at rheobase
+    expected = np.append(theory.firing_rate(CELL, current), [0.0, 0.0])
+    for dt in (0.0, 0.1):
+        np.testing.assert_allclose(theory.diffusion_rate(CELL, mean, 0.0, dt), expected, rtol=1e-13)
+    rate = theory.diffusion_rate(CELL, mean[:3], 1e-5)
+    np.testing.assert_allclose(rate, expected[:3], rtol=1e-6)
+    # Where the integral gives way to its limit nothing jumps, and the slopes in mean and sd stay finite.
+    edge = 1e-9 * np.abs(mean[:3] + 55.0)
+    beside = [theory.diffusion_rate(CELL, mean[:3], factor * edge) for factor in (0.99, 1.01)]
+    np.testing.assert_allclose(beside[0], beside[1], rtol=1e-12)
+    slopes = jax.grad(lambda mean, sd: theory.diffusion_rate(CELL, mean, sd), (0, 1))(-54.0, 0.0)
+    assert np.isfinite(slopes).all() and slopes[0] > 0
 
 
 def test_far_below_threshold_the_diffusion_rate_and_its_gradient_are_0():
