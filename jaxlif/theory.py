@@ -94,11 +94,11 @@ def step_response(params: Any, current: ArrayLike, t: ArrayLike, v_0: ArrayLike 
 
     Source: Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
     """
-    v_0 = _start(params, v_0)
+    start = _start(params, v_0)
     t = jnp.asarray(numbers("t", t, "ms"))
     require_not_negative("t", t, "ms")
-    # The change from v_0 rather than the distance from the end: accurate for short times too.
-    return v_0 - (equilibrium(params, current) - v_0) * jnp.expm1(-t / params.tau_m)
+    # The change from the start rather than the distance from the end: accurate for short times too.
+    return start - (equilibrium(params, current) - start) * jnp.expm1(-t / params.tau_m)
 
 
 def first_spike_time(params: Any, current: ArrayLike, v_0: ArrayLike | None = None) -> Array:
@@ -120,9 +120,9 @@ def first_spike_time(params: Any, current: ArrayLike, v_0: ArrayLike | None = No
         >>> [round(float(first_spike_time(LIFParams(), current)), 4) for current in (120.0, 160.0)]
         [inf, 27.7259]
     """
-    current = jnp.asarray(numbers("current", current, "pA"))
+    lowest, current = rheobase(params), jnp.asarray(numbers("current", current, "pA"))
     # From the rheobase, so that the overdrive is exactly 0 there: one rounding error above 0 would be 3 Hz.
-    overdrive = params.r_m * (current - rheobase(params))
+    overdrive = params.r_m * (current - lowest)
     return _passage_time(params, _start(params, v_0), overdrive)
 
 

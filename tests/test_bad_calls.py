@@ -337,6 +337,8 @@ def bad_calls() -> list[Bad]:
     for name, call in GOOD.items():
         for argument, value in call.arguments.items():
             ways = spoiled(value, *(argument in names for names in call[2:]))
+            if argument == "v_0":
+                del ways["None"]  # a good call: from rest
             found += [Bad(name, argument, way, *rest) for way, rest in ways.items()]
     return found
 
@@ -417,7 +419,7 @@ def _short(result):
 
 
 # By function, those that have no doors yet; they take their turn.
-OPEN = ("theory", "losses", "spiketrains", "stimulus", "networks", "recordings", "Recording", "simulate", "plan")
+OPEN = ("losses", "spiketrains", "stimulus", "networks", "recordings", "Recording", "simulate", "plan")
 OPEN += ("audit", "fit", "multistart", "coordinates", "interop", "plotting")
 
 
