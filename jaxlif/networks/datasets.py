@@ -1,7 +1,5 @@
 """Spike data for networks: events of many samples with labels, read from files that the user has, and binned."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.files import load_arrays, reading, require_file, require_memory
 from jaxlif.networks.event_files import EventFields, numbered_classes, read_bin_folder, read_hdf5
 
 
@@ -255,21 +254,18 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None, sort:
     doi:10.3389/fnins.2015.00437 (N-MNIST).
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    try:
+    with reading(path):
         events = Events(**_in_order(_fields(path, shape), sort))
         empty = np.flatnonzero(np.bincount(events.labels, minlength=events.num_classes) == 0)
         if len(empty):
             raise ValueError(f"class {empty[0]} ({events.classes[empty[0]]}) has no sample: every class must have one")
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
     return events
 
 
 def _fields(path: Path, shape: tuple[int, ...] | None) -> EventFields:
     if path.is_dir():
         return read_bin_folder(path, shape or (2, 34, 34))
+    require_file(path)
     if path.suffix.lower() in (".h5", ".hdf5"):
         return read_hdf5(path, shape or (700,))
     if path.suffix.lower() == ".npz":
@@ -285,22 +281,17 @@ def _in_order(fields: EventFields, sort: bool) -> EventFields:
     return fields | {name: fields[name][order] for name in ("times", "units")}
 
 
+_ARRAYS = ("times", "units", "offsets", "labels", "shape", "classes", "spikes", "dt")
+
+
 def _read_npz(path: Path, shape: tuple[int, ...] | None) -> EventFields:
-    # np.load would take anything that is no archive for a pickle, and say so at length.
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not an .npz archive, or one that was cut short")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"a damaged .npz archive ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"only plain numeric and text arrays can be read ({error})") from error
+    arrays = load_arrays(path, _ARRAYS, prefix="extra_")
     needed = ("spikes", "labels", "dt") if "spikes" in arrays else ("times", "units", "offsets", "labels", "shape")
     for name in needed:
         if name not in arrays and not (name == "shape" and shape):
             raise ValueError(f"the array `{name}` is missing: needed are {', '.join(needed)}")
-    fields = _unbinned(arrays) if "spikes" in arrays else {name: arrays[name] for name in needed if name in arrays}
+    plain = {name: arrays[name] for name in needed if name in arrays}
+    fields: EventFields = _unbinned(arrays) if "spikes" in arrays else plain
     fields["shape"] = tuple(np.atleast_1d(fields["shape"] if shape is None else np.array(shape)).tolist())
     extra = {name.removeprefix("extra_"): x for name, x in arrays.items() if name.startswith("extra_")}
     names = arrays["classes"] if "classes" in arrays else numbered_classes(arrays["labels"])
@@ -317,6 +308,7 @@ def _unbinned(arrays: dict[str, np.ndarray]) -> EventFields:
     flat = spikes.reshape(*spikes.shape[:2], -1)
     if not ((flat >= 0) & (flat == np.floor(flat))).all():
         raise ValueError("spikes must be whole numbers of 0 or more")
+    require_memory(8 * 4 * int(flat.sum(dtype=float)), f"{flat.sum(dtype=float):.4g} spikes")
     place = np.nonzero(flat)
     sample, step, unit = (np.repeat(x, flat[place].astype(int)) for x in place)
     offsets = np.searchsorted(sample, np.arange(len(spikes) + 1))

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxlif.files import open_hdf5, require_stored
+
 EventFields = dict[str, Any]
 """Arguments of :class:`jaxlif.networks.Events` by name."""
 
@@ -27,31 +29,44 @@ def read_hdf5(path: Path, shape: tuple[int, ...]) -> EventFields:
         ImportError: without h5py.
     """
     h5py = _h5py()
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"not an HDF5 file, or a damaged one ({error})") from error
-    with file:
+    with open_hdf5(path) as file:
         for name in ("spikes/times", "spikes/units", "labels"):
             if not isinstance(file.get(name), h5py.Dataset):
                 raise ValueError(f"{name} is missing: needed are spikes/times, spikes/units and labels")
-        times, units, labels = (file[name][()] for name in ("spikes/times", "spikes/units", "labels"))
+        times, units = _lists(file["spikes/times"], "fiu"), _lists(file["spikes/units"], "iu")
+        labels = _whole(file["labels"])
         group = file.get("extra")
         items = group.items() if isinstance(group, h5py.Group) else ()
-        extra = {name: x[()] for name, x in items if isinstance(x, h5py.Dataset)}
+        extra = {name: _whole(x) for name, x in items if isinstance(x, h5py.Dataset)}
     counts = [np.array([len(x) for x in lists], int) for lists in (times, units)]
     if len(counts[0]) != len(counts[1]) or (counts[0] != counts[1]).any():
         raise ValueError("spikes/times and spikes/units must be as long for every sample")
-    keys = extra.pop("keys", numbered_classes(labels))
+    keys = extra.pop("keys") if "keys" in extra else numbered_classes(labels)
     return {
-        "times": _joined(times, np.float32) * np.float32(1000.0),
-        "units": _joined(units, np.int64).astype(np.int32),
+        "times": np.concatenate([np.zeros(0, np.float32), *times], dtype=np.float32) * np.float32(1000.0),
+        "units": np.concatenate([np.zeros(0, np.uint8), *units]),
         "offsets": np.concatenate([[0], np.cumsum(counts[0])]),
         "labels": labels,
         "shape": shape,
         "classes": tuple(x.decode() if isinstance(x, bytes) else str(x) for x in keys),
         "extra": {name: x for name, x in extra.items() if len(np.atleast_1d(x)) == len(labels)},
     }
+
+
+def _whole(dataset: Any) -> np.ndarray:
+    require_stored(dataset.name, dataset)
+    return dataset[()]
+
+
+def _lists(dataset: Any, kinds: str) -> np.ndarray:
+    """Return a list of numbers for each sample, whose type loses nothing in times or units."""
+    import h5py
+
+    kind = h5py.check_vlen_dtype(dataset.dtype)
+    if dataset.ndim != 1 or kind is None or np.dtype(kind).kind not in kinds:
+        wanted = f"a list of {'integers' if kinds == 'iu' else 'real numbers'} for each sample is expected"
+        raise ValueError(f"{dataset.name} {list(dataset.shape)} holds {kind or dataset.dtype}: {wanted}")
+    return _whole(dataset)
 
 
 def read_bin_folder(path: Path, shape: tuple[int, ...]) -> EventFields:
@@ -100,15 +115,21 @@ def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
         K names.
 
     Raises:
-        ValueError: for labels that are not integers [S].
+        ValueError: for labels that are not integers [S], or one that leaves classes without a sample.
     """
     if np.ndim(labels) != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels are {labels.dtype} {list(np.shape(labels))}: they must be integers [samples]")
+    if (labels >= len(labels)).any():
+        first = int(np.argmax(labels >= len(labels)))
+        rule = f"{len(labels)} samples cannot have one of every class up to it, and every class must have one"
+        raise ValueError(f"labels[{first}] = {labels[first]}: {rule}")
     return tuple(map(str, range(1 + int(max(labels, default=-1)))))
 
 
 def _read_bin(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return times, ms, and units of a file."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent.name}/{path.name} is no file")
     raw = np.fromfile(path, np.uint8)
     where = f"{path.parent.name}/{path.name}"
     if len(raw) % 5:

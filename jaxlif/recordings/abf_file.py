@@ -12,6 +12,11 @@ from jaxlif.recordings.clamp import is_current_clamp, voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
+# Sections of an ABF2 file that pyabf reads, of 18, the last with an entry a sweep; and where an ABF1 header has the
+# numbers of samples and sweeps, the blocks of data and tags, and the numbers of tags and of samples a sweep.
+_SECTIONS = [0, 1, 2, 3, 5, 6, 9, 10, 11, 15]
+_ABF1 = (10, 16, 40, 44, 48, 138)
+
 
 class _Channel(NamedTuple):
     """Number, name and unit of a channel of the file."""
@@ -90,10 +95,30 @@ def _open(path: Path) -> Any:
         import pyabf
     except ImportError as error:
         raise ImportError('reading .abf files needs pyabf: pip install "jaxlif[recordings]"') from error
-    try:
-        return pyabf.ABF(str(path))
-    except Exception as error:  # pyabf raises whatever the damaged byte led to
-        raise ValueError(f"not an ABF file that can be read, or one that was cut short ({error})") from error
+    _require_whole(path)
+    return pyabf.ABF(str(path))
+
+
+def _require_whole(path: Path) -> None:
+    """Refuse a header that contradicts itself, or declares more than the file holds, which pyabf would look for."""
+    with open(path, "rb") as file:
+        head = file.read(2048)
+    held = path.stat().st_size
+    if head[:4] not in (b"ABF ", b"ABF2") or len(head) < 2048:
+        raise ValueError("not an ABF file, or one that was cut short")
+    if head[:4] == b"ABF2":
+        sections = np.frombuffer(head, "<u4, <u4, <i8", 18, 76)[_SECTIONS].tolist()
+        sweeps, expected = int.from_bytes(head[12:16], "little"), sections[-1][2]
+    else:
+        samples, sweeps, data, tags, num_tags, length = (int.from_bytes(head[o : o + 4], "little") for o in _ABF1)
+        sections = [(data, 2, samples), (tags, 64, num_tags)]
+        expected = samples / length if length else 0
+    for block, size, count in sections:
+        if count < 0 or 512 * block + size * count > held:
+            text = f"{count} entries of {size} bytes from byte {512 * block}"
+            raise ValueError(f"an ABF file that is damaged or was cut short: {text} are declared, and it holds {held}")
+    if expected and sweeps != expected:
+        raise ValueError(f"a damaged ABF file: {sweeps} sweeps are declared, and there are {expected:g}")
 
 
 def _channels(names: list[str], units: list[str], kind: str = "channel") -> list[_Channel]:

@@ -1,10 +1,8 @@
 """Recordings in Igor binary waves, one file a channel and sweep, through igor2, imported only when a file is read."""
 
-import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,8 @@ from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
 _NAME = re.compile(r"(.*(?<![a-z])ch)(\d+)(.*?)(\d*)\.ibw", re.IGNORECASE)
+# Of each version: bytes of the file's and the wave's header, and where how many sizes of what follows stand.
+_LAYOUTS = {1: (8, 110, 2, 1), 2: (16, 110, 2, 2), 3: (20, 110, 2, 3), 5: (64, 320, 4, 13)}
 _LARGEST_INTERVAL = 5.0  # ms; that of a wave without units is in seconds, as Igor's are, unless it is longer then
 
 
@@ -98,13 +98,10 @@ def _wave(path: Path) -> _Wave:
         from igor2 import binarywave
     except ImportError as error:
         raise ImportError('reading .ibw files needs igor2: pip install "jaxlif[recordings]"') from error
-    try:
-        with _silent("igor2.binarywave", "igor2.struct"):
-            wave = binarywave.load(str(path))["wave"]
-    except Exception as error:  # igor2 raises whatever the damaged byte led to
-        raise ValueError(f"not an Igor binary wave, or one that was cut short ({_one_line(error)})") from error
+    _require_sound(path)
+    wave = binarywave.load(str(path))["wave"]
     header, data = wave["wave_header"], np.asarray(wave["wData"])
-    if data.dtype.kind not in "iuf" or data.ndim not in (1, 2) or data.shape[0] < 2:
+    if data.dtype.kind not in "iuf" or data.ndim not in (1, 2) or data.shape[0] < 2 or data.size < header["npnts"]:
         raise ValueError(
             f"a wave of shape {data.shape} and type {data.dtype}: real numbers [T] or [T, sweeps] expected"
         )
@@ -114,22 +111,24 @@ def _wave(path: Path) -> _Wave:
     return _Wave(path, data.astype(np.float64).reshape(len(data), -1), unit, _interval(wave))
 
 
-@contextmanager
-def _silent(*names: str) -> Iterator[None]:
-    """Keep igor2 from logging all bytes of a wave that was cut short; the exception says the same."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        yield
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+def _require_sound(path: Path) -> None:
+    """Refuse a wave whose headers do not add up to 0, or declare more than the file holds.
 
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:100] or type(error).__name__
+    igor2 does neither: on such a header it may wait for ever, or fail on the next file, which is sound.
+    """
+    with open(path, "rb") as file:
+        raw = file.read(384)
+    order = "<" if raw[0] else ">"
+    version = int.from_bytes(raw[:2], "little" if raw[0] else "big")
+    if version not in _LAYOUTS or len(raw) < sum(_LAYOUTS[version][:2]):
+        raise ValueError("not an Igor binary wave, or one that was cut short")
+    start, length, offset, count = _LAYOUTS[version]
+    if np.frombuffer(raw[: start + length], f"{order}i2").sum() % 2**16:
+        raise ValueError("a damaged Igor binary wave: its headers do not add up to their checksum")
+    sizes = np.frombuffer(raw, f"{order}i4", count, offset).tolist()
+    declared, held = start + sum(sizes), path.stat().st_size
+    if min(sizes) < 0 or declared > held:
+        raise ValueError(f"not an Igor binary wave, or one that was cut short: {held} bytes of {declared}")
 
 
 def _string(extended: Any, characters: Any) -> str:

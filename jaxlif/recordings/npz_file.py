@@ -1,12 +1,11 @@
 """Recordings in NumPy archives: ``current`` in pA, ``voltage`` in mV, ``dt`` in ms."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxlif.files import load_arrays
 from jaxlif.recordings.units import Corrections, to_library_unit
 
 _PER_SWEEP = ("current", "voltage", "spikes")
@@ -21,6 +20,8 @@ _KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage", "stimulus
 def read_npz(path: Path, current: str | None, corrections: Corrections) -> dict[str, Any]:
     """Read the fields of a recording from an .npz archive; arrays with other names are ignored.
 
+    Only a name that is nearly a missing one of these is refused.
+
     Args:
         path: the archive, with ``current`` [T], [sweeps, T] or [stimuli, repeats, T], ``dt``, and optionally
             ``voltage``, ``spikes``, ``electrode_current``, ``electrode_voltage`` and ``stimulus``, the names of the
@@ -34,7 +35,11 @@ def read_npz(path: Path, current: str | None, corrections: Corrections) -> dict[
     Raises:
         ValueError: for a file that is no archive or is cut short, a missing array, or a pickled one.
     """
-    arrays = _load(path)
+    return fields_of(load_arrays(path, _KNOWN), current, corrections)
+
+
+def fields_of(arrays: dict[str, np.ndarray], current: str | None, corrections: Corrections) -> dict[str, Any]:
+    """Return the fields of a recording whose arrays have these names."""
     for name in ("current", "dt"):
         if name not in arrays:
             unit = "pA" if name == "current" else "ms"
@@ -50,24 +55,6 @@ def _in_library_unit(name: str, values: np.ndarray, corrections: Corrections) ->
     quantity, unit = _UNITS[name]
     factor = to_library_unit(quantity, corrections.unit(quantity, unit))
     return values if factor == 1.0 else factor * values
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    # np.load would take anything that is no archive for a pickle, and say so at length.
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not an .npz archive, or one that was cut short")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: _read_array(archive, name) for name in _KNOWN if name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"a damaged .npz archive ({error})") from error
-
-
-def _read_array(archive: Any, name: str) -> np.ndarray:
-    try:
-        return archive[name]
-    except ValueError as error:
-        raise ValueError(f"the array `{name}` cannot be read; only plain numeric arrays are ({error})") from error
 
 
 def _flatten(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.files import open_hdf5, require_stored
 from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
@@ -85,28 +86,18 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ImportError('reading .nwb files needs pynwb: pip install "jaxlif[recordings]"') from error
     _require_nwb2(path)
     with ExitStack() as stack:
-        try:
-            with warnings.catch_warnings():
-                # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself in _unit.
-                warnings.filterwarnings("ignore", message="Unit '.*' is ignored")
-                # Old files carry the schema of their day; pynwb reads them with its own, which reads the old ones.
-                warnings.filterwarnings("ignore", message="Ignoring (the following )?cached namespace")
-                nwb = stack.enter_context(pynwb.NWBHDF5IO(str(path), "r")).read()
-        except Exception as error:  # pynwb raises whatever the damaged or missing part led to
-            raise ValueError(f"not an NWB file that can be read ({_one_line(error)})") from error
+        with warnings.catch_warnings():
+            # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself in _unit.
+            warnings.filterwarnings("ignore", message="Unit '.*' is ignored")
+            # Old files carry the schema of their day; pynwb reads them with its own, which reads the old ones.
+            warnings.filterwarnings("ignore", message="Ignoring (the following )?cached namespace")
+            nwb = stack.enter_context(pynwb.NWBHDF5IO(str(path), "r")).read()
         yield nwb
 
 
 def _require_nwb2(path: Path) -> None:
-    import h5py
-
-    if not h5py.is_hdf5(path):
-        raise ValueError("not an HDF5 file, which every NWB file is")
-    try:
-        with h5py.File(path, "r") as file:
-            version = file.attrs.get("nwb_version") or (file["nwb_version"][()] if "nwb_version" in file else None)
-    except Exception as error:  # h5py raises OSError, KeyError or RuntimeError, depending on what is damaged
-        raise ValueError(f"a damaged HDF5 file, or one that was cut short ({_one_line(error)})") from error
+    with open_hdf5(path) as file:
+        version = file.attrs.get("nwb_version") or (file["nwb_version"][()] if "nwb_version" in file else None)
     if version is None:
         raise ValueError("an HDF5 file without nwb_version: not an NWB file")
     if not _text(version).startswith("2"):
@@ -115,10 +106,6 @@ def _require_nwb2(path: Path) -> None:
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 # --- which series belong together -------------------------------------------------------------------------
@@ -340,10 +327,9 @@ def _require_voltage(pair: _Pair, corrections: Corrections) -> None:
 
 def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     series = part.series
-    try:
-        raw = np.asarray(series.data[part.first : part.stop], np.float64)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"the data of {series.name} cannot be read ({_one_line(error)})") from error
+    require_stored(f"the data of {series.name}", series.data)
+    _require_scale(series)
+    raw = np.asarray(series.data[part.first : part.stop], np.float64)
     if raw.size == 0 or raw.size != max(raw.shape):
         raise ValueError(f"the data of {series.name} have shape {raw.shape}: one trace [T] is expected")
     unit = corrections.unit(quantity, _unit(series))
@@ -358,6 +344,12 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     return values
 
 
+def _require_scale(series: Any) -> None:
+    for name, value in (("conversion", series.conversion), ("offset", series.offset)):
+        if not np.isfinite(value) or (name == "conversion" and value == 0):
+            raise ValueError(f"the {name} of {series.name} is {value:g}: it must be finite, and no conversion 0")
+
+
 def _unit(series: Any) -> str:
     """Return the unit that the file states, as a symbol; pynwb would put volts and amperes in its place."""
     unit = _text(getattr(series.data, "attrs", {}).get("unit", series.unit)).strip()
@@ -367,13 +359,16 @@ def _unit(series: Any) -> str:
 
 def _interval(series: Any) -> float:
     """Return the sampling interval in ms."""
-    if series.rate:
+    if series.rate is not None:
+        if not (np.isfinite(series.rate) and series.rate > 0):
+            raise ValueError(f"the rate of {series.name} is {series.rate:g} Hz: it must be finite and above 0 Hz")
         return 1000.0 / float(series.rate)
     if series.timestamps is None or len(series.timestamps) < 2:
         raise ValueError(f"{series.name} has neither a rate nor timestamps")
+    require_stored(f"the timestamps of {series.name}", series.timestamps)
     steps = 1000.0 * np.diff(np.asarray(series.timestamps, np.float64))
     dt = float(np.mean(steps))
-    if dt <= 0 or np.abs(steps - dt).max() > 1e-3 * dt:
+    if not (dt > 0 and np.abs(steps - dt).max() <= 1e-3 * dt):
         raise ValueError(
             f"the timestamps of {series.name} are not regular: steps of {steps.min():.6g} to {steps.max():.6g} ms"
             " (0.1 % is allowed)"

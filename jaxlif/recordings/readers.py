@@ -1,6 +1,5 @@
 """One door to every file format: the suffix chooses the reader, the reader's fields make a checked Recording."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlif.files import checksum, reading, require_file, require_memory
 from jaxlif.recordings.abf_file import read_abf
 from jaxlif.recordings.csv_file import read_csv
 from jaxlif.recordings.ibw_file import read_ibw
@@ -80,8 +80,6 @@ def read_recording(
         raise ValueError(f"{path.name}: format {path.suffix!r} is not known; known are {', '.join(_FORMATS)}")
     if current not in (None, "recorded", "commanded"):
         raise ValueError(f'current = {current!r}: it must be "recorded", "commanded" or None')
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     corrections = Corrections(
         voltage_unit=voltage_unit,
         voltage_gain=voltage_gain,
@@ -90,16 +88,15 @@ def read_recording(
         current_gain=current_gain,
         current_offset=current_offset,
     )
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
+    with reading(path):
+        require_file(path)
+        if suffix != ".nwb":  # of which the sweeps that are asked for are read
+            require_memory(path.stat().st_size, "the file")
         fields = _reader(suffix, electrode, sweeps)(path, current, corrections)
         fields = _choose(fields, sweeps) if suffix in (*_READERS, ".abf") else fields
         files = fields.pop("files", [path])
         fields = _corrected(_stack(fields, sweeps), corrections)
-        return Recording(**fields, corrections=corrections.given(), name=path.name, sha256=_checksum(files))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        return Recording(**fields, corrections=corrections.given(), name=path.name, sha256=checksum(files))
 
 
 def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> _Reader:
@@ -119,13 +116,6 @@ def _corrected(fields: dict[str, Any], corrections: Corrections) -> dict[str, An
     return fields | {
         n: corrections.corrected(quantity, fields[n]) for n, quantity in names.items() if fields.get(n) is not None
     }
-
-
-def _checksum(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _choose(fields: dict[str, Any], sweeps: _Sweeps) -> dict[str, Any]:

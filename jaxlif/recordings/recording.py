@@ -276,7 +276,10 @@ def _block_rms(x: np.ndarray, length: int) -> float:
 
 def _numbers(name: str, value: Any, unit: str) -> np.ndarray:
     try:
-        return np.asarray(value, np.float64).view()
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":  # complex numbers, dates and text would be made numbers without a word
+            raise TypeError(f"it holds {array.dtype}")
+        return array.astype(np.float64, copy=False).view()
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not an array of numbers in {unit}: {error}") from error
 

@@ -172,7 +172,7 @@ def test_a_damaged_sweep_does_not_cost_the_others(tmp_path):
     path = save_sweep(tmp_path, 1)
     other = save_sweep(tmp_path, 2)
     other.write_bytes(other.read_bytes()[:400])
-    assert refused(path).startswith("B6_Ch3_IDRest_2.ibw: not an Igor binary wave, or one that was cut short (")
+    assert refused(path).startswith("B6_Ch3_IDRest_2.ibw: not an Igor binary wave, or one that was cut short: ")
     assert scales(read(path, sweeps=0)) == [1.0]
 
 
@@ -297,6 +297,28 @@ def test_ibw_needs_igor2(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "igor2", None)
     with pytest.raises(ImportError, match=r'needs igor2: pip install "jaxlif\[recordings\]"'):
         read_recording(path)
+
+
+@pytest.mark.parametrize("version", [2, 5])
+def test_a_byte_of_a_header_is_noticed_and_the_next_file_is_sound(tmp_path, version):
+    """The headers add up to 0; igor2 does not add: it waits for ever on some bytes, or fails on the file after."""
+    sound = save_sweep(tmp_path, 1)
+    raw = wave5(VOLTAGE, "mV") if version == 5 else wave2(VOLTAGE, "mV", 5e-4)
+    path = tmp_path / "other_Ch3_IDRest_2.ibw"
+    for place in range(0, 384 if version == 5 else 126, 7):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 24]) + raw[place + 1 :])
+        assert "Igor binary wave" in refused(path)
+    assert read(sound, sweeps=0).num_steps == T
+
+
+def test_sizes_of_a_wave_that_the_file_does_not_hold(tmp_path):
+    raw = bytearray(wave5(VOLTAGE, "mV"))
+    size, checksum = (int.from_bytes(raw[a : a + 2], "little") for a in (14, 2))
+    raw[14:16], raw[2:4] = (x.to_bytes(2, "little") for x in (size + 2**14, (checksum - 2**14) % 2**16))
+    path = tmp_path / "B6_Ch3_IDRest_1.ibw"
+    path.write_bytes(raw)
+    sizes = f"{len(raw)} bytes of {len(raw) + 2**30}"
+    assert refused(path) == f"not an Igor binary wave, or one that was cut short: {sizes}"
 
 
 # --- real files -------------------------------------------------------------------------------------------

@@ -449,46 +449,75 @@ def test_hdf5_files_that_are_not_nwb_2(path):
     assert refused(path) == "nwb_version = NWB-1.0.5: only NWB 2 is read"
     with h5py.File(path, "w") as file:
         file.attrs["nwb_version"] = "2.5.0"
-    assert refused(path).startswith("not an NWB file that can be read (")
+    assert refused(path).startswith("damaged, or not what its name says (")
 
 
 def test_damaged_files(nwb, path):
     nwb.sweep(0)
     whole = nwb.save(path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert refused(path).startswith("a damaged HDF5 file, or one that was cut short (")
+    assert refused(path).startswith("damaged, or not what its name says (OSError: ")
     path.write_bytes(b"time,current\n" * 99)
-    assert refused(path) == "not an HDF5 file, which every NWB file is"
+    assert refused(path) == "not an HDF5 file"
     path.write_bytes(b"")
     assert refused(path) == "the file is empty"
 
 
+DATA = "acquisition/response_0/data"
+OUTSIDE = {
+    "link": lambda file, bare: file.__setitem__(DATA, h5py.ExternalLink("elsewhere.h5", "/voltage")),
+    "missing": lambda file, bare: file.__setitem__("general/notes", h5py.ExternalLink("nowhere.h5", "/x")),
+    "storage": lambda file, bare: file.create_dataset(DATA, (T,), "f8", external=[(bare, 0, 8 * T)]),
+    "virtual": lambda file, bare: file.create_virtual_dataset(DATA, virtual_layout()),
+}
+
+
+def virtual_layout():
+    layout = h5py.VirtualLayout((T,), "f8")
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "voltage", (T,))
+    return layout
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_is_read_from_another_file(nwb, path, tmp_path, name):
+    nwb.sweep(0, 2.0)
+    nwb.save(path)
+    (tmp_path / "bare.bin").write_bytes(np.full(T, -0.07).tobytes())
+    with h5py.File(path, "a") as file, h5py.File(tmp_path / "elsewhere.h5", "w") as other:
+        other["voltage"] = np.full(T, -0.07)
+        if name != "missing":
+            del file[DATA]
+        OUTSIDE[name](file, str(tmp_path / "bare.bin"))
+    assert refused(path).endswith("in another file: copy that into this one")
+
+
 @pytest.mark.parametrize(
-    ("gone", "message"),
+    ("field", "attribute", "value", "message"),
     [
-        ("acquisition/response_0", "no CurrentClampSeries among the acquisition (nothing)"),
-        ("acquisition/response_0/data", "the data of response_0 have shape (0,): one trace [T] is expected"),
+        ("data", "conversion", 0.0, "the conversion of response_0 is 0: it must be finite, and no conversion 0"),
+        ("data", "offset", np.nan, "the offset of response_0 is nan: it must be finite"),
+        ("starting_time", "rate", np.nan, "the rate of response_0 is nan Hz: it must be finite and above 0 Hz"),
     ],
 )
-def test_links_to_a_file_that_is_missing(nwb, path, gone, message):
+def test_a_scale_or_rate_that_says_nothing(nwb, path, field, attribute, value, message):
     nwb.sweep(0)
     nwb.save(path)
     with h5py.File(path, "a") as file:
-        del file[gone]
-        file[gone] = h5py.ExternalLink("elsewhere.nwb", f"/{gone}")
-    with pytest.warns(UserWarning, match=f"broken at /{gone}"):
-        assert refused(path).startswith(message)
+        file[f"acquisition/response_0/{field}"].attrs[attribute] = value
+    assert refused(path).startswith(message)
 
 
-def test_links_to_a_file_that_is_there(nwb, path, tmp_path):
-    nwb.sweep(0, 2.0)
+def test_samples_that_were_never_written_are_not_zeros(nwb, path):
+    nwb.sweep(0)
     nwb.save(path)
-    gone = "acquisition/response_0/data"
-    with h5py.File(path, "a") as file, h5py.File(tmp_path / "elsewhere.h5", "w") as other:
-        file.copy(gone, other, "voltage")
-        del file[gone]
-        file[gone] = h5py.ExternalLink("elsewhere.h5", "/voltage")
-    assert scales(read(path)) == [2.0]
+    for size, message in ((T, "2 chunks, and 1 are stored"), (10**12, "40000000000 chunks, and 1 are stored")):
+        with h5py.File(path, "a") as file:
+            attributes = dict(file[DATA].attrs)
+            del file[DATA]
+            data = file.create_dataset(DATA, (size,), "f8", chunks=(25,))
+            data[:25] = 1e-3 * VOLTAGE[:25]
+            data.attrs.update(attributes)
+        assert refused(path) == f"the data of response_0 [{size}] should have {message}"
 
 
 def test_nwb_needs_pynwb(monkeypatch, path):

@@ -2,15 +2,17 @@
 
 import hashlib
 import io
+import os
 import sys
 import warnings
 import zipfile
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_recording
+from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_recording, readers
 from jaxlif.recordings.units import to_library_unit
 
 T = 50
@@ -55,6 +57,34 @@ def test_missing_empty_and_damaged_files(tmp_path, suffix):
     with pytest.raises(ValueError) as error:
         read_recording(path)
     assert one_line(error).startswith(f"cell{suffix}: ")
+
+
+def test_pipes_and_folders_are_refused(tmp_path):
+    for suffix in (".npz", ".csv", ".abf", ".nwb", ".ibw"):
+        pipe, folder = tmp_path / f"pipe{suffix}", tmp_path / f"folder{suffix}"
+        os.mkfifo(pipe)
+        folder.mkdir()
+        for path in (pipe, folder):
+            with pytest.raises(ValueError, match=f"^{path.name}: this is a folder, a pipe or a device"):
+                read_recording(path)
+
+
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "cell.csv"
+    path.touch()
+    os.truncate(path, 2**43)  # a hole: it takes no space
+    with pytest.raises(ValueError, match=r"^cell.csv: the file would need 8.8e\+03 GB: .* of memory are free"):
+        read_recording(path)
+
+
+def test_whatever_a_library_raises_is_one_line_with_the_name(tmp_path, monkeypatch):
+    path = saved(tmp_path, current=CURRENT, dt=0.1)
+    for error in (AttributeError("a\nb"), MemoryError(), StopIteration(), ZeroDivisionError(), KeyError("x")):
+        monkeypatch.setitem(readers._READERS, ".npz", Mock(side_effect=error))
+        with pytest.raises(ValueError) as caught:
+            read_recording(path)
+        assert one_line(caught).startswith(f"cell.npz: damaged, or not what its name says ({type(error).__name__}: ")
+        assert caught.value.__cause__ is error
 
 
 def test_only_known_kinds_of_current_can_be_asked_for(tmp_path):
@@ -176,8 +206,47 @@ def test_truncated_and_corrupted_npz(tmp_path):
     with pytest.raises(ValueError, match="cell.npz: not an .npz archive, or one that was cut short"):
         read_recording(path)
     path.write_bytes(whole[:300] + b"xxxx" + whole[304:])
-    with pytest.raises(ValueError, match="cell.npz: a damaged .npz archive"):
+    with pytest.raises(ValueError, match="cell.npz: damaged, or not what its name says .BadZipFile: "):
         read_recording(path)
+
+
+def rezipped(raw, name, change):
+    """Return an archive with one member changed, and checksums that are right again."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            new.writestr(info.filename, change(data) if info.filename == name else data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [T - 1, 9 * 10**9])
+def test_an_array_that_declares_other_bytes_than_it_has(tmp_path, size):
+    """The checksum stands behind the last byte: an array of fewer would be read without it, a huge one fill memory."""
+    path = saved(tmp_path, current=CURRENT, dt=0.1)
+    told = f"({size},), }}".encode().ljust(18)
+    changed = rezipped(path.read_bytes(), "current.npy", lambda raw: raw.replace(b"(50,), }".ljust(18), told))
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=f"the array `current` .{size}. would have {8 * size} bytes, and 400 are"):
+        read_recording(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("voltage", VOLTAGE.astype("M8[s]"), "the array `voltage` cannot be read; only plain numeric and text arrays"),
+        ("dt", np.timedelta64(1, "s"), "the array `dt` cannot be read"),
+        ("voltage", VOLTAGE + 1j, "the array `voltage` cannot be read"),
+        ("Voltage", VOLTAGE, "the array `Voltage` is not known: is `voltage` meant?"),
+        ("votlage", VOLTAGE, "the array `votlage` is not known: is `voltage` meant?"),
+        ("voltage", VOLTAGE.astype("U9"), "voltage is not an array of numbers in mV"),
+    ],
+)
+def test_npz_arrays_of_another_kind_or_a_near_name(tmp_path, name, value, message):
+    path = saved(tmp_path, **({"current": CURRENT, "dt": 0.1} | {name: value}))
+    with pytest.raises(ValueError) as error:
+        read_recording(path)
+    assert one_line(error).startswith(f"cell.npz: {message}")
 
 
 def test_a_zip_of_something_else_is_one_line(tmp_path):

@@ -1,0 +1,179 @@
+"""Files that others wrote: what one may hold is checked before a library reads it, and all damage is one line."""
+
+import difflib
+import hashlib
+import os
+import re
+import traceback
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_PLAIN = "biufUS"  # kinds of arrays that hold real numbers or text: no objects, complex numbers, dates or records
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever reading a file leads to into one ValueError that starts with the file's name.
+
+    Libraries raise anything at all on a damaged file, from AttributeError to MemoryError; their own is chained.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with np.errstate(all="ignore"):  # the values of a damaged file overflow; they are judged afterwards
+            yield
+    except (ImportError, Warning):  # a warning where the user makes errors of them
+        raise
+    except Exception as error:
+        text = one_line(error)
+        if not (isinstance(error, ValueError) and _is_own(error)):
+            text = f"damaged, or not what its name says ({type(error).__name__}: {text})"
+        raise ValueError(f"{path.name}: {text}") from error
+
+
+def _is_own(error: Exception) -> bool:
+    """Say whether jaxlif itself raised, and not a library below it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("jaxlif")
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an exception, or its type, as one line that is not long."""
+    text = " ".join(str(error).split())
+    return (f"{text[:297]}..." if len(text) > 300 else text) or type(error).__name__
+
+
+def require_file(path: Path) -> None:
+    """Refuse a folder, a pipe or a device, on which reading would fail or wait, and an empty file."""
+    if not path.is_file():
+        raise ValueError("this is a folder, a pipe or a device: a file is expected")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+
+
+def checksum(files: Iterable[Path]) -> str:
+    """Return the SHA-256 of files, one after another."""
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+def memory_at_hand() -> int:
+    """Return the bytes of memory that are free; all of the machine's where it does not say which are."""
+    try:
+        return 1024 * int(re.findall(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())[0])
+    except (OSError, IndexError):
+        names = getattr(os, "sysconf_names", {})
+        return prod(os.sysconf(n) for n in ("SC_PHYS_PAGES", "SC_PAGE_SIZE")) if "SC_PHYS_PAGES" in names else 2**34
+
+
+def require_memory(num_bytes: int, what: str) -> None:
+    """Refuse what is declared larger than the memory at hand, before it is asked for."""
+    if num_bytes > (free := memory_at_hand()):
+        raise ValueError(f"{what} would need {num_bytes / 1e9:.3g} GB: {free / 1e9:.3g} GB of memory are free")
+
+
+# --- NumPy archives ---------------------------------------------------------------------------------------
+
+
+def load_arrays(path: Path, known: Iterable[str], prefix: str | None = None) -> dict[str, np.ndarray]:
+    """Read the arrays with known names, or names with the prefix, from an .npz archive; nothing is unpickled.
+
+    Raises ValueError for an archive or array that is damaged, an array that is neither real numbers nor text, and for
+    a name that is nearly a known one which is missing.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an .npz archive, or one that was cut short")
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise ValueError("an .npz archive with two arrays of one name")
+        require_known(members, known)
+        wanted = [n for n in members if n in known or (prefix and n.startswith(prefix))]
+        require_memory(sum(members[name].file_size for name in wanted), "the .npz archive")
+        return {name: _array(archive, name, members[name]) for name in wanted}
+
+
+def require_known(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a name that is nearly a known one that is missing: it was meant, and would be left out."""
+    missing = [name for name in known if name not in names]
+    for name in names:
+        close = [] if name in known else difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.75)
+        if close:
+            raise ValueError(f"the array `{name}` is not known: is `{close[0]}` meant?")
+
+
+def require_plain(name: str, kind: np.dtype) -> None:
+    """Refuse an array that would lose its meaning as real numbers."""
+    if kind.kind not in _PLAIN:
+        raise ValueError(f"the array `{name}` cannot be read; only plain numeric and text arrays are, and it is {kind}")
+
+
+def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read one array, whose header declares as many bytes as follow it: else the checksum would not be reached."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in headers:
+            raise ValueError(f"the array `{name}` cannot be read; its format {version} is not known")
+        shape, _, kind = headers[version](file)
+        require_plain(name, kind)
+        declared, held = prod(shape) * kind.itemsize, member.file_size - file.tell()
+    if declared != held:
+        raise ValueError(f"the array `{name}` {list(shape)} would have {declared} bytes, and {held} are stored")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+# --- HDF5 -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file whose data are all its own: no link, storage or virtual dataset leads to another file."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise ValueError("not an HDF5 file")
+    with h5py.File(path, "r") as file:
+        outside = file.visititems_links(_foreign_link) or file.visititems(_foreign_data)
+        if outside:
+            raise ValueError(f"{outside} in another file: copy that into this one")
+        yield file
+
+
+def _foreign_link(name: str, link: Any) -> str | None:
+    """Say where a link leaves the file. A visitor returns what it found: HDF5 would lose an exception."""
+    own = type(link).__name__ in ("HardLink", "SoftLink")
+    return None if own else f"{name} is a link to {getattr(link, 'path', 'something')}"
+
+
+def _foreign_data(name: str, item: Any) -> str | None:
+    return f"the data of {name} lie" if hasattr(item, "chunks") and (item.external or item.is_virtual) else None
+
+
+def require_stored(name: str, dataset: Any) -> None:
+    """Refuse a dataset that declares more than the file stores, which HDF5 fills up with zeros, or memory holds."""
+    if dataset.shape is None:
+        raise ValueError(f"{name} is empty")
+    if dataset.chunks:
+        declared = prod(-(-size // step) for size, step in zip(dataset.shape, dataset.chunks, strict=True))
+        held, unit = dataset.id.get_num_chunks(), "chunks"
+    else:
+        declared, held = dataset.size * dataset.id.get_type().get_size(), dataset.id.get_storage_size()
+        unit = "bytes"
+    if held < declared:
+        raise ValueError(f"{name} {list(dataset.shape)} should have {declared} {unit}, and {held} are stored")
+    require_memory(dataset.size * dataset.dtype.itemsize, name)
