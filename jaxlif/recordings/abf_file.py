@@ -2,12 +2,12 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.recordings.abf_command import unread_list, varies, warn_of_difference, waveforms
 from jaxlif.recordings.clamp import is_current_clamp, voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
@@ -75,18 +75,23 @@ def read_abf(path: Path, current: str | None, corrections: Corrections, electrod
         if corrections.current_unit is None:
             _require_current_clamp(abf, active, recorded, mv)
         measured = _input(abf, _current("current", used, choice), "current") if used else None
-        commands = _commands(abf, outputs) if current != "recorded" else {}
+        commands = _commands(abf, outputs)
+        beside = [_input(abf, channel, "current") for channel in recorded]
     if current == "recorded" and measured is None:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
-    _warn_of_a_shared_current(used, choice)
-    if measured is not None:
-        _warn_of_disagreement(measured, commands.values())
-    source = "commanded" if measured is None else "recorded"
+    dt = 1000.0 / abf.sampleRate
+    read = _command(abf, commands, recorded, outputs, choice) if measured is None else measured
+    known = [corrections.corrected("current", sweep) for sweep in read]
+    if measured is None:
+        warn_of_difference([(other, known) for other in beside], dt, "the command was asked for")
+    else:
+        _warn_of_a_shared_current(used, choice)
+        warn_of_difference([(known, command) for command in commands.values()], dt, "the recorded one is used")
     return {
-        "current": _command(commands, recorded, outputs, choice) if measured is None else measured,
+        "current": read,
         "voltage": mv,
-        "dt": 1000.0 / abf.sampleRate,
-        "current_source": source,
+        "dt": dt,
+        "current_source": "commanded" if measured is None else "recorded",
     }
 
 
@@ -144,8 +149,8 @@ def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, elect
 
 def _active(abf: Any, outputs: list[_Channel]) -> list[_Channel]:
     """Return the outputs that carry a protocol; where the file does not say which, those that are a current."""
-    waveforms = [(channel, _waveforms(abf, channel, 1.0)) for channel in outputs]
-    varying = [channel for channel, waveform in waveforms if waveform and _varies(waveform)]
+    found = [(channel, waveforms(abf, channel.number)) for channel in outputs]
+    varying = [channel for channel, waveform in found if waveform and varies(waveform)]
     return varying or _of_kind(outputs, "current") or outputs[:1]
 
 
@@ -155,7 +160,7 @@ def _require_current_clamp(
     """Refuse a file whose outputs are voltages, unless a recorded current is what follows them."""
     if not active or len(_of_kind(active, "voltage")) < len(active):
         return
-    command = _waveforms(abf, active[0], 1.0)
+    command = waveforms(abf, active[0].number)
     currents = [_input(abf, channel, "current") for channel in recorded]
     if not any(command and is_current_clamp(command, c, voltage, 1000.0 / abf.sampleRate) for c in currents):
         raise ValueError(voltage_clamp(_listed(active)))
@@ -228,45 +233,31 @@ def _sweeps(abf: Any, channel: int) -> list[np.ndarray]:
 def _commands(abf: Any, outputs: list[_Channel]) -> dict[_Channel, list[np.ndarray]]:
     """Return the commanded currents that the file holds, each of every sweep."""
     currents = [(channel, to_library_unit("current", channel.unit)) for channel in _of_kind(outputs, "current")]
-    waveforms = [(channel, _waveforms(abf, channel, factor)) for channel, factor in currents]
-    return {channel: waveform for channel, waveform in waveforms if waveform is not None}
+    found = [(channel, waveforms(abf, channel.number, factor)) for channel, factor in currents]
+    return {channel: waveform for channel, waveform in found if waveform is not None}
 
 
 def _command(
-    commands: dict[_Channel, list[np.ndarray]], recorded: list[_Channel], outputs: list[_Channel], choice: _Choice
+    abf: Any,
+    commands: dict[_Channel, list[np.ndarray]],
+    recorded: list[_Channel],
+    outputs: list[_Channel],
+    choice: _Choice,
 ) -> list[np.ndarray]:
     """Return the commanded current of the electrode."""
     if not commands:
+        why = (_of_kind(outputs, "current") and unread_list(abf)) or _listed(outputs)
         otherwise = (
             f'a current was recorded ({_listed(recorded)}): leave current = "commanded" out, or give the unit and scale'
             " of the command with `current_unit` and `current_gain`"
             if recorded
             else "and no current was recorded: store the current beside the voltage in an .npz"
         )
-        raise ValueError(f"no command is a current that the file holds ({_listed(outputs)}), {otherwise}")
+        raise ValueError(f"no command is a current that the file holds ({why}), {otherwise}")
     # Not every output has an input of its own number: where the numbers differ, those that carry a protocol count.
-    varying = [channel for channel, waveform in commands.items() if _varies(waveform)] or list(commands)[:1]
+    varying = [channel for channel, waveform in commands.items() if varies(waveform)] or list(commands)[:1]
     channels = list(commands) if len(commands) == len(choice.voltages) else varying
     return commands[_current("commanded current", channels, choice)]
-
-
-def _waveforms(abf: Any, channel: _Channel, factor: float) -> list[np.ndarray] | None:
-    """Return the command of every sweep times a factor, or None where the file does not hold it."""
-    from pyabf.stimulus import Stimulus
-
-    sweeps = []
-    for sweep in abf.sweepList:
-        abf.setSweep(sweep)
-        try:
-            waveform = Stimulus(abf, channel.number).stimulusWaveform(sweep)
-        except (IndexError, UnboundLocalError):
-            return None  # an output without an epoch table, or a stimulus file that an ABF1 header does not name
-        sweeps.append(factor * np.asarray(waveform, np.float64)[: abf.sweepY.size])
-    return sweeps if all(np.isfinite(s).all() for s in sweeps) else None
-
-
-def _varies(sweeps: list[np.ndarray]) -> bool:
-    return any((sweep != sweeps[0].flat[0]).any() for sweep in sweeps)
 
 
 def _warn_of_a_shared_current(recorded: list[_Channel], choice: _Choice) -> None:
@@ -274,19 +265,6 @@ def _warn_of_a_shared_current(recorded: list[_Channel], choice: _Choice) -> None
         warnings.warn(
             f"the only recorded current, {recorded[0].name}, is taken for that of {choice.voltage.name}:"
             f" was it injected there, and not into another of {_listed(choice.voltages)}?",
-            RecordingWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_disagreement(recorded: list[np.ndarray], commands: Iterable[list[np.ndarray]]) -> None:
-    """Warn of a recorded current that follows no command: a channel that was not connected."""
-    a, varying = np.concatenate(recorded), [np.concatenate(command) for command in commands if _varies(command)]
-    comparable = [b for b in varying if a.size == b.size]
-    if comparable and all(np.std(a) == 0 or np.corrcoef(a, b)[0, 1] < 0.5 for b in comparable):
-        warnings.warn(
-            "the recorded current does not follow the command: if its channel was not connected, ask for"
-            ' current="commanded"',
             RecordingWarning,
             stacklevel=4,
         )

@@ -411,7 +411,8 @@ def test_abf_channels_are_chosen_by_unit_and_a_recorded_current_is_preferred(mon
 def test_abf_command_can_be_asked_for_and_is_used_where_nothing_was_recorded(monkeypatch, abf_path):
     inputs = [("Imemb", "pA", TWO), ("Vm", "mV", MILLIVOLT)]
     fake(monkeypatch, inputs, [("Cmd 0", "nA")], [3 * TWO / 1000])
-    cell = read_recording(abf_path, current="commanded")
+    with pytest.warns(RecordingWarning, match="recorded current is 0.333 times the command; the command was asked"):
+        cell = read_recording(abf_path, current="commanded")
     assert cell.current_source == "commanded"
     np.testing.assert_allclose(cell.current, 3 * TWO, rtol=1e-6)
     fake(monkeypatch, inputs[1:], [("Cmd 0", "nA")], [3 * TWO / 1000])
@@ -528,6 +529,76 @@ def test_abf_warns_of_an_unconnected_current(monkeypatch, abf_path):
         read_recording(abf_path)
 
 
+def stepped(*levels, holding=0.0):
+    """Sweeps of 300 ms, each with a step from 100 to 200 ms."""
+    return np.array([np.repeat([holding, holding + level, holding], 1000) for level in levels])
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        (stepped(-50.0, 50.0, 100.0), None),
+        (stepped(-50.0, 52.0, 98.0, holding=1.0), None),
+        (stepped(-50.0, 50.0, 150.0), "other levels: in sweep 2 at 100 ms 100 and 150 pA; the recorded one is used"),
+        (stepped(-50.0, 50.0, 100.0, holding=-20.0), "the recorded current lies -20 pA beside the command throughout"),
+    ],
+)
+def test_abf_warns_where_command_and_recorded_current_differ(monkeypatch, abf_path, measured, message):
+    noise = 0.5 * np.random.default_rng(0).standard_normal(measured.shape)
+    voltage = np.full(measured.shape, -60.0)
+    fake(
+        monkeypatch,
+        [("V", "mV", voltage), ("I", "pA", measured + noise)],
+        [("C", "pA"), ("D", "pA")],
+        [stepped(-50.0, 50.0, 100.0), 0 * voltage],
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_recording(abf_path)
+    assert [message in str(w.message) for w in caught] == [True] * (message is not None)
+
+
+def abf_with_user_list(monkeypatch, values, parameter, repeat=0, lists=1):
+    """An ABF2 file of four sweeps of 640 samples whose epochs are 0, then 50 pA and 10 more in every sweep, then 0."""
+    pyabf = pytest.importorskip("pyabf")
+    abf = object.__new__(type("ListedABF", (pyabf.ABF,), {"setSweep": FakeABF.setSweep}))
+    epochs = {"nDACNum": [0] * 3, "nEpochNum": [0, 1, 2], "nEpochType": [1] * 3, "fEpochInitLevel": [0.0, 50.0, 0.0]}
+    epochs |= {"fEpochLevelInc": [0.0, 10.0, 0.0], "lEpochDurationInc": [0] * 3, "lEpochInitDuration": [100, 200, 50]}
+    epochs |= {"lEpochPulsePeriod": [0] * 3, "lEpochPulseWidth": [0] * 3}
+    outputs = {"nWaveformEnable": [1, 0], "nWaveformSource": [1, 1], "nInterEpisodeLevel": [0, 0]}
+    vars(abf).update(
+        adcNames=["V"], adcUnits=["mV"], dacNames=["Cmd"], dacUnits=["pA"], sweepList=range(4), sampleRate=10000,
+        dataRate=10000, data=[np.full((4, 640), -60.0)], holdingCommand=[0.0, 0.0], sweepPointCount=640,
+        abfVersion={"major": 2}, _epochPerDacSection=SimpleNamespace(**epochs), _dacSection=SimpleNamespace(**outputs),
+        _protocolSection=SimpleNamespace(nActiveDACChannel=1), userList=values, userListEnable=[1] * lists,
+        userListParamToVary=[parameter] * lists, userListRepeat=[repeat] * lists,
+    )  # fmt: skip
+    monkeypatch.setattr(abf_file, "_open", lambda path: abf)
+
+
+@pytest.mark.parametrize(
+    ("values", "repeat", "levels"),
+    [
+        ([-200.0, 25.0, 600.0, 7.0], 0, [-200.0, 25.0, 600.0, 7.0]),
+        ([-200.0, 25.0], 1, [-200.0, 25.0, -200.0, 25.0]),
+        ([-200.0, 25.0], 0, [-200.0, 25.0, 25.0, 25.0]),
+    ],
+)
+def test_a_user_list_of_an_abf_sets_the_levels_of_its_epoch(monkeypatch, abf_path, values, repeat, levels):
+    """The epochs follow the first 640 / 64 samples: Clampex holds for a 64th of the sweep."""
+    abf_with_user_list(monkeypatch, values, parameter=62, repeat=repeat)
+    expected = np.zeros((4, 640))
+    expected[:, 110:310] = np.array(levels)[:, None]
+    np.testing.assert_array_equal(read_recording(abf_path).current, expected)
+
+
+@pytest.mark.parametrize("change", [{"parameter": 112}, {"parameter": 70}, {"lists": 2}, {"values": None}])
+def test_a_user_list_that_is_not_read_is_refused(monkeypatch, abf_path, change):
+    abf_with_user_list(monkeypatch, **({"values": [1.0, 2.0], "parameter": 62} | change))
+    with pytest.raises(ValueError, match=r"no command is a current that the file holds \(a user list varies"):
+        read_recording(abf_path)
+
+
 def channels(*names):
     """Make inputs of these names: V2 is the voltage plus 2 mV, I3 three times the current."""
     data = {"V": ("mV", lambda n: MILLIVOLT + n), "I": ("pA", lambda n: n * TWO)}
@@ -612,7 +683,8 @@ def test_the_command_of_an_abf_electrode(monkeypatch, abf_path):
     assert number_of(read_recording(abf_path)) == (1, 2), "a current that was recorded needs no choice of a command"
     with pytest.raises(ValueError, match="electrode = 'Cmd 0': the channels are V1: mV, I2: pA"):
         read_recording(abf_path, electrode="Cmd 0")
-    assert number_of(read_recording(abf_path, electrode="Cmd 0", current="commanded")) == (1, 1)
+    with pytest.warns(RecordingWarning, match="recorded current is 2 times the command"):
+        assert number_of(read_recording(abf_path, electrode="Cmd 0", current="commanded")) == (1, 1)
 
 
 def test_abf_sweeps_of_several_lengths(monkeypatch, abf_path):
