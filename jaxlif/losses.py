@@ -1,9 +1,12 @@
 """Losses on voltage traces, firing rates, spike trains and forced thresholds.
 
-Each takes arrays of one shape and refuses to broadcast: a silent broadcast is a wrong loss.
+Each takes one sample, [T] or [T, N], and refuses to broadcast: a silent broadcast is a wrong loss. A batch goes through
+``jax.vmap``. Samples of different lengths in one batch come with a ``mask`` [T] each, as
+:meth:`jaxlif.networks.Events.mask` gives them: what it leaves out changes no number, whatever it holds.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,31 +15,31 @@ from jax import Array
 from jax.typing import ArrayLike
 
 
-def voltage_mse(v: Array, target: Array, mask: Array | None = None) -> Array:
+def voltage_mse(v: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> Array:
     r"""Compare voltage traces: :math:`\sum_n m_n (v_n - \hat v_n)^2 / \sum_n m_n`, mV².
 
     Args:
-        v: model voltage, [T] or [T, ...], mV.
+        v: model voltage, [T] or [T, N], mV.
         target: recorded voltage, of the same shape, mV.
-        mask: where the voltage counts, of the same shape, 0 or 1; everywhere by default.
+        mask: where the voltage counts, [T] or of the same shape, 0 or 1; everywhere by default.
 
     Returns:
         Scalar, mV²; 0 where nothing counts.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ, or are those of a batch.
 
     Example:
         >>> float(voltage_mse(jnp.zeros(4), jnp.array([1.0, 1.0, 3.0, 9.0]), jnp.array([1, 1, 1, 0])))
         3.6666666666666665
     """
-    _require_same_shape(v=v, target=target)
-    squares = (v - jnp.asarray(target, v.dtype)) ** 2
+    v, target = _alike(v=v, target=target)
     if mask is None:
-        return jnp.mean(squares)
-    _require_same_shape(v=v, mask=mask)
-    weight = jnp.asarray(mask, v.dtype)
-    return jnp.sum(weight * squares) / jnp.maximum(jnp.sum(weight), 1.0)
+        return jnp.mean((v - target) ** 2)
+    counts = counted(mask, "v", v)
+    # Before the square: what is left out may be nan, and its slope then is, too.
+    squares = jnp.where(counts, v - target, 0.0) ** 2
+    return jnp.sum(squares) / jnp.maximum(jnp.sum(counts, dtype=v.dtype), 1.0)
 
 
 def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
@@ -51,15 +54,17 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
         Booleans of the shape of ``spikes``, False near spikes.
 
     Raises:
-        ValueError: for negative counts.
+        ValueError: for counts that are not whole numbers of 0 or more, or spikes of another rank.
 
     Example:
         >>> spike_mask([0, 0, 0, 1, 0, 0, 0], before=1, after=2).astype(int).tolist()
         [1, 1, 0, 0, 0, 1, 1]
     """
-    if before < 0 or after < 0:
-        raise ValueError(f"before = {before}, after = {after} samples: both must be 0 or more")
+    for name, value in {"before": before, "after": after}.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} = {value!r} samples: {name} must be a whole number of 0 or more")
     train = np.asarray(spikes) > 0
+    _require_rank("spikes", train.shape, 1, 2)
     # Each spike opens a hole at n - before and closes it at n + after: holes are where more opened than closed.
     edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), int)
     edges[: train.shape[0]] += train
@@ -67,45 +72,54 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
     return np.cumsum(edges, axis=0)[before : before + train.shape[0]] == 0
 
 
-def rate_mse(rate: Array, target: Array) -> Array:
+def rate_mse(rate: ArrayLike, target: ArrayLike) -> Array:
     r"""Compare firing rates: :math:`\mathrm{mean}\,(\nu - \hat\nu)^2`, Hz².
 
     Args:
-        rate: model rates, [K], Hz, for instance :func:`jaxlif.theory.firing_rate` at K currents.
-        target: measured rates, [K], Hz.
+        rate: model rates, [K] or [K, N], Hz, for instance :func:`jaxlif.theory.firing_rate` at K currents.
+        target: measured rates, of the same shape, Hz.
 
     Returns:
         Scalar, Hz².
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ, or are those of a batch.
 
     Example:
         >>> float(rate_mse(jnp.array([10.0, 20.0]), jnp.array([12.0, 20.0])))
         2.0
     """
-    _require_same_shape(rate=rate, target=target)
-    return jnp.mean((rate - jnp.asarray(target, rate.dtype)) ** 2)
+    rate, target = _alike(lowest=0, rate=rate, target=target)
+    return jnp.mean((rate - target) ** 2)
 
 
-def spike_count_rate(spikes: Array, dt: float) -> Array:
-    r"""Read firing rates off spikes: :math:`\nu = 1000\, \sum_n s_n / (T\, dt)`, with the surrogate's gradient.
+def spike_count_rate(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None) -> Array:
+    r"""Read rates off spikes: :math:`\nu = 1000\, \sum_n m_n s_n / (dt \sum_n m_n)`, with the surrogate's gradient.
 
     Args:
         spikes: [T] or [T, N].
         dt: step, ms.
+        mask: the steps that count, [T], 0 or 1; all by default.
 
     Returns:
-        Rate in Hz, [] or [N].
+        Rate in Hz, [] or [N]; nan where no step counts.
+
+    Raises:
+        ValueError: for spikes of another rank, such as a batch, a mask of another shape, or a dt that is not positive.
 
     Example:
         >>> float(spike_count_rate(jnp.array([0.0, 1.0, 0.0, 0.0]), dt=1.0))
         250.0
     """
-    return 1000.0 / dt * jnp.mean(spikes, axis=0)
+    train = one_sample("spikes", spikes)
+    require_positive("dt", dt)
+    if mask is None:
+        return 1000.0 / dt * jnp.mean(train, axis=0)
+    counts = counted(mask, "spikes", train)
+    return 1000.0 / dt * jnp.sum(jnp.where(counts, train, 0.0), axis=0) / jnp.sum(counts, axis=0, dtype=train.dtype)
 
 
-def filtered_spikes(spikes: Array, *, tau: float, dt: float) -> Array:
+def filtered_spikes(spikes: ArrayLike, *, tau: float, dt: float) -> Array:
     r"""Filter spike trains with a causal exponential: :math:`f_n = e^{-dt/\tau} f_{n-1} + s_n`.
 
     Args:
@@ -116,20 +130,26 @@ def filtered_spikes(spikes: Array, *, tau: float, dt: float) -> Array:
     Returns:
         f, of the shape of ``spikes``.
 
+    Raises:
+        ValueError: for spikes of another rank, such as a batch, or a tau or dt that is not positive.
+
     Example:
         >>> filtered_spikes(jnp.array([1.0, 0.0, 1.0]), tau=1e9, dt=1.0).round(6).tolist()
         [1.0, 1.0, 2.0]
     """
-    decay = jnp.exp(jnp.asarray(-dt / tau, spikes.dtype))
+    train = one_sample("spikes", spikes)
+    require_positive("dt", dt)
+    require_positive("tau", tau)
+    decay = jnp.exp(jnp.asarray(-dt / tau, train.dtype))
 
     def _step(f, s):
         f = decay * f + s
         return f, f
 
-    return jax.lax.scan(_step, jnp.zeros_like(spikes[0]), spikes)[1]
+    return jax.lax.scan(_step, jnp.zeros_like(train[0]), train)[1]
 
 
-def van_rossum(spikes: Array, target: Array, *, tau: float, dt: float) -> Array:
+def van_rossum(spikes: ArrayLike, target: ArrayLike, *, tau: float, dt: float, mask: ArrayLike | None = None) -> Array:
     r"""Compare spike trains: :math:`D^2 = \frac{1}{\tau} \int_0^\infty (f - \hat f)^2 dt`, mean over trains.
 
     f are the trains filtered by :func:`filtered_spikes`, each spike at the end of its step. Between the steps f decays
@@ -147,12 +167,13 @@ def van_rossum(spikes: Array, target: Array, *, tau: float, dt: float) -> Array:
         target: recorded spikes, of the same shape.
         tau: time constant of the comparison, ms.
         dt: step, ms.
+        mask: the steps whose spikes count, [T] or of the same shape, 0 or 1; all by default.
 
     Returns:
         Scalar: 1/2 for one spike against none, 1 for two far apart.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ, or are those of a batch, or a tau or dt is not positive.
 
     Example:
         >>> one = jnp.zeros(100).at[10].set(1.0)
@@ -161,28 +182,31 @@ def van_rossum(spikes: Array, target: Array, *, tau: float, dt: float) -> Array:
 
     Source: van Rossum 2001, doi:10.1162/089976601300014321.
     """
-    _require_same_shape(spikes=spikes, target=target)
-    squares = filtered_spikes(spikes - jnp.asarray(target, spikes.dtype), tau=tau, dt=dt) ** 2
-    decayed = jnp.expm1(jnp.asarray(-2.0 * dt / tau, spikes.dtype))
+    train, other = _alike(spikes=spikes, target=target)
+    difference = train - other
+    if mask is not None:
+        difference = jnp.where(counted(mask, "spikes", train), difference, 0.0)
+    squares = filtered_spikes(difference, tau=tau, dt=dt) ** 2
+    decayed = jnp.expm1(jnp.asarray(-2.0 * dt / tau, train.dtype))
     return 0.5 * jnp.mean(squares[-1] - decayed * jnp.sum(squares[:-1], axis=0))
 
 
-def forced_spike_loss(distance: Array, spikes: Array, mask: Array | None = None) -> Array:
+def forced_spike_loss(distance: ArrayLike, spikes: ArrayLike, mask: ArrayLike | None = None) -> Array:
     r"""Ask a teacher-forced neuron to be above threshold at the recorded spikes and below it elsewhere.
 
-    The negative log-likelihood of a logistic threshold, :math:`-\sum_n [s_n \log\sigma(x_n) +
-    (1 - s_n) \log\sigma(-x_n)] / \sum_n s_n`, smooth in everything that moves x.
+    The negative log-likelihood of a logistic threshold, :math:`-\sum_n m_n [s_n \log\sigma(x_n) +
+    (1 - s_n) \log\sigma(-x_n)] / \sum_n m_n s_n`, smooth in everything that moves x.
 
     Args:
         distance: :math:`x = (v - v_{th}) / \Delta`, [T] or [T, N], with v before the reset.
         spikes: recorded spikes, of the same shape.
-        mask: where it counts, of the same shape; everywhere by default.
+        mask: where it counts, [T] or of the same shape, 0 or 1; everywhere by default.
 
     Returns:
-        Scalar, nats per spike.
+        Scalar, nats per spike that counts.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ, or are those of a batch.
 
     Example:
         >>> round(float(forced_spike_loss(jnp.array([-9.0, 9.0]), jnp.array([0.0, 1.0]))), 6)
@@ -190,17 +214,23 @@ def forced_spike_loss(distance: Array, spikes: Array, mask: Array | None = None)
 
     Source: Jolivet et al. 2006, doi:10.1007/s10827-006-7074-5 (escape noise).
     """
-    _require_same_shape(distance=distance, spikes=spikes)
-    train = jnp.asarray(spikes, distance.dtype)
-    terms = train * jax.nn.softplus(-distance) + (1.0 - train) * jax.nn.softplus(distance)
-    if mask is not None:
-        _require_same_shape(distance=distance, mask=mask)
-        terms = terms * jnp.asarray(mask, distance.dtype)
-    return jnp.sum(terms) / jnp.maximum(jnp.sum(train), 1.0)
+    x, train = _alike(distance=distance, spikes=spikes)
+    counts = None if mask is None else counted(mask, "distance", x)
+    if counts is not None:
+        x, train = jnp.where(counts, x, 0.0), jnp.where(counts, train, 0.0)
+    terms = train * jax.nn.softplus(-x) + (1.0 - train) * jax.nn.softplus(x)
+    total = jnp.sum(terms if counts is None else jnp.where(counts, terms, 0.0))
+    return total / jnp.maximum(jnp.sum(train), 1.0)
 
 
 def point_process_log_likelihood(
-    log_rate: Array, spikes: Array, *, dt: float, active: Array | None = None, at: Array | None = None
+    log_rate: ArrayLike,
+    spikes: ArrayLike,
+    *,
+    dt: float,
+    active: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    at: Array | None = None,
 ) -> Array:
     r"""Give the log-likelihood of spikes: :math:`\sum_{spikes} \log(1 - e^{-\lambda dt}) - \sum_{others} \lambda dt`.
 
@@ -209,11 +239,13 @@ def point_process_log_likelihood(
     :math:`\lambda = e^6` per ms the rate continues as its tangent, so that no start overflows.
 
     Args:
-        log_rate: :math:`\log \lambda` with the rate in 1/ms, [T] or [T, ...]; for escape noise
+        log_rate: :math:`\log \lambda` with the rate in 1/ms, [T] or [T, N]; for escape noise
             :math:`\log\lambda_0 + (v - \theta)/\Delta_v` with the spikes forced and v before the reset.
         spikes: recorded spikes, of the same shape, 0 or 1.
         dt: step, ms.
-        active: 1 where the neuron can spike, 0 while it is refractory, of the same shape; everywhere by default.
+        active: 1 where the neuron can spike, 0 while it is refractory, of the same shape; everywhere by default. Where
+            it spikes, that counts all the same.
+        mask: where spikes and silence count, [T] or of the same shape, 0 or 1; everywhere by default.
         at: places in the flat arrays, those of all spikes among them and none twice: the logarithm of a spike's
             probability is taken there alone, which saves much time; places beyond the end are ignored. Everywhere by
             default.
@@ -222,7 +254,7 @@ def point_process_log_likelihood(
         Scalar, nats.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ, or are those of a batch, or a dt is not positive.
 
     Example:
         >>> log_rate = jnp.log(jnp.full(1000, 0.02))
@@ -232,9 +264,17 @@ def point_process_log_likelihood(
 
     Source: Paninski 2004, doi:10.1088/0954-898X_15_4_002; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
-    _require_same_shape(log_rate=log_rate, spikes=spikes)
-    spiked = jnp.asarray(spikes, log_rate.dtype) > 0
-    silent = ~spiked if active is None else ~spiked & (jnp.asarray(active) > 0)
+    log_rate, train = _alike(log_rate=log_rate, spikes=spikes)
+    require_positive("dt", dt)
+    spiked = train > 0
+    silent = ~spiked
+    if active is not None:
+        _require_same_shape(log_rate=log_rate, active=active)
+        silent = silent & jnp.asarray(active).astype(bool)
+    if mask is not None:
+        counts = counted(mask, "log_rate", log_rate)
+        spiked, silent = spiked & counts, silent & counts
+        log_rate = jnp.where(counts, log_rate, 0.0)
     expected = jnp.sum(jnp.where(silent, _expected_spikes(log_rate, dt), 0.0))
     if at is not None:
         log_rate, spiked = (x.reshape(-1).at[at].get(mode="fill", fill_value=0) for x in (log_rate, spiked))
@@ -264,6 +304,9 @@ def bits_per_spike(log_likelihood: Array, num_spikes: float, duration: float) ->
     Returns:
         Bits per spike; 0 for a model that knows only the rate.
 
+    Raises:
+        ValueError: for a number of spikes or a duration that is not positive.
+
     Example:
         >>> poisson = 20 * jnp.log(20 / 1000.0) - 20
         >>> float(bits_per_spike(poisson, 20, 1000.0))
@@ -271,11 +314,65 @@ def bits_per_spike(log_likelihood: Array, num_spikes: float, duration: float) ->
 
     Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
+    require_positive("num_spikes", num_spikes, "spikes")
+    require_positive("duration", duration)
     poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
     return (log_likelihood - poisson) / (num_spikes * math.log(2.0))
 
 
-def _require_same_shape(**arrays: Array) -> None:
+def _alike(lowest: int = 1, **arrays: ArrayLike) -> tuple[Array, Array]:
+    """Return two floating arrays of one shape and of the first's precision, refusing a batch."""
+    _require_same_shape(**arrays)
+    (name, first), (other, second) = arrays.items()
+    first = one_sample(name, first, lowest)
+    return first, floating(other, second).astype(first.dtype)
+
+
+def one_sample(name: str, x: ArrayLike, lowest: int = 1) -> Array:
+    """Return one sample as a floating array, refusing a batch."""
+    _require_rank(name, np.shape(x), lowest, 2)
+    return floating(name, x)
+
+
+def floating(name: str, x: ArrayLike) -> Array:
+    """Return booleans and whole numbers as floating ones, in JAX's default precision."""
+    kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+    if not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise ValueError(f"{name} is {kind}: it must be an array of real numbers")
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+
+
+def counted(mask: ArrayLike, name: str, x: Array) -> Array:
+    """Return where a mask, [T] or of the shape of ``x``, counts: booleans of that shape."""
+    shape = np.shape(mask)
+    if shape not in (x.shape[:1], x.shape):
+        raise ValueError(f"{name} has shape {x.shape} and mask {shape}: they must agree, or mask be {x.shape[:1]}")
+    if not isinstance(mask, jax.core.Tracer) and not np.isin(mask, (0, 1)).all():
+        raise ValueError("mask holds values other than 0 and 1: it must say of each step whether it counts")
+    counts = jnp.asarray(mask).astype(bool)
+    return jnp.broadcast_to(counts.reshape(shape + (1,) * (x.ndim - len(shape))), x.shape)
+
+
+def _require_same_shape(**arrays: ArrayLike) -> None:
     (name, a), (other, b) = arrays.items()
-    if jnp.shape(a) != jnp.shape(b):
-        raise ValueError(f"{name} has shape {jnp.shape(a)} and {other} {jnp.shape(b)}: they must agree")
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"{name} has shape {np.shape(a)} and {other} {np.shape(b)}: they must agree")
+
+
+def _require_rank(name: str, shape: tuple[int, ...], lowest: int, highest: int) -> None:
+    if not lowest <= len(shape) <= highest or 0 in shape[:lowest]:
+        rule = "it must be one sample, [T] or [T, N] with a step at least; a batch goes through jax.vmap"
+        raise ValueError(f"{name} has shape {shape}: {rule}")
+
+
+def require_positive(name: str, value: Any, unit: str = "ms") -> None:
+    """Refuse what is no positive, finite number; under a trace nothing is known."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    number = np.asarray(value)
+    if not np.issubdtype(number.dtype, np.number) or np.iscomplexobj(number):
+        raise ValueError(f"{name} = {value!r}: {name} must be a number of {unit}")
+    bad = number[~(np.isfinite(number) & (number > 0))]
+    if bad.size:
+        raise ValueError(f"{name} = {bad.flat[0]:g} {unit}: {name} must be greater than 0 {unit}, and finite")

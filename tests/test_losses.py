@@ -83,7 +83,8 @@ def test_forced_spike_loss(dtype, masked):
     mask = jnp.asarray(MASK) if masked else None
     value = losses.forced_spike_loss(jnp.asarray(x, dtype), jnp.asarray(TRAIN, dtype), mask)
     assert value.dtype == dtype
-    np.testing.assert_allclose(value, (terms[MASK] if masked else terms).sum() / TRAIN.sum(), rtol=RTOL[dtype])
+    expected = terms[MASK].sum() / TRAIN[MASK].sum() if masked else terms.sum() / TRAIN.sum()
+    np.testing.assert_allclose(value, expected, rtol=RTOL[dtype])
 
 
 def test_forced_spike_loss_far_from_threshold_stays_finite():
@@ -105,17 +106,95 @@ def test_gradients():
     "call",
     [
         losses.voltage_mse,
-        lambda a, b: losses.voltage_mse(a, a, b),
         losses.rate_mse,
         lambda a, b: losses.van_rossum(a, b, tau=10.0, dt=0.1),
         losses.forced_spike_loss,
-        lambda a, b: losses.forced_spike_loss(a, a, b),
+        lambda a, b: losses.point_process_log_likelihood(a, b, dt=0.1),
+        lambda a, b: losses.point_process_log_likelihood(a, a, dt=0.1, active=b),
     ],
 )
 @pytest.mark.parametrize("shape", [(T, 1), (T,), (T, 1, N), ()])
 def test_no_loss_broadcasts(call, shape):
     with pytest.raises(ValueError, match=r"has shape \(40, 3\) and .*: they must agree"):
         call(jnp.zeros((T, N)), jnp.zeros(shape))
+
+
+# Each loss of one sample x [T, N] and another y.
+OF_A_SAMPLE = {
+    "voltage_mse": losses.voltage_mse,
+    "spike_count_rate": lambda x, y, m=None: jnp.sum(losses.spike_count_rate(x, 0.5, m)),
+    "van_rossum": lambda x, y, m=None: losses.van_rossum(x, y, tau=5.0, dt=0.5, mask=m),
+    "forced_spike_loss": losses.forced_spike_loss,
+    "log_likelihood": lambda x, y, m=None: losses.point_process_log_likelihood(x, y, dt=0.5, mask=m),
+}
+WITHOUT_A_MASK = {
+    "rate_mse": losses.rate_mse,
+    "filtered_spikes": lambda x, y: losses.filtered_spikes(x, tau=5.0, dt=0.5),
+    "spike_mask": lambda x, y: losses.spike_mask(x, before=0, after=0),
+}
+
+
+@pytest.mark.parametrize("call", (OF_A_SAMPLE | WITHOUT_A_MASK).values(), ids=(OF_A_SAMPLE | WITHOUT_A_MASK).keys())
+def test_a_batch_goes_through_vmap_alone(call):
+    batch = np.stack([TRAIN, OTHER])
+    with pytest.raises(ValueError, match=r"^\w+ has shape \(2, 40, 3\): it must be one sample, \[T\] or \[T, N\] with"):
+        call(batch, batch)
+
+
+@pytest.mark.parametrize("call", OF_A_SAMPLE.values(), ids=OF_A_SAMPLE.keys())
+def test_padding_changes_no_number(call):
+    """Behind the end of a sample may stand anything: its loss and gradient are those of the sample alone."""
+    end = 27
+    mask = np.arange(T) < end
+    padded = np.where(mask[:, None], TRAIN, np.nan), np.where(mask[:, None], OTHER, np.inf)
+    value, gradient = jax.vmap(jax.value_and_grad(call))(*(jnp.stack([x, x]) for x in padded), jnp.stack([mask, mask]))
+    expected, slope = jax.value_and_grad(call)(jnp.asarray(TRAIN[:end]), jnp.asarray(OTHER[:end]))
+    # Zeros are added to the same sums: equal to a few units in the last place.
+    np.testing.assert_allclose(value, [expected] * 2, rtol=1e-14)
+    np.testing.assert_allclose(gradient[0, :end], slope, rtol=1e-13, atol=1e-16)
+    assert not gradient[:, end:].any()
+
+
+def test_masks_of_another_shape_or_of_weights_are_refused():
+    x = jnp.zeros((T, N))
+    with pytest.raises(
+        ValueError, match=r"^v has shape \(40, 3\) and mask \(3,\): they must agree, or mask be \(40,\)$"
+    ):
+        losses.voltage_mse(x, x, jnp.ones(N))
+    with pytest.raises(ValueError, match="^mask holds values other than 0 and 1: it must say of each step"):
+        losses.voltage_mse(x, x, jnp.full(T, 0.5))
+
+
+def test_whole_numbers_and_booleans_count_as_floating_ones():
+    """A recording's spikes are booleans; a target must not be cut to a whole number because the model's is one."""
+    train, other = TRAIN > 0, OTHER.astype(int)
+    value = losses.van_rossum(train, other, tau=10.0, dt=0.5)
+    assert value == losses.van_rossum(TRAIN, OTHER, tau=10.0, dt=0.5) > 0
+    assert losses.voltage_mse([-60, -61], [-60.5, -61.0]) == losses.rate_mse([1, 2], [1.5, 2.0]) == 0.125
+    np.testing.assert_array_equal(losses.spike_count_rate(train, 1), losses.spike_count_rate(TRAIN, 1.0))
+
+
+@pytest.mark.parametrize("bad", [0.0, -2.0, np.nan, np.inf, "1", None, 1j])
+def test_time_constants_and_steps_are_positive_numbers(bad):
+    x = jnp.asarray(TRAIN)
+    calls = {
+        "dt": [
+            lambda: losses.spike_count_rate(x, bad),
+            lambda: losses.filtered_spikes(x, tau=1.0, dt=bad),
+            lambda: losses.van_rossum(x, x, tau=1.0, dt=bad),
+            lambda: losses.point_process_log_likelihood(x, x, dt=bad),
+        ],
+        "tau": [lambda: losses.filtered_spikes(x, tau=bad, dt=1.0), lambda: losses.van_rossum(x, x, tau=bad, dt=1.0)],
+        "num_spikes": [lambda: losses.bits_per_spike(-3.0, bad, 100.0)],
+        "duration": [lambda: losses.bits_per_spike(-3.0, 2, bad)],
+    }
+    for name, bodies in calls.items():
+        for call in bodies:
+            with pytest.raises(
+                ValueError, match=f"^{name} = .*: {name} must be (greater than 0|a number of) "
+            ) as caught:
+                call()
+            assert "\n" not in str(caught.value)
 
 
 def brute_force_mask(train, before, after):
@@ -138,6 +217,7 @@ def test_spike_mask(before, after, columns):
     np.testing.assert_array_equal(losses.spike_mask(train, before=before, after=after), expected)
 
 
-def test_spike_mask_refuses_negative_counts():
-    with pytest.raises(ValueError, match="before = -1, after = 2 samples: both must be 0 or more"):
-        losses.spike_mask([0, 1], before=-1, after=2)
+@pytest.mark.parametrize("bad", [-1, 1.5, True, "2"])
+def test_spike_mask_refuses_what_is_no_count(bad):
+    with pytest.raises(ValueError, match=f"^before = {bad!r} samples: before must be a whole number of 0 or more$"):
+        losses.spike_mask([0, 1], before=bad, after=2)

@@ -117,7 +117,7 @@ def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) ->
     if params.a:
         raise ValueError(f"a has {len(params.a)} terms: a fit in blocks knows no subthreshold adaptation")
     dtype, zero, shape = data.voltage.dtype, jnp.zeros_like(data.start), data.current.shape
-    current, free, previous = map(_lanes, (data.current, data.free, data.previous))
+    current, free, previous = map(lanes, (data.current, data.free, data.previous))
 
     def decay(tau):
         return jnp.exp(-dt / jnp.asarray(tau, dtype))
@@ -176,9 +176,9 @@ def joint_score(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Joi
         data: the sweeps.
         dt: step, ms.
     """
-    v, threshold = map(_lanes, forced_adaptive(params, data, dt))
+    v, threshold = map(lanes, forced_adaptive(params, data, dt))
     spikes, free, judged, compared, voltage = map(
-        _lanes, (data.spikes, data.free, data.judged, data.compared, data.voltage)
+        lanes, (data.spikes, data.free, data.judged, data.compared, data.voltage)
     )
     rate = log_rate(params, v, threshold)
     likelihood = point_process_log_likelihood(rate, spikes, dt=dt, active=free * judged, at=data.at)
@@ -186,6 +186,6 @@ def joint_score(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Joi
     return JointScore(likelihood, squares, jnp.sum(compared))
 
 
-def _lanes(x):
+def lanes(x: Array) -> Array:
     """Lay blocks and sweeps side by side, [length, lanes]: an axis of a few sweeps would leave vector units idle."""
     return x.reshape(len(x), -1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.fitting.forced_adaptive import forced_adaptive, log_rate
+from jaxlif.fitting.forced_adaptive import forced_adaptive, lanes, log_rate
 from jaxlif.fitting.joint_loss import JointLoss, Sample, Samples, penalty, side_by_side
 from jaxlif.losses import point_process_log_likelihood
 
@@ -116,7 +116,8 @@ def _residuals(loss: JointLoss, vector: Array, sample: Sample) -> Array:
     sweeps, here = sample.sweeps, _voltage_and_rate(loss, vector, sample)
 
     def likelihood(rate):
-        return point_process_log_likelihood(rate, sweeps.spikes, dt=loss.dt, active=sweeps.free * sweeps.judged)
+        x, spikes, active = map(lanes, (rate, sweeps.spikes, sweeps.free * sweeps.judged))
+        return point_process_log_likelihood(x, spikes, dt=loss.dt, active=active)
 
     worth = loss.weight / sample.variance * sweeps.compared
     slopes, weights = (

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
+from jaxlif.losses import counted, floating
 from jaxlif.neurons.checks import concrete, require
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
     r"""Average :math:`-\log \mathrm{softmax}(z)_{label}` over the samples.
 
     A readout becomes logits by its mean or its maximum over time, as in ``output.output.v.mean(axis=0)``.
@@ -16,9 +18,12 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     Args:
         logits: z [..., K] for K classes.
         labels: integers [...] from 0 to K - 1.
+        mask: the samples that count, of the shape of ``labels``, 0 or 1; all by default. Elsewhere the label may be
+            anything.
 
     Returns:
-        A scalar in the dtype of ``logits``, nats; under a trace nan for a label outside 0 .. K - 1.
+        A scalar in the dtype of ``logits``, nats; nan where nothing counts, and under a trace for a label outside
+        0 .. K - 1.
 
     Raises:
         ValueError: for shapes that do not match, labels that are not integers, or a label outside 0 .. K - 1.
@@ -27,22 +32,25 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         >>> round(float(cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))), 6)
         1.386294
     """
-    _check(logits, labels)
-    labels = jnp.asarray(labels)
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
+    z, y, counts = _checked(logits, labels, mask)
+    if counts is not None:
+        # Before the logarithm: what does not count may be nan, and its slope then is, too.
+        z, y = jnp.where(counts[..., None], z, 0.0), jnp.where(counts, y, 0)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(z), y[..., None], axis=-1)[..., 0]
     # A negative label would count from the end.
-    return -jnp.mean(jnp.where((labels >= 0) & (labels < logits.shape[-1]), chosen, jnp.nan))
+    return -_mean(jnp.where((y >= 0) & (y < z.shape[-1]), chosen, jnp.nan), counts)
 
 
-def accuracy(logits: Array, labels: Array) -> Array:
+def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
     """Return the fraction of samples whose largest logit is at the label.
 
     Args:
         logits: [..., K] for K classes.
         labels: integers [...] from 0 to K - 1.
+        mask: as for :func:`cross_entropy`.
 
     Returns:
-        A scalar between 0 and 1 in the dtype of ``logits``; it has no gradient.
+        A scalar between 0 and 1 in the dtype of ``logits``; it has no gradient. nan where a logit is nan.
 
     Raises:
         ValueError: as :func:`cross_entropy`.
@@ -51,20 +59,31 @@ def accuracy(logits: Array, labels: Array) -> Array:
         >>> float(accuracy(jnp.array([[0.0, 2.0], [3.0, 1.0]]), jnp.array([1, 1])))
         0.5
     """
-    _check(logits, labels)
-    return jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype))
+    z, labels, counts = _checked(logits, labels, mask)
+    right = (jnp.argmax(z, axis=-1).astype(labels.dtype) == labels).astype(z.dtype)
+    # The largest of numbers that are none is none.
+    return _mean(jnp.where(jnp.isnan(z).any(axis=-1), jnp.nan, right), counts)
 
 
-def _check(logits: Array, labels: Array) -> None:
-    if jnp.shape(logits)[:-1] != jnp.shape(labels):
-        shapes = f"logits {list(jnp.shape(logits))}, labels {list(jnp.shape(labels))}"
+def _mean(x: Array, counts: Array | None) -> Array:
+    """Average what counts."""
+    return jnp.mean(x) if counts is None else jnp.sum(jnp.where(counts, x, 0.0)) / jnp.sum(counts, dtype=x.dtype)
+
+
+def _checked(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array, Array | None]:
+    """Return floating logits, labels and where they count; refuse shapes and labels that do not fit."""
+    z, y = floating("logits", logits), jnp.asarray(labels)
+    if not z.ndim or z.shape[:-1] != y.shape:
+        shapes = f"logits {list(z.shape)}, labels {list(y.shape)}"
         raise ValueError(f"{shapes}: logits must have the labels' shape and one axis of classes after it")
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(f"labels are {jnp.result_type(labels)}: labels must be integers")
-    if concrete(labels):
-        classes = jnp.shape(logits)[-1]
-        ok = (np.asarray(labels) >= 0) & (np.asarray(labels) < classes)
-        require(ok, "labels", labels, "", f"labels must lie between 0 and {classes - 1}")
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(f"labels are {y.dtype}: labels must be integers")
+    counts = None if mask is None else counted(mask, "labels", y)
+    if concrete(y) and (counts is None or concrete(counts)):
+        ok = (np.asarray(y) >= 0) & (np.asarray(y) < z.shape[-1])
+        ok |= False if counts is None else ~np.asarray(counts)
+        require(ok, "labels", y, "", f"labels must lie between 0 and {z.shape[-1] - 1}")
+    return z, y, counts
 
 
 def class_counts(labels: Array, num_classes: int) -> np.ndarray:

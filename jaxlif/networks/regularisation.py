@@ -6,7 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
+from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
 from jaxlif.neurons.checks import require_not_negative, require_positive
@@ -165,33 +167,34 @@ class Dropout:
         return state, state.mask[None] * jnp.asarray(inputs, state.mask.dtype)
 
 
-def activity_band(spikes: Array, low: float, high: float, dt: float) -> Array:
+def activity_band(spikes: ArrayLike, low: float, high: float, dt: float, mask: ArrayLike | None = None) -> Array:
     r"""Penalise rates outside a band: :math:`\mathrm{mean}_i\,(\nu_i - \mathrm{clip}(\nu_i, \nu_{low}, \nu_{high}))^2`.
 
     Inside the band value and gradient are 0. For a batch [B, T, N], either ``vmap`` (each sample within the band) or
-    first average over the samples (each neuron within it on average).
+    first average over the samples (each neuron within it on average). Of an image's spikes make neurons first,
+    ``spikes.reshape(T, -1)``.
 
     Args:
-        spikes: 0 or 1, [T, ...], with the surrogate's gradient where a cell made them.
+        spikes: 0 or 1, [T] or [T, N], with the surrogate's gradient where a cell made them.
         low: lowest rate without penalty, Hz.
         high: highest rate without penalty, Hz.
         dt: step, ms.
+        mask: the steps that count, [T], 0 or 1; all by default.
 
     Returns:
-        A scalar, Hz², in the dtype of ``spikes``.
+        A scalar, Hz², in the dtype of ``spikes``; nan where no step counts.
 
     Raises:
-        ValueError: for a dt that is not positive, a negative rate, or a low above high.
+        ValueError: for a batch, a mask of another shape, a dt that is not positive, a negative rate, or a low above
+            high.
 
     Example:
         >>> spikes = jnp.zeros((1000, 2)).at[:30, 0].set(1.0).at[:8, 1].set(1.0)  # 30 Hz and 8 Hz
         >>> float(activity_band(spikes, 10.0, 20.0, 1.0))
         52.0
     """
-    require_positive("dt", dt, "ms")
     require_not_negative("low", low, "Hz")
     if not low <= high:
         raise ValueError(f"low = {low:g} Hz: low must not exceed high = {high:g} Hz")
-    spikes = jnp.asarray(spikes, state_dtype(spikes))
-    rate = jnp.sum(spikes, axis=0) * (1000.0 / (dt * spikes.shape[0]))
+    rate = spike_count_rate(spikes, dt, mask)
     return jnp.mean(jnp.maximum(rate - high, 0.0) ** 2 + jnp.maximum(low - rate, 0.0) ** 2)

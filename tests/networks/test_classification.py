@@ -52,6 +52,23 @@ def test_under_a_trace_a_label_out_of_range_makes_the_loss_nan(label):
     assert np.isnan(value) and np.isfinite(gradient[0]).all()
 
 
+def test_what_does_not_count_changes_no_number():
+    """Behind a mask labels may be -1 and logits nan, in both measures and in the gradient."""
+    logits, labels, mask = np.full((3, 2, 4), np.nan), np.full((3, 2), -1), np.zeros((3, 2), bool)
+    logits[:, 0], labels[:, 0], mask[:, 0] = np.random.default_rng(0).normal(size=(3, 4)), [0, 3, 1], True
+    for measure in (cross_entropy, accuracy):
+        # Zeros are added to the same sum, perhaps in another order.
+        np.testing.assert_allclose(measure(logits, labels, mask), measure(logits[:, 0], labels[:, 0]), rtol=1e-15)
+    gradient = jax.grad(cross_entropy)(jnp.asarray(logits), labels, mask)
+    expected = jax.grad(cross_entropy)(jnp.asarray(logits[:, 0]), labels[:, 0])
+    np.testing.assert_allclose(gradient[:, 0], expected, rtol=1e-14)
+    assert not gradient[:, 1].any()
+
+
+def test_the_accuracy_of_nan_is_nan():
+    assert np.isnan(accuracy(jnp.array([[0.0, jnp.nan], [1.0, 0.0]]), jnp.array([1, 0])))
+
+
 def test_classes_are_counted_and_an_empty_one_is_refused():
     assert class_counts(jnp.array([[0, 2], [1, 2]]), 3).tolist() == [1, 1, 2]
     with pytest.raises(ValueError, match=r"^class 1 of 0 to 2 has no sample: every class needs at least one"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Sequential, cross_entropy, init_dense
+from jaxlif.networks import Dense, Sequential, activity_band, cross_entropy, init_dense
 from jaxlif.networks.readouts import (
     first_spike_time,
     last,
@@ -102,6 +102,47 @@ def test_cross_entropy_per_step_equals_the_mean_of_single_ones():
         np.testing.assert_allclose(value, np.mean(single[skip:]), rtol=1e-12)
 
 
+ALL = {
+    "last": last,
+    "mean_over_time": mean_over_time,
+    "max_over_time": max_over_time,
+    "spike_count": spike_count,
+    "first_spike_time": lambda s, mask=None: first_spike_time(s, 0.5, mask),
+    "per_step_cross_entropy": lambda z, mask=None: per_step_cross_entropy(z, jnp.full(len(z), 2), 1, mask),
+    "activity_band": lambda s, mask=None: activity_band(s, 100.0, 150.0, 1.0, mask),
+}
+
+
+@pytest.mark.parametrize("readout", ALL.values(), ids=ALL.keys())
+def test_padding_changes_no_number(readout):
+    """Samples of 12, 7 and 2 steps in one batch, with nan behind them, against each alone; values and gradients."""
+    lengths = np.array([T, 7, 2])
+    mask = np.arange(T) < lengths[:, None]
+    x = (RNG.random((3, T, K)) < 0.2).astype(float)
+    padded = jnp.asarray(np.where(mask[..., None], x, np.nan))
+    values, gradients = jax.vmap(jax.value_and_grad(lambda x, m: jnp.sum(readout(x, m) ** 2)))(
+        padded, jnp.asarray(mask)
+    )
+    for i, n in enumerate(lengths):
+        alone, slope = jax.value_and_grad(lambda x: jnp.sum(readout(x) ** 2))(jnp.asarray(x[i, :n]))
+        # The same numbers, and zeros, are added: the last place alone may differ.
+        np.testing.assert_allclose(values[i], alone, rtol=1e-15)
+        np.testing.assert_allclose(gradients[i, :n], slope, rtol=1e-14, atol=1e-17)
+        assert not gradients[i, n:].any()
+
+
+def test_steps_at_the_start_may_be_left_out():
+    mask = np.arange(T) >= 5
+    np.testing.assert_array_equal(first_spike_time(SPIKES, 0.5, mask), [6.5, 3.0, 6.0, 6.5])
+    np.testing.assert_array_equal(spike_count(SPIKES, mask), [0.0, 2.0, 1.0, 0.0])
+    np.testing.assert_array_equal(last(V, mask[::-1]), V[6])
+
+
+@pytest.mark.parametrize("readout", [last, mean_over_time, max_over_time])
+def test_where_no_step_counts_there_is_no_logit(readout):
+    assert np.isnan(readout(V, np.zeros(T))).all()
+
+
 def test_a_batch_by_vmap():
     batch, labels = RNG.normal(size=(3, T, K)), RNG.integers(0, K, (3, T))
     values = jax.vmap(per_step_cross_entropy)(batch, labels)
@@ -112,8 +153,25 @@ def test_a_batch_by_vmap():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: last(jnp.asarray(1.0)), r"^a readout takes values \[T, K\] with T = 1 or more, not \[\]"),
-        (lambda: max_over_time(jnp.zeros((0, 3))), r"not \[0, 3\]"),
+        (lambda: last(jnp.asarray(1.0)), r"^v has shape \(\): it must be one sample, \[T\] or \[T, N\]"),
+        (
+            lambda: max_over_time(jnp.zeros((0, 3))),
+            r"^v has shape \(0, 3\): it must be one sample, .* with a step at least",
+        ),
+        (
+            lambda: mean_over_time(jnp.zeros((3, T, K))),
+            r"^v has shape \(3, 12, 4\): .*; a batch goes through jax.vmap$",
+        ),
+        (lambda: last(jnp.zeros((3, T, K))), r"^v has shape \(3, 12, 4\): it must be one sample"),
+        (lambda: max_over_time(jnp.zeros((3, T, K))), r"^v has shape \(3, 12, 4\): it must be one sample"),
+        (lambda: spike_count(jnp.zeros((3, T, K))), r"^spikes has shape \(3, 12, 4\): it must be one sample"),
+        (lambda: first_spike_time(jnp.zeros((3, T, K)), 1.0), r"^spikes has shape \(3, 12, 4\): it must be one"),
+        (
+            lambda: per_step_cross_entropy(jnp.zeros((T, T, K)), jnp.zeros((T, T), int)),
+            r"^logits has shape \(12, 12, 4\)",
+        ),
+        (lambda: per_step_cross_entropy(jnp.zeros(T), jnp.asarray(0)), r"^logits \[12\]: logits must be \[T, K\]"),
+        (lambda: last(jnp.zeros((T, K)), np.ones(K)), r"^v has shape \(12,\) and mask \(4,\): they must agree"),
         (lambda: first_spike_time(jnp.asarray(SPIKES), 0.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
         (lambda: per_step_cross_entropy(jnp.zeros((5, 2)), jnp.zeros(5, int), 5), r"^skip = 5 steps: .* the 5 steps"),
         (lambda: per_step_cross_entropy(jnp.zeros((5, 2)), jnp.zeros(5, int), -1), r"^skip = -1 steps"),

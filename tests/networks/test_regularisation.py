@@ -181,6 +181,7 @@ def test_silent_neurons_can_be_woken():
         (lambda: Dropout(float("nan")), r"^rate = nan"),
         (lambda: activity_band(jnp.zeros((3, 2)), 20.0, 10.0, 1.0), r"^low = 20 Hz: low must not exceed high = 10 Hz"),
         (lambda: activity_band(jnp.zeros((3, 2)), -1.0, 10.0, 1.0), r"^low = -1 Hz: low must be 0 Hz or more"),
+        (lambda: activity_band(jnp.zeros((9, 3, 2)), 1.0, 10.0, 1.0), r"^spikes has shape \(9, 3, 2\): it must be one"),
         (lambda: activity_band(jnp.zeros((3, 2)), 1.0, 10.0, 0.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
     ],
 )
