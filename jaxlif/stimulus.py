@@ -2,16 +2,20 @@
 dt.
 
 A waveform is sampled at the *start* of each step. Durations must be whole numbers of steps. The random ones
-are functions of their key: the same key gives the same noise, so split the key before using it twice.
+are functions of their key: the same key gives the same noise, so split the key before using it twice. Concrete values
+must be finite numbers; half precision is computed and returned in single.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+from jaxlif.checks import concrete, number, numbers, require, require_not_negative, require_positive, whole
 
 
 def num_steps(duration: float, dt: float) -> int:
@@ -32,10 +36,8 @@ def num_steps(duration: float, dt: float) -> int:
         >>> num_steps(0.3, dt=0.1)  # although 0.3 / 0.1 < 3
         3
     """
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt = {dt} ms: it must be positive")
-    if not (math.isfinite(duration) and duration >= 0):
-        raise ValueError(f"duration = {duration} ms: it must not be negative")
+    duration, dt = float(number("duration", duration, "ms")), _step(dt)
+    require_not_negative("duration", duration, "ms")
     steps = duration / dt
     if abs(steps - round(steps)) > min(1e-6 * steps, 0.01):
         raise ValueError(f"duration = {duration} ms: it must be a whole number of steps of dt = {dt} ms")
@@ -61,7 +63,7 @@ def constant(level: ArrayLike, duration: float, dt: float) -> Array:
         >>> constant(160.0, duration=0.3, dt=0.1).tolist()
         [160.0, 160.0, 160.0]
     """
-    return steps([level], [duration], dt)
+    return jnp.full(num_steps(duration, dt), _floating("level", level, "pA"))
 
 
 def steps(levels: ArrayLike | list[ArrayLike], durations: list[float], dt: float) -> Array:
@@ -82,12 +84,12 @@ def steps(levels: ArrayLike | list[ArrayLike], durations: list[float], dt: float
         >>> steps([0.0, 120.0, 0.0], [0.1, 0.3, 0.1], dt=0.1).tolist()
         [0.0, 120.0, 120.0, 120.0, 0.0]
     """
-    heights = _floating(jnp.stack([jnp.asarray(level) for level in levels]))  # type: ignore[union-attr]
-    if heights.ndim != 1:
-        raise ValueError(f"levels has shape {heights.shape}: it must be a list of scalars in pA, [K]")
-    if len(heights) != len(durations):
-        raise ValueError(f"durations has {len(durations)} entries, levels {len(heights)}: they must agree")
+    durations = np.asarray(numbers("durations", durations, "ms", rank=1)).tolist()
+    listed = levels if isinstance(levels, list | tuple) else list(numbers("levels", levels, "pA", rank=1))
+    if len(listed) != len(durations) or not durations:
+        raise ValueError(f"durations has {len(durations)} entries, levels {len(listed)}: they must agree, and be some")
     counts = np.array([num_steps(duration, dt) for duration in durations], dtype=int)
+    heights = jnp.stack([_floating(f"levels[{i}]", level, "pA") for i, level in enumerate(listed)])
     return jnp.repeat(heights, counts, total_repeat_length=int(counts.sum()))
 
 
@@ -117,11 +119,11 @@ def step(
         >>> step(50.0, start=0.1, stop=0.3, duration=0.4, dt=0.1, baseline=10.0).tolist()
         [10.0, 60.0, 60.0, 10.0]
     """
+    start, stop, total = number("start", start, "ms"), number("stop", stop, "ms"), num_steps(duration, dt)
     if not 0 <= start <= stop <= duration:
         raise ValueError(f"start = {start}, stop = {stop} ms: 0 <= start <= stop <= {duration} ms must hold")
-    first, last, total = (num_steps(time, dt) for time in (start, stop, duration))
-    inside = (np.arange(total) >= first) & (np.arange(total) < last)
-    amplitude, baseline = _floating(amplitude), _floating(baseline)
+    inside = (np.arange(total) >= num_steps(start, dt)) & (np.arange(total) < num_steps(stop, dt))
+    amplitude, baseline = _floating("amplitude", amplitude, "pA"), _floating("baseline", baseline, "pA")
     return jnp.where(inside, baseline + amplitude, baseline)
 
 
@@ -148,7 +150,7 @@ def ramp(start_value: ArrayLike, stop_value: ArrayLike, duration: float, dt: flo
         [0.0, 25.0, 50.0, 75.0]
     """
     total = num_steps(duration, dt)
-    start_value, stop_value = _floating(start_value), _floating(stop_value)
+    start_value, stop_value = _floating("start_value", start_value, "pA"), _floating("stop_value", stop_value, "pA")
     fraction = jnp.asarray(np.arange(total) / max(total, 1), jnp.result_type(start_value, stop_value))
     return start_value + (stop_value - start_value) * fraction
 
@@ -183,9 +185,10 @@ def sinusoid(
         >>> sinusoid(100.0, 50.0, 250.0, duration=4.0, dt=1.0).round(6).tolist()
         [100.0, 150.0, 100.0, 50.0]
     """
-    mean, amplitude, frequency, phase = map(_floating, (mean, amplitude, frequency_hz, phase))
+    mean, amplitude = _floating("mean", mean, "pA"), _floating("amplitude", amplitude, "pA")
+    frequency, phase = _floating("frequency_hz", frequency_hz, "Hz"), _floating("phase", phase, "rad")
     dtype = jnp.result_type(mean, amplitude, frequency, phase)
-    seconds = jnp.asarray(np.arange(num_steps(duration, dt)) * (dt / 1000.0), dtype)
+    seconds = jnp.asarray(np.arange(num_steps(duration, dt)) * (_step(dt) / 1000.0), dtype)
     return mean + amplitude * jnp.sin(2.0 * math.pi * frequency * seconds + phase)
 
 
@@ -217,41 +220,87 @@ def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLik
 
     Source: Gillespie 1996, doi:10.1103/PhysRevE.54.2084.
     """
-    mean, sd, tau = map(_floating, (mean, sd, tau))
-    normal = jax.random.normal(key, (num_steps(duration, dt),), jnp.result_type(mean, sd, tau))
-    return mean + sd * _autoregress(normal, dt / tau)
+    mean, sd, tau = _floating("mean", mean, "pA"), _floating("sd", sd, "pA"), _floating("tau", tau, "ms")
+    require_not_negative("sd", sd, "pA")
+    require_positive("tau", tau, "ms")
+    # In the default precision first, so that a key gives the same noise in every other.
+    normal = jax.random.normal(_key(key), (num_steps(duration, dt),))
+    return mean + sd * _autoregress(normal.astype(jnp.result_type(mean, sd, tau)), _step(dt) / tau)
 
 
 def poisson(key: Array, rate: ArrayLike, duration: float, dt: float, shape: tuple[int, ...] = ()) -> Array:
-    r"""Draw Poisson spike trains on the grid.
+    r"""Count the events of Poisson trains in each step: :math:`P(k) = m^k e^{-m} / k!`, :math:`m = \nu\, dt / 1000`.
 
-    :math:`P(\text{spike in a step}) = 1 - e^{-\nu\, dt / 1000}`, the probability of at least one event: a
-    step holds no more than one, so that the mean rate falls short of :math:`\nu` by the share
-    :math:`\nu\, dt / 2000`.
+    A step holds any number of events, so that the mean rate is :math:`\nu` at any dt; ``jnp.minimum(counts, 1)`` makes
+    trains of single spikes of them, which lose the share :math:`\nu\, dt / 2000`.
 
     Args:
         key: a JAX random key.
-        rate: :math:`\nu`, Hz; a scalar, or what broadcasts to the result, such as [T, 1] or [N].
+        rate: :math:`\nu`, Hz; a scalar, or what broadcasts to the result, such as [T, 1] or [N]. Without gradient.
         duration: ms.
         dt: time step, ms.
         shape: of the trains, such as (N,).
 
     Returns:
-        0 or 1, [T, \*shape].
+        Counts 0, 1, 2, ... in the dtype of the rate, [T, \*shape]. Under a trace, nan for a rate out of range.
 
     Raises:
-        ValueError: a concrete rate is negative, or the duration is not a whole number of steps.
+        ValueError: a concrete rate is negative or makes more than a million events a step, it does not broadcast, or
+            the duration is not a whole number of steps.
 
     Example:
-        >>> poisson(jax.random.key(0), 1000.0, duration=5.0, dt=1.0, shape=(2,)).shape
-        (5, 2)
+        >>> counts = poisson(jax.random.key(0), 6667.0, duration=1000.0, dt=0.1)  # two in three steps
+        >>> round(float(counts.mean()), 2), int(counts.max()) > 1
+        (0.67, True)
+
+    Source: Devroye 1986, doi:10.1007/978-1-4613-8643-8, chapter X.3 (inversion by sequential search).
     """
-    rate = _floating(rate)
-    if not isinstance(rate, jax.core.Tracer) and not bool((rate >= 0).all()):
-        raise ValueError(f"rate = {float(rate.min())} Hz: it must not be negative")
-    probability = -jnp.expm1(-rate * (dt / 1000.0))
-    full = (num_steps(duration, dt), *shape)
-    return jax.random.bernoulli(key, jnp.broadcast_to(probability, full)).astype(rate.dtype)
+    total, dt = num_steps(duration, dt), _step(dt)
+    full = (total, *(whole("shape", size) for size in shape))
+    rate = _floating("rate", rate, "Hz", rank=None)
+    require_not_negative("rate", rate, "Hz")
+    mean = jax.lax.stop_gradient(rate * (dt / 1000.0))
+    if concrete(mean):
+        require(mean <= _MOST, "rate", rate, "Hz", f"rate must be {_MOST * 1000.0 / dt:g} Hz at most at this dt")
+    if len(rate.shape) > len(full) or any(n not in (1, m) for n, m in zip(rate.shape[::-1], full[::-1], strict=False)):
+        raise ValueError(f"rate has shape {rate.shape}: rate must broadcast to {full}, the steps and the trains")
+    mean = mean.reshape((1,) * (len(full) - mean.ndim) + mean.shape)
+    return _poisson_counts(_key(key), jnp.where((mean >= 0) & (mean <= _MOST), mean, jnp.nan), full)
+
+
+_MOST = 1e6  # events a step
+_PORTION = 30.0
+
+
+@partial(jax.jit, static_argnums=2)
+def _poisson_counts(key: Array, mean: Array, shape: tuple[int, ...]) -> Array:
+    """Draw by inversion, means above 30 in portions whose counts add up: exp(-mean) must not vanish."""
+
+    def _portion(carry):
+        key, left, counts = carry
+        key, now = jax.random.split(key)
+        part = jnp.minimum(left, _PORTION)
+        return key, left - part, counts + _inverted(now, part, shape)
+
+    start = key, mean, jnp.broadcast_to(0.0 * mean, shape)  # a mean of nan gives nan
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1] > 0), _portion, start)[2]
+
+
+def _inverted(key: Array, mean: Array, shape: tuple[int, ...]) -> Array:
+    """Count for how many k a uniform number lies below P(K > k)."""
+    # Numbers near 0, which make rare events, keep their digits: bits, not uniform, whose steps are 1e-7.
+    uniform = jax.random.bits(key, shape, jnp.uint32).astype(mean.dtype) * 2.0**-32
+
+    def _next(carry):
+        k, chance, above, counts = carry
+        counts, k = counts + (uniform < above).astype(mean.dtype), k + 1.0
+        chance = chance * mean / k  # P(K = k)
+        # A tail is at most a geometric series: what rounding leaves of a difference must not count for ever.
+        tail = chance * mean / (k + 1.0) / (1.0 - jnp.minimum(mean, k + 1.0) / (k + 2.0))
+        return k, chance, jnp.where(mean < k + 1.0, jnp.minimum(above - chance, tail), above - chance), counts
+
+    start = jnp.zeros((), mean.dtype), jnp.exp(-mean), -jnp.expm1(-mean), jnp.zeros(shape, mean.dtype)
+    return jax.lax.while_loop(lambda carry: jnp.any(uniform < carry[2]), _next, start)[3]
 
 
 @jax.jit
@@ -268,7 +317,18 @@ def _autoregress(normal: Array, leak: Array) -> Array:
     return jax.lax.scan(_advance, jnp.zeros((), normal.dtype), kicks)[1]
 
 
-def _floating(value: ArrayLike) -> Array:
-    """Make an array in the value's own floating dtype, or JAX's default for integers and Python numbers."""
-    array = jnp.asarray(float(value) if isinstance(value, int) else value)  # weakly typed
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+def _floating(field: str, value: ArrayLike, unit: str, rank: int | None = 0) -> Array:
+    """Return an array in the value's own floating dtype, but single precision for half."""
+    array = jnp.asarray(numbers(field, value, unit, rank=rank))  # weakly typed for a Python number
+    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
+
+
+def _step(dt: float) -> float:
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    return float(dt)
+
+
+def _key(key: Array) -> Array:
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"key = {key!r}: key must be a JAX random key, such as jax.random.key(0)")
+    return key

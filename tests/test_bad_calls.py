@@ -419,7 +419,7 @@ def _short(result):
 
 
 # By function, those that have no doors yet; they take their turn.
-OPEN = ("losses", "spiketrains", "stimulus", "networks", "recordings", "Recording", "simulate", "plan")
+OPEN = ("losses", "spiketrains", "networks", "recordings", "Recording", "simulate", "plan")
 OPEN += ("audit", "fit", "multistart", "coordinates", "interop", "plotting")
 
 
