@@ -20,6 +20,7 @@ from jaxlif.networks import (
     DenseParams,
     Feedback,
     FeedbackParams,
+    Graph,
     Recurrent,
     RecurrentParams,
     Sequential,
@@ -147,6 +148,13 @@ CASES = {
         3.0 * CURRENT,
         units=False,
         single=2e-4,
+    ),
+    "graph": Case(
+        Graph((Dense(), LIF, Dense()), ((-1, 0), (0, 1), (-1, 1), (1, 2)), ((2, 1), (1, 1))),
+        (WEIGHTS[0], NEURON, DenseParams(weight=WEIGHTS[1].weight)),
+        CURRENT,
+        units=False,
+        neurons=False,
     ),
     "network": Case(Sequential(LAYERS), WEIGHTS, CURRENT, units=False, neurons=False),
 }

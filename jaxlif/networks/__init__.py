@@ -32,6 +32,7 @@ from jaxlif.networks.encoders import rate_code as rate_code
 from jaxlif.networks.feedback import Arriving as Arriving
 from jaxlif.networks.feedback import Feedback as Feedback
 from jaxlif.networks.feedback import FeedbackParams as FeedbackParams
+from jaxlif.networks.graph import Graph as Graph
 from jaxlif.networks.initialisation import gain_to_drive as gain_to_drive
 from jaxlif.networks.initialisation import init_resonant as init_resonant
 from jaxlif.networks.initialisation import log_uniform as log_uniform

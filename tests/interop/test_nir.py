@@ -1,5 +1,6 @@
-"""NIR: a network through a file is the same network, bit for bit; peers that read it spike alike; refusals."""
+"""NIR: a network through a file is the same network, bit for bit; a graph runs as in plain NumPy; peers; refusals."""
 
+import itertools
 import json
 import subprocess
 from dataclasses import replace
@@ -9,10 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 import jaxlif as jl
 from jaxlif.interop.nir_graph import from_nir, to_nir
-from jaxlif.networks import Dense, Recurrent, Sequential, init_dense, init_neurons, init_recurrent
+from jaxlif.interop.nir_wires import returning
+from jaxlif.networks import (
+    Dense,
+    Feedback,
+    FeedbackParams,
+    Graph,
+    Recurrent,
+    Sequential,
+    init_dense,
+    init_neurons,
+    init_recurrent,
+    signal,
+)
 from jaxlif.networks.convolution import Conv1D, Conv2D, Flatten, MaxPool, SumPool, init_conv
 from jaxlif.networks.delays import Delayed, DelayedRecurrent, DelayParams, init_delayed_recurrent, init_delays
 
@@ -148,6 +162,273 @@ def test_same_padding_with_an_even_number_of_zeros():
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
 
 
+# ---------------------------------------------------------------------------------------------------- graphs of others
+
+THROUGH = (("input", "a"), ("a", "output"))
+BRAILLE_INPUT = (np.random.default_rng(4).random((T, 12)) < 0.3).astype(float)
+
+
+def spread(n, low, high):
+    return np.linspace(low, high, n)
+
+
+def affine(num_out, num_in, gain, bias=0.0, seed=0):
+    rng = np.random.default_rng((seed, num_out, num_in))
+    return nir.Affine(gain * rng.normal(size=(num_out, num_in)), bias + 0.3 * rng.normal(size=num_out))
+
+
+def lif_node(n):
+    return nir.LIF(
+        tau=spread(n, 0.005, 0.02), r=spread(n, 0.9, 1.1), v_leak=spread(n, -0.1, 0.1), v_threshold=np.ones(n)
+    )
+
+
+def cuba_node(n):
+    membrane = {"tau_mem": spread(n, 0.004, 0.02), "r": spread(n, 0.9, 1.1), "v_leak": spread(n, -0.1, 0.1)}
+    thresholds = {"v_threshold": spread(n, 0.2, 0.3), "v_reset": spread(n, -0.1, 0.1)}
+    return nir.CubaLIF(tau_syn=spread(n, 0.002, 0.02), w_in=spread(n, 1.0, 2.0), **membrane, **thresholds)
+
+
+def system(node):
+    """Return a node's linear equation for each of its states, voltage last, and its drive: x' = A x + b u + c, in s."""
+    at = {name: np.asarray(value, float) for name, value in vars(node).items() if isinstance(value, np.ndarray)}
+    kind = type(node).__name__
+    if kind in ("IF", "I"):
+        return [(np.zeros((1, 1)), [r], [0.0]) for r in at["r"]]
+    if kind in ("LIF", "LI"):
+        return [([[-1 / t]], [r / t], [v / t]) for t, r, v in zip(at["tau"], at["r"], at["v_leak"], strict=True)]
+    rows = zip(*(at[name] for name in ("tau_syn", "tau_mem", "w_in", "r", "v_leak")), strict=True)
+    return [([[-1 / s, 0.0], [r / m, -1 / m]], [w / s, 0.0], [0.0, v / m]) for s, m, w, r, v in rows]
+
+
+class Plain:
+    """A node in plain NumPy: its equation solved by the matrix exponential of a step in which the input is held."""
+
+    def __init__(self, node, dt):
+        self.node = node
+        if type(node).__name__ in ("IF", "I", "LIF", "LI", "CubaLIF", "CubaLI"):
+            self.parts = [(np.asarray(a), np.asarray(b), np.asarray(c)) for a, b, c in system(node)]
+            self.advance = [self.exact(a, b, c, dt) for a, b, c in self.parts]
+            rest = np.atleast_1d(getattr(node, "v_leak", np.zeros(len(self.parts))))
+            self.state = [np.append(np.zeros(len(a) - 1), v) for (a, _, _), v in zip(self.parts, rest, strict=True)]
+
+    @staticmethod
+    def exact(a, b, c, dt):
+        n = len(a)
+        grown = np.zeros((n + 2, n + 2))
+        grown[:n, :n], grown[:n, n], grown[:n, n + 1] = a, b, c
+        return expm(dt * grown)[:n]
+
+    def __call__(self, x):
+        kind, node = type(self.node).__name__, self.node
+        if kind == "Linear":
+            return node.weight @ x
+        if kind == "Affine":
+            return node.weight @ x + node.bias
+        if kind == "Scale":
+            return node.scale * x
+        if kind == "Threshold":
+            return (x >= node.threshold).astype(float)
+        self.state = [m @ [*s, u, 1.0] for m, s, u in zip(self.advance, self.state, x, strict=True)]
+        v = np.array([s[-1] for s in self.state])
+        if kind in ("LI", "CubaLI", "I"):
+            return v
+        spikes = v >= node.v_threshold
+        for i in np.flatnonzero(spikes):
+            self.state[i][-1] = node.v_reset[i]
+        return spikes.astype(float)
+
+
+class Euler(Plain):
+    """The same in Euler steps, in which the voltage sees the current of the step's end, as in snnTorch and Norse."""
+
+    @staticmethod
+    def exact(a, b, c, dt):
+        n = len(a)
+        advance = np.zeros((n, n + 2))
+        for i in range(n):  # the current first, then the voltage with it
+            old = np.eye(n, n + 2)
+            old[:i] = advance[:i]
+            rate = np.append(a[i], [b[i], c[i]])
+            advance[i] = np.eye(n, n + 2)[i] + dt * (rate[:n] @ old + np.eye(n + 2)[n:].T @ rate[n:])
+        return advance
+
+
+def run(graph, inputs, order, late=(), how=Plain):
+    """Run a graph node by node in NumPy: what is late arrives one step later; return all spikes and the output."""
+    nodes = {name: how(graph.nodes[name], DT / 1000.0) for name in order}
+    spiking = [n for n in order if hasattr(graph.nodes[n], "v_threshold")]
+    # Before the first step no neuron has spiked, and a weight passes on its bias.
+    before = {a: getattr(graph.nodes[a], "bias", np.zeros(graph.nodes[a].output_type["output"])) for a, _ in late}
+    spikes, outputs = [], []
+    for x in inputs:
+        now = {"input": x}
+        for name in order:
+            into = [a for a, b in graph.edges if b == name]
+            now[name] = nodes[name](sum(before[a] if (a, name) in late else now[a] for a in into))
+        before |= {a: now[a] for a, _ in late}
+        spikes.append([now[n] for n in spiking])
+        outputs.append(sum(now[a] for a, b in graph.edges if b == "output"))
+    return [np.array(s) for s in zip(*spikes, strict=True)], np.array(outputs)
+
+
+def port(n):
+    return {"input": nir.Input(np.array([n]))}, {"output": nir.Output(np.array([n]))}
+
+
+def wired(num_in, num_out, nodes, edges):
+    return nir.NIRGraph(port(num_in)[0] | nodes | port(num_out)[1], edges)
+
+
+def make_braille(bias, nested):
+    """Return the NIR paper's network for Braille: 12 inputs, 38 recurrent and 7 plain current-based neurons."""
+    weights = affine(38, 12, 1.5), affine(38, 38, 0.5), affine(7, 38, 1.0, 0.3)
+    fc1, rec, fc2 = weights if bias else [nir.Linear(w.weight) for w in weights]
+    layers = {"fc1": fc1, "fc2": fc2, "lif2": cuba_node(7)}
+    if not nested:
+        nodes = layers | {"lif1.lif": cuba_node(38), "lif1.w_rec": rec}
+        loop = [("lif1.w_rec", "lif1.lif"), ("lif1.lif", "lif1.w_rec")]
+        edges = [loop[0], ("lif2", "output"), ("fc2", "lif2"), ("input", "fc1"), loop[1], ("fc1", "lif1.lif")]
+        return wired(12, 7, nodes, [*edges, ("lif1.lif", "fc2")])
+    loop = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
+    inner = wired(38, 38, {"lif": cuba_node(38), "w_rec": rec}, loop)
+    edges = [("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "lif2"), ("lif2", "output")]
+    return wired(12, 7, layers | {"lif1": inner}, edges)
+
+
+def flat(graph):
+    """Return a graph whose recurrent layer is no graph of its own."""
+    nodes, inner = dict(graph.nodes), graph.nodes["lif1"]
+    del nodes["lif1"]
+    nodes |= {"lif1.lif": inner.nodes["lif"], "lif1.w_rec": inner.nodes["w_rec"]}
+    edges = [tuple("lif1.lif" if name == "lif1" else name for name in edge) for edge in graph.edges]
+    return nir.NIRGraph(nodes, [*edges, ("lif1.lif", "lif1.w_rec"), ("lif1.w_rec", "lif1.lif")])
+
+
+BRAILLE = ["fc1", "lif1.lif", "lif1.w_rec", "fc2", "lif2"]
+LATE = [("lif1.w_rec", "lif1.lif")]
+
+
+def all_spikes(output):
+    """Return the spikes of all neurons of a network, layer by layer."""
+    if hasattr(output, "layers"):
+        return [s for layer in output.layers for s in all_spikes(layer)]
+    return [np.asarray(output.spikes)] if hasattr(output, "spikes") else []
+
+
+def assert_spikes(found, wanted):
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert 0.01 < b.mean() < 0.9, "there is something to compare"
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_runs_again(network, params, shape, inputs, output):
+    """Write a network that was read, read it again, and compare what it puts out."""
+    again, new = from_nir(to_nir(network, params, shape))
+    np.testing.assert_allclose(signal(jl.simulate(again, new, inputs)[1]), signal(output), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("bias", "nested", "cell"), [(True, False, Feedback), (True, True, Feedback), (False, False, Recurrent)]
+)
+def test_the_network_for_braille_spikes_as_in_numpy(bias, nested, cell, tmp_path):
+    graph, inputs = make_braille(bias, nested), BRAILLE_INPUT
+    network, params = from_nir(through_file(graph, tmp_path), dt=DT)
+    assert type(network.layers[1]) is cell
+    output = jl.simulate(network, params, inputs)[1]
+    assert_spikes(all_spikes(output), run(flat(graph) if nested else graph, inputs, BRAILLE, LATE)[0])
+    assert_runs_again(network, params, (12,), inputs, output)
+
+
+def test_euler_steps_are_those_of_snntorch_and_norse():
+    graph, inputs = make_braille(bias=True, nested=False), BRAILLE_INPUT
+    network, params = from_nir(graph, dt=DT, integration="euler")
+    output = jl.simulate(network, params, inputs)[1]
+    stepped, exact = (run(graph, inputs, BRAILLE, LATE, how=how)[0] for how in (Euler, Plain))
+    assert_spikes(all_spikes(output), stepped)
+    assert any((a != b).any() for a, b in zip(stepped, exact, strict=True)), "the two differ"
+    assert_runs_again(network, params, (12,), inputs, output)
+
+
+def ones(n, value=1.0):
+    return np.full(n, value)
+
+
+ROWS = {
+    "IF": [
+        nir.Scale(spread(5, 0.5, 2.0)),
+        nir.IF(r=spread(5, 50.0, 300.0), v_threshold=ones(5), v_reset=ones(5, -0.2)),
+    ],
+    "integrators": [nir.I(r=spread(5, 10.0, 20.0)), nir.LI(tau=ones(5, 0.01), r=ones(5), v_leak=spread(5, -0.2, 0.2))],
+    "current-based": [nir.CubaLI(ones(5, 0.005), spread(5, 0.005, 0.02), ones(5), ones(5, 0.1), ones(5, 2.0))],
+    "threshold": [nir.LI(ones(5, 0.01), ones(5), ones(5, 0.0)), nir.Threshold(spread(5, 0.5, 1.5))],
+}
+
+
+@pytest.mark.parametrize("nodes", ROWS.values(), ids=ROWS)
+def test_nodes_in_a_row_are_as_in_numpy(nodes, tmp_path):
+    """The voltages are compared to rounding, relative to an integral of 60 steps, the spikes exactly."""
+    graph = nir.NIRGraph.from_list(*nodes)
+    inputs = np.asarray(inputs_for((5,)))
+    network, params = from_nir(through_file(graph, tmp_path), dt=DT)
+    output = jl.simulate(network, params, inputs)[1]
+    spikes, last = run(graph, inputs, [n for n in graph.nodes if n not in ("input", "output")])
+    np.testing.assert_allclose(signal(output), last, rtol=1e-12, atol=1e-12)
+    assert_spikes(all_spikes(output), spikes or [last] * isinstance(nodes[-1], nir.Threshold))
+    assert_runs_again(network, params, (5,), inputs, output)
+
+
+def test_an_average_is_a_sum_over_its_size():
+    image = np.random.default_rng(1).normal(size=(T, 2, 4, 6))
+    pool = nir.AvgPool2d(np.array([2, 3]), np.array([2, 3]), np.array([0, 0]))
+    ends = {"input": nir.Input(np.array([2, 4, 6])), "output": nir.Output(np.array([2, 2, 2]))}
+    network, params = from_nir(nir.NIRGraph(ends | {"a": pool}, [*THROUGH]), dt=DT)
+    mean = image.reshape(T, 2, 2, 2, 2, 3).mean(axis=(3, 5))
+    np.testing.assert_allclose(jl.simulate(network, params, image)[1].output, mean, rtol=0, atol=1e-15)
+
+
+def skip():
+    """Return a residual connection, and a merge at the output."""
+    nodes = {"w": affine(5, 5, 1.0, 1.0), "l": lif_node(5), "v": affine(5, 5, 1.0, seed=1), "m": lif_node(5)}
+    edges = [("input", "w"), ("w", "l"), ("l", "v"), ("v", "m"), ("w", "m"), ("l", "output"), ("m", "output")]
+    return wired(5, 5, nodes, edges), ["w", "l", "v", "m"], []
+
+
+def top_down():
+    """Return a loop over two layers, entered at the first: what leads back to that one is late."""
+    nodes = {"l": lif_node(5), "v": affine(5, 5, 1.0, 1.0), "m": lif_node(5), "w": affine(5, 5, 1.0, 0.5, seed=1)}
+    edges = [("input", "l"), ("l", "v"), ("v", "m"), ("m", "w"), ("w", "l"), ("m", "output")]
+    return wired(5, 5, nodes, edges), ["l", "v", "m", "w"], [("w", "l")]
+
+
+def balance():
+    """Return two populations that both hear the input and each other: a spike between them is late."""
+    nodes = {"e": lif_node(5), "i": lif_node(5), "to_i": affine(5, 5, 1.0, 0.3), "to_e": affine(5, 5, 1.0, seed=1)}
+    loop = [("e", "to_i"), ("to_i", "i"), ("i", "to_e"), ("to_e", "e")]
+    edges = [("input", "e"), ("input", "i"), *loop, ("e", "output")]
+    return wired(5, 5, nodes, edges), ["e", "i", "to_i", "to_e"], [("to_i", "i"), ("to_e", "e")]
+
+
+def autapse():
+    """Return neurons that reach themselves without a weight, as one edge."""
+    edges = [("input", "l"), ("l", "l"), ("l", "output")]
+    return wired(5, 5, {"l": lif_node(5)}, edges), ["l"], [("l", "l")]
+
+
+@pytest.mark.parametrize("make", [skip, top_down, balance, autapse])
+def test_branches_and_loops_are_as_in_numpy(make):
+    graph, order, late = make()
+    inputs = np.asarray(inputs_for((5,)))
+    network, params = from_nir(graph, dt=DT)
+    assert isinstance(network.layers[0], Graph)
+    output = jl.simulate(network, params, inputs)[1]
+    spikes, last = run(graph, inputs, order, late)
+    assert_spikes([sum(all_spikes(output))], [sum(spikes)])
+    np.testing.assert_array_equal(signal(output), last)
+    assert_runs_again(network, params, (5,), inputs, output)
+
+
 # ---------------------------------------------------------------------------------------------------------------- peers
 
 PEERS = Path(__file__).resolve().parents[2] / ".cache" / "peers"
@@ -261,8 +542,22 @@ REFUSED = {
         Recurrent(jl.AdaptiveLIF(dt=DT)),
         replace(init_recurrent(KEYS[0], 3), neuron=ADAPTIVE),
         (3,),
-        "AdaptiveLIF with AdaptiveLIFParams: NIR has a node for LIF with LIFParams only",
+        r"\(Recurrent\): layer 0 \(AdaptiveLIF\): AdaptiveLIF: NIR has no node for it",
     ),
+    "other params": (LIF, ADAPTIVE, (3,), "LIF with AdaptiveLIFParams: NIR has a node for LIFParams only"),
+    "a neuron on the way": (
+        Feedback(LIF, LIF),
+        FeedbackParams(neuron=lif_with(), path=lif_with()),
+        (3,),
+        "path: its neuron takes a step before the first input",
+    ),
+    "other feedback": (
+        Graph((LIF, LIF), ((-1, 0), (0, 1)), ((0, 1),)),
+        (lif_with(), lif_with()),
+        (3,),
+        r"feedback \[\(0, 1\)\]: a reader of NIR would let other signals wait: \[\]",
+    ),
+    "fewer inputs": (LIF, lif_with(), (1,), r"parameters \[3\]: they do not go with the layer's input \[1\]"),
     "maximum": (MaxPool(2), None, (1, 4, 4), "MaxPool: NIR has no node for it"),
     "spread": (Delayed(DT, 3.0, sigma=1.0), DelayParams(delay=1.0), (3,), "sigma: NIR's Delay has no spread"),
     "traced spread": (Delayed(DT, 3.0), DelayParams(delay=1.0, sigma=0.5), (3,), "sigma: NIR's Delay"),
@@ -281,7 +576,6 @@ def test_what_nir_cannot_hold_is_refused_by_name(layer, params, shape, message):
 
 ONE = np.ones(3)
 LIF_NODE = nir.LIF(tau=0.01 * ONE, r=ONE, v_leak=0.0 * ONE, v_threshold=ONE)
-CUBA = nir.CubaLIF(tau_syn=ONE, tau_mem=ONE, r=ONE, v_leak=ONE, v_threshold=ONE)
 
 
 def chain(*nodes, **metadata):
@@ -290,15 +584,11 @@ def chain(*nodes, **metadata):
     return graph
 
 
-def branching():
-    nodes = {"input": nir.Input(np.array([3])), "a": LIF_NODE, "b": LIF_NODE, "output": nir.Output(np.array([3]))}
-    return nir.NIRGraph(nodes, [("input", "a"), ("input", "b"), ("a", "output"), ("b", "output")])
+def graph_of(nodes, *edges):
+    return nir.NIRGraph(port(3)[0] | nodes | port(3)[1], list(edges), type_check=False)
 
 
-def other_subgraph():
-    inner = nir.NIRGraph.from_list(LIF_NODE, nir.Linear(np.eye(3)))
-    nodes = {"input": nir.Input(np.array([3])), "inner": inner, "output": nir.Output(np.array([3]))}
-    return nir.NIRGraph(nodes, [("input", "inner"), ("inner", "output")], type_check=False)
+WEIGHT = nir.Linear(np.eye(3))
 
 
 def conv(**fields):
@@ -308,11 +598,36 @@ def conv(**fields):
     return node
 
 
+def replaced(node, **fields):
+    return type(node)(**{name: fields.get(name, value) for name, value in vars(node).items() if "_type" not in name})
+
+
 UNREADABLE = {
-    "cuba": (lambda: chain(CUBA), r"node 'cubalif' \(CubaLIF\): whether a spike makes its current jump by"),
-    "scale": (lambda: chain(nir.Scale(ONE)), r"node 'scale' \(Scale\): jaxlif has no layer for it"),
-    "branch": (branching, r"node 'input' leads to a, b: a graph must be a chain"),
-    "subgraph": (other_subgraph, r"node 'inner' \(NIRGraph\): a graph within a graph must be LIF"),
+    "number": (lambda: chain(replaced(LIF_NODE, tau=np.array([0.01, np.nan, 0.01]))), r"\(LIF\): tau = nan: all its"),
+    "physics": (lambda: chain(replaced(LIF_NODE, tau=-0.01 * ONE)), r"node 'lif' \(LIF\): tau_m\[0\] = -10 ms"),
+    "no neuron": (
+        lambda: graph_of({"a": WEIGHT, "b": WEIGHT}, *THROUGH, ("a", "b"), ("b", "a")),
+        r"^the loop 'a', 'b', 'a' has no neuron|^the loop 'b', 'a', 'b' has no neuron",
+    ),
+    "dead end": (lambda: graph_of({"a": LIF_NODE, "b": WEIGHT}, *THROUGH, ("a", "b")), r"^node 'b': no way leads from"),
+    "not reached": (
+        lambda: graph_of({"a": LIF_NODE, "b": WEIGHT}, *THROUGH, ("b", "a")),
+        r"^node 'b': no way leads to",
+    ),
+    "nowhere": (lambda: graph_of({"a": LIF_NODE}, *THROUGH, ("a", "c")), r"^edge \('a', 'c'\): there is no node 'c'"),
+    "twice": (
+        lambda: graph_of({"a": LIF_NODE}, *THROUGH, ("input", "a")),
+        r"^edge \('input', 'a'\): it is there 2 times",
+    ),
+    "shapes": (
+        lambda: graph_of({"a": nir.LIF(ONE[:1], ONE[:1], ONE[:1], ONE[:1])}, *THROUGH),
+        r"^edge \('input', 'a'\): a signal \[3\] meets a node that takes \[1\]",
+    ),
+    "inputs": (
+        lambda: graph_of({"a": LIF_NODE, "b": port(3)[0]["input"]}, *THROUGH, ("b", "a")),
+        r"^the graph has 2 inputs: it must have one",
+    ),
+    "backwards": (lambda: graph_of({"a": LIF_NODE}, *THROUGH, ("a", "input")), r"nothing leads into the input"),
     "dilation": (lambda: chain(conv(dilation=(2, 2))), r"\(Conv2d\): dilation = \(2, 2\): dilation must be 1"),
     "groups": (lambda: chain(conv(groups=2)), r"groups = 2: groups must be 1"),
     "unit": (lambda: chain(LIF_NODE, time_unit="ms"), r"^time_unit = 'ms': a graph's times must be in seconds"),
@@ -327,6 +642,19 @@ UNREADABLE = {
 def test_graphs_that_jaxlif_cannot_run_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         from_nir(make(), dt=DT)
+
+
+def test_an_euler_step_is_shorter_than_the_time_constant():
+    with pytest.raises(ValueError, match=r"node 'lif' \(LIF\): tau = 10 ms: it must be longer than an Euler step"):
+        from_nir(chain(LIF_NODE), dt=10.0, integration="euler")
+    with pytest.raises(ValueError, match=r'^integration = \'rk4\': integration must be "exact" or "euler"'):
+        from_nir(chain(LIF_NODE), dt=1.0, integration="rk4")
+
+
+def test_what_waits_does_not_depend_on_the_order_of_the_edges():
+    edges = [("in", "a"), ("in", "b"), ("a", "b"), ("b", "w"), ("w", "a"), ("b", "out")]
+    found = {frozenset(returning(some, {"a", "b"}, "in")) for some in itertools.permutations(edges)}
+    assert found == {frozenset({("a", "b"), ("w", "a")})}
 
 
 def test_a_step_is_needed():
