@@ -213,7 +213,9 @@ def ladder(file, train, reading, spike_rule) -> None:
     rule, recording = SpikeRule(**spike_rule), read(file, reading)
     window = window_of(train, recording) if train else None
     found = model_ladder(recording, train=window, spike_rule=rule, progress=sys.stderr.isatty())
-    rows = [(rung.name, f"{rung.held_out:.3f}", f"{rung.gain:+.3f}") for rung in found.rungs]
+    rows = [
+        (rung.name, f"{rung.held_out:.3f}", "failed" if rung.failed else f"{rung.gain:+.3f}") for rung in found.rungs
+    ]
     click.echo(text_table([("model, each with the ones above it", "held out (bits per spike)", "gain"), *rows]) + "\n")
     click.echo(found.sentence)
     for note in spike_notes(recording, rule):

@@ -17,7 +17,7 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.drift import Drift, estimate_drift
 from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss
 from jaxlif.fitting.prediction import noisy_rasters
-from jaxlif.fitting.refinement import active_indices, refine
+from jaxlif.fitting.refinement import active_indices, believable, refine
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
@@ -34,6 +34,7 @@ DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
 TRIALS = 5  # responses to each of these sweeps that are looked at when a stage is checked
 SLIP = 0.02  # of Md*: what chance does to it in so few
 FITTED = 0.8  # share of the window that they fit; the rest judges
+LEAST_JUDGED = 10  # spikes there: fewer decide nothing
 
 
 class AdaptiveFit(NamedTuple):
@@ -171,13 +172,14 @@ def fit_adaptive(
 
 
 def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
-    start = regress(traces, t_ref=refractory_period(traces))
+    start, few = regress(traces, t_ref=refractory_period(traces)), traces.few().coarser()
     if coupling is False:  # nothing competes
         return _polish(traces, start, progress, intervals=intervals)
-    starts = (*COUPLING_STARTS, None) if coupling is None else COUPLING_STARTS
-    found = dict(zip(starts, _race(traces.few().coarser(), start, starts, progress), strict=True))
-    plain = found.pop(None, None)
-    best = min(found.values(), key=lambda candidate: candidate.loss)
+    if coupling is None and (judged := judged_spikes(few)) < LEAST_JUDGED:
+        note = f"{judged} spikes in held-out time, of {LEAST_JUDGED} needed, do not say whether the threshold follows"
+        fitted = _polish(traces, start, progress, intervals=intervals)
+        return fitted._replace(notes=(f"{note} the voltage: left away",))
+    plain, best = race(few, start, progress, plain=coupling is None)
     notes: tuple[str, ...] = ()
     if plain is not None:
         gain = best.held_out - plain.held_out
@@ -189,6 +191,22 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
     fitted = _polish(traces, params, progress, intervals=intervals)
     fitted, worse = _checked(traces, params, fitted, "refined on all sweeps")
     return fitted._replace(notes=(*notes, *worse))
+
+
+def race(
+    traces: Traces, start: AdaptiveLIFParams, progress: bool, *, plain: bool = True
+) -> tuple["Candidate | None", "Candidate"]:
+    """Let thresholds that follow the voltage compete with one that does not: return this, and the best of those.
+
+    Args:
+        traces: some sweeps, coarse: :meth:`Traces.few` and :meth:`Traces.coarser`.
+        start: where all start.
+        progress: show progress bars.
+        plain: whether the one that does not takes part.
+    """
+    taus = (*COUPLING_STARTS, *(None,) * plain)
+    found = dict(zip(taus, _race(traces, start, taus, progress), strict=True))
+    return found.pop(None, None), min(found.values(), key=lambda candidate: candidate.loss)
 
 
 def _race(traces: Traces, start: AdaptiveLIFParams, taus: Sequence[float | None], progress: bool) -> list["Candidate"]:
@@ -221,7 +239,7 @@ def _entry(traces, parts, start, tau):
     coupling = VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
     params = replace(start, coupling=coupling)
     loss, samples = joint_loss(params, parts, traces.dt)
-    return loss, params, samples, _free(traces, coupled=tau is not None)
+    return loss, believable(loss, params, samples), samples, _free(traces, coupled=tau is not None)
 
 
 def _without_coupling(params: AdaptiveLIFParams) -> AdaptiveLIFParams:
@@ -236,6 +254,11 @@ def split(traces: Traces) -> np.ndarray:
     return np.arange(steps) < FITTED * steps
 
 
+def judged_spikes(traces: Traces) -> int:
+    """Return how many spikes judge."""
+    return int(traces.spikes[:, ~split(traces)].sum())
+
+
 _PLAIN = ("tau_m", "r_m", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
 
 
@@ -248,7 +271,7 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, interv
     """Refine on everything."""
     free = _free(traces, coupled=params.coupling is not None)
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
-    params, _ = refine(loss, params, samples, free, progress=progress)
+    params, _ = refine(loss, believable(loss, params, samples), samples, free, progress=progress)
     known = None
     if intervals:
         level = mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
@@ -260,6 +283,8 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, interv
 def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, judged: np.ndarray) -> float:
     """Return the log-likelihood of the spikes where ``judged`` [T] is true, in bits per spike above a Poisson train.
 
+    Where there are none it is not defined, and a division by 0.
+
     Args:
         loss: a loss of these parameters.
         params: the neuron.
@@ -267,8 +292,6 @@ def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, ju
         judged: [T], booleans.
     """
     count = int(traces.spikes[:, judged].sum())
-    if not count:
-        return 0.0
     _, samples = joint_loss(params, arranged(traces, float(params.t_ref), judged), traces.dt)
     _, _, score = evaluate(loss, loss.vector(params), samples)
     density = float(score.log_likelihood) - count * np.log(traces.dt)

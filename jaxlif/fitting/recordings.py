@@ -256,7 +256,7 @@ def model_ladder(
     tied = resting_potentials(removed.recording, spikes)
     clean = held_current(removed.recording, is_sampled(recording, spikes))
     task = Task(clean, spikes, window, {}, None, 0, progress, tied)
-    return fit_ladder(recorded_traces(task).few(), progress=progress)
+    return fit_ladder(recorded_traces(task), progress=progress)
 
 
 def check_options(

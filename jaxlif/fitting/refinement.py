@@ -4,6 +4,7 @@ Without that a fit would need thousands of steps: a single amplitude and its tim
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import jax
@@ -19,6 +20,7 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams
 ROUNDS = (15, 20, 30, 30, 30, 30)  # the most steps before each new whitening
 ENOUGH = 0.5  # nats: a round that gains less is the last
 FINE = 0.02  # nats: so is a step within a round
+WIDTHS = (8.0, 4.0, 2.0, 1.0)  # mV: of the escape noise, where a start makes the spikes less likely than none would
 
 
 def whitening(curvature: np.ndarray, scale: np.ndarray, *, flattest: float = 1e-6) -> np.ndarray:
@@ -35,6 +37,35 @@ def whitening(curvature: np.ndarray, scale: np.ndarray, *, flattest: float = 1e-
     """
     values, vectors = np.linalg.eigh(scale[:, None] * curvature * scale)
     return scale[:, None] * vectors / np.sqrt(np.maximum(values, flattest * values.max()))
+
+
+def believable(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples) -> AdaptiveLIFParams:
+    r"""Return a start under which the spikes are at least as likely as under a constant rate.
+
+    From a start far off, spikes everywhere or nowhere, the gradient leads to a noise so wide that the voltage no longer
+    matters. Such a start gets the width of :data:`WIDTHS` with the least loss, and for each the threshold at which the
+    expected spikes are as many as the recorded ones, n: as :math:`\partial L / \partial v_{th} = (E - n) / \Delta_v`
+    and :math:`E \propto e^{-v_{th} / \Delta_v}`, by steps of :math:`\Delta_v \log (E / n)`, the widest noise first.
+
+    Args:
+        loss: the loss.
+        params: the start.
+        samples: what it works on.
+    """
+    count = sum(float(sample.sweeps.spikes.sum()) for sample in samples)
+    time = sum(float((sample.sweeps.free * sample.sweeps.judged).sum()) for sample in samples) * loss.dt
+    likely = float(evaluate(loss, loss.vector(params), samples)[2].log_likelihood)
+    if not count or likely >= count * (np.log(count / time) - 1.0):
+        return params
+    threshold = [name for name, _ in loss.coordinates.free].index("v_th")
+    moved, found = params, []
+    for width in WIDTHS:
+        moved = replace(moved, delta_v=width)
+        for _ in range(3):
+            expected = count - width * evaluate(loss, loss.vector(moved), samples)[1][threshold]
+            moved = replace(moved, v_th=float(moved.v_th) + width * float(np.log(max(expected, 1e-2) / count)))
+        found.append((evaluate(loss, loss.vector(moved), samples)[0], moved))
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def refine(
