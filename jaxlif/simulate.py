@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlif.compiled import compiled
 from jaxlif.neurons.cell import Cell, from_half, prepared
 from jaxlif.neurons.checks import check_cell, check_params
 
@@ -54,11 +55,11 @@ def simulate(
     check_params(params)
     check_cell(cell, params)
     segment = None if checkpoint is None else min(int(checkpoint), steps)
-    return _simulate(cell, params, inputs, state, segment, unroll)
+    return _simulate(cell, segment, unroll, params, inputs, state)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _simulate(cell, params, inputs, state, segment, unroll):
+@compiled(values=3, keep=64)
+def _simulate(cell, segment, unroll, params, inputs, state):
     params, state = from_half((params, state))
     if state is None:
         state = cell.init_state(params, from_half(jax.tree.map(lambda x: jnp.asarray(x)[0], inputs)))
