@@ -13,7 +13,7 @@ from jaxlif.fitting.result import Prediction, RecordingFit
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.recordings import Recording, repeats
+from jaxlif.recordings import Recording, repeats, step_family
 from jaxlif.spiketrains import raster
 from jaxlif.theory import firing_rate
 
@@ -108,13 +108,13 @@ def _steps(fit: RecordingFit, recording: Recording, free: Prediction) -> Figure:
         len(chosen), 1, figsize=(9.0, 1.9 * len(chosen)), sharex=True, squeeze=False, layout="constrained"
     )
     start, stop = fit.curve["epoch_ms"]
-    epoch = recording.window(start, stop).current
+    levels = [test.level for test in step_family(recording).tests]
     for ax, sweep in zip(axes[:, 0], chosen, strict=True):
         spikes = _spikes(free, recording, sweep)
         voltages = {"recorded": recording.measured_voltage()[sweep], "model": free.voltage[sweep]}
         plotting.trace(recording.times, voltages["recorded"], ax=ax, label="recorded", color="black")
         plotting.trace(recording.times, voltages["model"], spikes, ax=ax, label="model", color=plotting.PALETTE[1])
-        ax.set_title(f"{np.median(epoch[sweep]):.4g} pA")
+        ax.set_title(f"{levels[sweep]:.4g} pA")
         ax.label_outer()
         if sweep != chosen[0]:
             ax.get_legend().remove()

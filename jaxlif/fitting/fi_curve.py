@@ -14,6 +14,10 @@ from jaxlif.fitting.fit import lbfgs, multistart
 from jaxlif.neurons.lif import LIFParams, Parameter
 from jaxlif.theory import firing_rate
 
+DEEPEST = 300.0  # mV: the largest v_th - v_reset
+FALLEN, LEAST_FALL = 0.8, 5.0  # share of the highest rate, and Hz below it, under which a rate has fallen
+POOR = 0.3  # share of the mean rate that a fitted curve may be off
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
@@ -23,27 +27,36 @@ class FICoordinates:
     Args:
         tau_m: ms.
         rheobase: pA.
-        reset_depth: v_th - v_reset, mV.
+        reset_share: where v_th - v_reset lies between the least and the largest that the bounds of v_reset leave.
         t_ref: ms.
     """
 
     tau_m: Parameter
     rheobase: Parameter
-    reset_depth: Parameter
+    reset_share: Parameter
     t_ref: Parameter
 
-    def neuron(self, membrane: LIFParams) -> LIFParams:
+    def neuron(self, membrane: LIFParams, reset_bounds: tuple[float, float]) -> LIFParams:
         """Return the neuron of these coordinates with the resistance and the resting potential of ``membrane``."""
         v_th = membrane.v_rest + membrane.r_m * self.rheobase
-        return replace(membrane, tau_m=self.tau_m, v_th=v_th, v_reset=v_th - self.reset_depth, t_ref=self.t_ref)
+        least, most = _depths(v_th, reset_bounds)
+        v_reset = v_th - (least + (most - least) * self.reset_share)
+        return replace(membrane, tau_m=self.tau_m, v_th=v_th, v_reset=v_reset, t_ref=self.t_ref)
+
+
+def _depths(v_th: Parameter, reset_bounds: tuple[float, float]) -> tuple[Array, Array]:
+    """Return the least and the largest v_th - v_reset, mV."""
+    low, high = reset_bounds
+    return jnp.maximum(0.0, v_th - high), jnp.minimum(DEEPEST, v_th - low)
 
 
 class Rates(NamedTuple):
-    """Firing rates to fit: currents [K] pA, rates [K] Hz, weights [K]."""
+    """Firing rates to fit: currents [K] pA, rates [K] Hz, weights [K]; and the bounds of v_reset, mV."""
 
     currents: Array
     rates: Array
     weights: Array
+    reset_bounds: tuple[float, float]
 
 
 class FIFit(NamedTuple):
@@ -79,6 +92,55 @@ def root_mean_square(rates: Sequence[float] | np.ndarray, targets: Sequence[floa
     return float(np.sqrt(np.mean(np.subtract(rates, targets) ** 2)))
 
 
+def rising_branch(currents: np.ndarray, rates: np.ndarray) -> int:
+    """Return how many of the currents, from the lowest on, come before the rates fall for good.
+
+    They do where every further rate lies under 80 % of the highest one, and 5 Hz under it: a neuron in depolarisation
+    block. The closed form of a LIF only rises.
+
+    Args:
+        currents: [K], pA, ascending.
+        rates: [K], Hz.
+
+    Example:
+        >>> rising_branch(np.arange(5.0), np.array([0.0, 50.0, 90.0, 40.0, 3.0]))
+        3
+    """
+    highest = int(np.argmax(rates))
+    low = (rates < FALLEN * rates[highest]) & (rates < rates[highest] - LEAST_FALL)
+    rising = np.flatnonzero(~low | (currents <= currents[highest]))
+    return int(rising[-1]) + 1
+
+
+def blocked(currents: np.ndarray, rates: np.ndarray) -> tuple[str, ...]:
+    """Say which currents lie on a falling branch; nothing where there is none.
+
+    Args:
+        currents: [K], pA, ascending.
+        rates: [K], Hz.
+    """
+    count, highest = rising_branch(currents, rates), int(np.argmax(rates))
+    if count == len(rates):
+        return ()
+    return (
+        f"the rates fall from {rates[highest]:.4g} Hz at {currents[highest]:.4g} pA to {rates[-1]:.4g} Hz at"
+        f" {currents[-1]:.4g} pA, as in depolarisation block, which no LIF has: the {len(rates) - count} levels from"
+        f" {currents[count]:.4g} pA on are left out",
+    )
+
+
+def poor_curve(table: Mapping[str, list[float]]) -> tuple[str, ...]:
+    """Say where the fitted curve is none of the measured one.
+
+    Args:
+        table: from :meth:`FIFit.table`.
+    """
+    error, mean = curve_errors(table)["rmse"], float(np.mean(table["rate_Hz"]))
+    if error <= POOR * mean:
+        return ()
+    return (f"the fitted curve is {error:.3g} Hz off where the mean rate is {mean:.3g} Hz: these are no LIF's rates",)
+
+
 def fit_fi_curve(
     membrane: LIFParams,
     currents: np.ndarray,
@@ -99,8 +161,7 @@ def fit_fi_curve(
         membrane: where tau_m, r_m and v_rest are taken from.
         currents: [K], pA, ascending.
         rates: [K], Hz.
-        bounds: intervals of v_th, v_reset and t_ref; the one of v_reset holds for a threshold at the first current that
-            fires.
+        bounds: intervals of v_th, v_reset and t_ref.
         tau_m_bounds: fit tau_m too, within these bounds, ms.
         seed: of the starts.
         num_starts: number of starts.
@@ -124,7 +185,9 @@ def fit_fi_curve(
     even = (np.arange(len(rates)) % 2 == 0).astype(float)
     intervals = _intervals(membrane, currents, rates, bounds or {})
     intervals |= {"tau_m": tau_m_bounds} if tau_m_bounds else {}
-    fits = [_fit_weighted(membrane, currents, rates, w, intervals, seed, num_starts) for w in (whole, even, 1.0 - even)]
+    reset = (bounds or {}).get("v_reset", (-np.inf, np.inf))
+    data = [Rates(jnp.asarray(currents), jnp.asarray(rates), jnp.asarray(w), reset) for w in (whole, even, 1.0 - even)]
+    fits = [_fit_weighted(membrane, part, intervals, seed, num_starts) for part in data]
     predicted = [np.asarray(firing_rate(params, jnp.asarray(currents))) for params in fits]
     return FIFit(fits[0], predicted[0], np.where(even > 0, predicted[2], predicted[1]))
 
@@ -152,11 +215,12 @@ def _intervals(membrane, currents, rates, bounds):
     """Return the intervals of the coordinates: what the currents and the bounds of the parameters both allow."""
     unbounded = (-np.inf, np.inf)
     th_low, th_high = ((v - membrane.v_rest) / membrane.r_m for v in bounds.get("v_th", unbounded))
-    depth = membrane.v_rest + membrane.r_m * _onset(currents, rates) - bounds.get("v_reset", unbounded)[0]
+    # The threshold lies above the lowest reset.
+    th_low = max(th_low, (bounds.get("v_reset", unbounded)[0] - membrane.v_rest) / membrane.r_m)
     ref_low, ref_high = bounds.get("t_ref", (0.0, 50.0))
     intervals = {
         "rheobase": (max(currents.min() - np.ptp(currents), th_low), min(currents.max(), th_high)),
-        "reset_depth": (0.0, min(300.0, depth)),
+        "reset_share": (0.0, 1.0),
         "t_ref": (ref_low, min(ref_high, 1000.0 / rates.max())),
     }
     for name, (low, high) in intervals.items():
@@ -165,21 +229,23 @@ def _intervals(membrane, currents, rates, bounds):
     return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
 
 
-def _fit_weighted(membrane, currents, rates, weights, intervals, seed, num_starts):
-    guesses = {"rheobase": _onset(currents, rates), "reset_depth": 10.0}
+def _fit_weighted(membrane, target, intervals, seed, num_starts):
+    onset = _onset(np.asarray(target.currents), np.asarray(target.rates))
+    least, most = _depths(membrane.v_rest + membrane.r_m * onset, target.reset_bounds)
+    guesses = {"rheobase": onset, "reset_share": float((10.0 - least) / (most - least))}
     inside = {n: g if intervals[n][0] < g < intervals[n][1] else 0.5 * sum(intervals[n]) for n, g in guesses.items()}
     low, high = intervals["t_ref"]
     start = FICoordinates(tau_m=membrane.tau_m, t_ref=low + 0.3 * (high - low), **inside)
-    data = membrane, Rates(*map(jnp.asarray, (currents, rates, weights)))
+    data = membrane, target
     # Past convergence L-BFGS divides differences that are rounding alone, and its line search may not return.
     settings = {"optimizer": lbfgs(), "num_steps": 150, "tolerance": 1e-7, "num_starts": num_starts, "spread": 1.0}
     result = multistart(_weighted_rate_mse, start, intervals, key=jax.random.key(seed), data=data, **settings)
-    return jax.tree.map(float, result.best.params.neuron(membrane))
+    return jax.tree.map(float, result.best.params.neuron(membrane, target.reset_bounds))
 
 
 def _weighted_rate_mse(shape: FICoordinates, data: tuple[LIFParams, Rates]) -> Array:
     membrane, target = data
-    errors = firing_rate(shape.neuron(membrane), target.currents) - target.rates
+    errors = firing_rate(shape.neuron(membrane, target.reset_bounds), target.currents) - target.rates
     return jnp.sum(target.weights * errors**2) / jnp.sum(target.weights)
 
 

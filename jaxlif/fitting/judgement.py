@@ -103,5 +103,5 @@ def _voltage_scores(task: Task, window: tuple[float, float], voltage: np.ndarray
 def _curve_scores(task: Task, curve: dict[str, list[float]], model: np.ndarray) -> dict[str, float]:
     """Return root mean square errors of the f-I curve, Hz: fitted, predicted, and counted in a simulation."""
     window = task.recording.window(*task.window)
-    simulated = fi_table(window, model[:, task.samples(task.window)]).rates
+    simulated = fi_table(window, model[:, task.samples(task.window)]).rates[: len(curve["rate_Hz"])]
     return curve_errors(curve) | {"rmse_simulated": root_mean_square(simulated, curve["rate_Hz"])}

@@ -77,7 +77,9 @@ def _slopes_and_errors(cell, names, values, params, data):
     return slopes, voltage(values) - data.voltage * data.mask
 
 
-def fi_estimate(params: LIFParams, currents: np.ndarray, rates: np.ndarray, membrane: Estimate) -> Estimate | None:
+def fi_estimate(
+    params: LIFParams, currents: np.ndarray, rates: np.ndarray, membrane: Estimate, *, resolution: float = 0.0
+) -> Estimate | None:
     r"""Estimate the errors of v_th, v_reset and t_ref fitted to an f-I curve with the membrane given.
 
     Least squares gives :math:`\sigma^2 (F^T F)^{-1}` with :math:`F = \partial f(I_k) / \partial\theta`; an error dm of
@@ -88,6 +90,7 @@ def fi_estimate(params: LIFParams, currents: np.ndarray, rates: np.ndarray, memb
         currents: [K], pA.
         rates: [K], Hz.
         membrane: the estimate of the parameters that were given.
+        resolution: what one spike more changes a rate by, Hz: its variance is a twelfth of the square at least.
 
     Returns:
         The :class:`Estimate`, or None where no more than three currents make the neuron fire: nothing is left to
@@ -102,7 +105,7 @@ def fi_estimate(params: LIFParams, currents: np.ndarray, rates: np.ndarray, memb
         return None
     own, given = np.asarray(slopes)[:, : len(names)], np.asarray(slopes)[:, len(names) :]
     inverse = np.linalg.pinv(own.T @ own, hermitian=True)
-    noise = float(np.sum((np.asarray(fitted) - rates) ** 2)) / (firing - len(names))
+    noise = max(float(np.sum((np.asarray(fitted) - rates) ** 2)) / (firing - len(names)), resolution**2 / 12.0)
     moved = inverse @ own.T @ given
     covariance = noise * inverse + moved @ membrane.covariance @ moved.T
     return Estimate(names, np.array([getattr(params, n) for n in names]), covariance, firing - len(names))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
-from jaxlif.fitting.fi_curve import checked_rates, curve_errors, fit_fi_curve
+from jaxlif.fitting.fi_curve import blocked, checked_rates, curve_errors, fit_fi_curve, poor_curve, rising_branch
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import default_split, held_out_sweeps
@@ -330,31 +330,30 @@ def fit_rates(
     currents, rates = checked_rates(currents, rates)
     order = np.argsort(currents, kind="stable")
     currents, rates = currents[order], rates[order]
+    rising = slice(rising_branch(currents, rates))
+    if len(set(currents[rising].tolist())) < 3:
+        raise ValueError(f"{blocked(currents, rates)[0]}, and fewer than the 3 that a fit needs come before them")
     with jax.enable_x64(True):
-        free = BOUNDS["tau_m"] if free_tau_m else None
-        fitted = fit_fi_curve(membrane, currents, rates, tau_m_bounds=free, seed=seed)
-    curve = fitted.table(currents, rates)
+        free, lowest = BOUNDS["tau_m"] if free_tau_m else None, {"v_reset": (BOUNDS["v_reset"][0], np.inf)}
+        fitted = fit_fi_curve(membrane, currents[rising], rates[rising], bounds=lowest, tau_m_bounds=free, seed=seed)
+    curve, limits = fitted.table(currents[rising], rates[rising]), {n: BOUNDS[n] for n in ("v_th", "v_reset", "t_ref")}
     return RecordingFit(
         model="lif",
         params=fitted.params,
         scores={"f_i": curve_errors(curve)},
-        bounds={n: BOUNDS[n] for n in ("v_th", "v_reset", "t_ref") + ("tau_m",) * free_tau_m},
+        bounds=limits | {"tau_m": BOUNDS["tau_m"]} if free_tau_m else limits,
         train=(0.0, 0.0),
         protocol="rates",
         spike_rule=SpikeRule(),
         spike_cut=(0.0, 0.0),
         data={"name": name, "sha256": sha256},
         seed=seed,
-        warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",) + _poor_curve(curve),
+        warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",)
+        + blocked(currents, rates)
+        + poor_curve(curve)
+        + at_bounds(fitted.params, limits),
         curve=curve,
     )
-
-
-def _poor_curve(curve: Mapping[str, list[float]]) -> tuple[str, ...]:
-    error, mean = curve_errors(curve)["rmse"], float(np.mean(curve["rate_Hz"]))
-    if error <= 0.3 * mean:
-        return ()
-    return (f"the fitted curve is {error:.3g} Hz off where the mean rate is {mean:.3g} Hz: these are no LIF's rates",)
 
 
 def _checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:

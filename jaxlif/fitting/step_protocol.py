@@ -5,13 +5,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxlif.fitting.fi_curve import fit_fi_curve
+from jaxlif.fitting.fi_curve import blocked, fit_fi_curve, poor_curve, rising_branch
 from jaxlif.fitting.lif_intervals import Estimate, all_intervals, fi_estimate, membrane_estimate
-from jaxlif.fitting.membrane import refine_membrane, regress_membrane
+from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import FITable, Recording, fi_table, is_step_protocol
+from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_protocol, step_family
 
+BASELINE = 50.0  # ms before a test epoch that the rest is taken from
+DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 RECTIFICATION = 1.5  # a ratio of input resistances beyond which one number does not describe the membrane
 
 
@@ -23,6 +25,26 @@ class Deflection(NamedTuple):
     resistance: float
 
 
+class Baselines(NamedTuple):
+    """Every sweep before its test epoch: voltage [sweeps] mV and current [sweeps] pA; NaN where it starts with it."""
+
+    voltage: np.ndarray
+    current: np.ndarray
+
+    @property
+    def drift(self) -> float:
+        """The range of the voltages, mV; 0 where fewer than two are known."""
+        known = self.voltage[np.isfinite(self.voltage)]
+        return float(np.ptp(known)) if known.size else 0.0
+
+    def aligned(self, data: Sweeps, chosen: np.ndarray) -> Sweeps:
+        """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current."""
+        if not np.isfinite(self.voltage[chosen]).all():
+            return data
+        shift, held = (x[chosen] - np.nanmedian(x) for x in self)
+        return data._replace(voltage=data.voltage - shift[None], current=data.current - held[None])
+
+
 def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
     """Say whether there are steps with levels enough for an f-I curve, three that fire and one that deflects below.
 
@@ -32,9 +54,9 @@ def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
     """
     if not is_step_protocol(recording):
         return False
-    table = fi_table(recording, spikes)
-    enough = len(table.currents) >= 5 and (table.rates > 0).sum() >= 3
-    return bool(enough and _deflections(recording, spikes, table))
+    table = _rising(fi_table(recording, spikes))
+    enough = len(table.rates) >= 5 and (table.rates > 0).sum() >= 3
+    return bool(enough and _deflections(recording, spikes))
 
 
 def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
@@ -46,12 +68,14 @@ def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     """
     if not is_step_protocol(recording) or has_fi_curve(recording, spikes):
         return ()
-    table = fi_table(recording, spikes)
-    below = len(_deflections(recording, spikes, table))
+    whole = fi_table(recording, spikes)
+    table = _rising(whole)
+    below = len(_deflections(recording, spikes))
     return (
-        f"the current is made of steps, but no f-I curve with a membrane below it: of {len(table.currents)} levels"
+        f"the current is made of steps, but no f-I curve with a membrane below it: of {len(table.rates)} levels"
         f" {int((table.rates > 0).sum())} fire (3 of 5 are needed), and {below} sweeps deflect the voltage without a"
         " spike (1 is needed); fitted like a fluctuating current, to the voltage between spikes",
+        *blocked(whole.currents, whole.rates),
     )
 
 
@@ -61,22 +85,40 @@ def fit_steps(task: Task) -> Outcome:
     Args:
         task: the recording and what was asked for.
     """
-    window = task.recording.window(*task.window)
-    table = fi_table(window, task.spikes[:, task.samples(task.window)])
-    deflections = _deflections(task.recording, task.spikes, table)
-    membrane, known = _fit_membrane(task, table, _smallest(deflections))
+    window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
+    whole = fi_table(window, spikes)
+    table, baselines = _rising(whole), _baselines(window)
+    deflections = _deflections(window, spikes)
+    membrane, known = _fit_membrane(task, table, _smallest(deflections), baselines)
     fitted = fit_fi_curve(membrane, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
     sweeps = np.array([d.sweep for d in _smallest(deflections)])
-    lowest = float(task.recording.measured_voltage().min())
+    lowest, poor = float(task.recording.measured_voltage().min()), poor_curve(curve)
     warnings = _rectification(deflections, membrane) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
-    intervals = all_intervals(known, fi_estimate(fitted.params, table.currents, table.rates, known))
-    return Outcome(fitted.params, warnings, curve, sweeps, intervals=intervals)
+    warnings += blocked(whole.currents, whole.rates) + poor + _drifting(baselines) + _left_out(window)
+    counted = 1000.0 / (table.stop - table.start)  # Hz that one spike is worth
+    shape = None if poor else fi_estimate(fitted.params, table.currents, table.rates, known, resolution=counted)
+    return Outcome(fitted.params, warnings, curve, sweeps, intervals=all_intervals(known, shape))
 
 
-def _fit_membrane(task: Task, table: FITable, smallest: list[Deflection]) -> tuple[LIFParams, Estimate]:
+def _rising(table: FITable) -> FITable:
+    """Return the part of a table that an LIF can have."""
+    count = rising_branch(table.currents, table.rates)
+    return table._replace(currents=table.currents[:count], rates=table.rates[:count])
+
+
+def _ceiling(table: FITable) -> float:
+    """Return a current between the rising branch and the falling one, pA."""
+    count = rising_branch(table.currents, table.rates)
+    return float(table.currents[count - 1 : count + 1].mean()) if count < len(table.rates) else np.inf
+
+
+def _fit_membrane(
+    task: Task, table: FITable, smallest: list[Deflection], baselines: Baselines
+) -> tuple[LIFParams, Estimate]:
     """Fit the voltage of the smallest steps that stay below threshold, from the start of the window on."""
-    data = task.sweeps((task.window[0], table.stop), np.array([d.sweep for d in smallest]))
+    chosen = np.array([d.sweep for d in smallest])
+    data = baselines.aligned(task.sweeps((task.window[0], table.stop), chosen), chosen)
     rest, resistance = float(np.median(data.voltage)), float(np.median([d.resistance for d in smallest]))
     tau_m, r_m, v_rest = regress_membrane(data, task.recording.dt) or (20.0, resistance, rest)
     values = task.inside(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_reset=rest)
@@ -88,16 +130,32 @@ def _fit_membrane(task: Task, table: FITable, smallest: list[Deflection]) -> tup
     return params, membrane_estimate(task.cell, params, data, ("tau_m", "r_m", "v_rest"))
 
 
-def _deflections(recording: Recording, spikes: np.ndarray, table: FITable) -> list[Deflection]:
-    """Return the steps in the test epoch without a spike, with the resistance from its last fifth and 50 ms before."""
-    start, stop = (round((t - recording.start) / recording.dt) for t in (table.start, table.stop))
-    before, late = slice(max(0, start - round(50.0 / recording.dt)), start), slice(stop - (stop - start) // 5, stop)
-    found = []
-    rows = zip(recording.current, recording.measured_voltage(), spikes, strict=True)
-    for sweep, (current, v, train) in enumerate(rows):
-        step = float(np.median(current[start:stop]) - np.median(current[before])) if start else 0.0
-        if step and not train[start:stop].any():
-            found.append(Deflection(sweep, step, float(np.median(v[late]) - np.median(v[before])) / step))
+def _baselines(recording: Recording) -> Baselines:
+    """Return the medians of the 50 ms before each test epoch, or of what there is at the level before it."""
+    found = [_before(recording, test) for test in step_family(recording).tests]
+    rows = zip(recording.measured_voltage(), recording.current, found, strict=True)
+    pairs = [(np.median(v[b]), np.median(c[b])) if b.stop > b.start else (np.nan, np.nan) for v, c, b in rows]
+    voltage, current = np.array(pairs).T
+    return Baselines(voltage, current)
+
+
+def _before(recording: Recording, test: Epoch) -> slice:
+    length = round(BASELINE / recording.dt)
+    earlier = [e.stop for e in step_family(recording).others if e.sweep == test.sweep and e.stop <= test.start]
+    return slice(max([0, test.start - length, *earlier]), test.start)
+
+
+def _deflections(recording: Recording, spikes: np.ndarray) -> list[Deflection]:
+    """Return the test epochs without a spike, with the resistance from their last fifth and their own baseline.
+
+    Those above the rising branch are silent because they are in block.
+    """
+    found, baselines, ceiling = [], _baselines(recording), _ceiling(fi_table(recording, spikes))
+    for n, test in enumerate(step_family(recording).tests):
+        late = recording.measured_voltage()[n, test.stop - (test.stop - test.start) // 5 : test.stop]
+        step = test.level - baselines.current[n]
+        if step and np.isfinite(step) and test.level < ceiling and not spikes[n, test.start : test.stop].any():
+            found.append(Deflection(n, float(step), float(np.median(late) - baselines.voltage[n]) / float(step)))
     noise = 0.05 * max((abs(d.step) for d in found), default=0.0)
     return [d for d in found if abs(d.step) > noise]
 
@@ -105,6 +163,28 @@ def _deflections(recording: Recording, spikes: np.ndarray, table: FITable) -> li
 def _smallest(deflections: list[Deflection]) -> list[Deflection]:
     limit = 1.25 * min(abs(d.step) for d in deflections)
     return [d for d in deflections if abs(d.step) <= limit]
+
+
+def _drifting(baselines: Baselines) -> tuple[str, ...]:
+    if baselines.drift < DRIFT:
+        return ()
+    return (
+        f"the rest moves by {baselines.drift:.2g} mV from sweep to sweep: steps were measured from each sweep's own,"
+        " v_rest and v_th are those of the middle one, and the f-I curve is one of a cell that changed",
+    )
+
+
+def _left_out(recording: Recording) -> tuple[str, ...]:
+    """Name the steps that are in no f-I curve: a second one in a sweep, or a pulse that all sweeps have."""
+    others = step_family(recording).others
+    if not others:
+        return ()
+    first = others[0]
+    start, stop = (recording.start + n * recording.dt for n in (first.start, first.stop))
+    return (
+        f"{len(others)} steps beside the one that was fitted in each sweep are left out of the f-I curve, the first"
+        f" of them {first.level:.4g} pA from {start:.5g} to {stop:.5g} ms in sweep {first.sweep}",
+    )
 
 
 def _rectification(deflections: list[Deflection], membrane: LIFParams) -> tuple[str, ...]:

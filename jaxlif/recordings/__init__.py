@@ -7,8 +7,10 @@ from jaxlif.recordings.electrode import estimate_electrode as estimate_electrode
 from jaxlif.recordings.electrode import remove_electrode as remove_electrode
 from jaxlif.recordings.protocol import Epoch as Epoch
 from jaxlif.recordings.protocol import FITable as FITable
+from jaxlif.recordings.protocol import Protocol as Protocol
 from jaxlif.recordings.protocol import fi_table as fi_table
 from jaxlif.recordings.protocol import is_step_protocol as is_step_protocol
+from jaxlif.recordings.protocol import step_family as step_family
 from jaxlif.recordings.protocol import steps as steps
 from jaxlif.recordings.readers import read_recording as read_recording
 from jaxlif.recordings.recording import Recording as Recording

@@ -22,12 +22,22 @@ class Epoch(NamedTuple):
 
 
 class FITable(NamedTuple):
-    """A cell's f-I table: ``currents`` [K] pA, ascending, ``rates`` [K] Hz, and the test epoch's times in ms."""
+    """A cell's f-I table: ``currents`` [K] pA, ascending, ``rates`` [K] Hz, and the time of the test epochs in ms.
+
+    Where onset or length differ by sweep, ``start`` is that of the first and ``stop`` that of the last.
+    """
 
     currents: np.ndarray
     rates: np.ndarray
     start: float
     stop: float
+
+
+class Protocol(NamedTuple):
+    """What a family of steps consists of: of every sweep the test epoch, and the other steps that are in it."""
+
+    tests: list[Epoch]
+    others: list[Epoch]
 
 
 class _Grain(NamedTuple):
@@ -97,19 +107,55 @@ def is_step_protocol(recording: Recording) -> bool:
     return bool(constant and max(levels) - min(levels) > _grain(recording).jump)
 
 
+def step_family(recording: Recording) -> Protocol:
+    """Find the test epoch of every sweep of a step protocol, and the steps beside it.
+
+    A step is an epoch at another level than its sweep starts from. The test is the first that is not the same in all
+    sweeps, as a calibration pulse is, and at least half as large as the largest of its sweep. Most sweeps have it at
+    the same time, where noise may hide an edge; a sweep whose own lies elsewhere keeps its own.
+
+    Args:
+        recording: a step protocol.
+
+    Returns:
+        The :class:`Protocol`: one test for each sweep, and the other steps in order of sweep and time.
+
+    Example:
+        >>> current = np.repeat([[0.0, 100.0, 0.0, 0.0], [0.0, 200.0, 200.0, 0.0]], 1000, axis=1)
+        >>> for epoch in step_family(Recording(current=current, dt=0.1)).tests:
+        ...     epoch
+        Epoch(sweep=0, start=1000, stop=2000, level=100.0)
+        Epoch(sweep=1, start=1000, stop=3000, level=200.0)
+    """
+    grain = _grain(recording)
+    own = _steps_of_sweeps(recording, grain)
+    fixed = [step for step in own[0] if len(own) > 1 and all(_among(step, sweep, grain) for sweep in own[1:])]
+    free = [[step for step in sweep if not _among(step, fixed, grain)] for sweep in own]
+    candidates = [_first_large(sweep) for sweep in (free if any(free) else own)]
+    shared = _commonest([step for step in candidates if step], grain) or (0, recording.num_steps)
+    has_it = [any(_at(step, shared, grain) for step in sweep) for sweep in own]
+    # A sweep without a step there whose first lies where others have their second has a test at the holding level.
+    second = [step for sweep, has in zip(own, has_it, strict=True) for step in sweep if has]
+    tests = []
+    for n, (step, has) in enumerate(zip(candidates, has_it, strict=True)):
+        apart = step is not None and not has and not any(_at(step, (s.start, s.stop), grain) for s in second)
+        start, stop = (step.start, step.stop) if step and apart else shared
+        tests.append(Epoch(n, start, stop, _level(recording.current[n, start:stop])))
+    others = [Epoch(*step[:4]) for sweep in own for step in sweep if not _overlap(step, tests[step.sweep])]
+    return Protocol(tests, others)
+
+
 def fi_table(recording: Recording, spikes: np.ndarray | None = None) -> FITable:
     r"""Make the f-I table of a step protocol: :math:`f = n_{spikes} / (t_{stop} - t_{start})`.
 
-    The test epoch is the first whose level varies across sweeps (by half of what the most varied one does, so that a
-    holding current that drifts is not taken for it); in a single sweep, the first that differs as much from its start.
-    Sweeps of the same level are averaged.
+    Every sweep counts the spikes in its own test epoch, see :func:`step_family`; sweeps of the same level are averaged.
 
     Args:
         recording: a step protocol.
         spikes: spike raster [sweeps, T]; None takes the recording's own, or detects them in its voltage.
 
     Returns:
-        Currents, rates, and the test epoch.
+        Currents, rates, and the time of the test epochs.
 
     Raises:
         ValueError: where the current is not made of steps, or there are neither spikes nor a voltage.
@@ -126,17 +172,22 @@ def fi_table(recording: Recording, spikes: np.ndarray | None = None) -> FITable:
     raster = _spikes_of(recording) if spikes is None else np.atleast_2d(np.asarray(spikes, bool))
     if raster.shape != recording.current.shape:
         raise ValueError(f"spikes has shape {raster.shape} and current {recording.current.shape}: they must agree")
-    start, stop = _test_epoch(recording)
-    levels = np.array([_level(sweep[start:stop]) for sweep in recording.current])
-    rates = 1000.0 * raster[:, start:stop].sum(axis=1) / ((stop - start) * recording.dt)
-    groups = _group_levels(levels, _level_tolerance(recording, stop - start))
-    first, last = (recording.start + n * recording.dt for n in (start, stop))
+    tests = step_family(recording).tests
+    levels = np.array([test.level for test in tests])
+    rates = np.array([_rate(train, test, recording.dt) for train, test in zip(raster, tests, strict=True)])
+    groups = _group_levels(levels, _level_tolerance(recording, min(test.stop - test.start for test in tests)))
+    first, last = min(test.start for test in tests), max(test.stop for test in tests)
+    start, stop = (recording.start + n * recording.dt for n in (first, last))
     return FITable(
         currents=np.array([levels[group].mean() for group in groups]),
         rates=np.array([rates[group].mean() for group in groups]),
-        start=float(f"{first:.9g}"),
-        stop=float(f"{last:.9g}"),
+        start=float(f"{start:.9g}"),
+        stop=float(f"{stop:.9g}"),
     )
+
+
+def _rate(train: np.ndarray, test: Epoch, dt: float) -> float:
+    return 1000.0 * float(train[test.start : test.stop].sum()) / ((test.stop - test.start) * dt)
 
 
 def _level(current: np.ndarray) -> float:
@@ -235,27 +286,58 @@ def _is_flat(current: np.ndarray, grain: _Grain) -> bool:
     return bool(slow and fast)
 
 
-def _test_epoch(recording: Recording) -> tuple[int, int]:
-    """Return the samples of the test epoch, common to all sweeps."""
-    bounds = _common_bounds(recording)
-    levels = np.array([[_level(sweep[a:b]) for a, b in bounds] for sweep in recording.current])
-    spread = np.ptp(levels, axis=0)
-    if spread.max() <= _grain(recording).jump:
-        # One level for all sweeps, as in a single sweep: the test is what differs from the holding level.
-        spread = np.abs(levels[0] - levels[0, 0])
-    return bounds[int(np.argmax(spread >= 0.5 * spread.max()))]
+class _Step(NamedTuple):
+    """An epoch at another level than its sweep's holding one, from which it departs by ``size`` pA."""
+
+    sweep: int
+    start: int
+    stop: int
+    level: float
+    size: float
 
 
-def _common_bounds(recording: Recording) -> list[tuple[int, int]]:
-    """Cut the time axis where epochs start, in a quarter of the sweeps at least.
+def _steps_of_sweeps(recording: Recording, grain: _Grain) -> list[list[_Step]]:
+    own: list[list[Epoch]] = [[] for _ in range(recording.num_sweeps)]
+    for epoch in steps(recording):
+        own[epoch.sweep].append(epoch)
+    levels = [epoch.level for sweep in own for epoch in sweep]
+    firsts = [sweep[0].level for sweep in own if sweep]
+    # Sweeps that start with the step end at the holding level; if each has one level only, that is the step.
+    at_once = bool(firsts) and np.ptp(firsts) > max(0.5 * np.ptp(levels), grain.jump)
+    whole = at_once and all(len(sweep) < 2 for sweep in own)
+    holding = [0.0 if whole or not sweep else sweep[-1 if at_once else 0].level for sweep in own]
+    sized = [[_Step(*e, size=e.level - held) for e in sweep] for sweep, held in zip(own, holding, strict=True)]
+    return [[step for step in sweep if whole or abs(step.size) > grain.jump] for sweep in sized]
 
-    A sweep whose noise moved an edge by some samples, or whose level hid it, then still shares the others' epochs.
-    """
-    starts = np.array(sorted(epoch.start for epoch in steps(recording) if epoch.start > 0))
-    close = _grain(recording).length
-    clusters = np.split(starts, np.flatnonzero(np.diff(starts) > close) + 1) if starts.size else []
-    edges = [int(np.median(cluster)) for cluster in clusters if cluster.size >= 0.25 * recording.num_sweeps]
-    return _between([0, *edges, recording.num_steps])
+
+def _among(step: _Step, steps: list[_Step], grain: _Grain) -> bool:
+    """Say whether one of several steps has the same time and size, as far as noise lets them be known."""
+    close = grain.jump + 0.005 * grain.spread
+    return any(abs(step.size - s.size) <= close and _at(step, (s.start, s.stop), grain) for s in steps)
+
+
+def _at(step: _Step, times: tuple[int, int], grain: _Grain) -> bool:
+    close = 2 * grain.length if grain.length > 1 else 1
+    return max(abs(step.start - times[0]), abs(step.stop - times[1])) <= close
+
+
+def _overlap(a: _Step, b: Epoch) -> bool:
+    return a.start < b.stop and b.start < a.stop
+
+
+def _first_large(sweep: list[_Step]) -> _Step | None:
+    largest = max((abs(step.size) for step in sweep), default=0.0)
+    return next((step for step in sweep if abs(step.size) >= 0.5 * largest), None)
+
+
+def _commonest(candidates: list[_Step], grain: _Grain) -> tuple[int, int] | None:
+    """Return the bounds that most steps have; where they have nothing in common, those in the middle."""
+    if not candidates:
+        return None
+    groups = [[s for s in candidates if _at(s, (step.start, step.stop), grain)] for step in candidates]
+    group = max(groups, key=len)
+    group = group if len(group) >= 0.25 * len(candidates) else candidates
+    return int(np.median([s.start for s in group])), int(np.median([s.stop for s in group]))
 
 
 def _level_tolerance(recording: Recording, num_samples: int) -> float:

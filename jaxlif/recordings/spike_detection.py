@@ -245,5 +245,7 @@ def _peaks_below(v: np.ndarray, dt: float, rule: SpikeRule) -> np.ndarray:
     """Return the voltages of fast peaks below the level."""
     from scipy.signal import find_peaks  # takes half a second to load
 
-    window = 2 * max(1, round(BESIDE / dt)) + 1
-    return v[find_peaks(v, height=(None, np.nextafter(rule.threshold, -np.inf)), prominence=PEAK, wlen=window)[0]]
+    beside, level = max(1, round(BESIDE / dt)), np.nextafter(rule.threshold, -np.inf)
+    # A plateau as long as the window stands out from nothing.
+    peaks, _ = find_peaks(v, height=(None, level), plateau_size=(None, beside), prominence=PEAK, wlen=2 * beside + 1)
+    return v[peaks]

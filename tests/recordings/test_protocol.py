@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Epoch, Recording, fi_table, is_step_protocol, read_recording, steps
+from jaxlif.recordings import Epoch, Recording, fi_table, is_step_protocol, read_recording, step_family, steps
 
 
 def family(levels, noise=0.0, dt=0.1, seed=0):
@@ -149,6 +149,61 @@ def test_a_single_sweep_gives_one_rate():
     cell = family([100.0])
     table = fi_table(cell, raster(cell, [7]))
     assert (table.currents.tolist(), table.rates.tolist()) == ([90.0], [35.0])
+
+
+def with_steps(*sweeps, size=5000, noise=0.0):
+    """Sweeps on a holding current of -10 pA, each of (start, stop, size) in samples and pA."""
+    current = np.full((len(sweeps), size), -10.0)
+    for row, parts in zip(current, sweeps, strict=True):
+        for start, stop, step in parts:
+            row[start:stop] += step
+    return Recording(current + noise * np.random.default_rng(0).standard_normal(current.shape), dt=0.1)
+
+
+# Recorded currents have noise; then an edge is known to some samples and a rate to a spike.
+@pytest.mark.parametrize("noise", [0.0, 2.0])
+def test_every_sweep_counts_its_own_step_whatever_its_onset_and_length(noise):
+    parts = [(500 + 300 * n, 1500 + 500 * n, 50.0 * n) for n in range(1, 6)]
+    cell = with_steps(*([part] for part in parts), noise=noise)
+    spikes = np.zeros(cell.current.shape, bool)
+    for train, (start, stop, _) in zip(spikes, parts, strict=True):
+        train[start + 10 : stop - 10 : 100] = True
+        train[[20, 4990]] = True  # outside every step
+    table = fi_table(cell, spikes)
+    counts = [len(range(start + 10, stop - 10, 100)) for start, stop, _ in parts]
+    exact = [1e4 * n / (stop - start) for n, (start, stop, _) in zip(counts, parts, strict=True)]
+    np.testing.assert_allclose(table.rates, exact, rtol=0.0 if noise == 0.0 else 0.05)
+    np.testing.assert_allclose(table.currents, [40.0, 90.0, 140.0, 190.0, 240.0], atol=noise / 5)
+    assert (table.start, table.stop) == pytest.approx((80.0, 400.0), abs=1.0 if noise else 0.0)
+
+
+def test_one_sweep_that_stops_early_keeps_its_own_length():
+    cell = with_steps(*([(1000, 3000, 20.0 * n)] for n in range(1, 8)), [(1000, 2000, 160.0)], [])
+    spikes = np.zeros(cell.current.shape, bool)
+    spikes[7, 1000:2000:100] = True
+    table = fi_table(cell, spikes)
+    assert table.rates[-1] == 100.0 and table.currents[-1] == 150.0
+    assert [(t.start, t.stop) for t in step_family(cell).tests] == [(1000, 3000)] * 7 + [(1000, 2000), (1000, 3000)]
+
+
+def test_a_second_step_and_a_pulse_of_every_sweep_are_named_and_not_counted():
+    pulse, second = (200, 700, -20.0), (3500, 4500, 100.0)
+    cell = with_steps(*([pulse, (1000, 3000, 50.0 * n), second] for n in range(5)))
+    tests, others = step_family(cell)
+    assert [(t.start, t.stop, t.level) for t in tests] == [(1000, 3000, 50.0 * n - 10.0) for n in range(5)]
+    assert [(e.start, e.stop, e.level) for e in others] == [(200, 700, -30.0), (3500, 4500, 90.0)] * 5
+    # With levels of its own the second is still the second, also where the first is no step at all.
+    varied = with_steps(*([(1000, 3000, 50.0 * n), (3500, 4500, 30.0 * n - 200.0)] for n in range(5)))
+    tests, others = step_family(varied)
+    assert {(t.start, t.stop) for t in tests} == {(1000, 3000)} and tests[0].level == -10.0
+    assert [(e.start, e.stop) for e in others] == [(3500, 4500)] * 5
+
+
+def test_steps_from_the_first_sample_and_whole_sweeps_are_tests():
+    begin = with_steps(*([(0, 3000, 50.0 * n)] for n in range(1, 5)))
+    assert {(t.start, t.stop) for t in step_family(begin).tests} == {(0, 3000)}
+    whole = with_steps(*([(0, 5000, 50.0 * n)] for n in range(1, 5)))
+    assert {(t.start, t.stop) for t in step_family(whole).tests} == {(0, 5000)}
 
 
 def test_spikes_come_from_the_recording_or_its_voltage():

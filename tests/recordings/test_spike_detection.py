@@ -103,6 +103,8 @@ def test_what_is_left_out_is_counted_and_its_option_named():
     # With what the notes advise, they have nothing more to say.
     wider = SpikeRule(threshold=-30.0, width=100.0, dead_time=0.0)
     assert wider.find(recording).sum() == 7 and len(spike_notes(recording, wider)) == 1
+    flat = np.where(np.arange(4000) < 2000, -60.0, -61.0)
+    assert spike_notes(Recording(np.zeros(4000), flat, dt=0.1), rule) == ()
     known = Recording(np.zeros(4000), voltage, dt=0.1, spikes=np.zeros(4000))
     assert spike_notes(known, rule) == () == spike_notes(Recording(np.zeros(9), dt=0.1), rule)
 

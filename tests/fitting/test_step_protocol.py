@@ -1,0 +1,106 @@
+"""What a family of steps may hide: a rest that drifts, a block, rates that no LIF fires at, a reset at its bounds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting.fi_curve import fit_fi_curve, rising_branch
+from tests.fitting.test_recordings import DT, LEVELS, TRUTH, step_recording
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """Thirteen steps from -60 to 420 pA, 100 to 600 ms, with the spikes of the true neuron."""
+    cell = step_recording(TRUTH, LEVELS)
+    return replace(cell, spikes=cell.voltage > 10.0)
+
+
+@pytest.fixture(scope="module")
+def plain(steps):
+    return jl.fit_recording(steps)
+
+
+def test_a_rest_that_drifts_is_no_response_to_the_current(steps, plain):
+    """Offsets of whole sweeps move v_rest, v_th and v_reset by the middle one and nothing else."""
+    offsets = np.linspace(0.0, 9.0, len(LEVELS))[:, None]
+    drifting = jl.fit_recording(replace(steps, voltage=steps.voltage + offsets))
+    moved = {name: 4.5 for name in ("v_rest", "v_th", "v_reset")}
+    for name in ("tau_m", "r_m", "t_ref", *moved):
+        # The same data up to rounding; L-BFGS stops within 1e-7 of its loss.
+        assert getattr(drifting.params, name) == pytest.approx(
+            getattr(plain.params, name) + moved.get(name, 0.0), rel=1e-4
+        )
+    assert any("the rest moves by 9 mV from sweep to sweep" in note for note in drifting.warnings)
+    assert not any("the rest moves" in note for note in plain.warnings)
+
+
+def test_the_falling_branch_of_a_block_is_left_out_and_said(steps, plain):
+    spikes = np.array(steps.spikes)
+    for sweep, last in ((10, 300.0), (11, 200.0), (12, 120.0)):
+        spikes[sweep, round(last / DT) :] = False
+    silent = np.array(steps.voltage)
+    silent[12] = -40.0  # the last level never fires: it is no subthreshold response either
+    spikes[12] = False
+    blocked = jl.fit_recording(replace(steps, spikes=spikes, voltage=silent))
+    assert blocked.curve["current_pA"] == plain.curve["current_pA"][:10]
+    note = next(note for note in blocked.warnings if "depolarisation block" in note)
+    assert note.endswith("the 3 levels from 340 pA on are left out")
+    for name in ("tau_m", "r_m", "v_rest"):
+        assert getattr(blocked.params, name) == pytest.approx(getattr(TRUTH, name), rel=1e-3)
+    # Counts of 500 ms come in 2 Hz: both curves are off by as much, and so are what they determine.
+    assert blocked.params.v_th == pytest.approx(plain.params.v_th, abs=0.5)
+    assert blocked.params.v_reset == pytest.approx(plain.params.v_reset, abs=5.0)
+    assert not any("rectifies" in note for note in blocked.warnings)
+
+
+def test_rates_of_no_lif_are_named_and_have_no_intervals(steps, plain):
+    """Every second sweep that fires falls silent after a few spikes, and fires again at the next level."""
+    spikes = np.array(steps.spikes)
+    spikes[7::2, round(150.0 / DT) :] = False
+    odd = jl.fit_recording(replace(steps, spikes=spikes))
+    assert any("these are no LIF's rates" in note for note in odd.warnings)
+    assert set(odd.intervals) == {"tau_m", "r_m", "v_rest"} < set(plain.intervals)
+
+
+@pytest.mark.parametrize(
+    ("rates", "count"),
+    [
+        ([0.0, 0.0, 10.0, 20.0, 30.0], 5),
+        ([0.0, 50.0, 90.0, 40.0, 3.0], 3),
+        ([0.0, 50.0, 90.0, 85.0, 60.0, 0.0], 4),
+        ([0.0, 50.0, 30.0, 60.0, 61.0], 5),  # a dip
+        ([0.0, 50.0, 45.0, 48.0, 41.0], 5),  # saturation, with noise
+        ([0.0, 2.0, 4.0, 2.0, 0.0], 5),  # single spikes
+        ([90.0, 40.0, 3.0], 1),
+    ],
+)
+def test_the_rising_branch_ends_where_the_rates_fall_for_good(rates, count):
+    assert rising_branch(np.arange(float(len(rates))), np.array(rates)) == count
+
+
+def test_a_table_of_rates_with_a_block_is_fitted_by_its_rising_branch():
+    currents = np.linspace(0.0, 600.0, 13)
+    rates = np.asarray(jl.theory.firing_rate(TRUTH, currents))
+    blocked = jl.fit_rates(currents, np.where(currents > 450.0, 0.3 * rates, rates), TRUTH)
+    for name in ("v_th", "v_reset", "t_ref"):  # exact rates: the optimum is the truth
+        assert getattr(blocked.params, name) == pytest.approx(getattr(TRUTH, name), rel=1e-3)
+    assert blocked.scores["f_i"]["rmse"] < 1e-2 and len(blocked.curve["current_pA"]) == 10
+    assert any("the 3 levels from 500 pA on are left out" in note for note in blocked.warnings)
+    with pytest.raises(ValueError, match="as in depolarisation block.*fewer than the 3 that a fit needs"):
+        jl.fit_rates(currents[:4], np.array([0.0, 90.0, 40.0, 0.0]), TRUTH)
+
+
+def test_v_reset_stays_inside_its_bounds_wherever_the_threshold_goes():
+    """A slow, straight curve asks for a reset without end; the true one lies below what is allowed."""
+    currents = np.linspace(0.0, 600.0, 13)
+    deep = replace(TRUTH, v_reset=-250.0)
+    rates = np.asarray(jl.theory.firing_rate(deep, currents))
+    settings = {"bounds": {"v_reset": (-90.0, -60.0)}, "num_starts": 2}
+    params = fit_fi_curve(TRUTH, currents, rates, **settings).params
+    assert -90.0 <= params.v_reset < -89.0
+    shallow = replace(TRUTH, v_reset=-52.0)
+    rates = np.asarray(jl.theory.firing_rate(shallow, currents))
+    params = fit_fi_curve(TRUTH, currents, rates, **settings).params
+    assert -61.0 < params.v_reset <= -60.0
