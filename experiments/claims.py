@@ -98,6 +98,7 @@ def write_claims(
     *,
     folder: Path | str = RESULTS,
     command: str | None = None,
+    could_not: Sequence[str] = (),
 ) -> Path:
     """Write ``<name>.json``, and ``<name>.png`` beside it.
 
@@ -109,6 +110,7 @@ def write_claims(
         figure: a Matplotlib figure, or None.
         folder: where to; ``experiments/results`` by default.
         command: how the experiment was run; by default this process's command line.
+        could_not: what it was to measure and did not, a line each; where there is any, the file has it too.
 
     Returns:
         The path of the JSON file.
@@ -123,7 +125,7 @@ def write_claims(
         "device": _device(),
         "versions": _versions(),
         "claims": list(claims),
-    }
+    } | ({"could_not": list(could_not)} if could_not else {})
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     if figure is not None:
         _replace(folder / f"{name}.png", lambda path: figure.savefig(path, format="png", dpi=150))

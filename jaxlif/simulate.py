@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlif.neurons.cell import Cell, prepared
+from jaxlif.compiled import compiled
+from jaxlif.neurons.cell import Cell, from_half, prepared
 from jaxlif.neurons.checks import check_cell, check_params
 
 
@@ -22,7 +23,8 @@ def simulate(
     r"""Run a cell over time: :math:`(s_{n+1}, y_n) = step(p, s_n, x_n)` for n = 0 .. T-1, as one compiled scan.
 
     ``inputs[n]`` is held from n dt to (n + 1) dt and ``output[n]`` belongs to (n + 1) dt. The call compiles once for
-    each cell (by value), shape and dtype; new parameter values reuse it.
+    each cell (by value), shape and dtype; new parameter values reuse it. Inputs and parameters may come in half
+    precision: the state never does.
 
     Args:
         cell: a frozen, hashable cell.
@@ -53,13 +55,14 @@ def simulate(
     check_params(params)
     check_cell(cell, params)
     segment = None if checkpoint is None else min(int(checkpoint), steps)
-    return _simulate(cell, params, inputs, state, segment, unroll)
+    return _simulate(cell, segment, unroll, params, inputs, state)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _simulate(cell, params, inputs, state, segment, unroll):
+@compiled(values=3, keep=64)
+def _simulate(cell, segment, unroll, params, inputs, state):
+    params, state = from_half((params, state))
     if state is None:
-        state = cell.init_state(params, jax.tree.map(lambda x: jnp.asarray(x)[0], inputs))
+        state = cell.init_state(params, from_half(jax.tree.map(lambda x: jnp.asarray(x)[0], inputs)))
     run = partial(scan_cell, cell, params, unroll=unroll)
     if segment is None:
         return run(state, inputs)

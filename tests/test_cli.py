@@ -351,16 +351,16 @@ def broken_fits(text):
     low = parameters | {"v_th": parameters["v_th"] | {"value": -100.0}}
     word = parameters | {"v_th": parameters["v_th"] | {"value": "high"}}
     return {
-        "empty": ("", "not a readable JSON file"),
-        "truncated": (text[: len(text) // 2], "not a readable JSON file"),
-        "foreign": ('{"model": "gif"}', "not a fit written by jaxlif"),
-        "a list": ("[1, 2]", "not a fit written by jaxlif"),
-        "another version": (changed(format="jaxlif fit 99"), "not a fit written by jaxlif"),
-        "no values": (changed(parameters=no_value), "lacks or misspells a field"),
-        "a list of parameters": (changed(parameters=[1]), "lacks or misspells a field"),
+        "empty": ("", "Invalid JSON"),
+        "truncated": (text[: len(text) // 2], "Invalid JSON"),
+        "foreign": ('{"model": "gif"}', "format: field required"),
+        "a list": ("[1, 2]", "the file = [1, 2]"),
+        "another version": (changed(format="jaxlif fit 99"), 'reads "jaxlif fit 1"'),
+        "no values": (changed(parameters=no_value), "parameters.tau_m.value: field required"),
+        "a list of parameters": (changed(parameters=[1]), "parameters = [1]"),
         "unknown parameter": (changed(parameters=parameters | {"q": parameters["v_th"]}), "'q'"),
         "a word": (changed(parameters=word), "'high'"),
-        "no spike rule": (changed(spike_rule=None), "lacks or misspells a field"),
+        "no spike rule": (changed(spike_rule=None), "spike_rule = None"),
         "v_reset above v_th": (changed(parameters=low), "v_reset must be below v_th = -100 mV"),
     }
 
@@ -563,7 +563,7 @@ def test_bad_files(tmp_path, recording):
         "empty.npz": (b"", "the file is empty"),
         "truncated.npz": (whole[: len(whole) // 2], "cut short"),
         "text.npz": (b"current,voltage\n", "not an .npz archive"),
-        "damaged.npz": (whole[:300] + bytes(64) + whole[364:], "damaged .npz archive"),
+        "damaged.npz": (whole[:300] + bytes(64) + whole[364:], "damaged, or not what its name says"),
         "empty.csv": (b"", "the file is empty"),
         "empty.abf": (b"", "the file is empty"),
         "text.abf": (b"ABF2 but no more", "not an ABF file"),

@@ -152,3 +152,20 @@ def test_parameters_are_checked_wherever_they_hide():
     hidden = ({"a": 2.0}, (jl.LIFParams(), jl.LeakyParams(tau_m=0.0)))
     with pytest.raises(ValueError, match="tau_m = 0 ms: tau_m must be greater than 0 ms"):
         jl.simulate(Sum(), hidden, INPUTS)
+
+
+@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_rounded_numbers_and_no_more(half):
+    """A current, parameters and a state in half precision: the run of the numbers that they stand for, bit by bit."""
+    with jax.enable_x64(False):
+        current = (jnp.linspace(0.0, 400.0, 2000)).astype(half)
+        params = jax.tree.map(lambda x: jnp.asarray(x, half), jl.LIFParams(tau_m=10.1))
+        state = jl.LIF().init_state(jl.LIFParams(v_rest=-60.0), current[0])
+        state = state._replace(v=state.v.astype(half))
+        found = jl.simulate(jl.LIF(), params, current, state)
+        single = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == half else x, (params, current, state))
+        expected = jl.simulate(jl.LIF(), *single)
+    assert expected[1].spikes.sum() > 10
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)

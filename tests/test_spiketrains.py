@@ -40,6 +40,48 @@ def test_raster_takes_times_off_the_grid_and_silence():
     np.testing.assert_array_equal(st.raster([[], [3.0]], 1.0, 3), [[0, 0], [0, 0], [0, 1]])
 
 
+@pytest.mark.parametrize("dt", [0.1, 0.3, 0.7])
+def test_times_in_single_precision_keep_their_steps(dt):
+    """Neither a raster nor a window of whole steps depends on how the times were rounded."""
+    steps = np.arange(1, 20_001)
+    double, single = steps * dt, steps.astype("f4") * np.float32(dt)
+    np.testing.assert_array_equal(st.raster(single, dt, 20_000), np.ones(20_000))
+    assert st.firing_rate(single, duration=19_999 * dt) > 0
+    for train in (double, single):
+        # Every fifth spike, and the same two steps later: all coincide at a window of two steps, none below.
+        data, model = train[::5], train[2::5]
+        assert st.coincidence_factor(data, model, duration=2e4 * dt, delta=2.0 * dt, rate=0.0) == 1.0
+        assert st.coincidence_factor(data, model, duration=2e4 * dt, delta=1.9 * dt, rate=0.0) == 0.0
+        assert st.md_star([data, data], [model], delta=2.0 * dt) == 1.0
+
+
+@pytest.mark.parametrize("train", [np.array([False, True, True]), ["1.0", "2.0"], [1.0 + 2.0j], [None]])
+def test_what_is_no_list_of_times_is_refused(train):
+    for call in (st.isi, lambda x: st.victor_purpura(x, [], cost=1.0), lambda x: st.md_star([x, x], [x])):
+        with pytest.raises(
+            ValueError, match=r"^(times|data|data_trains\[0\]) is .*: a train must be a list of times in ms"
+        ):
+            call(train)
+
+
+@pytest.mark.parametrize("bad", ["4", None, np.ones(2), -1.0, np.nan, True])
+def test_what_is_no_number_is_refused(bad):
+    calls = [
+        lambda: st.coincidence_factor([1.0], [1.0], duration=10.0, delta=bad),
+        lambda: st.coincidence_factor([1.0], [1.0], duration=bad),
+        lambda: st.van_rossum([1.0], [1.0], tau=bad),
+        lambda: st.victor_purpura([1.0], [1.0], cost=bad),
+        lambda: st.md_star([[1.0], [1.0]], [[1.0]], delta=bad),
+        lambda: st.raster([1.0], dt=bad, num_steps=3),
+        lambda: st.raster([1.0], dt=1.0, num_steps=bad),
+        lambda: st.spike_times([0, 1], dt=bad),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^(delta|duration|tau|cost|dt|num_steps) = ") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("times", [[0.0, 1.0], [3.1], [1.1, 1.9], [2.0, 1.0], [np.nan]])
 def test_raster_refuses_what_it_cannot_hold(times):
     with pytest.raises(ValueError, match="times"):

@@ -55,11 +55,11 @@ def interleave(contenders: Mapping[Any, Contender], rounds: int = 7, at_least: f
     return {name: Timing(*map(float, np.percentile(s, [50, 25, 75])), first[name]) for name, s in seconds.items()}
 
 
-def gradient(cell: Any, checkpoint: int | None = None) -> Callable[..., Any]:
+def gradient(cell: Any, checkpoint: int | None = None, unroll: int = 1) -> Callable[..., Any]:
     """Return the compiled gradient of a loss that weighs every output at every step, (params, inputs, weights)."""
 
     def loss(params, inputs, weights):
-        _, output = jl.simulate(cell, params, inputs, checkpoint=checkpoint)
+        _, output = jl.simulate(cell, params, inputs, checkpoint=checkpoint, unroll=unroll)
         return sum(jnp.sum(w * y) for w, y in zip(weights, output, strict=True))
 
     return jax.jit(jax.grad(loss))

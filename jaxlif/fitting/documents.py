@@ -13,6 +13,8 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode
 
+FORMAT = "jaxlif fit 1"
+
 
 def electrode_document(sweeps: tuple[int, ...], electrode: Electrode) -> dict[str, Any]:
     """Return an electrode and the sweeps it belongs to as plain values."""

@@ -16,6 +16,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
+from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Bounds, Coordinates, coordinates
 
 
@@ -79,7 +80,8 @@ def fit(
     r"""Minimise ``loss`` over the parameters that ``bounds`` name, in coordinates without bounds.
 
     The loop runs compiled, in chunks between which a progress bar moves and an interrupt (Ctrl-C) is honoured: it
-    ends the fit and keeps the best point so far. The same ``loss``, bounds and ``optimizer`` objects compile once.
+    ends the fit and keeps the best point so far. The same ``loss``, bounds and ``optimizer`` objects compile once; the
+    last 8 such problems are kept, with what their losses hold.
 
     Args:
         loss: ``loss(params)``, or ``loss(params, data)``, returning a scalar.
@@ -265,7 +267,8 @@ def _start_at(problem, params, data, num_steps, free):
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), carry)
 
 
-def _advance_to(problem, params, data, num_steps, tolerance, carry, stop):
+@compiled(keep=8)
+def _advance(problem, params, data, num_steps, tolerance, carry, stop):
     def running(carry):
         return (carry.step < stop) & ~carry.diverged & ~carry.converged
 
@@ -275,10 +278,10 @@ def _advance_to(problem, params, data, num_steps, tolerance, carry, stop):
     return jax.lax.while_loop(running, body, carry)
 
 
-_advance = partial(jax.jit, static_argnums=0)(_advance_to)
-_advance_all = partial(jax.jit, static_argnums=0)(
-    jax.vmap(_advance_to, in_axes=(None, None, None, None, None, 0, None)),  # over starts
-)
+@compiled(keep=8)
+def _advance_all(problem, params, data, num_steps, tolerance, carries, stop):
+    each = partial(_advance.__wrapped__, problem, params, data, num_steps, tolerance)
+    return jax.vmap(each, in_axes=(0, None))(carries, stop)
 
 
 def _update(problem, params, data, carry, num_steps, tolerance):

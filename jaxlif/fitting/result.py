@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.documents import (
+    FORMAT,
     drift_document,
     drift_from,
     electrode_document,
@@ -31,8 +32,6 @@ from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule, held_current, remove_electrode, resting_potentials
-
-FORMAT = "jaxlif fit 1"
 
 STANDARD_NAMES = {
     "tau_m": ("membrane time constant", "ms"),
@@ -282,7 +281,7 @@ class RecordingFit:
         """
         drop = np.zeros(recording.current.shape)
         for sweeps, electrode in self._electrodes(recording):
-            drop[list(sweeps)] = electrode.drop(recording.current[list(sweeps)])
+            drop[list(sweeps)] = electrode.at(recording.dt).drop(recording.current[list(sweeps)])
         return drop
 
     def _electrodes(self, recording: Recording) -> tuple[tuple[tuple[int, ...], Electrode], ...]:
@@ -319,8 +318,7 @@ class RecordingFit:
         document["sweep_terms"] = drift_document(self.drift)
         document["regimes"] = [asdict(regime) for regime in self.regimes]
         document["bits_per_spike"] = self.bits_per_spike
-        if self.uncertainty is not None:
-            document["uncertainty"] = uncertainty_document(self.uncertainty)
+        document["uncertainty"] = None if self.uncertainty is None else uncertainty_document(self.uncertainty)
         document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
         return document | {"versions": versions()}
 
@@ -350,20 +348,33 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
     Raises:
         ValueError: for a file that is missing, not JSON, or not such a fit.
     """
+    from jaxlif.fitting.schema import checked_document  # it loads pydantic, which nothing else needs
+
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f'{path}: not a fit written by jaxlif (its "format" is not "{FORMAT}")')
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable file ({error.strerror})") from error
     try:
-        return _from_document(document)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: the fit lacks or misspells a field ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        document = checked_document(text, spike_rule=SpikeRule)
+        fit = _from_document(document)
+        _require_same(document, json.loads(json.dumps(fit._document() | {"versions": document["versions"]})))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a fit that jaxlif has written: {error}") from error
+    return fit
+
+
+def _require_same(read: Any, written: Any, where: str = "") -> None:
+    """Refuse a document that a fit would not write again as it is: something in it had no effect."""
+    if isinstance(read, dict) and isinstance(written, dict) and read.keys() == written.keys():
+        for key in read:
+            _require_same(read[key], written[key], f"{where}.{key}".strip("."))
+    elif isinstance(read, dict) and isinstance(written, dict):
+        lacking, unknown = sorted(written.keys() - read.keys()), sorted(read.keys() - written.keys())
+        raise ValueError(f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads")
+    elif read != written:
+        raise ValueError(f"{where} = {str(read)[:60]}: the rest of the file says {str(written)[:60]}")
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
@@ -381,13 +392,13 @@ def write_atomically(path: Path, content: bytes) -> Path:
     return path
 
 
-def _from_document(document):
+def _from_document(document: dict[str, Any]) -> RecordingFit:
     parameters = document["parameters"]
-    params = params_from({name: float(p["value"]) for name, p in parameters.items()})
-    params.check()
-    intervals = {name: tuple(p["interval_95"]) for name, p in parameters.items() if p.get("interval_95")}
-    known = document.get("uncertainty")
-    return RecordingFit(
+    params = params_from({name: p["value"] for name, p in parameters.items()})
+    scored = document["scored_parameters"]
+    intervals = {name: tuple(p["interval_95"]) for name, p in parameters.items() if p["interval_95"]}
+    known = document["uncertainty"]
+    fit = RecordingFit(
         model=document["model"],
         params=params,
         scores=document["scores"],
@@ -400,13 +411,17 @@ def _from_document(document):
         seed=document["seed"],
         warnings=tuple(document["warnings"]),
         curve=document["f_i_curve"],
-        electrodes=tuple(electrode_from(e) for e in document.get("electrodes", [])),
+        electrodes=tuple(electrode_from(e) for e in document["electrodes"]),
         intervals=intervals,
         uncertainty=uncertainty_from(known, intervals) if known else None,
-        scored=params_from(document["scored_parameters"]) if document.get("scored_parameters") else None,
-        held_out=tuple(document.get("held_out_sweeps", ())),
-        rest=document.get("resting_potential", "fitted"),
-        drift=drift_from(document.get("sweep_terms")),
-        regimes=tuple(Regime(**regime) for regime in document.get("regimes", [])),
-        bits_per_spike=document.get("bits_per_spike"),
+        scored=None if scored is None else params_from(scored),
+        held_out=tuple(document["held_out_sweeps"]),
+        rest=document["resting_potential"],
+        drift=drift_from(document["sweep_terms"]),
+        regimes=tuple(Regime(**regime) for regime in document["regimes"]),
+        bits_per_spike=document["bits_per_spike"],
     )
+    for neuron in (fit.params, fit.scored):
+        if neuron is not None:
+            neuron.check()
+    return fit

@@ -11,7 +11,9 @@ import numpy as np
 from jax import Array
 
 from jaxlif.files import load_arrays, reading, require_file, require_memory
+from jaxlif.losses import require_positive
 from jaxlif.networks.event_files import EventFields, numbered_classes, read_bin_folder, read_hdf5
+from jaxlif.spiketrains.trains import step_slack
 
 
 class SparseEvents(NamedTuple):
@@ -155,6 +157,49 @@ class Events:
             counts[i] = count.reshape(num_steps, -1)
         return counts
 
+    def lengths(self, dt: float, num_steps: int | None = None) -> np.ndarray:
+        """Return the number of steps of each sample, up to that of its last event.
+
+        Args:
+            dt: step, ms.
+            num_steps: T, as for :meth:`dense`; no sample is longer.
+
+        Returns:
+            Steps [S], from 1 to T.
+
+        Raises:
+            ValueError: for a dt or a number of steps that is not positive.
+        """
+        steps, num_steps = self._steps(dt, num_steps)
+        last = np.zeros(len(self), np.int64)
+        some = np.diff(self.offsets) > 0
+        last[some] = steps[self.offsets[1:][some] - 1]
+        return np.minimum(last + 1, num_steps)
+
+    def mask(self, dt: float, num_steps: int | None = None) -> np.ndarray:
+        """Mark the steps of each sample that are its own, and no padding behind its last event.
+
+        Readouts and losses take it, so that a sample gives the same in a batch as alone:
+        ``jax.vmap(mean_over_time)(v, mask)``.
+
+        Args:
+            dt: step, ms.
+            num_steps: T, as for :meth:`dense`.
+
+        Returns:
+            Booleans [S, T].
+
+        Raises:
+            ValueError: for a dt or a number of steps that is not positive.
+
+        Example:
+            >>> events = Events(times=np.array([0.5, 7.2, 3.0]), units=np.array([0, 1, 1]), offsets=np.array([0, 2, 3]),
+            ...                 labels=np.array([0, 1]), shape=(2,), classes=("left", "right"))
+            >>> events.lengths(dt=2.0).tolist(), events.mask(dt=2.0).astype(int).tolist()
+            ([4, 2], [[1, 1, 1, 1], [1, 1, 0, 0]])
+        """
+        return np.arange(self._steps(dt, num_steps)[1]) < self.lengths(dt, num_steps)[:, None]
+
     def sparse(self, dt: float, num_steps: int | None = None) -> SparseEvents:
         """Put the events on a time grid without filling it: for data whose dense form is too large to keep.
 
@@ -190,12 +235,11 @@ class Events:
 
     def _steps(self, dt: float, num_steps: int | None) -> tuple[np.ndarray, int]:
         """Return the step of each event, and T."""
-        if not (np.isfinite(dt) and dt > 0):
-            raise ValueError(f"dt = {dt:g} ms: dt must be greater than 0 ms")
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps = {num_steps}: num_steps must be 1 or more")
-        # 0.3/0.1 divides to a little less than 3: a millionth of a step is rounding, not time.
-        steps = np.floor(self.times.astype(float) / dt + 1e-6).astype(np.int64)
+        require_positive("dt", dt)
+        if num_steps is not None and not (isinstance(num_steps, int | np.integer) and num_steps >= 1):
+            raise ValueError(f"num_steps = {num_steps}: num_steps must be a whole number of 1 or more")
+        # 0.3/0.1 divides to a little less than 3: what the times' precision cannot tell is rounding, not time.
+        steps = np.floor(self.times.astype(float) / dt + step_slack(self.times, dt)).astype(np.int64)
         return steps, int(steps.max(initial=0)) + 1 if num_steps is None else num_steps
 
 
@@ -300,11 +344,12 @@ def _read_npz(path: Path, shape: tuple[int, ...] | None) -> EventFields:
 
 def _unbinned(arrays: dict[str, np.ndarray]) -> EventFields:
     """Make events of counts [S, T, ...], at the start of their steps."""
-    spikes, dt = arrays["spikes"], float(arrays["dt"])
+    spikes, dt = arrays["spikes"], arrays["dt"]
     if spikes.ndim < 3:
         raise ValueError(f"spikes have shape {list(spikes.shape)}: they must be [samples, steps, units]")
-    if not (np.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt = {dt:g} ms: dt must be greater than 0 ms")
+    if dt.shape != ():
+        raise ValueError(f"dt has shape {list(dt.shape)}: it must be one number, ms")
+    require_positive("dt", dt)
     flat = spikes.reshape(*spikes.shape[:2], -1)
     if not ((flat >= 0) & (flat == np.floor(flat))).all():
         raise ValueError("spikes must be whole numbers of 0 or more")
@@ -313,7 +358,8 @@ def _unbinned(arrays: dict[str, np.ndarray]) -> EventFields:
     sample, step, unit = (np.repeat(x, flat[place].astype(int)) for x in place)
     offsets = np.searchsorted(sample, np.arange(len(spikes) + 1))
     return {
-        "times": step * dt,
+        # In the precision of dt, so that a grid of it can be told from between.
+        "times": (step * float(dt)).astype(dt.dtype if dt.dtype.kind == "f" else float),
         "units": unit,
         "offsets": offsets,
         "labels": arrays["labels"],

@@ -74,9 +74,9 @@ def level_crossing(values: Any, step: Any) -> Array:
         \mathrm{up}_n = \max(k_n, 0), \qquad \mathrm{down}_n = \max(-k_n, 0).
 
     So a channel is silent until it has moved by a whole step from where its last event was, and
-    :math:`|x_n - x_0 - \Delta \sum_{j \le n} k_j| < \Delta` at all times. A jump of several steps counts several
-    events; ``jnp.minimum(events, 1)`` keeps one. Events carry no gradient back to the values. Several steps at once
-    are several calls side by side.
+    :math:`|x_n - x_0 - \Delta \sum_{j \le n} k_j| < \Delta` at all times but for rounding: 0.3 is three steps of 0.1.
+    A jump of several steps counts several events; ``jnp.minimum(events, 1)`` keeps one. Events carry no gradient back
+    to the values. Several steps at once are several calls side by side.
 
     Args:
         values: x, [T] or [T, C] for C channels.
@@ -102,8 +102,12 @@ def level_crossing(values: Any, step: Any) -> Array:
     values = values.reshape(len(values), -1)
     step = jnp.broadcast_to(jnp.asarray(step, values.dtype), values.shape[1:])
 
+    # Of value, start, difference and quotient: what is a whole step away but for that has arrived.
+    rounding = 4.0 * jnp.finfo(values.dtype).eps * (jnp.abs(values).max(axis=0) / step + 1.0)
+    slack = jnp.minimum(rounding, 0.25)
+
     def cross(level, u):
-        moved = jnp.trunc(u - level)
+        moved = jnp.trunc(u - level + jnp.sign(u - level) * slack)
         return level + moved, moved
 
     # Levels are whole numbers: they sum without rounding, where adding up steps would drift.

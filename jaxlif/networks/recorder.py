@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.compiled import compiled
 from jaxlif.networks.layers import NetworkOutput, Sequential, _dt, _naming, signal
 from jaxlif.networks.recorder_probes import Probes, Tapped, probed
 from jaxlif.neurons.cell import Cell
@@ -166,7 +167,7 @@ def flight_record(
     return _summary(seen, gradients, weights, dt)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(values=2, keep=4)
 def _record(network, loss, params, inputs, taps):
     """Return what each layer did, and the gradient with respect to its spikes, [B, T, N], by its name."""
     observe = partial(_observe, network, loss)

@@ -12,6 +12,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Coordinates
 
 # Streams of the key: below 2^31 each epoch has its own, for its order.
@@ -125,7 +126,7 @@ def start(problem: Problem, params: Any) -> State:
     return jax.tree.map(on_host, State(free, opt_state, average, zero, failure))
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(keep=4)
 def run_epoch(problem: Problem, params: Any, data: Any, state: State, epoch: Any, noise: Any) -> tuple[State, Steps]:
     """Scan the batches of an epoch; ``noise`` is the data of the training's key."""
     order, key = problem.order(noise, epoch)
@@ -202,7 +203,7 @@ def with_aux(output: Any) -> tuple[Any, dict[str, Any]]:
     return output if isinstance(output, tuple) else (output, {})
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(keep=4)
 def evaluate(problem: Problem, params: Any, free: Any, validation: Any, noise: Any) -> dict[str, Array]:
     """Return loss and metric, means over all held-out samples, from whole batches and what is left over."""
     key = jax.random.fold_in(jax.random.wrap_key_data(noise, impl=problem.impl), VALIDATION)

@@ -74,9 +74,19 @@ def prepared(cell: Any, params: Any) -> Any:
 
 
 def state_dtype(*trees: Any) -> jnp.dtype:
-    """Return the floating dtype that parameters and input agree on, JAX's default where none is floating."""
+    """Return the floating dtype, single at least, that parameters and input agree on, JAX's default for none."""
     leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-    return jnp.result_type(float, *leaves)
+    dtype = jnp.result_type(float, *leaves)
+    # In half precision a voltage stops where a step moves it by less than its last digit.
+    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
+
+
+def from_half(tree: Any) -> Any:
+    """Return the leaves of half precision in single precision, the others as they are."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if jnp.result_type(x) in _HALF else x, tree)
+
+
+_HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 
 
 def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:

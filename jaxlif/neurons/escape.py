@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.neurons.cell import SpikingNeuron
+from jaxlif.neurons.cell import SpikingNeuron, state_dtype
 
 
 class Noisy(NamedTuple):
@@ -83,5 +83,5 @@ def escape_inputs(key: Array, current: Array) -> Noisy:
         >>> escape_inputs(jax.random.key(0), jnp.zeros((4, 2))).noise.shape
         (4, 2)
     """
-    current = jnp.asarray(current)
+    current = jnp.asarray(current, state_dtype(current))
     return Noisy(current, jax.random.exponential(key, current.shape, current.dtype))

@@ -1,22 +1,25 @@
 """Recordings in text tables whose header names quantities and units: ``time_ms,current_pA,voltage_mV``."""
 
-import csv
-import hashlib
 import re
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlif.recordings.units import NO_CORRECTIONS, Corrections, to_library_unit
+from jaxlif.files import checksum, reading, require_file
+from jaxlif.recordings.recording import RecordingWarning
+from jaxlif.recordings.text_table import read_text_table
+from jaxlif.recordings.units import NO_CORRECTIONS, Corrections, is_unit, to_library_unit
 
 _QUANTITIES = {
     "time": ("time", "t"),
-    "current": ("current", "i", "im", "imemb", "command"),
-    "voltage": ("voltage", "v", "vm", "potential"),
+    "current": ("current", "i", "im", "imemb", "imon", "command"),
+    "voltage": ("voltage", "v", "vm", "vmon", "potential"),
     "rate": ("rate", "f", "frequency"),
     "sweep": ("sweep",),
 }
+_BY_UNIT = ("trace", "sweep", "signal", "channel", "in", "cmd")  # names of what amplifiers' programs export
 
 
 class _Column(NamedTuple):
@@ -32,7 +35,9 @@ def read_csv(path: Path, current: str | None, corrections: Corrections) -> dict[
 
     The header names the quantity and its unit in any punctuation: ``time_ms``, ``time (s)``, ``Vm [mV]``. Several
     sweeps are numbered columns (``current_pA_1``, ``voltage_mV_1``, ...; a single current serves all voltages) or a
-    column ``sweep``. Other columns are ignored. The sampling interval comes from the time.
+    column ``sweep``. Clampfit's ``Trace #1 (mV)`` and ``IN 0 (mV)`` are what their unit is of, and HEKA's
+    ``Vmon-1[V]`` is read as well. Other columns, and lines above the header as those of an .atf file, are left out.
+    Decimal commas are read where semicolons or tabs separate the cells. The sampling interval comes from the time.
 
     Args:
         path: the table.
@@ -43,20 +48,26 @@ def read_csv(path: Path, current: str | None, corrections: Corrections) -> dict[
         Fields of :class:`jaxlif.recordings.Recording`; one array for each sweep.
 
     Raises:
-        ValueError: for a missing column or unit, a cell that is no number, or a time that is not uniform.
+        ValueError: for a missing column or unit, a row of another width than the header, a cell that is no number or
+            was cut, or times that are not uniform or contradict each other.
     """
     columns, table = _read_table(path, corrections)
     blocks = [table]
-    by_sweep = [n for n, column in enumerate(columns) if column and column.quantity == "sweep"]
+    by_sweep = [n for n, column in enumerate(columns) if column.quantity == "sweep"]
     if by_sweep:
-        number = table[:, by_sweep[0]]
+        number = _whole(table[:, by_sweep[0]])
         _, first = np.unique(number, return_index=True)
         blocks = [table[number == number[row]] for row in np.sort(first)]
-    fields: dict[str, Any] = {"dt": _sampling_interval(_take(columns, blocks[0], "time"))}
-    for block in blocks[1:]:
-        _same_interval(fields["dt"], _sampling_interval(_take(columns, block, "time")))
-    sweeps = {name: [s for b in blocks for s in _take(columns, b, name)] for name in ("current", "voltage")}
-    return fields | _pair(sweeps["current"], sweeps["voltage"]) | {"current_source": current or "unknown"}
+        if np.count_nonzero(np.diff(number)) >= len(blocks):
+            text = "rows of different sweeps alternate: they are put together by the column `sweep`"
+            warnings.warn(text, RecordingWarning, stacklevel=3)
+    intervals = [_sampling_interval(time) for block in blocks for time in _times(columns, block)]
+    for dt in intervals[1:]:
+        _same_interval(intervals[0], dt)
+    sweeps = {name: [_take(columns, block, name) for block in blocks] for name in ("current", "voltage")}
+    pairs = [_pair(current, voltage) for current, voltage in zip(sweeps["current"], sweeps["voltage"], strict=True)]
+    fields = {name: [sweep for pair in pairs for sweep in pair[name]] for name in pairs[0]}
+    return fields | {"dt": intervals[0], "current_source": current or "unknown"}
 
 
 class RatesTable(NamedTuple):
@@ -82,45 +93,44 @@ def read_rates(path: str | Path, corrections: Corrections = NO_CORRECTIONS) -> R
         ValueError: for a missing column or unit, or a cell that is no number. The message starts with the file's name.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with reading(path):
+        require_file(path)
         columns, table = _read_table(path, corrections)
-        currents, rates = (_take(columns, table, quantity) for quantity in ("current", "rate"))
+        currents, rates = (list(_take(columns, table, quantity).values()) for quantity in ("current", "rate"))
         if len(currents) != 1 or len(rates) != 1:
             raise ValueError("one column current_pA and one column rate_Hz are expected")
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    return RatesTable(
-        corrections.corrected("current", currents[0]), rates[0], hashlib.sha256(path.read_bytes()).hexdigest()
-    )
+        if not (np.isfinite(currents) & np.isfinite(rates)).all():
+            row = int(np.argmin(np.isfinite(currents[0]) & np.isfinite(rates[0])))
+            raise ValueError(f"row {row + 1}: {currents[0][row]:g} pA and {rates[0][row]:g} Hz must be finite")
+        return RatesTable(corrections.corrected("current", currents[0]), rates[0], checksum([path]))
 
 
-def _read_table(path: Path, corrections: Corrections) -> tuple[list[_Column | None], np.ndarray]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not a text file ({error.reason} at byte {error.start})") from error
-    lines = [line for line in lines if line.strip()]
-    if len(lines) < 3:
-        raise ValueError(f"{len(lines)} lines: a header and at least two samples are expected")
-    delimiter = max(",;\t", key=lines[0].count)
-    columns = [_parse_header(cell, corrections) for cell in next(csv.reader(lines[:1], delimiter=delimiter))]
-    used = [n for n, column in enumerate(columns) if column]
-    if not used:
-        raise ValueError(f"the header {lines[0]!r} names no time, current or voltage with its unit")
-    try:
-        table = np.loadtxt(lines[1:], delimiter=delimiter, usecols=used, ndmin=2, comments=None, quotechar='"')
-    except ValueError as error:
-        raise ValueError(f"a cell is missing or no number ({str(error).partition(';')[0]})") from error
-    return [columns[n] for n in used], table
+def _read_table(path: Path, corrections: Corrections) -> tuple[list[_Column], np.ndarray]:
+    text = read_text_table(path, lambda cells: sum(_quantity(_words(cell)) is not None for cell in cells) > 1)
+    found = [(n, _parse_header(cell, corrections)) for n, cell in enumerate(text.header)]
+    columns = {n: column for n, column in found if column is not None}
+    if not columns:
+        header = text.delimiter.join(text.header)
+        raise ValueError(f"the header {header!r} names no time, current or voltage with its unit")
+    return list(columns.values()), text.numbers(list(columns))
+
+
+def _words(cell: str) -> list[str]:
+    return re.findall(r"[A-Za-zµμ]+|\d+", cell)
+
+
+def _quantity(words: list[str]) -> str | None:
+    """Return what a column holds, by its first word; by its unit where that says nothing of it."""
+    first = words[0].lower() if words else ""
+    if first in _BY_UNIT and len(words) > 1:
+        return next((name for name in ("voltage", "current") if is_unit(name, words[-1])), None)
+    return next((name for name, synonyms in _QUANTITIES.items() if first in synonyms), None)
 
 
 def _parse_header(cell: str, corrections: Corrections) -> _Column | None:
     """Split "current_pA_1" or "time (s)" into quantity, unit and sweep number; None for another quantity."""
-    words = re.findall(r"[a-zµμ]+|\d+", cell.lower())
-    quantity = next((name for name, synonyms in _QUANTITIES.items() if words and words[0] in synonyms), None)
-    if quantity is None:
+    words = _words(cell)
+    if (quantity := _quantity(words)) is None:
         return None
     number = next((int(word) for word in words if word.isdigit()), 1)
     units = [word for word in words[1:] if not word.isdigit()]
@@ -133,21 +143,37 @@ def _parse_header(cell: str, corrections: Corrections) -> _Column | None:
     return _Column(quantity, number, to_library_unit(quantity, unit))
 
 
-def _take(columns: list[_Column | None], table: np.ndarray, quantity: str) -> list[np.ndarray]:
-    """Return the columns of a quantity in the order of their sweep numbers, in the library's unit."""
-    found = [(c.sweep, n, c.factor) for n, c in enumerate(columns) if c and c.quantity == quantity]
+def _take(columns: list[_Column], table: np.ndarray, quantity: str) -> dict[int, np.ndarray]:
+    """Return the columns of a quantity by their sweep numbers, in their order and in the library's unit."""
+    found = sorted((c.sweep, n, c.factor) for n, c in enumerate(columns) if c.quantity == quantity)
     numbers = [sweep for sweep, _, _ in found]
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"several columns hold the {quantity} of sweep {max(numbers, key=numbers.count)}")
-    return [factor * table[:, n] for _, n, factor in sorted(found)]
+    return {sweep: factor * table[:, n] for sweep, n, factor in found}
 
 
-def _sampling_interval(times: list[np.ndarray]) -> float:
+def _times(columns: list[_Column], table: np.ndarray) -> list[np.ndarray]:
+    """Return all columns of time, of which programs write one beside each trace."""
+    times = [c.factor * table[:, n] for n, c in enumerate(columns) if c.quantity == "time"]
     if not times:
         raise ValueError("no time column: name one time_ms or time_s, the sampling interval comes from it")
-    time = times[0]
+    return times
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    bad = ~(np.isfinite(numbers) & (numbers == np.round(numbers)))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"row {row + 1}: sweep = {numbers[row]:g}, a whole number is expected")
+    return numbers
+
+
+def _sampling_interval(time: np.ndarray) -> float:
     if time.size < 2:
         raise ValueError("a sweep has fewer than 2 samples")
+    if not np.isfinite(time).all():
+        row = int(np.argmin(np.isfinite(time)))
+        raise ValueError(f"row {row + 1} of a sweep has the time {time[row]:g}: a finite number is expected")
     dt = (time[-1] - time[0]) / (time.size - 1)
     # A tenth of a sample leaves room for times that were rounded to a few digits, and none for a missing sample.
     if dt <= 0 or (np.abs(time - time[0] - dt * np.arange(time.size)) > 0.1 * dt).any():
@@ -163,16 +189,16 @@ def _sampling_interval(times: list[np.ndarray]) -> float:
 
 def _same_interval(dt: float, other: float) -> None:
     if abs(other - dt) > 1e-3 * dt:
-        raise ValueError(f"sweeps were sampled at different intervals, {dt:g} and {other:g} ms")
+        raise ValueError(f"columns of time or sweeps have different intervals, {dt:g} and {other:g} ms")
 
 
-def _pair(current: list[np.ndarray], voltage: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+def _pair(current: dict[int, np.ndarray], voltage: dict[int, np.ndarray]) -> dict[str, list[np.ndarray]]:
     if not current:
         raise ValueError("no current column: name one current_pA or current_nA")
     if not voltage:
-        return {"current": current}
-    if len(current) == 1:
-        current = current * len(voltage)
-    if len(current) != len(voltage):
-        raise ValueError(f"{len(current)} current and {len(voltage)} voltage columns: they must pair up")
-    return {"current": current, "voltage": voltage}
+        return {"current": list(current.values())}
+    if len(current) > 1 and current.keys() != voltage.keys():
+        numbers = f"currents {list(current)} and voltages {list(voltage)}"
+        raise ValueError(f"{len(current)} current and {len(voltage)} voltage columns, {numbers}: they must pair up")
+    currents = list(current.values()) * (len(voltage) if len(current) == 1 else 1)
+    return {"current": currents, "voltage": list(voltage.values())}

@@ -49,6 +49,19 @@ class Electrode:
         """Resistance of the electrode, GΩ."""
         return float(self.kernel.sum())
 
+    def at(self, dt: float) -> "Electrode":
+        """Return the electrode at another sampling interval, ms: its response to a step is the same there.
+
+        Example:
+            >>> Electrode(np.array([0.006, 0.002]), 0.1, "given").at(0.2).kernel.round(9).tolist()
+            [0.008]
+        """
+        if len(self.kernel) == 1 or np.isclose(dt, self.dt):
+            return replace(self, dt=dt)  # a series resistance answers at once
+        settled = np.concatenate([[0.0], np.cumsum(self.kernel)])
+        lags = dt * np.arange(np.ceil(len(self.kernel) * self.dt / dt - 1e-9) + 1)
+        return replace(self, kernel=np.diff(np.interp(lags, self.dt * np.arange(len(settled)), settled)), dt=dt)
+
     def drop(self, current: np.ndarray) -> np.ndarray:
         """Return the voltage [..., T], mV, that the electrode adds under a ``current`` [..., T], pA.
 

@@ -14,7 +14,7 @@ _UNITS = {
     for part in ("", "electrode_")
     for quantity, unit in (("voltage", "mV"), ("current", "pA"))
 }
-_KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage", "stimulus")
+KNOWN = (*_PER_SWEEP, "dt", "electrode_current", "electrode_voltage", "stimulus")
 
 
 def read_npz(path: Path, current: str | None, corrections: Corrections) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def read_npz(path: Path, current: str | None, corrections: Corrections) -> dict[
     Raises:
         ValueError: for a file that is no archive or is cut short, a missing array, or a pickled one.
     """
-    return fields_of(load_arrays(path, _KNOWN), current, corrections)
+    return fields_of(load_arrays(path, KNOWN), current, corrections)
 
 
 def fields_of(arrays: dict[str, np.ndarray], current: str | None, corrections: Corrections) -> dict[str, Any]:

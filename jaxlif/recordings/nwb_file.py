@@ -16,7 +16,6 @@ from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
 _PREFIXES = {"milli": "m", "micro": "u", "nano": "n", "pico": "p", "": ""}
-_LARGEST = {"voltage": (1e4, "mV"), "current": (1e6, "pA")}  # 10 V and 1 µA, beyond any amplifier
 
 
 class _Part(NamedTuple):
@@ -333,15 +332,7 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     if raw.size == 0 or raw.size != max(raw.shape):
         raise ValueError(f"the data of {series.name} have shape {raw.shape}: one trace [T] is expected")
     unit = corrections.unit(quantity, _unit(series))
-    values = to_library_unit(quantity, unit) * (series.conversion * raw.reshape(-1) + series.offset)
-    most, symbol = _LARGEST[quantity]
-    largest = np.abs(corrections.corrected(quantity, values[np.isfinite(values)])).max(initial=0.0)
-    if largest > most:
-        raise ValueError(
-            f"{quantity} up to {largest:.4g} {symbol} in {series.name} (under {most:g} {symbol} is expected): its"
-            f" conversion {series.conversion:g} or its unit {unit} is wrong"
-        )
-    return values
+    return to_library_unit(quantity, unit) * (series.conversion * raw.reshape(-1) + series.offset)
 
 
 def _require_scale(series: Any) -> None:

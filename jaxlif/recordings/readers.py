@@ -1,5 +1,6 @@
 """One door to every file format: the suffix chooses the reader, the reader's fields make a checked Recording."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,16 @@ from jaxlif.files import checksum, reading, require_file, require_memory
 from jaxlif.recordings.abf_file import read_abf
 from jaxlif.recordings.csv_file import read_csv
 from jaxlif.recordings.ibw_file import read_ibw
+from jaxlif.recordings.mat_file import read_mat
 from jaxlif.recordings.npz_file import read_npz
 from jaxlif.recordings.nwb_file import read_nwb
-from jaxlif.recordings.recording import Recording, sweep_indices
+from jaxlif.recordings.recording import Recording, RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections
 
 _Reader = Callable[[Path, str | None, Corrections], dict[str, Any]]
+_LARGEST = {"voltage": (1e4, "mV"), "current": (1e6, "pA")}  # 10 V and 1 µA, beyond any amplifier
 _Sweeps = int | slice | Sequence[int] | None
-_READERS = {".npz": read_npz, ".csv": read_csv}
+_READERS = {".npz": read_npz, ".csv": read_csv, ".atf": read_csv, ".mat": read_mat}
 _FORMATS = (*_READERS, ".abf", ".nwb", ".ibw")
 
 
@@ -35,10 +38,11 @@ def read_recording(
     current_gain: float = 1.0,
     current_offset: float = 0.0,
 ) -> Recording:
-    """Read a recording from an .npz, .csv, .abf, .nwb or .ibw file.
+    """Read a recording from an .npz, .csv, .atf, .mat, .abf, .nwb or .ibw file.
 
     Units are converted to pA, mV and ms from what the file says; see :func:`jaxlif.recordings.npz_file.read_npz`,
-    :func:`jaxlif.recordings.csv_file.read_csv`, :func:`jaxlif.recordings.abf_file.read_abf`,
+    :func:`jaxlif.recordings.csv_file.read_csv` (and .atf), :func:`jaxlif.recordings.mat_file.read_mat`,
+    :func:`jaxlif.recordings.abf_file.read_abf`,
     :func:`jaxlif.recordings.nwb_file.read_nwb` and :func:`jaxlif.recordings.ibw_file.read_ibw` for the layouts. Of
     Igor binary waves, which hold one channel of one sweep each, any one stands for all of its protocol.
 
@@ -70,7 +74,7 @@ def read_recording(
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "cell.npz"
-        ...     np.savez(path, current=np.zeros(1000), voltage=np.full(1000, -70.0), dt=0.1)
+        ...     np.savez(path, current=np.zeros(1000), voltage=np.linspace(-70.0, -69.0, 1000), dt=0.1)
         ...     read_recording(path)
         Recording(cell.npz: 1 sweep of 100 ms, dt = 0.1 ms, current unknown, with voltage)
     """
@@ -96,6 +100,7 @@ def read_recording(
         fields = _choose(fields, sweeps) if suffix in (*_READERS, ".abf") else fields
         files = fields.pop("files", [path])
         fields = _corrected(_stack(fields, sweeps), corrections)
+        _require_possible(fields)
         return Recording(**fields, corrections=corrections.given(), name=path.name, sha256=checksum(files))
 
 
@@ -116,6 +121,20 @@ def _corrected(fields: dict[str, Any], corrections: Corrections) -> dict[str, An
     return fields | {
         n: corrections.corrected(quantity, fields[n]) for n, quantity in names.items() if fields.get(n) is not None
     }
+
+
+def _require_possible(fields: dict[str, Any]) -> None:
+    """Refuse what no amplifier makes, and say where a voltage is none."""
+    for name, (most, unit) in _LARGEST.items():
+        values = np.asarray(fields.get(name, 0.0))
+        largest = np.abs(values[np.isfinite(values)]).max(initial=0.0) if values.dtype.kind in "iuf" else 0.0
+        if largest > most:
+            scale = "a unit, a conversion or a value in the file is wrong"
+            raise ValueError(f"{name} up to {largest:.4g} {unit} (under {most:g} {unit} is expected): {scale}")
+    voltage = np.asarray(fields.get("voltage", [0.0, 1.0]))
+    if voltage.size and (voltage == voltage.flat[0]).all():
+        text = f"voltage = {voltage.flat[0]:g} mV in every sample: was it recorded?"
+        warnings.warn(text, RecordingWarning, stacklevel=3)
 
 
 def _choose(fields: dict[str, Any], sweeps: _Sweeps) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def to_library_unit(quantity: str, unit: str) -> float:
 
     Args:
         quantity: "time", "current" or "voltage".
-        unit: its unit in the file; upper and lower case are not told apart.
+        unit: its unit in the file; upper and lower case are not told apart, but for M: mega is no unit of these.
 
     Raises:
         ValueError: for a unit that the quantity does not come in.
@@ -96,4 +96,5 @@ def to_library_unit(quantity: str, unit: str) -> float:
 
 def _normalised(unit: str) -> str:
     # Two code points look like the micro sign; str.lower leaves the Greek letter, which is not in the tables.
-    return unit.strip(" \0").lower().replace("\u03bc", "µ")
+    unit = unit.strip(" \0").replace("\u03bc", "µ")
+    return unit if unit.startswith("M") and len(unit) > 1 else unit.lower()

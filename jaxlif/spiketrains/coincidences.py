@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlif.spiketrains.trains import SLACK, checked_train, checked_trains, firing_rate, require_not_negative
+from jaxlif.spiketrains.trains import SLACK, checked_train, checked_trains, firing_rate, require_not_negative, rounding
 
 
 def coincidence_factor(
@@ -45,11 +45,9 @@ def coincidence_factor(
     Source: Kistler, Gerstner & van Hemmen 1997, doi:10.1162/neco.1997.9.5.1015; Jolivet et al. 2008,
     doi:10.1016/j.jneumeth.2007.11.006.
     """
-    data, model, delta = (
-        checked_train(data, "data"),
-        checked_train(model, "model"),
-        require_not_negative(delta, "delta"),
-    )
+    delta = require_not_negative(delta, "delta")
+    window = delta + rounding(data, model)
+    data, model = checked_train(data, "data"), checked_train(model, "model")
     firing_rate(data, duration)  # the data too must fit into the duration
     own_rate = firing_rate(model, duration)
     nu = own_rate if rate is None else require_not_negative(rate, "rate", "Hz")
@@ -57,7 +55,7 @@ def coincidence_factor(
     total = len(data) + len(model)
     if total == 0 or chance >= 1.0:
         return float("nan")
-    matched, expected = 2.0 * _matches(data, model, delta) / total, 2.0 * len(data) / total * chance
+    matched, expected = 2.0 * _matches(data, model, window) / total, 2.0 * len(data) / total * chance
     return float((matched - expected) / (1.0 - chance))
 
 
@@ -170,6 +168,8 @@ def md_star(data_trains: Sequence[ArrayLike], model_trains: Sequence[ArrayLike],
     """
     data, delta = checked_trains(data_trains, "data_trains", at_least=2), require_not_negative(delta, "delta")
     model = checked_trains(model_trains, "model_trains")
+    delta += rounding(*data, *model)
+    data, model = ([train.astype(float) for train in trains] for trains in (data, model))
     cross = _pairs(_pool(data), _pool(model), delta) / (len(data) * len(model))
     norms = _norm(data, delta) + _norm(model, delta)
     return 2.0 * cross / norms if norms > 0 else float("nan")

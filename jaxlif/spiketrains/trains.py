@@ -33,7 +33,7 @@ def spike_times(spikes: ArrayLike, dt: float) -> np.ndarray | list[np.ndarray]:
     dt, grid = require_positive(dt, "dt"), np.asarray(spikes)
     if grid.ndim not in (1, 2):
         raise ValueError(f"spikes has shape {grid.shape}: it must be [T] or [T, N]")
-    if not np.isin(grid, (0, 1)).all():
+    if grid.dtype.kind not in "biuf" or not np.isin(grid, (0, 1)).all():
         raise ValueError("spikes holds values other than 0 and 1: it must be a raster, not a list of times")
     times = [(np.flatnonzero(column) + 1) * dt for column in np.atleast_2d(grid.T)]
     return times[0] if grid.ndim == 1 else times
@@ -62,7 +62,9 @@ def raster(times: Any, dt: float, num_steps: int) -> np.ndarray:
     if len(times) and np.ndim(times[0]) > 0:
         return np.stack([raster(train, dt, num_steps) for train in times], axis=1)
     dt, train = require_positive(dt, "dt"), checked_train(times, "times")
-    steps = np.ceil(train / dt - SLACK).astype(int) - 1
+    if not isinstance(num_steps, int | np.integer) or isinstance(num_steps, bool) or num_steps < 0:
+        raise ValueError(f"num_steps = {num_steps!r}: it must be a whole number of 0 or more")
+    steps = np.ceil(train / dt - step_slack(times, dt)).astype(int) - 1
     if np.any((steps < 0) | (steps >= num_steps)):
         raise ValueError(f"times holds a spike outside (0, {num_steps * dt:g}] ms: the raster ends there")
     if np.any(np.diff(steps) == 0):
@@ -134,14 +136,17 @@ def firing_rate(times: ArrayLike, duration: float) -> float:
         30.0
     """
     duration, train = require_positive(duration, "duration"), checked_train(times, "times")
-    if len(train) and train[-1] - train[0] > duration + SLACK:
+    if len(train) and train[-1] - train[0] > duration + SLACK + rounding(times):
         raise ValueError(f"duration = {duration:g} ms is shorter than the train, {train[-1] - train[0]:g} ms")
     return 1000.0 * len(train) / duration
 
 
 def checked_train(times: ArrayLike, name: str) -> np.ndarray:
     """Return one train as an array, or raise ValueError unless it is a sorted list of finite times."""
-    train = np.asarray(times, dtype=float)
+    given = np.asarray(times)
+    if given.size and given.dtype.kind not in "iuf":
+        raise ValueError(f"{name} is {given.dtype}: a train must be a list of times in ms, no raster and no text")
+    train = given.astype(float)
     if train.ndim != 1:
         raise ValueError(f"{name} has shape {train.shape}: a train must be a list of times in ms, [n]")
     if not np.isfinite(train).all():
@@ -152,21 +157,48 @@ def checked_train(times: ArrayLike, name: str) -> np.ndarray:
 
 
 def checked_trains(trains: Sequence[ArrayLike], name: str, at_least: int = 1) -> list[np.ndarray]:
-    """Return several trains as arrays, each checked, or raise ValueError where there are too few."""
+    """Return several trains as arrays of their precision, each checked; ValueError where there are too few."""
+    if not np.iterable(trains) or isinstance(trains, str):
+        raise ValueError(f"{name} = {trains!r}: it must be a list of trains")
     if len(trains) < at_least:
         raise ValueError(f"{name} has {len(trains)} repeats: it must have at least {at_least}")
-    return [checked_train(times, f"{name}[{i}]") for i, times in enumerate(trains)]
+    for i, times in enumerate(trains):
+        checked_train(times, f"{name}[{i}]")
+    return [np.asarray(times) for times in trains]
+
+
+def rounding(*trains: Any) -> float:
+    """Return how far the latest time may lie from where it belongs, ms: two units in the last place of its precision.
+
+    One for the time and one for the step that it is a multiple of: 7 x 0.1 is no longer 0.7, least of all in float32.
+    """
+    return float(max((np.max(_units(np.asarray(x)), initial=0.0) for x in trains), default=0.0))
+
+
+def step_slack(times: Any, dt: float) -> np.ndarray:
+    """Return what a time may miss its step by, in steps; half a step where its precision resolves no more."""
+    return np.minimum(SLACK + _units(np.asarray(times)) / dt, 0.5)
+
+
+def _units(times: np.ndarray) -> np.ndarray:
+    kind: Any = times.dtype if np.issubdtype(times.dtype, np.floating) else float
+    return 2.0 * float(np.finfo(kind).eps) * np.abs(times.astype(float))
 
 
 def require_positive(value: float, name: str) -> float:
     """Return a time in ms, or raise ValueError unless it is positive and finite."""
-    if not (np.isfinite(value) and value > 0):
+    if not (is_number(value) and np.isfinite(value) and value > 0):
         raise ValueError(f"{name} = {value} ms: it must be positive")
     return float(value)
 
 
 def require_not_negative(value: float, name: str, unit: str = "ms") -> float:
     """Return a value, or raise ValueError unless it is finite and 0 or more."""
-    if not (np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} = {value} {unit}: it must not be negative")
+    if not (is_number(value) and np.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} = {value} {unit}: it must be a number and not negative")
     return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a value is one real number, such as a Python number or an array of no dimension."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"

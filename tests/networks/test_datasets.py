@@ -4,12 +4,23 @@ import sys
 
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif.networks import Events, read_events, scatter_events
+import jaxlif as jl
+from jaxlif.networks import (
+    Dense,
+    Events,
+    Sequential,
+    init_dense,
+    init_neurons,
+    mean_over_time,
+    read_events,
+    scatter_events,
+)
 
-RNG = np.random.default_rng(0)
+RNG, KEY = np.random.default_rng(0), jax.random.key(0)
 
 
 def example(samples=5, num_units=6, classes=3):
@@ -101,6 +112,63 @@ def test_binned_arrays_there_and_back(tmp_path, dt):
     events = read_events(tmp_path / "binned.npz")
     assert events.shape == (2, 3) and events.classes == ("0", "1")
     np.testing.assert_array_equal(events.dense(dt).reshape(spikes.shape), spikes)
+
+
+def one_sample(times):
+    count = len(times)
+    return Events(times, np.zeros(count, int), np.array([0, count]), np.array([0]), (1,), ("x",))
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.3, 0.7, 1.0 / 3.0])
+def test_events_on_the_edge_of_a_bin_fall_into_it_once(tmp_path, dt):
+    """Whether the product or its factors were rounded to single precision, and however it is read back."""
+    steps, narrow = np.arange(20_000), np.float32(dt)
+    for times in (
+        (steps * dt).astype("f4"),
+        steps.astype("f4") * narrow,
+        steps * dt,
+        (dt / 1e3 * steps).astype("f4") * 1e3,
+    ):
+        events = one_sample(times)
+        assert (events.dense(dt) == 1).all() and events.lengths(dt) == [20_000]
+        np.testing.assert_array_equal(events.sparse(dt).step[0], steps)
+        # What lies between the edges stays where it is.
+        assert (one_sample(times + np.asarray(0.4 * dt, times.dtype)).dense(dt) == 1).all()
+    np.savez(tmp_path / "narrow.npz", spikes=np.ones((1, 20_000, 1), np.uint8), labels=np.array([0]), dt=narrow)
+    assert (read_events(tmp_path / "narrow.npz").dense(dt) == 1).all()
+
+
+def test_lengths_and_masks_end_with_the_last_event():
+    events = example().select([0, 1, 2, 3, 4, 4])
+    empty = one_sample(np.zeros(0))
+    for num_steps in (None, 5):
+        dense, lengths = events.dense(4.0, num_steps), events.lengths(4.0, num_steps)
+        for i in range(len(events)):
+            alone = events.select([i]).dense(4.0)[0][:num_steps]
+            assert len(alone) == lengths[i]
+            np.testing.assert_array_equal(dense[i, : lengths[i]], alone)
+            assert num_steps or not dense[i, lengths[i] :].any()
+        expected = np.arange(dense.shape[1]) < lengths[:, None]
+        np.testing.assert_array_equal(events.mask(4.0, num_steps), expected)
+    assert empty.lengths(1.0).tolist() == [1] and empty.mask(1.0, 3).tolist() == [[True, False, False]]
+
+
+def test_a_sample_gives_the_same_logits_in_a_batch_as_alone():
+    """Behind a network that goes on spiking after the last event; the readouts and losses are held to it elsewhere."""
+    times = np.concatenate([np.sort(RNG.uniform(0.0, end, 8 * end)) for end in (20, 75)])
+    events = Events(times, RNG.integers(0, 9, 760), [0, 160, 760], [0, 1], (9,), ("a", "b"))
+    network = Sequential((Dense(), jl.LIF(dt=1.0), Dense(), jl.LeakyIntegrator(dt=1.0)))
+    params = (init_dense(KEY, 9, 7, gain=20.0), init_neurons(7), init_dense(KEY, 7, 2), jl.LeakyParams(tau_m=50.0))
+
+    def voltage(spikes):
+        return jl.simulate(network, params, jnp.asarray(spikes, float))[1].output.v
+
+    logits = jax.vmap(mean_over_time)(jax.vmap(voltage)(events.dense(1.0)), events.mask(1.0))
+    for i in range(2):
+        alone = mean_over_time(voltage(events.select([i]).dense(1.0)[0]))
+        # The same numbers are added, those of a matrix product perhaps in another order.
+        np.testing.assert_allclose(logits[i], alone, rtol=1e-13)
+    assert not np.allclose(mean_over_time(voltage(events.dense(1.0)[0])), logits[0], rtol=0.1)
 
 
 @pytest.mark.parametrize("num_steps", [None, 7])
@@ -305,8 +373,11 @@ def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
         read_events(tmp_path / "a.h5")
 
 
-@pytest.mark.parametrize(("dt", "num_steps", "message"), [(0.0, None, "^dt = 0 ms"), (1.0, 0, "^num_steps = 0")])
+@pytest.mark.parametrize(
+    ("dt", "num_steps", "message"),
+    [(0.0, None, "^dt = 0 ms"), (1.0, 0, "^num_steps = 0"), (1.0, 2.5, "^num_steps = 2.5"), ("1", None, "^dt = '1'")],
+)
 def test_bad_grids_are_refused(dt, num_steps, message):
-    for bin_events in (example().dense, example().sparse):
+    for bin_events in (example().dense, example().sparse, example().mask):
         with pytest.raises(ValueError, match=message):
             bin_events(dt, num_steps)

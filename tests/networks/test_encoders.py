@@ -91,6 +91,16 @@ def test_level_crossing_equals_a_loop(dtype, step):
     np.testing.assert_array_equal(events, level_crossing_by_loop(WALKS, step))
 
 
+def test_a_staircase_of_whole_steps_gives_one_event_a_step(dtype):
+    """What rounding keeps from a level has reached it: in either precision, from any start, up and down."""
+    for start, step in ((0.0, 0.1), (3.7, 0.3), (-70.0, 0.7)):
+        stairs = np.asarray(start, dtype) + np.arange(1000).astype(dtype) * np.asarray(step, dtype)
+        up = level_crossing(jnp.asarray(stairs, dtype), step)[1:]
+        down = level_crossing(jnp.asarray(stairs[::-1], dtype), step)[1:]
+        np.testing.assert_array_equal(up, np.tile([1.0, 0.0], (999, 1)))
+        np.testing.assert_array_equal(down, up[:, ::-1])
+
+
 def test_level_crossing_keeps_within_a_step_for_ever():
     """The events rebuild the waveform to less than a step, after ten thousand steps as after the first."""
     walk = 0.1 * np.cumsum(np.random.default_rng(3).normal(size=(10_000, 2)), axis=0)

@@ -62,7 +62,7 @@ def spread_over_eight_devices():
         np.testing.assert_array_equal(np.concatenate([*np.asarray(whole[name]), rest[name]]), data[name])
     state, noise = problem.place(start_state(problem, make_params())), np.asarray(jax.random.key_data(KEY))
     arguments = problem.place(make_params()), placed, state, np.int32(0), noise
-    text = run_epoch.lower(problem, *arguments).compile().as_text()
+    text = run_epoch.program(problem).lower(*arguments).compile().as_text()
     shapes = re.findall(r"f64\[\d+,6\]", text)  # of images
     assert "f64[6,6]" in shapes and "f64[48,6]" not in shapes, "a device holds the others' samples"
 

@@ -87,3 +87,17 @@ def test_the_l5_electrode(data_folder):
     recording = jl.read_recording(data_folder / "recordings" / "l5_pyramidal_frozen_noise.npz")
     # Another program (a least-squares fit of the late kernel) gives 8.0 MΩ.
     assert estimate_electrode(recording).resistance == pytest.approx(0.008, abs=0.001)
+
+
+@pytest.mark.parametrize("factor", [2, 5])
+def test_an_electrode_at_a_coarser_sampling_answers_as_it_does_at_its_own(factor):
+    """A current held over coarse steps: the fine drop at their ends."""
+    rng = np.random.default_rng(0)
+    fine = Electrode(0.01 * 0.7 ** np.arange(10 * factor), 0.1, "given")
+    current = rng.normal(0.0, 100.0, (2, 60))
+    expected = fine.drop(np.repeat(current, factor, axis=1))[:, factor - 1 :: factor]
+    np.testing.assert_allclose(fine.at(0.1 * factor).drop(current), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_series_resistance_is_one_at_every_sampling():
+    assert Electrode.series(0.02, 0.1).at(0.025).kernel.tolist() == [0.02]

@@ -410,8 +410,8 @@ def defect(nwb, name):
 DEFECTS = {
     "timestamps": "the timestamps of v are not regular: steps of 0.1 to 0.2 ms (0.1 % is allowed)",
     "other rate": "v was sampled every 0.1 ms and its current i every 0.2 ms: they must agree",
-    "volts": "voltage up to 7e+04 mV in v (under 10000 mV is expected): its conversion 1 or its unit V is wrong",
-    "amperes": "current up to 4.9e+13 pA in i (under 1e+06 pA is expected): its conversion 1 or its unit A is wrong",
+    "volts": "voltage up to 7e+04 mV (under 10000 mV is expected): a unit, a conversion or a value in the file is",
+    "amperes": "current up to 4.9e+13 pA (under 1e+06 pA is expected): a unit, a conversion or a value in the file is",
     "voltage clamp only": "no CurrentClampSeries among the acquisition (1 VoltageClampSeries): a voltage-clamp",
     "empty": "no CurrentClampSeries among the acquisition (nothing)",
     "uneven": "no current in the acquisition or stimulus belongs to the 2 CurrentClampSeries (found: CurrentClampSer",

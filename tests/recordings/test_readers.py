@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import scipy.io
 
 from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_recording, readers
 from jaxlif.recordings.units import to_library_unit
@@ -41,8 +42,10 @@ def test_units_become_those_of_the_library():
 
 
 def test_unknown_format_lists_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"cell.mat: format '.mat' is not known; known are .npz, .csv, .abf"):
-        read_recording(tmp_path / "cell.mat")
+    with pytest.raises(
+        ValueError, match=r"cell.xls: format '.xls' is not known; known are .npz, .csv, .atf, .mat, .abf"
+    ):
+        read_recording(tmp_path / "cell.xls")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".abf"])
@@ -312,6 +315,14 @@ def test_csv_sweep_column(tmp_path):
     assert read_recording(path, sweeps=[1]).current[0, 1] == -1.0
 
 
+def test_csv_sweeps_whose_rows_alternate_are_put_together_and_said(tmp_path):
+    columns = (np.tile([0, 1], T), np.repeat(0.1 * CURRENT, 2), np.stack([CURRENT, -CURRENT], 1).ravel())
+    with pytest.warns(RecordingWarning, match="rows of different sweeps alternate") as caught:
+        cell = read_recording(written(tmp_path, "sweep,time_ms,current_pA", *columns))
+    np.testing.assert_allclose(cell.current, [CURRENT, -CURRENT])
+    assert caught[0].filename == __file__
+
+
 def test_csv_time_rounded_to_few_digits_is_uniform(tmp_path):
     time = np.arange(300) / 30.0
     cell = read_recording(written(tmp_path, "time_ms,current_pA", time, np.arange(300), fmt="%.3f"))
@@ -322,7 +333,7 @@ def test_csv_time_rounded_to_few_digits_is_uniform(tmp_path):
     ("header", "columns", "message"),
     [
         ("time_ms,current,voltage_mV", (CURRENT, CURRENT, VOLTAGE), "column 'current' names no unit: write for"),
-        ("time_ms,current_mV", (CURRENT, CURRENT), "current in 'mv': the units known are"),
+        ("time_ms,current_mV", (CURRENT, CURRENT), "current in 'mV': the units known are"),
         ("time_ms,voltage_mV", (CURRENT, VOLTAGE), "no current column"),
         ("current_pA,voltage_mV", (CURRENT, VOLTAGE), "no time column"),
         ("time_ms,current_pA,I_nA", (CURRENT, CURRENT, CURRENT), "several columns hold the current of sweep 1"),
@@ -348,8 +359,8 @@ def test_csv_defects_are_one_line(tmp_path, header, columns, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("time_ms,current_pA\n0,1\n0.1,2\n0.2", "a cell is missing or no number"),
-        ("time_ms,current_pA\n0,1\n0.1,x\n0.2,3", "a cell is missing or no number"),
+        ("time_ms,current_pA\n0,1\n0.1,2\n0.2", "row 3 has 1 cells and the header 2: a cell is missing"),
+        ("time_ms,current_pA\n0,1\n0.1,x\n0.2,3", "row 2, column 'current_pA': 'x' is no number"),
         ("time_ms,current_pA\n0,1\n", "2 lines: a header and at least two samples"),
         ("0,1\n0.1,2\n0.2,3\n", "the header '0,1' names no"),
     ],
@@ -359,6 +370,166 @@ def test_csv_broken_text_is_one_line(tmp_path, text, message):
     with pytest.raises(ValueError) as error:
         read_recording(tmp_path / "cell.csv")
     assert message in one_line(error)
+
+
+TABLE = ["time (ms);current (pA);voltage (mV)", "0,0;0;-67,78", "0,1;5;-68,12", "0,2;10;-68,02"]
+
+
+def table(tmp_path, lines, *, encoding="utf-8", end="\n", suffix=".csv"):
+    path = tmp_path / f"cell{suffix}"
+    path.write_bytes(("\n".join(lines) + end).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lines", "encoding"),
+    [
+        (TABLE, "utf-8"),
+        ([line.replace(";", "\t") for line in TABLE], "utf-16"),
+        ([line.replace(";", "\t").replace(",", ".") for line in TABLE], "utf-8-sig"),
+        ([line.replace(";", "; ") + ";" for line in TABLE], "ascii"),
+        (["sep=;", "Protocol: 3 steps", *TABLE], "ascii"),
+        (['"' + line.replace(";", '","') + '"' for line in TABLE], "ascii"),
+        (["time (µs);I (nA);V (µV)", "0;0;-67780", "100;,005;-68120", "200;,010;-68020"], "cp1252"),
+    ],
+)
+def test_tables_as_programs_and_countries_write_them(tmp_path, lines, encoding):
+    cell = read_recording(table(tmp_path, lines, encoding=encoding))
+    np.testing.assert_allclose(cell.voltage, [[-67.78, -68.12, -68.02]], rtol=1e-12)
+    np.testing.assert_allclose(cell.current, [[0.0, 5.0, 10.0]], rtol=1e-12)
+    assert cell.dt == 0.1
+
+
+@pytest.mark.parametrize(
+    ("header", "factors"),
+    [
+        ("Time (s)\tTrace #1 (mV)\tTrace #1 (pA)", (1e-3, 1.0, 1.0)),
+        ("Time (ms)\tIN 0 (mV)\tCmd 0 (nA)", (1.0, 1.0, 1e-3)),
+        ("Time[s]\tVmon-1[V]\tImon-1[A]", (1e-3, 1e-3, 1e-12)),
+        ("Time[s]\tV-mon[V]\tI-mon[A]", (1e-3, 1e-3, 1e-12)),
+    ],
+)
+def test_headers_of_clampfit_and_heka(tmp_path, header, factors):
+    above = ["ATF\t1.0", "2     3     ", '"AcquisitionMode=Episodic Stimulation"', '"Signals="\t"IN 0"\t"Cmd 0"']
+    rows = np.column_stack([0.1 * CURRENT, VOLTAGE, CURRENT]) * factors
+    lines = [*above, '"' + header.replace("\t", '"\t"') + '"', *("\t".join(f"{x:.9g}" for x in row) for row in rows)]
+    cell = read_recording(table(tmp_path, lines, suffix=".atf"))
+    np.testing.assert_allclose(cell.voltage, [VOLTAGE], rtol=1e-8)
+    np.testing.assert_allclose(cell.current, [CURRENT], rtol=1e-8)
+    assert cell.dt == pytest.approx(0.1, rel=1e-8)
+
+
+def test_traces_are_numbered_sweeps_and_times_may_be_repeated(tmp_path):
+    lines = ["Time (ms),Trace #2 (mV),Trace #1 (mV),Time (ms),Trace #1 (pA),Trace #2 (pA)"]
+    lines += [f"{0.1 * n:.1f},{n},{-n},{0.1 * n + 7:.1f},{-10 * n},{10 * n}" for n in range(9)]
+    cell = read_recording(table(tmp_path, lines))
+    np.testing.assert_allclose(cell.voltage, [-np.arange(9.0), np.arange(9.0)])
+    np.testing.assert_allclose(cell.current, [-10 * np.arange(9.0), 10 * np.arange(9.0)])
+
+
+ROWS = ["time_ms,current_pA,voltage_mV", "0.0,0,-70.00", "0.1,1,-69.99", "0.2,2,-69.98"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([ROWS[0], "0,0,-67,8", "1,0,-68,1"], "row 1 has 4 cells and the header 3: are the decimals commas?"),
+        ([*ROWS, "0.3,3,3,-69.97"], "row 4 has 4 cells and the header 3: are the decimals commas?"),
+        ([*ROWS, "0.3,3"], "row 4 has 2 cells and the header 3: a cell is missing"),
+        ([*TABLE, "0.3;5;-67,1"], "row 1 has a comma and row 4 a point: which of them marks the decimals?"),
+        ([*TABLE, "0,3;1,000,5;-67,1"], "row 4, column 'current (pA)': '1,000,5' is no number"),
+        ([*ROWS, "nan,3,-69.97", "0.4,4,-69.97"], "row 4 of a sweep has the time nan: a finite number is expected"),
+        ([*ROWS, "0.3,3,nan", "0.4,4,-69.97"], "voltage has 1 values that are not finite"),
+        ([*ROWS, "0.3,7e300,-69.97"], "current up to 7e+300 pA (under 1e+06 pA is expected): a unit, a conversion"),
+        (
+            [line + ",1" if n else line + ",sweep" for n, line in enumerate(ROWS)] + ["0.3,3,-69.97,nan"],
+            "row 4: sweep = nan",
+        ),
+        (
+            [f"{line},{n / 2}" if n else line + ",time_s_2" for n, line in enumerate(ROWS)],
+            "columns of time or sweeps have",
+        ),
+        (["time_ms,current_MA,voltage_mV", *ROWS[1:]], "current in 'MA': the units known are A, mA, uA, nA, pA"),
+        (["time_ms,current_pA,voltage_MV", *ROWS[1:]], "voltage in 'MV': the units known are V, mV, uV"),
+        (["time_ms,current_\0A,voltage_mV", *ROWS[1:]], "not a text file, or a damaged one: character 0x0 in line 1"),
+        (
+            ["t_ms,I_pA_1,I_pA_2,V_mV_2,V_mV_3", *(r + ",0,0" for r in ROWS[1:])],
+            "2 current and 2 voltage columns,",
+        ),
+    ],
+)
+def test_tables_that_would_be_read_wrongly_are_refused(tmp_path, lines, message):
+    with pytest.raises(ValueError) as error:
+        read_recording(table(tmp_path, lines))
+    assert one_line(error).startswith(f"cell.csv: {message}")
+
+
+@pytest.mark.parametrize("end", ["0.3,3,-6", "0.3,3,-69", "0.3,3,-69.9"])
+def test_a_number_that_was_cut_at_the_end_of_the_file_is_refused(tmp_path, end):
+    cell = end.rpartition(",")[2]
+    with pytest.raises(ValueError, match=f"cell.csv: the file ends within a number: '{cell}' in the last row has"):
+        read_recording(table(tmp_path, [*ROWS, end], end=""))
+    if cell != "-6":
+        assert read_recording(table(tmp_path, [*ROWS, end])).voltage[0, -1] == float(cell), "the line is ended"
+    assert read_recording(table(tmp_path, ROWS, end="")).num_steps == 3, "all decimals are there"
+
+
+def test_a_number_that_may_have_been_cut_is_said(tmp_path):
+    path = table(tmp_path, ["time_ms,current_pA", "0.0,10", "0.1,11", "0.2,1"], end="")
+    with pytest.warns(RecordingWarning, match="the last line is not ended: was its last number, 1, cut?") as caught:
+        assert read_recording(path).current[0, -1] == 1.0
+    assert caught[0].filename == __file__
+
+
+def test_a_voltage_that_never_changes_is_said(tmp_path):
+    with pytest.warns(RecordingWarning, match="voltage = 0 mV in every sample: was it recorded?") as caught:
+        read_recording(saved(tmp_path, current=CURRENT, voltage=0 * CURRENT, dt=0.1))
+    assert caught[0].filename == __file__
+
+
+# --- .mat -------------------------------------------------------------------------------------------------
+
+
+def matlab(tmp_path, **variables):
+    path = tmp_path / "cell.mat"
+    scipy.io.savemat(path, variables, do_compression=True)
+    return path
+
+
+@pytest.mark.parametrize("shape", [lambda x: x[0], lambda x: x[:1].T, lambda x: x, lambda x: x.T])
+def test_mat_columns_rows_and_matrices(tmp_path, shape):
+    """MATLAB has sweeps side by side, Python one under the other: time is the longer axis."""
+    current, voltage = np.stack([CURRENT, 2 * CURRENT]), np.stack([VOLTAGE, VOLTAGE + 1])
+    cell = read_recording(matlab(tmp_path, current=shape(current), voltage=shape(voltage), dt=0.1, note="x"))
+    np.testing.assert_array_equal(cell.current, current[: cell.num_sweeps])
+    np.testing.assert_array_equal(cell.voltage, voltage[: cell.num_sweeps])
+    assert cell.num_sweeps == (2 if np.ndim(shape(current)) == 2 and 1 not in shape(current).shape else 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dt": np.zeros((0, 0))}, "dt = []"),
+        ({"voltage": VOLTAGE + 1j}, "the array `voltage` cannot be read; only plain numeric"),
+        ({"voltage": {"a": 1}}, "the array `voltage` cannot be read; only plain numeric"),
+        ({"voltage": None, "Voltage": VOLTAGE}, "the array `Voltage` is not known: is `voltage` meant?"),
+        ({"current": np.zeros((9, 9))}, "the array `current` has shape [9, 9]: which axis is time?"),
+        ({"dt": None}, "the array `dt` (ms) is missing"),
+    ],
+)
+def test_mat_defects_are_one_line(tmp_path, change, message):
+    variables = {"current": CURRENT, "voltage": VOLTAGE, "dt": 0.1} | change
+    with pytest.raises(ValueError) as error:
+        read_recording(matlab(tmp_path, **{name: x for name, x in variables.items() if x is not None}))
+    assert one_line(error).startswith(f"cell.mat: {message}")
+
+
+def test_mat_of_matlab_7_3_says_how_to_save_it(tmp_path):
+    path = tmp_path / "cell.mat"
+    head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    path.write_bytes(head.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(500))
+    with pytest.raises(ValueError, match=r"^cell.mat: a .mat file of MATLAB 7.3: save it once more with save"):
+        read_recording(path)
 
 
 # --- .abf -------------------------------------------------------------------------------------------------
@@ -545,12 +716,12 @@ def stepped(*levels, holding=0.0):
 )
 def test_abf_warns_where_command_and_recorded_current_differ(monkeypatch, abf_path, measured, message):
     noise = 0.5 * np.random.default_rng(0).standard_normal(measured.shape)
-    voltage = np.full(measured.shape, -60.0)
+    voltage = -60.0 + 0.05 * measured
     fake(
         monkeypatch,
         [("V", "mV", voltage), ("I", "pA", measured + noise)],
         [("C", "pA"), ("D", "pA")],
-        [stepped(-50.0, 50.0, 100.0), 0 * voltage],
+        [stepped(-50.0, 50.0, 100.0), 0 * measured],
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -568,7 +739,7 @@ def abf_with_user_list(monkeypatch, values, parameter, repeat=0, lists=1):
     outputs = {"nWaveformEnable": [1, 0], "nWaveformSource": [1, 1], "nInterEpisodeLevel": [0, 0]}
     vars(abf).update(
         adcNames=["V"], adcUnits=["mV"], dacNames=["Cmd"], dacUnits=["pA"], sweepList=range(4), sampleRate=10000,
-        dataRate=10000, data=[np.full((4, 640), -60.0)], holdingCommand=[0.0, 0.0], sweepPointCount=640,
+        dataRate=10000, data=[-60.0 + np.eye(4, 640)], holdingCommand=[0.0, 0.0], sweepPointCount=640,
         abfVersion={"major": 2}, _epochPerDacSection=SimpleNamespace(**epochs), _dacSection=SimpleNamespace(**outputs),
         _protocolSection=SimpleNamespace(nActiveDACChannel=1), userList=values, userListEnable=[1] * lists,
         userListParamToVary=[parameter] * lists, userListRepeat=[repeat] * lists,

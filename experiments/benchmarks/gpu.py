@@ -1,0 +1,365 @@
+"""What does jaxlif do on a GPU: is it right there, and what do its steps, layers, epochs, likelihood and networks cost?
+
+Question: are spikes and gradients those of the CPU; how long is a step of a scan, launches included, and what does
+``unroll`` change; how do a layer and an epoch grow with batch and width, a sparse network with its neurons; how long
+does the likelihood of a layer 5 cell take?
+
+Method: each part of the list ``PARTS`` runs in a process of its own within its budget of seconds, and hands over every
+number as soon as it is measured. What fails, does not fit into memory or into the budget is named under "could_not" in
+the result, and the other numbers stay. Everything is float32. ``parity`` runs the cells of the contract suite
+(``tests/test_contract.py``), every number of the output weighed in one loss, on both devices; products in full float32
+on both, and once more as the GPU takes them by default. Times are medians of ``timing.py``, compilation left out;
+``train`` is the difference between a long and a short run. Networks are those of ``../large_network.py`` with 80
+synapses a neuron, at every size.
+
+Command: python experiments/benchmarks/gpu.py (under eight minutes on a GPU; needs pip install 'jaxlif[cuda13,dev]', and
+JAXLIF_DATA for the likelihood; writes results/gpu_<card>.json). Without a GPU it refuses. --quick: a smoke run under a
+minute on whatever there is, which writes quick_<card>.json into the folder --out, and nothing without one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent), str(HERE.parents[1] / "tests")]  # claims.py lies in experiments/
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from claims import RESULTS, claim, recording_path, table, write_claims
+from timing import gradient, interleave, memory, output_weights, timed
+
+import jaxlif as jl
+from jaxlif.networks import Dense, Recurrent, Sequential, init_dense, init_neurons, init_recurrent
+
+Claims = list[dict[str, Any]]
+Piece = tuple[str, Callable[[], Claims]]  # what is measured, in words, and how
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every number of the benchmark."""
+
+    cells: int | None = None  # of the contract suite; None for all
+    neurons: tuple[int, ...] = (1, 1024, 65_536)
+    unrolls: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    steps: int = 2000
+    # steps, batch, width
+    layers: tuple[tuple[int, int, int], ...] = tuple((500, b, n) for n in (128, 512, 2048) for b in (1, 16, 128))
+    epochs: tuple[tuple[int, int], ...] = ((16, 35), (64, 35), (256, 35), (64, 512), (256, 512))  # batch, width
+    samples: int = 512
+    sequence: int = 1301  # steps
+    networks: tuple[int, ...] = (4000, 20_000, 100_000, 400_000)
+    synapses: int = 80  # of a neuron
+    chunk: int = 40_000_000  # neuron-steps in a call of a network
+    train: tuple[float, float] = (0.0, 10_000.0)  # ms of the recording
+    fit: bool = True
+    rounds: int = 5
+
+
+QUICK = Config(
+    cells=2,
+    neurons=(1, 32),
+    unrolls=(1, 4),
+    steps=100,
+    layers=((20, 2, 16), (20, 4, 32)),
+    epochs=((16, 8),),
+    samples=32,
+    sequence=40,
+    networks=(400,),
+    chunk=20_000,
+    train=(0.0, 1000.0),
+    fit=False,
+    rounds=1,
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def parity(config: Config) -> Iterator[Piece]:
+    """Compare every cell of the contract suite with the CPU."""
+    import test_contract as contract
+
+    for name, case in list(contract.CASES.items())[: config.cells]:
+        yield name, partial(compare, contract, name, case, "highest")
+        if not case.neurons:  # products over neurons, which a GPU may take in fewer digits
+            yield f"{name}, products by default", partial(compare, contract, f"{name}, default", case, "default")
+
+
+def compare(contract: Any, name: str, case: Any, precision: str) -> Claims:
+    here, there = (on_device(contract, case, d, precision) for d in (jax.devices()[0], jax.devices("cpu")[0]))
+    (gradient_here, spikes_here), (gradient_there, spikes_there) = here, there
+    rows = [claim(f"{name}: gradient, largest difference over its largest", apart(gradient_here, gradient_there))]
+    if spikes_there:
+        differ = sum(int((a != b).sum()) for a, b in zip(spikes_here, spikes_there, strict=True))
+        of = sum(int(b.sum()) for b in spikes_there)
+        target = "<= 0" if precision == "highest" else None
+        rows.append(claim(f"{name}: of {of} spikes, steps that differ", differ, "", target))
+    return rows
+
+
+def on_device(contract: Any, case: Any, device: Any, precision: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the gradient of each parameter and the spikes of a case, in single precision."""
+    single = contract.as_arrays((case.params, case.inputs), "float32")
+    params, inputs = jax.device_put(single, device)
+
+    def loss(leaves):
+        outputs = jl.simulate(case.cell, contract.with_floats(params, leaves), inputs)[1]
+        return contract.loss(outputs), outputs
+
+    with jax.default_device(device), jax.default_matmul_precision(precision):
+        found, outputs = jax.device_get(jax.jit(jax.grad(loss, has_aux=True))(contract.floats(params)))
+    named = jax.tree_util.tree_leaves_with_path(outputs)
+    return found, [y for path, y in named if ".spikes" in jax.tree_util.keystr(path)]
+
+
+def apart(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    """Return the largest difference of two gradients, each parameter's over its largest component."""
+    scales = [max(float(np.abs(b).max()), 1e-30) for b in wanted]
+    return max(float(np.abs(a - b).max()) / s for a, b, s in zip(found, wanted, scales, strict=True))
+
+
+def launch(config: Config) -> Iterator[Piece]:
+    """Time one step of a scan: on a GPU its kernels' launches, until the neurons fill it."""
+    for n in config.neurons:
+        for unroll in config.unrolls:
+            yield f"LIF, {n} neurons, unroll {unroll}", partial(one_step, config, n, unroll)
+
+
+def one_step(config: Config, n: int, unroll: int) -> Claims:
+    cell, params = jl.LIF(dt=0.1), jl.LIFParams(tau_m=jnp.linspace(8.0, 12.0, n))
+    inputs = 300.0 + 100.0 * jax.random.normal(jax.random.key(0), (config.steps, n))
+    forward = timed(partial(jl.simulate, cell, unroll=unroll), params, inputs)
+    backward = timed(gradient(cell, unroll=unroll), params, inputs, output_weights(cell, params, inputs))
+    found = interleave({"forward": forward, "with gradient": backward}, config.rounds)
+    name = f"LIF, {n} neurons, unroll {unroll}"
+    return [claim(f"{name}, {what}: a step", 1e6 * t.median / config.steps, "µs") for what, t in found.items()]
+
+
+def layers(config: Config) -> Iterator[Piece]:
+    """Time the gradient of a layer with respect to its weights."""
+    for steps, batch, width in config.layers:
+        for recurrent in (False, True):
+            kind = "recurrent" if recurrent else "feed-forward"
+            name = f"layer of {width}, {kind}, batch {batch}"
+            yield name, partial(one_layer, config, name, steps, batch, width, recurrent)
+
+
+def one_layer(config: Config, name: str, steps: int, batch: int, width: int, recurrent: bool) -> Claims:
+    keys = jax.random.split(jax.random.key(0), 4)
+    neuron = jl.LIF(dt=1.0)
+    hidden, params = (Recurrent(neuron), init_recurrent(keys[1], width)) if recurrent else (neuron, init_neurons(width))
+    network = Sequential((Dense(), hidden))
+    inputs = jax.random.bernoulli(keys[2], 0.1, (batch, steps, width)).astype(jnp.float32)
+    cotangents = jax.random.normal(keys[3], inputs.shape)
+
+    @jax.jit
+    def pass_(params):
+        def loss(params):
+            spikes = jax.vmap(lambda x: jl.simulate(network, params, x)[1].output.spikes)(inputs)
+            return jnp.mean(spikes * cotangents), jnp.mean(spikes)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    params = (init_dense(keys[0], width, width, gain=16.0, bias=False), params)
+    found = interleave({"pass": timed(pass_, params)}, config.rounds)["pass"]
+    return [
+        claim(f"{name}: forward and gradient of {steps} steps", 1e3 * found.median, "ms"),
+        claim(f"{name}: a neuron-step", 1e9 * found.median / (steps * batch * width), "ns"),
+        claim(f"{name}: temporaries", memory(pass_, params).temp_size_in_bytes / 2**20, "MiB"),
+        claim(f"{name}: spikes per neuron-step", 100.0 * float(pass_(params)[1]), "%"),
+    ]
+
+
+def epochs(config: Config) -> Iterator[Piece]:
+    """Time an epoch of ``train`` on a task of the shape of ``../ecg.py``."""
+    for batch, width in config.epochs:
+        yield f"epoch, batch {batch}, width {width}", partial(one_epoch, config, batch, width)
+
+
+def one_epoch(config: Config, batch: int, width: int) -> Claims:
+    import training_overhead as training
+
+    shape = training.Config(samples=config.samples, num_steps=config.sequence, neurons=width, batch=batch)
+    task, optimizer = training.ecg(shape), optax.adam(1e-2)
+
+    def seconds(number: int) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(training.run_train(task, optimizer, number))
+        return time.perf_counter() - start
+
+    first, short, long = seconds(1), seconds(1), seconds(4)
+    name = f"epoch of {config.samples} sequences, batch {batch}, width {width}"
+    return [claim(name, (long - short) / 3.0, "s"), claim(f"{name}: first, with compilation", first, "s")]
+
+
+def likelihood(config: Config) -> Iterator[Piece]:
+    """Time the joint likelihood of a layer 5 cell and its gradient, and the fit that follows it."""
+    yield "likelihood of the layer 5 cell", partial(joint_likelihood, config)
+    if config.fit:
+        yield "fit of the layer 5 cell", partial(whole_fit, config)
+
+
+def joint_likelihood(config: Config) -> Claims:
+    found = {d.platform: evaluated(config, d) for d in (jax.devices()[0], jax.devices("cpu")[0])}
+    (value, slope, seconds, steps), (true, exact, _, _) = found[jax.default_backend()], found["cpu"]
+    rows = [claim(f"likelihood and gradient of {steps} steps, {on}", f[2], "s") for on, f in found.items()]
+    return [
+        *rows,
+        claim("likelihood and gradient, a step", 1e9 * seconds / steps, "ns"),
+        claim("likelihood, difference from the CPU over its value", abs(value / true - 1.0), "", "<= 1e-4"),
+        claim("likelihood, gradient, largest difference over its largest", apart([slope], [exact])),
+    ]
+
+
+def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, int]:
+    """Return the loss, its gradient, the seconds of one evaluation and the number of steps."""
+    from jaxlif.fitting.joint_loss import evaluate, joint_loss
+    from jaxlif.fitting.task import Task
+    from jaxlif.fitting.traces import arranged, recorded_traces, refractory_period, regress
+
+    recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
+    with jax.default_device(device):
+        traces = recorded_traces(Task(recording, jl.SpikeRule().find(recording), config.train, {}, None, 0, False))
+        start = regress(traces, t_ref=refractory_period(traces))
+        start = replace(start, coupling=jl.VoltageCoupling(b=0.2, tau=8.0, v_i=start.v_th - 10.0))
+        loss, samples = joint_loss(start, arranged(traces, float(start.t_ref)), traces.dt)
+        vector = loss.vector(start)
+        value, slope, _ = evaluate(loss, vector, samples)
+        run = timed(lambda: evaluate(loss, vector, samples)[:2])
+        return value, slope, interleave({"": run}, config.rounds)[""].median, traces.spikes.size
+
+
+def whole_fit(config: Config) -> Claims:
+    recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
+    start = time.perf_counter()
+    fit = jl.fit_recording(recording, "gif", train=config.train)
+    seconds = time.perf_counter() - start
+    scores = [claim("gif: Md* at 4 ms", m) for m in [fit.scores["test"]["md_star"]] if m is not None]
+    return [claim("gif: fit_recording, with compilation", seconds, "s"), *scores]
+
+
+def networks(config: Config) -> Iterator[Piece]:
+    """Time one second of sparse networks of excitatory and inhibitory neurons."""
+    for n in config.networks:
+        yield f"network of {n} neurons", partial(one_network, config, n)
+
+
+def one_network(config: Config, n: int) -> Claims:
+    import large_network
+
+    start = time.perf_counter()
+    chunk = max(10, min(1000, config.chunk // n))
+    whole = large_network.Config(num_neurons=n, probability=config.synapses / n, chunk=chunk, chunks=config.rounds)
+    cell, params, state = large_network.make(whole)
+    built = time.perf_counter() - start
+    _, spikes, seconds = large_network.run(whole, cell, params, state)
+    name = f"network of {n} neurons"
+    return [
+        claim(f"{name}: one second of it", 1e3 / (chunk * whole.dt) * seconds, "s"),
+        claim(f"{name}: a step", 1e6 * seconds / chunk, "µs"),
+        claim(f"{name}: mean rate", 1e3 * spikes.mean() / whole.dt, "Hz"),
+        claim(f"{name}: drawing its synapses", built, "s"),
+    ]
+
+
+#: What is measured and for how many seconds at most; together under eight minutes.
+PARTS: dict[str, tuple[Callable[[Config], Iterator[Piece]], float]] = {
+    "parity": (parity, 130.0),
+    "launch": (launch, 70.0),
+    "layers": (layers, 80.0),
+    "epochs": (epochs, 60.0),
+    "likelihood": (likelihood, 50.0),
+    "networks": (networks, 70.0),
+}
+
+
+# ------------------------------------------------------------------------------------------------ one part, one process
+
+
+def work(pieces: Iterator[Piece], tell: Callable[[dict[str, Any]], None]) -> None:
+    """Measure piece by piece and tell each claim, or why there is none: what fails must not take the rest along."""
+    try:
+        for name, measure in pieces:
+            try:
+                for row in measure():
+                    tell(row)
+            except (Exception, SystemExit) as error:
+                tell({"could_not": reason(name, error)})
+    except (Exception, SystemExit) as error:
+        tell({"could_not": reason("the list of what to measure", error)})
+
+
+def reason(name: str, error: BaseException) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{name}: {type(error).__name__}: {lines[0][:200]}"
+
+
+def run_part(name: str, quick: bool) -> tuple[Claims, list[str]]:
+    """Run a part in a process of its own; return its claims, and what it could not do."""
+    budget = PARTS[name][1]
+    command = [sys.executable, __file__, "--part", name, *["--quick"] * quick]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    stopped = ""
+    try:
+        told, _ = process.communicate(timeout=budget)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        told, _ = process.communicate()
+        stopped = f"stopped after its {budget:g} s"
+    if process.returncode and not stopped:
+        stopped = f"ended with exit status {process.returncode}"
+    return sorted_out(name, told, stopped)
+
+
+def sorted_out(name: str, told: str, stopped: str) -> tuple[Claims, list[str]]:
+    """Return the claims of a part and what it could not do from the lines that it printed; a cut last line is none."""
+    whole = [json.loads(line) for line in told.splitlines(keepends=True) if line.endswith("\n")]
+    claims = [row for row in whole if "could_not" not in row]
+    last = f" after {claims[-1]['metric']!r}" if claims else ""
+    missing = [f"{name}: {row['could_not']}" for row in whole if "could_not" in row]
+    return claims, missing + ([f"{name}: {stopped}{last}"] if stopped else [])
+
+
+def main(quick: bool, out: Path | None, parts: list[str]) -> None:
+    start = time.perf_counter()
+    probe = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
+    answer = subprocess.run([sys.executable, "-c", probe], stdout=subprocess.PIPE, text=True, check=True).stdout
+    platform, card = answer.strip().split("|")
+    if platform == "cpu" and not quick:
+        raise SystemExit("no GPU: JAX sees the CPU alone (pip install 'jaxlif[cuda13]'); --quick runs on the CPU")
+    claims, could_not = [], []
+    for name in parts:
+        print(f"{name}: {PARTS[name][1]:g} s at most", file=sys.stderr, flush=True)
+        rows, missing = run_part(name, quick)
+        claims, could_not = claims + rows, could_not + missing
+    claims.append(claim("the whole command", time.perf_counter() - start, "s", "<= 480"))
+    print(table(claims))
+    print("\n".join(f"could not: {line}" for line in could_not))
+    folder = out or (None if quick else RESULTS)
+    if folder:
+        word = "_".join(card.lower().split())
+        print(write_claims(f"{'quick' if quick else 'gpu'}_{word}", claims, folder=folder, could_not=could_not))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run under a minute, on a CPU too")
+    parser.add_argument("--out", type=Path, help="folder of the result; without it a smoke run writes nothing")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part only; may be given again")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.part:
+        work(PARTS[asked.part][0](QUICK if asked.quick else Config()), lambda row: print(json.dumps(row), flush=True))
+    else:
+        main(asked.quick, asked.out, asked.only or list(PARTS))

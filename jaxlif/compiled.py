@@ -1,0 +1,36 @@
+"""Compiled functions of hashable values, such as a cell or a loss, that do not keep every value for ever."""
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial, wraps
+from typing import Any
+
+import jax
+
+
+def compiled(*, values: int = 1, keep: int) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function for each combination of its first arguments, hashable values; the last used stay compiled.
+
+    ``jax.jit(..., static_argnums=...)`` keeps each value for as long as the process lives, and with the closure of a
+    loss the arrays in it. Here an old one goes, its programs with it, and is compiled again if it comes back.
+
+    Args:
+        values: how many arguments are values; the others are arrays, by position.
+        keep: combinations that stay.
+
+    Returns:
+        The decorator; ``function.program(*values)`` is the compiled function of the arrays.
+    """
+
+    def _decorated(function):
+        @lru_cache(maxsize=keep)
+        def _program(*chosen: Hashable) -> Any:
+            return jax.jit(partial(function, *chosen))
+
+        def _call(*arguments):
+            return _program(*arguments[:values])(*arguments[values:])
+
+        call: Any = wraps(function)(_call)
+        call.program = _program
+        return call
+
+    return _decorated
