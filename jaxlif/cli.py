@@ -23,7 +23,7 @@ from jaxlif.fitting.recordings import check_options, fit_rates, fit_recording, m
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, SpikeRule, read_rates, spike_notes
+from jaxlif.recordings import Recording, SpikeRule, hum_notes, read_rates, spike_notes
 from jaxlif.recordings.units import Corrections
 from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
 
@@ -258,7 +258,8 @@ def fi(file, out, tau_m, r_m, v_rest, seed, reading, spike_rule) -> None:
             )
         result = replace(result, warnings=tuple(notes) + result.warnings)
         if result.protocol != "steps":
-            raise ValueError(f"{file}: its current is not a family of steps with an f-I curve; use jaxlif fit")
+            why = "; ".join(("its current is not a family of steps with an f-I curve", *hum_notes(recording)))
+            raise ValueError(f"{file}: {why}; use jaxlif fit")
     columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
     rows = [tuple(f"{x:.4g}" for x in row) for row in zip(*columns, strict=True)]
     click.echo(text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")

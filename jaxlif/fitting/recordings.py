@@ -36,6 +36,7 @@ from jaxlif.recordings import (
     SpikeRule,
     artefact_notes,
     held_current,
+    hum_notes,
     is_sampled,
     remove_electrode,
     require_current_variation,
@@ -152,6 +153,7 @@ def fit_recording(
         + spike_notes(part, spike_rule)
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
+        + hum_notes(part)
         + (no_fi_curve(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
         + instead
         + score_notes(task, scores)

@@ -5,6 +5,7 @@ from jaxlif.recordings.csv_file import read_rates as read_rates
 from jaxlif.recordings.electrode import Electrode as Electrode
 from jaxlif.recordings.electrode import estimate_electrode as estimate_electrode
 from jaxlif.recordings.electrode import remove_electrode as remove_electrode
+from jaxlif.recordings.hum import hum_notes as hum_notes
 from jaxlif.recordings.protocol import Epoch as Epoch
 from jaxlif.recordings.protocol import FITable as FITable
 from jaxlif.recordings.protocol import Protocol as Protocol

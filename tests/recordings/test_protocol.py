@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Epoch, Recording, fi_table, is_step_protocol, read_recording, step_family, steps
+from jaxlif.recordings import (
+    Epoch,
+    Recording,
+    fi_table,
+    hum_notes,
+    is_step_protocol,
+    read_recording,
+    step_family,
+    steps,
+)
 
 
 def family(levels, noise=0.0, dt=0.1, seed=0):
@@ -83,6 +92,33 @@ def test_hum_does_not_cut_an_epoch():
     clean = family([300.0] * 20)
     hum = 4.0 * np.sin(2.0 * np.pi * 0.05 * clean.times + 1.0)
     assert len(steps(Recording(clean.current + hum, dt=0.1))) == 60
+
+
+# Amplitudes up to that of the smallest step, a frequency that drifts, and a third harmonic.
+@pytest.mark.parametrize(
+    ("dt", "hertz", "amplitude", "third"),
+    [(0.2, 50.0, 6.0, 0.0), (0.1, 60.0, 6.0, 2.0), (0.5, 49.95, 20.0, 0.0), (0.05, 60.05, 3.0, 0.0)],
+)
+def test_hum_does_not_hide_the_steps(dt, hertz, amplitude, third):
+    levels = np.arange(-60.0, 241.0, 20.0)
+    clean, rng = family(levels, noise=1.5, dt=dt), np.random.default_rng(0)
+    turns = hertz / 1000.0 * clean.times + rng.uniform(size=(len(levels), 1))
+    hum = amplitude * np.sin(2.0 * np.pi * turns) + third * np.sin(6.0 * np.pi * turns)
+    table = fi_table(recording := Recording(clean.current + hum, dt=dt), np.zeros(hum.shape, bool))
+    np.testing.assert_allclose(table.currents, levels - 10.0, atol=0.5)  # the noise of medians over 200 ms
+    np.testing.assert_allclose([table.start, table.stop], [100.0, 300.0], atol=dt)
+    (note,) = hum_notes(recording)
+    found = float(note.split("hum of ")[1].split(" pA")[0])
+    assert found == pytest.approx(amplitude, rel=0.1) and f"at {round(hertz)} Hz" in note and hum_notes(clean) == ()
+
+
+def test_hum_makes_no_steps_of_a_ramp_and_a_wave_is_a_stimulus():
+    ramp = 0.1 * np.arange(0.0, 2000.0, 0.1)
+    wave = np.sin(0.1 * np.pi * np.arange(0.0, 2000.0, 0.1))
+    noise = np.random.default_rng(0).standard_normal(ramp.size)
+    assert not is_step_protocol(Recording(ramp + 6.0 * wave + noise, dt=0.1))
+    whole = Recording(100.0 * wave + 100.0 * (ramp > 100.0), dt=0.1)
+    assert not is_step_protocol(whole) and hum_notes(whole) == ()
 
 
 @pytest.mark.parametrize("slope", [10.0, 100.0, 1000.0])
