@@ -71,7 +71,7 @@ def one_seed(config: Config, seed: int, keep: Path | None) -> dict[str, Any]:
         return json.loads(kept.read_text())
     recording = simulate(config, seed)
     result = jl.fit_recording(recording, "gif", electrode=None, coupling=True, train=(0.0, config.duration), seed=seed)
-    found = {"intervals": result.intervals, "shifted": abs(shifted_score(recording))}
+    found = {"intervals": result.uncertainty.intervals, "shifted": abs(shifted_score(recording))}
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(found))

@@ -281,7 +281,9 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     """Write a fit's file, report and figures, and print it."""
     _write_all(result, out, recording)
     columns = ("name", "value", "interval", "unit", "standard_name")
-    rows = [tuple(row[c] for c in columns) for row in parameter_rows(result.params, result.intervals)]
+    rows = [
+        tuple(row[c] for c in columns) for row in parameter_rows(result.params, result.intervals, result.undetermined)
+    ]
     click.echo(text_table([("parameter", "value", "95 % interval", "unit", ""), *rows], right=(1,)) + "\n")
     click.echo(score_table(result.scores) + "\n")
     if differ := sweep_line(result):

@@ -53,7 +53,7 @@ def _page(fit: RecordingFit, figures: list[dict[str, str]]) -> str:
         title=f"{fit.model.upper()} fitted to {fit.data['name'] or 'a recording'}",
         lead=_lead(fit),
         warnings=fit.warnings,
-        parameters=parameter_rows(fit.params, fit.intervals),
+        parameters=parameter_rows(fit.params, fit.intervals, fit.undetermined),
         parts=parts,
         scores=[{"label": label, "cells": cells, "own": own.get(label, "")} for label, cells in scores],
         with_own=bool(own),

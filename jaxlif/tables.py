@@ -1,6 +1,6 @@
 """Parameters and scores as text, for the report and the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -32,18 +32,22 @@ SCORE_LABELS = {
 
 
 def parameter_rows(
-    params: LIFParams, intervals: Mapping[str, tuple[float, float]] = NO_INTERVALS
+    params: LIFParams,
+    intervals: Mapping[str, tuple[float, float]] = NO_INTERVALS,
+    undetermined: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """Return the parameters as rows of text: standard_name, name, value, interval, unit.
 
     Args:
         params: the parameters.
         intervals: 95 % intervals by name, where they are known.
+        undetermined: names of the parameters that the data do not determine.
     """
     rows = []
     for name, value in named_leaves(params).items():
         words, unit = standard_name(name)
         interval = "{:.4g} to {:.4g}".format(*intervals[name]) if name in intervals else ""
+        interval = "not determined" if name in undetermined else interval
         row = {"standard_name": words, "name": name, "value": f"{value:.4g}", "interval": interval, "unit": unit}
         rows.append(row)
     return rows

@@ -30,13 +30,15 @@ class Advice(NamedTuple):
     """What recordings would do to the intervals of a fit.
 
     ``candidates`` [C], the most helpful first; ``parameters`` [n]; ``ratios`` [C, n]: the width of an interval after
-    the recording over that before; ``duration`` [C]: how long each is, ms in total.
+    the recording over that before; ``duration`` [C]: how long each is, ms in total; ``undetermined``: parameters that
+    have no interval which could become narrower.
     """
 
     candidates: tuple[str, ...]
     parameters: tuple[str, ...]
     ratios: np.ndarray
     duration: tuple[float, ...]
+    undetermined: tuple[str, ...] = ()
 
     def best(self, parameter: str) -> str:
         """Return the candidate that narrows the interval of a parameter most.
@@ -60,7 +62,8 @@ class Advice(NamedTuple):
         """Return what the columns stand for, and by what all intervals would shrink on the geometric mean."""
         means = np.exp(np.log(self.ratios).mean(axis=1))
         lines = zip(ascii_lowercase, self.candidates, self.duration, means, strict=False)
-        return [f"{letter}  {mean:.2f}  {name}, {time / 1000.0:g} s" for letter, name, time, mean in lines]
+        listed = [f"{letter}  {mean:.2f}  {name}, {time / 1000.0:g} s" for letter, name, time, mean in lines]
+        return [*listed, *(f"{name}: not determined by the fit: no interval to narrow" for name in self.undetermined)]
 
 
 def advise_protocol(
@@ -97,10 +100,11 @@ def advise_protocol(
     Source: Fisher information as a criterion of design: Atkinson, Donev & Tobias 2007, Optimum Experimental Designs.
     """
     known = _known(fit)
-    names = known.names if parameters is None else tuple(parameters)
-    unknown = [name for name in names if name not in known.names]
+    told = [name for name in known.names if name not in fit.undetermined]
+    names = tuple(told if parameters is None else parameters)
+    unknown = [name for name in names if name not in told]
     if unknown or not names:
-        raise ValueError(f"parameters = {unknown or names}: this fit has intervals of {', '.join(known.names)}")
+        raise ValueError(f"parameters = {unknown or names}: this fit has intervals of {', '.join(told) or 'none'}")
     if duration is not None and not duration > 0:
         raise ValueError(f"duration = {duration:g} ms: a recording lasts longer than 0 ms")
     dt = float(fit.data["dt_ms"])
@@ -118,7 +122,7 @@ def advise_protocol(
     ratios = ratios[:, [known.names.index(name) for name in names]]
     order = np.argsort(np.log(ratios).mean(axis=1))
     ranked = tuple(list(currents)[c] for c in order)
-    return Advice(ranked, names, ratios[order], tuple(lengths[name] for name in ranked))
+    return Advice(ranked, names, ratios[order], tuple(lengths[name] for name in ranked), fit.undetermined)
 
 
 def _known(fit: RecordingFit) -> Uncertainty:
@@ -175,7 +179,7 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
         for information in (known.information, known.information + more)
     )
     # What a penalty holds, not the data, may seem to widen: it has nothing to gain.
-    return np.minimum(np.sqrt(after / before), 1.0)
+    return np.minimum(np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0.0)), 1.0)
 
 
 def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> ForcedSweeps:

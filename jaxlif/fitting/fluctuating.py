@@ -6,11 +6,12 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
-from jaxlif.fitting.lif_intervals import membrane_estimate
-from jaxlif.fitting.membrane import Sweeps, profile_refractory, refine_membrane, regress_membrane
+from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
+from jaxlif.fitting.membrane import Profile, Sweeps, profile_refractory, refine_membrane, regress_membrane
 from jaxlif.fitting.notes import at_bounds
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
+from jaxlif.fitting.uncertainty import determined
 from jaxlif.neurons.lif import LIFParams
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
@@ -38,12 +39,15 @@ def fit_fluctuating(task: Task) -> Outcome:
             f" {task.spike_length * task.recording.dt:g} ms after a spike: a fit of the membrane needs at least"
             f" {LEAST_SAMPLES}, away from spikes"
         )
-    params = _fit_membrane(task, data, _start(task, data))
+    params, profile = _fit_membrane(task, data, _start(task, data))
     bracket = bracket_threshold(task.cell, params, data)
     stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
     v_th = choose_threshold(task.cell, params, stimuli, bracket, limits=task.bounds["v_th"])
     params = replace(params, v_th=v_th)
-    intervals = membrane_estimate(task.cell, params, data, FREE).intervals()
+    estimate = membrane_estimate(task.cell, params, data, FREE)
+    intervals = with_refractory(estimate, profile, float(data.mask.sum()))
+    if set(MEMBRANE) & set(determined(params, intervals, task.bounds)[1]):
+        intervals["v_th"] = -np.inf, np.inf  # it was chosen for this membrane
     return Outcome(params, unreliable + _notes(task, params, bracket.highest), intervals=intervals)
 
 
@@ -79,23 +83,24 @@ def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
     return shifted if shifted.any() else spikes
 
 
-def _fit_membrane(task: Task, data: Sweeps, start: LIFParams) -> LIFParams:
+def _fit_membrane(task: Task, data: Sweeps, start: LIFParams) -> tuple[LIFParams, Profile]:
     """Fit the membrane; where a regression led to the end of the bounds, from a textbook's membrane too."""
-    params, loss = _alternated(task, data, start)
+    params, profile, loss = _alternated(task, data, start)
     if task.start is not None or not at_bounds(params, {name: task.bounds[name] for name in FREE}):
-        return params
+        return params, profile
     rest = float(np.quantile(np.asarray(data.voltage), 0.1))
     other = replace(start, **task.inside(**dict(zip(MEMBRANE, (*TEXTBOOK, rest), strict=True))))
-    second, lower = _alternated(task, data, other)
-    return second if lower < loss else params
+    second, other_profile, lower = _alternated(task, data, other)
+    return (second, other_profile) if lower < loss else (params, profile)
 
 
-def _alternated(task: Task, data: Sweeps, params: LIFParams) -> tuple[LIFParams, float]:
+def _alternated(task: Task, data: Sweeps, params: LIFParams) -> tuple[LIFParams, Profile, float]:
     """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
     free = {name: task.bounds[name] for name in FREE}
     t_ref, loss = None, np.inf
     for _ in range(4):
-        params = replace(params, t_ref=_best_refractory(task, params, data))
+        profile = _refractory_profile(task, params, data)
+        params = replace(params, t_ref=round(float(profile.candidates[np.argmin(profile.errors)]), 9))
         if params.t_ref == t_ref:
             break
         t_ref = params.t_ref
@@ -103,10 +108,10 @@ def _alternated(task: Task, data: Sweeps, params: LIFParams) -> tuple[LIFParams,
         params, loss = jax.tree.map(float, result.params), result.best_loss
         if not all(low < getattr(params, name) < high for name, (low, high) in free.items()):
             break  # rounded onto the end of its bounds, from where nothing can start
-    return params, loss
+    return params, profile, loss
 
 
-def _best_refractory(task: Task, params: LIFParams, data: Sweeps) -> float:
+def _refractory_profile(task: Task, params: LIFParams, data: Sweeps) -> Profile:
     """Search whole numbers of steps, coarse to fine, for the refractory period that explains the voltage best."""
     dt = task.recording.dt
     low, high = task.bounds["t_ref"]
@@ -116,13 +121,16 @@ def _best_refractory(task: Task, params: LIFParams, data: Sweeps) -> float:
         raise ValueError(
             f"t_ref has the bounds {low:g} to {high:g} ms: they hold no whole number of steps of {dt:g} ms"
         )
-    stride, best = max(1, len(grid) // 15), None
+    stride, best, tried = max(1, len(grid) // 15), None, []
     while True:
         around = grid[::stride] if best is None else grid[max(0, best - 5 * stride) : best + 5 * stride + 1 : stride]
         # One length, for which the profile is compiled once.
         candidates = np.pad(around, (0, 16 - len(around)), mode="edge")
-        errors = profile_refractory(task.cell, params, data, candidates * dt)
-        best = int(candidates[np.argmin(errors)] - grid[0])
+        tried.append(profile_refractory(task.cell, params, data, candidates * dt))
+        best = int(candidates[np.argmin(tried[-1].errors)] - grid[0])
         if stride == 1:
-            return round(float(grid[best]) * dt, 9)
+            break
         stride = max(1, stride // 4)
+    candidates, errors, solutions = map(np.concatenate, zip(*tried, strict=True))
+    _, order = np.unique(candidates, return_index=True)
+    return Profile(candidates[order], errors[order], solutions[order])

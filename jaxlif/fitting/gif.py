@@ -272,12 +272,14 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, interv
     free = _free(traces, coupled=params.coupling is not None)
     loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
     params, _ = refine(loss, believable(loss, params, samples), samples, free, progress=progress)
-    known = None
+    known: Uncertainty | None = None
+    notes: tuple[str, ...] = ()
     if intervals:
         level = mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
         params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
+        notes = () if known else ("no interval: the information of the data at these parameters is not finite",)
     bits = held_out_bits(loss, params, traces, np.ones(traces.spikes.shape[1], bool))
-    return AdaptiveFit(params, known, bits)
+    return AdaptiveFit(params, known, bits, notes)
 
 
 def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, judged: np.ndarray) -> float:

@@ -10,28 +10,37 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.membrane import SOLVED, Profile, Sweeps, forced
+from jaxlif.fitting.uncertainty import flat_coordinates
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.theory import firing_rate
 
 BLOCKS = 16  # of samples, over which the gradient's scatter is taken
 POSITIVE = ("tau_m", "r_m", "t_ref")  # their intervals are those of their logarithms
+UNSEEN = 1e-6  # mV or Hz for a unit of a parameter: what moves an observation by less does not move it
 
 
 class Estimate(NamedTuple):
     """Parameters with their errors: names [n], values [n] and covariance [n, n], each in the parameters' units.
 
-    ``freedom`` is the number of degrees of freedom of Student's distribution.
+    ``freedom`` is the number of degrees of freedom of Student's distribution; ``spread`` the variance of white noise
+    that would make the errors what they are.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     covariance: np.ndarray
     freedom: int
+    spread: float = 0.0
+
+    @property
+    def quantile(self) -> float:
+        """Standard errors from the estimate to the end of a 95 % interval."""
+        return float(stdtrit(self.freedom, 0.975))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return the 95 % intervals by name; those of positive parameters stay above 0."""
-        reach = float(stdtrit(self.freedom, 0.975)) * np.sqrt(np.diag(self.covariance))
+        reach = self.quantile * np.sqrt(np.nan_to_num(np.diag(self.covariance), nan=np.inf))
         return {
             name: _interval(name, float(value), float(r))
             for name, value, r in zip(self.names, self.values, reach, strict=True)
@@ -61,9 +70,24 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
     slopes, errors = np.asarray(slopes).T.reshape(-1, len(names)), np.asarray(errors).T.ravel()
     curvature = slopes.T @ slopes
     scores = np.array([s.T @ e for s, e in zip(*(np.array_split(x, BLOCKS) for x in (slopes, errors)), strict=True)])
-    inverse = np.linalg.pinv(curvature, hermitian=True)
+    inverse, flat = _inverse(curvature, float(data.mask.sum()))
     covariance = inverse @ (scores.T @ scores) @ inverse * BLOCKS / (BLOCKS - 1)
-    return Estimate(names, values, covariance, BLOCKS - 1)
+    spread = float(np.trace(covariance @ curvature)) / max(1, int((~flat).sum()))
+    return Estimate(names, values, _without(covariance, flat), BLOCKS - 1, spread)
+
+
+def _inverse(information: np.ndarray, count: float) -> tuple[np.ndarray, np.ndarray]:
+    """Invert an information [n, n] of ``count`` observations; mark the parameters [n] that it says nothing about."""
+    flat = flat_coordinates(information, least=count * UNSEEN**2)
+    inverse, told = np.zeros_like(information), np.ix_(~flat, ~flat)
+    root = np.sqrt(np.diag(information)[~flat])
+    inverse[told] = np.linalg.inv(information[told] / np.outer(root, root)) / np.outer(root, root)
+    return inverse, flat
+
+
+def _without(covariance: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Give the parameters that nothing is known about an error without end."""
+    return covariance + np.diag(np.where(flat, np.inf, 0.0))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -75,6 +99,30 @@ def _slopes_and_errors(cell, names, values, params, data):
 
     slopes = jax.lax.map(lambda unit: jax.jvp(voltage, (values,), (unit,))[1], jnp.eye(len(names), dtype=values.dtype))
     return slopes, voltage(values) - data.voltage * data.mask
+
+
+def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[str, tuple[float, float]]:
+    """Return the intervals of a forced voltage, with that of t_ref, which has no gradient, and what it does to others.
+
+    A refractory period is allowed where the sum of squares rises by no more than at the end of an interval; the
+    interval of t_ref ends at the next ones that were tried and are not, and has no end where all are allowed. The
+    others reach as far as any that is allowed takes them: a reset may trade for the time that it lasts.
+
+    Args:
+        estimate: that of the parameters but for t_ref.
+        profile: over t_ref, ascending.
+        count: samples that were compared.
+    """
+    best = int(np.argmin(profile.errors))
+    rise = count * (profile.errors - profile.errors[best])
+    allowed = rise <= estimate.quantile**2 * estimate.spread
+    intervals, moved = estimate.intervals(), (profile.solutions - profile.solutions[best])[allowed]
+    for name, shifts in zip(SOLVED, moved.T, strict=True):
+        low, high = intervals[name]
+        intervals[name] = low + float(shifts.min(initial=0.0)), high + float(shifts.max(initial=0.0))
+    first, last = np.flatnonzero(allowed | (np.arange(len(rise)) == best))[[0, -1]]
+    low, high = map(float, profile.candidates[[max(first - 1, 0), min(last + 1, len(rise) - 1)]])
+    return intervals | {"t_ref": (-np.inf, np.inf) if allowed.all() else (low, high)}
 
 
 def fi_estimate(
@@ -104,11 +152,12 @@ def fi_estimate(
     if firing <= len(names):
         return None
     own, given = np.asarray(slopes)[:, : len(names)], np.asarray(slopes)[:, len(names) :]
-    inverse = np.linalg.pinv(own.T @ own, hermitian=True)
+    inverse, flat = _inverse(own.T @ own, len(own))
     noise = max(float(np.sum((np.asarray(fitted) - rates) ** 2)) / (firing - len(names)), resolution**2 / 12.0)
     moved = inverse @ own.T @ given
     covariance = noise * inverse + moved @ membrane.covariance @ moved.T
-    return Estimate(names, np.array([getattr(params, n) for n in names]), covariance, firing - len(names))
+    values = np.array([getattr(params, n) for n in names])
+    return Estimate(names, values, _without(covariance, flat), firing - len(names))
 
 
 def _rate_slopes(params, names, currents):

@@ -151,7 +151,21 @@ def refine_membrane(
     return fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings)
 
 
-def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: np.ndarray) -> np.ndarray:
+SOLVED = ("r_m", "v_rest", "v_reset")
+
+
+class Profile(NamedTuple):
+    """Refractory periods ``candidates`` [C], ms; the mean squared ``errors`` [C] that each leaves, mV².
+
+    ``solutions`` [C, 3]: r_m, v_rest and v_reset solved for with each.
+    """
+
+    candidates: np.ndarray
+    errors: np.ndarray
+    solutions: np.ndarray
+
+
+def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: np.ndarray) -> Profile:
     """Find how well each refractory period explains the voltage, with r_m, v_rest and v_reset solved for anew.
 
     A refractory period acts through a whole number of steps, so it has no gradient; but under teacher forcing the
@@ -164,14 +178,14 @@ def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: n
         candidates: refractory periods, [C], ms.
 
     Returns:
-        The mean squared error of each candidate, [C], mV².
+        The :class:`Profile`.
     """
     dtype = data.voltage.dtype
     moments = _moments(cell, jnp.asarray(params.tau_m, dtype), data, jnp.asarray(candidates, dtype))
     grams, projections, squares = (np.asarray(x, np.float64) for x in moments)
-    solutions = [np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)]
+    solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
-    return (squares - explained) / float(data.mask.sum())
+    return Profile(candidates, (squares - explained) / float(data.mask.sum()), solutions)
 
 
 @jax.jit(static_argnums=0)

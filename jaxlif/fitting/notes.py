@@ -33,6 +33,13 @@ def _margin(low: float, high: float, end: float) -> float:
     return min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low)
 
 
+def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which parameters the data do not determine."""
+    if not names:
+        return ()
+    return (f"not determined by these data: {', '.join(names)}: any other value would do about as well",)
+
+
 def undetermined_times(params: LIFParams) -> tuple[str, ...]:
     """Say which time constants of an adaptive neuron lie beyond those that the loss takes without a penalty."""
     low, high = TAU_RANGE

@@ -23,12 +23,13 @@ from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import default_split, held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
-from jaxlif.fitting.notes import at_bounds, saturated, score_notes, undetermined_times
+from jaxlif.fitting.notes import at_bounds, saturated, score_notes, undetermined_names, undetermined_times
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.traces import recorded_traces
+from jaxlif.fitting.uncertainty import determined
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
@@ -134,6 +135,7 @@ def fit_recording(
         terms = _all_terms(whole, found, kept)
         scores, outside = _judged(whole, task, found, terms, held, model)
         final, window = _on_everything(task, found, scores) if again else (found, task.window)
+    intervals, undetermined = determined(final.params, final.intervals, limits if model == "lif" else {})
     return RecordingFit(
         model=model,
         params=final.params,
@@ -149,6 +151,7 @@ def fit_recording(
         warnings=sampling_notes(recording, sampled)
         + removed.notes
         + final.warnings
+        + undetermined_names(undetermined)
         + (at_bounds(found.params, limits) if model == "lif" else undetermined_times(final.params))
         + spike_notes(part, spike_rule)
         + saturated(part, spikes[kept])
@@ -161,7 +164,8 @@ def fit_recording(
         + outside,
         curve=found.curve,
         electrodes=removed.electrodes,
-        intervals=final.intervals,
+        intervals=intervals,
+        undetermined=undetermined,
         uncertainty=final.uncertainty,
         held_out=tuple(int(s) for s in held),
         rest="fitted" if tied is None else "measured",

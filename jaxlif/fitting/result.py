@@ -108,6 +108,8 @@ class RecordingFit:
         curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
         electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
         intervals: 95 % intervals of the parameters, by name, where the model has them.
+        undetermined: names of the parameters that have none because the data do not determine them: their values say
+            nothing.
         held_out: numbers of the sweeps that the fit did not see.
         rest: whether v_rest was "measured" before the stimulus, sweep by sweep, or "fitted".
         drift: offset of the resting potential and gain of the current in each sweep of the recording, or None.
@@ -132,6 +134,7 @@ class RecordingFit:
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    undetermined: tuple[str, ...] = ()
     held_out: tuple[int, ...] = ()
     rest: str = "fitted"
     drift: Drift | None = None
@@ -145,7 +148,7 @@ class RecordingFit:
         return (
             self
             if self.scored is None
-            else replace(self, params=self.scored, scored=None, intervals={}, uncertainty=None)
+            else replace(self, params=self.scored, scored=None, intervals={}, undetermined=(), uncertainty=None)
         )
 
     def predict(
@@ -318,6 +321,7 @@ class RecordingFit:
         document["sweep_terms"] = drift_document(self.drift)
         document["regimes"] = [asdict(regime) for regime in self.regimes]
         document["bits_per_spike"] = self.bits_per_spike
+        document["undetermined"] = list(self.undetermined)
         document["uncertainty"] = None if self.uncertainty is None else uncertainty_document(self.uncertainty)
         document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
         return document | {"versions": versions()}
@@ -413,6 +417,7 @@ def _from_document(document: dict[str, Any]) -> RecordingFit:
         curve=document["f_i_curve"],
         electrodes=tuple(electrode_from(e) for e in document["electrodes"]),
         intervals=intervals,
+        undetermined=tuple(document["undetermined"]),
         uncertainty=uncertainty_from(known, intervals) if known else None,
         scored=None if scored is None else params_from(scored),
         held_out=tuple(document["held_out_sweeps"]),

@@ -129,6 +129,7 @@ class _Fit(_Part):
     sweep_terms: _Terms | None
     regimes: list[_Regime]
     bits_per_spike: float | None
+    undetermined: list[str]
     uncertainty: _Uncertainty | None
     scored_parameters: dict[str, float] | None
     versions: dict[str, str]
@@ -156,6 +157,8 @@ class _Fit(_Part):
         _require(first <= last, f"train_ms = {first:g} to {last:g}: the window ends before it starts")
         plain = "delta_v" not in self.parameters
         _require(plain == (self.model == "lif"), f'model = "{self.model}": parameters are those of another model')
+        unknown = [name for name in self.undetermined if name not in self.parameters]
+        _require(not unknown, f"undetermined names {unknown}, which are no parameters")
         if self.uncertainty is not None:
             _require(self.model != "lif", 'uncertainty belongs to an adaptive model, not to "lif"')
             unknown = [name for name in self.uncertainty.names if name not in self.parameters]

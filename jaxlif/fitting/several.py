@@ -40,14 +40,19 @@ class RecordingFits:
         """Return columns of one length: cell, the parameters, and the scores by which a fit is judged.
 
         Scores are those of what was held out, or else of what was fitted; ``f_i_rmse`` is the error of an f-I curve in
-        Hz. What a fit does not have is None, what none has is no column. ``pandas.DataFrame`` takes it as it is.
+        Hz. What a fit does not have, or does not determine, is None; what none has is no column.
+        ``pandas.DataFrame`` takes it as it is.
         """
-        params = [named_leaves(fit.params) for fit in self.fits.values()]
+        params = [_determined(fit) for fit in self.fits.values()]
         scores = [_main_scores(fit) for fit in self.fits.values()]
         columns: dict[str, list[Any]] = {"cell": list(self.fits)}
         for rows in (params, scores):
             columns |= {name: [row.get(name) for row in rows] for row in rows for name in row}
         return {name: column for name, column in columns.items() if any(value is not None for value in column)}
+
+
+def _determined(fit: RecordingFit) -> dict[str, Any]:
+    return {name: None if name in fit.undetermined else x for name, x in named_leaves(fit.params).items()}
 
 
 def _main_scores(fit: RecordingFit) -> dict[str, Any]:

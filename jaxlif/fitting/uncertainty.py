@@ -5,7 +5,9 @@ would not do: the scatter of the loss's gradient over blocks of time says how mu
 loss is no parabola where parameters trade for one another, so that an interval ends where the profile of the loss does.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -13,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import stdtrit
 
+from jaxlif.fitting.bounds import Bounds, named_leaves
 from jaxlif.fitting.chart import SOFT, Chart
 from jaxlif.fitting.information import pieces, prior_information, scales
 from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, with_variance
 from jaxlif.fitting.profile import Rise, Valley, crossing
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.lif import LIFParams
 
 BLOCKS = 50  # of time, over which the gradient's scatter is taken; fewer where time is short
 FEWEST = 16  # blocks of all sweeps together; where time is too short for them every sweep has its own
@@ -25,7 +29,10 @@ LAST_STEPS = 3  # Newton steps after the optimiser
 SETTLED = 0.005  # nats that a Newton step could still gain
 REACH, FAR = 2.0, 10.0  # a step along a valley moves the others no farther: a factor of e², 10 mV
 LARGEST = 4.0  # a factor of 50, as a logarithm: an interval's half is not followed farther
-VAGUE = 16.0  # an interval from a value to this many times it does not determine the parameter
+VAGUE = 16.0  # an interval from a value to this many times it hardly determines the parameter
+FACTOR = 1000.0  # and one to this many times it not at all
+WIDEST = 200.0  # mV, or ms of t_ref, which may be 0: nor does one that is wider than any membrane's range
+FLAT = 1e-10  # share of the steepest direction's information, in correlations, below which there is none
 TIGHT = 0.95  # a correlation above this means that only a combination is determined
 THREADS = 2  # a loop over time fills one core
 
@@ -65,6 +72,52 @@ class Uncertainty(NamedTuple):
         return self.covariance / np.outer(sd, sd)
 
 
+def is_determined(
+    name: str, value: float, interval: tuple[float, float], bounds: tuple[float, float] | None = None
+) -> bool:
+    """Say whether an interval is one: it holds its value, and spans neither everything nor nothing.
+
+    Args:
+        name: the parameter's, which says whether it is positive.
+        value: in its unit; a current is given as the voltage that it makes, mV.
+        interval: likewise.
+        bounds: between which it was searched for, if it was: at their ends an interval means nothing.
+
+    Example:
+        >>> is_determined("tau_m", 10.0, (8.0, 13.0)), is_determined("tau_m", 10.0, (1e-300, 1e300))
+        (True, False)
+    """
+    low, high = interval
+    if not (np.isfinite([value, low, high]).all() and low <= value <= high and low < high):
+        return False
+    if bounds is not None and (not bounds[0] <= value <= bounds[1] or (low <= bounds[0] and high >= bounds[1])):
+        return False
+    positive = name.startswith(("tau", "r_m", "delta_v", "coupling.tau", "coupling.k"))
+    return high <= FACTOR * low if positive and value > 0.0 else high - low <= WIDEST
+
+
+def flat_coordinates(information: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """Mark the coordinates [n] that an information [n, n] says nothing about, alone or together with others.
+
+    Args:
+        information: a sum of squares.
+        least: information on a single coordinate that is taken for none.
+
+    Example:
+        >>> flat_coordinates(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+        array([ True,  True, False])
+    """
+    size = np.diag(information)
+    if not np.isfinite(information).all():
+        return np.ones(len(size), bool)
+    flat = ~(size > least)
+    root = np.sqrt(np.where(flat, 1.0, size))
+    values, vectors = np.linalg.eigh(
+        np.where(flat[:, None] | flat, np.eye(len(size)), information / np.outer(root, root))
+    )
+    return flat | ((vectors[:, values < FLAT * values.max()] ** 2).sum(axis=1) > FLAT)
+
+
 def uncertainty(
     loss: JointLoss,
     params: AdaptiveLIFParams,
@@ -72,7 +125,7 @@ def uncertainty(
     active: np.ndarray,
     current: np.ndarray,
     level: float,
-) -> tuple[AdaptiveLIFParams, Uncertainty]:
+) -> tuple[AdaptiveLIFParams, Uncertainty | None]:
     r"""Take the last steps to a minimum and give 95 % intervals around it.
 
     The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v` of spikes and
@@ -91,7 +144,8 @@ def uncertainty(
         level: the voltage from which the cell spikes, mV.
 
     Returns:
-        The parameters at the minimum, Python floats, and the :class:`Uncertainty`.
+        The parameters at the minimum, Python floats, and the :class:`Uncertainty`; None where the information is not
+        finite.
 
     Source: White 1982, doi:10.2307/1912526; Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5;
     Venzon & Moolgavkar 1988, doi:10.2307/2347496 (profiles).
@@ -100,20 +154,27 @@ def uncertainty(
     parts, scale = pieces(loss, loss.vector(params), samples, active), scales(loss, samples)[active]
     prior = prior_information(loss, loss.vector(params), samples, active)
     information = parts.information.sum(axis=0) + prior
+    if not np.isfinite(information).all():
+        return params, None
+    flat = flat_coordinates(information)
     inverse = _inverse(information, scale)
     vector = _settled(loss, loss.vector(params), samples, active, inverse)
     params = jax.tree.map(float, loss.params(jnp.asarray(vector, samples[0].bend.dtype), samples[0]))
     blocks = _blocks(parts.scores)
     voltage, spikes = (_dispersion(b, f, scale) for b, f in zip(blocks, parts.information, strict=True))
     spread = voltage, max(spikes, 1.0)  # spikes never say more than the likelihood of the right model
-    covariance = sandwich(parts.information, prior, spread, scale)
+    covariance = sandwich(parts.information, prior, spread, scale) + np.diag(np.where(flat, np.diag(inverse), 0.0))
     names = tuple(loss.coordinates.free[i][0] for i in active)
     quantile = float(stdtrit(blocks.shape[1] - 1, 0.975))
     heights = quantile**2 * np.diag(covariance) / np.diag(inverse)
     rise = _rise(loss, vector, samples, active, information)
     ends = _Ends(loss, params, vector, active, rise, information, scale, heights, level)
+
+    def interval(n):
+        return (-np.inf, np.inf) if flat[n] else ends.interval(n)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(ends.interval, range(len(names))))
+        found = list(pool.map(interval, range(len(names))))
     known = Uncertainty(
         names,
         dict(zip(names, found, strict=True)),
@@ -124,7 +185,29 @@ def uncertainty(
         (),
         _stimulation(current, loss.dt),
     )
-    return params, known._replace(notes=(*_vague(known), *_insignificant(known), *_tied(known)))
+    told = known._replace(intervals=determined(params, known.intervals)[0])
+    return params, known._replace(notes=(*_vague(told), *_insignificant(told), *_tied(known)))
+
+
+def determined(
+    params: LIFParams, intervals: Mapping[str, tuple[float, float]], bounds: Bounds = MappingProxyType({})
+) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
+    """Return the intervals that are ones, and the names of the parameters whose are not.
+
+    Args:
+        params: the parameters, in whose units the intervals are.
+        intervals: 95 % intervals by name.
+        bounds: by name, where there are any.
+    """
+    values = {name: float(value) for name, value in named_leaves(params).items()}
+
+    def told(name):
+        unit = values["r_m"] if name.startswith("eta") else 1.0
+        low, high = (unit * end for end in intervals[name])
+        return is_determined(name, unit * values[name], (low, high), bounds.get(name))
+
+    kept = {name: pair for name, pair in intervals.items() if told(name)}
+    return kept, tuple(name for name in intervals if name not in kept)
 
 
 def sandwich(
@@ -285,10 +368,10 @@ def _value(kind, form, end):
 
 
 def _vague(known):
-    """Name what a protocol does not determine."""
+    """Name what a protocol hardly determines."""
     for name, (low, high) in known.intervals.items():
         if low > 0 and name.partition(".")[0] not in ("eta", "gamma") and high > VAGUE * low:
-            yield f"{name} is not determined by these data: its 95 % interval spans a factor of {high / low:.2g}"
+            yield f"{name} is hardly determined by these data: its 95 % interval spans a factor of {high / low:.2g}"
 
 
 def _insignificant(known):

@@ -1,18 +1,23 @@
 """Intervals of a plain neuron against SciPy's covariance and against the scatter of repeated experiments."""
 
+import json
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import null_space
 from scipy.optimize import curve_fit
 from scipy.signal import lfilter
 from scipy.special import stdtrit
 
 import jaxlif as jl
-from jaxlif.fitting.lif_intervals import Estimate, fi_estimate, membrane_estimate
-from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.lif_intervals import Estimate, fi_estimate, membrane_estimate, with_refractory
+from jaxlif.fitting.membrane import Profile, Sweeps, forced
+from jaxlif.fitting.several import RecordingFits
+from jaxlif.fitting.uncertainty import determined, flat_coordinates, is_determined
+from jaxlif.tables import parameter_rows
 
 CURRENTS = np.linspace(200.0, 600.0, 9)  # all above rheobase, 150 pA
 TRUTH = jl.LIFParams(t_ref=3.0)
@@ -91,6 +96,88 @@ def test_intervals_of_positive_parameters_stay_positive():
 def test_fits_of_both_kinds_report_intervals():
     recording = jl.simulated_recording(jax.random.key(0), repeats=1, duration=1500.0)
     fit = jl.fit_recording(recording)
-    assert set(fit.intervals) == {"tau_m", "r_m", "v_rest", "v_reset"}
+    assert set(fit.intervals) == {"tau_m", "r_m", "v_rest", "v_reset", "t_ref"} and fit.undetermined == ()
     for name, (low, high) in fit.intervals.items():
         assert low < getattr(fit.params, name) < high
+
+
+def test_the_interval_of_t_ref_ends_where_its_profile_has_risen():
+    """A parabola with its minimum at 3 ms, whose rise of quantile² is 1.5 steps away, and a reset that moves along."""
+    estimate = Estimate(
+        ("tau_m", "r_m", "v_rest", "v_reset"), np.array([10.0, 0.1, -70.0, -60.0]), np.zeros((4, 4)), 15, 0.04
+    )
+    t_ref = np.arange(1.0, 6.0)
+    errors = (estimate.quantile**2 * 0.04) * (t_ref - 3.0) ** 2 / 1.5**2 / 1000.0
+    solutions = np.stack([0.1 + 0.0 * t_ref, -70.0 + 0.0 * t_ref, -60.0 + 2.0 * (t_ref - 3.0)], axis=1)
+    found = with_refractory(estimate, Profile(t_ref, errors, solutions), 1000.0)
+    # 2, 3 and 4 ms are allowed; the first that are not are 1 and 5 ms.
+    assert found["t_ref"] == (1.0, 5.0)
+    np.testing.assert_allclose([found["v_reset"], found["v_rest"]], [(-62.0, -58.0), (-70.0, -70.0)])
+    flat = with_refractory(estimate, Profile(t_ref, 1e-9 * errors, solutions), 1000.0)
+    assert flat["t_ref"] == (-np.inf, np.inf) and flat["v_reset"] == pytest.approx((-64.0, -56.0))
+
+
+def test_what_a_masked_pulse_does_not_show_is_not_determined(tmp_path):
+    """Pulses whose every sample lies within a spike's mask: nothing is left of r_m, v_reset and t_ref."""
+    dt = 0.5
+    current = np.zeros((6, 1000))
+    current[:, 300:304] = 2000.0
+    truth = jl.LIFParams(tau_m=15.0, r_m=0.15, v_th=-48.0, v_rest=-68.0, t_ref=3.0)
+    _, output = jl.simulate(jl.LIF(dt=dt), truth, jnp.asarray(current.T))
+    noise = np.random.default_rng(0).normal(0.0, 0.05, current.shape)
+    voltage = np.where(np.asarray(output.spikes).T > 0, 20.0, np.asarray(output.v).T) + noise
+    fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=dt))
+    assert set(fit.undetermined) == {"r_m", "v_th", "t_ref"}
+    # What is left is the decay to rest after each spike, and from where it would have started at any t_ref.
+    for name, (low, high) in fit.intervals.items():
+        assert low <= getattr(truth, name) <= high, name
+    assert set(fit.intervals) == {"tau_m", "v_rest", "v_reset"}
+    assert "not determined by these data: r_m, t_ref, v_th" in " ".join(fit.warnings)
+    rows = {row["name"]: row["interval"] for row in parameter_rows(fit.params, fit.intervals, fit.undetermined)}
+    assert rows["r_m"] == "not determined" and " to " in rows["tau_m"]
+    path = fit.save(tmp_path)
+    assert json.loads(path.read_text())["parameters"]["r_m"]["interval_95"] is None
+    assert jl.load_fit(path).undetermined == fit.undetermined
+    table = RecordingFits({"a": fit}, {}).table()
+    assert "r_m" not in table and table["tau_m"] == [fit.params.tau_m]
+
+
+def test_a_curve_that_does_not_depend_on_the_threshold_does_not_determine_it():
+    fast = replace(TRUTH, tau_m=1e-9)  # it fires once every t_ref at any current
+    estimate = fi_estimate(fast, CURRENTS, np.full(len(CURRENTS), 333.0) + np.arange(9.0), KNOWN)
+    kept, lost = determined(fast, estimate.intervals())
+    assert set(kept) == {"t_ref"} and set(lost) == {"v_th", "v_reset"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flat_coordinates_are_those_of_the_null_space(seed):
+    """Against SciPy's null space of the columns themselves, whose units differ by orders of magnitude."""
+    random = np.random.default_rng(seed)
+    slopes = random.normal(size=(50, 6))
+    slopes[:, 4] = 2.0 * slopes[:, 1] - slopes[:, 3]  # these three trade for one another
+    slopes[:, 5] = 0.0
+    expected = (np.abs(null_space(slopes)) > 1e-8).any(axis=1)
+    units = 10.0 ** random.uniform(-4.0, 4.0, 6)
+    np.testing.assert_array_equal(flat_coordinates((slopes * units).T @ (slopes * units)), expected)
+    slopes[0, 0] = np.nan
+    assert flat_coordinates(slopes.T @ slopes).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "interval", "bounds", "told"),
+    [
+        ("tau_m", 10.0, (1.0, 900.0), None, True),
+        ("tau_m", 10.0, (0.1, 101.0), None, False),  # a factor of more than 1000
+        ("r_m", 0.1, (0.1, 0.1), None, False),  # of no width
+        ("r_m", 0.1, (5e-307, 6e301), None, False),
+        ("v_th", -50.0, (-60.0, np.inf), None, False),
+        ("v_th", -50.0, (np.nan, np.nan), None, False),
+        ("v_reset", -154.2, (-155.0, -153.0), (-150.0, 30.0), False),  # outside its bounds
+        ("v_reset", -60.0, (-151.0, 31.0), (-150.0, 30.0), False),  # all of them
+        ("v_reset", -60.0, (-149.0, 31.0), (-150.0, 30.0), True),
+        ("v_reset", -60.0, (-59.0, -50.0), None, False),  # not around its value
+        ("gamma.0", 4.0, (-150.0, 60.0), None, False),  # wider than 200 mV
+    ],
+)
+def test_what_counts_as_an_interval(name, value, interval, bounds, told):
+    assert is_determined(name, value, interval, bounds) == told

@@ -100,7 +100,7 @@ def test_the_profile_finds_the_refractory_period_and_its_true_error():
     spikes = recording.voltage > 10.0
     data = sweeps(recording.current, recording.voltage, spikes, before=0, after=1)
     candidates = np.arange(20, 45) * DT
-    errors = profile_refractory(jl.LIF(dt=DT), TRUTH, data, candidates)
+    errors = profile_refractory(jl.LIF(dt=DT), TRUTH, data, candidates).errors
     assert candidates[np.argmin(errors)] == pytest.approx(TRUTH.t_ref)
     # What is left at the truth is the noise: 0.04 mV^2, of 20 000 samples, known to 1 % (sqrt(2/20000)); three of them.
     assert errors.min() == pytest.approx(0.04, rel=0.03)
@@ -131,8 +131,11 @@ def test_the_profile_equals_least_squares_on_simulated_responses():
     solution, *_ = np.linalg.lstsq(columns, target, rcond=None)
     expected = np.mean((target - columns @ solution) ** 2)
     data = Sweeps(*(jnp.asarray(x)[:, None] for x in (current, voltage, spikes, mask)))
-    errors = profile_refractory(jl.LIF(dt=DT), replace(TRUTH, tau_m=tau_m), data, np.array([n_ref * DT]))
-    assert errors[0] == pytest.approx(expected, rel=1e-9)  # normal equations square a condition number of about 1e3
+    found = profile_refractory(jl.LIF(dt=DT), replace(TRUTH, tau_m=tau_m), data, np.array([n_ref * DT]))
+    np.testing.assert_allclose(found.solutions[0], solution, rtol=1e-6)
+    assert found.errors[0] == pytest.approx(
+        expected, rel=1e-9
+    )  # normal equations square a condition number of about 1e3
 
 
 def test_the_bracket_contains_the_threshold():

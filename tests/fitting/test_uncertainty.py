@@ -11,11 +11,12 @@ from scipy.optimize import minimize
 import jaxlif as jl
 from jaxlif.cli import main
 from jaxlif.fitting import gif
+from jaxlif.fitting.advisor import Advice
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.information import pieces
 from jaxlif.fitting.joint_loss import evaluate, free_bounds, joint_loss
 from jaxlif.fitting.profile import Valley, crossing
-from jaxlif.fitting.uncertainty import uncertainty
+from jaxlif.fitting.uncertainty import determined, uncertainty
 
 DT = 0.5
 TRUTH = jl.AdaptiveLIFParams(
@@ -112,6 +113,15 @@ def test_the_ends_are_those_of_a_profile_by_brute_force(traces):
             ), name
 
 
+def test_a_time_constant_of_nothing_has_no_interval(traces):
+    loss, samples = loss_of(traces, ["v_th", "tau_eta.0"], replace(TRUTH, eta=(0.0,)))
+    params, known = uncertainty(loss, replace(TRUTH, eta=(0.0,)), samples, np.arange(2), traces.current, -48.0)
+    kept, lost = determined(params, known.intervals)
+    assert lost == ("tau_eta.0",) and set(kept) == {"v_th"}
+    assert np.isfinite(known.correlations).all()
+    assert not any("tau_eta.0" in note for note in known.notes)
+
+
 def ratio(known, name):
     """Return how much the covariance exceeds the inverse information: by the dispersion of the spikes."""
     assert known.information[0].max() == 0.0 and known.names.index(name) >= 0
@@ -195,6 +205,10 @@ def test_advice_that_cannot_be_given_says_why(fit):
         jl.advise_protocol(replace(fit, model="lif"))
     with pytest.raises(ValueError, match=r"parameters = \['tau'\]: this fit has intervals of tau_m"):
         jl.advise_protocol(fit, parameters=["tau"])
+    with pytest.raises(ValueError, match=r"parameters = \['v_th'\]: this fit has intervals of tau_m"):
+        jl.advise_protocol(replace(fit, undetermined=("v_th",)), parameters=["v_th"])
+    listed = Advice(("noise",), ("tau_m",), np.array([[0.5]]), (1000.0,), ("v_th",)).legend()
+    assert listed == ["a  0.50  noise, 1 s", "v_th: not determined by the fit: no interval to narrow"]
     with pytest.raises(ValueError, match=r"candidate 'empty' has the shape \(0,\)"):
         jl.advise_protocol(fit, {"empty": np.zeros(0)})
     with pytest.raises(ValueError, match="duration = -1 ms"):
