@@ -208,12 +208,12 @@ def test_every_command_that_finds_spikes_has_the_rule(recording, tmp_path, comma
     assert "dead_time = -1.0 ms: dead_time must be 0 ms or more" in bad(command, recording, *out, "--dead-time", -1)
 
 
-def test_a_current_that_has_nothing_to_do_with_the_voltage_is_noted(tmp_path):
+def test_a_current_that_has_nothing_to_do_with_the_voltage_is_refused(tmp_path):
     _, voltage, _ = cell(seed=0)
     other, _, _ = cell(seed=1)
     np.savez(tmp_path / "swapped.npz", current=other, voltage=voltage, dt=DT)
-    printed = good("fit", tmp_path / "swapped.npz", "--out", tmp_path / "out").output
-    assert "% of the variance of the voltage that it was fitted to" in printed
+    for command in (("fit", "--out", tmp_path / "out"), ("ladder",), ("fi", "--out", tmp_path / "out")):
+        assert "leave no trace in the voltage" in bad(command[0], tmp_path / "swapped.npz", *command[1:])
 
 
 def test_current_of_an_npz_can_be_named(recording, tmp_path):
@@ -466,13 +466,15 @@ def test_fi_of_a_table_of_rates(drawn, tmp_path):
     currents = np.linspace(400.0, 0.0, 9)
     rates = np.asarray(jl.theory.firing_rate(TRUTH, currents))
     rows = "\n".join(f"{0.001 * i:.6g},{f:.9g}" for i, f in zip(currents, rates, strict=True))
-    (tmp_path / "rates.csv").write_text(f"current_nA,rate_Hz\n{rows}\n")
-    args = ("--tau-m", TRUTH.tau_m, "--r-m", TRUTH.r_m, "--v-rest", TRUTH.v_rest)
+    (tmp_path / "rates.csv").write_text(f"current_pA,rate_Hz\n{rows}\n")
+    args = ("--current-gain", 1000, "--tau-m", TRUTH.tau_m, "--r-m", TRUTH.r_m, "--v-rest", TRUTH.v_rest)
     printed = good("fi", tmp_path / "rates.csv", "--out", tmp_path / "out", *args).output
-    params = jl.load_fit(tmp_path / "out" / "fit.json").params
+    fit = jl.load_fit(tmp_path / "out" / "fit.json")
+    params = fit.params
+    assert fit.data["corrections"] == {"current_gain": 1000.0}
     for name in ("v_th", "v_reset", "t_ref"):  # exact rates: the optimum is the truth
         assert getattr(params, name) == pytest.approx(getattr(TRUTH, name), rel=1e-3), name
-    assert "fitted (Hz)" in printed and "do not determine" in printed
+    assert "fitted (Hz)" in printed and "do not determine" in printed and "threshold lies" not in printed
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"f_i_curve.png", "f_i_curve.svg", "fit.json", "report.html"}
 

@@ -14,6 +14,11 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
+TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
+R_M = (0.002, 10.0)  # GΩ, from a large motoneuron to the smallest granule cell
+C_M = (1.0, 800.0)  # pF
+THRESHOLD = (1.0, 80.0)  # mV above the rest
+MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 
 
@@ -38,6 +43,36 @@ def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         return ()
     return (f"not determined by these data: {', '.join(names)}: any other value would do about as well",)
+
+
+def unlikely_membrane(params: LIFParams) -> tuple[str, ...]:
+    """Say which of a membrane's numbers no neuron has, and what scale of the data would explain it."""
+    tau_m, r_m = float(params.tau_m), float(params.r_m)
+    c_m = tau_m / r_m
+    current = "is the scale of the current right (--current-unit, --current-gain)?"
+    found = {
+        f"tau_m = {tau_m:.3g} ms: neurons have {TAU_M[0]:g} to {TAU_M[1]:g} ms": not TAU_M[0] <= tau_m <= TAU_M[1],
+        f"r_m = {r_m:.3g} GΩ: neurons have {R_M[0]:g} to {R_M[1]:g} GΩ; {current}": not R_M[0] <= r_m <= R_M[1],
+        f"tau_m / r_m = {c_m:.3g} pF, a membrane of {100.0 * c_m:.3g} µm² at 1 µF/cm², larger than all but the largest"
+        f" neurons': is the current ten times too large (--current-gain 0.1)?": c_m > C_M[1] and r_m >= R_M[0],
+        f"tau_m / r_m = {c_m:.3g} pF, a membrane of {100.0 * c_m:.3g} µm² at 1 µF/cm², smaller than any neuron's:"
+        f" {current}": c_m < C_M[0] and r_m <= R_M[1],
+    }
+    return tuple(text for text, holds in found.items() if holds)
+
+
+def unlikely_threshold(params: LIFParams, currents: np.ndarray) -> tuple[str, ...]:
+    """Say where rates put the threshold so near to the rest, or so far from it, that the currents have another unit."""
+    above, moved = float(params.v_th - params.v_rest), float(params.r_m) * float(np.ptp(currents))
+    if THRESHOLD[0] <= above <= THRESHOLD[1] or (above < THRESHOLD[0] and moved > MOVED):
+        return ()
+    near = above < THRESHOLD[0]
+    unit, gain = ("nA", "1000") if near else ("fA", "0.001")
+    return (
+        f"the threshold lies {above:.2g} mV above the rest, and all currents together move the voltage by {moved:.2g}"
+        f" mV: are the currents in {unit} (--current-gain {gain}), or is r_m = {float(params.r_m):.3g} GΩ not the"
+        " cell's?",
+    )
 
 
 def undetermined_times(params: LIFParams) -> tuple[str, ...]:

@@ -23,7 +23,15 @@ from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import default_split, held_out_sweeps
 from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
-from jaxlif.fitting.notes import at_bounds, saturated, score_notes, undetermined_names, undetermined_times
+from jaxlif.fitting.notes import (
+    at_bounds,
+    saturated,
+    score_notes,
+    undetermined_names,
+    undetermined_times,
+    unlikely_membrane,
+    unlikely_threshold,
+)
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
@@ -40,7 +48,7 @@ from jaxlif.recordings import (
     hum_notes,
     is_sampled,
     remove_electrode,
-    require_current_variation,
+    require_stimulus,
     resting_potentials,
     sampling_notes,
     spike_notes,
@@ -119,7 +127,7 @@ def fit_recording(
         [10.0, 0.1, -52.0, 3.0]
     """
     check_options(model, start, bounds, rest, drift)
-    spikes = _checked_spikes(recording, spike_rule)
+    spikes = checked_spikes(recording, spike_rule)
     window, held, instead = _split(recording, spikes, model, train, held_out)
     kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
     removed = remove_electrode(recording, spikes, _electrode_choice(electrode, model))
@@ -153,6 +161,7 @@ def fit_recording(
         + final.warnings
         + undetermined_names(undetermined)
         + (at_bounds(found.params, limits) if model == "lif" else undetermined_times(final.params))
+        + unlikely_membrane(final.params)
         + spike_notes(part, spike_rule)
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
@@ -256,7 +265,7 @@ def model_ladder(
     Raises:
         ValueError: as :func:`fit_recording`.
     """
-    spikes = _checked_spikes(recording, spike_rule)
+    spikes = checked_spikes(recording, spike_rule)
     removed = remove_electrode(recording, spikes, electrode)
     window = _window(recording, train or default_split(recording, spikes)[0])
     tied = resting_potentials(removed.recording, spikes)
@@ -357,15 +366,17 @@ def fit_rates(
         warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",)
         + blocked(currents, rates)
         + poor_curve(curve)
-        + at_bounds(fitted.params, limits),
+        + at_bounds(fitted.params, limits)
+        + unlikely_threshold(fitted.params, currents),
         curve=curve,
     )
 
 
-def _checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:
+def checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:
+    """Return the spikes of a recording that can be fitted; one without a stimulus or spikes is refused."""
     voltage = recording.measured_voltage()
-    require_current_variation(recording)
     spikes = rule.find(recording)
+    require_stimulus(recording, spikes)
     if not spikes.any():
         never = (
             f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); lower the"

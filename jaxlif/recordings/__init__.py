@@ -17,8 +17,9 @@ from jaxlif.recordings.readers import read_recording as read_recording
 from jaxlif.recordings.recording import Recording as Recording
 from jaxlif.recordings.recording import RecordingWarning as RecordingWarning
 from jaxlif.recordings.recording import repeats as repeats
-from jaxlif.recordings.recording import require_current_variation as require_current_variation
+from jaxlif.recordings.recording import require_stimulus as require_stimulus
 from jaxlif.recordings.recording import stimulus_label as stimulus_label
+from jaxlif.recordings.rest import quiet_voltage as quiet_voltage
 from jaxlif.recordings.rest import resting_potentials as resting_potentials
 from jaxlif.recordings.sampling import held_current as held_current
 from jaxlif.recordings.sampling import is_sampled as is_sampled

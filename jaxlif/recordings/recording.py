@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from jaxlif.recordings.plausibility import EVIDENT, evidence, scale_notes, voltage_refusal
+
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
-_LARGEST_RESISTANCE = 5.0  # GΩ: five times that of a small neuron
-_LARGER_UNITS = (("nA", "1000", 5e3), ("µA", "1e6", 5e6), ("A", "1e12", np.inf))  # with the largest apparent GΩ
 
 
 class RecordingWarning(UserWarning):
@@ -40,7 +40,8 @@ class Recording:
 
     Raises:
         ValueError: for values that are not finite, shapes that differ, fewer than 2 samples, a dt outside 0.004 to
-            5 ms, voltages in volts, an unknown current source, or names of stimuli that are not one for each sweep.
+            5 ms, voltages in another unit, an unknown current source, or names of stimuli that are not one for each
+            sweep.
 
     Example:
         >>> recording = Recording(current=np.zeros((3, 1000)), voltage=np.full((3, 1000), -70.0), dt=0.1)
@@ -67,9 +68,10 @@ class Recording:
         dt = _plausible_dt(self.dt)
         arrays: dict[str, Any] = {"dt": dt, "current": _sweeps("current", self.current, "pA", dt)}
         if self.voltage is not None:
-            arrays["voltage"] = _in_mv("voltage", _sweeps("voltage", self.voltage, "mV", dt))
+            arrays["voltage"] = _voltage("voltage", self.voltage, dt)
             _same_shape("current", arrays["current"], "voltage", arrays["voltage"])
-            _warn_of_nanoampere(arrays["current"], arrays["voltage"])
+            for note in scale_notes(arrays["current"], arrays["voltage"], dt):
+                warnings.warn(note, RecordingWarning, stacklevel=3)
         if self.spikes is not None:
             arrays["spikes"] = _raster(self.spikes)
             _same_shape("current", arrays["current"], "spikes", arrays["spikes"])
@@ -196,23 +198,36 @@ def _names(stimulus: Sequence[str] | None, num_sweeps: int) -> tuple[str, ...] |
     return names
 
 
-def require_current_variation(recording: Recording) -> None:
-    """Refuse a recording whose current never changes: nothing about the membrane can be inferred from it.
+def require_stimulus(recording: Recording, spikes: np.ndarray | None = None) -> None:
+    """Refuse a recording whose current never changes, or changes and leaves no trace in the voltage.
+
+    Noise in the channel of the current is no stimulus, nor is the current of another cell: nothing about the membrane
+    can be inferred from them. See :func:`jaxlif.recordings.plausibility.evidence`.
 
     Args:
-        recording: any recording.
+        recording: any recording; without a voltage only a constant current is refused.
+        spikes: [sweeps, T], booleans: around them an amplifier's transients are no stimulus.
 
     Raises:
-        ValueError: where the current is one constant in all sweeps.
+        ValueError: where the current is one constant in all sweeps, or the voltage does not answer to it.
 
     Example:
-        >>> require_current_variation(Recording(current=np.arange(10.0), dt=0.1))
+        >>> require_stimulus(Recording(current=np.arange(10.0), dt=0.1))
     """
     level = recording.current.flat[0]
     if (recording.current == level).all():
         raise ValueError(
             f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies"
             " (is the command or the recorded current missing from the file?)"
+        )
+    if recording.voltage is None:
+        return
+    found = evidence(recording.current, recording.voltage, recording.dt, spikes)
+    if found < EVIDENT:
+        raise ValueError(
+            f"current: its changes (SD {np.std(recording.current):.3g} pA around {np.mean(recording.current):.4g} pA)"
+            f" leave no trace in the voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus,"
+            " or belongs to another cell, and nothing about the membrane can be inferred from it"
         )
 
 
@@ -329,7 +344,7 @@ def _electrode(current: Any, voltage: Any, dt: float) -> dict[str, np.ndarray]:
     if current is None:
         return {}
     current = _sweeps("electrode_current", current, "pA", dt)
-    voltage = _in_mv("electrode_voltage", _sweeps("electrode_voltage", voltage, "mV", dt))
+    voltage = _voltage("electrode_voltage", voltage, dt)
     _same_shape("electrode_current", current, "electrode_voltage", voltage)
     if current.shape[0] > 1:
         raise ValueError(f"electrode_current has {current.shape[0]} sweeps: one trace [T_e] is expected")
@@ -350,24 +365,8 @@ def _plausible_dt(dt: Any) -> float:
     raise ValueError(f"dt = {number:g} ms is implausible ({_SMALLEST_DT:g} to {_LARGEST_DT:g} ms are accepted){guess}")
 
 
-def _in_mv(name: str, voltage: np.ndarray) -> np.ndarray:
-    low, middle, high = voltage.min(), np.median(voltage), voltage.max()
-    if -0.2 < low and high < 0.1 and -0.15 < middle < -0.02:
-        raise ValueError(
-            f"{name} spans {low:.4g} to {high:.4g} mV, which is physiological in volts: multiply it by 1000"
-        )
+def _voltage(name: str, value: Any, dt: float) -> np.ndarray:
+    voltage = _sweeps(name, value, "mV", dt)
+    if refusal := voltage_refusal(name, voltage):
+        raise ValueError(refusal)
     return voltage
-
-
-def _warn_of_nanoampere(current: np.ndarray, voltage: np.ndarray) -> None:
-    spread = np.std(current)
-    if spread > 0 and np.std(voltage) / spread > _LARGEST_RESISTANCE:
-        resistance = np.std(voltage) / spread
-        unit, factor = next((u, f) for u, f, most in _LARGER_UNITS if resistance < most)
-        warnings.warn(
-            f"an SD of {np.std(voltage):.3g} mV for a current of SD {spread:.3g} pA implies an input resistance of"
-            f" {resistance:.3g} GΩ (under {_LARGEST_RESISTANCE:g} GΩ is expected):"
-            f" is the current in {unit}? multiply it by {factor}",
-            RecordingWarning,
-            stacklevel=4,
-        )

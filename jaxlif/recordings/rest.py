@@ -29,15 +29,23 @@ def resting_potentials(recording: Recording, spikes: np.ndarray) -> np.ndarray |
         >>> resting_potentials(recording, np.zeros(current.shape, bool))
         array([-63.])
     """
+    rest = quiet_voltage(recording, spikes)
+    return None if np.isnan(rest).any() else rest
+
+
+def quiet_voltage(recording: Recording, spikes: np.ndarray) -> np.ndarray:
+    """Return the resting potential of each sweep as :func:`resting_potentials` does, NaN where it is not known.
+
+    Args:
+        recording: current and voltage.
+        spikes: [sweeps, T], booleans.
+    """
     length = min(max(1, round(MEAN / recording.dt)), recording.num_steps)
     total = np.cumsum(np.pad(recording.current, ((0, 0), (1, 0))), axis=1)
     means = np.abs(total[:, length:] - total[:, :-length]) / length
     loud = means > QUIET * np.abs(recording.current).max()
     # The first mean that is loud has its loud samples at its end.
     ends = np.where(loud.any(axis=1), loud.argmax(axis=1), recording.num_steps)
-    if ends.min() < SETTLED / recording.dt:
-        return None
-    if any(train[:end].any() for train, end in zip(spikes, ends, strict=True)):
-        return None
-    rows = zip(recording.measured_voltage(), ends, strict=True)
-    return np.array([voltage[int(LEFT_OUT * end) : end].mean() for voltage, end in rows])
+    known = [end >= SETTLED / recording.dt and not train[:end].any() for train, end in zip(spikes, ends, strict=True)]
+    rows = zip(recording.measured_voltage(), ends, known, strict=True)
+    return np.array([voltage[int(LEFT_OUT * end) : end].mean() if calm else np.nan for voltage, end, calm in rows])

@@ -10,7 +10,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting import recordings
 from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, penalty
-from jaxlif.fitting.notes import undetermined_times
+from jaxlif.fitting.notes import undetermined_times, unlikely_membrane, unlikely_threshold
 from jaxlif.fitting.task import Outcome
 
 PARAMS = jl.AdaptiveLIFParams(
@@ -58,3 +58,31 @@ def test_a_fit_says_which_time_constants_its_data_do_not_determine(monkeypatch):
     fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=0.5), "gif", electrode=None)
     assert fit.params == found.params
     assert sum(note.startswith("tau_gamma.0 = 1.67 ms lies outside 2 to 500 ms") for note in fit.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("tau_m", "r_m", "named"),
+    [
+        (20.0, 0.1, ()),
+        (15.0, 5.0, ()),  # a granule cell: 3 pF
+        (2.5, 0.005, ()),  # a large motoneuron: 500 pF
+        (20.0, 0.02, ("tau_m / r_m = 1e+03 pF", "ten times too large")),
+        (20.0, 50.0, ("r_m = 50 GΩ", "scale of the current")),
+        (5.0, 0.001, ("r_m = 0.001 GΩ", "scale of the current")),
+        (0.1, 0.05, ("tau_m = 0.1 ms",)),
+        (500.0, 1.0, ("tau_m = 500 ms",)),
+        (2.0, 8.0, ("tau_m / r_m = 0.25 pF", "smaller than any")),
+    ],
+)
+def test_a_membrane_that_no_neuron_has_is_said(tau_m, r_m, named):
+    notes = unlikely_membrane(jl.LIFParams(tau_m=tau_m, r_m=r_m))
+    assert len(notes) == bool(named) and all(words in notes[0] for words in named)
+
+
+@pytest.mark.parametrize("r_m", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize(("factor", "unit"), [(1e-3, "nA (--current-gain 1000)"), (1.0, ""), (1e3, "fA")])
+def test_rates_in_another_unit_of_current_are_said(r_m, factor, unit):
+    """A threshold 15 mV above the rest, and currents up to three times the rheobase."""
+    currents = factor * np.linspace(0.0, 45.0 / r_m, 10)
+    notes = unlikely_threshold(jl.LIFParams(r_m=r_m, v_th=-70.0 + factor * 15.0), currents)
+    assert len(notes) == bool(unit) and all(f"are the currents in {unit}" in note for note in notes)

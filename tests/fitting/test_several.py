@@ -23,7 +23,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cells")
     paths = [folder / f"{name}.npz" for name in ("fast", "silent", "torn", "gone", "slow")]
     np.savez(paths[0], **cell(8.0))
-    np.savez(paths[1], **cell(8.0) | {"voltage": np.full(int(DURATION / DT), -70.0)})
+    np.savez(paths[1], **cell(8.0) | {"voltage": np.minimum(cell(8.0)["voltage"], -20.0)})
     paths[2].write_bytes(paths[0].read_bytes()[:5000])
     np.savez(paths[4], **cell(16.0))
     return paths

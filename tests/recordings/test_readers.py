@@ -110,9 +110,9 @@ def test_units_gains_and_offsets_are_corrected_at_the_door(tmp_path, suffix):
     else:
         table = np.stack([0.1 * np.arange(T), CURRENT, VOLTAGE], axis=1)
         np.savetxt(path, table, delimiter=",", header="time_ms,current_pA,voltage_mV", comments="")
-    given = {"current_unit": "nA", "current_gain": -0.5, "voltage_gain": 0.9, "voltage_offset": -3.0}
+    given = {"current_unit": "nA", "current_gain": -5e-3, "voltage_gain": 0.9, "voltage_offset": -3.0}
     cell = read_recording(path, **given)
-    np.testing.assert_allclose(cell.current[0], -500.0 * CURRENT, rtol=1e-12)
+    np.testing.assert_allclose(cell.current[0], -5.0 * CURRENT, rtol=1e-12)
     np.testing.assert_allclose(cell.voltage[0], 0.9 * VOLTAGE - 3.0, rtol=1e-12)
     assert cell.corrections == given and read_recording(path).corrections == {}
     if suffix == ".npz":
@@ -642,7 +642,7 @@ HISS = 0.5 * np.random.default_rng(0).standard_normal(COMMAND.shape)
     ("current", "voltage"),
     [
         (2.0 * COMMAND + HISS, COMMAND - 70.0 + 0.1 * HISS),
-        (2.0 * COMMAND + HISS, 2.0 * HISS),
+        (2.0 * COMMAND + HISS, 2.0 * HISS - 60.0),
         (HISS, 0.05 * relaxed(COMMAND)),
     ],
     ids=["the voltage follows", "a channel of something else", "no current follows"],
@@ -739,7 +739,7 @@ def abf_with_user_list(monkeypatch, values, parameter, repeat=0, lists=1):
     outputs = {"nWaveformEnable": [1, 0], "nWaveformSource": [1, 1], "nInterEpisodeLevel": [0, 0]}
     vars(abf).update(
         adcNames=["V"], adcUnits=["mV"], dacNames=["Cmd"], dacUnits=["pA"], sweepList=range(4), sampleRate=10000,
-        dataRate=10000, data=[-60.0 + np.eye(4, 640)], holdingCommand=[0.0, 0.0], sweepPointCount=640,
+        dataRate=10000, data=[-60.0 + 50.0 * np.eye(4, 640)], holdingCommand=[0.0, 0.0], sweepPointCount=640,
         abfVersion={"major": 2}, _epochPerDacSection=SimpleNamespace(**epochs), _dacSection=SimpleNamespace(**outputs),
         _protocolSection=SimpleNamespace(nActiveDACChannel=1), userList=values, userListEnable=[1] * lists,
         userListParamToVary=[parameter] * lists, userListRepeat=[repeat] * lists,

@@ -1,11 +1,9 @@
 """Recording: what is refused, what is warned of, cuts in time and over sweeps, and which sweeps are repeats."""
 
-import warnings
-
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, RecordingWarning, read_recording, repeats, require_current_variation
+from jaxlif.recordings import Recording, read_recording, repeats
 
 
 def noise(seed, shape, sd=1.0):
@@ -123,23 +121,6 @@ def test_the_first_nan_is_located():
         recording(voltage=voltage)
 
 
-def test_volts_are_refused_and_a_normalised_voltage_is_not():
-    millivolts = -70.0 + noise(0, (3, 100))
-    with pytest.raises(ValueError, match="voltage spans .* mV, which is physiological in volts"):
-        recording(voltage=1e-3 * millivolts)
-    recording(voltage=np.abs(noise(0, (3, 100), 0.2)))
-
-
-def test_nanoampere_are_suspected_from_the_resistance_they_imply():
-    cell = recording()
-    with pytest.warns(RecordingWarning, match="input resistance of 100 GΩ .* is the current in nA"):
-        suspect = recording(current=1e-3 * cell.current)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        suspect.window(4.0, 6.0)
-        recording(current=np.zeros((3, 100)))
-
-
 def test_electrode_trace_has_its_own_length():
     cell = recording(electrode_current=noise(0, 500), electrode_voltage=-70.0 + noise(1, 500))
     assert cell.electrode_current.shape == (500,) and cell.window(0.0, 5.0).electrode_voltage.shape == (500,)
@@ -149,12 +130,6 @@ def test_repr_is_one_line():
     assert repr(recording(name="x.npz")) == (
         "Recording(x.npz: 3 sweeps of 10 ms, dt = 0.1 ms, current unknown, with voltage)"
     )
-
-
-def test_constant_current_is_refused_only_where_nothing_varies():
-    with pytest.raises(ValueError, match="current = 5 pA in every sample"):
-        require_current_variation(Recording(np.full((2, 100), 5.0), dt=0.1))
-    require_current_variation(Recording(np.array([[1.0] * 100, [2.0] * 100]), dt=0.1))
 
 
 def groups(currents):

@@ -1,0 +1,174 @@
+"""Whether numbers can be those of a neuron: the range of a voltage, its rest, and what it shares with the current."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+_LARGEST_MEDIAN = 160.0  # mV, from zero: beyond any membrane, and short of one stored ten times too large
+_FARTHEST = 400.0  # mV: beyond a model cell's, and short of an artefact that fills an amplifier's range
+_RESTS = (-115.0, -25.0)  # mV: where a neuron that is alive spends its time, most of it below or above
+_JUDGED_FROM = 50.0  # ms in all: less shows no rest
+_NORMALISED = 2.0  # mV: what stays below is in units of its threshold, and no rest is expected of it
+_RESISTANCES = (5e-4, 20.0)  # GΩ: SD of voltage by SD of current, spikes included; of a motoneuron and a granule cell
+_UNITS = ((5e-4, "fA", "0.001"), (2e4, "nA", "1000"), (2e7, "µA", "1e6"), (np.inf, "A", "1e12"))
+_BLOCK = 1.0  # ms
+_MAINS_FROM = 100.0  # ms of a sweep in which 50 Hz, 60 Hz and a mean are three things
+_LEAST = 20  # blocks
+_AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's transient is no stimulus
+EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 200 000 tests
+
+
+def voltage_refusal(name: str, voltage: np.ndarray) -> str:
+    """Say what scale a voltage has that cannot be a membrane's in mV; nothing where it can.
+
+    Args:
+        name: what it is called.
+        voltage: [sweeps, T], mV.
+    """
+    low, middle, high = float(voltage.min()), float(np.median(_thinned(voltage))), float(voltage.max())
+    if abs(middle) > _LARGEST_MEDIAN:
+        factor = next((f for f in (0.1, 0.01, 1e-3) if _is_membrane(f * low, f * middle, f * high)), None)
+        likely = f"; it looks {1 / factor:.0f} times too large (`voltage_gain` = {factor:g})" if factor else ""
+        return (
+            f"{name} spans {low:.4g} to {high:.4g} mV with a median of {middle:.4g} mV, which no membrane has{likely}"
+        )
+    for factor, where in ((1000, "which is physiological in volts"), (100, "which looks 100 times too small")):
+        if _is_membrane(factor * low, factor * middle, factor * high):
+            return f"{name} spans {low:.4g} to {high:.4g} mV, {where}: multiply it by {factor} (`voltage_gain`)"
+    return ""
+
+
+def _thinned(voltage: np.ndarray) -> np.ndarray:
+    """Return samples enough for a quantile."""
+    return voltage[:, :: max(1, voltage.size // 100_000)]
+
+
+def _is_membrane(low: float, middle: float, high: float) -> bool:
+    return -200.0 < low and high < 100.0 and -150.0 < middle < -20.0
+
+
+def scale_notes(current: np.ndarray, voltage: np.ndarray, dt: float) -> Iterator[str]:
+    """Say what can be a recording but hardly is: a rest where no neuron rests, a current of another unit.
+
+    Args:
+        current: [sweeps, T], pA.
+        voltage: [sweeps, T], mV.
+        dt: sampling interval, ms.
+    """
+    if voltage.size * dt >= _JUDGED_FROM:
+        yield from _rest(voltage)
+    farthest = float(np.abs(voltage).max())
+    if farthest > _FARTHEST:
+        count = int((np.abs(voltage) > _FARTHEST).sum())
+        yield f"the voltage reaches {farthest:.4g} mV from zero in {count} samples: artefacts? fitted as they are"
+    spread = float(np.std(current))
+    resistance = float(np.std(voltage)) / spread if spread > 0 else 0.0
+    # Noise in the channel of the current implies a resistance too, of nothing.
+    suspect = resistance > 0 and not _RESISTANCES[0] < resistance < _RESISTANCES[1]
+    if suspect and EVIDENT < evidence(current, voltage, dt) < np.inf:
+        unit, factor = next((u, f) for most, u, f in _UNITS if resistance < most)
+        yield (
+            f"an SD of {np.std(voltage):.3g} mV for a current of SD {spread:.3g} pA implies an input resistance of"
+            f" {resistance:.3g} GΩ ({_RESISTANCES[0]:g} to {_RESISTANCES[1]:g} GΩ are expected):"
+            f" is the current in {unit}? multiply it by {factor} (`current_gain`)"
+        )
+
+
+def _rest(voltage: np.ndarray) -> Iterator[str]:
+    low, high = (float(q) for q in np.quantile(_thinned(voltage), (0.1, 0.9)))
+    if np.abs(voltage).max() < _NORMALISED or (low < _RESTS[1] and high > _RESTS[0]):
+        return
+    side, value = ("above", low) if low >= _RESTS[1] else ("below", high)
+    tenfold = side == "above" and _is_membrane(*(10.0 * x for x in (voltage.min(), low, voltage.max())))
+    likely = (
+        "it looks 10 times too small (`voltage_gain` = 10)"
+        if tenfold
+        else "is its scale wrong (`voltage_gain`), its zero (`voltage_offset`), or is it a model cell?"
+    )
+    yield f"the voltage lies {side} {value:.3g} mV for 90 % of the time, where no neuron rests: {likely}"
+
+
+def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:
+    r"""Return the evidence that the voltage answers to the current: an F statistic, infinite where it is too short.
+
+    Over blocks k of 1 ms away from spikes, :math:`V_k = a + b V_{k-1} + c_0 I_k + c_1 I_{k-1} + \varepsilon`: F says
+    how much less variance :math:`\varepsilon` has with the current than without. The voltage's own past keeps what has
+    another origin from counting. Where pulses are followed by a spike at once, the current before spikes says it
+    instead. The mains, which couple into both, are taken out, so a stimulus of 50 or 60 Hz alone is not seen.
+
+    Args:
+        current: [sweeps, T], pA.
+        voltage: [sweeps, T], mV.
+        dt: sampling interval, ms.
+        spikes: [sweeps, T], booleans.
+    """
+    known = np.zeros(current.shape, bool) if spikes is None else spikes
+    length = max(1, round(_BLOCK / dt))
+    away = [_away_from(known, x, dt) for x in (_without_drift(current), voltage)]
+    found = _f(*(_without_mains(_means(x, length), length * dt) for x in away))
+    return max(found, _before_spikes(_away_from(known, current, dt), known, dt))
+
+
+def _without_drift(current: np.ndarray) -> np.ndarray:
+    """Return a current without its trend over the recording, unless that is most of it, as in a ramp."""
+    time = np.linspace(-1.0, 1.0, current.size).reshape(current.shape)
+    trend = time * (np.mean(time * current) / np.mean(time**2))
+    return current - trend if np.std(trend) < 3.0 * np.std(current - trend) else current
+
+
+def _away_from(spikes: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
+    away, (before, after) = x.copy(), (round(t / dt) for t in _AT_SPIKE)
+    for sweep, step in zip(*np.nonzero(spikes), strict=True):
+        away[sweep, max(0, step - before) : step + after] = np.nan
+    return away
+
+
+def _means(x: np.ndarray, length: int) -> np.ndarray:
+    """Return means of what is known of each block, NaN where nothing is."""
+    whole = x.shape[1] // length * length
+    blocks = x[:, :whole].reshape(len(x), -1, length)
+    known = np.isfinite(blocks)
+    count = known.sum(axis=-1)
+    return np.where(count > 0, np.where(known, blocks, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
+    """Return sweeps without their sinusoids of 50 and 60 Hz, where they are long enough to tell them apart."""
+    if blocks.shape[1] * dt < _MAINS_FROM or dt > 5.0:
+        return blocks
+    phase = np.outer(np.arange(blocks.shape[1]) * dt, 2e-3 * np.pi * np.array([50.0, 60.0]))
+    waves = np.column_stack([np.sin(phase), np.cos(phase), np.ones(len(phase))])
+    rows = []
+    for row in blocks:
+        known = np.isfinite(row)
+        found = np.linalg.lstsq(waves[known], row[known], rcond=None)[0]
+        rows.append(row - waves[:, :4] @ found[:4])
+    return np.array(rows)
+
+
+def _f(x: np.ndarray, y: np.ndarray) -> float:
+    parts = np.stack([part.ravel() for part in (y[:, 1:], y[:, :-1], x[:, 1:], x[:, :-1])])
+    after, before, here, earlier = parts[:, np.isfinite(parts).all(axis=0)]
+    if after.size < _LEAST:
+        return np.inf  # too few to deny it
+    plain = np.stack([np.ones_like(before), before], axis=1)
+    errors = [_residual(design, after) for design in (plain, np.column_stack([plain, here, earlier]))]
+    floor = 1e-18 * float(np.sum((after - after.mean()) ** 2)) + np.finfo(float).tiny
+    return 0.5 * (errors[0] - errors[1]) / max(errors[1] / (after.size - 4), floor)
+
+
+def _residual(design: np.ndarray, target: np.ndarray) -> float:
+    largest = np.abs(design).max(axis=0)
+    design = design / np.where(largest > 0, largest, 1.0)
+    return float(np.sum((target - design @ np.linalg.lstsq(design, target, rcond=1e-12)[0]) ** 2))
+
+
+def _before_spikes(away: np.ndarray, spikes: np.ndarray, dt: float) -> float:
+    """Return half the squared t of the current in the 10 ms before spikes against that of 20 to 40 ms before them."""
+    late, early, last = (round(t / dt) for t in (10.0, 20.0, 40.0))
+    pairs = [(away[s, n - late : n], away[s, n - last : n - early]) for s, n in np.argwhere(spikes) if n >= last]
+    rises = [np.nanmean(a) - np.nanmean(b) for a, b in pairs if np.isfinite(a).any() and np.isfinite(b).any()]
+    if len(rises) < 5:
+        return 0.0
+    error = max(np.std(rises, ddof=1) / np.sqrt(len(rises)), 1e-6 * np.nanstd(away))
+    return 0.5 * float(np.mean(rises) / error) ** 2
