@@ -18,6 +18,7 @@ from jaxlif.commands import options
 from jaxlif.commands.errors import clear_errors, noted_warnings, refuse_options, require_folder
 from jaxlif.commands.files import read
 from jaxlif.commands.fitted import advise, export, predict
+from jaxlif.commands.inspected import inspect
 from jaxlif.commands.simulated import simulate
 from jaxlif.fitting.recordings import check_options, fit_rates, fit_recording, model_ladder
 from jaxlif.fitting.result import RecordingFit
@@ -305,7 +306,7 @@ def _write_all(result: RecordingFit, out: Path, recording: Recording | None) -> 
             os.replace(path, out / path.name)
 
 
-for _other in (advise, export, predict, simulate):
+for _other in (advise, export, inspect, predict, simulate):
     main.add_command(_other)
 
 if __name__ == "__main__":

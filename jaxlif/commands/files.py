@@ -21,11 +21,14 @@ _OPTIONS = {"sweeps": "sweeps", "electrode": "from-electrode"} | {
 
 def read(file: Path, reading: dict[str, Any]) -> Recording:
     """Read a recording with the options of ``options.reading``."""
-    keywords = {"electrode" if name == "from_electrode" else name: value for name, value in reading.items()}
-    if "sweeps" in keywords:
-        keywords["sweeps"] = sweep_numbers(keywords["sweeps"])
     with naming_options():
-        return read_recording(file, **keywords)
+        return read_recording(file, **keywords_of(reading))
+
+
+def keywords_of(reading: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of ``options.reading`` as keywords of :func:`jaxlif.read_recording`."""
+    keywords = {"electrode" if name == "from_electrode" else name: value for name, value in reading.items()}
+    return keywords | ({"sweeps": sweep_numbers(keywords["sweeps"])} if "sweeps" in keywords else {})
 
 
 @contextmanager
@@ -36,12 +39,13 @@ def naming_options() -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            raise ValueError(_with_options(str(error))) from error
+            raise ValueError(with_options(str(error))) from error
     for warning in caught:
-        warnings.warn(_with_options(str(warning.message)), warning.category, stacklevel=3)
+        warnings.warn(with_options(str(warning.message)), warning.category, stacklevel=3)
 
 
-def _with_options(text: str) -> str:
+def with_options(text: str) -> str:
+    """Return a text with the options of the command line in place of the keywords in backquotes."""
     for name, option in _OPTIONS.items():
         text = text.replace(f"`{name}`", f"--{option}")
     return text

@@ -8,6 +8,7 @@ Nothing here knows a neuron, and nothing calls ``plt.show``. A figure made here 
 from jaxlif.plotting.style import GUIDE as GUIDE
 from jaxlif.plotting.style import PALETTE as PALETTE
 from jaxlif.plotting.style import STYLE as STYLE
+from jaxlif.plotting.sweeps import sweeps as sweeps
 from jaxlif.plotting.traces import fi_curve as fi_curve
 from jaxlif.plotting.traces import fit_overlay as fit_overlay
 from jaxlif.plotting.traces import raster as raster

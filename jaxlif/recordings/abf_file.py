@@ -95,6 +95,15 @@ def read_abf(path: Path, current: str | None, corrections: Corrections, electrod
     }
 
 
+def abf_channels(path: Path) -> list[str]:
+    """Return inputs and outputs of a file as "name: unit"."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        abf = _open(path)
+    inputs, outputs = _channels(abf.adcNames, abf.adcUnits), _channels(abf.dacNames, abf.dacUnits, "output")
+    return [f"{_listed(inputs)}; output {_listed(outputs)}"]
+
+
 def _open(path: Path) -> Any:
     try:
         import pyabf

@@ -74,6 +74,14 @@ def read_nwb(
     return {"current": currents, "voltage": voltages, "dt": dt, "current_source": source}
 
 
+def nwb_channels(path: Path) -> list[str]:
+    """Return the series of a file by kind as "number kind in unit, electrode"."""
+    with _opened(path) as nwb:
+        series = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
+        kinds = Counter(f"{type(s).__name__} in {_unit(s) or 'no unit'} {_electrode(s)}".strip() for s in series)
+    return [f"{number} {kind}" for kind, number in kinds.items()]
+
+
 # --- the file ---------------------------------------------------------------------------------------------
 
 

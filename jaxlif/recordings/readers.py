@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxlif.files import checksum, reading, require_file, require_memory
-from jaxlif.recordings.abf_file import read_abf
+from jaxlif.recordings.abf_file import abf_channels, read_abf
 from jaxlif.recordings.csv_file import read_csv
 from jaxlif.recordings.ibw_file import read_ibw
 from jaxlif.recordings.mat_file import read_mat
 from jaxlif.recordings.npz_file import read_npz
-from jaxlif.recordings.nwb_file import read_nwb
+from jaxlif.recordings.nwb_file import nwb_channels, read_nwb
 from jaxlif.recordings.recording import Recording, RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections
 
@@ -102,6 +102,22 @@ def read_recording(
         fields = _corrected(_stack(fields, sweeps), corrections)
         _require_possible(fields)
         return Recording(**fields, corrections=corrections.given(), name=path.name, sha256=checksum(files))
+
+
+def channels_of(path: Path) -> tuple[str, ...]:
+    """Return the channels of an .abf file, or the series of an .nwb file, as "name: unit"; none for other formats.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: for a file that does not exist.
+        ValueError: for a damaged one.
+    """
+    listed = {".abf": abf_channels, ".nwb": nwb_channels}.get(path.suffix.lower())
+    with reading(path):
+        require_file(path)
+        return tuple(listed(path)) if listed else ()
 
 
 def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> _Reader:

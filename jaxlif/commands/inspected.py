@@ -1,0 +1,50 @@
+"""The command that looks at a recording before any fit: inspect."""
+
+from pathlib import Path
+
+import click
+
+from jaxlif.commands import options
+from jaxlif.commands.errors import clear_errors, require_folder
+from jaxlif.commands.files import keywords_of, naming_options, with_options
+from jaxlif.inspection import Inspection, inspect_recording
+from jaxlif.recordings import Recording, SpikeRule
+from jaxlif.tables import text_table
+
+
+@click.command("inspect")
+@options.recording
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for a figure, inspection.png.")
+@options.reading
+@options.spikes
+@clear_errors
+def inspect(file, out, reading, spike_rule) -> None:
+    """Say what is in a recording, before any fit, and what a fit would do with it.
+
+    Prints clamp, channels and units, ranges, the rest and its drift, and for each sweep its current, the command beside
+    a recorded one, where it rests and how often it fires. What cannot be fitted is inspected too, and says why.
+    """
+    if out:
+        require_folder(out)
+    with naming_options():
+        found = inspect_recording(file, spike_rule=SpikeRule(**spike_rule), **keywords_of(reading))
+    width = max(len(label) for label, _ in (*found.facts, ("a fit", "")))
+    lines = [f"{label:{width}}  {text}" for label, text in found.facts]
+    lines += ["", text_table(found.rows()), ""] if found.sweeps else []
+    lines += [f"note: {note}" for note in found.notes] + [f"{'a fit':{width}}  {found.verdict}"]
+    click.echo(with_options("\n".join(lines)))
+    if out and found.recording is not None:
+        click.echo(f"figure: {_draw(found, found.recording, out)}")
+
+
+def _draw(found: Inspection, recording: Recording, out: Path) -> Path:
+    import matplotlib.pyplot as plt
+
+    from jaxlif import plotting  # it loads matplotlib, which only figures need
+
+    rest = [sweep.rest for sweep in found.sweeps]
+    figure = plotting.sweeps(recording.times, recording.current, recording.voltage, found.spikes, rest)
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "inspection.png", dpi=150)
+    plt.close(figure)
+    return out / "inspection.png"

@@ -1,0 +1,125 @@
+"""Inspection: what is said of a recording is what was put into it, and what a fit would do is what it does."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import jaxlif as jl
+from jaxlif.cli import main
+from jaxlif.recordings import abf_file
+
+DT = 0.5
+LEVELS = np.array([-40.0, 40.0, 80.0, 150.0, 200.0, 250.0, 300.0])
+DRIFT = 6.0  # mV over the sweeps
+
+
+def family(levels=LEVELS, seed=0):
+    """Current and voltage [7, 1600] of a LIF by a plain loop, whose rest rises over the sweeps; its spikes drawn."""
+    current = np.zeros((len(levels), 1600))
+    current[:, 400:1200] = levels[:, None]
+    rest = -66.0 + DRIFT * np.linspace(0.0, 1.0, len(levels))
+    v, voltage, spikes = rest.copy(), np.zeros(current.shape), np.zeros(current.shape, bool)
+    for n in range(current.shape[1]):
+        v = v + (rest + 0.1 * current[:, n] - v) * (1.0 - np.exp(-DT / 12.0))
+        spikes[:, n] = v >= rest + 14.0
+        voltage[:, n] = np.where(spikes[:, n], 25.0, v)
+        v = np.where(spikes[:, n], rest, v)
+    return current, voltage + 0.05 * np.random.default_rng(seed).standard_normal(voltage.shape), spikes
+
+
+def test_what_was_put_in_is_what_is_said():
+    current, voltage, spikes = family()
+    found = jl.inspect_recording(jl.Recording(current=current, voltage=voltage, dt=DT, current_source="commanded"))
+    facts = dict(found.facts)
+    assert facts["clamp"] == "current clamp, the current commanded"
+    assert facts["sweeps"] == "7 of 800 ms, sampled every 0.5 ms"
+    assert facts["current"] == "-40 to 300 pA, steps, each sweep another"
+    assert facts["voltage"].startswith(f"{voltage.min():.4g} to {voltage.max():.4g} mV, half of the time above")
+    assert facts["spikes"].startswith(f"{spikes.sum()}, {1000.0 * spikes.sum() / 7 / 800.0:.3g} Hz, in a sweep 0 to ")
+    assert [row.spikes for row in found.sweeps] == spikes.sum(axis=1).tolist()
+    assert [row.current for row in found.sweeps] == [f"0, {level:g}, 0" for level in LEVELS]
+    # The median of 200 samples of 0.05 mV of noise is within 0.02 mV.
+    np.testing.assert_allclose([row.rest for row in found.sweeps], -66.0 + np.linspace(0.0, DRIFT, 7), atol=0.02)
+    assert f"of which +{DRIFT:.1f}" in facts["rest"] and found.notes == ()
+    assert found.rows()[0] == ("sweep", "current (pA)", "rest (mV)", "spikes") and len(found.rows()) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "steps: the membrane from the smallest steps without a spike, the rest from an f-I curve of 7 levels"),
+        ({"levels": LEVELS[3:]}, "like a fluctuating current, by the voltage between spikes and their times (the curr"),
+        ({"levels": 0.0 * LEVELS}, "refused: current = 0 pA in every sample of every sweep"),
+        ({"levels": 0.1 * LEVELS}, "refused: voltage has no spikes"),
+    ],
+)
+def test_the_verdict_is_what_a_fit_does(changes, verdict):
+    current, voltage, _ = family(**changes)
+    recording = jl.Recording(current=current, voltage=voltage, dt=DT)
+    found = jl.inspect_recording(recording)
+    assert found.verdict.startswith(verdict)
+    if verdict.startswith("refused"):
+        with pytest.raises(ValueError) as error:
+            jl.fit_recording(recording)
+        assert found.verdict == f"refused: {error.value}"
+
+
+def test_noise_and_a_stimulus_alone():
+    noise = 100.0 + 50.0 * np.random.default_rng(0).standard_normal((1, 2000))
+    repeated = jl.inspect_recording(jl.Recording(current=np.repeat(noise, 3, axis=0), dt=DT))
+    assert dict(repeated.facts)["current"].endswith("pA, no steps, 1 stimuli, repeated 3 to 3 times")
+    assert dict(repeated.facts)["voltage"] == "none: a stimulus without a response"
+    assert repeated.verdict.startswith("refused: voltage is missing") and repeated.spikes is None
+    assert repeated.sweeps[0].current == f"mean {noise.mean():.4g}, SD {noise.std():.3g}"
+
+
+def call(*args):
+    return CliRunner().invoke(main, ["--no-cache", "inspect", *map(str, args)])
+
+
+def test_the_command_prints_it_and_draws_it(tmp_path):
+    current, voltage, _ = family()
+    np.savez(tmp_path / "cell.npz", current=current, voltage=10.0 * voltage, dt=DT)
+    refused = call(tmp_path / "cell.npz", "--out", tmp_path / "out")
+    assert refused.exit_code == 2 and "looks 10 times too large (--voltage-gain = 0.1)" in refused.output
+    assert not (tmp_path / "out").exists()
+    result = call(tmp_path / "cell.npz", "--voltage-gain", 0.1, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = jl.inspect_recording(tmp_path / "cell.npz", voltage_gain=0.1)
+    assert all(text in result.output for pair in found.facts for text in pair)
+    assert ("corrections", "voltage_gain = 0.1") in found.facts and found.verdict in result.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["inspection.png"]
+    assert (tmp_path / "out" / "inspection.png").stat().st_size > 20_000  # an empty page has 10 kB
+    assert "no such file" in call(tmp_path / "no.npz").output
+
+
+class FakeABF:
+    """As much of pyabf.ABF as the reader uses."""
+
+    adcNames, adcUnits, dacNames, dacUnits = ["Im", "Vm"], ["pA", "mV"], ["Cmd 0"], ["mV"]
+    sweepList, sampleRate = range(7), 2000
+
+    def __init__(self, data):
+        self.data = data
+
+    def setSweep(self, sweep, channel=0):  # noqa: N802 (pyabf's name)
+        self.sweepY = self.data[channel][sweep]
+
+
+@pytest.mark.parametrize("unit", ["mV", "pA"])
+def test_a_file_that_cannot_be_fitted_is_inspected_and_a_command_is_set_beside_the_current(monkeypatch, tmp_path, unit):
+    current, voltage, _ = family()
+    file = FakeABF([current + 5.0, current if unit == "mV" else voltage])
+    file.dacUnits = [unit]
+    monkeypatch.setattr(abf_file, "_open", lambda path: file)
+    monkeypatch.setattr(abf_file, "waveforms", lambda abf, output, factor=1.0: list(factor * current))
+    (tmp_path / "cell.abf").write_bytes(b"ABF2")
+    result = call(tmp_path / "cell.abf")
+    assert result.exit_code == 0 and f"Im: pA, Vm: mV; output Cmd 0: {unit}" in result.output
+    if unit == "mV":
+        assert "refused: the output is a voltage (Cmd 0: mV): a voltage-clamp recording" in result.output
+        assert "--current-unit" in result.output
+    else:
+        rows = jl.inspect_recording(tmp_path / "cell.abf").sweeps
+        assert [row.command for row in rows] == [f"0, {level:g}, 0" for level in LEVELS]
+        assert [row.current for row in rows] == [f"5, {level + 5:g}, 5" for level in LEVELS]
