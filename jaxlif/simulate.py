@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxlif.compiled import compiled
 from jaxlif.neurons.cell import Cell, from_half, prepared
-from jaxlif.neurons.checks import check_cell, check_params
+from jaxlif.neurons.checks import check_cell, check_inputs, check_params
 
 
 def simulate(
@@ -54,6 +54,7 @@ def simulate(
         raise ValueError(f"checkpoint = {checkpoint} steps: checkpoint must be 1 step or more")
     check_params(params)
     check_cell(cell, params)
+    check_inputs(cell, inputs)
     segment = None if checkpoint is None else min(int(checkpoint), steps)
     return _simulate(cell, segment, unroll, params, inputs, state)
 

@@ -5,16 +5,23 @@ integration: a voltage jump is seen by that step's threshold test, a current or 
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SpikingNeuron, state_dtype
-from jaxlif.neurons.checks import require_finite, require_positive
-from jaxlif.neurons.lif import LIFOutput, LIFParams, LIFState
+from jaxlif.neurons.cell import SPIKING, LinearNeuron, SpikingNeuron, prepared, require_verbs, state_dtype
+from jaxlif.neurons.checks import (
+    check_cell,
+    check_inputs,
+    concrete,
+    require,
+    require_finite,
+    require_params,
+    require_positive,
+)
+from jaxlif.neurons.lif import LIFOutput, LIFParams
 
 
 class Drive(NamedTuple):
@@ -54,8 +61,22 @@ class SynapticParams:
     synapse: Any = None
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class _Prepared(SynapticParams):
+    """Parameters together with the neuron's response to its synapses, that follows from them."""
+
+    response: Any
+
+
 class Synapse(Protocol):
-    """A kind of synapse: its closed state, and the neuron's voltage integrated with it over one step."""
+    """A kind of synapse: its closed state, and the neuron's voltage integrated with it over one step.
+
+    ``needs`` are the verbs of the neuron that it calls, ``params`` the type of its parameters.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
+    params: ClassVar[type | None]
 
     def targets(self, x: Drive) -> tuple[int, ...]:
         """Return the shape of the neurons that the arrivals of ``x`` reach."""
@@ -71,9 +92,16 @@ class Synapse(Protocol):
 class Synaptic:
     """A spiking neuron with synapses, itself a spiking neuron.
 
+    A neuron that does not offer what the synapse needs is refused here: jumps take any with integrate, emit and settle,
+    also one that has synapses, currents and conductances a :class:`jaxlif.neurons.cell.LinearNeuron`, such as
+    :class:`jaxlif.LIF`, :class:`jaxlif.AdaptiveLIF` and :class:`jaxlif.ResonantLIF`.
+
     Args:
-        neuron: a cell with integrate, emit and settle, and linear between spikes, such as :class:`jaxlif.LIF`.
+        neuron: the spiking neuron.
         synapse: :class:`VoltageJump`, :class:`ExponentialCurrent` or :class:`Conductance`.
+
+    Raises:
+        ValueError: for a neuron that this synapse cannot be put on; while simulating, for parameters of another kind.
 
     Example:
         >>> import jaxlif as jl
@@ -87,17 +115,45 @@ class Synaptic:
 
     neuron: SpikingNeuron
     synapse: Synapse
+    takes: ClassVar[type] = Drive
+
+    def __post_init__(self) -> None:
+        require_verbs(self, self.neuron, (*SPIKING, *self.synapse.needs))
+
+    @property
+    def dt(self) -> float:
+        """Step, ms."""
+        return self.neuron.dt  # type: ignore[attr-defined]
+
+    def check(self, params: SynapticParams) -> None:
+        """Refuse parameters of another synapse, and what breaks a rule of the neuron."""
+        require_params(self, params, SynapticParams)
+        if self.synapse.params is not None:
+            require_params(self.synapse, params.synapse, self.synapse.params, "params.synapse")
+        check_cell(self.neuron, params.neuron)
+
+    def check_inputs(self, inputs: Drive) -> None:
+        """Refuse arrivals that the synapse cannot take, where they are at hand."""
+        if hasattr(self.synapse, "check_arrivals"):
+            self.synapse.check_arrivals(inputs.arrivals)
+        check_inputs(self.neuron, inputs.input)
+
+    def prepare(self, params: SynapticParams) -> SynapticParams:
+        """Return the parameters with the neuron's response beside them, so that a loop computes it once."""
+        if isinstance(params, _Prepared):
+            return params
+        neuron = prepared(self.neuron, params.neuron)
+        response = self.synapse.respond(self.neuron, params) if hasattr(self.synapse, "respond") else None
+        return _Prepared(neuron=neuron, synapse=params.synapse, response=response)
 
     def init_state(self, params: SynapticParams, x: Drive) -> SynapticState:
         """Return the neuron's fresh state and closed synapses."""
-        state = self.neuron.init_state(params.neuron, x.input)
-        targets = self.synapse.targets(x)
-        neuron = jax.tree.map(lambda s: jnp.broadcast_to(s, jnp.broadcast_shapes(s.shape, targets)), state)
+        neuron = self.neuron.init_state(params.neuron, _widened(x.input, self.synapse.targets(x)))
         return SynapticState(neuron, self.synapse.init_state(params, x))
 
     def integrate(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Advance synapses and voltage for one step."""
-        return self.synapse.integrate(self.neuron, params, state, x)
+        return self.synapse.integrate(self.neuron, self.prepare(params), state, x)
 
     def emit(self, params: SynapticParams, state: SynapticState, v: Array) -> tuple[Array, Array]:
         """Let the neuron test its threshold."""
@@ -131,6 +187,9 @@ class VoltageJump:
         >>> float(cell.step(params, cell.init_state(params, x), x)[1].v)
         -68.0
     """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    params: ClassVar[type | None] = None
 
     def targets(self, x: Drive) -> tuple[int, ...]:
         """Return the shape of the arrivals, [N]."""
@@ -168,7 +227,7 @@ class CurrentParams:
 class ExponentialCurrent:
     r"""Currents that jump by w pA at a spike and decay: :math:`\tau_{syn} \dot I = -I`, each kind on its own.
 
-    Current and voltage are integrated together exactly.
+    Current and neuron are integrated together exactly.
 
     Example:
         >>> ExponentialCurrent() == ExponentialCurrent()
@@ -176,6 +235,9 @@ class ExponentialCurrent:
 
     Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("respond", "integrate_currents")
+    params: ClassVar[type | None] = CurrentParams
 
     def targets(self, x: Drive) -> tuple[int, ...]:
         """Return the shape of the arrivals, [K, N], without the kinds of synapse."""
@@ -185,17 +247,16 @@ class ExponentialCurrent:
         """Return no current, [K, N]."""
         return _closed(params, x)
 
-    def integrate(
-        self, neuron: Any, params: SynapticParams, state: SynapticState, x: Drive
-    ) -> tuple[SynapticState, Array]:
+    def respond(self, neuron: LinearNeuron, params: SynapticParams) -> Any:
+        """Return what currents of 1 pA do to the neuron in a step."""
+        return neuron.respond(params.neuron, jnp.asarray(params.synapse.tau_syn))
+
+    def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron under its input and the currents, then add the arrivals to the currents."""
-        tau_syn = _per_kind(params.synapse.tau_syn, state.synapse)
-        inner, v = neuron.integrate(params.neuron, state.neuron, x.input)
-        p = params.neuron
-        tau_m = jnp.expand_dims(p.tau_m, 0) if jnp.ndim(p.tau_m) else p.tau_m  # [1, N] beside [K, N]
-        decays = _convolved_decays(tau_m, tau_syn, neuron.dt)
-        v = v + p.r_m / p.tau_m * jnp.sum(decays * state.synapse, axis=0)
-        return SynapticState(inner, _decayed(state.synapse, tau_syn, neuron.dt, x)), v
+        current, tau_syn = state.synapse, _per_kind(params.synapse.tau_syn, state.synapse)
+        response = jax.tree.map(lambda r: _per_kind(r, current), params.response)
+        inner, v = neuron.integrate_currents(params.neuron, state.neuron, x.input, current, response)
+        return SynapticState(inner, _decayed(current, tau_syn, neuron.dt, x.arrivals)), v
 
 
 @jax.tree_util.register_dataclass
@@ -221,9 +282,13 @@ class ConductanceParams:
 class Conductance:
     r"""Ligand-gated channels, :math:`I = g (E_{rev} - v)`, :math:`\tau_{syn} \dot g = -g`: they drive and they shunt.
 
-    Between arrivals the voltage obeys a linear equation with the known coefficients g(t), solved by its integrating
-    factor; the one integral left is taken with Gauss-Legendre nodes, whose error at dt = 0.1 ms is below rounding.
-    A synapse that reverses at the present voltage moves it by exactly nothing.
+    Between arrivals the neuron obeys a linear equation with the known coefficients g(t). That of a plain or adaptive
+    neuron is solved by its integrating factor, and the one integral left taken with four Gauss-Legendre nodes, whose
+    error at dt = 0.1 ms is below rounding; that of a resonant one by a Magnus series of sixth order. A synapse that
+    reverses at the present voltage moves it by exactly nothing.
+
+    A weight is a conductance, 0 nS or more: it inhibits by its reversal potential, not by its sign. A negative one is
+    refused where it is at hand, which under a trace it is not.
 
     Example:
         >>> import jaxlif as jl
@@ -236,6 +301,16 @@ class Conductance:
     Source: Koch 1999, Biophysics of Computation, chapter 1 (shunting inhibition).
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("integrate_conductances",)
+    params: ClassVar[type | None] = ConductanceParams
+    signed: ClassVar[bool] = False
+
+    def check_arrivals(self, arrivals: Any) -> None:
+        """Refuse negative conductances."""
+        if concrete(arrivals):
+            rule = "a conductance must be 0 nS or more; what inhibits is its e_rev"
+            require(~(jnp.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
+
     def targets(self, x: Drive) -> tuple[int, ...]:
         """Return the shape of the arrivals, [K, N], without the kinds of synapse."""
         return jnp.shape(x.arrivals)[1:]
@@ -247,51 +322,29 @@ class Conductance:
     def integrate(
         self, neuron: Any, params: SynapticParams, state: SynapticState, x: Drive
     ) -> tuple[SynapticState, Array]:
-        """Integrate the voltage under its input and the conductances, then add the arrivals to these."""
-        tau_syn = _per_kind(params.synapse.tau_syn, state.synapse)
-        e_rev = _per_kind(params.synapse.e_rev, state.synapse)
-        membrane: LIFState = state.neuron
-        rise = _conductance_rise(params.neuron, membrane.v, state.synapse, tau_syn, e_rev, x.input, neuron.dt)
-        return SynapticState(membrane, _decayed(state.synapse, tau_syn, neuron.dt, x)), membrane.v + rise
-
-
-def _conductance_rise(p, v, g, tau_syn, e_rev, current, dt):
-    r"""Integrate :math:`u' = -a(s) u + b(s)`, u(0) = 0, for u = v(s) - v(0) over one step."""
-    leak_drive = p.v_rest - v + p.r_m * jnp.asarray(current, v.dtype)
-
-    def _decay_exponent(s):
-        return (s - p.r_m * jnp.sum(g * tau_syn * jnp.expm1(-s / tau_syn), axis=0)) / p.tau_m
-
-    def _drive(s):
-        return (leak_drive + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * (e_rev - v[None]), axis=0)) / p.tau_m
-
-    end = _decay_exponent(dt)
-    return sum(w * dt * jnp.exp(_decay_exponent(s * dt) - end) * _drive(s * dt) for s, w in _QUADRATURE)
-
-
-# Four Gauss-Legendre nodes and weights on [0, 1].
-_QUADRATURE = [(0.5 + 0.5 * float(s), 0.5 * float(w)) for s, w in zip(*np.polynomial.legendre.leggauss(4), strict=True)]
-
-
-def _convolved_decays(tau_m, tau_syn, dt):
-    r"""Return :math:`\int_0^{dt} e^{-(dt-s)/\tau_m} e^{-s/\tau_{syn}} ds`, also for equal time constants."""
-    y = dt / tau_syn - dt / tau_m
-    # (1 - e^-y)/y by its series near 0, where both the quotient and its gradient lose their digits.
-    small = jnp.abs(y) < 1e-2
-    safe = jnp.where(small, 1.0, y)
-    series = 1.0 - y / 2.0 * (1.0 - y / 3.0 * (1.0 - y / 4.0 * (1.0 - y / 5.0 * (1.0 - y / 6.0))))
-    return dt * jnp.exp(-dt / tau_m) * jnp.where(small, series, -jnp.expm1(-safe) / safe)
+        """Integrate the neuron under its input and the conductances, then add the arrivals to these."""
+        g, tau_syn = state.synapse, _per_kind(params.synapse.tau_syn, state.synapse)
+        e_rev = _per_kind(params.synapse.e_rev, g)
+        inner, v = neuron.integrate_conductances(params.neuron, state.neuron, x.input, g, tau_syn, e_rev)
+        return SynapticState(inner, _decayed(g, tau_syn, neuron.dt, x.arrivals)), v
 
 
 def _closed(params: SynapticParams, x: Drive) -> Array:
     return jnp.zeros(jnp.shape(x.arrivals), state_dtype(params, x))
 
 
-def _decayed(synapse: Array, tau_syn: Array, dt: float, x: Drive) -> Array:
-    return synapse * jnp.exp(-dt / tau_syn) + jnp.asarray(x.arrivals, synapse.dtype)
+def _decayed(synapse: Array, tau_syn: Array, dt: float, arrivals: Array) -> Array:
+    return synapse * jnp.exp(-dt / tau_syn) + jnp.asarray(arrivals, synapse.dtype)
 
 
 def _per_kind(value: Any, synapse: Array) -> Array:
     """Line up a parameter, scalar, [K] or [K, N], with a synaptic state [K, ...]."""
     value = jnp.asarray(value, synapse.dtype)
     return value.reshape(value.shape + (1,) * (synapse.ndim - value.ndim)) if value.ndim else value
+
+
+def _widened(x: Any, targets: tuple[int, ...]) -> Any:
+    """Return a neuron's input for as many neurons as the arrivals reach; synapses below keep their own."""
+    if isinstance(x, Drive):
+        return x._replace(input=_widened(x.input, targets))
+    return jnp.broadcast_to(x, jnp.broadcast_shapes(jnp.shape(x), targets))

@@ -450,7 +450,7 @@ ARRIVALS = {"": 1.0, "mV": MV, "pA": PA, "nS": PA / MV}
 
 def with_dt(cell, factor):
     """Return the cell with its own dt, or that of the neuron that it wraps, scaled."""
-    if hasattr(cell, "dt"):
+    if "dt" in {field.name for field in dataclasses.fields(cell)}:
         return dataclasses.replace(cell, dt=cell.dt * factor)
     return dataclasses.replace(cell, neuron=with_dt(cell.neuron, factor))
 

@@ -9,10 +9,10 @@ from jax import Array
 
 from jaxlif.neurons.cell import relax, state_dtype
 from jaxlif.neurons.checks import check_cell, check_params, require_finite, require_positive
+from jaxlif.neurons.driven import convolved_decays
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
-from jaxlif.synapses import _convolved_decays
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class CurrentBased:
 
 def _mean_decay(tau_m: Any, tau_syn: Any, dt: float) -> Array:
     r"""Return the constant current that moves the voltage in a step as one of 1 does that decays from its start."""
-    return _convolved_decays(tau_m, tau_syn, dt) / (-tau_m * jnp.expm1(-dt / tau_m))
+    return convolved_decays(tau_m, tau_syn, dt) / (-tau_m * jnp.expm1(-dt / tau_m))
 
 
 @jax.tree_util.register_dataclass

@@ -6,7 +6,7 @@ can be spread over many lags, and the spread narrowed while training goes on.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.networks.layers import _dt, _require_inputs, _require_sizes, init_recurrent
-from jaxlif.neurons.cell import Cell, state_dtype
+from jaxlif.networks.layers import (
+    _dt,
+    _require_inputs,
+    _require_sizes,
+    init_recurrent,
+    require_drivable,
+    require_weights_for,
+    spikes_of,
+)
+from jaxlif.neurons.cell import Cell, prepared, state_dtype
 from jaxlif.neurons.checks import check_cell, concrete, require, require_not_negative, require_positive
 
 
@@ -215,7 +223,7 @@ class DelayedRecurrent:
         sigma: spread over lags, steps; 0 for linear interpolation.
 
     Raises:
-        ValueError: for a dt other than the neuron's, and as :class:`Delayed`.
+        ValueError: for a dt other than the neuron's, as :class:`Delayed`, and as :class:`Recurrent`.
 
     Example:
         >>> import jaxlif as jl
@@ -234,6 +242,7 @@ class DelayedRecurrent:
 
     def __post_init__(self) -> None:
         self._line()  # which refuses bad numbers
+        require_drivable(self, self.neuron)
         inner = _dt(self.neuron)
         if inner is not None and inner != self.dt:
             raise ValueError(f"dt = {self.dt:g} ms: dt must be the neuron's, which is {inner:g} ms")
@@ -245,13 +254,20 @@ class DelayedRecurrent:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron, or a delay is too long."""
         check_cell(self.neuron, params.neuron)
         self._line().check(params.line)
+        require_weights_for(self.neuron, params)
+
+    def prepare(self, params: DelayedRecurrentParams) -> DelayedRecurrentParams:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return replace(params, neuron=prepared(self.neuron, params.neuron))
 
     def init_state(self, params: DelayedRecurrentParams, x: Array) -> DelayedRecurrentState:
         """Return fresh neurons, none of which has spiked."""
         _require_inputs(params.weight, x)
         x = jnp.asarray(x, params.weight.dtype)
         line = self._line().init_state(params.line, jnp.zeros_like(x))
-        return DelayedRecurrentState(self.neuron.init_state(params.neuron, x), jnp.zeros_like(x), line)
+        neuron = self.neuron.init_state(params.neuron, x)
+        spikes_of(jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
+        return DelayedRecurrentState(neuron, jnp.zeros_like(x), line)
 
     def step(
         self, params: DelayedRecurrentParams, state: DelayedRecurrentState, x: Array

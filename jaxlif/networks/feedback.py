@@ -1,15 +1,15 @@
 """Neurons that drive one another through any path, and neurons with synapses as a layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.networks.layers import _require_sizes, signal
-from jaxlif.neurons.cell import Cell, state_dtype
-from jaxlif.neurons.checks import check_cell
+from jaxlif.networks.layers import _require_sizes, require_drivable, require_weights_for, signal, spikes_of
+from jaxlif.neurons.cell import Cell, prepared, require_array_input, state_dtype
+from jaxlif.neurons.checks import check_cell, check_inputs
 from jaxlif.neurons.escape import Noisy
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
@@ -44,10 +44,13 @@ class Feedback:
     network; with ``Sequential((Delayed(...), Sparse(...)))`` one with delays.
 
     Args:
-        neuron: a spiking cell whose input is an array, such as :class:`jaxlif.LIF` or :class:`Arriving`, or the
-            :class:`Noisy` input of :class:`EscapeNoise`.
+        neuron: a spiking cell whose input is an array, such as :class:`jaxlif.LIF` or :class:`Arriving`, or such a
+            neuron in :class:`EscapeNoise`, whose input is :class:`Noisy`.
         path: a cell that takes the spikes [N]; its :func:`signal` is added to the input. An input of fewer numbers,
             such as [1], is broadcast to it.
+
+    Raises:
+        ValueError: for a neuron or a path with another input, or a neuron without spikes.
 
     Example:
         >>> import jaxlif as jl
@@ -61,17 +64,35 @@ class Feedback:
     neuron: Cell
     path: Cell
 
+    def __post_init__(self) -> None:
+        require_drivable(self, self.neuron.neuron if self.takes is Noisy else self.neuron)  # type: ignore[attr-defined]
+        require_array_input(self, self.path, "path")
+
+    @property
+    def takes(self) -> type | None:
+        """The named tuple that the neuron takes, None for an array."""
+        return getattr(self.neuron, "takes", None)
+
     def check(self, params: FeedbackParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron or the path."""
         check_cell(self.neuron, params.neuron)
         check_cell(self.path, params.path)
+        require_weights_for(self.neuron, params.path)
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Raise ValueError where a concrete input breaks a rule of the neuron."""
+        check_inputs(self.neuron, inputs)
+
+    def prepare(self, params: FeedbackParams) -> FeedbackParams:
+        """Let neuron and path compute once what depends on their parameters alone."""
+        return replace(params, neuron=prepared(self.neuron, params.neuron), path=prepared(self.path, params.path))
 
     def init_state(self, params: FeedbackParams, x: Array) -> FeedbackState:
         """Return fresh neurons, none of which has spiked; their number is that of the input or of their parameters."""
         x = jax.tree.map(lambda x: jnp.asarray(x, state_dtype(params, x)), x)
         neuron = self.neuron.init_state(params.neuron, x)
         # One step shows the shape of the spikes; the compiler drops its arithmetic.
-        spikes = jnp.zeros_like(self.neuron.step(params.neuron, neuron, x)[1].spikes)
+        spikes = jnp.zeros_like(spikes_of(self.neuron.step(params.neuron, neuron, x)[1]))
         return FeedbackState(neuron, self.path.init_state(params.path, spikes), spikes)
 
     def step(self, params: FeedbackParams, state: FeedbackState, x: Array) -> tuple[FeedbackState, Any]:
@@ -86,12 +107,13 @@ class Arriving:
     """A neuron with synapses as a layer: what the layer before passes on are the weights that arrive at its synapses.
 
     Args:
-        neuron: a :class:`jaxlif.Synaptic` neuron; put a constant current into its ``v_rest``.
+        neuron: a :class:`jaxlif.Synaptic` neuron with synapses of one kind, and not of another below them; put a
+            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused.
         kinds: K, kinds of synapse: the input [K N] is that of the first kind for all neurons, then that of the next.
             Without effect on :class:`jaxlif.VoltageJump`, which takes [N].
 
     Raises:
-        ValueError: for no kind; while simulating, for an input that the kinds do not divide.
+        ValueError: for no kind, or another neuron; while simulating, for an input that the kinds do not divide.
 
     Example:
         >>> import jaxlif as jl
@@ -109,10 +131,27 @@ class Arriving:
 
     def __post_init__(self) -> None:
         _require_sizes(kinds=self.kinds)
+        if not isinstance(self.neuron, Synaptic):
+            raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
+        require_array_input(self, self.neuron.neuron)
+
+    @property
+    def signed(self) -> bool:
+        """Whether weights may be negative."""
+        return getattr(self.neuron.synapse, "signed", True)
 
     def check(self, params: Any) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
         check_cell(self.neuron, params)
+
+    def check_inputs(self, inputs: Array) -> None:
+        """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
+        if hasattr(self.neuron.synapse, "check_arrivals"):
+            self.neuron.synapse.check_arrivals(inputs)
+
+    def prepare(self, params: Any) -> Any:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return self.neuron.prepare(params)
 
     def init_state(self, params: Any, x: Array) -> Any:
         """Return the neuron's fresh state and closed synapses."""

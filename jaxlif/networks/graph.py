@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.networks.layers import NetworkOutput, Sequential, _naming, signal
-from jaxlif.neurons.cell import Cell, prepared, state_dtype
+from jaxlif.networks.layers import NetworkOutput, Sequential, _naming, require_weights_for, signal
+from jaxlif.neurons.cell import Cell, prepared, require_array_input, state_dtype
+from jaxlif.neurons.checks import check_cell
 
 Edge = tuple[int, int]
 INPUT = -1  # the network's input, as the source of an edge
@@ -52,7 +53,8 @@ class Graph:
     feedback: tuple[Edge, ...] = ()
 
     def __post_init__(self) -> None:
-        Sequential(self.layers)  # which refuses none, and dt that disagree
+        Sequential(self.layers)  # which refuses none, dt that disagree, and those that take no array
+        require_array_input(self, self.layers[0], "layer 0")
         last = len(self.layers) - 1
         for a, b in self.edges:
             if not INPUT <= a < b <= last:
@@ -70,7 +72,12 @@ class Graph:
 
     def check(self, params: tuple) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of its layer."""
-        Sequential(self.layers).check(params)
+        self._require(params)
+        for i, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
+            with _naming(i, layer):
+                check_cell(layer, p)
+                for a in (a for a, b in self.edges + self.feedback if b == i and a != INPUT):
+                    require_weights_for(layer, params[a])
 
     def prepare(self, params: tuple) -> tuple:
         """Let each layer compute once what depends on its parameters alone."""

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlif.networks.backward import scan_recurrent, worth_recomputing
 from jaxlif.networks.precision import product, require_matmul
-from jaxlif.neurons.cell import Cell, prepared
-from jaxlif.neurons.checks import check_cell
+from jaxlif.neurons.cell import Cell, prepared, require_array_input
+from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulate import scan_cell
 
@@ -132,7 +133,7 @@ class Recurrent:
         matmul: dtype of the factors of :math:`s W`, as for :class:`Dense`; the neurons' state keeps its own.
 
     Raises:
-        ValueError: for another matmul.
+        ValueError: for another matmul, or a neuron that takes no array or has no spikes.
 
     Example:
         >>> from jaxlif.neurons import LIF
@@ -147,10 +148,12 @@ class Recurrent:
 
     def __post_init__(self) -> None:
         require_matmul(self.matmul)
+        require_drivable(self, self.neuron)
 
     def check(self, params: RecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
         check_cell(self.neuron, params.neuron)
+        require_weights_for(self.neuron, params)
 
     def prepare(self, params: RecurrentParams) -> RecurrentParams:
         """Let the neuron compute once what depends on its parameters alone."""
@@ -160,7 +163,9 @@ class Recurrent:
         """Return fresh neurons, none of which has spiked."""
         _require_inputs(params.weight, x)
         x = jnp.asarray(x, params.weight.dtype)
-        return RecurrentState(self.neuron.init_state(params.neuron, x), jnp.zeros_like(x))
+        neuron = self.neuron.init_state(params.neuron, x)
+        spikes_of(jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
+        return RecurrentState(neuron, jnp.zeros_like(x))
 
     def step(self, params: RecurrentParams, state: RecurrentState, x: Array) -> tuple[RecurrentState, Any]:
         """Advance one step under the current ``x`` [N]; the output is the neuron's."""
@@ -201,7 +206,7 @@ class Sequential:
         layers: a tuple of cells; the first takes the network's input.
 
     Raises:
-        ValueError: for no layer, or layers whose dt disagree.
+        ValueError: for no layer, layers whose dt disagree, or one after the first that takes no array.
 
     Example:
         >>> import jaxlif as jl
@@ -224,6 +229,13 @@ class Sequential:
         if len({dt for _, dt in timed}) > 1:
             found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
             raise ValueError(f"dt must be the same in all layers: {found}")
+        for i, layer in enumerate(self.layers[1:], 1):
+            require_array_input(self, layer, f"layer {i}")
+
+    @property
+    def takes(self) -> type | None:
+        """The named tuple that the first layer takes, None for an array."""
+        return getattr(self.layers[0], "takes", None)
 
     @property
     def dt(self) -> float | None:
@@ -232,8 +244,14 @@ class Sequential:
 
     def check(self, params: tuple) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of its layer."""
-        for layer, p in zip(self.layers, params, strict=False):
-            check_cell(layer, p)
+        for i, (layer, p) in enumerate(zip(self.layers, params, strict=False)):
+            with _naming(i, layer):
+                check_cell(layer, p)
+                require_weights_for(layer, params[:i] or None)
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Raise ValueError where a concrete input breaks a rule of the first layer."""
+        check_inputs(self.layers[0], inputs)
 
     def init_state(self, params: tuple, x: Array) -> tuple:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""
@@ -355,6 +373,38 @@ def init_recurrent(
     """
     neuron = init_neurons(num_neurons, tau_m=tau_m, t_ref=t_ref)
     return RecurrentParams(neuron=neuron, weight=init_dense(key, num_neurons, num_neurons, gain=gain).weight)
+
+
+def spikes_of(output: Any) -> Array:
+    """Return the spikes of a neuron's output, refusing a cell that has none to feed back."""
+    if not hasattr(output, "spikes"):
+        raise ValueError(f"neuron gives {type(output).__name__}: a neuron that feeds back needs spikes")
+    return output.spikes
+
+
+def require_drivable(layer: Any, neuron: Any) -> None:
+    """Refuse a neuron that cannot be fed an array of its own spikes, when the layer is made."""
+    require_array_input(layer, neuron)
+    refusal = getattr(neuron, "no_feedback", None)
+    if refusal:
+        raise ValueError(f"neuron = {type(neuron).__name__}: {type(layer).__name__} feeds spikes back, and {refusal}")
+
+
+def require_weights_for(layer: Any, way: Any) -> None:
+    """Refuse negative weights that reach a layer where they are conductances, as far as they are at hand.
+
+    ``way`` are the parameters of the layer before, or a tuple of those on the way, of which the last weights count.
+    """
+    if getattr(layer, "signed", True):
+        return
+    rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"
+    for stage in reversed(way) if isinstance(way, tuple) else (way,):
+        for name in ("weight", "bias"):
+            value = getattr(stage, name, None)
+            if concrete(value):
+                require(~(np.asarray(value) < 0.0), name, value, "nS", rule)
+        if stage is not None and not hasattr(stage, "delay") and not hasattr(stage, "key"):
+            return  # what passes a delay or a dropout keeps its sign
 
 
 def _dt(layer: Any) -> float | None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require_different, require_finite, require_positive
+from jaxlif.neurons.checks import require_different, require_finite, require_params, require_positive
 from jaxlif.neurons.lif import AroundLIF, LIFParams, Parameter, plain_state
 
 
@@ -185,6 +185,10 @@ class AdaptiveLIF(AroundLIF):
     Source: Mensi et al. 2012, doi:10.1152/jn.00408.2011; the order of operations is that of NEST's gif_psc_exp.
     """
 
+    def check(self, params: AdaptiveLIFParams) -> None:
+        """Refuse parameters of another neuron."""
+        require_params(self, params, AdaptiveLIFParams)
+
     def init_state(self, params: AdaptiveLIFParams, x: Array) -> AdaptiveState:
         """Return the neuron at rest, not refractory, with no spike behind it."""
         v = initial_voltage(params.v_rest, params, x)
@@ -198,8 +202,28 @@ class AdaptiveLIF(AroundLIF):
 
     def integrate(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, Array]:
         """Relax the voltage for one step under the current ``x`` [N], pA, less the adaptation's."""
+        return self._integrated(self.membrane.integrate, params, state, x)
+
+    def respond(self, params: AdaptiveLIFParams, tau_syn: Array) -> Array:
+        """Return the response of the membrane, whose adaptation is held over a step."""
+        return self.membrane.respond(params, tau_syn)
+
+    def integrate_currents(
+        self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
+    ) -> tuple[AdaptiveState, Array]:
+        """Relax the voltage under synaptic currents too, as :class:`LIF` does."""
+        return self._integrated(self.membrane.integrate_currents, params, state, x, *synapses)
+
+    def integrate_conductances(
+        self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
+    ) -> tuple[AdaptiveState, Array]:
+        """Relax the voltage under synaptic conductances too, as :class:`LIF` does."""
+        return self._integrated(self.membrane.integrate_conductances, params, state, x, *synapses)
+
+    def _integrated(self, integrate, params, state, x, *synapses):
+        """Let the membrane integrate under what the adaptation leaves of the current, and advance the adaptation."""
         current = jnp.asarray(x, state.v.dtype) - sum(state.currents) - sum(state.subthreshold)
-        _, v = self.membrane.integrate(params, plain_state(state), current)
+        _, v = integrate(params, plain_state(state), current, *synapses)
         target = tuple(a * (state.v - params.v_rest) for a in params.a)
         subthreshold = tuple(
             relax(u, to, tau, self.dt) for u, to, tau in zip(state.subthreshold, target, params.tau_a, strict=True)

@@ -17,7 +17,8 @@ class Cell(Protocol):
     A cell may also offer ``scan(params, state, inputs) -> (state, outputs)`` over the whole time axis; it must then
     equal stepping, and :func:`jaxlif.simulate` uses it. One whose step computes much from its parameters alone may
     offer ``prepare(params) -> params``, which returns them with that beside them, for its ``step`` to find there:
-    :func:`jaxlif.simulate` calls it once before the loop.
+    :func:`jaxlif.simulate` calls it once before the loop. One whose input is no array says which named tuple it
+    ``takes``; layers, which pass arrays, refuse it.
     """
 
     def init_state(self, params: Any, x: Any) -> Any:
@@ -42,6 +43,53 @@ class SpikingNeuron(Cell, Protocol):
 
     def settle(self, params: Any, state: Any, v: Array, spikes: Array) -> tuple[Any, Array]:
         """Return the state and the voltage after ``spikes``: reset, refractoriness started or counted down."""
+
+
+class LinearNeuron(SpikingNeuron, Protocol):
+    """A spiking neuron, linear between spikes, that integrates together with itself what changes within a step.
+
+    Both verbs are ``integrate`` with K kinds of synapse [K, N] beside the input, and equal it where none is open. A
+    class that changes ``integrate`` has to bring its own: those that it inherits are refused.
+    """
+
+    def respond(self, params: Any, tau_syn: Array) -> Any:
+        """Return what currents of 1 pA that decay with ``tau_syn`` do in a step, for ``integrate_currents``."""
+
+    def integrate_currents(self, params: Any, state: Any, x: Any, current: Array, response: Any) -> tuple[Any, Array]:
+        """Integrate under currents too, pA at the step's start."""
+
+    def integrate_conductances(
+        self, params: Any, state: Any, x: Any, g: Array, tau_syn: Array, e_rev: Array
+    ) -> tuple[Any, Array]:
+        """Integrate under conductances too, nS at the step's start, that decay with ``tau_syn``."""
+
+
+SPIKING = ("integrate", "emit", "settle")
+
+
+def require_verbs(wrapper: Any, neuron: Any, verbs: tuple[str, ...]) -> None:
+    """Refuse a neuron that does not offer what a wrapper calls, when the wrapper is made."""
+    missing = [verb for verb in verbs if not _offers(neuron, verb)]
+    if missing:
+        kind, name = type(wrapper).__name__, type(neuron).__name__
+        needed = f"{kind} needs a neuron with {', '.join(verbs)}"
+        raise ValueError(f"neuron = {name}: {needed}, and {name} has no {missing[0]} of its own")
+
+
+def _offers(neuron: Any, verb: str) -> bool:
+    """Say whether a neuron has a verb that goes with its own ``integrate``, not with one that it replaced."""
+    ranks = {name: i for i, kind in reversed([*enumerate(type(neuron).__mro__)]) for name in vars(kind)}
+    own = verb in SPIKING or ranks.get(verb, 0) <= ranks.get("integrate", 0)
+    return callable(getattr(neuron, verb, None)) and own
+
+
+def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
+    """Refuse a cell whose input is a named tuple where a layer passes it an array, when the layer is made."""
+    takes = getattr(cell, "takes", None)
+    if takes is not None:
+        kind, name = type(wrapper).__name__, type(cell).__name__
+        hint = "; put it into Arriving" if takes.__name__ == "Drive" else ""
+        raise ValueError(f"{what} = {name}: {kind} passes an array, and {name} takes a {takes.__name__}{hint}")
 
 
 def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Array:

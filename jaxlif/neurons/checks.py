@@ -24,3 +24,35 @@ def check_cell(cell: Any, params: Any) -> None:
     """Let a cell that has rules of its own, such as one between its dt and a parameter, check its parameters."""
     if hasattr(cell, "check"):
         cell.check(params)
+
+
+def check_inputs(cell: Any, inputs: Any) -> None:
+    """Refuse an input of another form than the cell takes, or one that breaks a rule of the cell."""
+    takes = getattr(cell, "takes", None)
+    if takes is not None and not isinstance(inputs, takes):
+        name = type(cell).__name__
+        raise ValueError(
+            f"inputs = {type(inputs).__name__}: {name} takes a {takes.__name__}({', '.join(takes._fields)})"
+        )
+    if hasattr(cell, "check_inputs"):
+        cell.check_inputs(inputs)
+
+
+# What the parameters of adaptive and resonant neurons hold beyond those of a plain one, which would pass over it.
+MECHANISMS = ("a", "b", "coupling", "eta", "gamma")
+
+
+def require_params(cell: Any, params: Any, kind: type, field: str = "params") -> None:
+    """Refuse parameters of another kind than a cell takes."""
+    if not isinstance(params, kind):
+        found = type(params).__name__.removeprefix("_")
+        raise ValueError(f"{field} = {found}: {type(cell).__name__} takes {kind.__name__}")
+
+
+def require_no_mechanism(cell: Any, params: Any) -> None:
+    """Refuse parameters with a mechanism that the cell would pass over."""
+    for name in MECHANISMS:
+        value = getattr(params, name, None)
+        if value is not None and not (isinstance(value, tuple) and not value):
+            found = type(params).__name__.removeprefix("_")
+            raise ValueError(f"params = {found}: {type(cell).__name__} does not have their {name}")

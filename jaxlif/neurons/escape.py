@@ -1,13 +1,14 @@
 """Escape noise: a neuron that spikes at random near its threshold, its random numbers an input."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.neurons.cell import SpikingNeuron, state_dtype
+from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, state_dtype
+from jaxlif.neurons.checks import check_cell, check_inputs
 
 
 class Noisy(NamedTuple):
@@ -26,7 +27,11 @@ class EscapeNoise:
     random numbers arrive with the input; see :func:`escape_inputs`.
 
     Args:
-        neuron: a cell with integrate, emit and settle, such as :class:`AdaptiveLIF`.
+        neuron: a cell with integrate, emit and settle, such as :class:`AdaptiveLIF`, also with synapses; others are
+            refused.
+
+    Raises:
+        ValueError: for a neuron without these; while simulating, for parameters without ``delta_v`` and ``lambda_0``.
 
     Example:
         >>> import jaxlif as jl
@@ -41,6 +46,26 @@ class EscapeNoise:
     """
 
     neuron: SpikingNeuron
+    takes: ClassVar[type] = Noisy
+
+    def __post_init__(self) -> None:
+        require_verbs(self, self.neuron, SPIKING)
+
+    def check(self, params: Any) -> None:
+        """Refuse parameters without noise, and what breaks a rule of the neuron."""
+        innermost = _noisy(params)
+        if not (hasattr(innermost, "delta_v") and hasattr(innermost, "lambda_0")):
+            found = type(innermost).__name__
+            raise ValueError(f"params = {found}: EscapeNoise needs delta_v and lambda_0, as AdaptiveLIFParams has them")
+        check_cell(self.neuron, params)
+
+    def check_inputs(self, inputs: Noisy) -> None:
+        """Raise ValueError where a concrete input breaks a rule of the neuron."""
+        check_inputs(self.neuron, inputs.input)
+
+    def prepare(self, params: Any) -> Any:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return prepared(self.neuron, params)
 
     @property
     def dt(self) -> float:
@@ -55,11 +80,17 @@ class EscapeNoise:
         """Advance one step; the output is the neuron's own, with the spikes of the noise."""
         state, v = self.neuron.integrate(params, state, x.input)
         # lambda dt >= E is v >= theta + delta_v log(E / (lambda_0 dt)): the neuron tests a voltage moved by that much.
-        shift = params.delta_v * jnp.log(jnp.asarray(x.noise, v.dtype) / (params.lambda_0 * self.dt))
+        noise = _noisy(params)
+        shift = noise.delta_v * jnp.log(jnp.asarray(x.noise, v.dtype) / (noise.lambda_0 * self.dt))
         _, spikes = self.neuron.emit(params, state, v - shift)
         v, _ = self.neuron.emit(params, state, v)
         state, v = self.neuron.settle(params, state, v, spikes)
         return state, EscapeOutput(spikes, v)
+
+
+def _noisy(params: Any) -> Any:
+    """Return the parameters of the innermost neuron, below its synapses."""
+    return _noisy(params.neuron) if hasattr(params, "neuron") else params
 
 
 class EscapeOutput(NamedTuple):

@@ -12,9 +12,11 @@ from jaxlif.neurons.checks import (
     require_below,
     require_different,
     require_finite,
+    require_no_mechanism,
     require_not_negative,
     require_positive,
 )
+from jaxlif.neurons.driven import beside, conductance_rise, convolved_decays, per_kind
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 
 Parameter = Array | float
@@ -169,6 +171,10 @@ class LIF:
         if self.reset not in ("value", "subtract"):
             raise ValueError(f'reset = {self.reset!r}: reset must be "value" or "subtract"')
 
+    def check(self, params: LIFParams) -> None:
+        """Refuse parameters with a mechanism that this neuron does not have."""
+        require_no_mechanism(self, params)
+
     def init_state(self, params: LIFParams, x: Array) -> LIFState:
         """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""
         v = initial_voltage(params.v_rest, params, x)
@@ -178,6 +184,26 @@ class LIF:
         """Relax the voltage for one step under the current ``x`` [N], pA."""
         v_inf = params.v_rest + params.r_m * jnp.asarray(x, state.v.dtype)
         return state, relax(state.v, v_inf, params.tau_m, self.dt)
+
+    def respond(self, params: LIFParams, tau_syn: Array) -> Array:
+        """Return the rise [K, N], mV, that currents of 1 pA which decay with ``tau_syn`` [K, N] cause in a step."""
+        tau_m, r_m = per_kind(params.tau_m), per_kind(params.r_m)
+        return r_m / tau_m * convolved_decays(tau_m, beside(tau_syn, tau_m, r_m), self.dt)
+
+    def integrate_currents(
+        self, params: LIFParams, state: LIFState, x: Array, current: Array, response: Array
+    ) -> tuple[LIFState, Array]:
+        """Relax the voltage for one step under the currents [K, N], pA, too, which decay within it: exactly."""
+        state, v = self.integrate(params, state, x)
+        return state, v + jnp.sum(response * current, axis=0)
+
+    def integrate_conductances(
+        self, params: LIFParams, state: LIFState, x: Array, g: Array, tau_syn: Array, e_rev: Array
+    ) -> tuple[LIFState, Array]:
+        """Integrate the voltage for one step under the conductances [K, N], nS, too, which decay within it."""
+        rise = conductance_rise(params, state.v, x, g, tau_syn, e_rev, self.dt)
+        state, v = self.integrate(params, state, x)
+        return state, v + rise
 
     def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""

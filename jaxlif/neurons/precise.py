@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import concrete, require, require_positive
+from jaxlif.neurons.checks import concrete, require, require_no_mechanism, require_positive
 from jaxlif.neurons.lif import LIFParams, threshold_distance
 from jaxlif.surrogate import Surrogate, spike
 
@@ -69,7 +69,8 @@ class PreciseLIF:
         require_positive("dt", self.dt, "ms")
 
     def check(self, params: LIFParams) -> None:
-        """Refuse refractory periods shorter than a step, in which two spikes could fall."""
+        """Refuse mechanisms that this neuron does not have, and periods in which two spikes could fall into a step."""
+        require_no_mechanism(self, params)
         if concrete(params.t_ref):
             rule = f"t_ref must be dt = {self.dt:g} ms or more, so that at most one spike falls into a step"
             require(np.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)

@@ -1,7 +1,7 @@
 """The leaky integrator: a membrane without spikes, for readouts and passive cells."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,7 @@ class LeakyIntegrator:
     """
 
     dt: float = 0.1
+    no_feedback: ClassVar[str] = "it has none"
 
     def __post_init__(self) -> None:
         require_positive("dt", self.dt, "ms")

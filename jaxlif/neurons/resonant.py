@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
+from jaxlif.neurons.checks import concrete, require, require_finite, require_params, require_positive
+from jaxlif.neurons.driven import beside, per_kind
 from jaxlif.neurons.lif import AroundLIF, LIFOutput, LIFParams, Parameter, plain_state
 
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
@@ -135,6 +136,10 @@ class ResonantLIF(AroundLIF):
     al. 2025, doi:10.1038/s41467-025-60878-z (in networks, and the stability of its integration).
     """
 
+    def check(self, params: ResonantLIFParams) -> None:
+        """Refuse parameters of another neuron."""
+        require_params(self, params, ResonantLIFParams)
+
     def init_state(self, params: ResonantLIFParams, x: Array) -> ResonantState:
         """Return the neuron at rest, not refractory, without adaptation."""
         v = initial_voltage(params.v_rest, params, x)
@@ -148,14 +153,41 @@ class ResonantLIF(AroundLIF):
 
     def integrate(self, params: ResonantLIFParams, state: ResonantState, x: Array) -> tuple[ResonantState, Array]:
         """Move voltage and adaptation one step under the current ``x`` [N], pA."""
+        v, w = self._moved(params, state, x)
+        return state._replace(w=self._beside_held(params, state, w)), v
+
+    def _moved(self, params, state, x):
         p = self.prepare(params).propagator
         # The fixed point under this current.
         rise = params.r_m * jnp.asarray(x, state.v.dtype) / (1.0 + params.a * params.r_m)
         dv, dw = state.v - (params.v_rest + rise), state.w - params.a * rise
-        v = state.v + (p.vv * dv + p.vw * dw)
-        w = state.w + (p.wv * dv + p.ww * dw)
+        return state.v + (p.vv * dv + p.vw * dw), state.w + (p.wv * dv + p.ww * dw)
+
+    def _beside_held(self, params, state, w):
+        """Return w, or where the voltage is held what it relaxes to beside it."""
         alone = relax(state.w, params.a * (state.v - params.v_rest), params.tau_w, self.dt)
-        return state._replace(w=jnp.where(state.refractory > 0, alone, w)), v
+        return jnp.where(state.refractory > 0, alone, w)
+
+    def respond(self, params: ResonantLIFParams, tau_syn: Array) -> tuple[Array, Array]:
+        """Return the changes of v, mV, and w, pA, [K, N], that decaying currents of 1 pA cause in a step."""
+        leaves = ((name, per_kind(getattr(params, name))) for name in ("tau_m", "r_m", "a", "tau_w"))
+        p = ResonantLIFParams(**dict(leaves))
+        return pair_response(p, beside(tau_syn, p.tau_m, p.r_m, p.a, p.tau_w), self.dt)
+
+    def integrate_currents(
+        self, params: ResonantLIFParams, state: ResonantState, x: Array, current: Array, response: tuple[Array, Array]
+    ) -> tuple[ResonantState, Array]:
+        """Move the pair one step under the currents [K, N], pA, too, which decay within it: exactly."""
+        v, w = self._moved(params, state, x)
+        dv, dw = (jnp.sum(r * current, axis=0) for r in response)
+        return state._replace(w=self._beside_held(params, state, w + dw)), v + dv
+
+    def integrate_conductances(
+        self, params: ResonantLIFParams, state: ResonantState, x: Array, g: Array, tau_syn: Array, e_rev: Array
+    ) -> tuple[ResonantState, Array]:
+        """Move the pair one step under the conductances [K, N], nS, too, which decay within it: to sixth order."""
+        dv, dw = pair_moves(params, state, x, g, tau_syn, e_rev, self.dt)
+        return state._replace(w=self._beside_held(params, state, state.w + dw)), state.v + dv
 
     def emit(self, params: ResonantLIFParams, state: ResonantState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
@@ -201,6 +233,87 @@ def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
     half = 0.5 * (w - m)
     even, odd = _exponential(-0.5 * (m + w), half**2 - m * w * gain, m * w * (1.0 + gain))
     return Propagator(even + half * odd, -params.r_m * m * odd, params.a * w * odd, even - half * odd)
+
+
+def pair_response(params: ResonantLIFParams, tau_syn: Array, dt: float) -> tuple[Array, Array]:
+    r"""Return :math:`\frac{r_m}{\tau_m} \int_0^{dt} e^{A (dt-s)} e^{-s/\tau_{syn}} ds` on (1, 0): what a current does.
+
+    It is :math:`(e^{A\,dt} - e^{-dt/\tau_{syn}}) (A + 1/\tau_{syn})^{-1}`, or the integral itself, by quadrature, where
+    that inverse loses digits: near a synapse as fast as one of the pair's own decays, and for short steps.
+    """
+    m, w, y = dt / jnp.asarray(params.tau_m), dt / jnp.asarray(params.tau_w), dt / tau_syn
+    gain, half, sigma = params.a * params.r_m, 0.5 * (w - m), -0.5 * (m + w)
+    square, det = half**2 - m * w * gain, m * w * (1.0 + gain)
+
+    def _first_column(even, odd):  # of even + odd B, where A dt = sigma + B
+        return even + half * odd, params.a * w * odd
+
+    z = y + sigma
+    divisor, size = z**2 - square, z**2 + jnp.abs(square)
+    apart = (size > 1.0) & (jnp.abs(divisor) > 0.1 * size)
+    even, odd = _exponential(sigma, square, det)
+    even = even - jnp.expm1(-y)
+    safe = jnp.where(apart, divisor, 1.0)
+    closed = _first_column((even * z - odd * square) / safe, (odd * z - even) / safe)
+
+    def _at(node):
+        even, odd = _exponential(node * sigma, node**2 * square, node**2 * det)
+        return tuple(jnp.exp((node - 1.0) * y) * part for part in _first_column(1.0 + even, node * odd))
+
+    nodes, weights = (jnp.asarray(numbers, size.dtype) for numbers in _NODES)
+    integral = (jnp.tensordot(weights, part, 1) for part in jax.vmap(_at)(nodes))
+    v, w = (params.r_m * m * jnp.where(apart, *both) for both in zip(closed, integral, strict=True))
+    return v, w
+
+
+# Gauss-Legendre nodes and weights on [0, 1]: with 16, e^-20s is integrated to 1e-13.
+_NODES = tuple(0.5 * x for x in (np.polynomial.legendre.leggauss(16)[0] + 1.0, np.polynomial.legendre.leggauss(16)[1]))
+
+
+def pair_moves(
+    params: ResonantLIFParams, state: ResonantState, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float
+) -> tuple[Array, Array]:
+    r"""Return how far a step moves v and w where conductances change within it, by a Magnus series of sixth order.
+
+    For :math:`y' = A(s)\,y + b(s)`, y(0) = 0, it averages (A, b), commutators included, into one pair (M, c), whose
+    :math:`M^{-1} (e^M - 1)\,c` is exact where the conductances stay as they are.
+
+    Source: Blanes, Casas, Oteo & Ros 2009, doi:10.1016/j.physrep.2008.11.001, section 5.
+    """
+    m, w = dt / params.tau_m, dt / params.tau_w
+    leak = params.v_rest - state.v + params.r_m * (jnp.asarray(x, state.v.dtype) - state.w)
+    target = params.a * (state.v - params.v_rest) - state.w
+
+    def _at(node):  # dt (A, b), a row for v and one for w
+        now = g * jnp.exp(-node * dt / tau_syn)
+        opened, driven = (params.r_m * jnp.sum(y, axis=0) for y in (now, now * (e_rev - state.v[None])))
+        return (-m * (1.0 + opened), -m * params.r_m, m * (leak + driven)), (w * params.a, -w, w * target)
+
+    first, middle, last = (_at(0.5 + shift) for shift in (-(0.15**0.5), 0.0, 0.15**0.5))
+    slope = _sum((15.0**0.5 / 3.0, last), (-(15.0**0.5) / 3.0, first))
+    bend = _sum((10.0 / 3.0, last), (-20.0 / 3.0, middle), (10.0 / 3.0, first))
+    c_1 = _commutator(middle, slope)
+    c_2 = _commutator(middle, _sum((-2.0 / 60.0, bend), (-1.0 / 60.0, c_1)))
+    c_3 = _commutator(_sum((-20.0, middle), (-1.0, bend), (1.0, c_1)), _sum((1.0, slope), (1.0, c_2)))
+    (a, b, p), (c, d, q) = _sum((1.0, middle), (1.0 / 12.0, bend), (1.0 / 240.0, c_3))
+    det, half = a * d - b * c, 0.5 * (a - d)
+    even, odd = _exponential(0.5 * (a + d), half**2 + b * c, det)
+    p, q = (d * p - b * q) / det, (a * q - c * p) / det
+    return (even + half * odd) * p + b * odd * q, c * odd * p + (even - half * odd) * q
+
+
+def _sum(*terms):
+    """Add up pairs of rows, each with its factor."""
+    return tuple(tuple(sum(factor * rows[i][k] for factor, rows in terms) for k in range(3)) for i in range(2))
+
+
+def _commutator(x, y):
+    """Return x y - y x of affine maps, two rows of a matrix and a constant."""
+
+    def _product(x, y):
+        return tuple(tuple(row[0] * y[0][k] + row[1] * y[1][k] for k in range(3)) for row in x)
+
+    return _sum((1.0, _product(x, y)), (-1.0, _product(y, x)))
 
 
 def _exponential(sigma: Array, square: Array, det: Array) -> tuple[Array, Array]:

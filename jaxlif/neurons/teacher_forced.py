@@ -1,12 +1,13 @@
 """Teacher forcing: a neuron that is reset at the recorded spikes instead of its own."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.neurons.cell import SpikingNeuron
+from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs
+from jaxlif.neurons.checks import check_cell, check_inputs
 
 
 class Forced(NamedTuple):
@@ -36,7 +37,10 @@ class TeacherForced:
     in every parameter, and a fit recovers them all where a free-running one ends at wrong values.
 
     Args:
-        neuron: any cell with integrate, emit and settle, synapses included.
+        neuron: any cell with integrate, emit and settle, synapses included; others are refused.
+
+    Raises:
+        ValueError: for a neuron without these.
 
     Example:
         >>> from jaxlif.neurons.lif import LIF, LIFParams
@@ -49,6 +53,27 @@ class TeacherForced:
     """
 
     neuron: SpikingNeuron
+    takes: ClassVar[type] = Forced
+
+    def __post_init__(self) -> None:
+        require_verbs(self, self.neuron, SPIKING)
+
+    @property
+    def dt(self) -> float:
+        """Step, ms."""
+        return self.neuron.dt  # type: ignore[attr-defined]
+
+    def check(self, params: Any) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
+        check_cell(self.neuron, params)
+
+    def check_inputs(self, inputs: Forced) -> None:
+        """Raise ValueError where a concrete input breaks a rule of the neuron."""
+        check_inputs(self.neuron, inputs.input)
+
+    def prepare(self, params: Any) -> Any:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return prepared(self.neuron, params)
 
     def init_state(self, params: Any, x: Forced) -> Any:
         """Return the neuron's own fresh state."""

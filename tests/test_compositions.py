@@ -1,0 +1,333 @@
+"""Every pair of wrapper, neuron and synapse: right against a fine integration in NumPy, or refused when it is made."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.interop.conventions import NorseLIFBox, SnnTorchLeaky
+from jaxlif.networks import (
+    Arriving,
+    DelayedRecurrent,
+    Dense,
+    DenseParams,
+    Feedback,
+    FeedbackParams,
+    Recurrent,
+    RecurrentParams,
+    Sequential,
+)
+from jaxlif.neurons.escape import Noisy
+
+DT, T, N, SUBSTEPS = 0.5, 120, 3, 50
+RNG = np.random.default_rng(7)
+CURRENT = RNG.normal(400.0, 500.0, (T, N))  # pA
+PLAIN = {
+    "tau_m": np.array([8.0, 10.0, 14.0]),
+    "r_m": 0.1,
+    "v_rest": -70.0,
+    "v_th": np.array([-57.0, -55.0, -60.0]),
+    "v_reset": -65.0,
+    "t_ref": np.array([0.0, 2.0, 1.2]),
+}
+ADAPTIVE = {"eta": (60.0,), "tau_eta": (30.0,), "gamma": (3.0,), "tau_gamma": (20.0,)}
+ADAPTIVE |= {"a": (8.0,), "tau_a": (25.0,), "delta_v": 1.5, "lambda_0": 0.8}
+COUPLING = {"b": 0.4, "tau": 4.0, "v_i": -62.0, "k": 2.0}
+RESONANT = {"a": np.array([-4.0, 30.0, 60.0]), "tau_w": np.array([10.0, 20.0, 30.0]), "b": 40.0}
+TAU_SYN, E_REV = np.array([2.0, 10.0]), np.array([0.0, -80.0])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class NoisyParams(jl.LIFParams):
+    """A plain neuron with what escape noise needs."""
+
+    delta_v: float = 1.5
+    lambda_0: float = 0.8
+
+
+NEURONS = {
+    "plain": (jl.LIF(dt=DT), jl.LIFParams(**PLAIN)),
+    "adaptive": (
+        jl.AdaptiveLIF(dt=DT),
+        jl.AdaptiveLIFParams(**PLAIN, **ADAPTIVE, coupling=jl.VoltageCoupling(**COUPLING)),
+    ),
+    "resonant": (jl.ResonantLIF(dt=DT), jl.ResonantLIFParams(**PLAIN, **RESONANT)),
+}
+SYNAPSES = {
+    "jump": (jl.VoltageJump(), None, 6.0),
+    "current": (jl.ExponentialCurrent(), jl.CurrentParams(tau_syn=TAU_SYN), 250.0),
+    "conductance": (jl.Conductance(), jl.ConductanceParams(tau_syn=TAU_SYN, e_rev=E_REV), 6.0),
+}
+PAIRS = [(neuron, synapse) for neuron in NEURONS for synapse in SYNAPSES]
+every_pair = pytest.mark.parametrize("neuron, synapse", PAIRS, ids=["-".join(pair) for pair in PAIRS])
+
+
+def arrivals(synapse):
+    """Return weights [T, N] or [T, K, N] that arrive in every fifth step."""
+    shape = (T, N) if synapse == "jump" else (T, 2, N)
+    rng = np.random.default_rng(8)
+    return SYNAPSES[synapse][2] * rng.exponential(1.0, shape) * (rng.random(shape) < 0.2)
+
+
+def composed(neuron, synapse):
+    cell, params = NEURONS[neuron]
+    kind, own, _ = SYNAPSES[synapse]
+    return jl.Synaptic(cell, kind), jl.SynapticParams(neuron=params, synapse=own)
+
+
+def at(tree, n):
+    return jax.tree.map(lambda x: x[n], tree)
+
+
+def drive(synapse, scale=1.0):
+    return jl.Drive(scale * arrivals(synapse), CURRENT)
+
+
+# ----------------------------------------------------------------------------------------------------------- the oracle
+
+
+class Mechanisms(NamedTuple):
+    """What the plain loop holds beside the voltage: by neuron, whatever it has of these."""
+
+    w: np.ndarray
+    eta: np.ndarray
+    gamma: np.ndarray
+    u: np.ndarray
+    x: np.ndarray
+
+
+def softplus(v):
+    return COUPLING["k"] * np.log1p(np.exp((v - COUPLING["v_i"]) / COUPLING["k"]))
+
+
+def runge_kutta(neuron, synapse):
+    """Return v and spikes [T, N]: the equations of the docstrings by fine Runge-Kutta, the order of operations by hand.
+
+    An adaptive neuron holds its adaptation over a step, as NEST does; a resonant one does not.
+    """
+    p, left = PLAIN, np.zeros(N)
+    tau_syn, e_rev, kicks = TAU_SYN[:, None], E_REV[:, None], arrivals(synapse)
+    v, s = np.full(N, -70.0), np.zeros((2, N))
+    m = Mechanisms(*(np.zeros(N) for _ in range(4)), softplus(v))
+    trace = []
+    for n in range(T):
+        held = CURRENT[n] - (m.eta + m.u if neuron == "adaptive" else 0.0)
+
+        def slopes(t, y, held=held, s=s):
+            open_ = s * np.exp(-t / tau_syn)
+            injected = {"jump": 0.0, "current": open_.sum(0), "conductance": (open_ * (e_rev - y[0])).sum(0)}[synapse]
+            w_dot = (RESONANT["a"] * (y[0] - p["v_rest"]) - y[1]) / RESONANT["tau_w"]
+            return np.array([(p["v_rest"] - y[0] + p["r_m"] * (held + injected - y[1])) / p["tau_m"], w_dot])
+
+        resonates = np.array([[1.0], [float(neuron == "resonant")]])
+        y, h = np.array([v, m.w]), DT / SUBSTEPS
+        waiting = left > 0
+        for i in range(SUBSTEPS):
+            stages, at = [], y
+            for fraction in (0.5, 0.5, 1.0, None):
+                k = slopes(h * (i + (0.0 if not stages else 0.5 if len(stages) < 3 else 1.0)), at) * resonates
+                stages.append(np.array([np.where(waiting, 0.0, k[0]), k[1]]))
+                at = y + h * (fraction or 0.0) * stages[-1]
+            y = y + h / 6.0 * (stages[0] + 2.0 * stages[1] + 2.0 * stages[2] + stages[3])
+        if neuron == "adaptive":  # by what held over the step, the voltage of its start
+            m = m._replace(u=m.u + (8.0 * (v + 70.0) - m.u) * -np.expm1(-DT / 25.0))
+            m = m._replace(x=m.x + (softplus(v) - m.x) * -np.expm1(-DT / COUPLING["tau"]))
+        v = y[0] + (kicks[n] * ~waiting if synapse == "jump" else 0.0)
+        s = s * np.exp(-DT / tau_syn) + (0.0 if synapse == "jump" else kicks[n])
+        theta = p["v_th"] + (m.gamma + COUPLING["b"] * m.x if neuron == "adaptive" else 0.0)
+        spikes = (v >= theta) & ~waiting
+        v = np.where(spikes, p["v_reset"], v)
+        left = np.where(spikes, np.ceil(p["t_ref"] / DT - 1e-9), np.maximum(left - 1, 0))
+        m = m._replace(w=y[1] + (RESONANT["b"] * spikes if neuron == "resonant" else 0.0))
+        eta, gamma = m.eta * np.exp(-DT / 30.0) + 60.0 * spikes, m.gamma * np.exp(-DT / 20.0) + 3.0 * spikes
+        m = m._replace(eta=eta, gamma=gamma)
+        trace.append((v, spikes))
+    return tuple(map(np.array, zip(*trace, strict=True)))
+
+
+@cache
+def stepping(neuron, synapse):
+    """Return a compiled step of the pair alone, forced at its own spikes, and noisy without noise, from one state.
+
+    EscapeNoise spikes where v >= theta + delta_v log(E / (lambda_0 dt)): for E = lambda_0 dt the neuron itself does.
+    """
+    cell, params = composed(neuron, synapse)
+    noisy = NoisyParams(**vars(params.neuron)) if neuron == "plain" else params.neuron
+    escapes, noise = hasattr(noisy, "delta_v"), jnp.full(N, 0.8 * DT)
+
+    @jax.jit
+    def step(state, x):
+        free = cell.step(params, state, x)
+        forced = jl.TeacherForced(cell).step(params, state, jl.Forced(x, free[1].spikes))
+        if not escapes:
+            return free, forced, free
+        return free, forced, jl.EscapeNoise(cell).step(replace(params, neuron=noisy), state, Noisy(x, noise))
+
+    return cell.init_state(params, at(drive(synapse), 0)), step
+
+
+def run(neuron, synapse, inputs):
+    """Return v and spikes [T, N]; every wrapper must agree with the pair alone in every step."""
+    state, step = stepping(neuron, synapse)
+    outputs = []
+    for n in range(T):
+        (state, output), *wrapped = step(state, at(inputs, n))
+        for other, seen in wrapped:
+            assert jax.tree.all(jax.tree.map(np.array_equal, other, state))
+            assert np.array_equal(seen.spikes, output.spikes) and np.array_equal(seen.v, output.v)
+        outputs.append(output)
+    return np.array([y.v for y in outputs]), np.array([y.spikes for y in outputs])
+
+
+@every_pair
+def test_a_pair_is_the_fine_integration(neuron, synapse):
+    expected, fired = runge_kutta(neuron, synapse)
+    v, spikes = run(neuron, synapse, drive(synapse))
+    assert (fired.sum(axis=0) >= 2).all() and fired.sum() < 0.3 * fired.size
+    np.testing.assert_array_equal(spikes, fired)
+    # Runge-Kutta in steps of 0.01 ms errs by some 1e-10 mV; conductances at 0.5 ms by 1e-8, and 1e-7 beside w.
+    np.testing.assert_allclose(v, expected, rtol=0, atol=1e-9 if synapse != "conductance" else 1e-6)
+
+
+@every_pair
+def test_a_synapse_at_rest_changes_nothing(neuron, synapse):
+    v, spikes = run(neuron, synapse, drive(synapse, scale=0.0))
+    _, bare = jl.simulate(*NEURONS[neuron], CURRENT)
+    assert bare.spikes.sum() > 5
+    np.testing.assert_array_equal(spikes, bare.spikes)
+    np.testing.assert_allclose(v, bare.v, rtol=0, atol=1e-11)  # 120 roundings of 70 mV
+
+
+def test_jumps_onto_a_neuron_with_other_synapses():
+    """As many neurons as the jumps reach, under one current that all share."""
+    inner, own = composed("plain", "current")
+    cell, params = jl.Synaptic(inner, jl.VoltageJump()), jl.SynapticParams(neuron=own)
+    single = replace(params, neuron=replace(own, neuron=jl.LIFParams(t_ref=0.0)))
+    x = jl.Drive(arrivals("jump"), jl.Drive(arrivals("current")[:, :, 0], CURRENT[:, 0]))
+    _, together = jl.simulate(cell, single, x)
+    for n in range(N):
+        alone = x._replace(arrivals=x.arrivals[:, n])
+        _, one = jl.simulate(cell, single, alone)
+        np.testing.assert_allclose(together.v[:, n], one.v, rtol=0, atol=1e-11)
+    assert together.v.shape == (T, N) and together.spikes.sum() > 10
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@dataclass(frozen=True)
+class Own(jl.LIF):
+    """A user's neuron: another way to integrate, which the synapses of the plain one know nothing of."""
+
+    def integrate(self, params, state, x):
+        return state, state.v + self.dt / params.tau_m * (params.v_rest - state.v + params.r_m * x)
+
+
+LIF, SYNAPTIC = jl.LIF(dt=DT), jl.Synaptic(jl.LIF(dt=DT), jl.ExponentialCurrent())
+NO_VERBS = [jl.PreciseLIF(dt=DT), jl.HodgkinHuxley(), jl.LeakyIntegrator(), jl.TeacherForced(LIF), jl.EscapeNoise(LIF)]
+NO_VERBS += [Recurrent(LIF), Feedback(LIF, Dense()), Arriving(SYNAPTIC), SnnTorchLeaky(), Dense(), Sequential((LIF,))]
+IN_PLACE = [SYNAPTIC, jl.TeacherForced(LIF), jl.EscapeNoise(LIF)]
+
+
+@pytest.mark.parametrize("neuron", NO_VERBS, ids=lambda cell: type(cell).__name__)
+def test_a_cell_without_the_verbs_is_refused_by_every_wrapper(neuron):
+    wrappers = [lambda cell, kind=kind: jl.Synaptic(cell, kind) for kind, *_ in SYNAPSES.values()]
+    for wrapper in (*wrappers, jl.TeacherForced, jl.EscapeNoise):
+        with pytest.raises(ValueError, match=rf"^neuron = {type(neuron).__name__}: \w+ needs a neuron with integrate"):
+            wrapper(neuron)
+
+
+@pytest.mark.parametrize("neuron", [Own(dt=DT), NorseLIFBox(), SYNAPTIC], ids=lambda cell: type(cell).__name__)
+def test_a_neuron_that_integrates_in_its_own_way_takes_jumps_alone(neuron):
+    assert jl.Synaptic(neuron, jl.VoltageJump()).neuron == neuron
+    for synapse, verb in ((jl.ExponentialCurrent(), "respond"), (jl.Conductance(), "integrate_conductances")):
+        with pytest.raises(ValueError, match=rf"^neuron = {type(neuron).__name__}: .* has no {verb} of its own$"):
+            jl.Synaptic(neuron, synapse)
+
+
+@pytest.mark.parametrize("neuron", IN_PLACE, ids=lambda cell: type(cell).__name__)
+def test_a_layer_refuses_what_takes_no_array(neuron):
+    layers = [Recurrent, lambda cell: DelayedRecurrent(cell, DT, 5.0), lambda cell: Sequential((Dense(), cell))]
+    layers += [lambda cell: Feedback(LIF, cell), lambda cell: Feedback(jl.TeacherForced(cell), Dense())]
+    for layer in layers if neuron.takes is not jl.neurons.escape.Noisy else layers[:-1]:
+        with pytest.raises(ValueError, match=r"passes an array, and \w+ takes a|needs a neuron with integrate"):
+            layer(neuron)
+
+
+def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
+    with pytest.raises(ValueError, match="^neuron = LIF: Arriving needs a Synaptic neuron"):
+        Arriving(LIF)
+    with pytest.raises(ValueError, match="^neuron = Synaptic: Arriving passes an array"):
+        Arriving(jl.Synaptic(SYNAPTIC, jl.VoltageJump()))
+    with pytest.raises(ValueError, match="^neuron = LeakyIntegrator: Feedback feeds spikes back, and it has none"):
+        Feedback(jl.LeakyIntegrator(dt=DT), Dense())
+    with pytest.raises(ValueError, match="^neuron gives .*: a neuron that feeds back needs spikes"):
+        params = RecurrentParams(neuron=DenseParams(weight=jnp.eye(2)), weight=jnp.eye(2))
+        jl.simulate(Recurrent(Dense()), params, jnp.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    "cell, params, message",
+    [
+        (jl.AdaptiveLIF(), jl.LIFParams(), "params = LIFParams: AdaptiveLIF takes AdaptiveLIFParams"),
+        (jl.ResonantLIF(), jl.LIFParams(), "params = LIFParams: ResonantLIF takes ResonantLIFParams"),
+        (jl.LIF(), NEURONS["adaptive"][1], "params = AdaptiveLIFParams: LIF does not have their a"),
+        (jl.PreciseLIF(), jl.ResonantLIFParams(), "params = ResonantLIFParams: PreciseLIF does not have their a"),
+    ],
+)
+def test_parameters_of_another_neuron_are_refused(cell, params, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        jl.simulate(cell, params, jnp.zeros((3, N)))
+
+
+@pytest.mark.parametrize(
+    "kind, own, message",
+    [
+        (
+            jl.ExponentialCurrent(),
+            SYNAPSES["conductance"][1],
+            "params.synapse = ConductanceParams: .* CurrentParams",
+        ),
+        (jl.Conductance(), SYNAPSES["current"][1], "params.synapse = CurrentParams: .* takes ConductanceParams"),
+        (jl.Conductance(), None, "params.synapse = NoneType: Conductance takes ConductanceParams"),
+    ],
+)
+def test_parameters_of_another_synapse_are_refused(kind, own, message):
+    cell, params = jl.Synaptic(jl.LIF(), kind), jl.SynapticParams(synapse=own)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        jl.simulate(cell, params, jl.Drive(jnp.zeros((3, 2)), jnp.zeros(3)))
+    with pytest.raises(ValueError, match=r"^inputs = ArrayImpl: Synaptic takes a Drive\(arrivals, input\)"):
+        jl.simulate(jl.Synaptic(jl.LIF(), jl.VoltageJump()), jl.SynapticParams(), jnp.zeros(3))
+    with pytest.raises(ValueError, match="^params = LIFParams: EscapeNoise needs delta_v and lambda_0"):
+        jl.simulate(jl.EscapeNoise(jl.LIF()), jl.LIFParams(), jl.escape_inputs(jax.random.key(0), jnp.zeros((3, 1))))
+
+
+def test_a_negative_conductance_is_refused_wherever_it_is_at_hand():
+    cell, params = composed("plain", "conductance")
+    x = drive("conductance")
+    x.arrivals[4, 1, 2] = -2.0
+    message = r"arrivals\[4, 1, 2\] = -2 nS: a conductance must be 0 nS or more; what inhibits is its e_rev"
+    for wrapped, inputs in (
+        (cell, x),
+        (jl.TeacherForced(cell), jl.Forced(x, np.zeros((T, N)))),
+        (jl.EscapeNoise(cell), Noisy(x, np.ones((T, N)))),
+    ):
+        given = replace(params, neuron=NoisyParams(**vars(params.neuron)))
+        with pytest.raises(ValueError, match=f"^{message}"):
+            jl.simulate(wrapped, given, inputs)
+    layer, weights = Arriving(cell, kinds=2), DenseParams(weight=np.array([[0.0] * 5 + [-3.0]] * N))
+    inputs, rule = np.zeros((T, N)), "a weight that arrives as a conductance must be 0 nS or more"
+    with pytest.raises(ValueError, match=rf"^layer 1 \(Arriving\): weight\[0, 5\] = -3 nS: {rule}"):
+        jl.simulate(Sequential((Dense(), layer)), (weights, params), inputs)
+    with pytest.raises(ValueError, match=rf"^weight\[0, 5\] = -3 nS: {rule}"):
+        jl.simulate(Feedback(layer, Dense()), FeedbackParams(neuron=params, path=weights), np.zeros((T, 2 * N)))
+    with pytest.raises(ValueError, match=r"^arrivals\[0, 0\] = -1 nS"):
+        jl.simulate(layer, params, np.full((T, 2 * N), -1.0))
+    currents = Arriving(SYNAPTIC, kinds=2), replace(params, synapse=SYNAPSES["current"][1])
+    jax.eval_shape(lambda x: jl.simulate(Sequential((Dense(), currents[0])), (weights, currents[1]), x), inputs)
