@@ -2,9 +2,11 @@
 
 import os
 import platform
+import signal
 import sys
-import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from click.exceptions import Exit
 
 from jaxlif.arguments import bounds_of, electrode_of, window_of
 from jaxlif.commands import options
-from jaxlif.commands.errors import clear_errors, noted_warnings, refuse_options, require_folder
+from jaxlif.commands.errors import INTERRUPTED, clear_errors, noted_warnings, refuse_options
 from jaxlif.commands.files import read
 from jaxlif.commands.fitted import advise, export, predict
 from jaxlif.commands.inspected import inspect
@@ -27,9 +29,35 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, SpikeRule, hum_notes, read_rates, spike_notes
 from jaxlif.recordings.units import Corrections
 from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
+from jaxlif.writing import require_folder, staged
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The group of all commands."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; one that was interrupted ends at once, since XLA's threads may still be at work."""
+        alone = sys.stdout is sys.__stdout__  # and not within a test
+        if alone:
+            sys.unraisablehook = _not_lost
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if alone and end.code == INTERRUPTED:
+                sys.stdout.flush()
+                os._exit(INTERRUPTED)  # an orderly end would take their memory away under them, and crash
+            raise
+
+
+def _not_lost(unraisable: Any) -> None:
+    """Send an interrupt again that came where Python ignores exceptions, such as JAX's part of a garbage collection."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="jaxlif")
 @click.option(
     "--cache/--no-cache",
@@ -146,7 +174,6 @@ def fit(
       jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
       jaxlif fit a.npz b.nwb c.abf --out out/
     """
-    require_folder(out)
     given: dict[str, Any] = {
         "model": model,
         "electrode": electrode_of(electrode),
@@ -169,24 +196,28 @@ def fit(
     if len(files) > 1:
         check_options(model, bounds=given["bounds"], rest=rest, drift=drift)
         _fit_several(named_files(files), out, _fit_one)
-    else:
+        return
+    with _results(out) as folder:
         result, recording = _fit_one(files[0], sys.stderr.isatty())
-        _finish(result, out, recording)
+        _write_all(result, folder, recording)
+    _print(result, out)
 
 
 def _fit_several(
     files: dict[str, Path], out: Path, fit_one: Callable[[Path, bool], tuple[RecordingFit, Recording]]
 ) -> None:
     """Write the fits of several files, each into its folder, and print them as a table."""
-    for name in files:
-        require_folder(out / name)
+    for folder in (out, *(out / name for name in files)):
+        require_folder(folder)
 
     def _write_one(name: str, file: Path) -> RecordingFit:
-        result, recording = fit_one(file, False)
-        _write_all(result, out / name, recording)
+        with _results(out / name) as folder:
+            result, recording = fit_one(file, False)
+            _write_all(result, folder, recording)
         return result
 
-    found = fit_each(files, _write_one, progress=sys.stderr.isatty())
+    with staged(out):  # which is tried before the first fit, and whose own file cannot be taken for a cell's fault
+        found = fit_each(files, _write_one, progress=sys.stderr.isatty())
     if found.fits:
         click.echo(text_table(cell_rows(found)) + "\n")
     for name, result in found.fits.items():
@@ -239,32 +270,34 @@ def fi(file, out, tau_m, r_m, v_rest, seed, reading, spike_rule) -> None:
     FILE is a .csv with the columns current_pA and rate_Hz, or a recording of current steps, whose membrane is then
     fitted to its subthreshold sweeps. Prints the f-I curve beside the fitted one.
     """
-    require_folder(out)
-    recording = None
+    with _results(out) as folder:
+        result, recording = _fit_f_i(file, {"tau_m": tau_m, "r_m": r_m, "v_rest": v_rest}, seed, reading, spike_rule)
+        _write_all(result, folder, recording)
+    columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
+    rows = [tuple(f"{x:.4g}" for x in row) for row in zip(*columns, strict=True)]
+    click.echo(text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")
+    _print(result, out)
+
+
+def _fit_f_i(
+    file: Path, membrane: dict[str, float | None], seed: int, reading: dict[str, Any], spike_rule: dict[str, Any]
+) -> tuple[RecordingFit, Recording | None]:
+    """Fit a .csv of rates with a membrane, or a recording, which is returned too."""
     if file.suffix.lower() == ".csv":
         corrections = {name: reading.pop(name) for name in list(reading) if name.startswith("current_")}
         refuse_options("for a recording only: a .csv of rates has none of that", **reading)
         if spike_rule:
             raise ValueError(f"{file}: a .csv of rates has no voltage to find spikes in; leave out the spike options")
-        given = {"tau_m": tau_m, "r_m": r_m, "v_rest": v_rest}
-        result = _fit_rates_file(file, Corrections(**corrections), given, seed)
-    else:
-        refuse_options(
-            "for a .csv of rates only; a recording has its own membrane", tau_m=tau_m, r_m=r_m, v_rest=v_rest
-        )
-        with noted_warnings() as notes:
-            recording = read(file, reading)
-            result = fit_recording(
-                recording, spike_rule=SpikeRule(**spike_rule), seed=seed, progress=sys.stderr.isatty()
-            )
-        result = replace(result, warnings=tuple(notes) + result.warnings)
-        if result.protocol != "steps":
-            why = "; ".join(("its current is not a family of steps with an f-I curve", *hum_notes(recording)))
-            raise ValueError(f"{file}: {why}; use jaxlif fit")
-    columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
-    rows = [tuple(f"{x:.4g}" for x in row) for row in zip(*columns, strict=True)]
-    click.echo(text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")
-    _finish(result, out, recording)
+        return _fit_rates_file(file, Corrections(**corrections), membrane, seed), None
+    refuse_options("for a .csv of rates only; a recording has its own membrane", **membrane)
+    with noted_warnings() as notes:
+        recording = read(file, reading)
+        rule, progress = SpikeRule(**spike_rule), sys.stderr.isatty()
+        result = fit_recording(recording, spike_rule=rule, seed=seed, progress=progress)
+    if result.protocol != "steps":
+        why = "; ".join(("its current is not a family of steps with an f-I curve", *hum_notes(recording)))
+        raise ValueError(f"{file}: {why}; use jaxlif fit")
+    return replace(result, warnings=tuple(notes) + result.warnings), recording
 
 
 def _fit_rates_file(file: Path, corrections: Corrections, given: dict[str, float | None], seed: int) -> RecordingFit:
@@ -278,9 +311,28 @@ def _fit_rates_file(file: Path, corrections: Corrections, given: dict[str, float
     return replace(result, data=dict(result.data) | {"corrections": corrections.given()})
 
 
-def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> None:
-    """Write a fit's file, report and figures, and print it."""
-    _write_all(result, out, recording)
+def _results(out: Path) -> AbstractContextManager[Path]:
+    """Stage the results of a fit, in the place of those of an earlier one."""
+
+    def _earlier() -> list[str]:
+        from jaxlif.report import report_files  # it loads matplotlib, which no other command needs
+
+        return report_files() if (out / "fit.json").exists() else []
+
+    require_folder(out, ["fit.json", "report.html"])
+    return staged(out, _earlier)
+
+
+def _write_all(result: RecordingFit, folder: Path, recording: Recording | None) -> None:
+    """Write the file, the report and the figures of a fit."""
+    from jaxlif.report import write_report
+
+    write_report(result, folder, recording)
+    result.save(folder)
+
+
+def _print(result: RecordingFit, out: Path) -> None:
+    """Print a fit and where it lies."""
     columns = ("name", "value", "interval", "unit", "standard_name")
     rows = [
         tuple(row[c] for c in columns) for row in parameter_rows(result.params, result.intervals, result.undetermined)
@@ -292,18 +344,6 @@ def _finish(result: RecordingFit, out: Path, recording: Recording | None) -> Non
     for note in result.warnings:
         click.echo(f"note: {note}")
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")
-
-
-def _write_all(result: RecordingFit, out: Path, recording: Recording | None) -> None:
-    """Write the file, the report and the figures of a fit all at once, or none of them."""
-    from jaxlif.report import write_report  # it loads matplotlib, which no other command needs
-
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    with tempfile.TemporaryDirectory(dir=existing, prefix=".jaxlif-") as temporary:
-        paths = [*write_report(result, Path(temporary), recording), result.save(temporary)]
-        out.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            os.replace(path, out / path.name)
 
 
 for _other in (advise, export, inspect, predict, simulate):

@@ -19,6 +19,8 @@ from jaxlif.theory import firing_rate
 
 WORST, WORST_LENGTH = 3, 250.0  # how many of the worst segments are shown, and how long each of them is, ms
 
+NAMES = ("f_i_curve", "voltage", "steps", "raster", "kernels", "correlations", "intervals", "worst")
+
 
 class Picture(NamedTuple):
     """A figure with its file name and caption."""

@@ -10,13 +10,19 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from jaxlif import plotting
-from jaxlif.fitting.result import RecordingFit, write_atomically
-from jaxlif.pictures import pictures
+from jaxlif.fitting.result import RecordingFit
+from jaxlif.pictures import NAMES, pictures
 from jaxlif.recordings import Recording
 from jaxlif.tables import own_scores, parameter_rows, score_rows, sweep_rows
+from jaxlif.writing import write_atomically
 
 # Without a fixed salt the names inside an SVG file, and with them its bytes, differ from run to run.
 _STYLE = plotting.STYLE | {"svg.hashsalt": "jaxlif"}
+
+
+def report_files() -> list[str]:
+    """Return the names of all files that a report can have."""
+    return ["report.html", *(f"{name}.{kind}" for name in NAMES for kind in ("png", "svg"))]
 
 
 def write_report(fit: RecordingFit, directory: Path, recording: Recording | None = None) -> list[Path]:

@@ -560,7 +560,7 @@ def test_bad_recordings(tmp_path, name):
 def test_bad_files(tmp_path, recording):
     whole = recording.read_bytes()
     files = {
-        "cell.mat": (whole, "format '.mat' is not known"),
+        "cell.xyz": (whole, "format '.xyz' is not known"),
         "cell": (whole, "format '' is not known"),
         "empty.npz": (b"", "the file is empty"),
         "truncated.npz": (whole[: len(whole) // 2], "cut short"),
@@ -683,6 +683,69 @@ def test_a_prediction_that_fails_leaves_the_old_file(fitted, recording, tmp_path
     assert (tmp_path / "p.npz").read_bytes() == b"old"
 
 
+def test_an_interrupt_ends_with_130_and_leaves_nothing(recording, tmp_path, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxlif.cli.fit_recording", interrupt)
+    for files in ([recording], [recording, "other.npz"]):
+        result = call("fit", *files, "--out", tmp_path / "out")
+        assert result.exit_code == 130 and result.output.strip().splitlines()[-1] == "interrupted"
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_inside_a_fit_is_no_fit(recording, tmp_path, monkeypatch):
+    """Half a fit of the membrane ends the command; what `jaxlif.fit` alone hands out is not taken for an answer."""
+
+    def half(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["jaxlif.fitting.fit"], "_advance", half)
+    assert call("fit", recording, "--out", tmp_path / "out").exit_code == 130
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["...npz", "..npz"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(recording, tmp_path, name):
+    (tmp_path / name).write_bytes(recording.read_bytes())
+    line = bad("fit", recording, tmp_path / name, "--out", tmp_path / "deep" / "out")
+    assert "cannot be that of a folder: rename it" in line
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_every_command_tries_its_place_before_it_works(fitted, recording, tmp_path, monkeypatch):
+    for name in ("jaxlif.cli.read", "jaxlif.commands.fitted.load_fit", "jaxlif.commands.simulated.run"):
+        monkeypatch.setattr(name, lambda *args, **options: pytest.fail("nothing is done before"))
+    (tmp_path / "file").write_text("mine")
+    fit, below = fitted[0] / "fit.json", tmp_path / "file" / "below"
+    for command in (
+        ["fit", recording, "--out", below],
+        ["fit", recording, "other.npz", "--out", below],
+        ["fi", recording, "--out", below],
+        ["predict", fit, recording, "--out", below / "p.npz"],
+        ["export", fit, "--to", "json", "--out", below / "p.json"],
+        ["simulate", "--out", below / "p.npz"],
+    ):
+        assert "nothing can be written there (Not a directory)" in bad(*command)
+    assert "would be lost" in bad("predict", fit, recording, "--out", recording)
+    (tmp_path / "out" / "fit.json").mkdir(parents=True)
+    assert "fit.json: this is a folder" in bad("fit", recording, "--out", tmp_path / "out")
+
+
+def test_figures_of_an_earlier_fit_are_taken_away(recording, tmp_path):
+    """The figures that a fit of another kind left, where there was a fit; never anything else."""
+    for name in ("kernels.png", "kernels.svg", "mine.png"):
+        (tmp_path / name).write_text("old")
+    good("fit", recording, "--out", tmp_path, "--train", "0:1")
+    assert (tmp_path / "kernels.png").exists(), "there was no fit: they are the user's own"
+    good("fit", recording, "--out", tmp_path, "--train", "0:1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fit.json", "mine.png", "report.html"]
+
+
+def test_all_figures_have_names_that_are_known(drawn, fitted):
+    assert {path.name for path in fitted[0].iterdir()} <= {"fit.json", *report.report_files()}
+
+
 # --- help, and the real command -----------------------------------------------------------------------------
 
 
@@ -753,7 +816,7 @@ def test_export_writes_what_interop_writes(fitted, recording, tmp_path):
         ("nest", nest, nest.to_nest(fit.params, dt=DT, synapse="exp")),
         ("brian2", brian2, brian2.to_brian2(fit.params, dt=DT)),
     ):
-        path = tmp_path / f"{target}.py"
+        path = tmp_path / f"cell_{target}.py"
         good("export", fitted[0] / "fit.json", "--to", target, "--out", path, "--drive", recording, "--synapse", "exp")
         assert path.read_text() == package.to_script(made, drive.current[0], dt=DT)
     good("export", fitted[0] / "fit.json", "--to", "json", "--out", tmp_path / "neuron.json")
@@ -766,6 +829,33 @@ def test_export_without_a_drive_injects_one_that_fires(fitted, tmp_path):
     good("export", fitted[0] / "fit.json", "--to", "brian2", "--out", tmp_path / "cell.py")
     compile((tmp_path / "cell.py").read_text(), "cell.py", "exec")
     assert "wrote" not in bad("export", fitted[0] / "fit.json", "--to", "nest", "--out", tmp_path / "cell.json")
+
+
+def test_export_repeats_what_the_fit_warns_of(fitted, recording, tmp_path):
+    document = json.loads((fitted[0] / "fit.json").read_text()) | {"warnings": ["the fit is\nuseless", "and bad"]}
+    (tmp_path / "fit.json").write_text(json.dumps(document))
+    for target, suffix in (("nest", "py"), ("brian2", "py"), ("json", "json")):
+        out = tmp_path / f"neuron.{suffix}"
+        result = good("export", tmp_path / "fit.json", "--to", target, "--out", out)
+        assert result.stderr.splitlines() == ["note: the fit is useless", "note: and bad"]
+        if target == "json":
+            assert json.loads(out.read_text())["warnings"] == document["warnings"]
+        else:
+            assert out.read_text().splitlines()[:2] == ["# note: the fit is useless", "# note: and bad"]
+
+
+@pytest.mark.parametrize("name", ["nest", "brian2", "json", "numpy", "random"])
+def test_a_script_is_not_called_as_what_it_imports(fitted, tmp_path, name):
+    line = bad("export", fitted[0] / "fit.json", "--to", "nest", "--out", tmp_path / f"{name}.py")
+    assert f"imports a module {name}" in line and "rename it" in line
+
+
+def test_export_of_several_currents_names_the_option_that_chooses(fitted, steps, recording, tmp_path):
+    command = ["export", fitted[0] / "fit.json", "--to", "brian2", "--out", tmp_path / "cell.py", "--drive"]
+    assert "drive has 8 sweeps of different currents: choose one with --sweeps" in bad(*command, steps)
+    good(*command, steps, "--sweeps", 3)
+    [line] = [line for line in (tmp_path / "cell.py").read_text().splitlines() if line.startswith("current = ")]
+    assert line == "current = [0.0]*400 + [200.0]*1000 + [0.0]*200", "a value that is held stands there once"
 
 
 def test_sweeps_of_unequal_length_name_the_option_that_helps(tmp_path):

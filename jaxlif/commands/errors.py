@@ -1,13 +1,16 @@
 """What a user can cause, said in one line."""
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import Exit
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
 
 
 class BadInput(click.ClickException):
@@ -26,6 +29,9 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read our output has gone: nothing to explain
+        except KeyboardInterrupt as error:
+            click.echo("interrupted", err=True)
+            raise Exit(INTERRUPTED) from error
         except (ValueError, OSError, ImportError) as error:
             raise BadInput(" ".join(str(error).split())) from error
         for note in notes:
@@ -42,12 +48,6 @@ def noted_warnings() -> Iterator[list[str]]:
         warnings.simplefilter("always", UserWarning)
         yield notes
     notes.extend(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
-
-
-def require_folder(out: Path) -> None:
-    """Refuse an output folder that is a file, before anything long begins."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out = {out}: this is a file; name a folder")
 
 
 def refuse_options(why: str, **options: Any) -> None:

@@ -1,16 +1,12 @@
 """The files that commands read and write."""
 
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxlif.arguments import sweep_numbers
-from jaxlif.fitting.result import write_atomically
 from jaxlif.recordings import Recording, read_recording
 from jaxlif.recordings.units import NO_CORRECTIONS
 
@@ -49,11 +45,3 @@ def with_options(text: str) -> str:
     for name, option in _OPTIONS.items():
         text = text.replace(f"`{name}`", f"--{option}")
     return text
-
-
-def write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays to an .npz file, which is there whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())

@@ -8,13 +8,14 @@ import numpy as np
 
 from jaxlif.commands import options
 from jaxlif.commands.errors import clear_errors, refuse_options
-from jaxlif.commands.files import read, write_npz
-from jaxlif.exporting import exported
+from jaxlif.commands.files import naming_options, read
+from jaxlif.exporting import exported, require_own_name
 from jaxlif.fitting.advisor import advise_protocol
-from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, write_atomically
+from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.recordings import Recording, spike_notes
 from jaxlif.tables import Scores, score_table, text_table
+from jaxlif.writing import staged_file
 
 
 @click.command()
@@ -35,10 +36,11 @@ def predict(fit_file, file, out, repeats, seed, reading, spike_rule, force_spike
     """
     if out.suffix != ".npz":
         raise ValueError(f"out = {out}: predictions are written to an .npz file")
-    result, recording = load_fit(fit_file), read(file, reading)
-    result = replace(result, spike_rule=replace(result.spike_rule, **spike_rule))
-    prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
-    write_npz(out, {name: array for name, array in prediction._asdict().items() if name != "notes"})
+    with staged_file(out, fit_file, file) as path:
+        result, recording = load_fit(fit_file), read(file, reading)
+        result = replace(result, spike_rule=replace(result.spike_rule, **spike_rule))
+        prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
+        np.savez_compressed(path, **{n: array for n, array in prediction._asdict().items() if n != "notes"})
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
     if recording.voltage is not None:
         click.echo(score_table(_compare(result, recording, prediction, forced=force_spikes)) + "\n")
@@ -95,7 +97,7 @@ def advise(fit_file, names, duration, seed) -> None:
     help="A Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the parameters as JSON.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, .py or .json.")
-@click.option("--drive", type=click.Path(path_type=Path), help="A recording whose first current the script injects.")
+@click.option("--drive", type=click.Path(path_type=Path), help="A recording whose current the script injects.")
 @click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", show_default=True, help="For NEST.")
 @options.reading
 @clear_errors
@@ -103,15 +105,21 @@ def export(fit_file, target, out, drive, synapse, reading) -> None:
     """Write a fitted neuron for another program.
 
     FIT is a fit.json. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
-    1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif.
+    1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif. What the
+    fit warns of is repeated in what is written.
     """
     suffix = ".json" if target == "json" else ".py"
     if out.suffix != suffix:
         raise ValueError(f"out = {out}: --to {target} writes a {suffix} file")
-    result = load_fit(fit_file)
+    if suffix == ".py":
+        require_own_name(out.stem)
     if drive is None:
         refuse_options("for the recording of --drive only", **reading)
-    text = exported(result, target, drive=read(drive, reading) if drive else None, synapse=synapse)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, text.encode())
+    with staged_file(out, fit_file, drive) as path:
+        result = load_fit(fit_file)
+        with naming_options():
+            text = exported(result, target, drive=read(drive, reading) if drive else None, synapse=synapse)
+        path.write_text(text, encoding="utf-8")
     click.echo(f"{result.model} for {target}: {out}")
+    for note in result.warnings:
+        click.echo(f"note: {' '.join(note.split())}", err=True)

@@ -1,15 +1,17 @@
 """The command that looks at a recording before any fit: inspect."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from jaxlif.commands import options
-from jaxlif.commands.errors import clear_errors, require_folder
+from jaxlif.commands.errors import clear_errors
 from jaxlif.commands.files import keywords_of, naming_options, with_options
 from jaxlif.inspection import Inspection, inspect_recording
 from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.tables import text_table
+from jaxlif.writing import require_folder, staged
 
 
 @click.command("inspect")
@@ -26,25 +28,25 @@ def inspect(file, out, reading, spike_rule) -> None:
     """
     if out:
         require_folder(out)
-    with naming_options():
+    with staged(out) if out else nullcontext() as folder, naming_options():
         found = inspect_recording(file, spike_rule=SpikeRule(**spike_rule), **keywords_of(reading))
+        if folder and found.recording is not None:
+            _draw(found, found.recording, folder)
     width = max(len(label) for label, _ in (*found.facts, ("a fit", "")))
     lines = [f"{label:{width}}  {text}" for label, text in found.facts]
     lines += ["", text_table(found.rows()), ""] if found.sweeps else []
     lines += [f"note: {note}" for note in found.notes] + [f"{'a fit':{width}}  {found.verdict}"]
     click.echo(with_options("\n".join(lines)))
     if out and found.recording is not None:
-        click.echo(f"figure: {_draw(found, found.recording, out)}")
+        click.echo(f"figure: {out / 'inspection.png'}")
 
 
-def _draw(found: Inspection, recording: Recording, out: Path) -> Path:
+def _draw(found: Inspection, recording: Recording, folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     from jaxlif import plotting  # it loads matplotlib, which only figures need
 
     rest = [sweep.rest for sweep in found.sweeps]
     figure = plotting.sweeps(recording.times, recording.current, recording.voltage, found.spikes, rest)
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "inspection.png", dpi=150)
+    figure.savefig(folder / "inspection.png", dpi=150)
     plt.close(figure)
-    return out / "inspection.png"

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import jax
@@ -10,12 +11,12 @@ import numpy as np
 from jaxlif.arguments import number, stimulus_of
 from jaxlif.commands import options
 from jaxlif.commands.errors import clear_errors, refuse_options
-from jaxlif.commands.files import write_npz
 from jaxlif.fitting.result import load_fit
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
 from jaxlif.simulate import simulate as run
 from jaxlif.simulated import simulated_recording
+from jaxlif.writing import staged_file
 
 
 @click.command()
@@ -50,13 +51,14 @@ def simulate(out, model, fit_file, changes, stimulus, duration, dt, repeats, see
         raise ValueError(f"repeats = {repeats}: at least 1 repeat is needed")
     if model == "hodgkin-huxley":
         refuse_options("of --model lif only", set=changes, fit=fit_file, stimulus=stimulus)
-        recording = _simulated_cell(seed, repeats, duration, dt)
-    else:
-        recording = _simulated_lif(
-            _parameters(fit_file, changes), stimulus or "noise:200:150:5", seed, repeats, duration, dt
-        )
-    arrays = {"current": recording.current, "voltage": recording.voltage, "dt": recording.dt}
-    write_npz(out, arrays if recording.spikes is None else arrays | {"spikes": recording.spikes})
+    with staged_file(out, fit_file) as path:
+        if model == "hodgkin-huxley":
+            recording = _simulated_cell(seed, repeats, duration, dt)
+        else:
+            neuron = _parameters(fit_file, changes)
+            recording = _simulated_lif(neuron, stimulus or "noise:200:150:5", seed, repeats, duration, dt)
+        arrays: dict[str, Any] = {"current": recording.current, "voltage": recording.voltage, "dt": recording.dt}
+        np.savez_compressed(path, **arrays if recording.spikes is None else arrays | {"spikes": recording.spikes})
     click.echo(f"{recording}: {out}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
-from jaxlif.fitting.fit import lbfgs, multistart
+from jaxlif.fitting.fit import lbfgs, multistart, uninterrupted
 from jaxlif.neurons.lif import LIFParams, Parameter
 from jaxlif.theory import firing_rate
 
@@ -240,7 +240,7 @@ def _fit_weighted(membrane, target, intervals, seed, num_starts):
     # Past convergence L-BFGS divides differences that are rounding alone, and its line search may not return.
     settings = {"optimizer": lbfgs(), "num_steps": 150, "tolerance": 1e-7, "num_starts": num_starts, "spread": 1.0}
     result = multistart(_weighted_rate_mse, start, intervals, key=jax.random.key(seed), data=data, **settings)
-    return jax.tree.map(float, result.best.params.neuron(membrane, target.reset_bounds))
+    return jax.tree.map(float, uninterrupted(result.best).params.neuron(membrane, target.reset_bounds))
 
 
 def _weighted_rate_mse(shape: FICoordinates, data: tuple[LIFParams, Rates]) -> Array:

@@ -198,6 +198,13 @@ def multistart(
     return Multistart(_result(problem, params, num_steps, winner, interrupted), every, best_losses)
 
 
+def uninterrupted(found: Fit) -> Fit:
+    """Return a fit, or pass on the interrupt that ended it: half a step of a recipe is no result."""
+    if found.message.startswith("interrupted"):
+        raise KeyboardInterrupt
+    return found
+
+
 @dataclass(frozen=True)
 class _Problem:
     """What a compiled fit depends on besides shapes: a hashable value."""

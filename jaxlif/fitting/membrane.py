@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
-from jaxlif.fitting.fit import Fit, fit, lbfgs
+from jaxlif.fitting.fit import Fit, fit, lbfgs, uninterrupted
 from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
@@ -148,7 +148,7 @@ def refine_membrane(
         The :class:`jaxlif.Fit`; its loss is a mean square, mV².
     """
     settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
-    return fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings)
+    return uninterrupted(fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings))
 
 
 SOLVED = ("r_m", "v_rest", "v_reset")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +31,7 @@ from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule, held_current, remove_electrode, resting_potentials
+from jaxlif.writing import write_atomically
 
 STANDARD_NAMES = {
     "tau_m": ("membrane time constant", "ms"),
@@ -333,14 +333,15 @@ def sweep_checksums(recording: Recording) -> list[int]:
 
 
 def neuron_json(fit: RecordingFit) -> str:
-    """Return the neuron of a fit as plain JSON: its model and, by name, value, unit and what it is called in words.
+    """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words.
 
     Args:
         fit: the fit.
     """
     named = {name: (x, *standard_name(name)) for name, x in named_leaves(fit.params).items()}
     parameters = {name: {"value": x, "unit": unit, "standard_name": words} for name, (x, words, unit) in named.items()}
-    return json.dumps({"model": fit.model, "parameters": parameters}, indent=2, ensure_ascii=False, allow_nan=False)
+    neuron = {"model": fit.model, "parameters": parameters, "warnings": list(fit.warnings)}
+    return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def load_fit(path: str | os.PathLike) -> RecordingFit:
@@ -379,21 +380,6 @@ def _require_same(read: Any, written: Any, where: str = "") -> None:
         raise ValueError(f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads")
     elif read != written:
         raise ValueError(f"{where} = {str(read)[:60]}: the rest of the file says {str(written)[:60]}")
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name beside it, then rename, so that it is never seen half-written."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            temporary.chmod(0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    return path
 
 
 def _from_document(document: dict[str, Any]) -> RecordingFit:

@@ -1,5 +1,6 @@
 """Several recordings, fitted one after another: a bad one does not stop the others and is listed with its reason."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def named_files(files: Iterable[str | Path]) -> dict[str, Path]:
         files: paths.
 
     Raises:
-        ValueError: for two of one name, or one path in the place of several.
+        ValueError: for two of one name, one that leads elsewhere as a folder, or one path in the place of several.
 
     Example:
         >>> list(named_files(["data/a.npz", "data/b.abf"]))
@@ -124,12 +125,18 @@ def named_files(files: Iterable[str | Path]) -> dict[str, Path]:
         raise ValueError(f"recordings = {str(files)!r}: several files are expected; one is for fit_recording")
     named: dict[str, Path] = {}
     for file in map(Path, files):
-        # Not all file systems tell upper from lower case.
-        twin = next((other for name, other in named.items() if name.casefold() == file.stem.casefold()), None)
+        if file.stem in ("", ".", "..") or file.stem.startswith(".jaxlif-") or "\\" in file.stem:
+            raise ValueError(f"{file} has the name {file.stem!r}, which cannot be that of a folder: rename it")
+        twin = next((other for name, other in named.items() if _folded(name) == _folded(file.stem)), None)
         if twin is not None:
             raise ValueError(f"{twin} and {file} have one name, {file.stem}: rename one, or fit them apart")
         named[file.stem] = file
     return named
+
+
+def _folded(name: str) -> str:
+    """Return a name as file systems may see it that tell neither case nor the composition of a letter."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def fit_each(

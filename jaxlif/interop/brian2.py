@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
-from jaxlif.interop.nest import held_time, one_neuron, one_trace
+from jaxlif.interop.nest import held_time, one_neuron, one_trace, written
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.checks import require_positive
 from jaxlif.neurons.lif import LIFParams
@@ -104,7 +104,7 @@ def to_script(model: Brian2Model, current: ArrayLike, *, dt: float = 0.1, neuron
         dt=dt,
         seed=seed,
         neurons=neurons,
-        current=one_trace(current).tolist(),
+        current=written(one_trace(current)),
         namespace="\n".join(values),
         initial="\n".join(initial),
         **{name: getattr(model, name) for name in ("equations", "threshold", "reset", "refractory", "method")},
@@ -175,7 +175,7 @@ equations = '''
 reset = '''
 {reset}
 '''
-current = {current!r}
+current = {current}
 namespace = {{
     "I": brian2.TimedArray(current*brian2.pA, dt=dt),
 {namespace}

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlif.checks import numbers, require_positive
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.neurons.checks import require_positive
 from jaxlif.neurons.lif import LIFParams, refractory_steps
 
 SYNAPSES = {"delta": "iaf_psc_delta", "exp": "iaf_psc_exp"}
@@ -86,7 +86,7 @@ def to_script(
     name, parameters = model
     require_positive("dt", dt, "ms")
     values = one_trace(current)
-    return _SCRIPT.format(dt=dt, seed=seed, name=name, parameters=parameters, neurons=neurons, current=values.tolist())
+    return _SCRIPT.format(dt=dt, seed=seed, name=name, parameters=parameters, neurons=neurons, current=written(values))
 
 
 def one_neuron(params: Any) -> Any:
@@ -115,13 +115,27 @@ def one_neuron(params: Any) -> Any:
 
 
 def one_trace(current: ArrayLike) -> np.ndarray:
-    """Return a current [T], pA, in double precision, or raise ValueError for another rank or an infinite value."""
-    values = np.asarray(current, float)
-    if values.ndim != 1:
-        raise ValueError(f"current has shape {values.shape}: it must be [T], pA")
-    if not np.isfinite(values).all():
-        raise ValueError("current holds a value that is not finite: every value must be a number of pA")
+    """Return a current [T], pA, in double precision, or raise ValueError for anything else."""
+    values = np.asarray(numbers("current", current, "pA", rank=1), float)
+    if not len(values):
+        raise ValueError("current has 0 steps: at least one step is needed")
     return values
+
+
+def written(current: np.ndarray) -> str:
+    """Return a current [T] as an expression of Python, with a value that is held written once.
+
+    Example:
+        >>> written(np.array([0.0, 0.0, 0.0, 1.5, 1.5, 0.0]))
+        '[0.0]*3 + [1.5]*2 + [0.0]*1'
+        >>> written(np.array([0.1, 0.2, 0.3]))
+        '[0.1, 0.2, 0.3]'
+    """
+    starts = np.flatnonzero(np.diff(current, prepend=np.nan))
+    if 2 * len(starts) > len(current):
+        return repr(current.tolist())
+    lengths = np.diff(starts, append=len(current))
+    return " + ".join(f"[{current[n].item()!r}]*{count}" for n, count in zip(starts, lengths, strict=True))
 
 
 def held_time(params: LIFParams, dt: float) -> float:
@@ -185,7 +199,7 @@ import nest
 
 dt = {dt!r}  # ms
 parameters = {parameters!r}
-current = {current!r}  # pA
+current = {current}  # pA
 
 nest.ResetKernel()
 nest.resolution = dt

@@ -170,9 +170,9 @@ def test_the_script_is_python_with_the_parameters_in_it(params):
 
 
 def test_a_current_must_be_one_finite_trace():
-    with pytest.raises(ValueError, match=r"^current has shape \(2, 2\): it must be \[T\], pA$"):
+    with pytest.raises(ValueError, match=r"^current has shape \(2, 2\): current must be an array of rank 1, pA$"):
         to_script(to_nest(jl.LIFParams()), np.zeros((2, 2)))
-    with pytest.raises(
-        ValueError, match="^current holds a value that is not finite: every value must be a number of pA$"
-    ):
+    with pytest.raises(ValueError, match=r"^current\[1\] = nan pA: current must be finite$"):
         to_script(to_nest(jl.LIFParams()), [0.0, np.nan])
+    with pytest.raises(ValueError, match="^current has 0 steps"):
+        to_script(to_nest(jl.LIFParams()), [])
