@@ -35,12 +35,15 @@ from jaxlif.networks.training_epoch import (
     HOLD_OUT,
     Failure,
     Problem,
+    at_step,
     evaluate,
     num_samples,
     on_host,
     run_epoch,
     start,
+    without_dropout,
 )
+from jaxlif.neurons.checks import check_params
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ class Training:
             coordinates), means over the steps that were not skipped; ``skipped`` steps; ``validation_loss`` and
             ``validation_metric`` after the epoch.
         best_epoch: the epoch, counted from 0, that ``params`` come from; -1 before the first.
-        message: one line on how the training ended.
+        message: one line on how the training ended, and which of the parameters break a rule of theirs.
         completed: False where it failed or was interrupted.
-        record: what ``record`` returned for the last parameters, on the first batch, or on the one that failed.
+        record: what ``record`` returned for the last parameters, on the first batch, or on the one that failed; None
+            where it raised.
     """
 
     params: Any
@@ -94,7 +98,11 @@ def train(
     whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted. Ten in a row are
     an absorbing failure: skipping leaves the parameters where they are, so the later steps fail too. It stops the
     training with a warning that names the parameter, and with ``record`` the layer, the time step and a remedy. A
-    parameter whose gradient is 0 through a whole epoch is warned of by name.
+    parameter whose gradient is 0 through a whole epoch is warned of by name, and parameters that break a rule of theirs
+    at the end, such as a time constant below 0 that no bound kept above.
+
+    Random keys among the parameters, as :class:`DropoutParams` hold them, are folded with epoch and step: each step
+    drops others. In validation nothing is dropped.
 
     With ``average`` = d, validation and the result use the bias-free exponential mean of the free coordinates z,
     :math:`\bar z_n = \frac{1 - d}{1 - d^n} \sum_{k=1}^{n} d^{\,n-k} z_k`, instead of the last ones.
@@ -115,7 +123,8 @@ def train(
             of an auxiliary number of the loss, which then costs no second simulation.
         checkpoint: a folder. The state is saved there as a whole or not at all, the last two are kept, and the same
             call continues from the last. ``epochs``, ``every`` and ``patience`` may change in between, and after a
-            failure, which is not saved, the optimiser's numbers.
+            failure, which is not saved, the optimiser. Data, start, loss and network must be the same: what they
+            compute is compared, not how they are written.
         every: epochs between checkpoints; the last epoch is always saved.
         progress: show a progress bar.
         mesh: devices with one axis, over which the samples and each batch are split; parameters are on all of them.
@@ -128,8 +137,8 @@ def train(
         The :class:`Training`. Ctrl-C ends it after the last whole epoch.
 
     Raises:
-        ValueError: for data, sizes or options that do not fit, bounds that do not fit the parameters, or a checkpoint
-            of another problem or that cannot be read.
+        ValueError: for data, sizes or options that do not fit, a sample that is nan, parameters that break a rule,
+            bounds that do not fit them, or a checkpoint of another problem or that cannot be read.
         ImportError: for ``checkpoint`` without orbax-checkpoint.
 
     Example:
@@ -153,6 +162,7 @@ def train(
     impl = str(jax.random.key_impl(key))
     samples = num_samples(data)
     problem = Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, samples, average, mesh, impl)
+    check_params(params)
     names = record_names(problem, params, data, validation, key)
     with open_store(checkpoint, fingerprint(problem, params, data, validation, key, names)) as store:
         point = store.load(partial(_point, problem, params, names, validation is not None))
@@ -230,12 +240,15 @@ def _loop(run, watch, point, store, epochs, every, patience, progress):
                 bar.update()
         except KeyboardInterrupt:
             interrupted = True
-    # A failure is not saved: the last checkpoint is the last good one, and other options can continue from it.
-    if saved < point.epoch and not _failed(point):
+    # A failure is not saved: the last checkpoint is the last good one, and another optimiser can continue from it.
+    if _failed(point):
+        store.fail()
+    elif saved < point.epoch:
         store.save(point)
     if interrupted:
         return point, f"interrupted after {point.epoch} epochs", False
-    return point, _ended(point, patience) or f"{point.epoch} epochs", not _failed(point)
+    blind = point.best is not None and point.epoch > 0 and _best_epoch(point.history) < 0
+    return point, _ended(point, patience) or f"{point.epoch} epochs", not (_failed(point) or blind)
 
 
 def _advance(run: _Run, watch: "_Watch", point: Point) -> Point:
@@ -247,6 +260,7 @@ def _advance(run: _Run, watch: "_Watch", point: Point) -> Point:
     if run.validation is not None:
         judged = evaluate(run.problem, run.params, run.problem.judged(state), run.validation, run.noise)
         record |= {name: float(x) for name, x in jax.device_get(judged).items()}
+        watch.judged(point.epoch, state, record)
     history = {name: np.append(x, np.asarray(record[name], x.dtype)) for name, x in point.history.items()}
     best = point.best
     if best is not None and _best_epoch(history) == point.epoch:
@@ -269,7 +283,7 @@ class _Watch:
     def __init__(self, run: _Run, data: Any, record: Callable[[Any, Any, Array], FlightRecord] | None) -> None:
         self.run, self.data, self.record = run, data, record
         self.idle: set[str] = set()
-        self.checked = False
+        self.checked = self.blind = False
 
     def before(self, point: Point) -> None:
         """Say what is wrong with the network that a training starts from."""
@@ -282,27 +296,50 @@ class _Watch:
         if not seen.good.all() and not self.checked:
             self.checked = True
             # Outside of jit the loss's own checks see numbers, such as labels out of range, and raise.
-            batch, key = self._batch(int(state.failure.epoch), int(state.failure.step))
-            self.run.problem.loss(jax.tree.map(on_host, self.run.params), batch, key)
+            self.run.problem.loss(*self._step(int(state.failure.epoch), int(state.failure.step), self.run.params))
         idle = [name for name, x in seen.idle.items() if x.all() and name not in self.idle]
         self.idle |= set(idle)
         if idle:
             _warn(_idle_message(idle, epoch))
 
+    def judged(self, epoch: int, state: Any, record: dict[str, Any]) -> None:
+        """Look at the validation: where it is no number, that epoch can never be the best."""
+        bad = [name for name, x in record.items() if name.startswith("validation") and not np.isfinite(x)]
+        if not bad or self.blind:
+            return
+        self.blind = True
+        problem = self.run.problem
+        params = _rebuilt(problem, jax.device_get(problem.judged(state)), without_dropout(self.run.params))
+        for batch in self._held_out():
+            # Outside of jit the loss's own checks see numbers, such as labels out of range, and raise.
+            problem.loss(params, batch, problem.order(self.run.noise, epoch)[1])
+        _warn(f"the {bad[0].replace('_', ' ')} of epoch {epoch} is {record[bad[0]]:g}: such an epoch is never the best")
+
     def recorded(self, state: Any, epoch: int, step: int) -> Any:
         """Return what the recorder sees at a step's batch; None without one."""
         if self.record is None:
             return None
-        problem, params = self.run.problem, jax.tree.map(on_host, self.run.params)
+        problem = self.run.problem
         free = jax.tree.map(on_host, problem.judged(state))
-        return self.record(_rebuilt(problem, free, params), *self._batch(epoch, step))
+        return self.record(*self._step(epoch, step, _rebuilt(problem, free, self.run.params)))
 
-    def _batch(self, epoch: int, step: int) -> tuple[Any, Array]:
+    def _step(self, epoch: int, step: int, params: Any) -> tuple[Any, Any, Array]:
+        """Return what the loss saw in a step: parameters, batch and key."""
         # From the host's memory: arrays that other processes hold too cannot be computed with outside of jit.
-        data = jax.tree.map(on_host, self.data)
+        data, params = jax.tree.map(on_host, (self.data, params))
         order, key = self.run.problem.order(self.run.noise, epoch)
         index = np.asarray(order[step])
-        return jax.tree.map(lambda x: jnp.asarray(x[index]), data), jax.random.fold_in(key, step)
+        batch = jax.tree.map(lambda x: jnp.asarray(x[index]), data)
+        return at_step(params, epoch, step), batch, jax.random.fold_in(key, step)
+
+    def _held_out(self):
+        """Yield the held-out samples in batches, from the host's memory."""
+        whole, rest = jax.tree.map(on_host, self.run.validation)
+        if whole is not None:
+            for i in range(num_samples(whole)):
+                yield jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), whole)
+        if rest is not None:
+            yield jax.tree.map(jnp.asarray, rest)
 
 
 def _idle_message(names: list[str], epoch: int) -> str:
@@ -329,7 +366,10 @@ def _ended(point: Point, patience: int | None) -> str:
     """Say why the training must end here, if it must."""
     if _failed(point):
         return f"stopped in {_culprit(point.state.failure)}"
-    if patience is not None and point.epoch - 1 - _best_epoch(point.history) >= patience:
+    best = _best_epoch(point.history)
+    if patience is not None and point.epoch - 1 - best >= patience:
+        if best < 0:
+            return f"stopped after {point.epoch} epochs: the validation was never a finite number"
         return f"stopped after {point.epoch} epochs, the last {patience} without a better validation"
     return ""
 
@@ -363,20 +403,43 @@ def _result(problem, params, watch, point, message, completed):
     best = last if point.best is None or best_epoch < 0 else point.best
     failure = point.state.failure
     where = (int(failure.epoch), int(failure.step)) if _failed(point) else (0, 0)
-    record = watch.recorded(point.state, *where)
+    record, broken = _last_record(watch, point, where)
+    best_params, last_params = (_rebuilt(problem, free, params) for free in (best, last))
+    broken = _broken_rule(best_params, last_params) or broken
     if _failed(point):
-        found = "" if record is None else record.failure or "; ".join(record.alarms)
+        found = broken or ("" if record is None else record.failure or "; ".join(record.alarms))
         message += f"; {found or _REMEDY}"
-        warnings.warn(f"the training {message}", TrainingWarning, stacklevel=3)
+    elif broken:
+        message += f"; {broken}"
+    if _failed(point) or broken:
+        warnings.warn(f"the training {message}" if _failed(point) else message, TrainingWarning, stacklevel=3)
     return Training(
-        params=_rebuilt(problem, best, params),
-        last_params=_rebuilt(problem, last, params),
+        params=best_params,
+        last_params=last_params,
         history=point.history,
         best_epoch=best_epoch,
         message=message,
         completed=completed,
         record=record,
     )
+
+
+def _last_record(watch, point, where) -> tuple[Any, str]:
+    """Return what the recorder sees at the end, or why it cannot: a training is not lost by what looks at it."""
+    try:
+        return watch.recorded(point.state, *where), ""
+    except Exception as error:  # of any type: the recorder is the caller's
+        return None, f"the recorder failed ({type(error).__name__}: {error})"
+
+
+def _broken_rule(best_params, last_params) -> str:
+    """Say which of the parameters that are handed out breaks a rule of its own, if one does."""
+    for name, params in {"params": best_params, "last_params": last_params}.items():
+        try:
+            check_params(params)
+        except ValueError as error:
+            return f"{name} break a rule: {error}; bounds keep a parameter inside it"
+    return ""
 
 
 def _rebuilt(problem, free, params):

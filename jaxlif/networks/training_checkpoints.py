@@ -1,10 +1,15 @@
-"""Checkpoints of a training through Orbax: saved as a whole or not at all, read only for the problem they are of."""
+"""Checkpoints of a training through Orbax: saved as a whole or not at all, read only for the problem they are of.
+
+A problem is its data, its start and its programs, loss, network, optimiser and metric as they go to the compiler,
+gradients and constants included. So two problems that compute anything differently never share a checkpoint.
+"""
 
 import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.networks.training_epoch import Problem, State, is_key
+from jaxlif.networks.training_epoch import Problem, State, is_key, update, value_and_gradient
+
+_SOFTWARE, _LOSS, _OPTIMISER, _METRIC = "software", "loss or network", "optimiser", "metric"
+_FAILED = "failed"  # a file beside a point from which the training failed
 
 
 class TrainingWarning(UserWarning):
@@ -38,19 +46,47 @@ def fingerprint(problem: Problem, params: Any, data: Any, validation: Any, key: 
     free = problem.coordinates.to_free(params)
     with jax.numpy_dtype_promotion("standard"):
         opt_state = jax.eval_shape(problem.optimizer.init, free)
-    values = (np.asarray(x) for x in jax.tree.leaves(params))
     return {
         "parameters": _shapes(params),
-        "bounds": ", ".join(f"{name} ({x.low:g}, {x.high:g})" for name, x in problem.coordinates.free),
-        "starting values": _digest(values),
+        "bounds": ", ".join(f"{name} ({x.low!r}, {x.high!r})" for name, x in problem.coordinates.free),
+        "starting values": _digest(jax.tree.leaves(params)),
         "optimiser state": _shapes(opt_state),
         "data": _shapes(data),
+        "values of the data": _digest(jax.tree.leaves(data)),
         "validation": _shapes(validation),
+        "values of the validation": _digest(jax.tree.leaves(validation)),
         "batch_size": str(problem.batch_size),
         "key": f"{problem.impl} {np.asarray(jax.random.key_data(key)).tolist()}",
         "average": str(problem.average),
         "history": ", ".join(names),
+        _SOFTWARE: f"jaxlif {version('jaxlif')} on jax {jax.__version__} and optax {version('optax')}",
+        **_programs(problem, params, free, opt_state, data, key),
     }
+
+
+def _programs(problem: Problem, params, free, opt_state, data, key) -> dict[str, str]:
+    """Digest what is computed: the loss with its gradient, an update, and the metric."""
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((problem.batch_size, *x.shape[1:]), x.dtype), data)
+
+    def _updated(free, opt_state):
+        # What a line search evaluates is the loss, whose program is another entry.
+        return update(problem, free, opt_state, lambda free: jnp.sum(next(iter(free.values()))), 0.0, free)
+
+    metric = problem.metric
+    return {
+        _LOSS: _program(value_and_gradient.program(problem), free, params, batch, key),
+        _OPTIMISER: _program(jax.jit(_updated), free, opt_state),
+        _METRIC: _program(jax.jit(metric), params, batch) if callable(metric) else str(metric),
+    }
+
+
+def _program(function: Any, *arguments: Any) -> str:
+    """Digest a function as it is handed to the compiler: the same in every process, on every device."""
+    traced = function.trace(*arguments)
+    text = traced.lower(lowering_platforms=("cpu",)).as_text()
+    # A call back into Python stands there by its address.
+    lines = [line for line in text.splitlines() if "callback" not in line]
+    return _digest([np.frombuffer("\n".join(lines).encode(), np.uint8), *traced.jaxpr.consts])
 
 
 def _shapes(tree) -> str:
@@ -61,8 +97,9 @@ def _shapes(tree) -> str:
 def _digest(arrays) -> str:
     digest = hashlib.sha256()
     for x in arrays:
+        x = np.asarray(jax.device_get(jax.random.key_data(x) if is_key(x) else x))
         digest.update(f"{x.dtype}{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 class NoStore:
@@ -77,6 +114,9 @@ class NoStore:
         """Return the start."""
         return start()
 
+    def fail(self) -> None:
+        """Do nothing."""
+
 
 class Store:
     """Checkpoints in a folder, through Orbax, which renames a folder into place once it is written."""
@@ -90,6 +130,12 @@ class Store:
         about = {"problem": self.problem, "sha256": _digest(leaves.values())}
         items = self.args.Composite(point=self.args.StandardSave(leaves), about=self.args.JsonSave(about))
         self.manager.save(point.epoch, args=items, force=True)
+
+    def fail(self) -> None:
+        """Note that what came after the last point failed: another optimiser may continue from there."""
+        last = self.manager.latest_step()
+        if last is not None and jax.process_index() == 0:
+            (self.path / str(last) / _FAILED).touch()
 
     def load(self, start: Callable[..., Point]) -> Point:
         """Return the last point that can be read, or the start where there is none."""
@@ -126,8 +172,17 @@ class Store:
             raise _Unreadable(f"checkpoint {self.path / str(epoch)} cannot be read ({reason})") from error
 
     def _require_same(self, where: Path, saved: dict[str, str]) -> None:
+        free = {_OPTIMISER} if (where / _FAILED).exists() else set()
+        if saved.get(_SOFTWARE) != self.problem[_SOFTWARE]:
+            free |= {_SOFTWARE, _LOSS, _OPTIMISER, _METRIC}
+            warnings.warn(
+                f"checkpoint {where} was saved by {saved.get(_SOFTWARE, 'an earlier jaxlif')}, this is "
+                f"{self.problem[_SOFTWARE]}: whether loss, network and optimiser are the same cannot be told",
+                TrainingWarning,
+                stacklevel=5,
+            )
         for name, here in self.problem.items():
-            if saved.get(name) != here:
+            if name not in free and saved.get(name) != here:
                 there, here = _difference(str(saved.get(name)), here)
                 raise ValueError(
                     f"checkpoint {where} is of another problem: its {name} is {there}, here it is {here}; "

@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.training_epoch import Problem, is_key, with_aux
 
 _RESERVED = ("loss", "skipped", "gradient_norm", "validation_loss", "validation_metric")
@@ -48,10 +50,21 @@ def require_batches(data: Any, batch_size: int, mesh: Any) -> None:
 
 
 def require_samples(data: Any, name: str) -> int:
-    """Return the number of samples; refuse arrays that differ in it."""
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(data)]
+    """Return the number of samples; refuse what is no array of numbers, arrays that differ in it, and nan."""
+    leaves = {f"{name}.{path}".rstrip("."): x for path, x in named_leaves(data).items()}
+    for path, x in leaves.items():
+        kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+        if not (is_key(x) or jnp.issubdtype(kind, jnp.number) or kind == np.dtype(bool)):
+            raise ValueError(f"{path} is {kind}: {name} must be arrays of numbers")
+    shapes = [np.shape(x) for x in leaves.values()]
     if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(f"{name} has shapes {shapes}: all must be arrays [samples, ...] with as many samples")
+    for path, x in leaves.items():
+        # A sample that is nan makes every step that sees it be skipped, and no validation that sees it the best.
+        if jnp.issubdtype(x.dtype, jnp.inexact) and bool(jnp.isnan(x).any()):
+            first = tuple(int(i) for i in np.argwhere(np.isnan(np.asarray(x)))[0])
+            where = ", ".join(map(str, first))
+            raise ValueError(f"{path}[{where}] = nan: sample {first[0]} must be numbers; leave it out or fill it in")
     return shapes[0][0]
 
 

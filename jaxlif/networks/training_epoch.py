@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Coordinates
+from jaxlif.networks.regularisation import DropoutParams
 
 # Streams of the key: below 2^31 each epoch has its own, for its order.
 NOISE, VALIDATION, HOLD_OUT = np.uint32(2**31), np.uint32(2**31 + 1), np.uint32(2**31 + 2)
@@ -141,11 +142,13 @@ def _step(problem, params, data, epoch, state, item):
     # Each device picks what it has of the batch; the parts then travel to where the batch is split.
     batch = problem.spread(jax.tree.map(lambda x: x[index], data))
 
-    def objective(free):
-        return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
+    params = at_step(params, epoch, step)
+    (value, aux), grad = value_and_gradient.__wrapped__(problem, state.free, params, batch, key)
 
-    (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(state.free)
-    free, opt_state = _update(problem, state, lambda free: objective(free)[0], value, grad)
+    def _value(free):
+        return _objective(problem, free, params, batch, key)[0]
+
+    free, opt_state = update(problem, state.free, state.opt_state, _value, value, grad)
     bad = {name: ~jnp.isfinite(g).all() for name, g in grad.items()}
     sound = jnp.isfinite(value) & ~_any(bad) & _sound((state.free, state.opt_state), (free, opt_state))
     good = sound & (state.failure.row < ABSORBING)
@@ -158,12 +161,23 @@ def _step(problem, params, data, epoch, state, item):
     return kept._replace(failure=_counted(state.failure, here, good)), seen
 
 
-def _update(problem, state, value_fn, value, grad):
+def _objective(problem, free, params, batch, key):
+    return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
+
+
+@compiled(keep=4)
+def value_and_gradient(problem: Problem, free: Any, params: Any, batch: Any, key: Any) -> Any:
+    """Return the loss with its auxiliary numbers, and its gradient by the free coordinates."""
+    return jax.value_and_grad(partial(_objective, problem), has_aux=True)(free, params, batch, key)
+
+
+def update(problem: Problem, free: Any, opt_state: Any, value_fn: Any, value: Any, grad: Any) -> tuple[Any, Any]:
+    """Return the free coordinates and the optimiser's state after an update."""
     with jax.numpy_dtype_promotion("standard"):
         optimizer = optax.with_extra_args_support(problem.optimizer)
         extra = {"value": value, "grad": grad, "value_fn": value_fn}
-        updates, opt_state = optimizer.update(grad, state.opt_state, state.free, **extra)
-        return optax.apply_updates(state.free, updates), opt_state
+        updates, opt_state = optimizer.update(grad, opt_state, free, **extra)
+        return optax.apply_updates(free, updates), opt_state
 
 
 def _averaged(problem, state, free, updates):
@@ -207,7 +221,7 @@ def with_aux(output: Any) -> tuple[Any, dict[str, Any]]:
 def evaluate(problem: Problem, params: Any, free: Any, validation: Any, noise: Any) -> dict[str, Array]:
     """Return loss and metric, means over all held-out samples, from whole batches and what is left over."""
     key = jax.random.fold_in(jax.random.wrap_key_data(noise, impl=problem.impl), VALIDATION)
-    fitted = problem.coordinates.to_params(free, params)
+    fitted = problem.coordinates.to_params(free, without_dropout(params))
     whole, rest = validation
     count, left = (0 if x is None else num_samples(x) for x in validation)
     samples = count * problem.batch_size + left
@@ -228,6 +242,39 @@ def _scores(problem, params, batch, key):
         return {"validation_loss": value}
     metric = aux[problem.metric] if isinstance(problem.metric, str) else problem.metric(params, batch)
     return {"validation_loss": value, "validation_metric": jnp.asarray(metric, float)}
+
+
+def at_step(params: Any, epoch: Any, step: Any) -> Any:
+    """Return the parameters of a step: the keys among them, typed or old, are others in each."""
+
+    def _fresh(path, x):
+        if is_key(x):
+            return _folded(x, epoch, step)
+        name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
+        if name == "key" and jnp.result_type(x) == jnp.uint32 and jnp.shape(x)[-1:] == _OLD_KEY:
+            return jax.random.key_data(_folded(jax.random.wrap_key_data(x), epoch, step))
+        return x
+
+    return jax.tree_util.tree_map_with_path(_fresh, params)
+
+
+_OLD_KEY = (2,)  # of the default generator
+
+
+def _folded(keys, epoch, step):
+    def _one(key):
+        return jax.random.fold_in(jax.random.fold_in(key, epoch), step)
+
+    return jax.vmap(_one)(keys.reshape(-1)).reshape(keys.shape) if keys.shape else _one(keys)
+
+
+def without_dropout(params: Any) -> Any:
+    """Return the parameters for an evaluation, in which nothing is dropped."""
+
+    def _quiet(node):
+        return DropoutParams() if isinstance(node, DropoutParams) else node
+
+    return jax.tree.map(_quiet, params, is_leaf=lambda node: isinstance(node, DropoutParams))
 
 
 def num_samples(data: Any) -> int:

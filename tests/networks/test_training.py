@@ -237,8 +237,21 @@ def test_ten_skipped_steps_in_a_row_end_it(tmp_path):
     assert last == len(skipped) - 1
     with pytest.warns(TrainingWarning, match=message):
         same(result, fit_line(50, loss=late, checkpoint=tmp_path / "run"))
-    healed = fit_line(last + 3, loss=line_loss, checkpoint=tmp_path / "run")
-    assert healed.completed and healed.history["skipped"][last:].tolist() == [0, 0, 0]
+
+
+def test_after_a_failure_another_optimiser_continues_but_no_other_loss(tmp_path):
+    """Too high a rate from the third epoch on; without a failure the optimiser must be the same."""
+    wild, tame = (optax.sgd(lambda n, high=high: jnp.where(n < 8, 0.1, high)) for high in (jnp.inf, 0.05))
+    fit_line(2, optimizer=wild, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="its optimiser is .*; name another folder$"):
+        fit_line(5, optimizer=tame, checkpoint=tmp_path)
+    with pytest.warns(TrainingWarning, match="10 steps in a row were skipped"):
+        fit_line(9, optimizer=wild, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="its loss or network is .*; name another folder$"):
+        fit_line(5, loss=noisy_loss, optimizer=tame, checkpoint=tmp_path)
+    healed = fit_line(5, optimizer=tame, checkpoint=tmp_path)
+    assert healed.completed and healed.history["skipped"].tolist() == [0, 0, 4, 4, 0]
+    np.testing.assert_array_equal(healed.history["loss"][:2], fit_line(2, optimizer=wild).history["loss"])
 
 
 def test_the_first_of_several_parameters_is_named():

@@ -1,16 +1,28 @@
 """What a training says about networks that are silent, explode, or are fed nonsense."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import cross_entropy, flight_record, rate_code
+from jaxlif.networks import Dropout, DropoutParams, cross_entropy, flight_record, rate_code, train
 from jaxlif.networks.training import TrainingWarning
-from tests.networks.training_problem import LINE, NETWORK, T, fit_line, go, line_loss, make_data, make_params
+from tests.networks.training_problem import (
+    KEY,
+    LINE,
+    NETWORK,
+    T,
+    fit_line,
+    go,
+    line_loss,
+    make_data,
+    make_params,
+)
 
 
 def record(params, batch, key):
@@ -81,6 +93,114 @@ def test_a_parameter_that_the_loss_does_not_use_is_named():
 
     _, texts = warned(lambda: fit_line(3, loss=half))
     assert len(texts) == 1 and texts[0].startswith("the gradient of c was 0 in every step of epoch 0, so it learns")
+
+
+def negative():
+    """A parameter with a rule, and a loss that pulls it below 0, where its gradient ends."""
+
+    def loss(params, batch, key):
+        return params["w"].tau_m * batch["x"].mean() + 0.0 * jnp.where(params["w"].tau_m < 0.0, jnp.nan, 1.0)
+
+    return loss, {"w": jl.LeakyParams(tau_m=jnp.asarray(1.0))}, {"x": jnp.ones(20)}
+
+
+@pytest.mark.parametrize("recorder", [None, "raises"])
+def test_parameters_that_break_their_rule_are_kept_and_named(recorder):
+    """No recorder loses the result of a training: not even one that refuses to look at such parameters."""
+    loss, params, data = negative()
+
+    def raising(params, batch, key):
+        if params["w"].tau_m < 0.0:
+            raise KeyError("no such layer")
+        return SimpleNamespace(alarms=())
+
+    def go(bounds, params=params, record=None):
+        options = {"optimizer": optax.sgd(0.4), "epochs": 9, "batch_size": 5, "key": KEY, "record": record}
+        return train(loss, params, bounds, data, **options)
+
+    result, texts = warned(lambda: go({"w.tau_m": jl.REAL}, record=raising if recorder else None))
+    assert not result.completed and result.params["w"].tau_m < 0.0 and result.record is None
+    rule = "; params break a rule: tau_m = -0.2 ms: tau_m must be greater than 0 ms; bounds keep a parameter inside it"
+    assert result.message.endswith("the last good parameters are kept" + rule) and result.message in texts[-1]
+    assert go({"w.tau_m": (0.0, np.inf)}).completed
+    with pytest.raises(ValueError, match="^tau_m = -1 ms: tau_m must be greater than 0 ms$"):
+        go({"w.tau_m": jl.REAL}, {"w": jl.LeakyParams(tau_m=-1.0)})
+
+
+def test_a_recorder_that_fails_at_the_end_is_said():
+    def late(params, batch, key):
+        if params["w"] != 0.0:
+            raise KeyError("no such layer")
+        return SimpleNamespace(alarms=())
+
+    result, texts = warned(lambda: fit_line(2, record=late))
+    assert result.completed and result.record is None and len(result.history["loss"]) == 2
+    assert result.message == "2 epochs; the recorder failed (KeyError: 'no such layer')" == texts[-1]
+
+
+def test_a_nan_among_the_samples_is_refused_at_the_door():
+    bad = LINE | {"y": LINE["y"].at[7].set(jnp.nan)}
+    with pytest.raises(ValueError, match=r"^data.y\[7\] = nan: sample 7 must be numbers; leave it out or fill it in$"):
+        fit_line(data=bad)
+    with pytest.raises(ValueError, match=r"^validation.y\[7\] = nan: sample 7"):
+        fit_line(validation=bad)
+    with pytest.raises(ValueError, match=r"^data\[2, 1\] = nan: sample 2"):
+        fit_line(data=np.array([[0.0, 1.0], [1.0, 2.0], [3.0, np.nan]]))
+
+
+def test_a_validation_that_is_no_number_is_said_and_no_end_of_learning():
+    """The samples are numbers, and the loss of one is none: no epoch is the best, and patience is not convergence."""
+    held = LINE | {"y": LINE["y"].at[7].set(-1e200)}
+    result, texts = warned(
+        lambda: fit_line(9, validation=held, patience=2, loss=lambda p, b, k: line_loss(p, b, k) ** 2)
+    )
+    assert texts == ["the validation loss of epoch 0 is inf: such an epoch is never the best"]
+    assert not result.completed and result.best_epoch == -1
+    assert result.message == "stopped after 2 epochs: the validation was never a finite number"
+
+
+def test_a_label_out_of_range_among_the_held_out_is_named():
+    def loss(params, batch, key):
+        return cross_entropy(jnp.outer(batch["x"], jnp.stack([params["w"], params["c"], 1.0])), batch["y"])
+
+    data = {"x": LINE["x"], "y": jnp.zeros(20, int)}
+    with pytest.raises(ValueError, match=r"^labels\[3\] = 5: labels must lie between 0 and 2$"):
+        fit_line(1, loss=loss, data=data, validation=data | {"y": data["y"].at[8].set(5)})
+
+
+# Random keys among the parameters
+
+
+def dropped(key):
+    """A line through a dropout, whose gradient shows which weights were kept, by a key of either kind."""
+    network, params = Dropout(0.5), {"drop": DropoutParams(key=key), "w": jnp.ones(400), "c": jnp.asarray(0.0)}
+
+    def loss(params, batch, key):
+        kept = jl.simulate(network, params["drop"], jnp.ones((1, 400)))[1][0]
+        return jnp.sum(kept * params["w"]) + params["c"] * batch["x"].mean(), {"kept": (kept > 0).mean()}
+
+    def go(epochs, data=LINE, **options):
+        options = {"optimizer": optax.sgd(1.0), "batch_size": 5, "key": KEY} | options
+        return train(loss, params, {"w": jl.REAL}, data, epochs=epochs, **options)
+
+    return go
+
+
+@pytest.mark.parametrize("kind", [jax.random.key, jax.random.PRNGKey])
+def test_a_dropout_drops_others_in_each_step(tmp_path, kind):
+    go = dropped(kind(3))
+    result = go(5, validation=LINE, metric="kept")
+    # Each of 20 steps moves what it keeps by -2: the moves are binomial, and not 0 or 20 times the same.
+    moves = np.round((1.0 - result.last_params["w"]) / 2.0)
+    # Of 400 weights the mean and variance of binomial(20, 1/2) within five standard errors.
+    assert abs(moves.mean() - 10.0) < 5 * np.sqrt(5.0 / 400) and abs(moves.var() - 5.0) < 5 * 5.0 * np.sqrt(2.0 / 400)
+    np.testing.assert_array_equal(result.history["validation_metric"], 1.0)  # in validation nothing is dropped
+    assert len(set(result.history["kept"])) > 1
+    go(2, checkpoint=tmp_path)
+    np.testing.assert_array_equal(go(4, checkpoint=tmp_path).last_params["w"], go(4).last_params["w"])
+    np.testing.assert_array_equal(jax.random.key_data(result.params["drop"].key), jax.random.key_data(kind(3)))
+    with pytest.raises(ValueError, match="its starting values is"):
+        dropped(kind(4))(4, checkpoint=tmp_path)
 
 
 def test_the_norm_of_the_gradient_is_recorded():

@@ -4,12 +4,15 @@ import random
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import jaxlif as jl
 from jaxlif.networks import training as training_module
 from jaxlif.networks import training_checkpoints
 from jaxlif.networks.training import TrainingWarning
@@ -163,6 +166,50 @@ def test_the_checkpoint_of_another_problem_is_refused(tmp_path):
     refused(r"its average is None, here it is 0.5", average=0.5)
     refused(r"its starting values is", params=jax.tree.map(lambda x: x + 1.0, LINE_PARAMS))
     refused(r"its history is ", loss=lambda p, b, k: (line_loss(p, b, k), {"more": p["w"]}))
+    refused(r"its values of the data is", data=LINE | {"y": LINE["y"].at[3].add(1e-9)})
+    refused(r"its optimiser is", optimizer=optax.sgd(0.1000001))
+    # Another name and other words, but the same is computed.
+    fit_line(2, loss=lambda parameters, b, _: line_loss(parameters, b, None), checkpoint=tmp_path)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A line whose slope passes through a surrogate, with an option that the first batches do not show."""
+
+    slope: float = 10.0
+    ceiling: float = 1e3
+    shift: float = 0.0
+
+    def __call__(self, params, batch, key):
+        spikes = jl.spike(params["w"] * batch["x"], jl.SuperSpike(self.slope))
+        return line_loss(params, batch, key) + jnp.mean(spikes) + jnp.maximum(params["w"], self.ceiling) + self.shift
+
+
+def test_a_sweep_shares_no_results(tmp_path):
+    """What neither loss nor gradient of the first batch shows is told apart all the same, down to a constant."""
+    held = {"validation": LINE, "metric": lambda p, b: -line_loss(p, b, None)}
+    fit_line(1, loss=Shifted(), checkpoint=tmp_path, **held)
+    for loss in (Shifted(slope=10.001), Shifted(ceiling=999.0), Shifted(shift=np.float64(1e-12))):
+        with pytest.raises(ValueError, match="its loss or network is "):
+            fit_line(2, loss=loss, checkpoint=tmp_path, **held)
+    for words, change in {
+        "values of the validation": {"validation": LINE | {"y": LINE["y"] + 1e-9}},
+        "metric": {"metric": lambda p, b: -2.0 * line_loss(p, b, None)},
+        "optimiser": {"optimizer": optax.sgd(0.1, momentum=0.0)},
+    }.items():
+        with pytest.raises(ValueError, match=f"its {words}( state)? is "):
+            fit_line(2, loss=Shifted(), checkpoint=tmp_path, **held | change)
+    schedules = [optax.sgd(optax.cosine_decay_schedule(0.1, steps)) for steps in (1000, 1001)]
+    fit_line(1, optimizer=schedules[0], checkpoint=tmp_path / "schedule")
+    with pytest.raises(ValueError, match="its optimiser is "):
+        fit_line(2, optimizer=schedules[1], checkpoint=tmp_path / "schedule")
+
+
+def test_another_version_is_said(tmp_path, monkeypatch):
+    fit_line(1, checkpoint=tmp_path)
+    monkeypatch.setattr(training_checkpoints, "version", lambda name: "99")
+    with pytest.warns(TrainingWarning, match=r"/1 was saved by jaxlif .*, this is jaxlif 99 on .* cannot be told$"):
+        same(fit_line(2, checkpoint=tmp_path), fit_line(2))
 
 
 def test_an_optimiser_with_a_key_continues(tmp_path):
