@@ -44,6 +44,8 @@ from jaxlif.recordings import (
     Recording,
     SpikeRule,
     artefact_notes,
+    copies,
+    copy_notes,
     held_current,
     hum_notes,
     is_sampled,
@@ -52,6 +54,7 @@ from jaxlif.recordings import (
     resting_potentials,
     sampling_notes,
     spike_notes,
+    without_padding,
 )
 
 MODELS = ("lif", "adaptive", "gif")
@@ -127,9 +130,10 @@ def fit_recording(
         [10.0, 0.1, -52.0, 3.0]
     """
     check_options(model, start, bounds, rest, drift)
+    recording, padded = without_padding(recording)
     spikes = checked_spikes(recording, spike_rule)
     window, held, instead = _split(recording, spikes, model, train, held_out)
-    kept = np.setdiff1d(np.arange(recording.num_sweeps), held)
+    kept = _kept(recording, held)
     removed = remove_electrode(recording, spikes, _electrode_choice(electrode, model))
     tied = resting_potentials(removed.recording, spikes) if model != "lif" and rest == "auto" else None
     with jax.enable_x64(True):
@@ -141,7 +145,7 @@ def fit_recording(
         task, again = whole.select(kept), train is None and not len(held)
         found = _recipe(model, protocol, coupling, intervals=not again)(task)
         terms = _all_terms(whole, found, kept)
-        scores, outside = _judged(whole, task, found, terms, held, model)
+        scores, outside = _judged(whole, task, found, terms, kept, held, model)
         final, window = _on_everything(task, found, scores) if again else (found, task.window)
     intervals, undetermined = determined(final.params, final.intervals, limits if model == "lif" else {})
     return RecordingFit(
@@ -156,7 +160,9 @@ def fit_recording(
         spike_cut=tuple(n * recording.dt for n in spike_cut(task, found)),  # type: ignore[arg-type]
         data=_provenance(recording, sampled),
         seed=seed,
-        warnings=sampling_notes(recording, sampled)
+        warnings=padded
+        + copy_notes(recording, held)
+        + sampling_notes(recording, sampled)
         + removed.notes
         + final.warnings
         + undetermined_names(undetermined)
@@ -184,11 +190,16 @@ def fit_recording(
     )
 
 
+def _kept(recording: Recording, held: np.ndarray) -> np.ndarray:
+    """Return the sweeps to fit: those that are not held out, and of several copies of one trial the first."""
+    others = np.setdiff1d(np.arange(recording.num_sweeps), held)
+    return others[np.sort(np.unique(copies(recording)[others], return_index=True)[1])]
+
+
 def _judged(
-    whole: Task, task: Task, found: Outcome, terms: Drift | None, held: np.ndarray, model: str
+    whole: Task, task: Task, found: Outcome, terms: Drift | None, kept: np.ndarray, held: np.ndarray, model: str
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Score what was fitted and what was held out, in time or as sweeps, and say what the latter are to the model."""
-    kept = np.setdiff1d(np.arange(whole.recording.num_sweeps), held)
     parts = {"train": task.window} | _rest_part(task, held)
     scores, _ = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
     if not len(held):
@@ -265,6 +276,8 @@ def model_ladder(
     Raises:
         ValueError: as :func:`fit_recording`.
     """
+    recording, _ = without_padding(recording)
+    recording = recording.select(_kept(recording, np.zeros(0, int)))
     spikes = checked_spikes(recording, spike_rule)
     removed = remove_electrode(recording, spikes, electrode)
     window = _window(recording, train or default_split(recording, spikes)[0])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxlif.losses import spike_mask
-from jaxlif.recordings import Recording, repeats, stimulus_label
+from jaxlif.recordings import Recording, copies, repeats, stimulus_label
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
 SPIKE_TIME_SCORES = (
@@ -26,7 +26,7 @@ def spike_scores(
     none.
 
     Args:
-        recording: the recording; only its current and dt are used.
+        recording: the recording; its current and dt are used, and its voltage to find trials that are stored twice.
         spikes: recorded spikes, [sweeps, T], booleans.
         model_spikes: predicted spikes, of the same shape, or [repeats, sweeps, T] of a model with noise.
         delta: half-width of the coincidence window, ms.
@@ -38,7 +38,10 @@ def spike_scores(
     """
     data, rasters = _trains(spikes, recording.dt), model_spikes.reshape(-1, *spikes.shape)
     each = [_trains(raster, recording.dt) for raster in rasters]
-    groups = [[int(s) for s in group] for group in repeats(recording)]
+    # A trial that is stored twice says nothing of how well the cell repeats itself.
+    trials = np.unique(copies(recording))
+    groups = [[int(s) for s in np.intersect1d(group, trials)] for group in repeats(recording)]
+    groups = [group for group in groups if group]
     model = [[trains[s] for trains in each] for s in range(len(data))]
     scored = [
         _group_scores([data[s] for s in g], [x for s in g for x in model[s]], recording.duration, delta) for g in groups

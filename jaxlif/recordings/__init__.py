@@ -27,3 +27,7 @@ from jaxlif.recordings.sampling import sampling_notes as sampling_notes
 from jaxlif.recordings.spike_detection import SpikeRule as SpikeRule
 from jaxlif.recordings.spike_detection import detect_spikes as detect_spikes
 from jaxlif.recordings.spike_detection import spike_notes as spike_notes
+from jaxlif.recordings.trials import copies as copies
+from jaxlif.recordings.trials import copy_notes as copy_notes
+from jaxlif.recordings.trials import padding as padding
+from jaxlif.recordings.trials import without_padding as without_padding

@@ -64,6 +64,16 @@ def test_rates_of_no_lif_are_named_and_have_no_intervals(steps, plain):
     assert set(odd.intervals) == {"tau_m", "r_m", "v_rest"} < set(plain.intervals)
 
 
+def test_a_trial_that_is_stored_twice_counts_once_and_a_padded_sweep_not_at_all(steps, plain):
+    twice = jl.fit_recording(steps.select([*range(len(LEVELS)), 5, 9]))
+    assert twice.params == plain.params and twice.intervals == plain.intervals
+    assert any("2 of 15 sweeps have the voltage of an earlier one" in note for note in twice.warnings)
+    voltage = np.array(steps.voltage)
+    voltage[4, 4000:] = 0.0
+    with pytest.raises(ValueError, match="from 400 ms to the end in sweep 4 .*stopped early and was padded"):
+        jl.fit_recording(replace(steps, voltage=voltage))
+
+
 @pytest.mark.parametrize(
     ("rates", "count"),
     [
