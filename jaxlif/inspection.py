@@ -10,13 +10,15 @@ import numpy as np
 
 from jaxlif.fitting.notes import saturated
 from jaxlif.fitting.recordings import checked_spikes
-from jaxlif.fitting.step_protocol import has_fi_curve, no_fi_curve
+from jaxlif.fitting.step_protocol import has_fi_curve, no_fi_curve, protocol_notes
 from jaxlif.recordings import (
     Recording,
     RecordingWarning,
     SpikeRule,
     artefact_notes,
+    copy_notes,
     fi_table,
+    hum_notes,
     is_sampled,
     is_step_protocol,
     quiet_voltage,
@@ -25,6 +27,7 @@ from jaxlif.recordings import (
     sampling_notes,
     spike_notes,
     steps,
+    without_padding,
 )
 from jaxlif.recordings.readers import channels_of
 
@@ -229,6 +232,8 @@ def _notes(recording: Recording, spikes: np.ndarray, rule: SpikeRule) -> tuple[s
         lambda: spike_notes(recording, rule),
         lambda: saturated(recording, spikes),
         lambda: artefact_notes(recording, spikes),
+        lambda: hum_notes(recording),
+        lambda: copy_notes(recording, np.zeros(0, int)),
     ]
     return tuple(note for notes in each for note in notes())
 
@@ -236,15 +241,17 @@ def _notes(recording: Recording, spikes: np.ndarray, rule: SpikeRule) -> tuple[s
 def _verdict(recording: Recording, rule: SpikeRule) -> str:
     """Say what the fit of a plain neuron would do, by the rules it has itself."""
     try:
+        recording, padded = without_padding(recording)
         spikes = checked_spikes(recording, rule)
     except ValueError as error:
         return f"refused: {error}"
     if has_fi_curve(recording, spikes):
         table = fi_table(recording, spikes)
-        return (
+        curve = (
             f"steps: the membrane from the smallest steps without a spike, the rest from an f-I curve of"
             f" {len(table.currents)} levels, {table.currents.min():.4g} to {table.currents.max():.4g} pA, counted from"
             f" {table.start:g} to {table.stop:g} ms"
         )
-    why = "; ".join(no_fi_curve(recording, spikes)) or "the current is not made of steps"
+        return "; ".join((curve, *padded, *protocol_notes(recording, spikes)))
+    why = "; ".join(padded + (no_fi_curve(recording, spikes) or ("the current is not made of steps",)))
     return f"like a fluctuating current, by the voltage between spikes and their times ({why})"

@@ -79,6 +79,17 @@ def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     )
 
 
+def protocol_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say what a family of steps holds that its f-I curve does not show: a block, a rest that drifts, other steps.
+
+    Args:
+        recording: current steps and voltage.
+        spikes: [sweeps, T], booleans.
+    """
+    table = fi_table(recording, spikes)
+    return blocked(table.currents, table.rates) + _drifting(_baselines(recording)) + _left_out(recording)
+
+
 def fit_steps(task: Task) -> Outcome:
     """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve.
 
@@ -86,8 +97,7 @@ def fit_steps(task: Task) -> Outcome:
         task: the recording and what was asked for.
     """
     window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
-    whole = fi_table(window, spikes)
-    table, baselines = _rising(whole), _baselines(window)
+    table, baselines = _rising(fi_table(window, spikes)), _baselines(window)
     deflections = _deflections(window, spikes)
     membrane, known = _fit_membrane(task, table, _smallest(deflections), baselines)
     fitted = fit_fi_curve(membrane, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
@@ -95,7 +105,7 @@ def fit_steps(task: Task) -> Outcome:
     sweeps = np.array([d.sweep for d in _smallest(deflections)])
     lowest, poor = float(task.recording.measured_voltage().min()), poor_curve(curve)
     warnings = _rectification(deflections, membrane) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
-    warnings += blocked(whole.currents, whole.rates) + poor + _drifting(baselines) + _left_out(window)
+    warnings += poor + protocol_notes(window, spikes)
     counted = 1000.0 / (table.stop - table.start)  # Hz that one spike is worth
     shape = None if poor else fi_estimate(fitted.params, table.currents, table.rates, known, resolution=counted)
     return Outcome(fitted.params, warnings, curve, sweeps, intervals=all_intervals(known, shape))

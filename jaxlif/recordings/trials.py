@@ -104,6 +104,6 @@ def _padded_from(v: np.ndarray, dt: float) -> int:
     if not changes.size or v.size - changes[-1] < max(3, _LEAST / dt):
         return v.size
     start, runs = int(changes[-1]), np.diff(changes, prepend=0)
-    # A model that is reset to 0 mV is there at other times too.
+    # A model that is held at 0 mV is so at other times too.
     jumps = v[-1] == 0.0 and abs(v[start - 1]) > _JUMP and not (v[:start] == 0.0).any()
     return start if jumps or v.size - start > _LONGER * runs.max() else v.size

@@ -34,10 +34,10 @@ def test_padding_is_found_whatever_fills_it(value):
     [
         np.round(NOISE * 10) / 10,  # coarsely stored: runs of one value everywhere
         np.where(np.arange(T) < 100, NOISE, -60.0),  # a model that has come to rest, as it had
-        np.tile(np.where(np.arange(T) % 90 < 5, 20.0, 0.0), (4, 1)),  # a model that is reset to 0 mV
+        np.tile(np.where(np.arange(T) % 500 < 440, -60.0, 0.0), (4, 1)),  # 0 mV is where it is held at other times too
         np.full((4, T), -60.0),
     ],
-    ids=["quantised", "at rest", "reset to 0", "constant"],
+    ids=["quantised", "at rest", "held at 0", "constant"],
 )
 def test_what_stays_at_one_value_of_itself_is_no_padding(voltage):
     if voltage[0, 0] != voltage[0, 50]:
