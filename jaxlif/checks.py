@@ -63,6 +63,31 @@ def choice(field: str, value: Any, options: tuple[Any, ...]) -> Any:
     return value
 
 
+def random_key(key: Any) -> Any:
+    """Return a JAX random key, refuse all else, such as the seed itself."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"key = {_short(repr(key))}: key must be a JAX random key, such as jax.random.key(0)")
+    return key
+
+
+def floats(field: str, value: Any, shape: tuple[int | None, ...], axes: str) -> None:
+    """Refuse what is no floating array of a shape, None for any size, or holds a number that is not finite.
+
+    Example:
+        >>> floats("bias", np.ones(3), (None,), "[num_out]")
+    """
+    found = getattr(value, "shape", None)
+    fits = (
+        found is not None
+        and len(found) == len(shape)
+        and all(wanted in (None, n) for n, wanted in zip(found, shape, strict=True))
+    )
+    if not fits or not jnp.issubdtype(value.dtype, np.floating):
+        what = type(value).__name__ if found is None else f"{value.dtype.name} {list(found)}"
+        raise ValueError(f"{field} is {what}: {field} must be a floating array {axes}")
+    require_finite(field, value, "")
+
+
 def require_same_shape(**arrays: Any) -> None:
     """Refuse arrays whose shapes differ: a silent broadcast is a wrong number."""
     (name, first), *others = arrays.items()

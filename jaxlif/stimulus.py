@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import concrete, number, numbers, require, require_not_negative, require_positive, whole
+from jaxlif.checks import concrete, number, numbers, random_key, require, require_not_negative, require_positive, whole
 
 
 def num_steps(duration: float, dt: float) -> int:
@@ -224,7 +224,7 @@ def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLik
     require_not_negative("sd", sd, "pA")
     require_positive("tau", tau, "ms")
     # In the default precision first, so that a key gives the same noise in every other.
-    normal = jax.random.normal(_key(key), (num_steps(duration, dt),))
+    normal = jax.random.normal(random_key(key), (num_steps(duration, dt),))
     return mean + sd * _autoregress(normal.astype(jnp.result_type(mean, sd, tau)), _step(dt) / tau)
 
 
@@ -265,7 +265,7 @@ def poisson(key: Array, rate: ArrayLike, duration: float, dt: float, shape: tupl
     if len(rate.shape) > len(full) or any(n not in (1, m) for n, m in zip(rate.shape[::-1], full[::-1], strict=False)):
         raise ValueError(f"rate has shape {rate.shape}: rate must broadcast to {full}, the steps and the trains")
     mean = mean.reshape((1,) * (len(full) - mean.ndim) + mean.shape)
-    return _poisson_counts(_key(key), jnp.where((mean >= 0) & (mean <= _MOST), mean, jnp.nan), full)
+    return _poisson_counts(random_key(key), jnp.where((mean >= 0) & (mean <= _MOST), mean, jnp.nan), full)
 
 
 _MOST = 1e6  # events a step
@@ -326,9 +326,3 @@ def _floating(field: str, value: ArrayLike, unit: str, rank: int | None = 0) -> 
 def _step(dt: float) -> float:
     require_positive("dt", number("dt", dt, "ms"), "ms")
     return float(dt)
-
-
-def _key(key: Array) -> Array:
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise ValueError(f"key = {key!r}: key must be a JAX random key, such as jax.random.key(0)")
-    return key

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlif.checks import whole
+
 
 def erb(frequency: ArrayLike) -> np.ndarray:
     r"""Return the bandwidth of hearing, :math:`ERB(f) = 24.7\,(4.37 f / 1000 + 1)`, Hz.
@@ -65,7 +67,8 @@ def cochlea(
     where it rises and falls. It is made once for a data set, in NumPy, and carries no gradient.
 
     Args:
-        audio: sound [samples], integers in full scale of their type or floating numbers of about 1.
+        audio: sound [samples], integers in full scale of their type, silence being the middle of it, or floating
+            numbers of about 1.
         rate: samples per second, Hz.
         dt: step of the result, ms, a whole number of samples.
         num_channels: C.
@@ -138,15 +141,19 @@ def _checked(audio, rate, dt, num_channels, low, high, tau, floor) -> np.ndarray
     width = rate * dt / 1000.0
     if round(width) < 1 or abs(width - round(width)) > 1e-6 * width:
         raise ValueError(f"dt = {dt:g} ms: it must be a whole number of samples of {1000.0 / rate:g} ms")
-    if num_channels < 1:
-        raise ValueError(f"num_channels = {num_channels}: num_channels must be 1 or more")
+    whole("num_channels", num_channels, 1)
     if not 0.0 < low <= high < 0.5 * rate:
         raise ValueError(f"low = {low:g} Hz, high = {high:g} Hz: they must rise, above 0 and below {0.5 * rate:g} Hz")
     sound = np.asarray(audio)
     if sound.ndim != 1 or len(sound) < round(width):
         raise ValueError(f"audio has shape {list(sound.shape)}: it must be [samples] and last a step of {dt:g} ms")
+    if np.issubdtype(sound.dtype, np.unsignedinteger):  # silence is the middle, as in 8-bit files
+        half = (np.iinfo(sound.dtype).max + 1.0) / 2.0
+        return sound / half - 1.0
     if np.issubdtype(sound.dtype, np.integer):
         return sound / (np.iinfo(sound.dtype).max + 1.0)
+    if not np.issubdtype(sound.dtype, np.floating):
+        raise ValueError(f"audio is of type {sound.dtype}: it must hold integers or floating numbers")
     if not np.isfinite(sound).all():
         raise ValueError("audio is not finite: every sample must be")
     return sound.astype(float)

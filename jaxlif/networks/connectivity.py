@@ -1,12 +1,14 @@
 """Which input reaches which output, drawn at random, and the weights of what is connected."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import floats, number, numbers, random_key, require
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.networks.sparse import SparseParams
 
@@ -18,14 +20,13 @@ def from_dense(weight: Array) -> SparseParams:
         weight: [num_in, num_out].
 
     Raises:
-        ValueError: for a weight that is no matrix.
+        ValueError: for a weight that is no matrix of finite numbers.
 
     Example:
         >>> from_dense(jnp.array([[0.0, 2.0], [3.0, 4.0]])).target.tolist()
         [[1, 2], [0, 1]]
     """
-    if jnp.ndim(weight) != 2:
-        raise ValueError(f"weight {list(jnp.shape(weight))}: weight must be a matrix [num_in, num_out]")
+    floats("weight", weight, (None, None), "[num_in, num_out]")
     padded = np.pad(np.asarray(weight), ((0, 0), (0, 1)))
     target = _rows([np.flatnonzero(row) for row in padded], padded.shape[1] - 1)
     return SparseParams(weight=jnp.asarray(np.take_along_axis(padded, target, axis=1)), target=jnp.asarray(target))
@@ -61,7 +62,9 @@ def fixed_in_degree(
     if in_degree > most:
         raise ValueError(f"in_degree = {in_degree}: in_degree must not exceed the {most} inputs that there are")
     rng = _generator(key)
-    sources = np.stack([_draw(rng, num_in, in_degree, None if self_connections else j) for j in range(num_out)])
+    # An output beyond the inputs has none of its own to leave out.
+    own = [j if not self_connections and j < num_in else None for j in range(num_out)]
+    sources = np.stack([_draw(rng, num_in, in_degree, j) for j in own])
     order = np.argsort(sources.ravel(), kind="stable")  # by source, and of each the targets in order
     target = np.repeat(np.arange(num_out), in_degree)[order]
     cuts = np.cumsum(np.bincount(sources.ravel(), minlength=num_in))[:-1]
@@ -92,7 +95,7 @@ def pairwise(key: Array, num_in: int, num_out: int, probability: float, *, self_
     Source: Erdős & Rényi 1959; Vogels & Abbott 2005, doi:10.1523/JNEUROSCI.3508-05.2005.
     """
     _require_sizes(num_in=num_in, num_out=num_out)
-    if not 0.0 < probability <= 1.0:
+    if not 0.0 < number("probability", probability) <= 1.0:
         raise ValueError(f"probability = {probability:g}: probability must be above 0 and at most 1")
     rng = _generator(key)
     # A binomial number of targets, drawn evenly, is the same as one draw for each pair.
@@ -118,13 +121,13 @@ def connect(target: np.ndarray, num_out: int, weight: Array | float = 1.0) -> Sp
         Parameters of a :class:`Sparse` in JAX's default precision.
 
     Raises:
-        ValueError: for another shape of the weight.
+        ValueError: for another shape of the weight, one that is not finite, or targets beyond ``num_out``.
 
     Example:
         >>> connect(np.array([[0, 1], [1, 2]]), 2, jnp.array([1.0, -4.0])).weight.tolist()
         [[1.0, 1.0], [-4.0, 0.0]]
     """
-    weight = jnp.asarray(weight, float)
+    weight, target = jnp.asarray(numbers("weight", weight), float), _targets(target, num_out)
     if weight.shape not in ((), target.shape[:1]):
         raise ValueError(
             f"weight {list(weight.shape)}: weight must be one number or one for each of {len(target)} inputs"
@@ -148,7 +151,7 @@ def init_sparse(key: Array, target: np.ndarray, num_out: int, *, gain: float = 1
         Parameters of a :class:`Sparse` in JAX's default precision.
 
     Raises:
-        ValueError: for no synapse at all.
+        ValueError: for no synapse at all, targets beyond ``num_out``, or a gain that is not finite.
 
     Example:
         >>> target = fixed_in_degree(jax.random.key(0), 1000, 1000, 25)
@@ -156,11 +159,23 @@ def init_sparse(key: Array, target: np.ndarray, num_out: int, *, gain: float = 1
         >>> round(float(params.weight[params.target < 1000].std() * 5.0), 1)
         2.0
     """
-    synapses = int((np.asarray(target) < num_out).sum())
+    target = _targets(target, num_out)
+    synapses = int((target < num_out).sum())
     if synapses == 0:
         raise ValueError("target has no synapse: at least one is needed")
-    scale = gain / math.sqrt(synapses / num_out)
-    return _without_padding(scale * jax.random.normal(key, target.shape), target, num_out)
+    scale = number("gain", gain) / math.sqrt(synapses / num_out)
+    return _without_padding(scale * jax.random.normal(random_key(key), target.shape), target, num_out)
+
+
+def _targets(target: Any, num_out: int) -> np.ndarray:
+    """Return the targets, refusing those that a smaller ``num_out`` would drop."""
+    _require_sizes(num_out=num_out)
+    found = np.asarray(target)
+    if found.ndim != 2 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"target is {found.dtype} {list(found.shape)}: target must be integers [num_in, K]")
+    rule = f"target must be 0 to num_out = {num_out}, which marks no synapse"
+    require((found >= 0) & (found <= num_out), "target", found, "", rule)
+    return found
 
 
 def _without_padding(weight: Array, target: np.ndarray, num_out: int) -> SparseParams:
@@ -171,7 +186,7 @@ def _without_padding(weight: Array, target: np.ndarray, num_out: int) -> SparseP
 
 def _generator(key: Array) -> np.random.Generator:
     """Return NumPy's generator, seeded by a key: the shapes depend on what is drawn, which JAX does not trace."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    return np.random.default_rng(np.asarray(jax.random.key_data(random_key(key))).ravel().tolist())
 
 
 def _draw(rng: np.random.Generator, among: int, number: int, but: int | None) -> np.ndarray:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import floats, number, random_key, whole
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
 
@@ -35,6 +36,13 @@ class ConvParams:
 
     weight: Array
     bias: Array | None = None
+
+    def check(self) -> None:
+        """Raise ValueError where a shape or a concrete value breaks its rule."""
+        axes = max(3, jnp.ndim(self.weight))
+        floats("weight", self.weight, (None,) * axes, "[num_out, num_in, *kernel]")
+        if self.bias is not None:
+            floats("bias", self.bias, self.weight.shape[:1], f"[{len(self.weight)}], one for each output channel")
 
 
 class _Memoryless(ABC):
@@ -86,8 +94,9 @@ class _Conv(_Memoryless):
         if len(found) != self.ndim + 1 or found[0] != sizes[1]:
             places = ", ".join(("L",) if self.ndim == 1 else ("H", "W"))
             raise ValueError(f"weight {sizes} takes an input [{sizes[1]}, {places}], not {found}")
-        if self.padding == "VALID" and any(k > n for k, n in zip(sizes[2:], found[1:], strict=True)):
-            raise ValueError(f'weight {sizes}: with padding "VALID" the kernel must fit into the input {found}')
+        if 0 in sizes:
+            raise ValueError(f"weight {sizes}: each of its sizes must be 1 or more")
+        _require_fit("weight", sizes, sizes[2:], found[1:], self.padding)
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,7 @@ class _Pool(_Memoryless):
             raise ValueError(f"{type(self).__name__} takes an input [C, L] or [C, H, W], not {list(inputs.shape[1:])}")
         window, stride = self.windows(places)
         pads = _pads(self.padding, places)
+        _require_fit("window", list(window), window, inputs.shape[2:], self.padding)
         pads = pads if isinstance(pads, str) else ((0, 0), (0, 0), *pads)
         # Not a JAX array: only a known start lets JAX see a sum or a maximum, whose gradient it has.
         first = np.asarray(start, inputs.dtype)
@@ -217,6 +227,10 @@ class MaxPool(_Pool):
     def scan(self, params: Any, state: tuple[()], inputs: Array) -> tuple[tuple[()], Array]:
         """Take the maximum over windows of ``inputs`` [T, C, ...]."""
         x = jnp.asarray(inputs, state_dtype(inputs))
+        if not isinstance(self.padding, str):
+            window, pads = self.windows(x.ndim - 2)[0], _sizes("padding", self.padding, x.ndim - 2, least=0)
+            if any(p >= w for p, w in zip(pads, window, strict=True)):
+                raise ValueError(f"padding = {self.padding}: it must be less than the window {window}, or one is empty")
         return (), self._reduce(x, -np.inf, jax.lax.max)
 
 
@@ -260,27 +274,41 @@ def init_conv(
         Weight [num_out, num_in, *kernel] and bias [num_out] in JAX's default precision.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: for a size below 1, or a gain that is not finite.
 
     Example:
         >>> params = init_conv(jax.random.key(0), 10, 100, (5, 5), gain=2.0)
         >>> params.weight.shape, round(float(params.weight.std() * 250**0.5), 1)
         ((100, 10, 5, 5), 2.0)
     """
+    if not isinstance(kernel, tuple | list) or not kernel:
+        raise ValueError(f"kernel = {kernel!r}: kernel must be a tuple of sizes, such as (3, 3)")
     _require_sizes(num_in=num_in, num_out=num_out, **{f"kernel_{i}": k for i, k in enumerate(kernel)})
     fan_in = num_in
     for size in kernel:
         fan_in *= size
-    weight = gain / fan_in**0.5 * jax.random.normal(key, (num_out, num_in, *kernel))
+    weight = number("gain", gain) / fan_in**0.5 * jax.random.normal(random_key(key), (num_out, num_in, *kernel))
     return ConvParams(weight=weight, bias=jnp.zeros((num_out,), weight.dtype) if bias else None)
 
 
 def _sizes(name: str, value: int | tuple[int, ...], ndim: int, least: int = 1) -> tuple[int, ...]:
-    sizes = (value,) * ndim if isinstance(value, int) else tuple(value)
-    if len(sizes) != ndim or not all(isinstance(n, int) and n >= least for n in sizes):
+    sizes = tuple(value) if isinstance(value, tuple | list) else (value,) * ndim
+    try:
+        found = tuple(whole(name, n, least) for n in sizes)
+    except ValueError:
+        found = ()
+    if len(found) != ndim:
         axes = f"or one for each of {ndim} axes"
         raise ValueError(f"{name} = {value}: {name} must be an integer of {least} or more, {axes}")
-    return sizes
+    return found
+
+
+def _require_fit(name: str, value: list[int], sizes: Any, places: Any, padding: Padding) -> None:
+    """Refuse a kernel or a window that has no place in the padded input: nothing would come out."""
+    pads = _pads(padding, len(sizes))
+    room = places if pads == "SAME" else [n + (0 if pads == "VALID" else 2 * pads[i][0]) for i, n in enumerate(places)]
+    if pads != "SAME" and any(k > n for k, n in zip(sizes, room, strict=True)):
+        raise ValueError(f"{name} {value}: with padding = {padding!r} it must fit into the input {list(places)}")
 
 
 def _pads(padding: Padding, ndim: int) -> Any:

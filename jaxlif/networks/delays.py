@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import random_key
 from jaxlif.networks.layers import (
     _dt,
     _require_inputs,
     _require_sizes,
+    check_recurrence,
     init_recurrent,
     require_drivable,
     require_weights_for,
@@ -112,7 +114,7 @@ class Delayed:
 
     def init_state(self, params: DelayParams, x: Array) -> DelayState:
         """Return a ring of zeros for inputs that broadcast with the delays."""
-        shape = jnp.broadcast_shapes(jnp.shape(params.delay), jnp.shape(x))
+        shape = _channels(jnp.shape(params.delay), jnp.shape(x))
         ring = jnp.zeros((self.max_lag + 1, *shape), state_dtype(params, x))
         return DelayState(ring, jnp.zeros((), jnp.int32))
 
@@ -149,6 +151,13 @@ class Delayed:
             return _interpolate(delay, self.max_lag, read)
         sigma = self.sigma if params.sigma is None else params.sigma
         return _spread(delay, _per_channel(sigma, shape, line.dtype), self.max_lag, read)
+
+
+def _channels(delay: tuple[int, ...], x: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of delayed channels: the input's, or one number sent through several delays [N]."""
+    if len(delay) <= max(1, len(x)) and all(n in (1, m) or m == 1 for n, m in zip(delay[::-1], x[::-1], strict=False)):
+        return jnp.broadcast_shapes(delay, x)
+    raise ValueError(f"delay {list(delay)}: it does not go with an input {list(x)}")
 
 
 def _interpolate(delay: Array, max_lag: int, read: Callable[[Array], Array]) -> Array:
@@ -199,6 +208,14 @@ class DelayedRecurrentParams:
     neuron: Any
     weight: Array
     line: DelayParams
+
+    def check(self) -> None:
+        """Raise ValueError where a shape or a concrete value breaks its rule."""
+        check_recurrence(self)
+        self.line.check()
+        shape = jnp.shape(self.line.delay)
+        if shape not in ((), (1,), self.weight.shape[:1]):
+            raise ValueError(f"delay {list(shape)}: it must be a number or one for each neuron, [{len(self.weight)}]")
 
 
 class DelayedRecurrentState(NamedTuple):
@@ -301,7 +318,8 @@ def init_delays(key: Array, num_channels: int, *, max_delay: float) -> DelayPara
     """
     _require_sizes(num_channels=num_channels)
     require_positive("max_delay", max_delay, "ms")
-    return DelayParams(delay=jax.random.uniform(key, (num_channels,), minval=1e-3, maxval=0.999) * max_delay)
+    share = jax.random.uniform(random_key(key), (num_channels,), minval=1e-3, maxval=0.999)
+    return DelayParams(delay=share * max_delay)
 
 
 def init_delayed_recurrent(
@@ -333,7 +351,7 @@ def init_delayed_recurrent(
         >>> init_delayed_recurrent(jax.random.key(0), 5, max_delay=10.0).line.delay.shape
         (5,)
     """
-    first, second = jax.random.split(key)
+    first, second = jax.random.split(random_key(key))
     inner = init_recurrent(first, num_neurons, gain=gain, tau_m=tau_m, t_ref=t_ref)
     line = init_delays(second, num_neurons, max_delay=max_delay)
     return DelayedRecurrentParams(neuron=inner.neuron, weight=inner.weight, line=line)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import concrete, number, random_key, require, require_finite, require_positive, whole
 from jaxlif.neurons.cell import state_dtype
-from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
 
 
 def rate_code(key: Array, values: Any, num_steps: int) -> Array:
@@ -33,7 +33,7 @@ def rate_code(key: Array, values: Any, num_steps: int) -> Array:
         [0.0, 0.3, 1.0]
     """
     values = _unit_interval(values, num_steps)
-    draws = jax.random.uniform(key, (num_steps,) + values.shape, values.dtype)
+    draws = jax.random.uniform(random_key(key), (num_steps,) + values.shape, values.dtype)
     # Draws lie in [0, 1): strictly below, 0 never spikes and 1 always does.
     return (draws < values[None]).astype(values.dtype)
 
@@ -100,6 +100,8 @@ def level_crossing(values: Any, step: Any) -> Array:
     require_positive("step", step, "")
     values = jnp.asarray(values, state_dtype(values))
     values = values.reshape(len(values), -1)
+    if jnp.shape(step) not in ((), (1,), values.shape[1:]):
+        raise ValueError(f"step has shape {jnp.shape(step)}: step must be a number or one for each channel")
     step = jnp.broadcast_to(jnp.asarray(step, values.dtype), values.shape[1:])
 
     # Of value, start, difference and quotient: what is a whole step away but for that has arrived.
@@ -145,12 +147,11 @@ def population_code(values: Any, num_neurons: int, *, low: float, high: float, w
     Source: Georgopoulos, Schwartz & Kettner 1986, doi:10.1126/science.3749885; Bohte, Kok & La Poutré 2002,
     doi:10.1016/S0925-2312(01)00658-0 (as the input of spiking networks).
     """
-    if num_neurons < 2:
-        raise ValueError(f"num_neurons = {num_neurons}: num_neurons must be 2 or more")
-    if not low < high:
-        raise ValueError(f"low = {low:g}: low must be below high = {high:g}")
+    whole("num_neurons", num_neurons, 2)
+    low, high = number("low", low), number("high", high)
+    require(low < high, "low", low, "", f"low must be below high = {high:g}")
     require_finite("values", values, "")
-    require_positive("width", width, "")
+    require_positive("width", number("width", width), "")
     values = jnp.asarray(values, state_dtype(values))
     centres = jnp.linspace(low, high, num_neurons, dtype=values.dtype)
     distance = (high - low) / (num_neurons - 1)
@@ -160,8 +161,7 @@ def population_code(values: Any, num_neurons: int, *, low: float, high: float, w
 
 def _unit_interval(values: Any, num_steps: int) -> Array:
     """Return the values as a floating array, refusing any outside [0, 1], and no step."""
-    if num_steps < 1:
-        raise ValueError(f"num_steps = {num_steps}: num_steps must be 1 or more")
+    whole("num_steps", num_steps, 1)
     require_finite("values", values, "")
     if concrete(values):
         array = np.asarray(values)

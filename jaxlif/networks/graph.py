@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.networks.layers import NetworkOutput, Sequential, _naming, require_weights_for, signal
+from jaxlif.networks.layers import NetworkOutput, Sequential, _naming, require_entries, require_weights_for, signal
 from jaxlif.neurons.cell import Cell, prepared, require_array_input, state_dtype
 from jaxlif.neurons.checks import check_cell
 
@@ -72,7 +72,7 @@ class Graph:
 
     def check(self, params: tuple) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of its layer."""
-        self._require(params)
+        require_entries(self.layers, params)
         for i, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
             with _naming(i, layer):
                 check_cell(layer, p)
@@ -85,7 +85,7 @@ class Graph:
 
     def init_state(self, params: tuple, x: Array) -> GraphState:
         """Return each layer's fresh state, and what those that feed back pass on in silence."""
-        self._require(params)
+        require_entries(self.layers, params)
         states: list[Any] = []
         signals = {INPUT: jnp.zeros_like(x)}
         for i, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
@@ -97,7 +97,7 @@ class Graph:
 
     def step(self, params: tuple, state: GraphState, x: Array) -> tuple[GraphState, NetworkOutput]:
         """Advance every layer one step, in order; ``x`` is the network's input."""
-        self._require(params)
+        require_entries(self.layers, params)
         states, outputs = [], []
         signals = {INPUT: jnp.asarray(x)}
         for i, (layer, p, s) in enumerate(zip(self.layers, params, state.layers, strict=True)):
@@ -108,10 +108,6 @@ class Graph:
             states.append(s)
             outputs.append(output)
         return GraphState(tuple(states), {a: signals[a] for a in state.before}), NetworkOutput(tuple(outputs))
-
-    def _require(self, params: tuple) -> None:
-        if len(params) != len(self.layers):
-            raise ValueError(f"params are for {len(params)} layers: this network has {len(self.layers)}")
 
 
 def _sum(signals: list[Array]) -> Array:

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxlif.checks import concrete, number, numbers, random_key, require, require_positive, whole
 from jaxlif.networks.layers import DenseParams
-from jaxlif.neurons.checks import concrete, require, require_positive
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyParams
 from jaxlif.neurons.resonant import ResonantLIFParams
 from jaxlif.simulate import simulate
@@ -24,16 +25,18 @@ def log_uniform(key: Array, low: float, high: float, num: int) -> Array:
         [num], in JAX's default precision.
 
     Raises:
-        ValueError: unless 0 < low < high.
+        ValueError: unless 0 < low < high, both finite, or for fewer than one.
 
     Example:
         >>> tau_m = log_uniform(jax.random.key(0), 2.0, 200.0, 1000)
         >>> round(float(jnp.exp(jnp.log(tau_m).mean())), -1)  # the geometric mean, 20
         20.0
     """
-    require_positive("low", low, "")
+    whole("num", num, 1)
+    require_positive("low", number("low", low), "")
+    number("high", high)
     require(low < high, "low", low, "", f"low must be below high = {high:g}")
-    return jnp.exp(jax.random.uniform(key, (num,), minval=jnp.log(low), maxval=jnp.log(high)))
+    return jnp.exp(jax.random.uniform(random_key(key), (num,), minval=jnp.log(low), maxval=jnp.log(high)))
 
 
 def init_resonant(
@@ -64,7 +67,7 @@ def init_resonant(
         Parameters with rest 0, threshold 1, reset 0, resistance 1, no refractoriness and leaves [N] for the others.
 
     Raises:
-        ValueError: unless both ranges are positive and increasing.
+        ValueError: unless both ranges are positive and increasing, or for another number that breaks its rule.
 
     Example:
         >>> params = init_resonant(jax.random.key(0), 100)
@@ -74,10 +77,14 @@ def init_resonant(
 
     Source: Baronig et al. 2025, doi:10.1038/s41467-025-60878-z (the scale of a and b).
     """
-    keys = jax.random.split(key, 4)
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    for name, pair in (("tau_m", tau_m), ("tau_w", tau_w)):
+        if np.shape(pair) != (2,):
+            raise ValueError(f"{name} = {pair!r}: {name} must be a pair of ms, the shortest and the longest")
+    keys = jax.random.split(random_key(key), 4)
     slow = log_uniform(keys[1], *tau_w, num_neurons)
     conductance, jump = (jax.nn.sigmoid(jax.random.normal(k, (num_neurons,))) for k in keys[2:])
-    return ResonantLIFParams(
+    params = ResonantLIFParams(
         tau_m=log_uniform(keys[0], *tau_m, num_neurons),
         r_m=1.0,
         v_rest=0.0,
@@ -88,6 +95,8 @@ def init_resonant(
         tau_w=slow,
         b=-b * jnp.expm1(-dt / slow) * jump,
     )
+    params.check()
+    return params
 
 
 def scale_to_drive(
@@ -109,7 +118,8 @@ def scale_to_drive(
         The projection with a scaled weight.
 
     Raises:
-        ValueError: for a time constant, dt or drive that is not positive, or a neuron that the inputs do not move.
+        ValueError: for a time constant, dt or drive that is not positive, inputs of another rank, or a neuron that the
+            inputs do not move.
 
     Example:
         >>> from jaxlif.networks import init_dense
@@ -119,7 +129,11 @@ def scale_to_drive(
         >>> [round(float(s), 3) for s in output.v.std((0, 1))]
         [2.0, 2.0, 2.0]
     """
-    require_positive("drive", drive, "")
+    require_positive("drive", number("drive", drive), "")
+    projection.check()
+    numbers("inputs", inputs, rank=3, finite=False)
+    if jnp.shape(tau_m) not in ((), (1,), projection.weight.shape[1:]):
+        raise ValueError(f"tau_m has shape {jnp.shape(tau_m)}: tau_m must be a number or one for each neuron")
     membrane, params = LeakyIntegrator(dt), LeakyParams(tau_m=tau_m)
     currents = jnp.asarray(inputs, projection.weight.dtype) @ projection.weight
     _, output = jax.vmap(lambda x: simulate(membrane, params, x))(currents)
@@ -154,6 +168,7 @@ def gain_to_drive(*, tau_m: Array | float, dt: float, rate: float, drive: float 
     """
     for name, value, unit in (("tau_m", tau_m, "ms"), ("dt", dt, "ms"), ("rate", rate, ""), ("drive", drive, "")):
         require_positive(name, value, unit)
+    number("rate", rate)
     require(rate <= 1.0, "rate", rate, "", "rate must be 1 spike per step or less")
     # (1 - alpha) / (1 + alpha) = tanh(dt / 2 tau)
     return drive / jnp.sqrt(rate * jnp.tanh(0.5 * dt / jnp.asarray(tau_m)))

@@ -4,6 +4,7 @@ Networks use the neuron in normalised units (rest 0, threshold 1, resistance 1):
 units of the rheobase, and times stay in ms. Code is written for one sample; ``jax.vmap`` makes batches.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import floats, number, numbers, random_key, whole
 from jaxlif.networks.backward import scan_recurrent, worth_recomputing
 from jaxlif.networks.precision import product, require_matmul
 from jaxlif.neurons.cell import Cell, prepared, require_array_input
-from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
+from jaxlif.neurons.checks import check_cell, check_inputs, check_params, concrete, require
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulate import scan_cell
 
@@ -58,6 +60,12 @@ class DenseParams:
 
     weight: Array
     bias: Array | None = None
+
+    def check(self) -> None:
+        """Raise ValueError where a shape or a concrete value breaks its rule."""
+        floats("weight", self.weight, (None, None), "[num_in, num_out]")
+        if self.bias is not None:
+            floats("bias", self.bias, self.weight.shape[1:], f"[{self.weight.shape[1]}], one for each output")
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,10 @@ class RecurrentParams:
 
     neuron: Any
     weight: Array
+
+    def check(self) -> None:
+        """Raise ValueError where a shape or a concrete value breaks its rule."""
+        check_recurrence(self)
 
 
 class RecurrentState(NamedTuple):
@@ -222,11 +234,11 @@ class Sequential:
     layers: tuple[Cell, ...]
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise ValueError("layers = (): a network needs at least one layer")
+        _require_cells(self.layers)
         steps = [(f"layer {i} ({type(layer).__name__})", _dt(layer)) for i, layer in enumerate(self.layers)]
         timed = [(name, dt) for name, dt in steps if dt is not None]
-        if len({dt for _, dt in timed}) > 1:
+        # 0.1 + 0.2 and 0.3 are the same step.
+        if not all(math.isclose(dt, timed[0][1], rel_tol=1e-9) for _, dt in timed):
             found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
             raise ValueError(f"dt must be the same in all layers: {found}")
         for i, layer in enumerate(self.layers[1:], 1):
@@ -244,7 +256,8 @@ class Sequential:
 
     def check(self, params: tuple) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of its layer."""
-        for i, (layer, p) in enumerate(zip(self.layers, params, strict=False)):
+        require_entries(self.layers, params)
+        for i, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
             with _naming(i, layer):
                 check_cell(layer, p)
                 require_weights_for(layer, params[:i] or None)
@@ -277,8 +290,7 @@ class Sequential:
 
     def _through(self, run: Callable, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer in turn."""
-        if len(params) != len(self.layers):
-            raise ValueError(f"params are for {len(params)} layers: this network has {len(self.layers)}")
+        require_entries(self.layers, params)
         states, outputs = [], []
         for i, (layer, p, s) in enumerate(zip(self.layers, params, state, strict=True)):
             with _naming(i, layer):
@@ -306,7 +318,7 @@ def init_dense(key: Array, num_in: int, num_out: int, *, gain: float = 1.0, bias
         Weight [num_in, num_out] and bias [num_out] in JAX's default precision.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: for a size below 1, or a gain that is not finite.
 
     Example:
         >>> params = init_dense(jax.random.key(0), 1000, 10, gain=2.0)
@@ -314,7 +326,7 @@ def init_dense(key: Array, num_in: int, num_out: int, *, gain: float = 1.0, bias
         ((1000, 10), 2.0)
     """
     _require_sizes(num_in=num_in, num_out=num_out)
-    weight = gain / num_in**0.5 * jax.random.normal(key, (num_in, num_out))
+    weight = number("gain", gain) / num_in**0.5 * jax.random.normal(random_key(key), (num_in, num_out))
     return DenseParams(weight=weight, bias=jnp.zeros_like(weight[0]) if bias else None)
 
 
@@ -331,7 +343,7 @@ def init_neurons(num_neurons: int, *, tau_m: Array | float = 20.0, t_ref: float 
         Parameters in JAX's default precision.
 
     Raises:
-        ValueError: for no neuron.
+        ValueError: for no neuron, or a time that breaks its rule.
 
     Example:
         >>> params = init_neurons(3, tau_m=10.0)
@@ -339,8 +351,12 @@ def init_neurons(num_neurons: int, *, tau_m: Array | float = 20.0, t_ref: float 
         ([10.0, 10.0, 10.0], 1.0)
     """
     _require_sizes(num_neurons=num_neurons)
-    tau_m = jnp.broadcast_to(jnp.asarray(tau_m, float), (num_neurons,))
-    return LIFParams(tau_m=tau_m, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=t_ref)
+    if jnp.shape(tau_m) not in ((), (1,), (num_neurons,)):
+        raise ValueError(f"tau_m has shape {jnp.shape(tau_m)}: tau_m must be a number or one for each of {num_neurons}")
+    tau_m = jnp.broadcast_to(jnp.asarray(numbers("tau_m", tau_m, "ms"), float), (num_neurons,))
+    params = LIFParams(tau_m=tau_m, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=t_ref)
+    params.check()
+    return params
 
 
 def init_recurrent(
@@ -416,11 +432,37 @@ def _dt(layer: Any) -> float | None:
 
 @contextmanager
 def _naming(index: int, layer: Any) -> Iterator[None]:
-    """Say which layer of a network an error comes from."""
+    """Say which layer of a network an error comes from, such as a field that the params of another layer lack."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"layer {index} ({type(layer).__name__}): {error}") from error
+
+
+def _require_cells(layers: Any) -> None:
+    if not isinstance(layers, tuple):
+        raise ValueError(f"layers = {type(layers).__name__}: layers must be a tuple of cells")
+    if not layers:
+        raise ValueError("layers = (): a network needs at least one layer")
+    for i, layer in enumerate(layers):
+        if isinstance(layer, type) or not hasattr(layer, "step"):
+            name = layer.__name__ if isinstance(layer, type) else type(layer).__name__
+            raise ValueError(f"layers[{i}] = {name}: a layer must be a cell, such as Dense()")
+
+
+def require_entries(layers: tuple[Cell, ...], params: Any) -> None:
+    """Refuse parameters that are no tuple with one entry for each layer."""
+    if not isinstance(params, tuple | list):
+        raise ValueError(f"params = {type(params).__name__}: params must be a tuple, one entry for each layer")
+    if len(params) != len(layers):
+        raise ValueError(f"params are for {len(params)} layers: this network has {len(layers)}")
+
+
+def check_recurrence(params: Any) -> None:
+    """Raise ValueError where the weight of neurons that project to one another, or the neurons, break a rule."""
+    size = jnp.shape(params.weight)[0] if jnp.ndim(params.weight) else None
+    floats("weight", params.weight, (size, size), "[N, N]")
+    check_params(params.neuron)
 
 
 def _require_inputs(weight: Array, x: Array) -> None:
@@ -431,5 +473,4 @@ def _require_inputs(weight: Array, x: Array) -> None:
 
 def _require_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} = {size}: {name} must be 1 or more")
+        whole(name, size, 1)

@@ -11,8 +11,9 @@ from jax.typing import ArrayLike
 from scipy.optimize import brentq
 
 from jaxlif import theory
+from jaxlif.checks import number, require, require_not_negative, require_positive
 from jaxlif.networks.layers import DenseParams
-from jaxlif.neurons.checks import require, require_not_negative, require_positive
+from jaxlif.neurons.checks import check_params
 
 
 def alive_gain(
@@ -64,9 +65,13 @@ def alive_gain(
     Source: Brunel 2000, doi:10.1023/A:1008925309027 (mean-field rates); Rossbroich, Gygax & Zenke 2022,
     doi:10.1088/2634-4386/ac97bb (fluctuation-driven initialisation).
     """
-    require_positive("dt", dt, "ms")
-    require_positive("rate", rate, "Hz")
-    require_not_negative("recurrent_gain", recurrent_gain, "")
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    require_positive("rate", number("rate", rate, "Hz"), "Hz")
+    require_not_negative("recurrent_gain", number("recurrent_gain", recurrent_gain), "")
+    number("bias", bias)
+    if not hasattr(neuron, "tau_m"):
+        raise ValueError(f"neuron = {type(neuron).__name__}: neuron must be the parameters of neurons, with a tau_m")
+    check_params(neuron)
     chance = np.asarray(input_rate, float) * dt / 1000.0
     rule = f"input_rate must lie between 0 and 1000 / dt = {1000.0 / dt:g} Hz"
     require((chance >= 0.0) & (chance <= 1.0), "input_rate", input_rate, "Hz", rule)
@@ -93,10 +98,14 @@ def balance(params: DenseParams) -> DenseParams:
     Returns:
         The projection with a weight whose columns sum to 0.
 
+    Raises:
+        ValueError: for a weight that is no matrix of finite numbers.
+
     Example:
         >>> balance(DenseParams(weight=jnp.array([[1.0], [4.0]]))).weight.tolist()
         [[-1.5], [1.5]]
     """
+    params.check()
     return replace(params, weight=params.weight - jnp.mean(params.weight, axis=0, keepdims=True))
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlif.checks import number, require_finite, require_not_negative, require_positive
 from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
-from jaxlif.neurons.checks import require_not_negative, require_positive
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +31,11 @@ class NormaliseParams:
     scale: Array | float = 1.0
     shift: Array | float = 0.0
 
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_finite("scale", self.scale, "")
+        require_finite("shift", self.shift, "")
+
 
 @dataclass(frozen=True)
 class Normalise:
@@ -43,7 +48,8 @@ class Normalise:
         epsilon: added to the variance, square of the input's unit; a step without any spread stays at b.
 
     Raises:
-        ValueError: for an epsilon that is not positive.
+        ValueError: for an epsilon that is not positive; while simulating, for an input of one feature, which has no
+            spread, or parameters that do not broadcast to the input.
 
     Example:
         >>> _, y = Normalise(epsilon=1e-12).step(NormaliseParams(shift=5.0), (), jnp.array([1.0, 3.0]))
@@ -65,6 +71,12 @@ class Normalise:
     def step(self, params: NormaliseParams, state: tuple[()], x: Array) -> tuple[tuple[()], Array]:
         """Normalise ``x`` over all its features."""
         x = jnp.asarray(x, state_dtype(params, x))
+        if x.size < 2:
+            raise ValueError(f"input {list(x.shape)}: the spread over features needs two or more")
+        for name, p in vars(params).items():
+            given = (1,) * (x.ndim - jnp.ndim(p)) + jnp.shape(p)
+            if len(given) > x.ndim or any(n not in (1, m) for n, m in zip(given, x.shape, strict=True)):
+                raise ValueError(f"{name} {list(jnp.shape(p))}: it does not go with an input {list(x.shape)}")
         distance = x - jnp.mean(x)
         scale, shift = (jnp.broadcast_to(jnp.asarray(p, x.dtype), x.shape) for p in (params.scale, params.shift))
         return (), scale * distance / jnp.sqrt(jnp.mean(distance**2) + self.epsilon) + shift
@@ -93,6 +105,7 @@ def init_normalise(num_features: int, *, scale: float = 1.0, shift: float = 0.0)
         [3.0, 3.0]
     """
     _require_sizes(num_features=num_features)
+    scale, shift = number("scale", scale), number("shift", shift)
     return NormaliseParams(scale=jnp.full((num_features,), float(scale)), shift=jnp.full((num_features,), float(shift)))
 
 

@@ -80,7 +80,7 @@ def test_neurons_and_levels_make_spikes_of_it():
         ({"dt": -1.0}, "^dt = -1 ms: dt must be greater than 0 ms"),
         ({"rate": 0.0}, "^rate = 0 Hz: rate must be greater than 0 Hz"),
         ({"floor": 0.0}, "^floor = 0: floor must be greater than 0"),
-        ({"num_channels": 0}, "^num_channels = 0: num_channels must be 1 or more"),
+        ({"num_channels": 0}, "^num_channels = 0: num_channels must be a whole number, 1 or more"),
         ({"high": 4000.0}, "^low = 100 Hz, high = 4000 Hz: they must rise, above 0 and below 4000 Hz"),
         ({"low": 0.0}, "^low = 0 Hz, high = 3600 Hz"),
         ({"audio": np.zeros((2, 800))}, r"^audio has shape \[2, 800\]: it must be \[samples\]"),

@@ -260,5 +260,5 @@ def test_what_is_wrong_is_refused_by_name():
     with pytest.raises(ValueError, match=r"input \[5\]: for 2 kinds of synapse it must be \[2 N\]"):
         cell = Arriving(jl.Synaptic(LIF, jl.ExponentialCurrent()), kinds=2)
         jl.simulate(cell, jl.SynapticParams(synapse=jl.CurrentParams()), jnp.zeros((3, 5)))
-    with pytest.raises(ValueError, match="kinds = 0: kinds must be 1 or more"):
+    with pytest.raises(ValueError, match="kinds = 0: kinds must be a whole number, 1 or more"):
         Arriving(jl.Synaptic(LIF, jl.ExponentialCurrent()), kinds=0)

@@ -285,5 +285,5 @@ def test_bad_delays_are_refused():
             jl.simulate(DelayedRecurrent(LIF, DT, MAX), params, CURRENT)
     with pytest.raises(ValueError, match=r"^sigma = 0 steps: sigma must be greater than 0 steps"):
         jl.simulate(Delayed(DT, MAX), DelayParams(delay=1.0, sigma=0.0), INPUTS)
-    with pytest.raises(ValueError, match="incompatible|broadcast"):
+    with pytest.raises(ValueError, match=r"^delay \[6\]: it does not go with an input \[4\]"):
         jl.simulate(Delayed(DT, MAX), DelayParams(delay=DELAY), INPUTS[:, :4])

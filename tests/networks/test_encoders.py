@@ -60,7 +60,7 @@ def test_refusals(encode):
         encode(-0.1, 5)
     with pytest.raises(ValueError, match=r"values\[0\] = nan"):
         encode(jnp.array([jnp.nan]), 5)
-    with pytest.raises(ValueError, match="num_steps = 0: num_steps must be 1 or more"):
+    with pytest.raises(ValueError, match="num_steps = 0: num_steps must be a whole number, 1 or more"):
         encode(jnp.array([0.5]), 0)
 
 
@@ -152,7 +152,7 @@ def test_population_code_lets_the_gradient_through():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_neurons": 1}, "^num_neurons = 1: num_neurons must be 2 or more"),
+        ({"num_neurons": 1}, "^num_neurons = 1: num_neurons must be a whole number, 2 or more"),
         ({"low": 1.0}, "^low = 1: low must be below high = 1"),
         ({"width": 0.0}, "^width = 0: width must be greater than 0"),
         ({"values": jnp.inf}, "^values = inf: values must be finite"),

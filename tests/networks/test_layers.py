@@ -272,5 +272,5 @@ def test_sizes_that_disagree_are_refused():
     ],
 )
 def test_sizes_below_one_are_refused(make):
-    with pytest.raises(ValueError, match=r"num_\w+ = 0: num_\w+ must be 1 or more"):
+    with pytest.raises(ValueError, match=r"num_\w+ = 0: num_\w+ must be a whole number, 1 or more"):
         make()
