@@ -249,14 +249,21 @@ def _without_coupling(params: AdaptiveLIFParams) -> AdaptiveLIFParams:
 
 
 def split(traces: Traces) -> np.ndarray:
-    """Mark the part of the time [T] that competing starts are fitted to; the rest judges them."""
-    steps = traces.spikes.shape[1]
-    return np.arange(steps) < FITTED * steps
+    """Mark the part of the time [T] that competing starts are fitted to; the rest judges them.
+
+    Where hardly a spike falls into the last fifth of the time, the rest is that of the last fifth of the spikes.
+    """
+    steps, (_, at) = traces.spikes.shape[1], np.nonzero(traces.spikes)
+    cut = FITTED * steps
+    if (at >= cut).sum() < LEAST_JUDGED:
+        cut = np.quantile(at, FITTED)
+    return np.arange(steps) < cut
 
 
 def judged_spikes(traces: Traces) -> int:
-    """Return how many spikes judge."""
-    return int(traces.spikes[:, ~split(traces)].sum())
+    """Return how many spikes judge, or 0 where none are left to fit."""
+    fitted = split(traces)
+    return int(traces.spikes[:, ~fitted].sum()) if traces.spikes[:, fitted].any() else 0
 
 
 _PLAIN = ("tau_m", "r_m", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")

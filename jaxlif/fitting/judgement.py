@@ -9,7 +9,7 @@ from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
 from jaxlif.fitting.likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
-from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, voltage_scores
+from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, voltage_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording, fi_table
@@ -44,12 +44,39 @@ def judge(
         scores = {name: score | _likelihood(task, parts[name], found, drift) for name, score in scores.items()}
     rates = 1000.0 * model.mean(axis=-1).reshape(-1, task.recording.num_sweeps).mean(axis=0) / task.recording.dt
     if not found.curve:
-        return Judged(
-            {name: score | _voltage_scores(task, parts[name], voltage, found) for name, score in scores.items()}, rates
-        )
+        scores = {name: score | _voltage_scores(task, parts[name], voltage, found) for name, score in scores.items()}
+        return Judged(scores, rates)
     # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
     scores = {name: score | dict.fromkeys(SPIKE_TIME_SCORES) for name, score in scores.items()}
-    return Judged(scores | _step_scores(task, found, model, voltage) if "train" in parts else scores, rates)
+    scores |= _step_scores(task, found, model, voltage) if "train" in parts else {}
+    return Judged(scores, rates)
+
+
+def free_run_notes(
+    task: Task, found: Outcome, drift: Drift | None, numbers: np.ndarray, *, noisy: bool
+) -> tuple[str, ...]:
+    """Run a model freely, once, on what it was fitted to, and say where it runs away or is silent.
+
+    Args:
+        task: recording, spikes and window.
+        found: the fit that is handed out.
+        drift: terms of the sweeps, or None.
+        numbers: what the sweeps are called, [sweeps].
+        noisy: whether the model has escape noise.
+    """
+    driven = task.recording if drift is None else drift.driven(found.params, task.recording)
+    model = _model_spikes(driven, found, noisy, task.seed, trials=1).reshape(task.spikes.shape)
+    used, samples = _in_curve(task.recording, found.curve), task.samples(task.window)
+    cell, own = (x[used, samples] for x in (task.spikes, model))
+    return astray_notes(numbers[used], cell, own, float(found.params.t_ref), task.recording.dt)
+
+
+def _in_curve(recording: Recording, curve: Mapping[str, list[float]]) -> np.ndarray:
+    """Mark the sweeps whose level is not above the f-I curve that was fitted, where there is one."""
+    if not curve:
+        return np.ones(recording.num_sweeps, bool)
+    levels = np.median(recording.window(*curve["epoch_ms"]).current, axis=1)
+    return levels <= max(curve["current_pA"]) + 0.02 * np.ptp(levels)
 
 
 def spike_cut(task: Task, found: Outcome) -> tuple[int, int]:
@@ -65,11 +92,11 @@ def rest_of_time(task: Task) -> tuple[float, float] | None:
     return longest if longest[1] - longest[0] >= 100.0 else None
 
 
-def _model_spikes(driven: Recording, found: Outcome, noisy: bool, seed: int) -> np.ndarray:
+def _model_spikes(driven: Recording, found: Outcome, noisy: bool, seed: int, trials: int = MODEL_TRIALS) -> np.ndarray:
     """Return the model's spikes [sweeps, T], or, of a model with noise, [repeats, sweeps, T]."""
     if not noisy:
         return free_response(found.params, driven).spikes
-    count = max(1, MODEL_TRIALS // driven.num_sweeps)
+    count = max(1, trials // driven.num_sweeps)
     return noisy_rasters(cast(AdaptiveLIFParams, found.params), driven, repeats=count, seed=seed)
 
 

@@ -80,7 +80,7 @@ def fit_ladder(traces: Traces, *, least: float = LEAST_GAIN, progress: bool = Fa
         The :class:`Ladder`.
 
     Raises:
-        ValueError: where fewer than ten spikes fall into the rest, which judges.
+        ValueError: where fewer than ten spikes are left to judge.
 
     Example:
         >>> import jaxlif as jl, jax.numpy as jnp, numpy as np
@@ -99,7 +99,8 @@ def fit_ladder(traces: Traces, *, least: float = LEAST_GAIN, progress: bool = Fa
     judged = judged_spikes(few)
     if judged < LEAST_JUDGED:
         raise ValueError(
-            f"{judged} spikes fall into the last fifth of the window, which judges: at least {LEAST_JUDGED} are needed"
+            f"{judged} spikes are left to judge by, the last fifth of them all in time: {LEAST_JUDGED} are needed, and"
+            " some before them"
         )
     rungs: list[Rung] = []
     with jax.enable_x64(False):

@@ -157,7 +157,7 @@ SOLVED = ("r_m", "v_rest", "v_reset")
 class Profile(NamedTuple):
     """Refractory periods ``candidates`` [C], ms; the mean squared ``errors`` [C] that each leaves, mV².
 
-    ``solutions`` [C, 3]: r_m, v_rest and v_reset solved for with each.
+    ``solutions`` [C, 3]: r_m, v_rest and v_reset solved for with each; NaN where nothing shows them.
     """
 
     candidates: np.ndarray
@@ -185,7 +185,9 @@ def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: n
     grams, projections, squares = (np.asarray(x, np.float64) for x in moments)
     solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
-    return Profile(candidates, (squares - explained) / float(data.mask.sum()), solutions)
+    count = float(data.mask.sum())
+    seen = np.diagonal(grams, axis1=1, axis2=2) > count * 1e-12  # a unit moves the voltage by more than 1e-6 mV
+    return Profile(candidates, (squares - explained) / count, np.where(seen, solutions, np.nan))
 
 
 @jax.jit(static_argnums=0)

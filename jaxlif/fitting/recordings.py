@@ -21,7 +21,7 @@ from jaxlif.fitting.fi_curve import blocked, checked_rates, curve_errors, fit_fi
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import default_split, held_out_sweeps
-from jaxlif.fitting.judgement import judge, rest_of_time, spike_cut
+from jaxlif.fitting.judgement import free_run_notes, judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.notes import (
     at_bounds,
@@ -147,6 +147,8 @@ def fit_recording(
         terms = _all_terms(whole, found, kept)
         scores, outside = _judged(whole, task, found, terms, kept, held, model)
         final, window = _on_everything(task, found, scores) if again else (found, task.window)
+        fitted = replace(task, window=window)
+        astray = free_run_notes(fitted, final, _some(terms, kept), kept, noisy=model == "gif")
     intervals, undetermined = determined(final.params, final.intervals, limits if model == "lif" else {})
     return RecordingFit(
         model=model,
@@ -160,7 +162,8 @@ def fit_recording(
         spike_cut=tuple(n * recording.dt for n in spike_cut(task, found)),  # type: ignore[arg-type]
         data=_provenance(recording, sampled),
         seed=seed,
-        warnings=padded
+        warnings=astray
+        + padded
         + copy_notes(recording, held)
         + sampling_notes(recording, sampled)
         + removed.notes

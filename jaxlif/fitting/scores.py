@@ -14,6 +14,7 @@ SPIKE_TIME_SCORES = (
     "coincidence_factor_over_reliability",
     "md_star",
 )
+FEW = 4  # spikes more or less that say nothing about a model
 UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike times say little
 
 
@@ -64,6 +65,52 @@ def own_reliability(trains: list[np.ndarray], *, duration: float, delta: float =
         delta: half-width of the coincidence window, ms.
     """
     return _finite(reliability(trains, duration=duration, delta=delta)) if len(trains) > 1 else None
+
+
+def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
+    """Say whether a free-running model runs away, or is silent, where the cell is not: its spikes are no answer.
+
+    It fires more than three times as often, or twice as often at the shortest interval that it can; a few spikes do
+    not matter.
+
+    Args:
+        count: the cell's spikes, or their mean over repeats.
+        model: the model's spike times, ms.
+        shortest: the interval that follows from its refractory period, ms.
+
+    Example:
+        >>> is_astray(10, np.arange(25) * 4.0, shortest=4.0), is_astray(10, np.arange(25) * 9.0, shortest=4.0)
+        (True, False)
+    """
+    if not len(model):
+        return count > FEW
+    saturated = len(model) > 1 and np.median(np.diff(model)) <= shortest
+    return len(model) > (2.0 if saturated else 3.0) * count + FEW
+
+
+def astray_notes(
+    numbers: np.ndarray, spikes: np.ndarray, model: np.ndarray, t_ref: float, dt: float
+) -> tuple[str, ...]:
+    """Say in which sweeps a model that ran freely on what it was fitted to is no answer.
+
+    Args:
+        numbers: what the sweeps are called, [sweeps].
+        spikes: the cell's, [sweeps, T], booleans.
+        model: the model's, [sweeps, T].
+        t_ref: its refractory period, ms.
+        dt: sampling interval, ms.
+    """
+    shortest = t_ref + 2.0 * dt
+    rows = zip(numbers, spikes.sum(axis=1), _trains(model, dt), strict=True)
+    bad = [(number, count, len(train)) for number, count, train in rows if is_astray(count, train, shortest=shortest)]
+    if not bad:
+        return ()
+    number, count, own = max(bad, key=lambda row: abs(row[2] - row[1]))
+    others = f" ({len(bad)} of {len(numbers)} sweeps are like that)" if len(bad) > 1 else ""
+    return (
+        f"do not use this model: run freely on what it was fitted to, it fires {own} spikes in sweep {number} where the"
+        f" cell fires {count}{others}",
+    )
 
 
 def unreliable_notes(recording: Recording, spikes: np.ndarray, *, delta: float = 4.0) -> tuple[str, ...]:

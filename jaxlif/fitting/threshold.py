@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.membrane import Sweeps, forced
-from jaxlif.fitting.scores import UNRELIABLE, own_reliability
+from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.recordings import Recording, repeats, stimulus_label
+from jaxlif.recordings import Recording, is_step_protocol, repeats, stimulus_label
 from jaxlif.simulate import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 
@@ -65,22 +65,23 @@ def reliable_stimuli(
 ) -> tuple[list[Stimulus], tuple[str, ...]]:
     """Return the stimuli of a window whose spikes the cell repeats, and a note on those that are left out.
 
-    Where the cell repeats none, all are returned, for their firing rates.
+    Where the cell repeats none, and under steps of current, all are returned, for their firing rates.
 
     Args:
         recording: its current.
         spikes: [sweeps, T], booleans.
         window: start and stop, ms.
     """
-    part = recording.window(*window)
+    part, steps = recording.window(*window), is_step_protocol(recording)
     first = round((window[0] - recording.start) / recording.dt)
     stimuli, dropped = [], []
     for group in repeats(part):
         trains = [np.asarray(spike_times(spikes[s, first : first + part.num_steps], part.dt)) for s in group]
         own = own_reliability(trains, duration=part.duration)
-        reliable = own is None or own >= UNRELIABLE
+        # Under constant current spike times drift apart however good the rates are.
+        reliable = not steps and (own is None or own >= UNRELIABLE)
         stimuli.append(Stimulus(part.current[group[0]], trains, group, reliable))
-        dropped += [] if reliable else [f"{stimulus_label(part, group)} (R = {own:.2f})"]
+        dropped += [] if reliable or steps else [f"{stimulus_label(part, group)} (R = {own:.2f})"]
     if not dropped:
         return stimuli, ()
     kept = [stimulus for stimulus in stimuli if stimulus.reliable]
@@ -178,7 +179,8 @@ def closed_loop_scores(
     """Score candidates by the coincidence factor of their free-running spikes, averaged over repeats and stimuli.
 
     A thousandth of the spike count's relative error is taken off, to settle between candidates whose coincidences tie.
-    Where the cell does not repeat its spikes that error is all there is.
+    Where the cell does not repeat its spikes that error is all there is. A candidate that runs away or is silent under
+    a stimulus loses more there than all coincidences are worth: one that fires all the time meets every spike.
 
     Args:
         cell: the neuron's numerics.
@@ -195,7 +197,7 @@ def closed_loop_scores(
 
 
 def _stimulus_scores(cell, params, stimulus, deltas):
-    duration = len(stimulus.current) * cell.dt
+    duration, shortest = len(stimulus.current) * cell.dt, float(np.max(params.t_ref)) + 2.0 * cell.dt
     recorded = max(1.0, float(np.mean([len(train) for train in stimulus.trains])))
     scores = []
     for model in spike_times(np.asarray(_free_spikes(cell, params, jnp.asarray(stimulus.current))).T, cell.dt):
@@ -203,7 +205,8 @@ def _stimulus_scores(cell, params, stimulus, deltas):
         gamma = float(np.mean(factors))
         surplus = abs(len(model) - recorded) / recorded
         coincidences = gamma if np.isfinite(gamma) else -1.0
-        scores.append(coincidences - 1e-3 * surplus if stimulus.reliable else -surplus)
+        lost = 2.0 * is_astray(recorded, model, shortest=shortest)
+        scores.append(coincidences - 1e-3 * surplus - lost if stimulus.reliable else -surplus)
     return np.array(scores)
 
 

@@ -74,11 +74,23 @@ def test_a_gain_is_counted_from_the_best_rung_below_and_a_collapse_is_a_failure(
     assert [rung.failed for rung in rungs] == [False, True, False, False, False]
 
 
-def test_time_without_spikes_gives_no_verdict():
-    early = np.zeros((2, 1000), bool)
-    early[:, 100:700:20] = True
-    with pytest.raises(ValueError, match="0 spikes fall into the last fifth of the window"):
-        ladders.fit_ladder(Traces(early * 0.0, early * 0.0, early, DT))
+@pytest.mark.parametrize(
+    ("steps", "judged"),
+    [
+        (range(100, 1000, 10), 20),  # the last fifth of the time has 20 spikes in each of two sweeps
+        (range(100, 600, 10), 10),  # it has none: the last fifth of the spikes
+        (range(100, 200, 10), 2),
+        ([300], 0),  # all at once: none is left to fit
+    ],
+)
+def test_what_judges_has_spikes_or_there_is_no_verdict(steps, judged):
+    spikes = np.zeros((2, 1000), bool)
+    spikes[:, list(steps)] = True
+    traces = Traces(spikes * 0.0, spikes * 0.0, spikes, DT)
+    assert gif.judged_spikes(traces) == 2 * judged
+    if judged < 5:
+        with pytest.raises(ValueError, match=f"^{2 * judged} spikes are left to judge by"):
+            ladders.fit_ladder(traces)
 
 
 @pytest.mark.parametrize("v_th", [-90.0, -20.0])

@@ -1,5 +1,6 @@
 """Notes on a fit, against what they are about."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -12,6 +13,7 @@ from jaxlif.fitting import recordings
 from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, penalty
 from jaxlif.fitting.notes import undetermined_times, unlikely_membrane, unlikely_threshold
 from jaxlif.fitting.task import Outcome
+from jaxlif.fitting.threshold import Stimulus, closed_loop_scores, reliable_stimuli
 
 PARAMS = jl.AdaptiveLIFParams(
     eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,), a=(1.0,), tau_a=(900.0,),
@@ -49,14 +51,22 @@ def test_neurons_without_such_times_have_no_note():
     assert undetermined_times(replace(PARAMS, coupling=None)) == ()
 
 
-def test_a_fit_says_which_time_constants_its_data_do_not_determine(monkeypatch):
-    found = Outcome(replace(with_time("tau_gamma.0", 1.67), a=(), tau_a=()))
-    monkeypatch.setattr(recordings, "fit_gif", lambda task, **options: found)
+@pytest.fixture(scope="module")
+def recording():
     current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1000.0, 0.5)
     _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(), current)
-    voltage = np.where(output.spikes > 0, 20.0, output.v)
-    fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=0.5), "gif", electrode=None)
-    assert fit.params == found.params
+    return jl.Recording(current=current, voltage=np.where(output.spikes > 0, 20.0, output.v), dt=0.5)
+
+
+def fit_that_finds(params, recording, monkeypatch, model="gif"):
+    monkeypatch.setattr(recordings, "fit_gif", lambda task, **options: Outcome(params))
+    return jl.fit_recording(recording, model, electrode=None)
+
+
+def test_a_fit_says_which_time_constants_its_data_do_not_determine(recording, monkeypatch):
+    params = replace(with_time("tau_gamma.0", 1.67), a=(), tau_a=())
+    fit = fit_that_finds(params, recording, monkeypatch)
+    assert fit.params == params
     assert sum(note.startswith("tau_gamma.0 = 1.67 ms lies outside 2 to 500 ms") for note in fit.warnings) == 1
 
 
@@ -86,3 +96,49 @@ def test_rates_in_another_unit_of_current_are_said(r_m, factor, unit):
     currents = factor * np.linspace(0.0, 45.0 / r_m, 10)
     notes = unlikely_threshold(jl.LIFParams(r_m=r_m, v_th=-70.0 + factor * 15.0), currents)
     assert len(notes) == bool(unit) and all(f"are the currents in {unit}" in note for note in notes)
+
+
+@pytest.mark.parametrize("model", ["gif", "adaptive"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gamma": (-30.0,), "tau_gamma": (20.0,)}, r"it fires (\d+) spikes in sweep 0 where the cell fires (\d+)"),
+        ({"v_th": 20.0}, r"it fires (0) spikes in sweep 0 where the cell fires (\d+)"),
+        ({}, None),
+    ],
+)
+def test_a_model_that_runs_away_or_is_silent_is_not_handed_out_without_a_word(
+    recording, monkeypatch, model, change, words
+):
+    """A threshold that falls at each spike fires for ever; the counts are those of a run of its own."""
+    params = jl.AdaptiveLIFParams(delta_v=0.5, lambda_0=1.0, **change)
+    first = fit_that_finds(params, recording, monkeypatch, model).warnings[0]
+    found = re.match(f"do not use this model: run freely on what it was fitted to, {words}", first)
+    assert bool(found) == bool(words), first
+    if found:
+        own, cell = map(int, found.groups())
+        window = recording.window(0.0, 700.0)
+        assert cell == jl.SpikeRule().find(recording)[:, :1400].sum()
+        _, output = jl.simulate(jl.AdaptiveLIF(dt=0.5), params, jnp.asarray(window.current[0]))
+        # Without noise exactly; with it a saturated or a silent neuron does nearly the same.
+        assert own == pytest.approx(float(output.spikes.sum()), rel=0.0 if model == "adaptive" else 0.1)
+
+
+def test_a_candidate_that_fires_all_the_time_meets_every_spike_and_never_wins():
+    current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1000.0, 0.5)
+    many = jax.tree.map(lambda x: jnp.full(3, x), jl.LIFParams(t_ref=3.0, v_reset=-75.0))
+    _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(t_ref=3.0, v_reset=-75.0), current)
+    # Its own spikes, 12 ms late: nothing coincides but by chance.
+    trains = [np.flatnonzero(output.spikes) * 0.5 + 12.0]
+    many = replace(many, v_th=jnp.asarray([-69.5, -55.0, 0.0]))
+    scores = closed_loop_scores(jl.LIF(dt=0.5), many, [Stimulus(np.asarray(current), trains)])
+    assert scores[0] < scores[1] - 1.0 and scores[2] < scores[1] - 1.0
+
+
+def test_under_steps_the_twin_is_chosen_by_its_counts():
+    current = np.zeros((2, 2000))
+    current[:, 500:1500] = [[100.0], [200.0]]
+    spikes = np.zeros(current.shape, bool)
+    spikes[1, 600:1400:100] = True
+    stimuli, notes = reliable_stimuli(jl.Recording(current=current, dt=0.5), spikes, (0.0, 1000.0))
+    assert [stimulus.reliable for stimulus in stimuli] == [False, False] and notes == ()
