@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import relax, state_dtype
-from jaxlif.neurons.checks import check_cell, check_params, require_finite, require_positive
+from jaxlif.neurons.checks import check_cell, check_params, require_finite, require_params, require_positive
 from jaxlif.neurons.driven import convolved_decays
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
@@ -112,6 +112,7 @@ class CurrentBased:
 
     def check(self, params: CurrentBasedParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the membrane."""
+        require_params(self, params, CurrentBasedParams)
         check_cell(self.neuron, params.neuron)
 
     def init_state(self, params: CurrentBasedParams, x: Array) -> CurrentBasedState:
@@ -140,6 +141,10 @@ class ScaleParams:
 
     scale: Array | float
 
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_finite("scale", self.scale, "")
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -149,6 +154,10 @@ class Scale:
         >>> Scale().step(ScaleParams(scale=jnp.array([2.0, 3.0])), (), jnp.ones(2))[1].tolist()
         [2.0, 3.0]
     """
+
+    def check(self, params: ScaleParams) -> None:
+        """Raise ValueError for parameters of another kind."""
+        require_params(self, params, ScaleParams)
 
     def init_state(self, params: ScaleParams, x: Array) -> tuple[()]:
         """Return nothing: a factor remembers nothing."""
@@ -171,6 +180,10 @@ class ThresholdParams:
 
     threshold: Array | float
 
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_finite("threshold", self.threshold, "")
+
 
 class ThresholdOutput(NamedTuple):
     """Spikes, 0 or 1, of the input's shape."""
@@ -191,6 +204,10 @@ class Threshold:
     """
 
     surrogate: Surrogate = SuperSpike()
+
+    def check(self, params: ThresholdParams) -> None:
+        """Raise ValueError for parameters of another kind."""
+        require_params(self, params, ThresholdParams)
 
     def init_state(self, params: ThresholdParams, x: Array) -> tuple[()]:
         """Return nothing: a threshold remembers nothing."""

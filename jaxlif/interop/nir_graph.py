@@ -68,6 +68,8 @@ def to_nir(network: Any, params: Any, input_shape: tuple[int, ...], dt: float | 
     Source: Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9.
     """
     nir = _nir()
+    if not isinstance(input_shape, tuple | list):
+        raise ValueError(f"input_shape = {input_shape!r}: input_shape must be a tuple, such as (4,)")
     check_params(params)
     check_cell(network, params)
     step = _step(network, dt)
@@ -129,7 +131,8 @@ def from_nir(
 
     Source: Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9.
     """
-    _nir()
+    if not isinstance(graph, _nir().NIRGraph):
+        raise ValueError(f"graph = {type(graph).__name__}: graph must be a nir.NIRGraph")
     if integration not in ("exact", "euler"):
         raise ValueError(f'integration = {integration!r}: integration must be "exact" or "euler"')
     reader = Reader(_given_dt(graph, dt), surrogate or SuperSpike(), reset, integration == "euler")

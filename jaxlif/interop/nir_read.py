@@ -103,7 +103,10 @@ class Reader:
                 raise ValueError(f"{field} = {getattr(node, field)}: {field} must be 1")
         padding = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
         padding = padding.upper() if isinstance(padding, str) else _integers(padding, cell.ndim)
-        layer = cell(_integers(node.stride, cell.ndim), padding)
+        stride = _integers(node.stride, cell.ndim)
+        if padding == "SAME" and set(stride) != {1}:
+            raise ValueError(f"padding = same with stride = {stride}: it keeps the size only with a stride of 1")
+        layer = cell(stride, padding)
         return layer, ConvParams(weight=_array(node.weight), bias=_array(node.bias))
 
     def _sumpool2d(self, node: Any) -> Layer:

@@ -16,6 +16,7 @@ from jax import Array
 from jaxlif.checks import floats, number, random_key, whole
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
+from jaxlif.neurons.checks import require_params
 
 Padding = str | int | tuple[int, ...]
 
@@ -71,6 +72,10 @@ class _Conv(_Memoryless):
     def __post_init__(self) -> None:
         _sizes("stride", self.stride, self.ndim)
         _pads(self.padding, self.ndim)
+
+    def check(self, params: ConvParams) -> None:
+        """Raise ValueError for parameters of another kind."""
+        require_params(self, params, ConvParams)
 
     @property
     def strides(self) -> tuple[int, ...]:

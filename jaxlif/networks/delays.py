@@ -26,7 +26,7 @@ from jaxlif.networks.layers import (
     spikes_of,
 )
 from jaxlif.neurons.cell import Cell, prepared, state_dtype
-from jaxlif.neurons.checks import check_cell, concrete, require, require_not_negative, require_positive
+from jaxlif.neurons.checks import check_cell, concrete, require, require_not_negative, require_params, require_positive
 
 
 @jax.tree_util.register_dataclass
@@ -108,6 +108,7 @@ class Delayed:
 
     def check(self, params: DelayParams) -> None:
         """Raise ValueError where a concrete delay is longer than max_delay."""
+        require_params(self, params, DelayParams)
         if concrete(params.delay):
             rule = f"delay must not exceed max_delay = {self.max_delay:g} ms"
             require(np.asarray(params.delay) <= self.max_delay, "delay", params.delay, "ms", rule)
@@ -269,6 +270,7 @@ class DelayedRecurrent:
 
     def check(self, params: DelayedRecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron, or a delay is too long."""
+        require_params(self, params, DelayedRecurrentParams)
         check_cell(self.neuron, params.neuron)
         self._line().check(params.line)
         require_weights_for(self.neuron, params)

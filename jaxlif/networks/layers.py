@@ -19,7 +19,7 @@ from jaxlif.checks import floats, number, numbers, random_key, whole
 from jaxlif.networks.backward import scan_recurrent, worth_recomputing
 from jaxlif.networks.precision import product, require_matmul
 from jaxlif.neurons.cell import Cell, prepared, require_array_input
-from jaxlif.neurons.checks import check_cell, check_inputs, check_params, concrete, require
+from jaxlif.neurons.checks import check_cell, check_inputs, check_params, concrete, require, require_params
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulate import scan_cell
 
@@ -93,6 +93,10 @@ class Dense:
     def __post_init__(self) -> None:
         require_matmul(self.matmul)
 
+    def check(self, params: DenseParams) -> None:
+        """Raise ValueError for parameters of another kind."""
+        require_params(self, params, DenseParams)
+
     def init_state(self, params: DenseParams, x: Array) -> tuple[()]:
         """Return nothing: a projection remembers nothing."""
         return ()
@@ -164,6 +168,7 @@ class Recurrent:
 
     def check(self, params: RecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
+        require_params(self, params, RecurrentParams)
         check_cell(self.neuron, params.neuron)
         require_weights_for(self.neuron, params)
 

@@ -12,6 +12,7 @@ from jaxlif.checks import number, require_finite, require_not_negative, require_
 from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
+from jaxlif.neurons.checks import require_params
 
 
 @jax.tree_util.register_dataclass
@@ -63,6 +64,10 @@ class Normalise:
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon, "")
+
+    def check(self, params: NormaliseParams) -> None:
+        """Raise ValueError for parameters of another kind."""
+        require_params(self, params, NormaliseParams)
 
     def init_state(self, params: NormaliseParams, x: Array) -> tuple[()]:
         """Return nothing: each step is normalised by itself."""

@@ -629,6 +629,8 @@ UNREADABLE = {
     ),
     "backwards": (lambda: graph_of({"a": LIF_NODE}, *THROUGH, ("a", "input")), r"nothing leads into the input"),
     "dilation": (lambda: chain(conv(dilation=(2, 2))), r"\(Conv2d\): dilation = \(2, 2\): dilation must be 1"),
+    "same": (lambda: chain(conv(padding="same", stride=(2, 2))), r"padding = same with stride = \(2, 2\): it keeps"),
+    "no graph": (lambda: LIF_NODE, "^graph = LIF: graph must be a nir.NIRGraph"),
     "groups": (lambda: chain(conv(groups=2)), r"groups = 2: groups must be 1"),
     "unit": (lambda: chain(LIF_NODE, time_unit="ms"), r"^time_unit = 'ms': a graph's times must be in seconds"),
     "flatten": (

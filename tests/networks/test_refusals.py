@@ -99,7 +99,7 @@ REFUSED = {
     "a layer that is a class": (lambda: Sequential((LIF, Dense)), r"layers\[1\] = Dense: a layer must be a cell"),
     "no tuple of params": (chain((LIF,), NEURONS), "params = LIFParams: params must be a tuple"),
     "too few params": (chain((Dense(), LIF), PAIR[:1]), "params are for 1 layers: this network has 2"),
-    "params of other layers": (chain((Dense(), LIF), PAIR[::-1]), r"layer 0 \(Dense\): 'LIFParams' object has no"),
+    "params of other layers": (chain((Dense(), LIF), PAIR[::-1]), r"layer 0 \(Dense\): params = LIFParams: Dense"),
     "params of a graph": (
         lambda: jl.simulate(Graph((LIF,), ((-1, 0),)), NEURONS, X),
         "params = LIFParams: params must",
