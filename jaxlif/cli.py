@@ -17,7 +17,7 @@ from click.exceptions import Exit
 
 from jaxlif.arguments import bounds_of, electrode_of, window_of
 from jaxlif.commands import options
-from jaxlif.commands.errors import INTERRUPTED, clear_errors, noted_warnings, refuse_options
+from jaxlif.commands.errors import INTERRUPTED, clear_errors, noted_warnings, refuse_options, with_options
 from jaxlif.commands.files import read
 from jaxlif.commands.fitted import advise, export, predict
 from jaxlif.commands.inspected import inspect
@@ -224,7 +224,7 @@ def _fit_several(
         for note in result.warnings:
             click.echo(f"note: {name}: {note}")
     for name, reason in found.failed.items():
-        click.echo(f"failed: {name}: {reason}")
+        click.echo(f"failed: {name}: {with_options(reason)}")
     if not found.fits:
         raise Exit(1)
     click.echo(f"{len(found.fits)} of {len(files)} fitted: {out}{os.sep}NAME{os.sep}fit.json, report.html and figures")

@@ -10,6 +10,9 @@ from typing import Any
 import click
 from click.exceptions import Exit
 
+from jaxlif.recordings.units import NO_CORRECTIONS
+
+_OPTIONS = {"sweeps": "sweeps", "electrode": "from-electrode"} | {n: n.replace("_", "-") for n in vars(NO_CORRECTIONS)}
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
 
 
@@ -33,7 +36,7 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
             click.echo("interrupted", err=True)
             raise Exit(INTERRUPTED) from error
         except (ValueError, OSError, ImportError) as error:
-            raise BadInput(" ".join(str(error).split())) from error
+            raise BadInput(with_options(" ".join(str(error).split()))) from error
         for note in notes:
             click.echo(f"warning: {note}", err=True)
 
@@ -47,7 +50,14 @@ def noted_warnings() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield notes
-    notes.extend(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+    notes.extend(dict.fromkeys(with_options(str(w.message)) for w in caught if issubclass(w.category, UserWarning)))
+
+
+def with_options(text: str) -> str:
+    """Return a text with the options of the command line in place of the keywords of Python in backquotes."""
+    for name, option in _OPTIONS.items():
+        text = text.replace(f"`{name}`", f"--{option}")
+    return text
 
 
 def refuse_options(why: str, **options: Any) -> None:

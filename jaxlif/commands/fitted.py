@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlif.commands import options
 from jaxlif.commands.errors import clear_errors, refuse_options
-from jaxlif.commands.files import naming_options, read
+from jaxlif.commands.files import read
 from jaxlif.exporting import exported, require_own_name
 from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
@@ -117,8 +117,7 @@ def export(fit_file, target, out, drive, synapse, reading) -> None:
         refuse_options("for the recording of --drive only", **reading)
     with staged_file(out, fit_file, drive) as path:
         result = load_fit(fit_file)
-        with naming_options():
-            text = exported(result, target, drive=read(drive, reading) if drive else None, synapse=synapse)
+        text = exported(result, target, drive=read(drive, reading) if drive else None, synapse=synapse)
         path.write_text(text, encoding="utf-8")
     click.echo(f"{result.model} for {target}: {out}")
     for note in result.warnings:

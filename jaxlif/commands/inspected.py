@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from jaxlif.commands import options
-from jaxlif.commands.errors import clear_errors
-from jaxlif.commands.files import keywords_of, naming_options, with_options
+from jaxlif.commands.errors import clear_errors, with_options
+from jaxlif.commands.files import keywords_of
 from jaxlif.inspection import Inspection, inspect_recording
 from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.tables import text_table
@@ -28,7 +28,7 @@ def inspect(file, out, reading, spike_rule) -> None:
     """
     if out:
         require_folder(out)
-    with staged(out) if out else nullcontext() as folder, naming_options():
+    with staged(out) if out else nullcontext() as folder:
         found = inspect_recording(file, spike_rule=SpikeRule(**spike_rule), **keywords_of(reading))
         if folder and found.recording is not None:
             _draw(found, found.recording, folder)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlif.files import checksum, reading, require_file
+from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning
 from jaxlif.recordings.text_table import read_text_table
 from jaxlif.recordings.units import NO_CORRECTIONS, Corrections, is_unit, to_library_unit
@@ -140,7 +141,21 @@ def _parse_header(cell: str, corrections: Corrections) -> _Column | None:
     unit = corrections.unit(quantity, stated) if quantity in ("voltage", "current") else stated
     if not unit:
         raise ValueError(f"column {cell.strip()!r} names no unit: write for example time_ms, current_pA or voltage_mV")
+    _require_clamp_of_current(cell.strip(), words[0].lower(), quantity, unit)
     return _Column(quantity, number, to_library_unit(quantity, unit))
+
+
+def _require_clamp_of_current(cell: str, name: str, quantity: str, unit: str) -> None:
+    """Refuse a column whose name and unit contradict each other, and the command of a voltage clamp."""
+    if name in ("command", "cmd") and is_unit("voltage", unit):
+        raise ValueError(voltage_clamp(cell))
+    other = {"current": "voltage", "voltage": "current"}.get(quantity)
+    if other is None or not is_unit(other, unit):
+        return
+    raise ValueError(
+        f"column {cell!r} is a {quantity} by its name and a {other} by its unit: a wrong unit, for which"
+        f" `{quantity}_unit` gives the right one, and `{quantity}_gain` its scale"
+    )
 
 
 def _take(columns: list[_Column], table: np.ndarray, quantity: str) -> dict[int, np.ndarray]:

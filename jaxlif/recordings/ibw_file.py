@@ -193,6 +193,8 @@ def _partner(given: _Wave, files: list[Path]) -> _Wave:
         return fitting[0]
     wanted = {"current": "voltage", "voltage": "current", "": "current or voltage"}[given.kind]
     listed = ", ".join(f"{wave.path.name}: {wave.unit or 'no unit'}" for wave in waves) or "no other channel"
+    if len(waves) == 1 and given.kind == "current":
+        raise ValueError(f"both waves are currents ({given.path.name}: {given.unit}, {listed}): one has a wrong unit")
     raise ValueError(
         f"one wave of {wanted} of the same sweep is expected beside it, in a name that differs in the channel;"
         f" there are {len(fitting)} ({listed})"

@@ -88,6 +88,17 @@ def _rest(voltage: np.ndarray) -> Iterator[str]:
     yield f"the voltage lies {side} {value:.3g} mV for 90 % of the time, where no neuron rests: {likely}"
 
 
+def is_commanded(voltage: np.ndarray, current: np.ndarray) -> bool:
+    """Say whether a voltage is a command: in steps that are exact to the digit, under which the current is not.
+
+    Args:
+        voltage: [sweeps, T], mV.
+        current: [sweeps, T], pA.
+    """
+    changes = [np.diff(x, axis=1) != 0 for x in (voltage, current)]
+    return bool(np.ptp(voltage) > 0 and np.mean(changes[0]) < 0.005 and np.mean(changes[1]) > 0.5)
+
+
 def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:
     r"""Return the evidence that the voltage answers to the current: an F statistic, infinite where it is too short.
 

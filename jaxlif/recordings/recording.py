@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxlif.recordings.plausibility import EVIDENT, evidence, scale_notes, voltage_refusal
+from jaxlif.recordings.plausibility import EVIDENT, evidence, is_commanded, scale_notes, voltage_refusal
 
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
 
@@ -209,7 +209,8 @@ def require_stimulus(recording: Recording, spikes: np.ndarray | None = None) -> 
         spikes: [sweeps, T], booleans: around them an amplifier's transients are no stimulus.
 
     Raises:
-        ValueError: where the current is one constant in all sweeps, or the voltage does not answer to it.
+        ValueError: where the current is one constant in all sweeps, the voltage was the command, or does not answer to
+            the current.
 
     Example:
         >>> require_stimulus(Recording(current=np.arange(10.0), dt=0.1))
@@ -222,6 +223,11 @@ def require_stimulus(recording: Recording, spikes: np.ndarray | None = None) -> 
         )
     if recording.voltage is None:
         return
+    if (spikes is None or not spikes.any()) and is_commanded(recording.voltage, recording.current):
+        raise ValueError(
+            "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
+            " voltage was the command, in voltage clamp, where a fit needs an injected current"
+        )
     found = evidence(recording.current, recording.voltage, recording.dt, spikes)
     if found < EVIDENT:
         raise ValueError(

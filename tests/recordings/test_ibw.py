@@ -219,6 +219,9 @@ def test_a_missing_partner_and_two_of_them(tmp_path):
     assert refused(path) == f"{text} 0 (no other channel)"
     save(tmp_path, "B6_Ch1_IDRest_1", VOLTAGE, "mV")
     assert refused(path) == f"{text} 0 (B6_Ch1_IDRest_1.ibw: mV)"
+    save(tmp_path, "B6_Ch5_IDRest_2", CURRENT, "pA")
+    both = "B6_Ch0_IDRest_2.ibw: pA, B6_Ch5_IDRest_2.ibw: pA"
+    assert refused(tmp_path / "B6_Ch0_IDRest_2.ibw") == f"both waves are currents ({both}): one has a wrong unit"
     for channel in (0, 2):
         save(tmp_path, f"B6_Ch{channel}_IDRest_1", CURRENT, "pA")
     listed = "B6_Ch0_IDRest_1.ibw: pA, B6_Ch1_IDRest_1.ibw: mV, B6_Ch2_IDRest_1.ibw: pA"

@@ -179,6 +179,15 @@ def test_weak_and_odd_stimuli_are_stimuli(kind):
     require_stimulus(cell, detect_spikes(cell.voltage, DT))
 
 
+def test_a_voltage_that_was_the_command_is_voltage_clamp_in_any_format():
+    """The same steps under a membrane's voltage, whose rounding repeats values too, are none."""
+    levels = steps(np.arange(-20.0, 21.0, 10.0))
+    leak = 5.0 * levels + noise(3.0, levels.shape)
+    with pytest.raises(ValueError, match="voltage changes in steps that are exact to the digit .* in voltage clamp"):
+        require_stimulus(silent(current=leak, voltage=levels - 70.0))
+    require_stimulus(silent(current=levels, voltage=np.round(lif(levels), 1)))
+
+
 def test_chance_stays_below_the_limit(spontaneous):
     """F of 200 currents of noise, by chance above 12 in one of 160 000: none here."""
     spikes = detect_spikes(spontaneous, DT)

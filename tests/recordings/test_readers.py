@@ -120,6 +120,22 @@ def test_units_gains_and_offsets_are_corrected_at_the_door(tmp_path, suffix):
         np.testing.assert_allclose(cell.electrode_voltage, cell.voltage[0], rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("time_ms,command_mV,current_pA", "the output is a voltage (command_mV): a voltage-clamp recording"),
+        ("time_ms,Cmd 0 (mV),IN 0 (pA)", "the output is a voltage (Cmd 0 (mV)): a voltage-clamp recording"),
+        ("time_ms,current_pA,Vm_pA", "column 'Vm_pA' is a voltage by its name and a current by its unit: a wrong unit"),
+        ("time_ms,I_mV,voltage_mV", "column 'I_mV' is a current by its name and a voltage by its unit: a wrong unit"),
+    ],
+)
+def test_a_table_of_a_voltage_clamp_or_with_a_wrong_unit_is_refused(tmp_path, header, message):
+    (tmp_path / "cell.csv").write_text(f"{header}\n0,1,-70\n1,2,-71\n2,3,-72\n")
+    with pytest.raises(ValueError) as error:
+        read_recording(tmp_path / "cell.csv")
+    assert one_line(error).startswith(f"cell.csv: {message}")
+
+
 def test_a_header_without_a_unit_is_read_in_the_one_that_was_given(tmp_path):
     (tmp_path / "cell.csv").write_text("time_ms,current,voltage_mV\n0,1,-70\n1,2,-71\n2,3,-72\n")
     assert read_recording(tmp_path / "cell.csv", current_unit="nA").current[0].tolist() == [1000.0, 2000.0, 3000.0]
@@ -333,7 +349,11 @@ def test_csv_time_rounded_to_few_digits_is_uniform(tmp_path):
     ("header", "columns", "message"),
     [
         ("time_ms,current,voltage_mV", (CURRENT, CURRENT, VOLTAGE), "column 'current' names no unit: write for"),
-        ("time_ms,current_mV", (CURRENT, CURRENT), "current in 'mV': the units known are"),
+        (
+            "time_ms,current_mV",
+            (CURRENT, CURRENT),
+            "column 'current_mV' is a current by its name and a voltage by its unit",
+        ),
         ("time_ms,voltage_mV", (CURRENT, VOLTAGE), "no current column"),
         ("current_pA,voltage_mV", (CURRENT, VOLTAGE), "no time column"),
         ("time_ms,current_pA,I_nA", (CURRENT, CURRENT, CURRENT), "several columns hold the current of sweep 1"),
