@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import SPIKING, LinearNeuron, SpikingNeuron, prepared, require_verbs, state_dtype
@@ -309,7 +310,7 @@ class Conductance:
         """Refuse negative conductances."""
         if concrete(arrivals):
             rule = "a conductance must be 0 nS or more; what inhibits is its e_rev"
-            require(~(jnp.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
+            require(~(np.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
 
     def targets(self, x: Drive) -> tuple[int, ...]:
         """Return the shape of the arrivals, [K, N], without the kinds of synapse."""

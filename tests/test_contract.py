@@ -1,6 +1,7 @@
-"""One suite over every cell: a later cell is one more line in CASES.
+"""One suite over every cell and every pair of neuron and synapse: a later one is one more line in CASES.
 
-Everything here follows from the contract alone (a pure step, scanned), so nothing here knows a model's equations.
+Everything here follows from the contract alone (a pure step, scanned), so nothing here knows a model's equations. What
+it costs is compiling: all cases have one length and its half, and what tests the scan more than the cell takes FEW.
 """
 
 import copy
@@ -15,7 +16,17 @@ import pytest
 from jax import export
 
 import jaxlif as jl
+from jaxlif import networks
+from jaxlif.interop.conventions import NorseLIFBox, from_norse, from_snntorch
 from jaxlif.networks import (
+    Arriving,
+    Conv1D,
+    Conv2D,
+    ConvParams,
+    Delayed,
+    DelayedRecurrent,
+    DelayedRecurrentParams,
+    DelayParams,
     Dense,
     DenseParams,
     Feedback,
@@ -64,8 +75,8 @@ def kicks(scale):
     return scale * RNG.exponential(1.0, (T, 2, N)) * (RNG.random((T, 2, N)) < 0.2)
 
 
-def synaptic(synapse, params=None):
-    return jl.Synaptic(LIF, synapse), jl.SynapticParams(neuron=NEURON, synapse=params)
+def synaptic(synapse, params=None, cell=LIF, neuron=NEURON):
+    return jl.Synaptic(cell, synapse), jl.SynapticParams(neuron=neuron, synapse=params)
 
 
 TAU_SYN = np.array([[2.0], [5.0]]) * SPREAD
@@ -84,6 +95,7 @@ ADAPTIVE = jl.AdaptiveLIFParams(
     coupling=jl.VoltageCoupling(b=0.3, tau=4.0 * SPREAD, v_i=-65.0, k=3.0),
     delta_v=1.5 * SPREAD,
 )
+NOISE = RNG.exponential(1.0, (T, N))
 RESONANT = jl.ResonantLIFParams(**vars(NEURON), a=20.0 * SPREAD, tau_w=8.0 * SPREAD, b=90.0)
 WEIGHTS = (
     DenseParams(weight=RNG.uniform(0.1, 0.4, (N, N)), bias=RNG.normal(0.0, 0.1, N)),
@@ -118,9 +130,7 @@ CASES = {
     ),
     "adaptive": Case(jl.AdaptiveLIF(dt=0.5), ADAPTIVE, CURRENT),
     "resonant": Case(jl.ResonantLIF(dt=0.5), RESONANT, CURRENT),
-    "escape": Case(
-        jl.EscapeNoise(jl.AdaptiveLIF(dt=0.5)), ADAPTIVE, Noisy(CURRENT, RNG.exponential(1.0, (T, N))), units=False
-    ),
+    "escape": Case(jl.EscapeNoise(jl.AdaptiveLIF(dt=0.5)), ADAPTIVE, Noisy(CURRENT, NOISE), units=False),
     "dense": Case(Dense(), WEIGHTS[0], CURRENT, units=False, neurons=False),
     "recurrent": Case(Recurrent(LIF), WEIGHTS[1], CURRENT, units=False, neurons=False),
     "recurrent resonant": Case(
@@ -160,12 +170,61 @@ CASES = {
 }
 
 
+# Every pair of neuron and synapse, and wrappers around two: test_compositions.py knows their equations.
+for name, cell, neuron in (
+    ("adaptive", jl.AdaptiveLIF(dt=0.5), ADAPTIVE),
+    ("resonant", jl.ResonantLIF(dt=0.5), RESONANT),
+):
+    for kind in ("jump", "current", "conductance"):
+        plain = CASES[kind]
+        pair = synaptic(plain.cell.synapse, plain.params.synapse, cell, neuron)
+        CASES[f"{name} {kind}"] = Case(*pair, plain.inputs, units=False)
+PAIRS = CASES["adaptive conductance"], CASES["resonant conductance"]
+CASES["escape conductance"] = Case(
+    jl.EscapeNoise(PAIRS[0].cell), PAIRS[0].params, Noisy(PAIRS[0].inputs, NOISE), units=False
+)
+CASES["forced resonant"] = Case(
+    jl.TeacherForced(PAIRS[1].cell), PAIRS[1].params, jl.Forced(PAIRS[1].inputs, FORCED), units=False
+)
+
+
+def layer(cell, params, inputs=CURRENT):
+    return Case(cell, params, inputs, units=False, neurons=False)
+
+
+LINE = DelayParams(delay=np.linspace(0.0, 5.0, N))
+IMAGE = RNG.normal(0.0, 1.0, (T, 2, 4, 6))
+KERNEL = RNG.normal(0.0, 1.0, (3, 2, 3, 3))
+CASES |= {
+    "arriving": layer(
+        Arriving(CASES["current"].cell, kinds=2), CASES["current"].params, kicks(300.0).reshape(T, 2 * N)
+    ),
+    "conv 1d": layer(Conv1D(), ConvParams(weight=KERNEL[..., 0], bias=np.ones(3)), IMAGE[:, :, 0]),
+    "conv 2d": layer(Conv2D(stride=2), ConvParams(weight=KERNEL), IMAGE),
+    "flatten": layer(networks.Flatten(), None, IMAGE),
+    "max pool": layer(networks.MaxPool(2), None, IMAGE),
+    "sum pool": layer(networks.SumPool(2), None, IMAGE),
+    "delayed": layer(Delayed(0.5, 5.0), LINE),
+    "delayed recurrent": layer(
+        DelayedRecurrent(LIF, 0.5, 5.0), DelayedRecurrentParams(neuron=NEURON, weight=WEIGHTS[1].weight, line=LINE)
+    ),
+    # Under this key nothing is dropped: else an output would be still.
+    "dropout": layer(networks.Dropout(0.1), networks.DropoutParams(key=jax.random.key(1))),
+    "normalise": layer(networks.Normalise(), networks.NormaliseParams(scale=SPREAD, shift=0.5)),
+    "snntorch": layer(*from_snntorch(beta=0.9 * SPREAD, threshold=1.0), CURRENT / 600.0),
+    "norse": layer(*from_norse("LIFCell", tau_mem_inv=100.0 * SPREAD), CURRENT / 600.0),
+    "norse box": layer(NorseLIFBox(dt=0.5), NEURON),
+}
+
+
 def cases_where(flag):
     chosen = {name: case for name, case in CASES.items() if getattr(case, flag)}
     return pytest.mark.parametrize("case", chosen.values(), ids=chosen)
 
 
 every_cell = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+FEW = ("lif attached", "precise", "adaptive", "resonant conductance", "feedback", "network")
+few_cells = pytest.mark.parametrize("case", [CASES[name] for name in FEW], ids=FEW)
 
 
 def at(tree, n):
@@ -177,8 +236,8 @@ def floating(x):
 
 
 def as_arrays(tree, dtype=float):
-    """Return arrays, the floating ones in a precision: where a synapse ends stays an integer."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype if floating(x) else None), tree)
+    """Return arrays, the floating ones in a precision: where a synapse ends stays an integer, a key a key."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if floating(x) else jnp.asarray(x), tree)
 
 
 def assert_equal(a, b, **tolerance):
@@ -239,12 +298,13 @@ def test_the_scan_equals_a_loop_of_steps(case):
 @every_cell
 def test_two_chunks_equal_one_run_bitwise(case):
     whole = jl.simulate(case.cell, case.params, case.inputs)
-    state, first = jl.simulate(case.cell, case.params, at(case.inputs, slice(23)))
-    state, second = jl.simulate(case.cell, case.params, at(case.inputs, slice(23, None)), state)
+    state = case.cell.init_state(case.params, at(as_arrays(case.inputs), 0))
+    state, first = jl.simulate(case.cell, case.params, at(case.inputs, slice(T // 2)), state)
+    state, second = jl.simulate(case.cell, case.params, at(case.inputs, slice(T // 2, None)), state)
     assert_equal(whole, (state, jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)))
 
 
-@every_cell
+@few_cells
 def test_vmap_over_a_batch_equals_one_by_one(case):
     batch = jax.tree.map(lambda x: np.stack([x, x[::-1], 0.5 * x]), case.inputs)
     together = jax.vmap(lambda x: jl.simulate(case.cell, case.params, x)[1])(batch)
@@ -282,7 +342,7 @@ class Counted:
         return getattr(self.cell, name)
 
 
-@every_cell
+@few_cells
 def test_new_parameter_values_do_not_trace_again(case):
     cell = Counted(case.cell)
     params = as_arrays(case.params)
@@ -313,10 +373,12 @@ def test_equal_cells_share_one_program(case):
 
 @every_cell
 def test_states_and_outputs_are_named(case):
-    """Named tuples; a network has a tuple of its layers' states, and a projection without memory neither."""
+    """Named tuples; a network has a tuple of its layers' states, and what has no time of its own puts out an array."""
     state, output = jl.simulate(case.cell, case.params, case.inputs)
-    for value in (*state, output) if type(state) is tuple else (state, output):
-        assert hasattr(value, "_fields") or isinstance(case.cell, Dense | Sparse) or value == ()
+    for value in state if type(state) is tuple else (state,):
+        assert hasattr(value, "_fields") or value == ()
+    timeless = not hasattr(case.cell, "dt") or isinstance(case.cell, Delayed)
+    assert hasattr(output, "_fields") or (timeless and isinstance(output, jax.Array))
 
 
 @cases_where("neurons")
@@ -347,6 +409,15 @@ def test_arrays_keep_their_precision(dtype, case):
     assert_floats_are(dtype, shapes(case.cell, as_arrays(case.params, dtype), as_arrays(case.inputs, dtype)))
 
 
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@every_cell
+def test_half_precision_never_reaches_the_state(case, half):
+    """In half precision a voltage stops where a step moves it by less than its last digit."""
+    state, outputs = shapes(case.cell, as_arrays(case.params, half), as_arrays(case.inputs, half))
+    if not isinstance(case.cell, networks.Flatten):  # which moves numbers and makes none
+        assert all(jnp.finfo(x.dtype).bits >= 32 for x in floats((state, outputs)))
+
+
 def plain_numbers(tree):
     """Return parameters as Python floats, one neuron's."""
     return jax.tree.map(lambda x: float(np.ravel(x)[0]), tree)
@@ -371,7 +442,7 @@ def test_float32_follows_float64(case):
 # ----------------------------------------------------------------------------------------------------------- gradients
 
 
-@every_cell
+@few_cells
 def test_checkpointing_changes_nothing(case):
     """60 steps in segments of 7, with 4 left over."""
 

@@ -124,9 +124,8 @@ def prepared(cell: Any, params: Any) -> Any:
 def state_dtype(*trees: Any) -> jnp.dtype:
     """Return the floating dtype, single at least, that parameters and input agree on, JAX's default for none."""
     leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-    dtype = jnp.result_type(float, *leaves)
     # In half precision a voltage stops where a step moves it by less than its last digit.
-    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
+    return jnp.result_type(float, *(jnp.float32 if jnp.result_type(x) in _HALF else x for x in leaves))
 
 
 def from_half(tree: Any) -> Any:
