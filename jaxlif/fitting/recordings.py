@@ -51,6 +51,7 @@ from jaxlif.recordings import (
     is_sampled,
     remove_electrode,
     require_stimulus,
+    rest_notes,
     resting_potentials,
     sampling_notes,
     spike_notes,
@@ -175,7 +176,7 @@ def fit_recording(
         + saturated(part, spikes[kept])
         + artefact_notes(removed.recording, spikes)
         + hum_notes(part)
-        + (no_fi_curve(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
+        + (_unlike_steps(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
         + instead
         + score_notes(task, scores)
         + (unreliable_notes(recording, spikes) if protocol == "fluctuating" else ())
@@ -197,6 +198,11 @@ def _kept(recording: Recording, held: np.ndarray) -> np.ndarray:
     """Return the sweeps to fit: those that are not held out, and of several copies of one trial the first."""
     others = np.setdiff1d(np.arange(recording.num_sweeps), held)
     return others[np.sort(np.unique(copies(recording)[others], return_index=True)[1])]
+
+
+def _unlike_steps(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say why steps were not fitted as such, and that a rest moves for which a fluctuating current has one value."""
+    return no_fi_curve(recording, spikes) + rest_notes(recording, spikes)
 
 
 def _judged(

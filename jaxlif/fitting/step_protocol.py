@@ -11,9 +11,9 @@ from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_protocol, step_family
+from jaxlif.recordings.rest import DRIFT
 
 BASELINE = 50.0  # ms before a test epoch that the rest is taken from
-DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 RECTIFICATION = 1.5  # a ratio of input resistances beyond which one number does not describe the membrane
 
 

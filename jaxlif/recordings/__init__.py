@@ -20,6 +20,7 @@ from jaxlif.recordings.recording import repeats as repeats
 from jaxlif.recordings.recording import require_stimulus as require_stimulus
 from jaxlif.recordings.recording import stimulus_label as stimulus_label
 from jaxlif.recordings.rest import quiet_voltage as quiet_voltage
+from jaxlif.recordings.rest import rest_notes as rest_notes
 from jaxlif.recordings.rest import resting_potentials as resting_potentials
 from jaxlif.recordings.sampling import held_current as held_current
 from jaxlif.recordings.sampling import is_sampled as is_sampled

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxlif.recordings.recording import Recording
 
+DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 QUIET = 0.05  # share of the largest current up to which its mean counts as none
 MEAN = 10.0  # ms over which that mean is taken: measured currents are noisy
 SETTLED = 100.0  # ms of no current that a resting potential is taken from, at least
@@ -49,3 +50,19 @@ def quiet_voltage(recording: Recording, spikes: np.ndarray) -> np.ndarray:
     known = [end >= SETTLED / recording.dt and not train[:end].any() for train, end in zip(spikes, ends, strict=True)]
     rows = zip(recording.measured_voltage(), ends, known, strict=True)
     return np.array([voltage[int(LEFT_OUT * end) : end].mean() if calm else np.nan for voltage, end, calm in rows])
+
+
+def rest_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say that the cell rests elsewhere in other sweeps, for a model that has one resting potential for all.
+
+    Args:
+        recording: current and voltage.
+        spikes: [sweeps, T], booleans.
+    """
+    rest = resting_potentials(recording, spikes)
+    if rest is None or np.ptp(rest) < DRIFT:
+        return ()
+    return (
+        f"the rest moves by {np.ptp(rest):.2g} mV from sweep to sweep, {rest.min():.4g} to {rest.max():.4g} mV before"
+        " the stimulus: one v_rest stands for all",
+    )

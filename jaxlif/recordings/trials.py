@@ -1,21 +1,24 @@
 """Sweeps that are not what they seem: padded to a common length, or one trial stored several times."""
 
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxlif.recordings.recording import Recording
 
 _LEAST = 5.0  # ms of one value at the end of a sweep from which on it may be padding
-_JUMP = 5.0  # mV to exactly 0 mV that no membrane makes between two samples
 _LONGER = 10  # times the longest run of one value before it that padding with the last value is longer
+_ZERO = 2.0  # mV about 0 mV in which an amplifier rests that was switched off, or sees nothing
+_ZERO_LONGER = 3  # times the longest time there before, which is that of a spike's end or of a reset to 0 mV
+_JUMP = 20.0  # mV to there from one sample to the next
 
 
 def padding(recording: Recording) -> np.ndarray:
     """Return from which sample on each sweep is padded, [sweeps]; T where it is not.
 
-    A sweep that stopped early is filled up with zeros, to which the voltage jumps, or with its last value, which stays
-    to the bit where the voltage had noise before.
+    A sweep that stopped early is filled up with zeros, to which the voltage jumps and near which it stays, or with its
+    last value, which stays to the bit where the voltage had noise before.
 
     Args:
         recording: current and voltage.
@@ -26,7 +29,12 @@ def padding(recording: Recording) -> np.ndarray:
         >>> padding(Recording(current=np.zeros((2, 1000)), voltage=voltage, dt=0.1)).tolist()
         [1000, 800]
     """
-    return np.array([_padded_from(v, recording.dt) for v in recording.measured_voltage()])
+    voltage = recording.measured_voltage()
+    zero = [_last_run(np.abs(v) < _ZERO) for v in voltage]
+    same = [_last_run(np.append(False, v[1:] == v[:-1])) for v in voltage]
+    least = max(_LEAST / recording.dt, _LONGER * max(run.longest for run in same))
+    ends = [run.start if run.length > least and run.start > 1 else recording.num_steps for run in same]
+    return np.array([_zeros_from(v, run, end) for v, run, end in zip(voltage, zero, ends, strict=True)])
 
 
 def copies(recording: Recording) -> np.ndarray:
@@ -64,16 +72,17 @@ def without_padding(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
     short = np.flatnonzero(ends < recording.num_steps)
     if not short.size:
         return recording, ()
-    when = recording.start + recording.dt * ends.min()
+    when = recording.start + recording.dt * ends[short[0]]
     if short.size < recording.num_sweeps:
         others = ",".join(str(s) for s in np.setdiff1d(np.arange(recording.num_sweeps), short))
         raise ValueError(
-            f"voltage stays at one value from {when:.5g} ms to the end in sweep {short[0]}"
-            f" ({short.size} of {recording.num_sweeps} sweeps end so): it stopped early and was padded; choose the"
-            f" others, --sweeps {others}"
+            f"voltage stays at {recording.measured_voltage()[short[0], -1]:.4g} mV from {when:.5g} ms to the end in"
+            f" sweep {short[0]} ({short.size} of {recording.num_sweeps} sweeps end so): it stopped early and was"
+            f" padded; choose the others, --sweeps {others}"
         )
+    when = recording.start + recording.dt * ends.min()
     note = (
-        f"every sweep is padded from {when:.5g} ms on or earlier, where its voltage stays at one value: cut off there"
+        f"every sweep is padded, the first from {when:.5g} ms on, where its voltage stays at one value: cut off there"
     )
     return recording.window(recording.start, when), (note,)
 
@@ -99,11 +108,23 @@ def copy_notes(recording: Recording, held: np.ndarray) -> tuple[str, ...]:
     )
 
 
-def _padded_from(v: np.ndarray, dt: float) -> int:
-    changes = np.flatnonzero(v[1:] != v[:-1]) + 1
-    if not changes.size or v.size - changes[-1] < max(3, _LEAST / dt):
-        return v.size
-    start, runs = int(changes[-1]), np.diff(changes, prepend=0)
-    # A model that is held at 0 mV is so at other times too.
-    jumps = v[-1] == 0.0 and abs(v[start - 1]) > _JUMP and not (v[:start] == 0.0).any()
-    return start if jumps or v.size - start > _LONGER * runs.max() else v.size
+def _zeros_from(v: np.ndarray, zero: "_Run", otherwise: int) -> int:
+    """Return where a voltage jumps to 0 mV and stays, or something else where it does not."""
+    stays = zero.length > max(2, _ZERO_LONGER * zero.longest) and zero.start > 0
+    return zero.start if stays and abs(v[zero.start] - v[zero.start - 1]) > _JUMP else otherwise
+
+
+class _Run(NamedTuple):
+    """The run of True at the end of a sweep: its start, its length, and that of the longest run before it."""
+
+    start: int
+    length: int
+    longest: int
+
+
+def _last_run(flags: np.ndarray) -> _Run:
+    ends = np.append(np.flatnonzero(~flags), flags.size)
+    lengths = np.diff(ends, prepend=-1) - 1
+    return _Run(
+        int(flags.size - lengths[-1]), int(lengths[-1]) if len(ends) > 1 else 0, int(lengths[:-1].max(initial=0))
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, read_recording, repeats
+from jaxlif.recordings import Recording, read_recording, repeats, rest_notes
 
 
 def noise(seed, shape, sd=1.0):
@@ -189,3 +189,14 @@ def test_npz_names_that_do_not_fit_are_refused_and_numbers_are_none(tmp_path):
         read_recording(tmp_path / "cell.npz")
     np.savez(tmp_path / "cell.npz", current=noise(0, (4, 50)), dt=0.1, stimulus=np.arange(7.0))
     assert read_recording(tmp_path / "cell.npz").stimulus is None
+
+
+def test_a_rest_that_moves_from_sweep_to_sweep_is_said():
+    current = np.zeros((4, 3000))
+    current[:, 2000:] = 100.0
+    still = np.random.default_rng(0).normal(-65.0, 0.2, current.shape)
+    moving = still + np.array([0.0, 1.0, 2.0, 3.0])[:, None]
+    none = np.zeros(current.shape, bool)
+    assert rest_notes(Recording(current, still, dt=0.1), none) == ()
+    (note,) = rest_notes(Recording(current, moving, dt=0.1), none)
+    assert note.startswith("the rest moves by 3 mV from sweep to sweep, -65 to -62 mV")

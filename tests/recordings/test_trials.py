@@ -24,9 +24,15 @@ def padded(*ends, value=0.0):
 
 @pytest.mark.parametrize("value", [0.0, None])
 def test_padding_is_found_whatever_fills_it(value):
-    # Of the last value one sample is the sweep's own.
-    expected = [T, 700 - (value is None), 900 - (value is None), T]
-    assert padding(recording(padded(T, 700, 900, T, value=value))).tolist() == expected
+    assert padding(recording(padded(T, 700, 900, T, value=value))).tolist() == [T, 700, 900, T]
+
+
+def test_a_jump_to_0_mv_at_the_end_is_padding_and_a_spike_cut_off_there_is_none():
+    voltage = padded(T, 997, 900, T)
+    voltage[1:3, 900:] += 0.1 * NOISE[0, 900:] + 6.0  # about 0 mV, with noise
+    voltage[1, 900:997] = NOISE[1, 900:997]
+    voltage[3, -4:] = [-40.0, -10.0, 1.0, 20.0]
+    assert padding(recording(voltage)).tolist() == [T, 997, 900, T]
 
 
 @pytest.mark.parametrize(
@@ -47,10 +53,12 @@ def test_what_stays_at_one_value_of_itself_is_no_padding(voltage):
 
 def test_padded_sweeps_are_refused_or_cut_where_all_are():
     some = recording(padded(T, 700, T, 900))
-    with pytest.raises(ValueError, match=r"voltage stays .* from 70 ms to the end in sweep 1 \(2 of 4 .*--sweeps 0,2$"):
+    with pytest.raises(
+        ValueError, match=r"voltage stays at 0 mV from 70 ms to the end in sweep 1 \(2 of 4 .*--sweeps 0,2$"
+    ):
         without_padding(some)
     cut, (note,) = without_padding(recording(padded(700, 800)))
-    assert cut.num_steps == 700 and "padded from 70 ms on" in note
+    assert cut.num_steps == 700 and "padded, the first from 70 ms on" in note
     np.testing.assert_array_equal(cut.voltage, NOISE[:2, :700])
     whole = recording(NOISE)
     assert without_padding(whole) == (whole, ())
