@@ -17,7 +17,8 @@ PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
 R_M = (0.002, 10.0)  # GΩ, from a large motoneuron to the smallest granule cell
 C_M = (1.0, 800.0)  # pF
-THRESHOLD = (1.0, 80.0)  # mV above the rest
+USUAL_C_M, USUAL_THRESHOLD = 100.0, 20.0  # pF, and mV above the rest
+HIGHEST = 80.0  # mV above the rest that a threshold can lie
 MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 
@@ -46,33 +47,37 @@ def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def unlikely_membrane(params: LIFParams) -> tuple[str, ...]:
-    """Say which of a membrane's numbers no neuron has, and what scale of the data would explain it."""
+    """Say which of a membrane's numbers no neuron has, and what scale of the current would explain it."""
     tau_m, r_m = float(params.tau_m), float(params.r_m)
-    c_m = tau_m / r_m
-    current = "is the scale of the current right (--current-unit, --current-gain)?"
-    found = {
-        f"tau_m = {tau_m:.3g} ms: neurons have {TAU_M[0]:g} to {TAU_M[1]:g} ms": not TAU_M[0] <= tau_m <= TAU_M[1],
-        f"r_m = {r_m:.3g} GΩ: neurons have {R_M[0]:g} to {R_M[1]:g} GΩ; {current}": not R_M[0] <= r_m <= R_M[1],
-        f"tau_m / r_m = {c_m:.3g} pF, a membrane of {100.0 * c_m:.3g} µm² at 1 µF/cm², larger than all but the largest"
-        f" neurons': is the current ten times too large (--current-gain 0.1)?": c_m > C_M[1] and r_m >= R_M[0],
-        f"tau_m / r_m = {c_m:.3g} pF, a membrane of {100.0 * c_m:.3g} µm² at 1 µF/cm², smaller than any neuron's:"
-        f" {current}": c_m < C_M[0] and r_m <= R_M[1],
-    }
-    return tuple(text for text, holds in found.items() if holds)
+    c_m, notes = tau_m / r_m, []
+    if not TAU_M[0] <= tau_m <= TAU_M[1]:
+        notes.append(f"tau_m = {tau_m:.3g} ms: neurons have {TAU_M[0]:g} to {TAU_M[1]:g} ms")
+    if not (C_M[0] <= c_m <= C_M[1] and R_M[0] <= r_m <= R_M[1]):
+        notes.append(
+            f"r_m = {r_m:.3g} GΩ and tau_m / r_m = {c_m:.3g} pF: neurons have {R_M[0]:g} to {R_M[1]:g} GΩ and"
+            f" {C_M[0]:g} to {C_M[1]:g} pF; {_scale_of_current(USUAL_C_M / c_m)}?"
+        )
+    return tuple(notes)
 
 
 def unlikely_threshold(params: LIFParams, currents: np.ndarray) -> tuple[str, ...]:
-    """Say where rates put the threshold so near to the rest, or so far from it, that the currents have another unit."""
+    """Say where rates put the threshold so far from the rest, or their currents so near to it, that these are wrong."""
     above, moved = float(params.v_th - params.v_rest), float(params.r_m) * float(np.ptp(currents))
-    if THRESHOLD[0] <= above <= THRESHOLD[1] or (above < THRESHOLD[0] and moved > MOVED):
+    if moved >= MOVED and above <= HIGHEST:
         return ()
-    near = above < THRESHOLD[0]
-    unit, gain = ("nA", "1000") if near else ("fA", "0.001")
+    usual = USUAL_THRESHOLD / above if above > 0 else USUAL_THRESHOLD / moved
     return (
         f"the threshold lies {above:.2g} mV above the rest, and all currents together move the voltage by {moved:.2g}"
-        f" mV: are the currents in {unit} (--current-gain {gain}), or is r_m = {float(params.r_m):.3g} GΩ not the"
-        " cell's?",
+        f" mV: {_scale_of_current(usual)}, or is r_m = {float(params.r_m):.3g} GΩ not the cell's?",
     )
+
+
+def _scale_of_current(factor: float) -> str:
+    """Ask for the power of ten that is nearest to a factor."""
+    gain = 10.0 ** round(np.log10(factor))
+    times = f"{max(gain, 1.0 / gain):.0f} times too {'small' if gain > 1 else 'large'} (--current-gain {gain:g})"
+    unit = {1000.0: "in nA, ", 1e-3: "in fA, "}.get(gain, "")
+    return f"is the current {unit}{times}" if gain != 1.0 else "is the scale of the current right (--current-gain)"
 
 
 def undetermined_times(params: LIFParams) -> tuple[str, ...]:

@@ -76,12 +76,13 @@ def test_a_fit_says_which_time_constants_its_data_do_not_determine(recording, mo
         (20.0, 0.1, ()),
         (15.0, 5.0, ()),  # a granule cell: 3 pF
         (2.5, 0.005, ()),  # a large motoneuron: 500 pF
-        (20.0, 0.02, ("tau_m / r_m = 1e+03 pF", "ten times too large")),
-        (20.0, 50.0, ("r_m = 50 GΩ", "scale of the current")),
-        (5.0, 0.001, ("r_m = 0.001 GΩ", "scale of the current")),
-        (0.1, 0.05, ("tau_m = 0.1 ms",)),
+        (20.0, 0.02, ("r_m = 0.02 GΩ and tau_m / r_m = 1e+03 pF", "10 times too large (--current-gain 0.1)")),
+        (15.0, 150.0, ("r_m = 150 GΩ", "in nA, 1000 times too small (--current-gain 1000)")),
+        (15.0, 1.5e-4, ("r_m = 0.00015 GΩ", "in fA, 1000 times too large (--current-gain 0.001)")),
+        (20.0, 50.0, ("r_m = 50 GΩ", "100 times too small")),
+        (0.1, 0.01, ("tau_m = 0.1 ms",)),
         (500.0, 1.0, ("tau_m = 500 ms",)),
-        (2.0, 8.0, ("tau_m / r_m = 0.25 pF", "smaller than any")),
+        (2.0, 8.0, ("tau_m / r_m = 0.25 pF",)),
     ],
 )
 def test_a_membrane_that_no_neuron_has_is_said(tau_m, r_m, named):
@@ -90,12 +91,21 @@ def test_a_membrane_that_no_neuron_has_is_said(tau_m, r_m, named):
 
 
 @pytest.mark.parametrize("r_m", [0.05, 0.2, 1.0])
-@pytest.mark.parametrize(("factor", "unit"), [(1e-3, "nA (--current-gain 1000)"), (1.0, ""), (1e3, "fA")])
+@pytest.mark.parametrize(
+    ("factor", "unit"),
+    [
+        (1e-3, "in nA, 1000 times too small (--current-gain 1000)"),
+        (0.1, "10 times too small (--current-gain 10)"),
+        (1.0, ""),
+        (10.0, "10 times too large"),
+        (1e3, "in fA, 1000 times too large"),
+    ],
+)
 def test_rates_in_another_unit_of_current_are_said(r_m, factor, unit):
     """A threshold 15 mV above the rest, and currents up to three times the rheobase."""
     currents = factor * np.linspace(0.0, 45.0 / r_m, 10)
     notes = unlikely_threshold(jl.LIFParams(r_m=r_m, v_th=-70.0 + factor * 15.0), currents)
-    assert len(notes) == bool(unit) and all(f"are the currents in {unit}" in note for note in notes)
+    assert len(notes) == bool(unit) and all(f"is the current {unit}" in note for note in notes)
 
 
 @pytest.mark.parametrize("model", ["gif", "adaptive"])
