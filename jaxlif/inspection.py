@@ -1,7 +1,6 @@
 """What is in a recording, before any fit, and what a fit would do with it."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,14 +164,11 @@ def _rests(recording: Recording, spikes: np.ndarray) -> np.ndarray:
         return np.full(recording.num_sweeps, np.nan)
     if not is_step_protocol(recording):
         return quiet_voltage(recording, spikes)
-    first = {epoch.sweep: epoch.stop for epoch in reversed(steps(recording)) if epoch.start == 0}
-    ends = [first.get(sweep, 0) for sweep in range(recording.num_sweeps)]
-    return np.array(
-        [
-            np.median(v[end // 2 : end]) if end * recording.dt >= LEAST_REST else np.nan
-            for v, end in zip(recording.voltage, ends, strict=True)
-        ]
-    )
+    rest = np.full(recording.num_sweeps, np.nan)
+    for epoch in steps(recording, min_duration=LEAST_REST):
+        if epoch.start == 0:
+            rest[epoch.sweep] = np.median(recording.voltage[epoch.sweep, epoch.stop // 2 : epoch.stop])
+    return rest
 
 
 def _in_words(recording: Recording) -> list[str]:
@@ -227,15 +223,14 @@ def _rest(rest: np.ndarray) -> str:
 
 
 def _notes(recording: Recording, spikes: np.ndarray, rule: SpikeRule) -> tuple[str, ...]:
-    each: list[Callable[[], tuple[str, ...]]] = [
-        lambda: sampling_notes(recording, is_sampled(recording, spikes)),
-        lambda: spike_notes(recording, rule),
-        lambda: saturated(recording, spikes),
-        lambda: artefact_notes(recording, spikes),
-        lambda: hum_notes(recording),
-        lambda: copy_notes(recording, np.zeros(0, int)),
-    ]
-    return tuple(note for notes in each for note in notes())
+    return (
+        sampling_notes(recording, is_sampled(recording, spikes))
+        + spike_notes(recording, rule)
+        + saturated(recording, spikes)
+        + artefact_notes(recording, spikes)
+        + hum_notes(recording)
+        + copy_notes(recording, np.zeros(0, int))
+    )
 
 
 def _verdict(recording: Recording, rule: SpikeRule) -> str:
