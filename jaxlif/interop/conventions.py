@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxlif.checks import choice, numbers
 from jaxlif.neurons.cell import initial_voltage
-from jaxlif.neurons.checks import require_finite, require_positive
+from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
 from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState
 from jaxlif.surrogate import Arctan, SuperSpike, Surrogate, spike
 
@@ -25,8 +27,7 @@ class SnnTorchParams:
     """Parameters of snnTorch's ``Leaky``.
 
     Args:
-        beta: what is left of the voltage after a step, scalar or [N]; for a fit bound it to (0, 1), since outside
-            snnTorch clips it.
+        beta: what is left of the voltage after a step, scalar or [N], from 0 to 1: outside snnTorch clips it.
         threshold: scalar or [N].
     """
 
@@ -36,6 +37,9 @@ class SnnTorchParams:
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
         require_finite("beta", self.beta, "")
+        if concrete(self.beta):
+            inside = (np.asarray(self.beta) >= 0.0) & (np.asarray(self.beta) <= 1.0)
+            require(inside, "beta", self.beta, "", "beta must lie between 0 and 1, where snnTorch does not clip it")
         require_positive("threshold", self.threshold, "")
 
 
@@ -50,12 +54,13 @@ class SnnTorchLeaky:
     r"""snnTorch's ``Leaky``: :math:`v_n = \beta v_{n-1} + x_n - \theta [v_{n-1} > \theta]`, spikes where v > θ.
 
     A spike is subtracted one step late and after the decay, so that v is recorded above the threshold and the whole θ
-    is taken off, not βθ. With ``reset = "zero"`` the late reset comes before the decay. Without ``reset_delay`` a reset
-    follows in the spike's own step, unless one came late: what stays above the threshold is reset again in the next. An
-    input is not scaled by 1 - β, and there is no dt. Only a late reset is detached.
+    is taken off, not βθ. With ``reset = "zero"`` the late reset comes before the decay; with "all", that of ``RLeaky``,
+    it takes what arrives in its step with it. Without ``reset_delay`` a reset follows in the spike's own step, unless
+    one came late: what stays above the threshold is reset again in the next. An input is not scaled by 1 - β, and there
+    is no dt. Only a late reset is detached.
 
     Args:
-        reset: "subtract", "zero" or "none".
+        reset: "subtract", "zero", "all" or "none".
         reset_delay: snnTorch's default is True.
         surrogate: pseudo-derivative; snnTorch's default is ``Arctan(2.0)``.
 
@@ -76,8 +81,14 @@ class SnnTorchLeaky:
     surrogate: Surrogate = _SNNTORCH
 
     def __post_init__(self) -> None:
-        if self.reset not in ("subtract", "zero", "none"):
-            raise ValueError(f'reset = {self.reset!r}: reset must be "subtract", "zero" or "none"')
+        if self.reset not in ("subtract", "zero", "all", "none"):
+            raise ValueError(f'reset = {self.reset!r}: reset must be "subtract", "zero", "all" or "none"')
+
+    @property
+    def no_feedback(self) -> str | None:
+        """Why this neuron is none of snnTorch's where its spikes are fed back."""
+        other = 'snnTorch\'s RLeaky is from_snntorch("RLeaky"), with another reset'
+        return other if self.reset == "zero" else None
 
     def init_state(self, params: SnnTorchParams, x: Array) -> SnnTorchState:
         """Return the voltage 0 in the shape of the input ``x`` and the parameters."""
@@ -100,10 +111,13 @@ class SnnTorchLeaky:
     def _reset(self, params: SnnTorchParams, v: Array, late: Array, x: Array) -> Array:
         if self.reset == "zero":
             return params.beta * ((1.0 - late) * v) + x
+        if self.reset == "all":
+            return (1.0 - late) * (params.beta * v + x)
         return params.beta * v + x - (late * params.threshold if self.reset == "subtract" else 0.0)
 
 
 def from_snntorch(
+    name: str = "Leaky",
     *,
     beta: Array | float,
     threshold: Array | float = 1.0,
@@ -111,10 +125,14 @@ def from_snntorch(
     reset_delay: bool = True,
     surrogate: Surrogate = _SNNTORCH,
 ) -> tuple[SnnTorchLeaky, SnnTorchParams]:
-    """Return the neuron that snnTorch's ``Leaky`` with these arguments is; in :class:`Recurrent`, its ``RLeaky``.
+    """Return the neuron that snnTorch's ``Leaky`` with these arguments is, or in :class:`Recurrent` its ``RLeaky``.
+
+    The two differ in the reset to zero: that of ``RLeaky`` zeroes what arrives in its step too. The weight of
+    :class:`Recurrent` is ``recurrent.weight`` transposed, or V on a diagonal; ``recurrent.bias`` adds to the input.
 
     Args:
-        beta: scalar or [N].
+        name: "Leaky" or "RLeaky".
+        beta: scalar or [N], from 0 to 1.
         threshold: scalar or [N].
         reset_mechanism: "subtract", "zero" or "none".
         reset_delay: as in snnTorch.
@@ -124,16 +142,19 @@ def from_snntorch(
         The cell and its parameters.
 
     Raises:
-        ValueError: for another reset, or a value that breaks a rule.
+        ValueError: for another name or reset, or a value that breaks a rule.
 
     Example:
         >>> cell, params = from_snntorch(beta=0.9)
         >>> cell.reset, params.beta
         ('subtract', 0.9)
     """
-    params = SnnTorchParams(beta=beta, threshold=threshold)
+    choice("name", name, ("Leaky", "RLeaky"))
+    choice("reset_mechanism", reset_mechanism, ("subtract", "zero", "none"))
+    params = SnnTorchParams(beta=numbers("beta", beta), threshold=numbers("threshold", threshold))
     params.check()
-    return SnnTorchLeaky(reset_mechanism, reset_delay, surrogate), params
+    reset = "all" if (name, reset_mechanism) == ("RLeaky", "zero") else reset_mechanism
+    return SnnTorchLeaky(reset, reset_delay, surrogate), params
 
 
 @dataclass(frozen=True)

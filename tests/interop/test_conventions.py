@@ -11,7 +11,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.interop.conventions import NorseLIFBox, SnnTorchLeaky, from_norse, from_snntorch
-from jaxlif.networks import Recurrent, RecurrentParams
+from jaxlif.networks import DelayedRecurrent, Dense, Feedback, Recurrent, RecurrentParams
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 BETA = np.array([0.5, 0.8, 0.9, 0.95])
@@ -27,7 +27,7 @@ def peer(name):
 def snntorch_case(case):
     kind, *rest = case.split()
     if kind == "recurrent":
-        return recurrent("snntorch", *from_snntorch(beta=BETA))
+        return recurrent("snntorch", *from_snntorch("RLeaky", beta=BETA))
     beta = BETA if kind == "leaky" else 0.5
     return from_snntorch(beta=beta, reset_mechanism=rest[0], reset_delay=rest[1] == "True")
 
@@ -78,6 +78,40 @@ def test_spikes_and_gradients_are_the_peers(name, case):
     np.testing.assert_allclose(gradient, theirs["gradient"], rtol=1e-4, atol=1e-4)
 
 
+def rleaky(x, weight, reset, delay):
+    """Step snnTorch's RLeaky in NumPy as its source has it, with threshold 1: spikes and mem, [T, N]."""
+    mem, spk, trace = np.zeros(BETA.size), np.zeros(BETA.size), []
+    for x_n in x:
+        late = (mem > 1.0).astype(float)
+        mem = BETA * mem + x_n + spk @ weight
+        mem = mem - {"subtract": late, "zero": late * mem, "none": 0.0}[reset]
+        spk = (mem > 1.0).astype(float)
+        if not delay:
+            mem = mem - {"subtract": spk - late, "zero": (spk - late) * mem, "none": 0.0}[reset]
+        trace.append((spk, mem))
+    return tuple(map(np.array, zip(*trace, strict=True)))
+
+
+@pytest.mark.parametrize("delay", [True, False])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_rleaky_resets_as_its_source_does(reset, delay):
+    """A reset to zero, which takes the input and the other neurons' spikes with it, among them."""
+    x, weight = peer("snntorch")["recurrent/inputs"].astype(float), peer("snntorch")["weight"].astype(float)
+    cell, params = from_snntorch("RLeaky", beta=BETA, reset_mechanism=reset, reset_delay=delay)
+    output = jl.simulate(Recurrent(cell), RecurrentParams(neuron=params, weight=jnp.asarray(weight)), x)[1]
+    spikes, mem = rleaky(x, weight, reset, delay)
+    assert spikes.sum() > 20
+    np.testing.assert_array_equal(output.spikes, spikes)
+    np.testing.assert_allclose(output.v, mem, rtol=0, atol=1e-12)
+
+
+def test_leaky_with_a_reset_to_zero_is_no_rleaky():
+    cell, _ = from_snntorch(beta=BETA, reset_mechanism="zero")
+    for layer in (Recurrent, lambda cell: Feedback(cell, Dense()), lambda cell: DelayedRecurrent(cell, 1.0, 2.0)):
+        with pytest.raises(ValueError, match=r"^neuron = SnnTorchLeaky: .* RLeaky is from_snntorch\(\"RLeaky\"\)"):
+            layer(cell)
+
+
 def test_ties_are_there():
     """Voltages on the threshold do occur in the cases that are to show that they do not spike."""
     for name, case in (("snntorch", "tie zero True"), ("norse", "tie LIFBoxCell"), ("norse", "tie LIFCell")):
@@ -98,8 +132,10 @@ def test_a_late_reset_to_zero_is_the_plain_neuron():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SnnTorchLeaky(reset="value"), r"reset = 'value': reset must be \"subtract\", \"zero\" or \"none\""),
+        (lambda: SnnTorchLeaky(reset="value"), r"reset = 'value': reset must be \"subtract\", \"zero\", \"all\" or"),
         (lambda: from_snntorch(beta=np.nan), "beta = nan: beta must be finite"),
+        (lambda: from_snntorch(beta=[0.5, 1.2]), r"beta\[1\] = 1.2: beta must lie between 0 and 1, where snnTorch"),
+        (lambda: from_snntorch("Synaptic", beta=0.9), 'name = \'Synaptic\': name must be "Leaky" or "RLeaky"'),
         (lambda: from_snntorch(beta=0.9, threshold=0.0), "threshold = 0: threshold must be greater than 0"),
         (lambda: from_norse("LIF"), r"name = 'LIF': name must be \"LIFCell\" or \"LIFBoxCell\""),
         (lambda: from_norse("LIFBoxCell", tau_syn_inv=200.0), "tau_syn_inv = 200.0: a LIFBoxCell has no current"),
