@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import input_arrays, number, random_key, require_positive, whole
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.layers import Sequential
 from jaxlif.neurons.cell import Cell
@@ -136,12 +137,13 @@ def audit_gradient(
     Source: Nesterov & Spokoiny 2017, doi:10.1007/s10208-015-9296-2 (Gaussian smoothing); Gygax & Zenke 2025,
     doi:10.1162/neco_a_01752 (what surrogate gradients estimate).
     """
-    if not noise > 0 or samples < 2:
-        raise ValueError(f"noise = {noise:g}, samples = {samples}: noise must be above 0 and samples 2 or more")
-    budget = max(samples, _BUDGET) if budget is None else budget
+    require_positive("noise", number("noise", noise), "")
+    samples = whole("samples", samples, 2)
+    budget = max(samples, _BUDGET) if budget is None else whole("budget", budget)
     if budget < samples:
         raise ValueError(f"budget = {budget}: budget must be samples = {samples} or more")
     check_params(params)
+    key, inputs, bins = random_key(key), input_arrays(inputs), whole("bins", bins)
     edges, params = _edges(inputs, bins), _as_arrays(params)
     problem = _Problem(loss, cell, params, inputs, noise, samples)
     chosen = _chosen(params, names)
@@ -197,7 +199,8 @@ def _chosen(params: Any, names: tuple[str, ...] | None) -> dict[str, Array]:
 
 def _counterpart(cell: Cell, params: Any) -> Cell | None:
     """Return the precise neuron of a grid one, unless two spikes could fall into its step."""
-    if isinstance(cell, LIF) and cell.reset == "value" and bool((params.t_ref >= cell.dt).all()):
+    t_ref = getattr(params, "t_ref", None)
+    if isinstance(cell, LIF) and cell.reset == "value" and t_ref is not None and bool((t_ref >= cell.dt).all()):
         return PreciseLIF(dt=cell.dt)
     return None
 
@@ -243,6 +246,8 @@ def _per_step(gradient: Any) -> np.ndarray:
 def _edges(inputs: Any, bins: int) -> np.ndarray:
     """Return where the windows begin and the last one ends, in steps, [bins + 1]; empty for no bins."""
     arrays = jax.tree.leaves(inputs)
+    if not arrays or () in map(jnp.shape, arrays):
+        raise ValueError(f"inputs = {type(inputs).__name__}: inputs must be arrays [T, ...]")
     steps = jnp.shape(arrays[0])[0]
     if not 0 <= bins <= steps:
         raise ValueError(f"bins = {bins}: bins must be 0 or more, and no more than the {steps} steps")

@@ -8,6 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlif.checks import input_arrays, number, require_positive, whole
+from jaxlif.neurons.checks import check_params
+
 log = logging.getLogger(__name__)
 
 
@@ -73,9 +76,14 @@ def plan(
 
     Source: Griewank & Walther 2000, doi:10.1145/347837.347846 (trading recomputation for memory).
     """
-    if budget_mb is not None and not budget_mb > 0:
-        raise ValueError(f"budget_mb = {budget_mb:g} MB: budget_mb must be above 0")
-    steps = jnp.shape(jax.tree.leaves(inputs)[0])[0] if steps is None else steps
+    if budget_mb is not None:
+        require_positive("budget_mb", number("budget_mb", budget_mb, "MB"), "MB")
+    check_params(params)
+    inputs = input_arrays(inputs)
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
+    if steps is None and not (shapes and shapes[0]):
+        raise ValueError(f"inputs have shapes {shapes}: they must be arrays [T, ...], or steps must be given")
+    steps = shapes[0][0] if steps is None else whole("steps", steps, 1)
     root = max(round(steps**0.5), 1)
     tried = []
     for checkpoint in (None, root, max(root // 4, 1), min(4 * root, steps)):
@@ -92,7 +100,7 @@ def plan(
 
 def _compiled(objective: Callable, params: Any, inputs: Any, checkpoint: int | None) -> Plan:
     """Compile the value and gradient, and read what it will need."""
-    gradient = jax.value_and_grad(lambda p, x: objective(p, x, checkpoint))
+    gradient = jax.value_and_grad(lambda p, x: objective(p, x, checkpoint), allow_int=True)
     memory = jax.jit(gradient).lower(params, inputs).compile().memory_analysis()
     if memory is None:
         raise RuntimeError(f"the compiler for {jax.default_backend()} does not say how much memory a program needs")

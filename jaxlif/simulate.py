@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlif.checks import input_arrays, whole
 from jaxlif.compiled import compiled
 from jaxlif.neurons.cell import Cell, from_half, prepared
 from jaxlif.neurons.checks import check_cell, check_inputs, check_params
@@ -39,8 +40,8 @@ def simulate(
         The final state, and the outputs stacked over time [T, ...].
 
     Raises:
-        ValueError: for an unhashable cell, inputs that differ in T, no step at all, or a parameter that breaks its
-            rule.
+        ValueError: for an unhashable cell, inputs that differ in T or are not finite, no step at all, or a parameter
+            that breaks its rule.
 
     Example:
         >>> import jaxlif as jl
@@ -49,14 +50,17 @@ def simulate(
         ((1000,), 10)
     """
     _require_hashable(cell)
-    steps = _num_steps(inputs)
-    if checkpoint is not None and not 1 <= checkpoint:
-        raise ValueError(f"checkpoint = {checkpoint} steps: checkpoint must be 1 step or more")
+    inputs = input_arrays(inputs)
+    steps, unroll = _num_steps(inputs), whole("unroll", unroll, 1)
+    segment = None if checkpoint is None else min(whole("checkpoint", checkpoint, 1, "steps"), steps)
     check_params(params)
     check_cell(cell, params)
     check_inputs(cell, inputs)
-    segment = None if checkpoint is None else min(int(checkpoint), steps)
-    return _simulate(cell, segment, unroll, params, inputs, state)
+    try:
+        return _simulate(cell, segment, unroll, params, inputs, state)
+    except AttributeError as error:  # such as the parameters of another cell
+        kinds = f"params = {type(params).__name__}, inputs = {type(inputs).__name__}"
+        raise ValueError(f"{kinds}: {type(cell).__name__} takes others ({error})") from error
 
 
 @compiled(values=3, keep=64)

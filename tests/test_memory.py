@@ -77,5 +77,5 @@ def test_a_budget_out_of_reach_names_the_least():
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])
 def test_a_budget_is_positive(budget):
-    with pytest.raises(ValueError, match="^budget_mb = .* MB: budget_mb must be above 0$"):
+    with pytest.raises(ValueError, match="^budget_mb = .* MB: budget_mb must be "):
         jl.plan(objective, PARAMS, CURRENT, budget_mb=budget)

@@ -143,7 +143,9 @@ def test_no_step_is_refused(inputs):
 
 @pytest.mark.parametrize("checkpoint", [0, -3])
 def test_segments_without_a_step_are_refused(checkpoint):
-    with pytest.raises(ValueError, match=f"checkpoint = {checkpoint} steps: checkpoint must be 1 step or more"):
+    with pytest.raises(
+        ValueError, match=f"checkpoint = {checkpoint} steps: checkpoint must be a whole number, 1 or more"
+    ):
         jl.simulate(jl.LIF(), jl.LIFParams(), np.zeros(3), checkpoint=checkpoint)
 
 
