@@ -49,6 +49,7 @@ def recording():
     noise = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1500.0, 0.5)
     _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(), noise)
     rows = [np.tile(np.asarray(x), (2, 1)) for x in (noise, output.v, output.spikes)]
+    rows[1][1] += 1e-6  # two trials, and not one that is stored twice
     return jl.Recording(current=rows[0], voltage=rows[1], spikes=rows[2], dt=0.5, name=NAME, sha256="abc123")
 
 
