@@ -94,7 +94,8 @@ def _cache_folder() -> Path:
     "--model",
     default="lif",
     show_default=True,
-    help='The neuron to fit: "lif"; "gif", adaptive with escape noise; or "adaptive", its deterministic twin.',
+    help='The neuron to fit: "lif"; "gif", adaptive with escape noise; "adaptive", its deterministic twin; or'
+    ' "passive", the membrane alone, from sweeps without a spike.',
 )
 @click.option(
     "--electrode",

@@ -7,6 +7,7 @@ import numpy as np
 from jaxlif.checks import choice
 from jaxlif.fitting.result import RecordingFit, neuron_json
 from jaxlif.interop import brian2, nest
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording, held_current
 
 
@@ -36,6 +37,8 @@ def exported(fit: RecordingFit, target: str, *, drive: Recording | None = None, 
 
 
 def _script(fit: RecordingFit, target: str, drive: Recording | None, synapse: str) -> str:
+    if isinstance(fit.params, LeakyParams):
+        raise ValueError(f'model = "passive": a membrane without spikes is no neuron of {target}; export it to json')
     dt = float(drive.dt if drive is not None else fit.data.get("dt_ms", 0.1))
     if drive is None:
         current = np.full(round(1000.0 / dt), 1.5 * (fit.params.v_th - fit.params.v_rest) / fit.params.r_m)

@@ -13,6 +13,7 @@ from jaxlif.fitting.result import Prediction, RecordingFit
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, repeats, step_family
 from jaxlif.spiketrains import raster
 from jaxlif.theory import firing_rate
@@ -51,13 +52,15 @@ def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[
     )  # what is shown of a part that was not fitted is a prediction
     spikes = fit.spike_rule.find(recording)
     forced = fit.predict(recording, force_spikes=True)
-    if fit.protocol == "steps":
+    if fit.protocol == "steps" and fit.curve:
         yield from _of_steps(fit, recording, spikes, forced)
         return
     window, shown = _window(fit, recording), np.array(fit.held_out or range(recording.num_sweeps), int)
     part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
     caption = f"Voltage with the recorded spikes forced, and its residual away from spikes, in {part}."
     yield Picture("voltage", caption, _voltage(fit, recording, spikes, forced, window, shown))
+    if not isinstance(params, LIFParams):
+        return
     caption = f"Spikes of the cell's repeats and, above them, of the free-running model, with their rates, in {part}."
     yield Picture("raster", caption, _raster(fit, recording, spikes, window, shown))
     if isinstance(params, AdaptiveLIFParams):

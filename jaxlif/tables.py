@@ -11,6 +11,7 @@ from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, standard_name
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
 
 Scores = Mapping[str, Mapping[str, Any]]
 NO_INTERVALS: Mapping[str, tuple[float, float]] = MappingProxyType({})
@@ -32,7 +33,7 @@ SCORE_LABELS = {
 
 
 def parameter_rows(
-    params: LIFParams,
+    params: LIFParams | LeakyParams,
     intervals: Mapping[str, tuple[float, float]] = NO_INTERVALS,
     undetermined: Collection[str] = (),
 ) -> list[dict[str, str]]:

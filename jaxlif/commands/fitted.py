@@ -55,7 +55,7 @@ def predict(fit_file, file, out, repeats, seed, reading, spike_rule, force_spike
 def _compare(result: RecordingFit, recording: Recording, prediction: Prediction, *, forced: bool) -> Scores:
     """Score a prediction against the recording: its voltage where the spikes were forced, else its own spikes."""
     spikes = result.spike_rule.find(recording)
-    if forced:
+    if forced or result.model == "passive":
         before, after = (round(t / recording.dt) for t in result.spike_cut)
         voltage = prediction.voltage + prediction.electrode_drop
         return {"prediction": voltage_scores(recording, spikes, voltage, before=before, after=after)}

@@ -65,6 +65,8 @@ def simulate(out, model, fit_file, changes, stimulus, duration, dt, repeats, see
 def _parameters(fit_file: Path | None, changes: tuple[str, ...]) -> LIFParams:
     """Return a fitted or the default neuron with "name=value" changes."""
     params = load_fit(fit_file).params if fit_file else LIFParams()
+    if not isinstance(params, LIFParams):
+        raise ValueError(f'fit = {fit_file}: model = "passive" is a membrane without spikes, and no LIF')
     for text in changes:
         name, _, value = text.partition("=")
         if name not in asdict(params):

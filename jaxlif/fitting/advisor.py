@@ -188,5 +188,5 @@ def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> ForcedSweep
     inputs = escape_inputs(jax.random.key(seed + 1), jnp.asarray(current.T, jnp.float32))
     _, output = simulate(EscapeNoise(AdaptiveLIF(dt=dt)), params, inputs)
     spikes, voltage = np.asarray(output.spikes).T > 0, np.asarray(output.v, float).T
-    before, refractory = round(fit.spike_cut[0] / dt), round(float(fit.params.t_ref) / dt)
+    before, refractory = round(fit.spike_cut[0] / dt), round(float(params.t_ref) / dt)
     return forced_sweeps(current, voltage, spikes, refractory=refractory, before=before)

@@ -11,6 +11,7 @@ from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.uncertainty import Stimulation, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Electrode
 
 FORMAT = "jaxlif fit 1"
@@ -78,8 +79,10 @@ def uncertainty_from(document: Mapping[str, Any], intervals: Mapping[str, tuple[
     )
 
 
-def params_from(values: Mapping[str, float]) -> LIFParams:
+def params_from(values: Mapping[str, float]) -> LIFParams | LeakyParams:
     """Put values with dotted names back into parameters."""
+    if "v_th" not in values:
+        return LeakyParams(**values)
     if "delta_v" not in values:
         return LIFParams(**values)
     coupling = {name.removeprefix("coupling."): x for name, x in values.items() if name.startswith("coupling.")}

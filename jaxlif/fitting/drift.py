@@ -14,6 +14,7 @@ import numpy as np
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_adaptive
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording
 
 
@@ -48,7 +49,7 @@ class Drift:
         """Return what reaches the cell of a current [sweeps, T], pA."""
         return self.gain[:, None] * current
 
-    def driven(self, params: LIFParams, recording: Recording) -> Recording:
+    def driven(self, params: LIFParams | LeakyParams, recording: Recording) -> Recording:
         r"""Return a recording whose current holds the terms: :math:`g_s I + o_s / r_m`, the same to the membrane.
 
         Args:

@@ -12,6 +12,7 @@ from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_raste
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, voltage_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording, fi_table
 
 MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
@@ -64,6 +65,8 @@ def free_run_notes(
         numbers: what the sweeps are called, [sweeps].
         noisy: whether the model has escape noise.
     """
+    if isinstance(found.params, LeakyParams):
+        return ()
     driven = task.recording if drift is None else drift.driven(found.params, task.recording)
     model = _model_spikes(driven, found, noisy, task.seed, trials=1).reshape(task.spikes.shape)
     used, samples = _in_curve(task.recording, found.curve), task.samples(task.window)

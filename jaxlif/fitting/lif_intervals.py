@@ -51,7 +51,10 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
     r"""Estimate the errors of a least-squares fit of the forced voltage by the sandwich :math:`H^{-1} J H^{-1}`.
 
     Voltage errors last from sample to sample, so that the curvature :math:`H = \sum_t v'_t v_t'^T` alone would promise
-    too much; J is the scatter of the gradient over blocks of samples, each longer than the errors last.
+    too much. J is what errors as long as these, anywhere in time, would make of the gradient: their autocovariance
+    between the slopes. The scatter of the gradient itself over blocks of samples also knows where errors are larger;
+    where a parameter is determined by many blocks, its error is the larger of both. One that a single block determines,
+    as a step does tau_m, has no gradient there.
 
     Args:
         cell: the neuron's numerics.
@@ -62,18 +65,41 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
     Returns:
         The :class:`Estimate`.
 
-    Source: White 1982, doi:10.2307/1912526.
+    Source: White 1982, doi:10.2307/1912526; Newey & West 1987, doi:10.2307/1913610 (the weights of the lags).
     """
     values = np.array([getattr(params, name) for name in names])
-    slopes, errors = _slopes_and_errors(cell, names, jnp.asarray(values), params, data)
+    slopes, errors = map(np.asarray, _slopes_and_errors(cell, names, jnp.asarray(values), params, data))
+    lasting = _lasting_scatter(slopes, errors, np.asarray(data.mask))
     # Blocks run through one sweep after the other.
-    slopes, errors = np.asarray(slopes).T.reshape(-1, len(names)), np.asarray(errors).T.ravel()
+    slopes, errors = slopes.T.reshape(-1, len(names)), errors.T.ravel()
     curvature = slopes.T @ slopes
-    scores = np.array([s.T @ e for s, e in zip(*(np.array_split(x, BLOCKS) for x in (slopes, errors)), strict=True)])
+    parts = list(zip(*(np.array_split(x, BLOCKS) for x in (slopes, errors)), strict=True))
+    scores, shares = np.array([s.T @ e for s, e in parts]), np.array([(s**2).sum(axis=0) for s, _ in parts])
+    spread_out = shares.sum(axis=0) ** 2 > 0.5 * BLOCKS * (shares**2).sum(axis=0)
     inverse, flat = _inverse(curvature, float(data.mask.sum()))
-    covariance = inverse @ (scores.T @ scores) @ inverse * BLOCKS / (BLOCKS - 1)
+    blocks, covariance = (inverse @ j @ inverse for j in (scores.T @ scores * BLOCKS / (BLOCKS - 1), lasting))
+    ratio = np.diag(blocks) / np.where(flat, 1.0, np.diag(covariance).clip(np.finfo(float).tiny))
+    larger = np.where(spread_out, ratio.clip(1.0), 1.0)
+    covariance *= np.sqrt(np.outer(larger, larger))
     spread = float(np.trace(covariance @ curvature)) / max(1, int((~flat).sum()))
     return Estimate(names, values, _without(covariance, flat), BLOCKS - 1, spread)
+
+
+def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T`, [n, n], with the errors' autocovariance up to a block.
+
+    Slopes are [n, T, S], errors and mask [T, S]; sweeps are independent.
+    """
+    length = 2 * len(errors)
+    power = sum(np.abs(np.fft.rfft(e, length)) ** 2 for e in errors.T)
+    pairs = sum(np.abs(np.fft.rfft(m, length)) ** 2 for m in mask.T)
+    lags = max(1, min(errors.size // BLOCKS, len(errors)))
+    kept = np.maximum(1.0 - np.minimum(np.arange(length), np.arange(length, 0, -1)) / lags, 0.0)
+    covariance = kept * np.fft.irfft(power, length) / np.fft.irfft(pairs, length).clip(1.0)
+    spectrum = np.fft.rfft(covariance).real.clip(0.0)
+    seen = (np.fft.rfft(slopes[..., s], length) for s in range(errors.shape[1]))
+    filtered = [np.fft.irfft(x * spectrum, length)[:, : len(errors)] for x in seen]
+    return np.sum([slopes[..., s] @ f.T for s, f in enumerate(filtered)], axis=0)
 
 
 def _inverse(information: np.ndarray, count: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,10 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.joint_loss import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES
 from jaxlif.fitting.task import Task
+from jaxlif.fitting.uncertainty import is_inside
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
@@ -23,20 +25,15 @@ MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I 
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 
 
-def at_bounds(params: LIFParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+def at_bounds(params: LIFParams | LeakyParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
     """Say which parameters ended at or outside their bounds: those are not estimates."""
     notes = []
     for name, (low, high) in limits.items():
         value, unit = float(getattr(params, name)), STANDARD_NAMES[name][1]
-        inside = low + _margin(low, high, low) < value < high - _margin(low, high, high)
-        if not inside and not (name == "t_ref" and low == 0.0 and value < 0.5 * high):
+        if not is_inside(name, value, (low, high)):
             where = "at the end of" if low <= value <= high else "outside"
             notes.append(f"{name} = {value:.4g} {unit} lies {where} its bounds, {low:g} to {high:g} {unit}")
     return tuple(notes)
-
-
-def _margin(low: float, high: float, end: float) -> float:
-    return min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low)
 
 
 def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,7 +43,7 @@ def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return (f"not determined by these data: {', '.join(names)}: any other value would do about as well",)
 
 
-def unlikely_membrane(params: LIFParams) -> tuple[str, ...]:
+def unlikely_membrane(params: LIFParams | LeakyParams) -> tuple[str, ...]:
     """Say which of a membrane's numbers no neuron has, and what scale of the current would explain it."""
     tau_m, r_m = float(params.tau_m), float(params.r_m)
     c_m, notes = tau_m / r_m, []
@@ -80,7 +77,7 @@ def _scale_of_current(factor: float) -> str:
     return f"is the current {unit}{times}" if gain != 1.0 else "is the scale of the current right (--current-gain)"
 
 
-def undetermined_times(params: LIFParams) -> tuple[str, ...]:
+def undetermined_times(params: LIFParams | LeakyParams) -> tuple[str, ...]:
     """Say which time constants of an adaptive neuron lie beyond those that the loss takes without a penalty."""
     low, high = TAU_RANGE
     times = {name: float(tau) for name, tau in named_leaves(params).items() if name.startswith(PENALISED)}
@@ -124,7 +121,7 @@ def score_notes(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[st
     data, model = judged["rate_data"], judged["rate_model"]
     if "f_i" in scores:
         return tuple(notes)
-    if data == 0.0 and "test" in scores:
+    if data == 0.0 and "test" in scores and task.spikes.any():
         notes.append("no spike falls into what was held out: it says nothing about the model's spikes but their number")
     if data != model and not 0.5 <= model / max(data, 1e-9) <= 2.0:
         notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")

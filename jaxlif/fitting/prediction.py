@@ -13,6 +13,7 @@ from jaxlif.fitting.recurrence import from_blocks
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.escape import EscapeNoise, Noisy
 from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.neurons.readout import LeakyIntegrator, LeakyParams, LeakyState
 from jaxlif.recordings import Recording
 from jaxlif.simulate import simulate
 
@@ -26,17 +27,19 @@ class Response(NamedTuple):
     voltage: np.ndarray
 
 
-def neuron(params: LIFParams, dt: float) -> Any:
-    """Return the neuron that has these parameters.
+def neuron(params: LIFParams | LeakyParams, dt: float) -> Any:
+    """Return the neuron, or the membrane, that has these parameters.
 
     Args:
-        params: of the plain or the adaptive neuron.
+        params: of the plain or the adaptive neuron, or of a passive membrane.
         dt: step, ms.
     """
+    if isinstance(params, LeakyParams):
+        return LeakyIntegrator(dt=dt)
     return AdaptiveLIF(dt=dt) if isinstance(params, AdaptiveLIFParams) else LIF(dt=dt)
 
 
-def free_response(params: LIFParams, recording: Recording) -> Response:
+def free_response(params: LIFParams | LeakyParams, recording: Recording) -> Response:
     """Let the neuron run under the recording's current: from rest, or from reset where it cannot rest below threshold.
 
     Args:
@@ -45,6 +48,9 @@ def free_response(params: LIFParams, recording: Recording) -> Response:
     """
     cell, current = neuron(params, recording.dt), jnp.asarray(recording.current.T)
     state = cell.init_state(params, current[0])
+    if isinstance(params, LeakyParams):
+        v = np.asarray(simulate(cell, params, current, state)[1].v).T
+        return Response(np.zeros(v.shape, bool), v)
     if params.v_rest >= params.v_th:
         state = state._replace(v=jnp.full_like(state.v, params.v_reset))
     _, output = simulate(cell, params, current, state)
@@ -120,8 +126,8 @@ def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: i
     return spikes
 
 
-def forced_voltage(params: LIFParams, recording: Recording, spikes: np.ndarray) -> np.ndarray:
-    """Run the neuron from the first recorded voltage on and reset it at recorded spikes.
+def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes: np.ndarray) -> np.ndarray:
+    """Run the neuron from the first recorded voltage on and reset it at recorded spikes, which a membrane ignores.
 
     Args:
         params: the neuron.
@@ -132,6 +138,10 @@ def forced_voltage(params: LIFParams, recording: Recording, spikes: np.ndarray) 
         The voltage, [sweeps, T], mV.
     """
     voltage = recording.measured_voltage()
+    if isinstance(params, LeakyParams):
+        start, current = jnp.asarray(voltage[:, 0], float), jnp.asarray(recording.current.T)
+        _, later = simulate(neuron(params, recording.dt), params, current[1:], LeakyState(start))
+        return np.concatenate([voltage[:, :1], np.asarray(later.v).T], axis=1)
     if isinstance(params, AdaptiveLIFParams) and not params.a:
         return _forced_in_blocks(params, recording, voltage, spikes)
     rows = (recording.current, voltage, spikes, np.zeros_like(spikes))

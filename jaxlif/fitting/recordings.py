@@ -14,13 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlif.fitting.bounds import Bounds, coordinates
+from jaxlif.fitting.bounds import Bounds, coordinates, named_leaves
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fi_curve import blocked, checked_rates, curve_errors, fit_fi_curve, poor_curve, rising_branch
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif
-from jaxlif.fitting.held_out import default_split, held_out_sweeps
+from jaxlif.fitting.held_out import FITTED, default_split, held_out_sweeps
 from jaxlif.fitting.judgement import free_run_notes, judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.notes import (
@@ -32,9 +32,10 @@ from jaxlif.fitting.notes import (
     unlikely_membrane,
     unlikely_threshold,
 )
+from jaxlif.fitting.passive import fit_passive
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
-from jaxlif.fitting.step_protocol import fit_steps, has_fi_curve, no_fi_curve
+from jaxlif.fitting.step_protocol import fit_steps, has_deflections, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.traces import recorded_traces
 from jaxlif.fitting.uncertainty import determined
@@ -58,7 +59,8 @@ from jaxlif.recordings import (
     without_padding,
 )
 
-MODELS = ("lif", "adaptive", "gif")
+MODELS = ("lif", "adaptive", "gif", "passive")
+WITH_BOUNDS = ("lif", "passive")  # the others find their own start, and have none
 RESTS = ("auto", "fitted")
 BOUNDS = {
     "tau_m": (0.5, 500.0),
@@ -68,6 +70,9 @@ BOUNDS = {
     "v_reset": (-150.0, 30.0),
     "t_ref": (0.0, 50.0),
 }
+
+
+RESTING = (-150.0, 100.0)  # mV: without a spike the "cell" may be a model cell
 
 
 def fit_recording(
@@ -93,7 +98,8 @@ def fit_recording(
 
     Args:
         recording: current and voltage.
-        model: "lif"; "gif", an adaptive neuron with escape noise; or "adaptive", its deterministic twin.
+        model: "lif"; "gif", an adaptive neuron with escape noise; "adaptive", its deterministic twin; or "passive", the
+            membrane alone, fitted to the sweeps without a spike.
         electrode: what is taken off the voltage: "auto" estimates an electrode for "gif" and "adaptive", from the
             recording's electrode trace or from itself, and none for "lif"; an :class:`Electrode`; a series resistance,
             GΩ; or None.
@@ -132,13 +138,16 @@ def fit_recording(
     """
     check_options(model, start, bounds, rest, drift)
     recording, padded = without_padding(recording)
-    spikes = checked_spikes(recording, spike_rule)
+    if model == "passive":
+        recording, left = _without_spikes(recording, spike_rule, held_out)
+        padded += left
+    spikes = checked_spikes(recording, spike_rule, model)
     window, held, instead = _split(recording, spikes, model, train, held_out)
     kept = _kept(recording, held)
     removed = remove_electrode(recording, spikes, _electrode_choice(electrode, model))
-    tied = resting_potentials(removed.recording, spikes) if model != "lif" and rest == "auto" else None
+    tied = resting_potentials(removed.recording, spikes) if model not in WITH_BOUNDS and rest == "auto" else None
     with jax.enable_x64(True):
-        limits = _limits(bounds)
+        limits = _limits(bounds, model)
         part, sampled = recording.select(kept), is_sampled(recording, spikes)
         clean = held_current(removed.recording, sampled)
         protocol = _protocol(part, spikes[kept], model)
@@ -150,13 +159,14 @@ def fit_recording(
         final, window = _on_everything(task, found, scores) if again else (found, task.window)
         fitted = replace(task, window=window)
         astray = free_run_notes(fitted, final, _some(terms, kept), kept, noisy=model == "gif")
-    intervals, undetermined = determined(final.params, final.intervals, limits if model == "lif" else {})
+    own = {name: limits[name] for name in named_leaves(final.params)} if model in WITH_BOUNDS else {}
+    intervals, undetermined = determined(final.params, final.intervals, own)
     return RecordingFit(
         model=model,
         params=final.params,
         scored=None if final is found else found.params,
         scores=scores,
-        bounds=limits if model == "lif" else {},
+        bounds=own,
         train=task.window,
         protocol=protocol,
         spike_rule=spike_rule,
@@ -170,7 +180,7 @@ def fit_recording(
         + removed.notes
         + final.warnings
         + undetermined_names(undetermined)
-        + (at_bounds(found.params, limits) if model == "lif" else undetermined_times(final.params))
+        + (at_bounds(found.params, own) if own else undetermined_times(final.params))
         + unlikely_membrane(final.params)
         + spike_notes(part, spike_rule)
         + saturated(part, spikes[kept])
@@ -306,20 +316,22 @@ def check_options(
     """Refuse options of :func:`fit_recording` that suit no recording, with a ValueError."""
     if model not in MODELS:
         raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
-    if model != "lif" and not (start is None and bounds is None):
+    if (model != "lif" and start is not None) or (model not in WITH_BOUNDS and bounds is not None):
         raise ValueError(f'model = "{model}" finds its own start and has no bounds: start and bounds are for "lif"')
     if rest not in RESTS:
         raise ValueError(f"rest = {rest!r}: it must be {' or '.join(RESTS)}")
-    if drift and model == "lif":
-        raise ValueError('drift is for "gif" and "adaptive": the plain "lif" has one membrane for all sweeps')
+    if drift and model in WITH_BOUNDS:
+        raise ValueError(f'drift is for "gif" and "adaptive": "{model}" has one membrane for all sweeps')
     _limits(bounds)
 
 
 def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> Electrode | float | str | None:
-    return (None if model == "lif" else "auto") if electrode == "auto" else electrode
+    return (None if model in WITH_BOUNDS else "auto") if electrode == "auto" else electrode
 
 
 def _recipe(model: str, protocol: str, coupling: bool | None, intervals: bool) -> Callable[[Task], Outcome]:
+    if model == "passive":
+        return fit_passive
     if model != "lif":
         return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive", intervals=intervals)
     return fit_steps if protocol == "steps" else fit_fluctuating
@@ -394,29 +406,48 @@ def fit_rates(
     )
 
 
-def checked_spikes(recording: Recording, rule: SpikeRule) -> np.ndarray:
+def _without_spikes(
+    recording: Recording, rule: SpikeRule, choice: str | Sequence[int] | None
+) -> tuple[Recording, tuple[str, ...]]:
+    """Return the sweeps of a recording that have no spike, and say which these are where others have some."""
+    silent = np.flatnonzero(~rule.find(recording).any(axis=1))
+    if len(silent) == recording.num_sweeps:
+        return recording, ()
+    if not len(silent):
+        raise ValueError('model = "passive": every sweep has spikes; "lif" fits the membrane between them')
+    if choice is not None:
+        raise ValueError(f'held_out = {choice!r}: model = "passive" leaves sweeps with spikes out; choose the sweeps')
+    return recording.select(silent), (f"fitted to the sweeps without a spike: {', '.join(map(str, silent))}",)
+
+
+def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") -> np.ndarray:
     """Return the spikes of a recording that can be fitted; one without a stimulus or spikes is refused."""
     voltage = recording.measured_voltage()
     spikes = rule.find(recording)
     require_stimulus(recording, spikes)
-    if not spikes.any():
+    if not spikes.any() and model != "passive":
         never = (
             f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); lower the"
             " spike threshold, or give the recording's spikes"
         )
         why = spike_notes(recording, rule)
         raise ValueError(
-            f"voltage has no spikes: {'; '.join(why if voltage.max() >= rule.threshold else (never, *why))}"
+            f"voltage has no spikes: {'; '.join(why if voltage.max() >= rule.threshold else (never, *why))}; the"
+            " membrane alone is fitted with `model` passive"
         )
     return spikes
 
 
-def _limits(bounds: Bounds | None) -> dict[str, tuple[float, float]]:
+def _limits(bounds: Bounds | None, model: str = "lif") -> dict[str, tuple[float, float]]:
     names = [f.name for f in fields(LIFParams)]
     unknown = [name for name in bounds or {} if name not in names]
     if unknown:
         raise ValueError(f"bounds name {unknown[0]!r}, which is no parameter; the parameters are {', '.join(names)}")
-    limits = BOUNDS | {name: _interval(name, pair) for name, pair in (bounds or {}).items()}
+    limits = (
+        BOUNDS
+        | ({"v_rest": RESTING} if model == "passive" else {})
+        | {name: _interval(name, pair) for name, pair in (bounds or {}).items()}
+    )
     if limits["v_reset"][0] >= limits["v_th"][1]:
         low, high = limits["v_reset"][0], limits["v_th"][1]
         raise ValueError(f"bounds leave v_reset >= {low:g} mV and v_th <= {high:g} mV: v_reset must be below v_th")
@@ -438,7 +469,8 @@ def _interval(name: str, pair: Any) -> tuple[float, float]:
 
 
 def _protocol(recording: Recording, spikes: np.ndarray, model: str) -> str:
-    return "steps" if model == "lif" and has_fi_curve(recording, spikes) else "fluctuating"
+    steps = {"lif": has_fi_curve, "passive": has_deflections}.get(model)
+    return "steps" if steps and steps(recording, spikes) else "fluctuating"
 
 
 def _split(
@@ -455,6 +487,8 @@ def _split(
         return _window(recording, train), held, ()
     if len(held) or _protocol(recording.select(kept), spikes[kept], model) == "steps":
         return everything, held, ()
+    if model == "passive":
+        return (recording.start, recording.start + FITTED * recording.duration), held, ()
     window, held = default_split(recording, spikes)
     if window != everything:
         return window, held, ()

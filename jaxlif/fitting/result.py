@@ -30,6 +30,7 @@ from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_respo
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule, held_current, remove_electrode, resting_potentials
 from jaxlif.writing import write_atomically
 
@@ -94,7 +95,7 @@ class RecordingFit:
 
     Args:
         model: the model's name.
-        params: fitted parameters, Python floats.
+        params: fitted parameters, Python floats; of a "passive" membrane :class:`jaxlif.LeakyParams`.
         scores: by part ("train", "test", "f_i") the scores by name; None where one is not defined.
         bounds: of the free parameters, in their units.
         train: the window that was fitted before the rest was scored, ms.
@@ -121,7 +122,7 @@ class RecordingFit:
     """
 
     model: str
-    params: LIFParams
+    params: LIFParams | LeakyParams
     scores: Mapping[str, Mapping[str, Any]]
     bounds: Mapping[str, tuple[float, float]]
     train: tuple[float, float]
@@ -141,7 +142,7 @@ class RecordingFit:
     regimes: tuple[Regime, ...] = ()
     bits_per_spike: float | None = None
     uncertainty: Uncertainty | None = None
-    scored: LIFParams | None = None
+    scored: LIFParams | LeakyParams | None = None
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""

@@ -112,7 +112,7 @@ class _Uncertainty(_Part):
 
 class _Fit(_Part):
     format: str
-    model: Literal["lif", "gif", "adaptive"]
+    model: Literal["lif", "gif", "adaptive", "passive"]
     protocol: Literal["steps", "fluctuating", "rates"]
     parameters: dict[str, _Parameter]
     scores: dict[str, dict[str, int | float | None]]
@@ -155,12 +155,15 @@ class _Fit(_Part):
     def _one_model(self) -> Self:
         first, last = self.train_ms
         _require(first <= last, f"train_ms = {first:g} to {last:g}: the window ends before it starts")
-        plain = "delta_v" not in self.parameters
-        _require(plain == (self.model == "lif"), f'model = "{self.model}": parameters are those of another model')
+        kinds = {"lif": "plain", "passive": "passive"}
+        kind = "adaptive" if "delta_v" in self.parameters else "plain" if "v_th" in self.parameters else "passive"
+        fits = kind == kinds.get(self.model, "adaptive")
+        _require(fits, f'model = "{self.model}": parameters are those of another model')
         unknown = [name for name in self.undetermined if name not in self.parameters]
         _require(not unknown, f"undetermined names {unknown}, which are no parameters")
         if self.uncertainty is not None:
-            _require(self.model != "lif", 'uncertainty belongs to an adaptive model, not to "lif"')
+            adaptive = self.model in ("gif", "adaptive")
+            _require(adaptive, f'uncertainty belongs to an adaptive model, not to "{self.model}"')
             unknown = [name for name in self.uncertainty.names if name not in self.parameters]
             _require(not unknown, f"uncertainty names {unknown}, which are no parameters")
         columns = [x for name, x in self.f_i_curve.items() if name.endswith(("_pA", "_Hz"))]

@@ -25,6 +25,15 @@ class Deflection(NamedTuple):
     resistance: float
 
 
+class StepMembrane(NamedTuple):
+    """A membrane fitted to steps: parameters and their errors, the sweeps it was fitted to, and notes."""
+
+    params: LIFParams
+    estimate: Estimate
+    sweeps: np.ndarray
+    notes: tuple[str, ...]
+
+
 class Baselines(NamedTuple):
     """Every sweep before its test epoch: voltage [sweeps] mV and current [sweeps] pA; NaN where it starts with it."""
 
@@ -57,6 +66,16 @@ def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
     table = _rising(fi_table(recording, spikes))
     enough = len(table.rates) >= 5 and (table.rates > 0).sum() >= 3
     return bool(enough and _deflections(recording, spikes))
+
+
+def has_deflections(recording: Recording, spikes: np.ndarray) -> bool:
+    """Say whether there are steps, one of which at least deflects the voltage without a spike.
+
+    Args:
+        recording: any recording.
+        spikes: [sweeps, T], booleans.
+    """
+    return is_step_protocol(recording) and bool(_deflections(recording, spikes))
 
 
 def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
@@ -97,18 +116,29 @@ def fit_steps(task: Task) -> Outcome:
         task: the recording and what was asked for.
     """
     window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
-    table, baselines = _rising(fi_table(window, spikes)), _baselines(window)
-    deflections = _deflections(window, spikes)
-    membrane, known = _fit_membrane(task, table, _smallest(deflections), baselines)
-    fitted = fit_fi_curve(membrane, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
+    table, membrane = _rising(fi_table(window, spikes)), step_membrane(task)
+    fitted = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
-    sweeps = np.array([d.sweep for d in _smallest(deflections)])
     lowest, poor = float(task.recording.measured_voltage().min()), poor_curve(curve)
-    warnings = _rectification(deflections, membrane) + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest)
-    warnings += poor + protocol_notes(window, spikes)
-    counted = 1000.0 / (table.stop - table.start)  # Hz that one spike is worth
+    warnings = membrane.notes + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest) + poor
+    counted, known = 1000.0 / (table.stop - table.start), membrane.estimate  # Hz that one spike is worth
     shape = None if poor else fi_estimate(fitted.params, table.currents, table.rates, known, resolution=counted)
-    return Outcome(fitted.params, warnings, curve, sweeps, intervals=all_intervals(known, shape))
+    return Outcome(fitted.params, warnings, curve, membrane.sweeps, intervals=all_intervals(known, shape))
+
+
+def step_membrane(task: Task) -> StepMembrane:
+    """Fit tau_m, r_m and v_rest to the smallest subthreshold steps.
+
+    Args:
+        task: the recording and what was asked for.
+    """
+    window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
+    baselines, deflections = _baselines(window), _deflections(window, spikes)
+    chosen = np.array([d.sweep for d in _smallest(deflections)])
+    data = task.sweeps((task.window[0], fi_table(window, spikes).stop), chosen)
+    resistance = float(np.median([d.resistance for d in _smallest(deflections)]))
+    params, estimate = fit_subthreshold(task, baselines.aligned(data, chosen), resistance)
+    return StepMembrane(params, estimate, chosen, _rectification(deflections, params) + protocol_notes(window, spikes))
 
 
 def _rising(table: FITable) -> FITable:
@@ -123,20 +153,22 @@ def _ceiling(table: FITable) -> float:
     return float(table.currents[count - 1 : count + 1].mean()) if count < len(table.rates) else np.inf
 
 
-def _fit_membrane(
-    task: Task, table: FITable, smallest: list[Deflection], baselines: Baselines
-) -> tuple[LIFParams, Estimate]:
-    """Fit the voltage of the smallest steps that stay below threshold, from the start of the window on."""
-    chosen = np.array([d.sweep for d in smallest])
-    data = baselines.aligned(task.sweeps((task.window[0], table.stop), chosen), chosen)
-    rest, resistance = float(np.median(data.voltage)), float(np.median([d.resistance for d in smallest]))
+def fit_subthreshold(task: Task, data: Sweeps, resistance: float = 0.1) -> tuple[LIFParams, Estimate]:
+    """Fit tau_m, r_m and v_rest to voltages with hardly a spike.
+
+    Args:
+        task: what was asked for.
+        data: the sweeps.
+        resistance: where r_m starts if a regression finds no membrane, GΩ.
+    """
+    rest = float(np.median(data.voltage))
     tau_m, r_m, v_rest = regress_membrane(data, task.recording.dt) or (20.0, resistance, rest)
+    # A sweep may have spikes beside the step: there it is reset.
     values = task.inside(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_reset=rest)
     start = LIFParams(**values, v_th=values["v_reset"] + 50.0, t_ref=task.spike_length * task.recording.dt)
     free = {name: task.bounds[name] for name in values}
     result = refine_membrane(task.cell, start, data, free, progress=task.progress)
     params = jax.tree.map(float, result.params)
-    # v_reset is no part of it: nothing spikes here.
     return params, membrane_estimate(task.cell, params, data, ("tau_m", "r_m", "v_rest"))
 
 

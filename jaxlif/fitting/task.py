@@ -12,6 +12,7 @@ from jaxlif.fitting.membrane import Sweeps, sweeps
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording
 
 BEFORE_SPIKE = 3.0  # ms left out before a spike's upward crossing: the upstroke is no membrane
@@ -28,7 +29,7 @@ class Outcome(NamedTuple):
     each.
     """
 
-    params: LIFParams
+    params: LIFParams | LeakyParams
     warnings: tuple[str, ...] = ()
     curve: dict[str, list[float]] = {}
     fitted_sweeps: np.ndarray | slice = slice(None)

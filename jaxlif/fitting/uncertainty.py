@@ -22,6 +22,7 @@ from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, with_varianc
 from jaxlif.fitting.profile import Rise, Valley, crossing
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
 
 BLOCKS = 50  # of time, over which the gradient's scatter is taken; fewer where time is short
 FEWEST = 16  # blocks of all sweeps together; where time is too short for them every sweep has its own
@@ -90,10 +91,25 @@ def is_determined(
     low, high = interval
     if not (np.isfinite([value, low, high]).all() and low <= value <= high and low < high):
         return False
-    if bounds is not None and (not bounds[0] <= value <= bounds[1] or (low <= bounds[0] and high >= bounds[1])):
+    if bounds is not None and (not is_inside(name, value, bounds) or (low <= bounds[0] and high >= bounds[1])):
         return False
     positive = name.startswith(("tau", "r_m", "delta_v", "coupling.tau", "coupling.k"))
     return high <= FACTOR * low if positive and value > 0.0 else high - low <= WIDEST
+
+
+def is_inside(name: str, value: float, bounds: tuple[float, float]) -> bool:
+    """Say whether a value lies inside its bounds and not at their ends; a refractory period may be 0.
+
+    Args:
+        name: the parameter's.
+        value: in its unit.
+        bounds: likewise.
+    """
+    low, high = bounds
+    if name == "t_ref" and low == 0.0 and 0.0 <= value < 0.5 * high:
+        return True
+    first, last = (min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low) for end in bounds)
+    return low + first < value < high - last
 
 
 def flat_coordinates(information: np.ndarray, least: float = 0.0) -> np.ndarray:
@@ -190,7 +206,7 @@ def uncertainty(
 
 
 def determined(
-    params: LIFParams, intervals: Mapping[str, tuple[float, float]], bounds: Bounds = MappingProxyType({})
+    params: LIFParams | LeakyParams, intervals: Mapping[str, tuple[float, float]], bounds: Bounds = MappingProxyType({})
 ) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
     """Return the intervals that are ones, and the names of the parameters whose are not.
 

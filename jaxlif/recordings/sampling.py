@@ -47,14 +47,18 @@ def undisturbed(spikes: np.ndarray | None, shape: tuple[int, int], dt: float) ->
 
 
 def _share_before(recording: Recording, spikes: np.ndarray | None) -> float:
-    """Return c1 / (c0 + c1); 0 where the current does not vary from sample to sample."""
+    """Return how much of c1 / (c0 + c1) is sure; 0 where the current does not vary from sample to sample."""
     current, voltage = recording.current, recording.measured_voltage()
     usable = undisturbed(spikes, current.shape, recording.dt)
     columns = [x[usable] for x in (voltage[:, :-1], current[:, 1:], current[:, :-1])]
     design = np.stack([*columns, np.ones(int(usable.sum()))], axis=1)
     increments = np.diff(voltage, axis=1)[usable]
-    (_, now, earlier, _), _, rank, _ = np.linalg.lstsq(design, increments, rcond=1e-9)
-    return float(earlier / (now + earlier)) if rank == design.shape[1] else 0.0
+    found, squares, rank, _ = np.linalg.lstsq(design, increments, rcond=1e-9)
+    if rank < design.shape[1] or not squares.size:
+        return 0.0
+    variance = squares[0] / len(increments) * np.linalg.inv(design.T @ design)[2, 2]
+    sure = max(abs(found[2]) - 2.0 * float(np.sqrt(variance)), 0.0)
+    return float(sure / abs(found[1] + found[2]))
 
 
 def sampling_notes(recording: Recording, sampled: bool) -> tuple[str, ...]:

@@ -63,9 +63,13 @@ def test_too_few_firing_currents_give_no_interval():
     assert fi_estimate(TRUTH, CURRENTS[:3], rates_of(TRUTH)[:3], KNOWN) is None
 
 
-def test_errors_of_the_membrane_are_the_scatter_of_repeated_experiments():
+@pytest.mark.parametrize("stimulus", ["noise", "pulse"])
+def test_errors_of_the_membrane_are_the_scatter_of_repeated_experiments(stimulus):
     random, cell, names = np.random.default_rng(1), jl.LIF(dt=1.0), ("r_m", "v_rest")
     current = lfilter([1.0], [1.0, -0.95], random.normal(0.0, 15.0, (1600, 2)), axis=0)
+    if stimulus == "pulse":  # all that is known of r_m comes from 40 ms
+        current = 0.0 * current
+        current[300:340] = 100.0
     quiet = jnp.zeros_like(jnp.asarray(current))
     clean = Sweeps(jnp.asarray(current), TRUTH.v_rest + quiet, quiet, quiet + 1.0)
     passive = replace(TRUTH, v_th=1000.0)
