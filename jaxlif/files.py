@@ -97,6 +97,8 @@ def load_arrays(path: Path, known: Iterable[str], prefix: str | None = None) -> 
     if not zipfile.is_zipfile(path):
         raise ValueError("not an .npz archive, or one that was cut short")
     with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            archive.open(info).close()  # refuses a name that is another in the directory than before the array
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if len(members) < len(archive.infolist()):
             raise ValueError("an .npz archive with two arrays of one name")

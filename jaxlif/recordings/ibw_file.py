@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,9 +127,16 @@ def _require_sound(path: Path) -> None:
     if np.frombuffer(raw[: start + length], f"{order}i2").sum() % 2**16:
         raise ValueError("a damaged Igor binary wave: its headers do not add up to their checksum")
     sizes = np.frombuffer(raw, f"{order}i4", count, offset).tolist()
+    if version == 5:
+        (points,), shape = (np.frombuffer(raw, f"{order}i4", n, place).tolist() for n, place in ((1, 76), (4, 132)))
+        if min(shape) < 0 or points != prod(size for size in shape if size):
+            raise ValueError(f"a damaged Igor binary wave: {points} points of shape {shape}")
     declared, held = start + sum(sizes), path.stat().st_size
     if min(sizes) < 0 or declared > held:
         raise ValueError(f"not an Igor binary wave, or one that was cut short: {held} bytes of {declared}")
+    if declared < held:
+        text = f"{path.name} has {held - declared} bytes more than its header says: is it damaged?"
+        warnings.warn(text, RecordingWarning, stacklevel=6)
 
 
 def _string(extended: Any, characters: Any) -> str:

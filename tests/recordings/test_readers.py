@@ -6,12 +6,14 @@ import os
 import sys
 import warnings
 import zipfile
+import zlib
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 
 from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_recording, readers
 from jaxlif.recordings.units import to_library_unit
@@ -510,9 +512,9 @@ def test_a_voltage_that_never_changes_is_said(tmp_path):
 # --- .mat -------------------------------------------------------------------------------------------------
 
 
-def matlab(tmp_path, **variables):
+def matlab(tmp_path, *, compressed=True, **variables):
     path = tmp_path / "cell.mat"
-    scipy.io.savemat(path, variables, do_compression=True)
+    scipy.io.savemat(path, variables, do_compression=compressed)
     return path
 
 
@@ -530,8 +532,10 @@ def test_mat_columns_rows_and_matrices(tmp_path, shape):
     ("change", "message"),
     [
         ({"dt": np.zeros((0, 0))}, "dt = []"),
-        ({"voltage": VOLTAGE + 1j}, "the array `voltage` cannot be read; only plain numeric"),
-        ({"voltage": {"a": 1}}, "the array `voltage` cannot be read; only plain numeric"),
+        ({"voltage": VOLTAGE + 1j}, "the array `voltage` cannot be read; only full arrays of real numbers are"),
+        ({"voltage": {"a": 1}}, "the array `voltage` cannot be read"),
+        ({"voltage": "abc"}, "the array `voltage` cannot be read"),
+        ({"voltage": scipy.sparse.csc_array(VOLTAGE[None])}, "the array `voltage` cannot be read"),
         ({"voltage": None, "Voltage": VOLTAGE}, "the array `Voltage` is not known: is `voltage` meant?"),
         ({"current": np.zeros((9, 9))}, "the array `current` has shape [9, 9]: which axis is time?"),
         ({"dt": None}, "the array `dt` (ms) is missing"),
@@ -544,12 +548,37 @@ def test_mat_defects_are_one_line(tmp_path, change, message):
     assert one_line(error).startswith(f"cell.mat: {message}")
 
 
-def test_mat_of_matlab_7_3_says_how_to_save_it(tmp_path):
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("kind", ["f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_mat_numbers_of_every_kind(tmp_path, kind, compressed):
+    cell = read_recording(matlab(tmp_path, compressed=compressed, a="x", current=CURRENT.astype(kind), dt=1))
+    np.testing.assert_array_equal(cell.current, [CURRENT])
+
+
+def test_mat_of_other_versions_says_how_to_save_it(tmp_path):
     path = tmp_path / "cell.mat"
-    head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
-    path.write_bytes(head.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(500))
-    with pytest.raises(ValueError, match=r"^cell.mat: a .mat file of MATLAB 7.3: save it once more with save"):
+    path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(500))
+    with pytest.raises(ValueError, match=r"^cell.mat: no .mat file of MATLAB 5 to 7.2: save it once more with save"):
         read_recording(path)
+    scipy.io.savemat(path, {"current": CURRENT, "dt": 0.1}, format="4")
+    with pytest.raises(ValueError, match=r"^cell.mat: no .mat file of MATLAB 5 to 7.2"):
+        read_recording(path)
+
+
+def test_mat_that_is_larger_than_it_says_or_than_memory(tmp_path):
+    path = matlab(tmp_path, current=np.zeros((1, 10**6)), dt=0.1)
+    raw = path.read_bytes()
+    size, inflated = (
+        int.from_bytes(raw[132:136], "little"),
+        zlib.decompress(raw[136:][: int.from_bytes(raw[132:136], "little")]),
+    )
+    for told in (100, 2**32 - 1):
+        packed = zlib.compress(inflated[:4] + told.to_bytes(4, "little") + inflated[8:])
+        path.write_bytes(raw[:132] + len(packed).to_bytes(4, "little") + packed + raw[136 + size :])
+        with pytest.raises(
+            ValueError, match=r"^cell.mat: (a damaged .mat file: a variable of|a variable of the .mat file)"
+        ):
+            read_recording(path)
 
 
 # --- .abf -------------------------------------------------------------------------------------------------
