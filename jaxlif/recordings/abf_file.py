@@ -61,7 +61,7 @@ def read_abf(path: Path, current: str | None, corrections: Corrections, electrod
     """
     with warnings.catch_warnings():
         # pyabf warns of stimulus files that it does not find; what that means for the command is tested below.
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", module="pyabf")
         abf = _open(path)
         inputs, outputs = _channels(abf.adcNames, abf.adcUnits), _channels(abf.dacNames, abf.dacUnits, "output")
         active = _active(abf, outputs)
@@ -115,14 +115,13 @@ def _open(path: Path) -> Any:
 
 def _require_whole(path: Path) -> None:
     """Refuse a header that contradicts itself, or declares more than the file holds, which pyabf would look for."""
-    with open(path, "rb") as file:
-        head = file.read(2048)
-    held = path.stat().st_size
+    head = path.read_bytes()
+    held = len(head)
     if head[:4] not in (b"ABF ", b"ABF2") or len(head) < 2048:
         raise ValueError("not an ABF file, or one that was cut short")
     if head[:4] == b"ABF2":
         sections = np.frombuffer(head, "<u4, <u4, <i8", 18, 76)[_SECTIONS].tolist()
-        sweeps, expected = int.from_bytes(head[12:16], "little"), sections[-1][2]
+        sweeps, expected, samples = int.from_bytes(head[12:16], "little"), sections[-1][2], sections[-3][2]
     else:
         samples, sweeps, data, tags, num_tags, length = (int.from_bytes(head[o : o + 4], "little") for o in _ABF1)
         sections = [(data, 2, samples), (tags, 64, num_tags)]
@@ -134,6 +133,14 @@ def _require_whole(path: Path) -> None:
             raise ValueError(f"an ABF file that is damaged or was cut short: {text} are declared, and it holds {held}")
     if sweeps != expected and (expected or sweeps > held):
         raise ValueError(f"a damaged ABF file: {sweeps} sweeps are declared, and there are {expected:g}")
+    if head[:4] == b"ABF2" and expected:
+        _warn_of_length(np.frombuffer(head, "<i4", 2 * sweeps, 512 * sections[-1][0])[1::2], samples)
+
+
+def _warn_of_length(lengths: np.ndarray, samples: int) -> None:
+    if lengths.sum(dtype=int) != samples:
+        text = f"sweeps of {lengths.sum(dtype=int)} samples in all are declared, and {samples} are read: is it damaged?"
+        warnings.warn(text, RecordingWarning, stacklevel=5)
 
 
 def _channels(names: list[str], units: list[str], kind: str = "channel") -> list[_Channel]:

@@ -18,7 +18,7 @@ from jaxlif.recordings.units import Corrections
 
 _KNOWN = ("current", "voltage", "spikes", "dt", "electrode_current", "electrode_voltage")
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_MATRIX, _COMPRESSED = 14, 15
+_MATRIX, _COMPRESSED, _UINT8 = 14, 15, 9
 _NUMERIC_CLASSES, _IS_COMPLEX = range(6, 16), 0x800
 
 
@@ -70,7 +70,10 @@ def _variables(raw: bytes, order: str) -> Iterator[tuple[str, list[tuple[int, by
         parts = list(_elements(data, order)) if kind == _MATRIX else []
         if len(parts) < 3 or parts[0][0] != 6 or len(parts[0][1]) != 8:
             raise ValueError("a damaged .mat file: an element is no variable")
-        yield parts[2][1].decode("latin-1"), parts
+        name = parts[2][1].decode("latin-1")
+        if not name.isidentifier() and struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF != _UINT8:  # MATLAB's own
+            raise ValueError(f"a damaged .mat file: {name!r} is no name")
+        yield name, parts
 
 
 def _inflated(data: bytes, order: str) -> bytes:

@@ -82,6 +82,18 @@ def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path):
         read_recording(path)
 
 
+def test_a_library_that_asks_for_more_than_the_memory_at_hand_fails_at_once(tmp_path, monkeypatch):
+    path = saved(tmp_path, current=CURRENT, dt=0.1)
+    monkeypatch.setattr("jaxlif.files.memory_at_hand", lambda: 10**8)
+    with monkeypatch.context() as patched:
+        patched.setitem(readers._READERS, ".npz", lambda *_: np.ones(5 * 10**8, np.uint8))
+        with pytest.raises(
+            ValueError, match="^cell.npz: damaged, or not what its name says .*Error: Unable to allocate"
+        ):
+            read_recording(path)
+    assert read_recording(path).num_steps == T and np.ones(5 * 10**8, np.uint8).size == 5 * 10**8
+
+
 def test_whatever_a_library_raises_is_one_line_with_the_name(tmp_path, monkeypatch):
     path = saved(tmp_path, current=CURRENT, dt=0.1)
     for error in (AttributeError("a\nb"), MemoryError(), StopIteration(), ZeroDivisionError(), KeyError("x")):
