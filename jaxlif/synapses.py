@@ -119,6 +119,9 @@ class Synaptic:
     takes: ClassVar[type] = Drive
 
     def __post_init__(self) -> None:
+        if isinstance(self.synapse, type) or not callable(getattr(self.synapse, "targets", None)):
+            name = type(self.synapse).__name__
+            raise ValueError(f"synapse = {name}: Synaptic needs a kind of synapse, such as ExponentialCurrent()")
         require_verbs(self, self.neuron, (*SPIKING, *self.synapse.needs))
 
     @property
@@ -254,8 +257,8 @@ class ExponentialCurrent:
 
     def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron under its input and the currents, then add the arrivals to the currents."""
-        current, tau_syn = state.synapse, _per_kind(params.synapse.tau_syn, state.synapse)
-        response = jax.tree.map(lambda r: _per_kind(r, current), params.response)
+        current, tau_syn = state.synapse, _per_kind("tau_syn", params.synapse.tau_syn, state.synapse)
+        response = jax.tree.map(lambda r: _per_kind("the response of the neurons", r, current), params.response)
         inner, v = neuron.integrate_currents(params.neuron, state.neuron, x.input, current, response)
         return SynapticState(inner, _decayed(current, tau_syn, neuron.dt, x.arrivals)), v
 
@@ -324,13 +327,15 @@ class Conductance:
         self, neuron: Any, params: SynapticParams, state: SynapticState, x: Drive
     ) -> tuple[SynapticState, Array]:
         """Integrate the neuron under its input and the conductances, then add the arrivals to these."""
-        g, tau_syn = state.synapse, _per_kind(params.synapse.tau_syn, state.synapse)
-        e_rev = _per_kind(params.synapse.e_rev, g)
+        g, tau_syn = state.synapse, _per_kind("tau_syn", params.synapse.tau_syn, state.synapse)
+        e_rev = _per_kind("e_rev", params.synapse.e_rev, g)
         inner, v = neuron.integrate_conductances(params.neuron, state.neuron, x.input, g, tau_syn, e_rev)
         return SynapticState(inner, _decayed(g, tau_syn, neuron.dt, x.arrivals)), v
 
 
 def _closed(params: SynapticParams, x: Drive) -> Array:
+    if jnp.ndim(x.arrivals) == 0:
+        raise ValueError("arrivals are one number a step: they must be [K] or [K, N], for K kinds of synapse")
     return jnp.zeros(jnp.shape(x.arrivals), state_dtype(params, x))
 
 
@@ -338,14 +343,26 @@ def _decayed(synapse: Array, tau_syn: Array, dt: float, arrivals: Array) -> Arra
     return synapse * jnp.exp(-dt / tau_syn) + jnp.asarray(arrivals, synapse.dtype)
 
 
-def _per_kind(value: Any, synapse: Array) -> Array:
+def _per_kind(name: str, value: Any, synapse: Array) -> Array:
     """Line up a parameter, scalar, [K] or [K, N], with a synaptic state [K, ...]."""
     value = jnp.asarray(value, synapse.dtype)
-    return value.reshape(value.shape + (1,) * (synapse.ndim - value.ndim)) if value.ndim else value
+    value = value.reshape(value.shape + (1,) * (synapse.ndim - value.ndim)) if value.ndim else value
+    fits = (
+        value.ndim in (0, synapse.ndim)
+        and jnp.broadcast_shapes(value.shape[:1], synapse.shape[:1]) == synapse.shape[:1]
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {value.shape}: it does not fit arrivals {synapse.shape}, [K, ...]")
+    return value
 
 
 def _widened(x: Any, targets: tuple[int, ...]) -> Any:
     """Return a neuron's input for as many neurons as the arrivals reach; synapses below keep their own."""
     if isinstance(x, Drive):
         return x._replace(input=_widened(x.input, targets))
-    return jnp.broadcast_to(x, jnp.broadcast_shapes(jnp.shape(x), targets))
+    shape = jnp.shape(x)
+    if any(n != m and 1 not in (n, m) for n, m in zip(shape[::-1], targets[::-1], strict=False)):
+        raise ValueError(
+            f"input has shape {shape} in a step, and arrivals reach {targets}: they must be the same neurons"
+        )
+    return jnp.broadcast_to(x, jnp.broadcast_shapes(shape, targets))

@@ -273,10 +273,39 @@ def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
 
 
 @pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: jl.Synaptic(jl.LIF, jl.VoltageJump()), "neuron = type: Synaptic needs a neuron with integrate"),
+        (lambda: jl.Synaptic(LIF, jl.VoltageJump), "synapse = type: Synaptic needs a kind of synapse"),
+        (lambda: jl.Synaptic(LIF, LIF), "synapse = LIF: Synaptic needs a kind of synapse"),
+        (lambda: Feedback(LIF, None), "path = NoneType: Feedback needs a cell"),
+        (lambda: driven((3, 2, 3), (3, 4)), r"input has shape \(4,\) in a step, and arrivals reach \(3,\)"),
+        (lambda: driven((3,), (3,)), "arrivals are one number a step"),
+        (lambda: driven((3, 1), (3,)), r"e_rev has shape \(2,\): it does not fit arrivals \(1,\)"),
+        (lambda: driven((3, 2), (3,), noise=-1.0), "noise.0. = -1: noise must be 0 or more"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()
+
+
+def driven(arrivals, current, noise=None):
+    cell, own = jl.Synaptic(LIF, jl.Conductance()), jl.ConductanceParams(e_rev=E_REV)
+    x, params = jl.Drive(jnp.zeros(arrivals), jnp.zeros(current)), jl.SynapticParams(neuron=NoisyParams(), synapse=own)
+    if noise is None:
+        return jl.simulate(cell, params, x)
+    return jl.simulate(jl.EscapeNoise(cell), params, Noisy(x, jnp.full(current, noise)))
+
+
+@pytest.mark.parametrize(
     "cell, params, message",
     [
         (jl.AdaptiveLIF(), jl.LIFParams(), "params = LIFParams: AdaptiveLIF takes AdaptiveLIFParams"),
         (jl.ResonantLIF(), jl.LIFParams(), "params = LIFParams: ResonantLIF takes ResonantLIFParams"),
+        (jl.LIF(), jl.LeakyParams(), "params = LeakyParams: it has no v_th, which LIF needs"),
+        (jl.HodgkinHuxley(), jl.LIFParams(), "params = LIFParams: HodgkinHuxley takes HodgkinHuxleyParams"),
+        (jl.LeakyIntegrator(), jl.ResonantLIFParams(), "params = ResonantLIFParams: LeakyIntegrator does not have"),
         (jl.LIF(), NEURONS["adaptive"][1], "params = AdaptiveLIFParams: LIF does not have their a"),
         (jl.PreciseLIF(), jl.ResonantLIFParams(), "params = ResonantLIFParams: PreciseLIF does not have their a"),
     ],

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxlif.checks import choice, numbers
 from jaxlif.neurons.cell import initial_voltage
-from jaxlif.neurons.checks import concrete, require, require_finite, require_positive
+from jaxlif.neurons.checks import concrete, require, require_finite, require_params, require_positive
 from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState
 from jaxlif.surrogate import Arctan, SuperSpike, Surrogate, spike
 
@@ -89,6 +89,10 @@ class SnnTorchLeaky:
         """Why this neuron is none of snnTorch's where its spikes are fed back."""
         other = 'snnTorch\'s RLeaky is from_snntorch("RLeaky"), with another reset'
         return other if self.reset == "zero" else None
+
+    def check(self, params: SnnTorchParams) -> None:
+        """Refuse parameters of another neuron."""
+        require_params(self, params, SnnTorchParams)
 
     def init_state(self, params: SnnTorchParams, x: Array) -> SnnTorchState:
         """Return the voltage 0 in the shape of the input ``x`` and the parameters."""
@@ -248,6 +252,10 @@ class NorseLIF:
 
     def __post_init__(self) -> None:
         require_positive("dt", self.dt, "ms")
+
+    def check(self, params: NorseParams) -> None:
+        """Refuse parameters of another neuron."""
+        require_params(self, params, NorseParams)
 
     def init_state(self, params: NorseParams, x: Array) -> NorseState:
         """Return the neuron at rest without current, in the shape of the input ``x`` and the parameters."""

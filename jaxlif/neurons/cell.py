@@ -80,14 +80,15 @@ def _offers(neuron: Any, verb: str) -> bool:
     """Say whether a neuron has a verb that goes with its own ``integrate``, not with one that it replaced."""
     ranks = {name: i for i, kind in reversed([*enumerate(type(neuron).__mro__)]) for name in vars(kind)}
     own = verb in SPIKING or ranks.get(verb, 0) <= ranks.get("integrate", 0)
-    return callable(getattr(neuron, verb, None)) and own
+    return own and callable(getattr(neuron, verb, None)) and not isinstance(neuron, type)
 
 
 def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
-    """Refuse a cell whose input is a named tuple where a layer passes it an array, when the layer is made."""
-    takes = getattr(cell, "takes", None)
+    """Refuse no cell, and one whose input is a named tuple, where a layer passes an array, when the layer is made."""
+    takes, kind, name = getattr(cell, "takes", None), type(wrapper).__name__, type(cell).__name__
+    if isinstance(cell, type) or not callable(getattr(cell, "step", None)):
+        raise ValueError(f"{what} = {name}: {kind} needs a cell, with init_state and step")
     if takes is not None:
-        kind, name = type(wrapper).__name__, type(cell).__name__
         hint = "; put it into Arriving" if takes.__name__ == "Drive" else ""
         raise ValueError(f"{what} = {name}: {kind} passes an array, and {name} takes a {takes.__name__}{hint}")
 

@@ -38,10 +38,6 @@ def check_inputs(cell: Any, inputs: Any) -> None:
         cell.check_inputs(inputs)
 
 
-# What the parameters of adaptive and resonant neurons hold beyond those of a plain one, which would pass over it.
-MECHANISMS = ("a", "b", "coupling", "eta", "gamma")
-
-
 def require_params(cell: Any, params: Any, kind: type, field: str = "params") -> None:
     """Refuse parameters of another kind than a cell takes."""
     if not isinstance(params, kind):
@@ -49,10 +45,20 @@ def require_params(cell: Any, params: Any, kind: type, field: str = "params") ->
         raise ValueError(f"{field} = {found}: {type(cell).__name__} takes {kind.__name__}")
 
 
-def require_no_mechanism(cell: Any, params: Any) -> None:
-    """Refuse parameters with a mechanism that the cell would pass over."""
-    for name in MECHANISMS:
-        value = getattr(params, name, None)
+MEMBRANE = ("tau_m", "r_m", "v_rest")
+PLAIN = (*MEMBRANE, "v_th", "v_reset", "t_ref")
+MECHANISMS = ("a", "b", "coupling", "eta", "gamma")  # of adaptive and resonant neurons, which others would pass over
+
+
+def require_fields(
+    cell: Any, params: Any, fields: tuple[str, ...] = PLAIN, mechanisms: tuple[str, ...] = MECHANISMS
+) -> None:
+    """Refuse parameters that lack a field of the cell, or hold a mechanism that it does not have."""
+    name, found = type(cell).__name__, type(params).__name__.removeprefix("_")
+    for field in fields:
+        if not hasattr(params, field):
+            raise ValueError(f"params = {found}: it has no {field}, which {name} needs")
+    for field in mechanisms:
+        value = getattr(params, field, None)
         if value is not None and not (isinstance(value, tuple) and not value):
-            found = type(params).__name__.removeprefix("_")
-            raise ValueError(f"params = {found}: {type(cell).__name__} does not have their {name}")
+            raise ValueError(f"params = {found}: {name} does not have their {field}")

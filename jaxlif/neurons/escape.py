@@ -5,10 +5,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, state_dtype
-from jaxlif.neurons.checks import check_cell, check_inputs
+from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
 
 
 class Noisy(NamedTuple):
@@ -60,7 +61,10 @@ class EscapeNoise:
         check_cell(self.neuron, params)
 
     def check_inputs(self, inputs: Noisy) -> None:
-        """Raise ValueError where a concrete input breaks a rule of the neuron."""
+        """Refuse negative numbers of Exp(1), and what breaks a rule of the neuron, where they are at hand."""
+        if concrete(inputs.noise):
+            rule = "noise must be 0 or more, drawn from Exp(1)"
+            require(np.asarray(inputs.noise) >= 0.0, "noise", inputs.noise, "", rule)
         check_inputs(self.neuron, inputs.input)
 
     def prepare(self, params: Any) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require, require_finite, require_not_negative, require_positive
+from jaxlif.neurons.checks import require, require_finite, require_not_negative, require_params, require_positive
 
 Parameter = Array | float
 
@@ -126,6 +126,10 @@ class HodgkinHuxley:
     def __post_init__(self) -> None:
         require_positive("dt", self.dt, "ms")
         require(self.substeps >= 1, "substeps", self.substeps, "", "substeps must be 1 or more")
+
+    def check(self, params: HodgkinHuxleyParams) -> None:
+        """Refuse parameters of another neuron."""
+        require_params(self, params, HodgkinHuxleyParams)
 
     def init_state(self, params: HodgkinHuxleyParams, x: Array) -> HodgkinHuxleyState:
         """Return the neuron at its leak potential, with gates at their steady state there.

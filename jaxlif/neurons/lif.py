@@ -11,8 +11,8 @@ from jaxlif.neurons.cell import initial_voltage, relax
 from jaxlif.neurons.checks import (
     require_below,
     require_different,
+    require_fields,
     require_finite,
-    require_no_mechanism,
     require_not_negative,
     require_positive,
 )
@@ -173,7 +173,7 @@ class LIF:
 
     def check(self, params: LIFParams) -> None:
         """Refuse parameters with a mechanism that this neuron does not have."""
-        require_no_mechanism(self, params)
+        require_fields(self, params)
 
     def init_state(self, params: LIFParams, x: Array) -> LIFState:
         """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import concrete, require, require_no_mechanism, require_positive
+from jaxlif.neurons.checks import concrete, require, require_fields, require_positive
 from jaxlif.neurons.lif import LIFParams, threshold_distance
 from jaxlif.surrogate import Surrogate, spike
 
@@ -70,7 +70,7 @@ class PreciseLIF:
 
     def check(self, params: LIFParams) -> None:
         """Refuse mechanisms that this neuron does not have, and periods in which two spikes could fall into a step."""
-        require_no_mechanism(self, params)
+        require_fields(self, params)
         if concrete(params.t_ref):
             rule = f"t_ref must be dt = {self.dt:g} ms or more, so that at most one spike falls into a step"
             require(np.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require_finite, require_positive
+from jaxlif.neurons.checks import MEMBRANE, require_fields, require_finite, require_positive
 
 
 @jax.tree_util.register_dataclass
@@ -71,6 +71,10 @@ class LeakyIntegrator:
 
     def __post_init__(self) -> None:
         require_positive("dt", self.dt, "ms")
+
+    def check(self, params: LeakyParams) -> None:
+        """Refuse parameters of no membrane, or with adaptation, which this one does not have."""
+        require_fields(self, params, MEMBRANE, ("a",))
 
     def init_state(self, params: LeakyParams, x: Array) -> LeakyState:
         """Return the membrane at rest, in the shape of the input ``x`` and the parameters."""
