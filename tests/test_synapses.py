@@ -296,8 +296,9 @@ def test_teacher_forcing_a_neuron_with_its_own_spikes_changes_nothing():
 # ------------------------------------------------------------------------------------------------------------ gradients
 
 
+@pytest.mark.parametrize("neuron", ["plain", "resonant"])
 @pytest.mark.parametrize("kind", ["current", "conductance"])
-def test_gradients_of_a_passive_trace_equal_central_differences(kind):
+def test_gradients_of_a_passive_trace_equal_central_differences(kind, neuron):
     rng = np.random.default_rng(11)
     arrivals = jnp.asarray(rng.exponential(20.0, (100, 2)) * rng.choice([0.0, 1.0], (100, 2), p=[0.8, 0.2]))
     if kind == "current":
@@ -305,8 +306,9 @@ def test_gradients_of_a_passive_trace_equal_central_differences(kind):
     else:
         cell = jl.Conductance()
         synapse = jl.ConductanceParams(tau_syn=jnp.array([2.0, 10.0]), e_rev=jnp.array([0.0, -80.0]))
-    cell = jl.Synaptic(jl.LIF(dt=0.5), cell)
-    neuron_and_synapse = jl.SynapticParams(neuron=PASSIVE, synapse=synapse)
+    resonant = jl.ResonantLIFParams(**vars(PASSIVE), a=30.0, tau_w=20.0)
+    inner, membrane = (jl.LIF, PASSIVE) if neuron == "plain" else (jl.ResonantLIF, resonant)
+    cell, neuron_and_synapse = jl.Synaptic(inner(dt=0.5), cell), jl.SynapticParams(neuron=membrane, synapse=synapse)
 
     def loss(params, arrivals):
         v = jl.simulate(cell, params, jl.Drive(arrivals, jnp.full(100, 50.0)))[1].v
