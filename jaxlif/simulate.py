@@ -40,8 +40,8 @@ def simulate(
         The final state, and the outputs stacked over time [T, ...].
 
     Raises:
-        ValueError: for an unhashable cell, inputs that differ in T or are not finite, no step at all, or a parameter
-            that breaks its rule.
+        ValueError: for an unhashable cell, the state of another, inputs that differ in T or are not finite, no step at
+            all, or a parameter that breaks its rule.
 
     Example:
         >>> import jaxlif as jl
@@ -66,8 +66,8 @@ def simulate(
 @compiled(values=3, keep=64)
 def _simulate(cell, segment, unroll, params, inputs, state):
     params, state = from_half((params, state))
-    if state is None:
-        state = cell.init_state(params, from_half(jax.tree.map(lambda x: jnp.asarray(x)[0], inputs)))
+    fresh = cell.init_state(params, from_half(jax.tree.map(lambda x: jnp.asarray(x)[0], inputs)))
+    state = fresh if state is None else _of_this_cell(state, fresh)
     run = partial(scan_cell, cell, params, unroll=unroll)
     if segment is None:
         return run(state, inputs)
@@ -113,12 +113,24 @@ def _segmented(run, state, inputs, segment):
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, tail)
 
 
+def _of_this_cell(state: Any, fresh: Any) -> Any:
+    """Return a state, refusing that of another cell or size."""
+    given, own = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (state, fresh))
+    forms = [jax.tree.structure(tree) for tree in (state, fresh)]
+    if given != own or forms[:1] != forms[1:]:
+        raise ValueError(f"state = {type(state).__name__} with shapes {given}: it must be the cell's, {own}")
+    return state
+
+
 def _require_hashable(cell: Cell) -> None:
     try:
         hash(cell)
     except TypeError as error:
         message = f"cell = {type(cell).__name__}: a cell must be a frozen dataclass of hashable fields ({error})"
         raise ValueError(message) from error
+    if isinstance(cell, type) or not hasattr(cell, "step"):
+        name = cell.__name__ if isinstance(cell, type) else type(cell).__name__
+        raise ValueError(f"cell = {name}: a cell must be a value with a step, such as LIF(dt=0.1)")
 
 
 def _num_steps(inputs: Any) -> int:

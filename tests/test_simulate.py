@@ -141,6 +141,18 @@ def test_no_step_is_refused(inputs):
         jl.simulate(jl.LIF(), jl.LIFParams(), inputs)
 
 
+def test_the_state_of_another_cell_or_size_is_refused():
+    cell, params = jl.LIF(), jl.LIFParams()
+    state = jl.simulate(cell, params, np.zeros((3, 2)))[0]
+    with pytest.raises(ValueError, match=r"^state = LIFState with shapes \[\(2,\), \(2,\)\]: it must be the cell's"):
+        jl.simulate(cell, params, np.zeros((3, 5)), state)
+    with pytest.raises(ValueError, match=r"^state = tuple with shapes \[\(\)\]: it must be the cell's"):
+        jl.simulate(cell, params, np.zeros((3, 5)), (0.0,))
+    for wrong in (jl.LIF, None):
+        with pytest.raises(ValueError, match="a cell must be a value with a step"):
+            jl.simulate(wrong, params, np.zeros(3))
+
+
 @pytest.mark.parametrize("checkpoint", [0, -3])
 def test_segments_without_a_step_are_refused(checkpoint):
     with pytest.raises(

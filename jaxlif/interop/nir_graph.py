@@ -17,6 +17,7 @@ R = 1.
 
 from typing import Any
 
+from jaxlif.checks import number, require_positive
 from jaxlif.interop.nir_read import MS, Reader
 from jaxlif.interop.nir_wires import wires
 from jaxlif.interop.nir_write import Parts, parts_of, write_graph
@@ -146,7 +147,9 @@ def _given_dt(graph: Any, dt: float | None) -> float:
         raise ValueError(f"time_unit = {unit!r}: a graph's times must be in seconds")
     if dt is None and "dt" not in metadata:
         raise ValueError("dt: the graph's metadata has none; give one, ms")
-    return float(metadata["dt"]) * MS if dt is None else dt
+    step = number("dt", float(metadata["dt"]) * MS if dt is None else dt, "ms")
+    require_positive("dt", step, "ms")
+    return float(step)
 
 
 def _nir() -> Any:

@@ -56,6 +56,9 @@ class Graph:
         Sequential(self.layers)  # which refuses none, dt that disagree, and those that take no array
         require_array_input(self, self.layers[0], "layer 0")
         last = len(self.layers) - 1
+        for edge in (*self.edges, *self.feedback):
+            if not (isinstance(edge, tuple) and len(edge) == 2 and all(isinstance(n, int) for n in edge)):
+                raise ValueError(f"edge {edge!r}: it must be a pair of indices, (from, to)")
         for a, b in self.edges:
             if not INPUT <= a < b <= last:
                 raise ValueError(f"edge ({a}, {b}): it must lead from a layer, or {INPUT}, to a later one up to {last}")

@@ -662,6 +662,8 @@ def test_what_waits_does_not_depend_on_the_order_of_the_edges():
 def test_a_step_is_needed():
     with pytest.raises(ValueError, match=r"^dt: the graph's metadata has none; give one, ms"):
         from_nir(chain(LIF_NODE))
+    with pytest.raises(ValueError, match=r"^dt = 0 ms: dt must be greater than 0 ms"):
+        from_nir(chain(WEIGHT), dt=0.0)
     layers, params, shape = make_dense()
     with pytest.raises(ValueError, match=r"^dt = 2 ms: dt must be the network's, which is 1 ms"):
         to_nir(Sequential(layers), params, shape, dt=2.0)

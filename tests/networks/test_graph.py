@@ -53,6 +53,8 @@ REFUSED = {
     "backwards": (((-1, 0), (1, 0)), (), r"^edge \(1, 0\): it must lead from a layer, or -1, to a later one up to 1"),
     "nowhere": (((-1, 0), (0, 2)), (), r"^edge \(0, 2\): it must lead"),
     "feedback of the input": (((-1, 0), (0, 1)), ((-1, 0),), r"^feedback \(-1, 0\): it must lead from one layer"),
+    "no pair": (((-1, 0, 1),), (), r"^edge \(-1, 0, 1\): it must be a pair of indices"),
+    "no index": (((-1.0, 0.0),), (), r"^edge \(-1.0, 0.0\): it must be a pair"),
     "unreached": (((-1, 0),), ((0, 1),), r"^layer 1 \(LIF\): no edge leads to it"),
 }
 
