@@ -427,13 +427,13 @@ def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") ->
     require_stimulus(recording, spikes)
     if not spikes.any() and model != "passive":
         never = (
-            f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); lower the"
+            f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); move the"
             " spike threshold, or give the recording's spikes"
         )
         why = spike_notes(recording, rule)
+        reasons = why if voltage.max() >= rule.threshold and why else (never, *why)
         raise ValueError(
-            f"voltage has no spikes: {'; '.join(why if voltage.max() >= rule.threshold else (never, *why))}; the"
-            " membrane alone is fitted with `model` passive"
+            f"voltage has no spikes: {'; '.join(reasons)}; the membrane alone is fitted with `model` passive"
         )
     return spikes
 

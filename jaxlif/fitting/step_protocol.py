@@ -174,16 +174,17 @@ def fit_subthreshold(task: Task, data: Sweeps, resistance: float = 0.1) -> tuple
 
 def _baselines(recording: Recording) -> Baselines:
     """Return the medians of the 50 ms before each test epoch, or of what there is at the level before it."""
-    found = [_before(recording, test) for test in step_family(recording).tests]
+    tests, others = step_family(recording)
+    length = round(BASELINE / recording.dt)
+    found = [_before(test, others, length) for test in tests]
     rows = zip(recording.measured_voltage(), recording.current, found, strict=True)
     pairs = [(np.median(v[b]), np.median(c[b])) if b.stop > b.start else (np.nan, np.nan) for v, c, b in rows]
     voltage, current = np.array(pairs).T
     return Baselines(voltage, current)
 
 
-def _before(recording: Recording, test: Epoch) -> slice:
-    length = round(BASELINE / recording.dt)
-    earlier = [e.stop for e in step_family(recording).others if e.sweep == test.sweep and e.stop <= test.start]
+def _before(test: Epoch, others: list[Epoch], length: int) -> slice:
+    earlier = [e.stop for e in others if e.sweep == test.sweep and e.stop <= test.start]
     return slice(max([0, test.start - length, *earlier]), test.start)
 
 

@@ -139,9 +139,11 @@ def spike_notes(recording: Recording, rule: SpikeRule) -> tuple[str, ...]:
     """Say what looks like a spike and was not counted as one, and which option counts it.
 
     Args:
-        recording: whose spikes the rule found; where they are known there is nothing to say.
+        recording: whose spikes the rule found; where they are known a rule of one's own is not used.
         rule: the rule.
     """
+    if recording.spikes is not None and rule != SpikeRule():
+        return ("the recording holds its spikes: they were taken, and not those that the spike rule would find",)
     if recording.spikes is not None or recording.voltage is None:
         return ()
     out, level = left_out(recording.voltage, recording.dt, rule), f"{rule.threshold:g} mV"
