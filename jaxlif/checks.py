@@ -65,9 +65,55 @@ def choice(field: str, value: Any, options: tuple[Any, ...]) -> Any:
 
 def random_key(key: Any) -> Any:
     """Return a JAX random key, refuse all else, such as the seed itself."""
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise ValueError(f"key = {_short(repr(key))}: key must be a JAX random key, such as jax.random.key(0)")
+    kind: Any = getattr(key, "dtype", None)
+    # An old one is two or four words, as its generator has it.
+    old = kind == np.uint32 and key.shape[-1:] in ((2,), (4,))
+    if not (isinstance(key, jax.Array | np.ndarray) and (old or jnp.issubdtype(kind, jax.dtypes.prng_key))):
+        what = _short(repr(key)) if kind is None else f"{kind} {list(key.shape)}"
+        raise ValueError(f"key = {what}: key must be a JAX random key, such as jax.random.key(0)")
     return key
+
+
+def arrays_of_numbers(field: str, tree: Any) -> None:
+    """Refuse a pytree with a leaf that is no number, array of numbers or random key."""
+    for x in jax.tree.leaves(tree):
+        kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+        if not any(jnp.issubdtype(kind, allowed) for allowed in (np.number, np.bool_, jax.dtypes.prng_key)):
+            raise ValueError(f"{field} holds {kind}: {field} must be arrays of numbers")
+
+
+def function(field: str, value: Any) -> Any:
+    """Return a function, refuse what cannot be called, or be told from another by its value or identity."""
+    try:
+        hash(value)
+    except TypeError:
+        value = None
+    if not callable(value):
+        raise ValueError(f"{field} must be a function, or an object that can be called and hashed")
+    return value
+
+
+def optimiser(value: Any) -> Any:
+    """Return an Optax optimiser, refuse all else."""
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        raise ValueError(f"optimizer = {_short(repr(value))}: optimizer must be Optax's, such as optax.adam(0.01)")
+    return value
+
+
+def scalar(who: str, value: Any, *kinds: Any) -> None:
+    """Refuse what a function returned, or its shape, unless it is one number of the kinds."""
+    shape, kind = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or kind is None:
+        raise ValueError(f"{who} returned {type(value).__name__}: it must be a scalar")
+    if shape != () or not any(jnp.issubdtype(kind, allowed) for allowed in kinds):
+        raise ValueError(f"{who} returned {kind.name} of shape {shape}: it must be a real scalar")
+
+
+def check_params(params: Any) -> None:
+    """Call ``check()`` on every node of a pytree of parameters that has one."""
+    for node in jax.tree.leaves(params, is_leaf=lambda node: hasattr(node, "check")):
+        if hasattr(node, "check"):
+            node.check()
 
 
 def floats(field: str, value: Any, shape: tuple[int | None, ...], axes: str) -> None:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import check_params
+
 REAL = (-math.inf, math.inf)
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -101,8 +103,8 @@ def coordinates(params: Any, bounds: Bounds) -> Coordinates:
         The free coordinates.
 
     Raises:
-        ValueError: for a name that matches nothing, low >= high, a leaf that is not floating, or a start outside its
-            bounds.
+        ValueError: for a name that matches nothing, low >= high, a leaf that is not floating, a start outside its
+            bounds, or parameters that break a rule of theirs.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -110,9 +112,12 @@ def coordinates(params: Any, bounds: Bounds) -> Coordinates:
         ['v_rest', 'v_th', 'v_reset']
     """
     leaves = named_leaves(params)
+    if not isinstance(bounds, Mapping) or not all(isinstance(name, str) for name in bounds):
+        raise ValueError(f"bounds are {type(bounds).__name__}: bounds must be a dict, name: (low, high)")
     chosen = _resolve(tuple(leaves), bounds)
     for name, interval in chosen.items():
         _require_inside(name, leaves[name], interval)
+    check_params(params)
     return Coordinates(tuple((name, chosen[name]) for name in leaves if name in chosen))
 
 

@@ -4,7 +4,7 @@ This module knows no neuron: the same function fits a cell to a recording, a cur
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +16,16 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
+from jaxlif.checks import (
+    arrays_of_numbers,
+    function,
+    number,
+    optimiser,
+    random_key,
+    require_not_negative,
+    scalar,
+    whole,
+)
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Bounds, Coordinates, coordinates
 
@@ -114,6 +124,7 @@ def fit(
         20.0
     """
     problem, data = _problem(loss, params, bounds, optimizer, data, batches)
+    num_steps, tolerance = whole("num_steps", num_steps, 1), number("tolerance", tolerance)
     carry = _start(problem, params, data, num_steps)
     advance = partial(_advance, problem, params, data, num_steps, tolerance)
     carry, interrupted = _run(advance, carry, problem.evaluations(num_steps), progress)
@@ -184,8 +195,9 @@ def multistart(
         >>> round(float(jnp.cos(result.best.params.tau_m)), 6)
         -1.0
     """
-    if num_starts < 1:
-        raise ValueError(f"num_starts = {num_starts}: at least 1 start is needed")
+    num_starts, num_steps = whole("num_starts", num_starts, 1), whole("num_steps", num_steps, 1)
+    require_not_negative("spread", number("spread", spread), "")
+    random_key(key), number("tolerance", tolerance)
     problem, data = _problem(loss, params, bounds, optimizer, data, batches)
     starts = _draw_starts(problem.coordinates.to_free(params), key, num_starts, spread)
     carry = jax.vmap(lambda free: _start_at(problem, params, data, num_steps, free))(starts)
@@ -241,13 +253,17 @@ class _Carry(NamedTuple):
 
 
 def _problem(loss, params, bounds, optimizer, data, batches):
+    function("loss", loss), optimiser(optimizer)
+    arrays_of_numbers("data", data)
+    arrays_of_numbers("batches", batches)
     if data is not None and batches is not None:
         raise ValueError("data and batches are both given: pass one of them")
     if batches is not None:
-        lengths = {len(x) for x in jax.tree.leaves(batches)}
-        if len(lengths) != 1:
+        shapes = [np.shape(x) for x in jax.tree.leaves(batches)]
+        lengths = {shape[0] if shape else 0 for shape in shapes}
+        if len(lengths) != 1 or lengths == {0}:
             raise ValueError(f"batches have lengths {sorted(lengths)}: all arrays must have the same number of batches")
-    if not bounds:
+    if isinstance(bounds, Mapping) and not bounds:
         raise ValueError("bounds are empty: name at least one parameter that is free")
     problem = _Problem(loss, coordinates(params, bounds), optimizer, batches is not None)
     return problem, data if batches is None else batches
@@ -258,11 +274,8 @@ def _start(problem, params, data, num_steps):
 
 
 def _start_at(problem, params, data, num_steps, free):
-    if num_steps < 1:
-        raise ValueError(f"num_steps = {num_steps}: at least 1 step is needed")
     value = jax.eval_shape(problem.objective(params, data, 0), free)
-    if value.shape != ():
-        raise ValueError(f"loss returned shape {value.shape}: it must return a scalar")
+    scalar("the loss", value, np.floating)
     with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
         opt_state = problem.optimizer.init(free)
     infinite = jnp.full((), jnp.inf, value.dtype)

@@ -19,14 +19,16 @@ from jax import Array
 from jax.sharding import AxisType, Mesh
 from tqdm import tqdm
 
+from jaxlif.checks import check_params, number
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.networks.recorder import FlightRecord
 from jaxlif.networks.training_checkpoints import Point, TrainingWarning, fingerprint, open_store
 from jaxlif.networks.training_checks import (
     record_names,
     require_batches,
+    require_functions,
     require_judge,
-    require_options,
+    require_numbers,
     require_samples,
     typed_key,
 )
@@ -43,7 +45,6 @@ from jaxlif.networks.training_epoch import (
     start,
     without_dropout,
 )
-from jaxlif.neurons.checks import check_params
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def train(
     Source: Polyak & Juditsky 1992, doi:10.1137/0330046 (averaging); Kingma & Ba 2015, arXiv:1412.6980 (its bias).
     """
     key = typed_key(key)
-    require_options(epochs, batch_size, every, patience, average)
+    require_numbers(epochs, batch_size, every, patience, average)
+    require_functions(loss, optimizer, metric, record, mesh)
     data, validation = _split(data, validation, key)
     require_judge(validation, metric, patience)
     require_batches(data, batch_size, mesh)
@@ -162,7 +164,6 @@ def train(
     impl = str(jax.random.key_impl(key))
     samples = num_samples(data)
     problem = Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, samples, average, mesh, impl)
-    check_params(params)
     names = record_names(problem, params, data, validation, key)
     with open_store(checkpoint, fingerprint(problem, params, data, validation, key, names)) as store:
         point = store.load(partial(_point, problem, params, names, validation is not None))
@@ -194,8 +195,8 @@ def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
         >>> rest.shape, part.shape
         ((8,), (2,))
     """
-    samples = require_samples(data, "data")
-    size = round(fraction * samples) if 0.0 < fraction < 1.0 else 0
+    samples, key = require_samples(data, "data"), typed_key(key)
+    size = round(fraction * samples) if 0.0 < number("validation", fraction) < 1.0 else 0
     if not 0 < size < samples:
         raise ValueError(
             f"validation = {fraction:g} of {samples} samples: both parts must have at least one, so it must lie "
@@ -321,7 +322,10 @@ class _Watch:
             return None
         problem = self.run.problem
         free = jax.tree.map(on_host, problem.judged(state))
-        return self.record(*self._step(epoch, step, _rebuilt(problem, free, self.run.params)))
+        seen = self.record(*self._step(epoch, step, _rebuilt(problem, free, self.run.params)))
+        if not hasattr(seen, "alarms"):
+            raise ValueError(f"record returned {type(seen).__name__}: it must return a FlightRecord")
+        return seen
 
     def _step(self, epoch: int, step: int, params: Any) -> tuple[Any, Any, Array]:
         """Return what the loss saw in a step: parameters, batch and key."""
@@ -448,6 +452,6 @@ def _rebuilt(problem, free, params):
 
 def _split(data, validation, key):
     """Return the training data and the held-out data, if any."""
-    if not isinstance(validation, float | int):
+    if not isinstance(validation, float | int | np.number):
         return data, validation
-    return hold_out(data, validation, jax.random.fold_in(key, HOLD_OUT))
+    return hold_out(data, float(validation), jax.random.fold_in(key, HOLD_OUT))

@@ -213,6 +213,9 @@ def open_store(path: str | os.PathLike | None, problem: dict[str, str]) -> Itera
         import orbax.checkpoint as ocp
     except ImportError as error:
         raise ImportError('checkpoint needs orbax-checkpoint: pip install "jaxlif[snn]"') from error
+    if not isinstance(path, str | os.PathLike) or Path(path).is_file():
+        what = path if isinstance(path, str | os.PathLike) else type(path).__name__
+        raise ValueError(f"checkpoint = {what}: checkpoint must be a folder, or a name for one")
     folder = Path(path).absolute()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=2,

@@ -9,6 +9,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.networks.training import TrainingWarning, hold_out
 from tests.networks.training_problem import (
+    FREE,
     KEY,
     LINE,
     LINE_PARAMS,
@@ -22,6 +23,7 @@ from tests.networks.training_problem import (
     make_data,
     make_params,
     same,
+    train,
     tree_close,
     tree_equal,
 )
@@ -277,11 +279,55 @@ def test_an_infinite_loss_and_an_infinite_update_are_named():
 # What is refused
 
 
+# What is no argument of its kind, each with the place where it is met.
+NO_ARGUMENT = {
+    "loss": ([], None, 3, "loss"),
+    "bounds": (None, [("w", (0, 1))], 3),
+    "optimizer": (None, "adam", 0.1, optax.adam),
+    "epochs": (None, 2.5, True, np.nan, np.inf, "3"),
+    "batch_size": (None, 2.5, True, "3"),
+    "every": (None, 1.5),
+    "patience": (1.5, np.nan, "3"),
+    "average": ("0.9", np.nan, 1j, [0.5]),
+    "key": (None, 3, np.arange(3), "key"),
+    "metric": (3, ["loss"]),
+    "record": (3, "flight_record"),
+    "mesh": (3, "batch"),
+    "checkpoint": (True, 3, np.zeros(2)),
+    "data": ({"x": np.array(["a"]), "y": np.zeros(1)}, {"x": None}, np.array([None]), 3.0, {}),
+    "validation": (True, np.inf, "0.2", {"x": LINE["x"], "y": np.array(["a"] * 20)}),
+}
+
+
+@pytest.mark.parametrize(("name", "bad"), [(name, bad) for name, all in NO_ARGUMENT.items() for bad in all])
+def test_what_is_no_argument_is_one_line_that_names_it(name, bad):
+    call = {"loss": line_loss, "bounds": FREE, "data": LINE, "optimizer": OPTIMIZER, "epochs": 1, "batch_size": 5}
+    call |= {"key": KEY, "validation": 0.25, "params": LINE_PARAMS}
+    with pytest.raises(ValueError, match=name) as caught:
+        train(**call | {name: bad})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_what_the_functions_return_is_looked_at_before_the_first_epoch():
+    """A metric of a batch, a loss of whole numbers: nothing of them is found out after hours of training."""
+    for returning, message in {
+        lambda p, b, k: 3: "^the loss returned int64 of shape",
+        lambda p, b, k: (p["w"], p["w"], p["w"]): "^the loss returned a tuple: it must be a scalar, or",
+        lambda p, b, k: (p["w"], p["c"]): "^the loss returned a tuple",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            fit_line(loss=returning)
+    with pytest.raises(ValueError, match=r"^the metric returned float64 of shape \(5,\): it must be a real scalar$"):
+        fit_line(validation=0.25, metric=lambda p, b: b["x"])
+    with pytest.raises(ValueError, match="^record returned int: it must return a FlightRecord$"):
+        fit_line(record=lambda p, b, k: 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "^epochs = 0: epochs must be 1 or more$"),
-        ({"batch_size": 0}, "^batch_size = 0: batch_size must be 1 or more$"),
+        ({"epochs": 0}, "^epochs = 0: epochs must be a whole number, 1 or more$"),
+        ({"batch_size": 0}, "^batch_size = 0: batch_size must be a whole number, 1 or more$"),
         ({"batch_size": 21}, "^batch_size = 21: data has 20 samples, not enough for one batch$"),
         ({"every": 0}, "^every = 0"),
         ({"patience": 0, "validation": 0.2}, "^patience = 0"),
@@ -293,10 +339,10 @@ def test_an_infinite_loss_and_an_infinite_update_are_named():
         ({"validation": {"x": LINE["x"]}}, "^validation must be a pytree like data: their structures differ$"),
         ({"data": {"x": jnp.zeros(3), "y": jnp.zeros(4)}}, r"^data has shapes \[\(3,\), \(4,\)\]: all must be"),
         ({"key": jax.random.split(KEY, 2)}, r"^key has shape \(2,\): one key is needed$"),
-        ({"loss": lambda p, b, k: b["x"] * p["w"]}, r"^the loss returned loss of shape \(5,\): it must be a scalar$"),
+        ({"loss": lambda p, b, k: b["x"] * p["w"]}, r"^the loss returned float64 of shape \(5,\): it must be a real"),
         (
             {"loss": lambda p, b, k: (p["w"], {"a": b["x"]})},
-            r"^the loss returned auxiliary 'a' of shape \(5,\): it must be a scalar$",
+            r"^the loss, as its auxiliary 'a', returned float64 of shape \(5,\): it must",
         ),
         ({"loss": lambda p, b, k: (p["w"], {"loss": p["w"]})}, "^the loss returned an auxiliary 'loss': that name is"),
     ],
