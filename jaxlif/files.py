@@ -147,7 +147,7 @@ def require_known(names: Iterable[str], known: Iterable[str]) -> None:
 def require_plain(name: str, kind: np.dtype) -> None:
     """Refuse an array that would lose its meaning as real numbers."""
     if kind.kind not in _PLAIN:
-        raise ValueError(f"the array `{name}` cannot be read; only plain numeric and text arrays are, and it is {kind}")
+        raise ValueError(f"{name} cannot be read; only plain numeric and text arrays are, and it is {kind}")
 
 
 def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
@@ -158,7 +158,7 @@ def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.n
         if version not in headers:
             raise ValueError(f"the array `{name}` cannot be read; its format {version} is not known")
         shape, _, kind = headers[version](file)
-        require_plain(name, kind)
+        require_plain(f"the array `{name}`", kind)
         declared, held = prod(shape) * kind.itemsize, member.file_size - file.tell()
     if declared != held:
         raise ValueError(f"the array `{name}` {list(shape)} would have {declared} bytes, and {held} are stored")

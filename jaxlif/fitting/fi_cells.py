@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlif.files import reading, require_file
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FICell:
@@ -56,23 +58,27 @@ def read_fi_population(path: Path | str) -> list[FICell]:
         >>> cell.name, cell.currents.tolist(), cell.rates.tolist(), cell.passive_voltages.tolist()
         ('7', [50.0, 100.0], [0.0, 4.0], [-80.0])
     """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{path}: no JSON object with "cells": [...]') from error
-    return [_read_cell(path, index, entry) for index, entry in enumerate(entries)]
+    path = Path(path)
+    with reading(path):
+        require_file(path)
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
+            raise ValueError('no JSON object with "cells": [...]')
+        return [_read_cell(index, entry) for index, entry in enumerate(document["cells"])]
 
 
-def _read_cell(path, index, entry):
+def _read_cell(index, entry):
     try:
         fields = ("current", "spikes", "v_rest", "v_steady")
         columns = {f: np.array([sweep[f] for sweep in entry["sweeps"]], float) for f in fields}
         name = str(entry["cell"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f'{path}: cells[{index}] needs "cell" and "sweeps", each sweep with {", ".join(fields)}: {error}'
+            f'cells[{index}] needs "cell" and "sweeps", each sweep with {", ".join(fields)}: {error}'
         ) from error
     current, spikes, rest, steady = columns.values()
+    if not (np.isfinite(current) & np.isfinite(spikes)).all():
+        raise ValueError(f"cells[{index}]: current and spikes must be finite in every sweep")
     levels = np.unique(current[current > 0])
     v_rest = float(np.median(rest)) if len(rest) else np.nan
     silent = (current < 0) & (spikes == 0) & np.isfinite(steady)

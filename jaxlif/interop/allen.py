@@ -57,7 +57,7 @@ def from_allen(
 
     Source: Teeter et al. 2018, doi:10.1038/s41467-017-02717-4; AllenSDK 2.16, allensdk.model.glif.
     """
-    config = dict(neuron_config)
+    config = _object("neuron_config", neuron_config)
     membrane = _membrane(config, forward_euler)
     currents, movements = _currents(config), _movements(config)
     notes = _notes(config, forward_euler)
@@ -130,7 +130,7 @@ def _currents(config: dict[str, Any]) -> dict[str, Any]:
             rule = "a spike must leave the earlier currents as they are, r must be 1"
             raise ValueError(f"AScurrent_reset_method.r.{i} = {r:g}: {rule}")
     amplitudes = [1e12 * amplitude for amplitude in _list(config, "asc_amp_array")]
-    scales = _list(config.get("coeffs") or {}, "asc_amp_array", "coeffs.", default=[1.0] * len(amplitudes))
+    scales = _list(_object("coeffs", config.get("coeffs")), "asc_amp_array", "coeffs.", default=[1.0] * len(amplitudes))
     taus = [1e3 * tau for tau in _list(config, "asc_tau_array")]
     if not len(amplitudes) == len(taus) == len(scales):
         raise ValueError(
@@ -141,7 +141,7 @@ def _currents(config: dict[str, Any]) -> dict[str, Any]:
     for i, tau in enumerate(taus):
         require_positive(f"asc_tau_array.{i}", tau, "ms")
     terms = zip(amplitudes, scales, taus, strict=True)
-    return {"eta": tuple(-a * c * math.exp(t_ref / tau) for a, c, tau in terms), "tau_eta": tuple(taus)}
+    return {"eta": tuple(-a * c * _growth("asc_tau_array", t_ref / tau) for a, c, tau in terms), "tau_eta": tuple(taus)}
 
 
 def _movements(config: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _movements(config: dict[str, Any]) -> dict[str, Any]:
         )
     require_positive("threshold_dynamics_method.b_spike", rate, "1/s")
     dt, t_ref = _times(config)
-    jump = 1e3 * _number(reset, "a_spike", "threshold_reset_method.") * math.exp(1e-3 * rate * (t_ref - dt))
+    jump = 1e3 * _number(reset, "a_spike", "threshold_reset_method.") * _growth("b_spike", 1e-3 * rate * (t_ref - dt))
     return {"gamma": (jump,), "tau_gamma": (1e3 / rate,)}
 
 
@@ -191,15 +191,33 @@ def _method(config: dict[str, Any], field: str, known: tuple[str, ...]) -> tuple
         raise ValueError(f'{field} is missing: it must be {{"name": ..., "params": {{...}}}}')
     if method["name"] not in known:
         raise ValueError(f"{field} = {method['name']!r}: it must be {' or '.join(map(repr, known))}")
-    return method["name"], dict(method.get("params") or {})
+    return method["name"], _object(f"{field}.params", method.get("params"))
+
+
+def _object(field: str, value: Any) -> dict[str, Any]:
+    """Return a JSON object, empty where the file has null or nothing."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{field} = {str(value)[:40]}: it must be an object with names")
+    return dict(value or {})
+
+
+def _growth(field: str, exponent: float) -> float:
+    """Return what a spike's effect has at its start, from what it has when the refractory period ends."""
+    if exponent > 700.0:
+        raise ValueError(f"{field}: over the refractory period it changes by exp({exponent:.4g}), beyond all numbers")
+    return math.exp(exponent)
 
 
 def _number(config: Mapping[str, Any], field: str, where: str = "") -> float:
     value = config.get(field)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{where}{field} = {value!r}: it must be a number")
-    require_finite(f"{where}{field}", value, "")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError(f"{where}{field} has {len(str(value))} digits: it must be finite") from error
+    require_finite(f"{where}{field}", number, "")
+    return number
 
 
 def _list(config: Mapping[str, Any], field: str, where: str = "", default: list[float] | None = None) -> list[float]:
@@ -211,6 +229,6 @@ def _list(config: Mapping[str, Any], field: str, where: str = "", default: list[
 
 def _coefficient(config: dict[str, Any], name: str) -> float:
     """Return what multiplies a parameter, 1 where the file does not say."""
-    value = _number({"coeffs." + name: (config.get("coeffs") or {}).get(name, 1.0)}, "coeffs." + name)
+    value = _number({"coeffs." + name: _object("coeffs", config.get("coeffs")).get(name, 1.0)}, "coeffs." + name)
     require_positive(f"coeffs.{name}", value, "")
     return value

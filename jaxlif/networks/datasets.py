@@ -72,6 +72,7 @@ class Events:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         _check_layout(self)
         _check_values(self)
+        object.__setattr__(self, "offsets", self.offsets.astype(np.int64))  # unsigned ones have no differences
 
     def __len__(self) -> int:
         """Return the number of samples S."""
@@ -300,7 +301,7 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None, sort:
     path = Path(path)
     with reading(path):
         events = Events(**_in_order(_fields(path, shape), sort))
-        empty = np.flatnonzero(np.bincount(events.labels, minlength=events.num_classes) == 0)
+        empty = np.flatnonzero(np.bincount(events.labels.astype(np.int64), minlength=events.num_classes) == 0)
         if len(empty):
             raise ValueError(f"class {empty[0]} ({events.classes[empty[0]]}) has no sample: every class must have one")
     return events
@@ -320,7 +321,8 @@ def _fields(path: Path, shape: tuple[int, ...] | None) -> EventFields:
 def _in_order(fields: EventFields, sort: bool) -> EventFields:
     if not sort:
         return fields
-    sample = np.repeat(np.arange(len(fields["offsets"]) - 1), np.diff(fields["offsets"]))
+    counts = np.diff(fields["offsets"]).astype(np.int64)
+    sample = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((fields["times"], sample))
     return fields | {name: fields[name][order] for name in ("times", "units")}
 
@@ -378,9 +380,9 @@ def _check_layout(events: Events) -> None:
         kind = getattr(events, name).dtype
         if not np.issubdtype(kind, np.integer):
             raise ValueError(f"{name} are {kind}: they must be integers")
-    if offsets[0] != 0 or offsets[-1] != num or (np.diff(offsets) < 0).any():
+    if offsets[0] != 0 or offsets[-1] != num or (offsets[1:] < offsets[:-1]).any():
         raise ValueError(f"offsets must rise from 0 to {num}, the number of events")
-    if prod(events.shape) < 1:
+    if min(events.shape, default=0) < 1:
         raise ValueError(f"shape = {list(events.shape)}: there must be at least one unit")
     for name, values in events.extra.items():
         if values.dtype == object:

@@ -15,6 +15,8 @@ _FOLLOWS_NOT = "the recorded current does not follow the command"
 
 def waveforms(abf: Any, output: int, factor: float = 1.0) -> list[np.ndarray] | None:
     """Return the command of every sweep times a factor, or None where the file does not hold it."""
+    if _is_in_another_file(abf, output):
+        return None
     sweeps = []
     for sweep in abf.sweepList:
         abf.setSweep(sweep)
@@ -26,6 +28,12 @@ def waveforms(abf: Any, output: int, factor: float = 1.0) -> list[np.ndarray] | 
             return None
         sweeps.append(factor * np.asarray(waveform, np.float64)[: abf.sweepY.size])
     return sweeps if all(np.isfinite(s).all() for s in sweeps) else None
+
+
+def _is_in_another_file(abf: Any, output: int) -> bool:
+    """Say whether the command is a stimulus file, which pyabf would open wherever the header says that it lies."""
+    header = getattr(abf, "_dacSection", None) or getattr(abf, "_headerV1", None)
+    return header is not None and header.nWaveformSource[output : output + 1] in ([2], (2,))
 
 
 def _waveform(abf: Any, output: int, sweep: int) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlif.files import open_hdf5, require_stored
+from jaxlif.files import open_hdf5, require_plain, require_stored
 from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
@@ -336,7 +336,9 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     series = part.series
     require_stored(f"the data of {series.name}", series.data)
     _require_scale(series)
-    raw = np.asarray(series.data[part.first : part.stop], np.float64)
+    raw = np.asarray(series.data[part.first : part.stop])
+    require_plain(f"the data of {series.name}", raw.dtype)
+    raw = raw.astype(np.float64)
     if raw.size == 0 or raw.size != max(raw.shape):
         raise ValueError(f"the data of {series.name} have shape {raw.shape}: one trace [T] is expected")
     unit = corrections.unit(quantity, _unit(series))

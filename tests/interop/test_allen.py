@@ -241,6 +241,16 @@ THREE = method("three_components_exact", **SPIKE, a_voltage=34.7, b_voltage=199.
             "threshold_dynamics_method.a_voltage = 34.7 1/s: AllenSDK stops it during a spike, which jaxlif's coupling "
             "does not, a_voltage must be 0",
         ),
+        ({"coeffs": [1.0]}, "coeffs = [1.0]: it must be an object with names"),
+        (
+            {"AScurrent_reset_method": {"name": "sum", "params": 3}},
+            "AScurrent_reset_method.params = 3: it must be an object with names",
+        ),
+        ({"C": 10**400}, "C has 401 digits: it must be finite"),
+        (
+            {"asc_tau_array": [1e-9, 0.1]},
+            "asc_tau_array: over the refractory period it changes by exp(4.2e+06), beyond all numbers",
+        ),
         (
             {"AScurrent_reset_method": method("sum", r=[1.0, 0.5])},
             "AScurrent_reset_method.r.1 = 0.5: a spike must leave the earlier currents as they are, r must be 1",

@@ -188,6 +188,14 @@ def test_dense_equals_a_loop_and_sparse_scatters_to_it(num_steps):
     assert sparse.step.shape == (len(events), np.diff(events.offsets).max())
 
 
+def test_unsigned_numbers_of_64_bits_count_as_others(tmp_path):
+    events = example()
+    arrays = {name: getattr(events, name).astype(np.uint64) for name in ("units", "offsets", "labels")}
+    np.savez(tmp_path / "u.npz", times=events.times, shape=events.shape, classes=events.classes, **arrays)
+    again = read_events(tmp_path / "u.npz", sort=True).select([3, 0])
+    np.testing.assert_array_equal(again.dense(1.0, 60), events.select([3, 0]).dense(1.0, 60))
+
+
 def test_many_events_in_a_step_are_all_counted():
     events = Events(np.zeros(300), np.zeros(300, int), np.array([0, 300]), np.array([0]), (1,), ("x",))
     assert events.dense(1.0).tolist() == [[[300]]]
@@ -219,10 +227,12 @@ def test_select():
         ({"units": [0, 1]}, r"^units have shape \[2\]: they must be \[3\]"),
         ({"offsets": [0, 2, 2, 4]}, "^offsets must rise from 0 to 3"),
         ({"offsets": [0, 2, 1, 3]}, "^offsets must rise from 0 to 3"),
+        ({"offsets": np.uint64([0, 2, 1, 3])}, "^offsets must rise from 0 to 3"),
         ({"labels": [0, 1, 2]}, "^labels.2. = 2: labels must lie between 0 and 1"),
         ({"labels": [0, -1, 1]}, "^labels.1. = -1: labels must lie between 0 and 1"),
         ({"labels": [0, 1]}, r"^labels have shape \[2\]: they must be \[3\]"),
         ({"shape": (0,)}, r"^shape = \[0\]: there must be at least one unit"),
+        ({"shape": (-2, -2)}, r"^shape = \[-2, -2\]: there must be at least one unit"),
         ({"extra": {"speaker": np.zeros(2)}}, "^extra 'speaker' has 2 entries"),
         ({"extra": {"notes": np.array([{}, 1, 2], object)}}, "^extra 'notes' holds objects"),
     ],

@@ -507,6 +507,17 @@ def test_a_scale_or_rate_that_says_nothing(nwb, path, field, attribute, value, m
     assert refused(path).startswith(message)
 
 
+def test_complex_samples_are_no_voltage(nwb, path):
+    nwb.sweep(0)
+    nwb.save(path)
+    with h5py.File(path, "a") as file:
+        attributes = dict(file[DATA].attrs)
+        del file[DATA]
+        file[DATA] = 1e-3 * VOLTAGE + 1j
+        file[DATA].attrs.update(attributes)
+    assert "complex128" in refused(path)
+
+
 def test_samples_that_were_never_written_are_not_zeros(nwb, path):
     nwb.sweep(0)
     nwb.save(path)

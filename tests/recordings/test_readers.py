@@ -831,6 +831,17 @@ def test_a_user_list_that_is_not_read_is_refused(monkeypatch, abf_path, change):
         read_recording(abf_path)
 
 
+def test_a_command_that_lies_in_another_file_is_not_read(monkeypatch, abf_path):
+    """pyabf would look for the stimulus file in three places, one of them named by the header."""
+    fake(monkeypatch, [("Vm", "mV", MILLIVOLT)], [("Cmd 0", "pA")], [TWO])
+    opened = abf_file._open(abf_path)
+    opened._dacSection = SimpleNamespace(nWaveformEnable=[1], nWaveformSource=[1])
+    assert read_recording(abf_path).current_source == "commanded"
+    opened._dacSection.nWaveformSource = [2]
+    with pytest.raises(ValueError, match=r"no command is a current that the file holds \(Cmd 0: pA\), and no current"):
+        read_recording(abf_path)
+
+
 def channels(*names):
     """Make inputs of these names: V2 is the voltage plus 2 mV, I3 three times the current."""
     data = {"V": ("mV", lambda n: MILLIVOLT + n), "I": ("pA", lambda n: n * TWO)}
