@@ -29,23 +29,22 @@ def convolved_decays(tau_m: Array, tau_syn: Array, dt: float) -> Array:
 
 
 def conductance_rise(p: Any, v: Array, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float) -> Array:
-    r"""Return what conductances add to the voltage that a membrane reaches in a step without them, nothing if closed.
+    r"""Return u(dt) of :math:`\tau_m u' = -(1 + r_m g(s))\, u + d(s)`, u(0) = 0, where u = v(s) - v(0).
 
-    :math:`\tau_m u' = -(1 + r_m g(s))\, u + d(s)` for u = v(s) - v(0) is solved by its integrating factor.
+    Solved by its integrating factor; the integral left is taken by quadrature, that of the leak alone exactly.
     """
-    leak = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype)
+    leak, push = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype), e_rev - v[None]
 
-    def _opened(s):  # the integral of r_m g from 0 to s
-        return -p.r_m * jnp.sum(g * tau_syn * jnp.expm1(-s / tau_syn), axis=0)
+    def _exponent(s):  # the integral of (1 + r_m g) / tau_m from 0 to s
+        return (s - p.r_m * jnp.sum(g * (tau_syn * jnp.expm1(-s / tau_syn)), axis=0)) / p.tau_m
 
-    def _driven(s):
-        return p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * (e_rev - v[None]), axis=0)
+    def _drive(s):
+        return leak + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * push, axis=0)
 
-    def _rise(s):
-        more, driven = (_opened(s) - _opened(dt)) / p.tau_m, _driven(s)
-        return dt / p.tau_m * jnp.exp((s - dt) / p.tau_m) * ((leak + driven) * jnp.expm1(more) + driven)
-
-    return sum(weight * _rise(node * dt) for node, weight in _QUADRATURE)
+    end, steps = _exponent(dt), dt / p.tau_m
+    rise = sum(weight * steps * jnp.exp(_exponent(s * dt) - end) * _drive(s * dt) for s, weight in _QUADRATURE)
+    missed = -jnp.expm1(-steps) - sum(weight * steps * jnp.exp((s - 1.0) * steps) for s, weight in _QUADRATURE)
+    return rise + missed * leak
 
 
 # Four Gauss-Legendre nodes and weights on [0, 1].

@@ -201,9 +201,7 @@ class LIF:
         self, params: LIFParams, state: LIFState, x: Array, g: Array, tau_syn: Array, e_rev: Array
     ) -> tuple[LIFState, Array]:
         """Integrate the voltage for one step under the conductances [K, N], nS, too, which decay within it."""
-        rise = conductance_rise(params, state.v, x, g, tau_syn, e_rev, self.dt)
-        state, v = self.integrate(params, state, x)
-        return state, v + rise
+        return state, state.v + conductance_rise(params, state.v, x, g, tau_syn, e_rev, self.dt)
 
     def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
