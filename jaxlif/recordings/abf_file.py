@@ -70,10 +70,10 @@ def read_abf(path: Path, current: str | None, corrections: Corrections, electrod
         if current == "commanded" or not recorded:
             outputs = _relabelled(outputs, "current", corrections.current_unit, electrode)
         used = recorded if current != "commanded" else []
+        if corrections.current_unit is None:
+            _require_current_clamp(abf, inputs, outputs, active)
         choice = _choice(inputs, used or outputs, active, electrode)
         mv = _input(abf, choice.voltage, "voltage")
-        if corrections.current_unit is None:
-            _require_current_clamp(abf, active, recorded, mv)
         measured = _input(abf, _current("current", used, choice), "current") if used else None
         commands = _commands(abf, outputs)
         beside = [_input(abf, channel, "current") for channel in recorded]
@@ -171,16 +171,16 @@ def _active(abf: Any, outputs: list[_Channel]) -> list[_Channel]:
     return varying or _of_kind(outputs, "current") or outputs[:1]
 
 
-def _require_current_clamp(
-    abf: Any, active: list[_Channel], recorded: list[_Channel], voltage: list[np.ndarray]
-) -> None:
+def _require_current_clamp(abf: Any, inputs: list[_Channel], outputs: list[_Channel], active: list[_Channel]) -> None:
     """Refuse a file whose outputs are voltages, unless a recorded current is what follows them."""
-    if not active or len(_of_kind(active, "voltage")) < len(active):
+    commanded = _of_kind(active, "voltage") or _of_kind(outputs, "voltage")
+    if _of_kind(active, "current") or not commanded:
         return
-    command = waveforms(abf, active[0].number)
-    currents = [_input(abf, channel, "current") for channel in recorded]
-    if not any(command and is_current_clamp(command, c, voltage, 1000.0 / abf.sampleRate) for c in currents):
-        raise ValueError(voltage_clamp(_listed(active)))
+    command = waveforms(abf, commanded[0].number)
+    voltages, currents = ([_input(abf, c, kind) for c in _of_kind(inputs, kind)] for kind in ("voltage", "current"))
+    pairs = ((current, voltage) for current in currents for voltage in voltages)
+    if not any(command and is_current_clamp(command, *pair, 1000.0 / abf.sampleRate) for pair in pairs):
+        raise ValueError(voltage_clamp(_listed(commanded)))
 
 
 def _choice(inputs: list[_Channel], currents: list[_Channel], active: list[_Channel], electrode: str | None) -> _Choice:

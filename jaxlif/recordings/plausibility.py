@@ -11,11 +11,13 @@ _JUDGED_FROM = 50.0  # ms in all: less shows no rest
 _NORMALISED = 2.0  # mV: what stays below is in units of its threshold, and no rest is expected of it
 _RESISTANCES = (5e-4, 20.0)  # GΩ: SD of voltage by SD of current, spikes included; of a motoneuron and a granule cell
 _UNITS = ((5e-4, "fA", "0.001"), (2e4, "nA", "1000"), (2e7, "µA", "1e6"), (np.inf, "A", "1e12"))
-_BLOCK = 1.0  # ms
+_SHORT = 1.0  # ms to a mean, of which the blocks are made
+_BLOCKS = (10.0, 50.0)  # ms: of voltage, of spikes
+_PAST = 3  # blocks of its own past
 _MAINS_FROM = 100.0  # ms of a sweep in which 50 Hz, 60 Hz and a mean are three things
 _LEAST = 20  # blocks
 _AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's transient is no stimulus
-EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 200 000 tests
+EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 160 000 tests
 
 
 def voltage_refusal(name: str, voltage: np.ndarray) -> str:
@@ -100,12 +102,13 @@ def is_commanded(voltage: np.ndarray, current: np.ndarray) -> bool:
 
 
 def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:
-    r"""Return the evidence that the voltage answers to the current: an F statistic, infinite where it is too short.
+    r"""Return the evidence that the cell answers to the current: an F statistic, infinite where it is too short.
 
-    Over blocks k of 1 ms away from spikes, :math:`V_k = a + b V_{k-1} + c_0 I_k + c_1 I_{k-1} + \varepsilon`: F says
-    how much less variance :math:`\varepsilon` has with the current than without. The voltage's own past keeps what has
-    another origin from counting. Where pulses are followed by a spike at once, the current before spikes says it
-    instead. The mains, which couple into both, are taken out, so a stimulus of 50 or 60 Hz alone is not seen.
+    Over blocks k of time away from spikes, :math:`V_k = a + \sum_{j=1}^3 b_j V_{k-j} + c_0 I_k + c_1 I_{k-1} +
+    \varepsilon`: F says how much less variance :math:`\varepsilon` has with the current than without. The voltage's own
+    past keeps what has another origin from counting. The larger of two counts: that of blocks of 10 ms, in which a
+    membrane answers and what couples from one channel into the other does not, and that of the numbers of spikes in
+    50 ms. The mains, which couple into both, are taken out.
 
     Args:
         current: [sweeps, T], pA.
@@ -114,17 +117,26 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
         spikes: [sweeps, T], booleans.
     """
     known = np.zeros(current.shape, bool) if spikes is None else spikes
-    length = max(1, round(_BLOCK / dt))
-    away = [_away_from(known, x, dt) for x in (_without_drift(current), voltage)]
-    found = _f(*(_without_mains(_means(x, length), length * dt) for x in away))
-    return max(found, _before_spikes(_away_from(known, current, dt), known, dt))
+    trend = _trend(current)
+    # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
+    ramp = np.std(trend) > 3.0 * np.std(current - trend)
+    pasts = (1, _PAST) if ramp else (_PAST,)
+    short = max(1, round(_SHORT / dt))
+    counts = _means(known.astype(float), short)
+    x, y = (
+        _without_mains(_means(_away_from(known, part, dt), short), short * dt)
+        for part in (current if ramp else current - trend, voltage)
+    )
+    lengths = [max(1, round(block / (short * dt))) for block in _BLOCKS]
+    pairs = [(_means(x, n), _means(part, n)) for n, part in zip(lengths, (y, counts), strict=True)]
+    found = [_f(*pair, past) for pair in pairs for past in pasts]
+    return max((f for f in found if np.isfinite(f)), default=np.inf)
 
 
-def _without_drift(current: np.ndarray) -> np.ndarray:
-    """Return a current without its trend over the recording, unless that is most of it, as in a ramp."""
+def _trend(current: np.ndarray) -> np.ndarray:
+    """Return the straight line over the recording, sweep after sweep, that a drifting seal makes of a current."""
     time = np.linspace(-1.0, 1.0, current.size).reshape(current.shape)
-    trend = time * (np.mean(time * current) / np.mean(time**2))
-    return current - trend if np.std(trend) < 3.0 * np.std(current - trend) else current
+    return time * (np.mean(time * current) / np.mean(time**2))
 
 
 def _away_from(spikes: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
@@ -157,29 +169,20 @@ def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
     return np.array(rows)
 
 
-def _f(x: np.ndarray, y: np.ndarray) -> float:
-    parts = np.stack([part.ravel() for part in (y[:, 1:], y[:, :-1], x[:, 1:], x[:, :-1])])
-    after, before, here, earlier = parts[:, np.isfinite(parts).all(axis=0)]
+def _f(x: np.ndarray, y: np.ndarray, past: int) -> float:
+    end = y.shape[1]
+    columns = [y[:, past - j : end - j] for j in range(past + 1)] + [x[:, past - j : end - j] for j in (0, 1)]
+    parts = np.stack([column.ravel() for column in columns])
+    after, *others = parts[:, np.isfinite(parts).all(axis=0)]
     if after.size < _LEAST:
         return np.inf  # too few to deny it
-    plain = np.stack([np.ones_like(before), before], axis=1)
-    errors = [_residual(design, after) for design in (plain, np.column_stack([plain, here, earlier]))]
+    design = np.column_stack([np.ones_like(after), *others])
+    errors = [_residual(design[:, : 1 + past], after), _residual(design, after)]
     floor = 1e-18 * float(np.sum((after - after.mean()) ** 2)) + np.finfo(float).tiny
-    return 0.5 * (errors[0] - errors[1]) / max(errors[1] / (after.size - 4), floor)
+    return 0.5 * (errors[0] - errors[1]) / max(errors[1] / (after.size - design.shape[1]), floor)
 
 
 def _residual(design: np.ndarray, target: np.ndarray) -> float:
     largest = np.abs(design).max(axis=0)
     design = design / np.where(largest > 0, largest, 1.0)
     return float(np.sum((target - design @ np.linalg.lstsq(design, target, rcond=1e-12)[0]) ** 2))
-
-
-def _before_spikes(away: np.ndarray, spikes: np.ndarray, dt: float) -> float:
-    """Return half the squared t of the current in the 10 ms before spikes against that of 20 to 40 ms before them."""
-    late, early, last = (round(t / dt) for t in (10.0, 20.0, 40.0))
-    pairs = [(away[s, n - late : n], away[s, n - last : n - early]) for s, n in np.argwhere(spikes) if n >= last]
-    rises = [np.nanmean(a) - np.nanmean(b) for a, b in pairs if np.isfinite(a).any() and np.isfinite(b).any()]
-    if len(rises) < 5:
-        return 0.0
-    error = max(np.std(rises, ddof=1) / np.sqrt(len(rises)), 1e-6 * np.nanstd(away))
-    return 0.5 * float(np.mean(rises) / error) ** 2

@@ -142,7 +142,10 @@ def hum(frequency, amplitude, phase=0.0):
     return amplitude * np.sin(2e-3 * np.pi * frequency * TIME + phase)[None]
 
 
-@pytest.mark.parametrize("kind", ["white", "50 Hz", "60 Hz", "drift", "slow", "transients", "another cell"])
+KINDS = ("white", "50 Hz", "60 Hz", "drift", "slow", "transients", "crosstalk", "another cell")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_noise_in_the_channel_of_the_current_is_no_stimulus(spontaneous, kind):
     """Nor is what couples into both channels: the mains, a drift of the seal, spikes."""
     current, voltage = 15.6 + noise(0.7), spontaneous
@@ -155,6 +158,9 @@ def test_noise_in_the_channel_of_the_current_is_no_stimulus(spontaneous, kind):
     elif kind == "transients":
         jumps = np.diff(voltage, prepend=-65.0)
         current = current + np.where(np.abs(jumps) > 20.0, jumps, 0.0) / 5.0  # through a capacitance, 16 pA at a spike
+    elif kind == "crosstalk":  # the noise of one channel in the other, a hundred times what chance makes of it
+        current = current + np.diff(filtered(0.5, 0.5), prepend=0.0)
+        voltage = voltage + 0.3 * (current - 15.6)
     elif kind == "another cell":
         current = 100.0 + filtered(50.0, 5.0)
     assert detect_spikes(voltage, DT).sum() > 50

@@ -723,6 +723,14 @@ def test_an_abf_whose_output_is_a_voltage_is_voltage_clamp(monkeypatch, abf_path
     assert read_recording(abf_path, current_unit="pA").num_sweeps == 5, "the user may know better"
 
 
+def test_an_output_that_moves_something_else_leaves_a_voltage_clamp_one(monkeypatch, abf_path):
+    """A clamped voltage that was recorded, at one level, while a piezo moves; two of them need no choice first."""
+    inputs = [("Ipatch", "pA", 2.0 * COMMAND), ("V", "mV", 0.0 * COMMAND - 80.0), ("W", "mV", HISS - 60.0)]
+    fake(monkeypatch, inputs, [("Cmd 0", "mV"), ("piezo", "um")], [0.0 * COMMAND, COMMAND])
+    with pytest.raises(ValueError, match="the output is a voltage .Cmd 0: mV.: a voltage-clamp recording"):
+        read_recording(abf_path)
+
+
 def test_an_abf_in_current_clamp_under_a_wrong_unit_of_its_command(monkeypatch, abf_path):
     inputs = [("Im", "pA", 20.0 * COMMAND + HISS), ("Vm", "mV", relaxed(COMMAND) - 70.0)]
     fake(monkeypatch, inputs, [("Cmd 0", "mV"), ("Cmd 1", "mV")], [COMMAND, 0.0 * COMMAND])
