@@ -14,6 +14,7 @@ from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_proto
 from jaxlif.recordings.rest import DRIFT
 
 BASELINE = 50.0  # ms before a test epoch that the rest is taken from
+HOLDING = 5.0  # pA by which holding currents differ on purpose
 RECTIFICATION = 1.5  # a ratio of input resistances beyond which one number does not describe the membrane
 
 
@@ -42,9 +43,16 @@ class Baselines(NamedTuple):
 
     @property
     def drift(self) -> float:
-        """The range of the voltages, mV; 0 where fewer than two are known."""
-        known = self.voltage[np.isfinite(self.voltage)]
-        return float(np.ptp(known)) if known.size else 0.0
+        """The range of the voltages at one holding current, mV; 0 where fewer than two are known."""
+        rests = self.rests()
+        return float(np.ptp(rests)) if rests.size else 0.0
+
+    def rests(self) -> np.ndarray:
+        """Return the voltages that are known, without what the holding current does where that differs by sweep, mV."""
+        voltage, current = (x[np.isfinite(self.voltage)] for x in self)
+        if voltage.size < 3 or np.ptp(current) < HOLDING:
+            return voltage
+        return voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage)
 
     def aligned(self, data: Sweeps, chosen: np.ndarray) -> Sweeps:
         """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current."""
@@ -138,6 +146,10 @@ def step_membrane(task: Task) -> StepMembrane:
     data = task.sweeps((task.window[0], fi_table(window, spikes).stop), chosen)
     resistance = float(np.median([d.resistance for d in _smallest(deflections)]))
     params, estimate = fit_subthreshold(task, baselines.aligned(data, chosen), resistance)
+    if baselines.drift >= DRIFT:
+        # The cell's v_rest is none of one value: that of any sweep lies within what it spans, and v_th moves with it.
+        spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(baselines.rests()))])
+        estimate = estimate._replace(covariance=spans)
     return StepMembrane(params, estimate, chosen, _rectification(deflections, params) + protocol_notes(window, spikes))
 
 
