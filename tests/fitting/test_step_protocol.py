@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.fi_curve import fit_fi_curve, rising_branch
+from jaxlif.fitting.fi_curve import FICoordinates, fit_fi_curve, rising_branch
 from jaxlif.fitting.recordings import BOUNDS
 from jaxlif.fitting.step_protocol import step_membrane
 from jaxlif.fitting.task import Task
@@ -121,15 +121,17 @@ def test_a_table_of_rates_with_a_block_is_fitted_by_its_rising_branch():
         jl.fit_rates(currents[:4], np.array([0.0, 90.0, 40.0, 0.0]), TRUTH)
 
 
-def test_v_reset_stays_inside_its_bounds_wherever_the_threshold_goes():
-    """A slow, straight curve asks for a reset without end; the true one lies below what is allowed."""
+@pytest.mark.parametrize("reset_bounds", [(-90.0, -60.0), (-150.0, 30.0), (-np.inf, np.inf)])
+def test_no_coordinates_take_v_reset_out_of_its_bounds(reset_bounds):
+    for rheobase in (-50.0, 0.0, 120.0, 800.0):  # of TRUTH: thresholds from -74 to 28 mV
+        for share in (0.001, 0.5, 0.999):
+            shape = FICoordinates(tau_m=10.0, rheobase=rheobase, reset_share=share, t_ref=2.0)
+            neuron = shape.neuron(TRUTH, reset_bounds)
+            assert reset_bounds[0] <= neuron.v_reset <= reset_bounds[1] and neuron.v_reset < neuron.v_th
+            assert neuron.v_th == pytest.approx(TRUTH.v_rest + TRUTH.r_m * rheobase)
+
+
+def test_a_reset_below_its_bounds_is_fitted_inside_them():
     currents = np.linspace(0.0, 600.0, 13)
-    deep = replace(TRUTH, v_reset=-250.0)
-    rates = np.asarray(jl.theory.firing_rate(deep, currents))
-    settings = {"bounds": {"v_reset": (-90.0, -60.0)}}
-    params = fit_fi_curve(TRUTH, currents, rates, **settings).params
-    assert -90.0 <= params.v_reset < -89.0
-    shallow = replace(TRUTH, v_reset=-52.0)
-    rates = np.asarray(jl.theory.firing_rate(shallow, currents))
-    params = fit_fi_curve(TRUTH, currents, rates, **settings).params
-    assert -61.0 < params.v_reset <= -60.0
+    rates = np.asarray(jl.theory.firing_rate(replace(TRUTH, v_reset=-350.0), currents))
+    assert -150.0 <= fit_fi_curve(TRUTH, currents, rates, bounds=BOUNDS).params.v_reset < -149.0
