@@ -66,10 +66,10 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
     train = np.asarray(spikes) > 0
     _require_rank("spikes", train.shape, 1, 2)
     # Each spike opens a hole at n - before and closes it at n + after: holes are where more opened than closed.
-    edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), int)
+    edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), np.int32)
     edges[: train.shape[0]] += train
     edges[before + after : before + after + train.shape[0]] -= train
-    return np.cumsum(edges, axis=0)[before : before + train.shape[0]] == 0
+    return np.cumsum(edges, axis=0, out=edges)[before : before + train.shape[0]] == 0
 
 
 def rate_mse(rate: ArrayLike, target: ArrayLike) -> Array:

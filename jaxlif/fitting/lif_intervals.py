@@ -8,11 +8,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import stdtrit
 
-from jaxlif.fitting.membrane import SOLVED, Profile, Sweeps, forced
+from jaxlif.fitting.membrane import SOLVED, Profile, Sweeps, forced_start
+from jaxlif.fitting.segments import cut
 from jaxlif.fitting.uncertainty import flat_coordinates
 from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.neurons.teacher_forced import Forced, TeacherForced
+from jaxlif.simulate import simulate
 from jaxlif.theory import firing_rate
 
 BLOCKS = 16  # of samples, over which the gradient's scatter is taken
@@ -68,13 +72,13 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
     Source: White 1982, doi:10.2307/1912526; Newey & West 1987, doi:10.2307/1913610 (the weights of the lags).
     """
     values = np.array([getattr(params, name) for name in names])
-    slopes, errors = map(np.asarray, _slopes_and_errors(cell, names, jnp.asarray(values), params, data))
-    lasting = _lasting_scatter(slopes, errors, np.asarray(data.mask))
+    slopes, errors = _slopes_and_errors(cell, names, jnp.asarray(values), params, data)
+    lasting = _lasting_scatter(slopes, errors, np.asarray(data.mask).T)
     # Blocks run through one sweep after the other.
-    slopes, errors = slopes.T.reshape(-1, len(names)), errors.T.ravel()
-    curvature = slopes.T @ slopes
-    parts = list(zip(*(np.array_split(x, BLOCKS) for x in (slopes, errors)), strict=True))
-    scores, shares = np.array([s.T @ e for s, e in parts]), np.array([(s**2).sum(axis=0) for s, _ in parts])
+    slopes, errors = slopes.reshape(len(names), -1), errors.ravel()
+    curvature = slopes @ slopes.T
+    parts = list(zip(*(np.array_split(x, BLOCKS, axis=-1) for x in (slopes, errors)), strict=True))
+    scores, shares = np.array([s @ e for s, e in parts]), np.array([(s**2).sum(axis=1) for s, _ in parts])
     spread_out = shares.sum(axis=0) ** 2 > 0.5 * BLOCKS * (shares**2).sum(axis=0)
     inverse, flat = _inverse(curvature, float(data.mask.sum()))
     blocks, covariance = (inverse @ j @ inverse for j in (scores.T @ scores * BLOCKS / (BLOCKS - 1), lasting))
@@ -88,18 +92,22 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
 def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
     r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T`, [n, n], with the errors' autocovariance up to a block.
 
-    Slopes are [n, T, S], errors and mask [T, S]; sweeps are independent.
+    Slopes are [n, S, T], errors and mask [S, T]; sweeps are independent.
     """
-    length = 2 * len(errors)
-    power = sum(np.abs(np.fft.rfft(e, length)) ** 2 for e in errors.T)
-    pairs = sum(np.abs(np.fft.rfft(m, length)) ** 2 for m in mask.T)
-    lags = max(1, min(errors.size // BLOCKS, len(errors)))
+    steps = errors.shape[1]
+    lags = max(1, min(errors.size // BLOCKS, steps))
+    length = next_fast_len(steps + lags, real=True)
+    power = sum(np.abs(rfft(e, length)) ** 2 for e in errors)
+    pairs = sum(np.abs(rfft(m.astype(float), length)) ** 2 for m in mask)
     kept = np.maximum(1.0 - np.minimum(np.arange(length), np.arange(length, 0, -1)) / lags, 0.0)
-    covariance = kept * np.fft.irfft(power, length) / np.fft.irfft(pairs, length).clip(1.0)
-    spectrum = np.fft.rfft(covariance).real.clip(0.0)
-    seen = (np.fft.rfft(slopes[..., s], length) for s in range(errors.shape[1]))
-    filtered = [np.fft.irfft(x * spectrum, length)[:, : len(errors)] for x in seen]
-    return np.sum([slopes[..., s] @ f.T for s, f in enumerate(filtered)], axis=0)
+    covariance = kept * irfft(power, length) / irfft(pairs, length).clip(1.0)
+    del power, pairs, kept  # an hour of samples has 300 MB of each
+    spectrum = rfft(covariance).real.clip(0.0)
+    scatter = np.zeros((len(slopes),) * 2)
+    for sweep in range(len(errors)):
+        for n, slope in enumerate(slopes[:, sweep]):
+            scatter[:, n] += slopes[:, sweep] @ irfft(rfft(slope, length) * spectrum, length)[:steps]
+    return scatter
 
 
 def _inverse(information: np.ndarray, count: float) -> tuple[np.ndarray, np.ndarray]:
@@ -116,15 +124,51 @@ def _without(covariance: np.ndarray, flat: np.ndarray) -> np.ndarray:
     return covariance + np.diag(np.where(flat, np.inf, 0.0))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _slopes_and_errors(cell, names, values, params, data):
-    """Return dv/dp [n, T, S] and the errors [T, S], 0 where voltages are not compared."""
+    """Return dv/dp [n, S, T] and the errors [S, T], 0 where voltages are not compared."""
+    slopes, errors = np.zeros((len(names), *data.mask.T.shape)), np.zeros(data.mask.T.shape)
+    states = _start_and_slopes(cell, names, values, params, jax.tree.map(lambda x: jnp.asarray(x[:1]), data))
+    # The first sample is as it was recorded: it has neither an error nor a slope.
+    for place, part in cut(jax.tree.map(lambda x: np.asarray(x[1:]), data)):
+        states, *found = _segment_of_slopes(cell, names, values, params, part, states)
+        count, at = place.stop - place.start, slice(place.start + 1, place.stop + 1)
+        slopes[..., at], errors[:, at] = (np.asarray(x)[..., :count, :].swapaxes(-1, -2) for x in found)
+    return slopes, errors
 
-    def voltage(values):
-        return forced(cell, replace(params, **dict(zip(names, values, strict=True))), data).v * data.mask
 
-    slopes = jax.lax.map(lambda unit: jax.jvp(voltage, (values,), (unit,))[1], jnp.eye(len(names), dtype=values.dtype))
-    return slopes, voltage(values) - data.voltage * data.mask
+@partial(jax.jit, static_argnums=(0, 1))
+def _start_and_slopes(cell, names, values, params, first):
+    """Return the state after the first sample, and the derivatives [n, S] of its voltage by the parameters."""
+
+    def start(values):
+        return forced_start(cell, replace(params, **dict(zip(names, values, strict=True))), first)[0]
+
+    slopes = jax.vmap(lambda unit: jax.jvp(lambda x: start(x).v, (values,), (unit,))[1])(_units(values))
+    return start(values), slopes
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _segment_of_slopes(cell, names, values, params, data, states):
+    """Return the next states, dv/dp [n, T, S] and the errors [T, S], 0 where voltages are not compared."""
+    before, slopes = states
+    mask = jnp.asarray(data.mask, values.dtype)
+
+    def run(values, v):
+        neuron = replace(params, **dict(zip(names, values, strict=True)))
+        forced = Forced(data.current, data.spikes)
+        state, outputs = simulate(TeacherForced(cell), neuron, forced, before._replace(v=v))
+        return (state.v, outputs.v * mask), state
+
+    def along(direction):
+        return jax.jvp(lambda x, v: run(x, v)[0], (values, before.v), direction)[1]
+
+    slopes, columns = jax.lax.map(along, (_units(values), slopes))
+    (_, v), state = run(values, before.v)
+    return (state, slopes), columns, v - data.voltage * mask
+
+
+def _units(values):
+    return jnp.eye(len(values), dtype=values.dtype)
 
 
 def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[str, tuple[float, float]]:

@@ -4,6 +4,7 @@ With the resets forced at the recorded spikes the voltage is linear in r_m, v_re
 that a fit neither gets lost nor needs the threshold.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,42 +15,23 @@ from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.fit import Fit, fit, lbfgs, uninterrupted
-from jaxlif.losses import spike_mask, voltage_mse
+from jaxlif.fitting.segments import cut, filled, padded_length, simulated
+from jaxlif.losses import voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
 from jaxlif.simulate import simulate
 
 
 class Sweeps(NamedTuple):
-    """Recorded sweeps with time first: current [T, S] pA, voltage [T, S] mV, spikes and mask [T, S] 0 or 1."""
+    """Recorded sweeps with time first: current [T, S] pA, voltage [T, S] mV, spikes and mask [T, S] 0 or 1.
 
-    current: Array
-    voltage: Array
-    spikes: Array
-    mask: Array
-
-
-def sweeps(current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray, *, before: int, after: int) -> Sweeps:
-    """Arrange recorded sweeps for a fit, with the samples near spikes masked.
-
-    Args:
-        current: [S, T], pA.
-        voltage: [S, T], mV.
-        spikes: [S, T], booleans.
-        before: samples masked before each spike.
-        after: samples masked from each spike on, its own included.
-
-    Returns:
-        The :class:`Sweeps`, in JAX's default precision.
-
-    Example:
-        >>> s = sweeps(np.zeros((2, 5)), np.zeros((2, 5)), np.eye(2, 5) > 0, before=0, after=2)
-        >>> s.mask[:, 0].astype(int).tolist()
-        [0, 0, 1, 1, 1]
+    Of a recording they are views where they can be, and booleans: an hour has 36 million samples.
     """
-    train = spikes.T
-    mask = spike_mask(train, before=before, after=after)
-    return Sweeps(*(jnp.asarray(x, float) for x in (current.T, voltage.T, train, mask)))
+
+    current: Any
+    voltage: Any
+    spikes: Any
+    mask: Any
 
 
 def regress_membrane(data: Sweeps, dt: float, *, block: float = 1.0) -> tuple[float, float, float] | None:
@@ -109,11 +91,26 @@ def forced(cell: Any, params: LIFParams, data: Sweeps) -> ForcedOutput:
     Returns:
         The outputs, [T, S].
     """
-    fresh, before = cell.init_state(params, data.current[0]), data.voltage[0]
-    state, v = cell.settle(params, fresh, before, data.spikes[0])
-    first = ForcedOutput(jnp.zeros_like(v), v, before)
+    state, first = forced_start(cell, params, data)
     _, later = simulate(TeacherForced(cell), params, Forced(data.current[1:], data.spikes[1:]), state)
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+
+
+def forced_start(cell: Any, params: LIFParams, data: Sweeps) -> tuple[Any, ForcedOutput]:
+    """Return the state after the first sample and the outputs [S] that belong to it, for :func:`forced`."""
+    before = jnp.asarray(data.voltage[0])
+    fresh = cell.init_state(params, jnp.asarray(data.current[0], before.dtype))
+    state, v = cell.settle(params, fresh, before, jnp.asarray(data.spikes[0], before.dtype))
+    return state, ForcedOutput(jnp.zeros_like(v), v, before)
+
+
+def forced_segments(cell: Any, params: LIFParams, data: Sweeps) -> Iterator[tuple[slice, ForcedOutput]]:
+    """Yield the outputs of :func:`forced` piece by piece, each with its place in time."""
+    state, first = forced_start(cell, params, data)
+    yield slice(0, 1), jax.tree.map(lambda x: np.asarray(x)[None], first)
+    rows = Forced(data.current[1:], data.spikes[1:])
+    for place, outputs in simulated(TeacherForced(cell), params, rows, state) if len(rows.spikes) else ():
+        yield slice(place.start + 1, place.stop + 1), outputs
 
 
 @dataclass(frozen=True)
@@ -148,6 +145,8 @@ def refine_membrane(
         The :class:`jaxlif.Fit`; its loss is a mean square, mV².
     """
     settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
+    length = padded_length(len(data.mask))
+    data = jax.tree.map(lambda x: jnp.asarray(filled(np.asarray(x), length)), data)
     return uninterrupted(fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings))
 
 
@@ -181,8 +180,14 @@ def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: n
         The :class:`Profile`.
     """
     dtype = data.voltage.dtype
-    moments = _moments(cell, jnp.asarray(params.tau_m, dtype), data, jnp.asarray(candidates, dtype))
-    grams, projections, squares = (np.asarray(x, np.float64) for x in moments)
+    tau_m, t_ref = jnp.asarray(params.tau_m, dtype), jnp.asarray(candidates, dtype)
+    state, total = _unit_states(cell, tau_m, jax.tree.map(lambda x: jnp.asarray(x[0]), data), t_ref), None
+    # The first sample is as it was recorded, whatever the neuron.
+    for _, part in cut(jax.tree.map(lambda x: np.asarray(x[1:]), data)):
+        state, found = _moments(cell, tau_m, part, t_ref, state)
+        found = [np.asarray(x, np.float64) for x in found]
+        total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
+    grams, projections, squares = total  # type: ignore[misc]
     solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
     count = float(data.mask.sum())
@@ -191,19 +196,36 @@ def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: n
 
 
 @jax.jit(static_argnums=0)
-def _moments(cell, tau_m, data, candidates):
-    """Return for each candidate the normal equations of the voltage on its unit responses."""
+def _unit_states(cell, tau_m, first, candidates):
+    """Return for each candidate the states of its unit neurons after the first sample [S]."""
 
-    def respond(params, start):
-        return forced(cell, params, data._replace(voltage=start * data.voltage)).v
+    def states(t_ref):
+        def begin(params, start):
+            one = Sweeps(*(x[None] for x in first))
+            return forced_start(cell, params, one._replace(voltage=start * one.voltage))[0]
 
-    def moments(t_ref):
-        v = jax.vmap(respond)(_unit_neurons(tau_m, t_ref), jnp.asarray([0.0, 0.0, 0.0, 1.0], tau_m.dtype))
-        columns, target = v[:3] * data.mask[None], (data.voltage - v[3]) * data.mask
+        return jax.vmap(begin)(_unit_neurons(tau_m, t_ref), jnp.asarray([0.0, 0.0, 0.0, 1.0], tau_m.dtype))
+
+    return jax.lax.map(states, candidates)
+
+
+@jax.jit(static_argnums=0)
+def _moments(cell, tau_m, data, candidates, states):
+    """Return for each candidate the next states and the normal equations of the voltage on its unit responses."""
+
+    def respond(params, state):
+        state, outputs = simulate(TeacherForced(cell), params, Forced(data.current, data.spikes), state)
+        return state, outputs.v
+
+    def moments(candidate):
+        t_ref, state = candidate
+        state, v = jax.vmap(respond)(_unit_neurons(tau_m, t_ref), state)
+        mask = jnp.asarray(data.mask, v.dtype)
+        columns, target = v[:3] * mask[None], (data.voltage - v[3]) * mask
         gram = jnp.einsum("its,jts->ij", columns, columns)
-        return gram, jnp.einsum("its,ts->i", columns, target), jnp.sum(target**2)
+        return state, (gram, jnp.einsum("its,ts->i", columns, target), jnp.sum(target**2))
 
-    return jax.lax.map(moments, candidates)
+    return jax.lax.map(moments, (candidates, states))
 
 
 def _unit_neurons(tau_m, t_ref):

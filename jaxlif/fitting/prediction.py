@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
-from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.membrane import Sweeps, forced_segments
 from jaxlif.fitting.recurrence import from_blocks
+from jaxlif.fitting.segments import filled, padded_length, simulated
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.escape import EscapeNoise, Noisy
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -18,6 +19,7 @@ from jaxlif.recordings import Recording
 from jaxlif.simulate import simulate
 
 LANES = 128  # responses simulated at a time: enough for the vector units, and little memory
+LANE_STEPS = 2**23  # of all of them: fewer run side by side where they are long
 
 
 class Response(NamedTuple):
@@ -46,15 +48,17 @@ def free_response(params: LIFParams | LeakyParams, recording: Recording) -> Resp
         params: the neuron.
         recording: its current and dt.
     """
-    cell, current = neuron(params, recording.dt), jnp.asarray(recording.current.T)
-    state = cell.init_state(params, current[0])
+    cell = neuron(params, recording.dt)
+    state = cell.init_state(params, jnp.asarray(recording.current[:, 0]))
     if isinstance(params, LeakyParams):
-        v = np.asarray(simulate(cell, params, current, state)[1].v).T
+        v = np.asarray(simulate(cell, params, recording.current.T, state)[1].v).T
         return Response(np.zeros(v.shape, bool), v)
     if params.v_rest >= params.v_th:
         state = state._replace(v=jnp.full_like(state.v, params.v_reset))
-    _, output = simulate(cell, params, current, state)
-    return Response(np.asarray(output.spikes).T > 0, np.asarray(output.v).T)
+    found = Response(np.zeros(recording.current.shape, bool), np.zeros(recording.current.shape))
+    for place, output in simulated(cell, params, recording.current.T, state):
+        found.spikes[:, place], found.voltage[:, place] = output.spikes.T > 0, output.v.T
+    return found
 
 
 def noisy_responses(
@@ -74,18 +78,21 @@ def noisy_responses(
         Number of the repeat, number of the sweep, and the :class:`Response` [T] to it.
     """
     for chunk, inputs in _noisy_inputs(recording, repeats, seed):
-        spikes, voltage = map(np.asarray, _response(neuron(params, recording.dt), _single(params), *inputs))
+        found = _response(neuron(params, recording.dt), _single(params), *inputs)
+        spikes, voltage = (np.asarray(x)[: recording.num_steps] for x in found)
         yield from ((*lane, Response(spikes[:, i], voltage[:, i])) for i, lane in enumerate(chunk))
 
 
 def _noisy_inputs(recording, repeats, seed):
     """Yield pairs of repeat and sweep, at most as many as run side by side, with their inputs."""
     lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
-    current = jnp.asarray(recording.current, jnp.float32)
-    for first in range(0, len(lanes), LANES):
-        chunk = lanes[first : first + LANES]
+    # The numbers of a lane do not depend on how far it runs.
+    current = jnp.asarray(filled(recording.current.T.astype(np.float32), padded_length(recording.num_steps)).T)
+    width = max(1, min(LANES, len(lanes), LANE_STEPS // current.shape[1]))
+    for first in range(0, len(lanes), width):
+        chunk = lanes[first : first + width]
         # A short last chunk is filled up, so that the simulation compiles once.
-        yield chunk, (current, seed, jnp.asarray(chunk + chunk[-1:] * (min(LANES, len(lanes)) - len(chunk))))
+        yield chunk, (current, seed, jnp.asarray(chunk + chunk[-1:] * (width - len(chunk))))
 
 
 def _single(params):
@@ -121,7 +128,7 @@ def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: i
     """
     spikes = np.zeros((repeats, *recording.current.shape), bool)
     for chunk, inputs in _noisy_inputs(recording, repeats, seed):
-        found = np.asarray(_spikes(neuron(params, recording.dt), _single(params), *inputs))
+        found = np.asarray(_spikes(neuron(params, recording.dt), _single(params), *inputs))[: recording.num_steps]
         spikes[tuple(np.transpose(chunk))] = found[:, : len(chunk)].T
     return spikes
 
@@ -144,15 +151,18 @@ def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes
         return np.concatenate([voltage[:, :1], np.asarray(later.v).T], axis=1)
     if isinstance(params, AdaptiveLIFParams) and not params.a:
         return _forced_in_blocks(params, recording, voltage, spikes)
-    rows = (recording.current, voltage, spikes, np.zeros_like(spikes))
-    output = forced(neuron(params, recording.dt), params, Sweeps(*(jnp.asarray(row.T, float) for row in rows)))
-    return np.asarray(output.v).T
+    data, v = Sweeps(recording.current.T, voltage.T, spikes.T, ~spikes.T), np.zeros(voltage.shape)
+    for place, outputs in forced_segments(neuron(params, recording.dt), params, data):
+        v[:, place] = outputs.v.T
+    return v
 
 
 def _forced_in_blocks(params, recording, voltage, spikes):
     """Return the forced voltage, linear between spikes and so computed side by side: ten times as fast."""
     held, dtype = round(float(params.t_ref) / recording.dt), str(jnp.result_type(float))
-    data = forced_sweeps(recording.current, voltage, spikes, refractory=held, before=0, dtype=dtype)
+    length = padded_length(spikes.shape[1])
+    rows = (filled(x.T, length).T for x in (recording.current, voltage, spikes))
+    data = forced_sweeps(*rows, refractory=held, before=0, dtype=dtype)
     v = from_blocks(_forced_adaptive(params, data, recording.dt), spikes.shape[1])
     v = np.where(spikes, float(params.v_reset), v)
     return np.concatenate([np.where(spikes[:, :1], v[:, :1], voltage[:, :1]), v[:, 1:]], axis=1)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxlif.files import require_memory
 from jaxlif.fitting.bounds import Bounds, coordinates, named_leaves
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
@@ -62,6 +63,7 @@ from jaxlif.recordings import (
 MODELS = ("lif", "adaptive", "gif", "passive")
 WITH_BOUNDS = ("lif", "passive")  # the others find their own start, and have none
 RESTS = ("auto", "fitted")
+BYTES = {"lif": 100, "passive": 100, "adaptive": 600, "gif": 600}  # of memory that a fit needs for a sample
 BOUNDS = {
     "tau_m": (0.5, 500.0),
     "r_m": (0.001, 10.0),
@@ -137,6 +139,8 @@ def fit_recording(
         [10.0, 0.1, -52.0, 3.0]
     """
     check_options(model, start, bounds, rest, drift)
+    size = recording.current.size
+    require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
     recording, padded = without_padding(recording)
     if model == "passive":
         recording, left = _without_spikes(recording, spike_rule, held_out)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.drift import Drift
-from jaxlif.fitting.membrane import Sweeps, sweeps
+from jaxlif.fitting.membrane import Sweeps
 from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -113,8 +112,7 @@ class Task:
         # A window that starts within a spike starts from the first voltage that is none.
         first = np.take_along_axis(voltage, mask.argmax(axis=0)[:, None], axis=1)
         voltage = np.concatenate([first, voltage[:, 1:]], axis=1)
-        data = sweeps(current, voltage, self.spikes[part], before=before, after=after)
-        return data._replace(mask=jnp.asarray(mask, data.mask.dtype))
+        return Sweeps(current.T, voltage.T, self.spikes[part].T, mask)
 
     def inside(self, **values: float) -> dict[str, float]:
         """Return starting values inside their bounds: each itself where it is, else the middle of its interval."""

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.membrane import Sweeps, forced_segments
 from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability
+from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording, is_step_protocol, repeats, stimulus_label
@@ -41,10 +42,13 @@ def bracket_threshold(cell: LIF, params: LIFParams, data: Sweeps) -> Bracket:
     Returns:
         The :class:`Bracket`.
     """
-    before = np.asarray(forced(cell, params, data).v_before)
-    spiked = np.asarray(data.spikes) > 0
-    at_spikes = before[spiked]
-    return Bracket(float(before[~spiked].max()), float(at_spikes.min()), float(at_spikes.max()))
+    silent, at_spikes = -np.inf, []
+    for place, outputs in forced_segments(cell, params, data):
+        spiked = np.asarray(data.spikes[place]) > 0
+        silent = max(silent, float(outputs.v_before[~spiked].max(initial=-np.inf)))
+        at_spikes.append(outputs.v_before[spiked])
+    found = np.concatenate(at_spikes)
+    return Bracket(silent, float(found.min()), float(found.max()))
 
 
 class Stimulus(NamedTuple):
@@ -200,7 +204,7 @@ def _stimulus_scores(cell, params, stimulus, deltas):
     duration, shortest = len(stimulus.current) * cell.dt, float(np.max(params.t_ref)) + 2.0 * cell.dt
     recorded = max(1.0, float(np.mean([len(train) for train in stimulus.trains])))
     scores = []
-    for model in spike_times(np.asarray(_free_spikes(cell, params, jnp.asarray(stimulus.current))).T, cell.dt):
+    for model in _free_times(cell, params, stimulus.current):
         factors = [mean_coincidence_factor(stimulus.trains, [model], duration=duration, delta=d) for d in deltas]
         gamma = float(np.mean(factors))
         surplus = abs(len(model) - recorded) / recorded
@@ -210,9 +214,33 @@ def _stimulus_scores(cell, params, stimulus, deltas):
     return np.array(scores)
 
 
+def _free_times(cell, params, current):
+    """Return the spike times of each candidate under a current [T], ms."""
+    state, found = _fresh(cell, params, jnp.asarray(current[0])), []
+    for place, part in cut(current):
+        state, spikes = _free_spikes(cell, params, state, part)
+        step, candidate = np.nonzero(np.asarray(spikes).T[: place.stop - place.start])
+        found.append((candidate, (step + place.start + 1) * cell.dt))
+    candidates, times = (np.concatenate(x) for x in zip(*found, strict=True))
+    order = np.argsort(candidates, kind="stable")
+    ends = np.cumsum(np.bincount(candidates, minlength=len(params.v_th)))
+    return np.split(times[order], ends[:-1])
+
+
 @jax.jit(static_argnums=0)
-def _free_spikes(cell, params, current):
-    return jax.vmap(lambda p: simulate(cell, p, current)[1].spikes)(params)
+def _fresh(cell, params, current):
+    return jax.vmap(lambda p: cell.init_state(p, current))(params)
+
+
+@jax.jit(static_argnums=0)
+def _free_spikes(cell, params, states, current):
+    """Return the next states of all candidates and their spikes [C, T]."""
+
+    def run(p, state):
+        state, output = simulate(cell, p, current, state)
+        return state, output.spikes > 0
+
+    return jax.vmap(run)(params, states)
 
 
 def _many(params: LIFParams, **candidates: np.ndarray) -> LIFParams:

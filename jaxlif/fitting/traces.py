@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
+from jaxlif.fitting.segments import padded_length
 from jaxlif.fitting.task import Task
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -93,7 +94,7 @@ def arranged(traces: Traces, t_ref: float, judged: np.ndarray | None = None) -> 
         judged: [T], booleans: where spikes and voltage count; everywhere by default.
     """
     count, steps = traces.spikes.shape
-    length = max(steps, traces.length)
+    length = padded_length(max(steps, traces.length))
     size = max(1, min(count, PART // length))
     judged = np.ones(steps, bool) if judged is None else judged
     refractory, before = round(t_ref / traces.dt), round(UPSTROKE / traces.dt)

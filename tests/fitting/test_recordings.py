@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.membrane import Sweeps, profile_refractory, regress_membrane, sweeps
+from jaxlif.fitting.membrane import Sweeps, profile_refractory, regress_membrane
 from jaxlif.fitting.threshold import bracket_threshold
 
 DT = 0.1
 TRUTH = jl.LIFParams(tau_m=17.0, r_m=0.12, v_rest=-68.0, v_th=-51.0, v_reset=-60.0, t_ref=3.2)
+
+
+def sweeps(current, voltage, spikes, *, before, after):
+    return Sweeps(current.T, voltage.T, spikes.T, jl.losses.spike_mask(spikes.T, before=before, after=after))
 
 
 def noisy_recording(truth=TRUTH, *, seed=0, duration=5000.0, noise=0.2):

@@ -1,0 +1,133 @@
+"""Long recordings in segments: no number changes, and neither memory nor programs grow with every length."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting import segments
+from jaxlif.fitting.lif_intervals import _slopes_and_errors
+from jaxlif.fitting.membrane import ForcedVoltageLoss, Sweeps, forced, forced_segments, profile_refractory
+from jaxlif.fitting.prediction import free_response, noisy_rasters
+from jaxlif.fitting.threshold import _free_times, _many
+
+DT, STEPS = 0.5, 150
+CELL = jl.LIF(dt=DT)
+TRUTH = jl.LIFParams(tau_m=12.0, t_ref=2.0)
+NAMES = ("tau_m", "r_m", "v_rest", "v_reset")
+
+
+@pytest.fixture(scope="module")
+def recording():
+    rng = np.random.default_rng(0)
+    current = rng.normal(300.0, 150.0, (2, STEPS))
+    _, output = jl.simulate(CELL, TRUTH, current.T)
+    voltage = np.asarray(output.v).T + rng.normal(0.0, 0.3, current.shape)
+    return jl.Recording(current, voltage, dt=DT, spikes=np.asarray(output.spikes).T > 0)
+
+
+@pytest.fixture(scope="module")
+def data(recording):
+    spikes = recording.spikes.T
+    return Sweeps(recording.current.T, recording.voltage.T, spikes, jl.losses.spike_mask(spikes, before=1, after=3))
+
+
+@pytest.fixture(params=[2**15, 64])
+def segment(request, monkeypatch):
+    """One segment, filled up from 150 steps to 160, or three of 64."""
+    monkeypatch.setattr(segments, "SEGMENT", request.param)
+
+
+def test_lengths_are_few_and_at_most_a_quarter_more():
+    lengths = np.arange(1, 5000)
+    padded = np.array([segments.padded_length(int(n)) for n in lengths])
+    assert (padded >= lengths).all() and (padded[4:] <= 1.25 * lengths[4:]).all()
+    assert len(np.unique(padded[1023:4096])) == 8 + 1
+
+
+def test_forced_and_free_voltages_are_those_of_one_run(recording, data, segment):
+    whole = forced(CELL, TRUTH, jax.tree.map(jnp.asarray, data))
+    pieces = list(forced_segments(CELL, TRUTH, data))
+    assert [n for place, _ in pieces for n in range(place.start, place.stop)] == list(range(STEPS))
+    for field in ("v", "v_before"):
+        np.testing.assert_array_equal(np.concatenate([getattr(x, field) for _, x in pieces]), getattr(whole, field))
+    _, output = jl.simulate(CELL, TRUTH, recording.current.T)
+    found = free_response(TRUTH, recording)
+    np.testing.assert_array_equal(found.spikes.T, output.spikes > 0)
+    np.testing.assert_array_equal(found.voltage.T, output.v)
+
+
+def test_candidates_spike_as_they_do_alone(recording, segment):
+    thresholds = np.array([-57.0, 0.0, -53.0])  # the middle one is never reached
+    trains = _free_times(CELL, _many(TRUTH, v_th=thresholds), recording.current[0])
+    for v_th, train in zip(thresholds, trains, strict=True):
+        _, output = jl.simulate(CELL, replace(TRUTH, v_th=float(v_th)), recording.current[0])
+        np.testing.assert_allclose(train, jl.spiketrains.spike_times(output.spikes, DT), rtol=1e-15)
+    assert len(trains[0]) > len(trains[2]) > 0 == len(trains[1])
+
+
+def test_slopes_and_errors_are_those_of_the_whole_jacobian(data, segment):
+    values = np.array([getattr(TRUTH, name) for name in NAMES]) * 1.01
+    found = _slopes_and_errors(CELL, NAMES, jnp.asarray(values), TRUTH, data)
+
+    def residual(values):
+        v = forced(CELL, replace(TRUTH, **dict(zip(NAMES, values, strict=True))), jax.tree.map(jnp.asarray, data)).v
+        return (v - data.voltage) * jnp.asarray(data.mask, float)
+
+    slopes = np.asarray(jax.jacfwd(residual)(jnp.asarray(values))).transpose(2, 1, 0)
+    for mine, whole in zip(found, (slopes, np.asarray(residual(jnp.asarray(values))).T), strict=True):
+        np.testing.assert_allclose(mine, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_the_profile_does_not_depend_on_the_segments(data, monkeypatch):
+    found = []
+    for size in (2**15, 64):
+        monkeypatch.setattr(segments, "SEGMENT", size)
+        found.append(profile_refractory(CELL, TRUTH, data, np.array([1.0, 2.0, 3.0])))
+    np.testing.assert_allclose(found[0].solutions, found[1].solutions, rtol=1e-8)
+    np.testing.assert_allclose(found[0].errors, found[1].errors, rtol=1e-8)
+
+
+def test_the_numbers_of_a_noisy_response_do_not_depend_on_how_many_run_side_by_side(recording, monkeypatch):
+    params = jl.AdaptiveLIFParams(**vars(TRUTH), delta_v=2.0, lambda_0=0.5)
+    together = noisy_rasters(params, recording, repeats=3, seed=0)
+    monkeypatch.setattr("jaxlif.fitting.prediction.LANE_STEPS", 320)
+    np.testing.assert_array_equal(noisy_rasters(params, recording, repeats=3, seed=0), together)
+    assert together.any() and not together.all()
+
+
+def test_lengths_of_one_bucket_share_their_programs(caplog):
+    """The same fit on a little more of the recording compiles nothing of the recipe's own."""
+    rng = np.random.default_rng(1)
+    current = rng.normal(180.0, 150.0, 2040)
+    _, output = jl.simulate(CELL, TRUTH, current)
+    voltage, spikes, fits = np.asarray(output.v), np.asarray(output.spikes), []
+    for steps in (1950, 2040):
+        part = jl.Recording(current[:steps], voltage[:steps], dt=DT, spikes=spikes[:steps])
+        caplog.clear()
+        with jax.log_compiles():
+            fits.append(jl.fit_recording(part))
+        compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert not compiled
+    assert fits[0].params.tau_m == pytest.approx(fits[1].params.tau_m, rel=1e-3)
+
+
+def test_a_sample_of_a_gradient_takes_few_bytes():
+    """Recording, copy on the device and temporaries of the loss's gradient: below 100 B of a sample together."""
+    steps = 20_480
+    floats, booleans = (jax.ShapeDtypeStruct((steps, 1), kind) for kind in (jnp.float64, bool))
+    loss = jax.value_and_grad(ForcedVoltageLoss(CELL))
+    memory = jax.jit(loss).lower(TRUTH, Sweeps(floats, floats, booleans, booleans)).compile().memory_analysis()
+    held = 17 * steps  # current and voltage of the recording, its spikes
+    assert held + memory.argument_size_in_bytes + memory.temp_size_in_bytes < 100 * steps
+
+
+def test_a_fit_that_memory_cannot_hold_is_refused_before_it_begins(recording, monkeypatch):
+    monkeypatch.setattr("jaxlif.files.memory_at_hand", lambda: 20_000)
+    with pytest.raises(
+        ValueError, match='^a fit of "lif" to 300 samples would need 3e-05 GB: 2e-05 GB of memory are free'
+    ):
+        jl.fit_recording(recording)
