@@ -2,8 +2,10 @@
 
 import difflib
 import hashlib
+import mmap
 import os
 import re
+import struct
 import threading
 import traceback
 import zipfile
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+_HEAP, _EIGHT = b"GCOL\x01\0\0\0", b"\x08\x08"
 _LIMIT = threading.RLock()
 _PLAIN = "biufUS"  # kinds of arrays that hold real numbers or text: no objects, complex numbers, dates or records
 
@@ -176,11 +179,35 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 
     if not h5py.is_hdf5(path):
         raise ValueError("not an HDF5 file")
+    with open(path, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as image:
+        _require_sound_heaps(image)
     with h5py.File(path, "r") as file:
         outside = file.visititems_links(_foreign_link) or file.visititems(_foreign_data)
         if outside:
             raise ValueError(f"{outside} in another file: copy that into this one")
         yield file
+
+
+def _require_sound_heaps(image: mmap.mmap) -> None:
+    """Refuse a heap of strings and lists, "GCOL", with an object that takes no space: HDF5 would never come past it.
+
+    An object is 16 bytes, its number in the first two and its size in the last eight, and the data up to a multiple of
+    8; number 0 is the space that is left, whose size counts all of it.
+    """
+    if image[9:11] != _EIGHT and image[13:15] != _EIGHT:
+        return  # the file's lengths and addresses are not of 8 bytes
+    start = image.find(_HEAP)
+    while start >= 0:
+        end = min(start + struct.unpack_from("<Q", image, start + 8)[0], len(image))
+        at = start + 16
+        while at + 16 <= end:
+            number, size = struct.unpack_from("<H6xQ", image, at)
+            step = size if number == 0 else 16 + -(-size // 8) * 8
+            if not 16 <= step <= end - at:
+                what = f"an object of {size} bytes in the heap at byte {start}"
+                raise ValueError(f"a damaged HDF5 file, or one that was cut short: {what}")
+            at += step
+        start = image.find(_HEAP, start + 8)
 
 
 def _foreign_link(name: str, link: Any) -> str | None:

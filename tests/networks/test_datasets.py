@@ -317,6 +317,20 @@ def test_hdf5_of_another_file_or_never_written_is_refused(tmp_path):
             read_events(path)
 
 
+def test_a_heap_in_which_hdf5_would_go_round_for_ever(tmp_path):
+    path = tmp_path / "bad.h5"
+    write_shd(path, [[0.5]], [[3]], [0], keys=(b"zero",))
+    assert len(read_events(path)) == 1
+    raw = path.read_bytes()
+    start = raw.index(b"GCOL") + 16
+    for size in (0, 2**40):
+        path.write_bytes(raw[:start] + bytes(8) + size.to_bytes(8, "little") + raw[start + 16 :])
+        with pytest.raises(
+            ValueError, match=f"^bad.h5: a damaged HDF5 file, .* an object of {size} bytes in the heap at"
+        ):
+            read_events(path)
+
+
 def test_counts_beyond_memory_are_refused(tmp_path):
     np.savez(tmp_path / "c.npz", spikes=np.full((1, 1, 1), 10**12), labels=np.array([0]), dt=1.0)
     with pytest.raises(ValueError, match=r"^c.npz: 1e\+12 spikes would need 3.2e\+04 GB"):
