@@ -292,7 +292,7 @@ class Conductance:
     reverses at the present voltage moves it by exactly nothing.
 
     A weight is a conductance, 0 nS or more: it inhibits by its reversal potential, not by its sign. A negative one is
-    refused where it is at hand, which under a trace it is not.
+    refused where it is at hand, and gives nan under a trace.
 
     Example:
         >>> import jaxlif as jl
@@ -330,7 +330,10 @@ class Conductance:
         g, tau_syn = state.synapse, _per_kind("tau_syn", params.synapse.tau_syn, state.synapse)
         e_rev = _per_kind("e_rev", params.synapse.e_rev, g)
         inner, v = neuron.integrate_conductances(params.neuron, state.neuron, x.input, g, tau_syn, e_rev)
-        return SynapticState(inner, _decayed(g, tau_syn, neuron.dt, x.arrivals)), v
+        # Not below 0 itself: a difference quotient around a weight of 0 steps there.
+        arrivals = jnp.asarray(x.arrivals, g.dtype)
+        opened = jnp.where(arrivals < -1e-3, jnp.nan, arrivals)
+        return SynapticState(inner, _decayed(g, tau_syn, neuron.dt, opened)), v
 
 
 def _closed(params: SynapticParams, x: Drive) -> Array:

@@ -360,3 +360,11 @@ def test_a_negative_conductance_is_refused_wherever_it_is_at_hand():
         jl.simulate(layer, params, np.full((T, 2 * N), -1.0))
     currents = Arriving(SYNAPTIC, kinds=2), replace(params, synapse=SYNAPSES["current"][1])
     jax.eval_shape(lambda x: jl.simulate(Sequential((Dense(), currents[0])), (weights, currents[1]), x), inputs)
+
+
+def test_a_negative_conductance_under_a_trace_is_nan():
+    state, step = stepping("plain", "conductance")
+    x = jl.Drive(jnp.full((2, N), -1.0).at[:, 0].set(0.0), jnp.zeros(N))
+    (state, _), *_ = step(state, x)
+    (_, output), *_ = step(state, x)
+    np.testing.assert_array_equal(np.isnan(output.v), [False, True, True])
