@@ -81,7 +81,7 @@ def test_the_command_prints_it_and_draws_it(tmp_path):
     current, voltage, _ = family()
     np.savez(tmp_path / "cell.npz", current=current, voltage=10.0 * voltage, dt=DT)
     refused = call(tmp_path / "cell.npz", "--out", tmp_path / "out")
-    assert refused.exit_code == 2 and "looks 10 times too large (--voltage-gain = 0.1)" in refused.output
+    assert refused.exit_code == 2 and "looks 10 times too large (--voltage-gain 0.1)" in refused.output
     assert not (tmp_path / "out").exists()
     result = call(tmp_path / "cell.npz", "--voltage-gain", 0.1, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 _LARGEST_MEDIAN = 160.0  # mV, from zero: beyond any membrane, and short of one stored ten times too large
+_GAINS = (0.1, 0.05, 0.02, 0.01, 1e-3)  # of amplifiers, inverted, the usual ones
 _FARTHEST = 400.0  # mV: beyond a model cell's, and short of an artefact that fills an amplifier's range
 _RESTS = (-115.0, -25.0)  # mV: where a neuron that is alive spends its time, most of it below or above
 _JUDGED_FROM = 50.0  # ms in all: less shows no rest
@@ -29,8 +30,9 @@ def voltage_refusal(name: str, voltage: np.ndarray) -> str:
     """
     low, middle, high = float(voltage.min()), float(np.median(_thinned(voltage))), float(voltage.max())
     if abs(middle) > _LARGEST_MEDIAN:
-        factor = next((f for f in (0.1, 0.01, 1e-3) if _is_membrane(f * low, f * middle, f * high)), None)
-        likely = f"; it looks {1 / factor:.0f} times too large (`voltage_gain` = {factor:g})" if factor else ""
+        fitting = [f for f in _GAINS if _is_membrane(f * low, f * middle, f * high) and -100.0 < f * middle < -30.0]
+        factor = min(fitting, key=lambda f: abs(f * middle + 65.0), default=None)
+        likely = f"; it looks {1 / factor:.0f} times too large (`voltage_gain` {factor:g})" if factor else ""
         return (
             f"{name} spans {low:.4g} to {high:.4g} mV with a median of {middle:.4g} mV, which no membrane has{likely}"
         )
@@ -83,7 +85,7 @@ def _rest(voltage: np.ndarray) -> Iterator[str]:
     side, value = ("above", low) if low >= _RESTS[1] else ("below", high)
     tenfold = side == "above" and _is_membrane(*(10.0 * x for x in (voltage.min(), low, voltage.max())))
     likely = (
-        "it looks 10 times too small (`voltage_gain` = 10)"
+        "it looks 10 times too small (`voltage_gain` 10)"
         if tenfold
         else "is its scale wrong (`voltage_gain`), its zero (`voltage_offset`), or is it a model cell?"
     )

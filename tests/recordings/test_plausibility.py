@@ -68,9 +68,10 @@ def silent(**fields):
     [
         (1e-3, "physiological in volts: multiply it by 1000"),
         (0.01, "looks 100 times too small: multiply it by 100"),
-        (10.0, "it looks 10 times too large (`voltage_gain` = 0.1)"),
-        (1e3, "it looks 1000 times too large (`voltage_gain` = 0.001)"),
-        (25.0, "which no membrane has"),
+        (10.0, "it looks 10 times too large (`voltage_gain` 0.1)"),
+        (20.0, "it looks 20 times too large (`voltage_gain` 0.05)"),
+        (1e3, "it looks 1000 times too large (`voltage_gain` 0.001)"),
+        (4.0, "which no membrane has"),
     ],
 )
 def test_a_voltage_of_another_scale_is_refused_with_the_likely_factor(family, scale, message):
