@@ -1,5 +1,6 @@
 """Neurons that drive one another through any path, and neurons with synapses as a layer."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.networks.layers import _require_sizes, require_drivable, require_weights_for, signal, spikes_of
+from jaxlif.networks.layers import _dt, _require_sizes, require_drivable, require_weights_for, signal, spikes_of
 from jaxlif.neurons.cell import Cell, prepared, require_array_input, state_dtype
 from jaxlif.neurons.checks import check_cell, check_inputs
 from jaxlif.neurons.escape import Noisy
@@ -50,7 +51,8 @@ class Feedback:
             such as [1], is broadcast to it.
 
     Raises:
-        ValueError: for a neuron or a path with another input, or a neuron without spikes.
+        ValueError: for a neuron or a path with another input, a neuron without spikes, or another dt of the path; while
+            simulating, for a path that returns fewer numbers than the input has.
 
     Example:
         >>> import jaxlif as jl
@@ -67,6 +69,9 @@ class Feedback:
     def __post_init__(self) -> None:
         require_drivable(self, self.neuron.neuron if self.takes is Noisy else self.neuron)  # type: ignore[attr-defined]
         require_array_input(self, self.path, "path")
+        own, way = _dt(self.neuron), _dt(self.path)
+        if own is not None and way is not None and not math.isclose(own, way, rel_tol=1e-9):
+            raise ValueError(f"dt must be the same: the neuron has {own:g} ms and the path {way:g} ms")
 
     @property
     def takes(self) -> type | None:
@@ -174,4 +179,7 @@ class Arriving:
 def _added(x: Any, arriving: Array) -> Any:
     if isinstance(x, Noisy):
         return x._replace(input=_added(x.input, arriving))
-    return jnp.asarray(x, arriving.dtype) + arriving
+    x = jnp.asarray(x, arriving.dtype)
+    if jnp.broadcast_shapes(x.shape, arriving.shape) != arriving.shape:
+        raise ValueError(f"path returns {list(arriving.shape)}: it must be what the neurons take, {list(x.shape)}")
+    return x + arriving

@@ -14,8 +14,8 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxlif.checks import concrete, floats, require
 from jaxlif.networks.layers import _require_inputs, _require_sizes
-from jaxlif.neurons.checks import concrete, require, require_finite
 
 _ROWS = 16  # sources a turn: enough to hide what a turn of the loop costs, few beside the spikes of a large network
 
@@ -42,7 +42,9 @@ class SparseParams:
         if jnp.shape(self.weight) != jnp.shape(self.target):
             found = f"weight {list(jnp.shape(self.weight))}, target {list(jnp.shape(self.target))}"
             raise ValueError(f"{found}: both must be [num_in, K]")
-        require_finite("weight", self.weight, "")
+        floats("weight", self.weight, (None, None), "[num_in, K]")
+        if not jnp.issubdtype(self.target.dtype, np.integer):
+            raise ValueError(f"target is {self.target.dtype}: target must be integers [num_in, K]")
         if concrete(self.target):
             require(np.asarray(self.target) >= 0, "target", self.target, "", "target must be 0 or more")
 
@@ -158,9 +160,13 @@ def to_dense(params: SparseParams, num_out: int) -> Array:
         params: the sparse projection.
         num_out: number of outputs.
 
+    Raises:
+        ValueError: for a target beyond ``num_out``.
+
     Example:
         >>> to_dense(SparseParams(weight=jnp.array([[2.0, 3.0]]), target=jnp.array([[0, 2]])), 3).tolist()
         [[2.0, 0.0, 3.0]]
     """
+    Sparse(num_out).check(params)
     rows = jnp.arange(params.weight.shape[0])[:, None]
     return jnp.zeros((params.weight.shape[0], num_out), params.weight.dtype).at[rows, params.target].add(params.weight)

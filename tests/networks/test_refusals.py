@@ -19,6 +19,8 @@ from jaxlif.networks import (
     DelayParams,
     Dense,
     DenseParams,
+    Feedback,
+    FeedbackParams,
     Graph,
     MaxPool,
     Normalise,
@@ -26,6 +28,8 @@ from jaxlif.networks import (
     Recurrent,
     RecurrentParams,
     Sequential,
+    Sparse,
+    SparseParams,
     SumPool,
     alive_gain,
     balance,
@@ -47,6 +51,7 @@ from jaxlif.networks import (
     rate_code,
     scale_to_drive,
 )
+from jaxlif.networks.sparse import to_dense
 
 KEY, N, NAN = jax.random.key(0), 3, float("nan")
 X = np.ones((4, N), np.float32)
@@ -125,6 +130,22 @@ REFUSED = {
     "a seed": (lambda: init_dense(0, 3, 2), "key = 0: key must be a JAX random key"),
     "a gain without end": (lambda: init_dense(KEY, 3, 2, gain=float("inf")), "gain = inf: gain must be finite"),
     "a kernel that is a number": (lambda: init_conv(KEY, 1, 1, 3), "kernel = 3: kernel must be a tuple of sizes"),
+    "a path of another step": (
+        lambda: Feedback(LIF, Delayed(0.5, 5.0)),
+        "dt must be the same: the neuron has 1 ms and the path 0.5 ms",
+    ),
+    "a path to one of them": (
+        lambda: jl.simulate(Feedback(LIF, Dense()), FeedbackParams(neuron=NEURONS, path=DenseParams(weight=COLUMN)), X),
+        r"path returns \[1\]: it must be what the neurons take, \[3\]",
+    ),
+    "targets that are fractions": (
+        lambda: jl.simulate(Sparse(3), SparseParams(weight=COLUMN, target=0.6 * COLUMN), X),
+        "target is float32: target must be integers",
+    ),
+    "a dense weight that is too small": (
+        lambda: to_dense(connect(TARGET, 4), 3),
+        r"target\[0, 1\] = 4: target must be",
+    ),
     "a negative membrane": (lambda: init_neurons(3, tau_m=-1.0), r"tau_m\[0\] = -1 ms"),
     "membranes of others": (lambda: init_neurons(3, tau_m=X[0, :2]), r"tau_m has shape \(2,\): tau_m must be"),
     "targets that are not there": (lambda: connect(TARGET, 3), r"target\[0, 1\] = 4: target must be 0 to num_out = 3"),
