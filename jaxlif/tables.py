@@ -47,11 +47,17 @@ def parameter_rows(
     rows = []
     for name, value in named_leaves(params).items():
         words, unit = standard_name(name)
-        interval = "{:.4g} to {:.4g}".format(*intervals[name]) if name in intervals else ""
+        interval = _interval(*intervals[name]) if name in intervals else ""
         interval = "not determined" if name in undetermined else interval
         row = {"standard_name": words, "name": name, "value": f"{value:.4g}", "interval": interval, "unit": unit}
         rows.append(row)
     return rows
+
+
+def _interval(low: float, high: float) -> str:
+    """Write an interval with four digits, or with as many as tell its ends apart."""
+    texts = ((f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(4, 18))
+    return " to ".join(next((pair for pair in texts if pair[0] != pair[1]), (f"{low:.17g}", f"{high:.17g}")))
 
 
 def score_rows(scores: Scores) -> tuple[list[str], list[tuple[str, list[str]]]]:

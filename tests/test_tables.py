@@ -46,6 +46,9 @@ def test_an_interval_stands_beside_its_parameter_and_terms_are_counted_from_one(
     assert rows["eta.0"]["interval"] == "50 to 71.5" and rows["eta.0"]["unit"] == "pA"
     assert rows["eta.0"]["standard_name"] == "jump of spike-triggered current 1"
     assert rows["tau_eta.0"]["interval"] == ""
+    # Four digits, or what tells the ends apart: an interval is never shown without a width.
+    (row,) = (r for r in parameter_rows(LIFParams(), {"v_rest": (-70.0012, -69.9994)}) if r["interval"])
+    assert row["interval"] == "-70.001 to -69.999"
 
 
 def fit_of(offset, gain, **settings):

@@ -131,6 +131,6 @@ def _refractory_profile(task: Task, params: LIFParams, data: Sweeps) -> Profile:
         if stride == 1:
             break
         stride = max(1, stride // 4)
-    candidates, errors, solutions = map(np.concatenate, zip(*tried, strict=True))
-    _, order = np.unique(candidates, return_index=True)
-    return Profile(candidates[order], errors[order], solutions[order])
+    columns = [np.concatenate(column) for column in zip(*tried, strict=True)]
+    _, order = np.unique(columns[0], return_index=True)
+    return Profile(*(column[order] for column in columns))

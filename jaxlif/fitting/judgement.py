@@ -15,6 +15,7 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording, fi_table
 
+SETTLED = 50.0  # ms before a step that its sweep's rest is taken from
 MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
 
 
@@ -39,7 +40,7 @@ def judge(
     """
     driven = task.recording if drift is None else drift.driven(found.params, task.recording)
     model = _model_spikes(driven, found, noisy, task.seed)
-    voltage = forced_voltage(found.params, driven, task.spikes)
+    voltage = forced_voltage(found.params, _at_own_rest(task, found) if found.curve else driven, task.spikes)
     scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
     if noisy:
         scores = {name: score | _likelihood(task, parts[name], found, drift) for name, score in scores.items()}
@@ -120,6 +121,17 @@ def _step_scores(task: Task, found: Outcome, model: np.ndarray, voltage: np.ndar
     fitted = task.window[0], found.curve["epoch_ms"][1]  # type: ignore[assignment]
     membrane = _voltage_scores(task, fitted, voltage, found)
     return {"membrane": membrane, "f_i": _curve_scores(task, found.curve, model)}
+
+
+def _at_own_rest(task: Task, found: Outcome) -> Recording:
+    """Return a family of steps whose currents hold what each sweep rests elsewhere before its step."""
+    start = found.curve["epoch_ms"][0]
+    before = task.samples((max(task.window[0], start - SETTLED), start))
+    if before.stop - before.start < 2:
+        return task.recording
+    v, current = (np.median(x[:, before], axis=1) for x in (task.recording.measured_voltage(), task.recording.current))
+    rest = v - float(found.params.r_m) * current
+    return Drift.of_rest(rest, float(np.median(rest)), len(rest)).driven(found.params, task.recording)
 
 
 def _voltage_scores(task: Task, window: tuple[float, float], voltage: np.ndarray, found: Outcome) -> dict[str, Any]:

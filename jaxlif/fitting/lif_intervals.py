@@ -186,10 +186,14 @@ def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[
     best = int(np.argmin(profile.errors))
     rise = count * (profile.errors - profile.errors[best])
     allowed = rise <= estimate.quantile**2 * estimate.spread
-    intervals, moved = estimate.intervals(), (profile.solutions - profile.solutions[best])[allowed]
-    for name, shifts in zip(SOLVED, moved.T, strict=True):
-        low, high = intervals[name]
-        intervals[name] = low + float(shifts.min(initial=0.0)), high + float(shifts.max(initial=0.0))
+    intervals, values = estimate.intervals(), dict(zip(estimate.names, estimate.values, strict=True))
+    for candidate in np.flatnonzero(allowed):
+        inverse, flat = _inverse(profile.grams[candidate], count)
+        reach = np.where(flat, np.inf, estimate.quantile * np.sqrt(estimate.spread * np.diag(inverse)))
+        moved = profile.solutions[candidate] - profile.solutions[best]
+        for name, shift, more in zip(SOLVED, moved, reach, strict=True):
+            (low, high), at = intervals[name], float(values[name] + shift)
+            intervals[name] = min(low, at - float(more)), max(high, at + float(more))
     first, last = np.flatnonzero(allowed | (np.arange(len(rise)) == best))[[0, -1]]
     low, high = map(float, profile.candidates[[max(first - 1, 0), min(last + 1, len(rise) - 1)]])
     return intervals | {"t_ref": (-np.inf, np.inf) if allowed.all() else (low, high)}

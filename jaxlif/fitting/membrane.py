@@ -156,12 +156,13 @@ SOLVED = ("r_m", "v_rest", "v_reset")
 class Profile(NamedTuple):
     """Refractory periods ``candidates`` [C], ms; the mean squared ``errors`` [C] that each leaves, mV².
 
-    ``solutions`` [C, 3]: r_m, v_rest and v_reset solved for with each; NaN where nothing shows them.
+    ``solutions`` [C, 3]: r_m, v_rest and v_reset solved for with each, and ``grams`` [C, 3, 3], what says them.
     """
 
     candidates: np.ndarray
     errors: np.ndarray
     solutions: np.ndarray
+    grams: np.ndarray
 
 
 def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: np.ndarray) -> Profile:
@@ -190,9 +191,7 @@ def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: n
     grams, projections, squares = total  # type: ignore[misc]
     solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
-    count = float(data.mask.sum())
-    seen = np.diagonal(grams, axis1=1, axis2=2) > count * 1e-12  # a unit moves the voltage by more than 1e-6 mV
-    return Profile(candidates, (squares - explained) / count, np.where(seen, solutions, np.nan))
+    return Profile(candidates, (squares - explained) / float(data.mask.sum()), solutions, grams)
 
 
 @jax.jit(static_argnums=0)

@@ -113,11 +113,12 @@ def test_the_interval_of_t_ref_ends_where_its_profile_has_risen():
     t_ref = np.arange(1.0, 6.0)
     errors = (estimate.quantile**2 * 0.04) * (t_ref - 3.0) ** 2 / 1.5**2 / 1000.0
     solutions = np.stack([0.1 + 0.0 * t_ref, -70.0 + 0.0 * t_ref, -60.0 + 2.0 * (t_ref - 3.0)], axis=1)
-    found = with_refractory(estimate, Profile(t_ref, errors, solutions), 1000.0)
+    grams = np.tile(np.diag([1e12, 1e12, 1e12]), (5, 1, 1))  # each is known with its t_ref
+    found = with_refractory(estimate, Profile(t_ref, errors, solutions, grams), 1000.0)
     # 2, 3 and 4 ms are allowed; the first that are not are 1 and 5 ms.
     assert found["t_ref"] == (1.0, 5.0)
     np.testing.assert_allclose([found["v_reset"], found["v_rest"]], [(-62.0, -58.0), (-70.0, -70.0)])
-    flat = with_refractory(estimate, Profile(t_ref, 1e-9 * errors, solutions), 1000.0)
+    flat = with_refractory(estimate, Profile(t_ref, 1e-9 * errors, solutions, grams), 1000.0)
     assert flat["t_ref"] == (-np.inf, np.inf) and flat["v_reset"] == pytest.approx((-64.0, -56.0))
 
 
@@ -131,12 +132,12 @@ def test_what_a_masked_pulse_does_not_show_is_not_determined(tmp_path):
     noise = np.random.default_rng(0).normal(0.0, 0.05, current.shape)
     voltage = np.where(np.asarray(output.spikes).T > 0, 20.0, np.asarray(output.v).T) + noise
     fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=dt))
-    assert set(fit.undetermined) == {"r_m", "v_th", "t_ref"}
-    # What is left is the decay to rest after each spike, and from where it would have started at any t_ref.
+    assert set(fit.undetermined) == {"r_m", "v_th", "v_reset", "t_ref"}
+    # What is left is the decay to rest after each spike.
     for name, (low, high) in fit.intervals.items():
         assert low <= getattr(truth, name) <= high, name
-    assert set(fit.intervals) == {"tau_m", "v_rest", "v_reset"}
-    assert "not determined by these data: r_m, t_ref, v_th" in " ".join(fit.warnings)
+    assert set(fit.intervals) == {"tau_m", "v_rest"}
+    assert "not determined by these data: r_m, v_reset, t_ref, v_th" in " ".join(fit.warnings)
     rows = {row["name"]: row["interval"] for row in parameter_rows(fit.params, fit.intervals, fit.undetermined)}
     assert rows["r_m"] == "not determined" and " to " in rows["tau_m"]
     path = fit.save(tmp_path)
