@@ -428,7 +428,6 @@ def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") ->
     """Return the spikes of a recording that can be fitted; one without a stimulus or spikes is refused."""
     voltage = recording.measured_voltage()
     spikes = rule.find(recording)
-    require_stimulus(recording, spikes)
     if not spikes.any() and model != "passive":
         never = (
             f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); move the"
@@ -439,6 +438,7 @@ def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") ->
         raise ValueError(
             f"voltage has no spikes: {'; '.join(reasons)}; the membrane alone is fitted with `model` passive"
         )
+    require_stimulus(recording, spikes)  # after the spikes: those that are not known hide what the current does
     return spikes
 
 
