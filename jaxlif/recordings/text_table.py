@@ -3,7 +3,7 @@
 import csv
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ _MOST_LINES_ABOVE = 200  # that a program writes over the header of its table
 
 
 class TextTable(NamedTuple):
-    """The cells of a header and of the rows under it, what separates them, and whether the last line is ended."""
+    """The cells of a header, the lines under it, what separates their cells, and whether the last line is ended."""
 
     header: list[str]
-    rows: list[list[str]]
+    lines: list[str]
     delimiter: str
     ended: bool
 
@@ -28,16 +28,25 @@ class TextTable(NamedTuple):
         Raises:
             ValueError: for a row of another width than the header, a cell that is no number or a last one that was cut.
         """
-        _require_width(self)
-        lines = [";".join(row[n] for n in used) for row in self.rows]
+        lines = [";".join(row[n] for n in used) for row in self.rows()]
         _require_one_mark(lines)
         try:
             numbers = np.loadtxt([x.replace(",", ".") for x in lines], delimiter=";", ndmin=2, comments=None)
         except ValueError as error:
             raise ValueError(_bad_cell(self, used) or str(error)) from error
         if not self.ended and len(self.header) - 1 in used:
-            _require_uncut([row[len(self.header) - 1] for row in self.rows])
+            _require_uncut([row[-1] for row in self.rows()])
         return numbers
+
+    def rows(self) -> Iterator[list[str]]:
+        """Yield the cells of every row; those beyond the header are left out where they are empty, and else refused."""
+        width = len(self.header)
+        for n, row in enumerate(csv.reader(self.lines, delimiter=self.delimiter)):
+            if len(row) < width or any(cell.strip() for cell in row[width:]):
+                wide = "are the decimals commas?" if self.delimiter == "," else "which column is it of?"
+                why = wide if len(row) > width else "a cell is missing"
+                raise ValueError(f"row {n + 1} has {len(row)} cells and the header {width}: {why}")
+            yield row[:width]
 
 
 def read_text_table(path: Path, is_header: Callable[[list[str]], bool]) -> TextTable:
@@ -57,8 +66,8 @@ def read_text_table(path: Path, is_header: Callable[[list[str]], bool]) -> TextT
         raise ValueError(f"{len(lines)} lines: a header and at least two samples are expected")
     first = next((n for n, line in enumerate(lines[:_MOST_LINES_ABOVE]) if is_header(_cells(line))), 0)
     delimiter = max(",;\t", key=lines[first].count)
-    header, *rows = csv.reader(lines[first:], delimiter=delimiter)
-    return TextTable(header, rows, delimiter, text.endswith("\n"))
+    (header,) = csv.reader(lines[first : first + 1], delimiter=delimiter)
+    return TextTable(header, lines[first + 1 :], delimiter, text.endswith("\n"))
 
 
 def _text(path: Path) -> str:
@@ -78,18 +87,6 @@ def _cells(line: str) -> list[str]:
     return next(csv.reader([line], delimiter=max(",;\t", key=line.count)))
 
 
-def _require_width(table: TextTable) -> None:
-    """Refuse rows that are wider or narrower than the header; empty cells at the end of a row count for nothing."""
-    width = len(table.header)
-    for n, row in enumerate(table.rows):
-        while len(row) > width and not row[-1].strip():
-            row.pop()
-        if len(row) != width:
-            wide = "are the decimals commas?" if table.delimiter == "," else "which column is it of?"
-            why = wide if len(row) > width else "a cell is missing"
-            raise ValueError(f"row {n + 1} has {len(row)} cells and the header {width}: {why}")
-
-
 def _require_one_mark(lines: list[str]) -> None:
     """Refuse a table with decimal points and decimal commas: one of them would group the thousands."""
     comma, point = (next((n + 1 for n, line in enumerate(lines) if mark in line), None) for mark in ",.")
@@ -99,7 +96,7 @@ def _require_one_mark(lines: list[str]) -> None:
 
 def _bad_cell(table: TextTable, used: list[int]) -> str | None:
     """Name the first cell that is no number."""
-    for n, row in enumerate(table.rows):
+    for n, row in enumerate(table.rows()):
         for i in used:
             try:
                 float(row[i].replace(",", "."))
