@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlif.recordings.abf_command import unread_list, varies, warn_of_difference, waveforms
+from jaxlif.recordings.abf_command import unread_list, waveforms
 from jaxlif.recordings.clamp import is_current_clamp, voltage_clamp
+from jaxlif.recordings.commanded import varies, warn_of_difference
 from jaxlif.recordings.recording import RecordingWarning
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 

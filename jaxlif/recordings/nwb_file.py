@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxlif.files import open_hdf5, require_plain, require_stored
 from jaxlif.recordings.clamp import voltage_clamp
+from jaxlif.recordings.commanded import warn_of_difference
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 
@@ -71,6 +72,11 @@ def read_nwb(
         _warn_of_amplifier([pair.response.series for pair in chosen], source)
         currents, voltages = _traces(chosen, corrections)
         dt = [_interval(pair.response.series) for pair in chosen]
+        beside = _beside(nwb, source, electrode, corrections, sweeps)
+    if beside is not None:
+        known = [corrections.corrected("current", sweep) for sweep in currents]
+        pair = (known, beside) if source == "recorded" else (beside, known)
+        warn_of_difference([pair], dt[0], f"the {source} one is read")
     return {"current": currents, "voltage": voltages, "dt": dt, "current_source": source}
 
 
@@ -80,6 +86,25 @@ def nwb_channels(path: Path) -> list[str]:
         series = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
         kinds = Counter(f"{type(s).__name__} in {_unit(s) or 'no unit'} {_electrode(s)}".strip() for s in series)
     return [f"{number} {kind}" for kind, number in kinds.items()]
+
+
+def _beside(
+    nwb: Any,
+    source: str,
+    electrode: str | None,
+    corrections: Corrections,
+    sweeps: int | slice | Sequence[int] | None,
+) -> list[np.ndarray] | None:
+    """Return the other current of the same sweeps: the command of a recorded one, or the other way round."""
+    other = {"recorded": "commanded", "commanded": "recorded"}[source]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordingWarning)
+        try:
+            pairs, _ = _pairs(nwb, other, electrode, corrections)
+            chosen = pairs if sweeps is None else [pairs[i] for i in sweep_indices(sweeps, len(pairs))]
+            return _traces(chosen, corrections)[0]
+        except ValueError:
+            return None  # the file holds no other current for these sweeps
 
 
 # --- the file ---------------------------------------------------------------------------------------------

@@ -145,7 +145,10 @@ def test_an_acquired_current_is_preferred_and_either_can_be_asked_for(nwb, path)
     nwb.sweep(0)
     nwb.add("plain", "monitor", 3e-12 * CURRENT, unit="amperes", to="acquisition")
     nwb.save(path)
-    recorded, commanded = read(path), read(path, current="commanded")
+    with pytest.warns(RecordingWarning, match="recorded current is 3 times the command; the recorded one is read"):
+        recorded = read_recording(path)
+    with pytest.warns(RecordingWarning, match="recorded current is 3 times the command; the commanded one is read"):
+        commanded = read_recording(path, current="commanded")
     assert (recorded.current_source, commanded.current_source) == ("recorded", "commanded")
     np.testing.assert_allclose(recorded.current, 3.0 * CURRENT[None], rtol=1e-12)
     np.testing.assert_allclose(commanded.current, CURRENT[None], rtol=1e-12)
