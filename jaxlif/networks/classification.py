@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlif.checks import integers, whole
 from jaxlif.losses import counted, floating
 from jaxlif.neurons.checks import concrete, require
 
@@ -72,12 +73,10 @@ def _mean(x: Array, counts: Array | None) -> Array:
 
 def _checked(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array, Array | None]:
     """Return floating logits, labels and where they count; refuse shapes and labels that do not fit."""
-    z, y = floating("logits", logits), jnp.asarray(labels)
+    z, y = floating("logits", logits), jnp.asarray(integers("labels", labels))
     if not z.ndim or z.shape[:-1] != y.shape:
         shapes = f"logits {list(z.shape)}, labels {list(y.shape)}"
         raise ValueError(f"{shapes}: logits must have the labels' shape and one axis of classes after it")
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(f"labels are {y.dtype}: labels must be integers")
     counts = None if mask is None else counted(mask, "labels", y)
     if concrete(y) and (counts is None or concrete(counts)):
         ok = (np.asarray(y) >= 0) & (np.asarray(y) < z.shape[-1])
@@ -105,9 +104,7 @@ def class_counts(labels: Array, num_classes: int) -> np.ndarray:
         >>> class_counts(jnp.array([0, 2, 1, 2]), 3).tolist()
         [1, 1, 2]
     """
-    values = np.asarray(labels)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"labels are {values.dtype}: labels must be integers")
+    values, num_classes = np.asarray(integers("labels", labels)), whole("num_classes", num_classes, 1)
     rule = f"labels must lie between 0 and {num_classes - 1}"
     require((values >= 0) & (values < num_classes), "labels", values, "", rule)
     counts = np.bincount(values.ravel(), minlength=num_classes)

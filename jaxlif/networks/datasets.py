@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import integers, numbers, positive, require_positive, whole
 from jaxlif.files import load_arrays, reading, require_file, require_memory
-from jaxlif.losses import require_positive
 from jaxlif.networks.event_files import EventFields, numbered_classes, read_bin_folder, read_hdf5
 from jaxlif.spiketrains.trains import step_slack
 
@@ -65,10 +65,15 @@ class Events:
     extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("times", "units", "offsets", "labels"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        object.__setattr__(self, "times", np.asarray(numbers("times", self.times, "ms", rank=1, finite=False)))
+        for name in ("units", "offsets", "labels"):
+            object.__setattr__(self, name, np.asarray(integers(name, getattr(self, name), 1)))
         object.__setattr__(self, "extra", {name: np.asarray(x) for name, x in self.extra.items()})
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        for name, what in {"shape": "sizes", "classes": "names"}.items():
+            value = getattr(self, name)
+            if not np.iterable(value) or isinstance(value, str | dict):
+                raise ValueError(f"{name} is {type(value).__name__}: it must be a tuple of {what}")
+        object.__setattr__(self, "shape", tuple(int(n) for n in integers("shape", self.shape, 1)))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         _check_layout(self)
         _check_values(self)
@@ -120,7 +125,7 @@ class Events:
             if chosen.shape != self.labels.shape:
                 raise ValueError(f"the mask has shape {list(chosen.shape)}: it must be [{len(self)}], one per sample")
             chosen = np.flatnonzero(chosen)
-        chosen = np.arange(len(self))[chosen.astype(int)]
+        chosen = np.arange(len(self))[np.asarray(integers("chosen", chosen, 1)).astype(int)]
         counts = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         events = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], counts)
@@ -236,9 +241,8 @@ class Events:
 
     def _steps(self, dt: float, num_steps: int | None) -> tuple[np.ndarray, int]:
         """Return the step of each event, and T."""
-        require_positive("dt", dt)
-        if num_steps is not None and not (isinstance(num_steps, int | np.integer) and num_steps >= 1):
-            raise ValueError(f"num_steps = {num_steps}: num_steps must be a whole number of 1 or more")
+        dt = positive("dt", dt, "ms")
+        num_steps = None if num_steps is None else whole("num_steps", num_steps, 1)
         # 0.3/0.1 divides to a little less than 3: what the times' precision cannot tell is rounding, not time.
         steps = np.floor(self.times.astype(float) / dt + step_slack(self.times, dt)).astype(np.int64)
         return steps, int(steps.max(initial=0)) + 1 if num_steps is None else num_steps
@@ -260,6 +264,8 @@ def scatter_events(step: Array, unit: Array, num_steps: int, num_units: int) -> 
         >>> scatter_events(jnp.array([0, 1, 1, 2]), jnp.array([1, 0, 0, 0]), num_steps=2, num_units=2).tolist()
         [[0.0, 1.0], [2.0, 0.0]]
     """
+    num_steps, num_units = whole("num_steps", num_steps, 1), whole("num_units", num_units, 1)
+    step, unit = integers("step", step, 1), integers("unit", unit, 1)
     return jnp.zeros((num_steps, num_units)).at[step, unit].add(1.0, mode="drop")
 
 
@@ -351,7 +357,7 @@ def _unbinned(arrays: dict[str, np.ndarray]) -> EventFields:
         raise ValueError(f"spikes have shape {list(spikes.shape)}: they must be [samples, steps, units]")
     if dt.shape != ():
         raise ValueError(f"dt has shape {list(dt.shape)}: it must be one number, ms")
-    require_positive("dt", dt)
+    require_positive("dt", dt, "ms")
     flat = spikes.reshape(*spikes.shape[:2], -1)
     if not ((flat >= 0) & (flat == np.floor(flat))).all():
         raise ValueError("spikes must be whole numbers of 0 or more")

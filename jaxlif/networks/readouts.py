@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.losses import counted, one_sample, require_positive
+from jaxlif.checks import integers, positive, whole
+from jaxlif.losses import counted, one_sample
 from jaxlif.networks.classification import cross_entropy
 
 
@@ -137,7 +138,7 @@ def first_spike_time(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None
 
     Source: Göltz et al. 2021, doi:10.1038/s42256-021-00388-x (classes by their first spikes).
     """
-    require_positive("dt", dt)
+    dt = positive("dt", dt, "ms")
     s = one_sample("spikes", spikes)
     if mask is None:
         return dt * (1.0 + jnp.sum(jnp.cumprod(1.0 - s, axis=0), axis=0))
@@ -172,10 +173,10 @@ def per_step_cross_entropy(logits: ArrayLike, labels: ArrayLike, skip: int = 0, 
     z = one_sample("logits", logits)
     if z.ndim != 2:
         raise ValueError(f"logits {list(z.shape)}: logits must be [T, K], with an axis of classes")
-    if not 0 <= skip < len(z):
+    if not whole("skip", skip, unit="steps") < len(z):
         raise ValueError(f"skip = {skip} steps: skip must be 0 or more and leave one of the {len(z)} steps")
     steps = None if mask is None else _steps(mask, z)[skip:]
-    return cross_entropy(z[skip:], jnp.asarray(labels)[skip:], steps)
+    return cross_entropy(z[skip:], integers("labels", labels, 1)[skip:], steps)
 
 
 def _steps(mask: ArrayLike, v: Array) -> Array:

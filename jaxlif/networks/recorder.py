@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import function, positive
 from jaxlif.compiled import compiled
 from jaxlif.networks.layers import NetworkOutput, Sequential, _dt, _naming, signal
 from jaxlif.networks.recorder_probes import Probes, Tapped, probed
 from jaxlif.neurons.cell import Cell
-from jaxlif.neurons.checks import check_params, require_positive
+from jaxlif.neurons.checks import check_cell, check_params
 from jaxlif.simulate import scan_cell
 
 _SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
@@ -154,10 +155,13 @@ def flight_record(
         ([20.0], 'layer 1 (LIF): 67% of the neurons are silent:')
     """
     dt = _checked_dt(network, dt)
+    if loss is not None:
+        function("loss", loss)
     check_params(params)
     if jnp.ndim(inputs) < 2 or 0 in jnp.shape(inputs)[:2]:
         raise ValueError(f"inputs have shape {list(jnp.shape(inputs))}: a batch [B, T, ...] is needed")
     inputs = jnp.asarray(inputs)
+    check_cell(network, params)
     shapes = jax.eval_shape(partial(_observe, network, None), params, inputs, {})[1]
     if not shapes:
         raise ValueError("network has no layer that spikes: there is nothing to record")
@@ -321,10 +325,9 @@ def _gradient_alarms(norm: np.ndarray) -> list[str]:
 
 def _checked_dt(network, dt: float | None) -> float:
     own = _dt(network)
+    dt = None if dt is None else positive("dt", dt, "ms")
     if own is None and dt is None:
         raise ValueError("dt is None: the network's layers have no dt, so give it, ms")
     if own is not None and dt is not None and own != dt:
         raise ValueError(f"dt = {dt:g} ms: dt must be the network's, which is {own:g} ms")
-    chosen = float(own if own is not None else dt or 0.0)
-    require_positive("dt", chosen, "ms")
-    return chosen
+    return float(positive("dt", own if own is not None else dt, "ms"))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import number, require_finite, require_not_negative, require_positive
+from jaxlif.checks import not_negative, number, numbers, require_finite, require_positive
 from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
@@ -165,7 +165,7 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.rate < 1.0:
+        if not 0.0 <= numbers("rate", self.rate, rank=0, finite=False) < 1.0:
             raise ValueError(f"rate = {self.rate:g}: rate must be 0 or more and below 1")
 
     def init_state(self, params: DropoutParams, x: Array) -> DropoutState:
@@ -211,8 +211,8 @@ def activity_band(spikes: ArrayLike, low: float, high: float, dt: float, mask: A
         >>> float(activity_band(spikes, 10.0, 20.0, 1.0))
         52.0
     """
-    require_not_negative("low", low, "Hz")
-    if not low <= high:
+    low = not_negative("low", low, "Hz")
+    if not low <= numbers("high", high, "Hz", rank=0, finite=False):
         raise ValueError(f"low = {low:g} Hz: low must not exceed high = {high:g} Hz")
     rate = spike_count_rate(spikes, dt, mask)
     return jnp.mean(jnp.maximum(rate - high, 0.0) ** 2 + jnp.maximum(low - rate, 0.0) ** 2)

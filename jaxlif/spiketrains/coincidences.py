@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlif.spiketrains.trains import SLACK, checked_train, checked_trains, firing_rate, require_not_negative, rounding
+from jaxlif.checks import not_negative
+from jaxlif.spiketrains.trains import SLACK, checked_train, checked_trains, firing_rate, rounding
 
 
 def coincidence_factor(
@@ -45,12 +46,13 @@ def coincidence_factor(
     Source: Kistler, Gerstner & van Hemmen 1997, doi:10.1162/neco.1997.9.5.1015; Jolivet et al. 2008,
     doi:10.1016/j.jneumeth.2007.11.006.
     """
-    delta = require_not_negative(delta, "delta")
-    window = delta + rounding(data, model)
+    delta = not_negative("delta", delta, "ms")
+    given = data, model
     data, model = checked_train(data, "data"), checked_train(model, "model")
+    window = delta + rounding(*given)
     firing_rate(data, duration)  # the data too must fit into the duration
     own_rate = firing_rate(model, duration)
-    nu = own_rate if rate is None else require_not_negative(rate, "rate", "Hz")
+    nu = own_rate if rate is None else not_negative("rate", rate, "Hz")
     chance = 2.0 * nu * delta / 1000.0
     total = len(data) + len(model)
     if total == 0 or chance >= 1.0:
@@ -166,7 +168,7 @@ def md_star(data_trains: Sequence[ArrayLike], model_trains: Sequence[ArrayLike],
 
     Source: Naud, Gerhard, Mensi & Gerstner 2011, doi:10.1162/NECO_a_00208.
     """
-    data, delta = checked_trains(data_trains, "data_trains", at_least=2), require_not_negative(delta, "delta")
+    delta, data = not_negative("delta", delta, "ms"), checked_trains(data_trains, "data_trains", at_least=2)
     model = checked_trains(model_trains, "model_trains")
     delta += rounding(*data, *model)
     data, model = ([train.astype(float) for train in trains] for trains in (data, model))

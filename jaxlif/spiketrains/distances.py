@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlif.spiketrains.trains import checked_train, require_not_negative, require_positive
+from jaxlif.checks import not_negative, positive
+from jaxlif.spiketrains.trains import checked_train
 
 
 def van_rossum(data: ArrayLike, model: ArrayLike, *, tau: float) -> float:
@@ -34,7 +35,7 @@ def van_rossum(data: ArrayLike, model: ArrayLike, *, tau: float) -> float:
 
     Source: van Rossum 2001, doi:10.1162/089976601300014321.
     """
-    data, model, tau = checked_train(data, "data"), checked_train(model, "model"), require_positive(tau, "tau")
+    data, model, tau = checked_train(data, "data"), checked_train(model, "model"), positive("tau", tau, "ms")
     times, event = np.unique(np.concatenate([data, model]), return_inverse=True)
     jumps = np.bincount(event, np.repeat([1.0, -1.0], [len(data), len(model)]), minlength=len(times))
     gaps = np.diff(times, append=np.inf) / tau
@@ -74,7 +75,7 @@ def victor_purpura(data: ArrayLike, model: ArrayLike, *, cost: float) -> float:
     data, model, cost = (
         checked_train(data, "data"),
         checked_train(model, "model"),
-        require_not_negative(cost, "cost", "1/ms"),
+        not_negative("cost", cost, "1/ms"),
     )
     inserted = np.arange(len(model) + 1.0)
     row = inserted

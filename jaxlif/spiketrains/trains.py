@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlif.checks import numbers, positive, whole
+
 # Times on a grid differ from a window of whole steps by rounding (10.4 - 10.0 > 0.4): a slack far above the
 # rounding and far below any sampling interval makes the window closed, whatever the grid.
 SLACK = 1e-6  # ms
@@ -30,7 +32,7 @@ def spike_times(spikes: ArrayLike, dt: float) -> np.ndarray | list[np.ndarray]:
         >>> spike_times([0, 1, 0, 1], dt=0.5).tolist()
         [1.0, 2.0]
     """
-    dt, grid = require_positive(dt, "dt"), np.asarray(spikes)
+    dt, grid = float(positive("dt", dt, "ms")), np.asarray(spikes)
     if grid.ndim not in (1, 2):
         raise ValueError(f"spikes has shape {grid.shape}: it must be [T] or [T, N]")
     if grid.dtype.kind not in "biuf" or not np.isin(grid, (0, 1)).all():
@@ -59,11 +61,13 @@ def raster(times: Any, dt: float, num_steps: int) -> np.ndarray:
         >>> raster([1.0, 2.0], dt=0.5, num_steps=4).tolist()
         [0.0, 1.0, 0.0, 1.0]
     """
+    listed = bool(np.iterable(times)) and not isinstance(times, str | dict)
+    if not listed:
+        raise ValueError(f"times is {type(times).__name__}: it must be a list of times in ms, or a list of trains")
     if len(times) and np.ndim(times[0]) > 0:
         return np.stack([raster(train, dt, num_steps) for train in times], axis=1)
-    dt, train = require_positive(dt, "dt"), checked_train(times, "times")
-    if not isinstance(num_steps, int | np.integer) or isinstance(num_steps, bool) or num_steps < 0:
-        raise ValueError(f"num_steps = {num_steps!r}: it must be a whole number of 0 or more")
+    dt, train = float(positive("dt", dt, "ms")), checked_train(times, "times")
+    num_steps = whole("num_steps", num_steps)
     steps = np.ceil(train / dt - step_slack(times, dt)).astype(int) - 1
     if np.any((steps < 0) | (steps >= num_steps)):
         raise ValueError(f"times holds a spike outside (0, {num_steps * dt:g}] ms: the raster ends there")
@@ -135,7 +139,7 @@ def firing_rate(times: ArrayLike, duration: float) -> float:
         >>> firing_rate([10.0, 15.0, 25.0], duration=100.0)
         30.0
     """
-    duration, train = require_positive(duration, "duration"), checked_train(times, "times")
+    duration, train = float(positive("duration", duration, "ms")), checked_train(times, "times")
     if len(train) and train[-1] - train[0] > duration + SLACK + rounding(times):
         raise ValueError(f"duration = {duration:g} ms is shorter than the train, {train[-1] - train[0]:g} ms")
     return 1000.0 * len(train) / duration
@@ -143,10 +147,10 @@ def firing_rate(times: ArrayLike, duration: float) -> float:
 
 def checked_train(times: ArrayLike, name: str) -> np.ndarray:
     """Return one train as an array, or raise ValueError unless it is a sorted list of finite times."""
-    given = np.asarray(times)
-    if given.size and given.dtype.kind not in "iuf":
-        raise ValueError(f"{name} is {given.dtype}: a train must be a list of times in ms, no raster and no text")
-    train = given.astype(float)
+    given = numbers(name, times, "ms", finite=False)
+    if np.asarray(times).dtype == bool:
+        raise ValueError(f"{name} is bool: a train must be a list of times in ms, no raster")
+    train = np.asarray(given, float)
     if train.ndim != 1:
         raise ValueError(f"{name} has shape {train.shape}: a train must be a list of times in ms, [n]")
     if not np.isfinite(train).all():
@@ -158,8 +162,8 @@ def checked_train(times: ArrayLike, name: str) -> np.ndarray:
 
 def checked_trains(trains: Sequence[ArrayLike], name: str, at_least: int = 1) -> list[np.ndarray]:
     """Return several trains as arrays of their precision, each checked; ValueError where there are too few."""
-    if not np.iterable(trains) or isinstance(trains, str):
-        raise ValueError(f"{name} = {trains!r}: it must be a list of trains")
+    if not np.iterable(trains) or isinstance(trains, str | dict):
+        raise ValueError(f"{name} is {type(trains).__name__}: it must be a list of trains")
     if len(trains) < at_least:
         raise ValueError(f"{name} has {len(trains)} repeats: it must have at least {at_least}")
     for i, times in enumerate(trains):
@@ -183,22 +187,3 @@ def step_slack(times: Any, dt: float) -> np.ndarray:
 def _units(times: np.ndarray) -> np.ndarray:
     kind: Any = times.dtype if np.issubdtype(times.dtype, np.floating) else float
     return 2.0 * float(np.finfo(kind).eps) * np.abs(times.astype(float))
-
-
-def require_positive(value: float, name: str) -> float:
-    """Return a time in ms, or raise ValueError unless it is positive and finite."""
-    if not (is_number(value) and np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value} ms: it must be positive")
-    return float(value)
-
-
-def require_not_negative(value: float, name: str, unit: str = "ms") -> float:
-    """Return a value, or raise ValueError unless it is finite and 0 or more."""
-    if not (is_number(value) and np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} = {value} {unit}: it must be a number and not negative")
-    return float(value)
-
-
-def is_number(value: Any) -> bool:
-    """Say whether a value is one real number, such as a Python number or an array of no dimension."""
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"

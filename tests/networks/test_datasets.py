@@ -223,7 +223,7 @@ def test_select():
         ({"times": [2.0, 1.0, 0.5]}, "^sample 0: times.1. = 1 ms: times must be in order"),
         ({"units": [0, 4, 0]}, "^sample 0: units.1. = 4: units must lie between 0 and 3"),
         ({"units": [0, 0, -1]}, "^sample 2: units.0. = -1: units must lie between 0 and 3"),
-        ({"units": [0.0, 1.0, 2.0]}, "^units are float64: they must be integers"),
+        ({"units": [0.0, 1.0, 2.0]}, "^units are float64: units must be integers"),
         ({"units": [0, 1]}, r"^units have shape \[2\]: they must be \[3\]"),
         ({"offsets": [0, 2, 2, 4]}, "^offsets must rise from 0 to 3"),
         ({"offsets": [0, 2, 1, 3]}, "^offsets must rise from 0 to 3"),
