@@ -101,7 +101,7 @@ def test_the_gradient_of_the_delay_is_that_of_the_sum(sigma, stepped):
         init_state, step = Delayed(DT, MAX, sigma).init_state, Delayed(DT, MAX, sigma).step
 
     def loss(delay):
-        return jnp.sum(probe * jl.simulate(Stepped if stepped else cell, DelayParams(delay=delay), INPUTS)[1])
+        return jnp.sum(probe * jl.simulate(Stepped() if stepped else cell, DelayParams(delay=delay), INPUTS)[1])
 
     def by_hand(delay):
         return np.sum(probe * delayed_by_hand(weights_of(delay, sigma), INPUTS))
