@@ -159,8 +159,9 @@ def _interval(name: str, bound: Any) -> Interval:
 def _require_inside(name: str, leaf: Any, interval: Interval) -> None:
     if isinstance(leaf, jax.core.Tracer):
         return
-    if not (isinstance(leaf, float | int) or jnp.issubdtype(jnp.result_type(leaf), jnp.floating)):
-        raise ValueError(f"{name} has dtype {jnp.result_type(leaf)}: only floating parameters can be free")
+    kind = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    if not (isinstance(leaf, float | int) or jnp.issubdtype(kind, jnp.floating)):
+        raise ValueError(f"{name} has dtype {kind}: only floating parameters can be free")
     value = np.asarray(leaf)
     outside = value[~((value > interval.low) & (value < interval.high))]
     if outside.size:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlif.checks import numbers
 from jaxlif.files import reading, require_file
 
 
@@ -102,6 +103,15 @@ def usable_cells(cells: Sequence[FICell], passive: str | None) -> tuple[list[FIC
 
 
 def _fault(cell: FICell, passive: str | None) -> str | None:
+    columns = {"currents": "pA", "rates": "Hz"}
+    if passive is not None and cell.passive_currents is not None and cell.passive_voltages is not None:
+        columns |= {"passive_currents": "pA", "passive_voltages": "mV"}
+    try:
+        for field, unit in columns.items():
+            numbers(field, getattr(cell, field), unit, finite=False)
+        numbers("v_rest", cell.v_rest, "mV", rank=0, finite=False)
+    except ValueError as error:
+        return str(error)
     currents, rates = np.asarray(cell.currents, float), np.asarray(cell.rates, float)
     if currents.ndim != 1 or currents.shape != rates.shape:
         return f"currents have shape {currents.shape} and rates {rates.shape}: both must be [K]"

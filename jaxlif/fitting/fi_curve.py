@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import numbers
 from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.fit import lbfgs, multistart, uninterrupted
 from jaxlif.neurons.lif import LIFParams, Parameter
@@ -199,7 +200,8 @@ def checked_rates(currents: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, 
         currents: pA, in any order.
         rates: Hz, of the currents in their order.
     """
-    currents, rates = np.asarray(currents, float), np.asarray(rates, float)
+    currents = np.asarray(numbers("currents", currents, "pA", finite=False), float)
+    rates = np.asarray(numbers("rates", rates, "Hz", finite=False), float)
     if currents.shape != rates.shape or currents.ndim != 1:
         raise ValueError(f"currents has shape {currents.shape} and rates {rates.shape}: both must be [K]")
     if len(set(currents.tolist())) < 3:

@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from jaxlif.checks import choice, whole
 from jaxlif.fitting.fi_cells import FICell, half_of, passive_line, sorted_cell, usable_cells
 from jaxlif.fitting.pooling import Errors, fit_pooled
 from jaxlif.fitting.steady_rate import adapted_rate, noisy_rate
@@ -225,10 +226,11 @@ class _Options(NamedTuple):
 
 
 def _check_options(cells, options):
-    if options.passive not in PASSIVE:
-        raise ValueError(f'passive = {options.passive!r}: passive must be "joint", "fixed" or None')
-    if options.num_starts < 1:
-        raise ValueError(f"num_starts = {options.num_starts}: at least 1 start is needed")
+    choice("passive", options.passive, PASSIVE)
+    for name in ("adaptation", "noise"):
+        choice(name, getattr(options, name), (False, True))
+    whole("num_starts", options.num_starts, 1)
+    whole("seed", options.seed)
     names = [cell.name for cell in cells]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -352,7 +354,7 @@ def _padded(problems: list[_Problem]) -> _Problem:
 
 def _starts(model, cells, problem, options):
     """Return coordinates [cells, starts, n]: the prior's mean at the observed onset, and draws around it."""
-    draws = np.random.default_rng(options.seed).normal(size=(options.num_starts, len(model.names)))
+    draws = np.random.default_rng(int(options.seed)).normal(size=(options.num_starts, len(model.names)))
     draws[0] = 0.0
     mean, spread = np.array([PRIOR[name] for name in model.names]).T
     spread = np.where([name in (*NOT_POOLED, "threshold") for name in model.names], 0.02, 0.7) * spread

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxlif.checks import choice, numbers, whole
 from jaxlif.files import require_memory
 from jaxlif.fitting.bounds import Bounds, coordinates, named_leaves
 from jaxlif.fitting.drift import Drift
@@ -139,6 +140,10 @@ def fit_recording(
         [10.0, 0.1, -52.0, 3.0]
     """
     check_options(model, start, bounds, rest, drift)
+    if not isinstance(recording, Recording):
+        raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
+    choice("coupling", coupling, (None, True, False))
+    seed = whole("seed", seed)
     size = recording.current.size
     require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
     recording, padded = without_padding(recording)
@@ -155,11 +160,11 @@ def fit_recording(
         part, sampled = recording.select(kept), is_sampled(recording, spikes)
         clean = held_current(removed.recording, sampled)
         protocol = _protocol(part, spikes[kept], model)
-        whole = Task(clean, spikes, window, limits, start, seed, progress, tied, drift)
-        task, again = whole.select(kept), train is None and not len(held)
+        everything = Task(clean, spikes, window, limits, start, seed, progress, tied, drift)
+        task, again = everything.select(kept), train is None and not len(held)
         found = _recipe(model, protocol, coupling, intervals=not again)(task)
-        terms = _all_terms(whole, found, kept)
-        scores, outside = _judged(whole, task, found, terms, kept, held, model)
+        terms = _all_terms(everything, found, kept)
+        scores, outside = _judged(everything, task, found, terms, kept, held, model)
         final, window = _on_everything(task, found, scores) if again else (found, task.window)
         fitted = replace(task, window=window)
         astray = free_run_notes(fitted, final, _some(terms, kept), kept, noisy=model == "gif")
@@ -318,6 +323,7 @@ def check_options(
     drift: bool = False,
 ) -> None:
     """Refuse options of :func:`fit_recording` that suit no recording, with a ValueError."""
+    choice("drift", drift, (False, True))
     if model not in MODELS:
         raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
     if (model != "lif" and start is not None) or (model not in WITH_BOUNDS and bounds is not None):
@@ -380,6 +386,8 @@ def fit_rates(
     """
     within = {name: BOUNDS[name] for name in ("tau_m", "r_m", "v_rest")}
     coordinates(membrane, within)
+    choice("free_tau_m", free_tau_m, (False, True))
+    seed = whole("seed", seed)
     currents, rates = checked_rates(currents, rates)
     order = np.argsort(currents, kind="stable")
     currents, rates = currents[order], rates[order]
@@ -502,7 +510,10 @@ def _split(
 
 def _window(recording: Recording, train: tuple[float, float]) -> tuple[float, float]:
     end = recording.start + recording.duration
-    first, last = map(float, train)
+    pair = numbers("train", train, "ms", rank=1)
+    if len(pair) != 2:
+        raise ValueError(f"train = {train!r}: train must be a pair (start, stop), ms")
+    first, last = map(float, pair)
     if not recording.start <= first < last <= end + 1e-6:
         raise ValueError(
             f"train = {first:g} to {last:g} ms: the window must lie inside the recording,"

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
+from jaxlif.checks import choice, number, require_positive, whole
 from jaxlif.interop.nest import held_time, one_neuron, one_trace, written
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
-from jaxlif.neurons.checks import require_positive
 from jaxlif.neurons.lif import LIFParams
 
 
@@ -54,9 +54,9 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
 
     Source: Stimberg, Brette & Goodman 2019, doi:10.7554/eLife.47314.
     """
-    require_positive("dt", dt, "ms")
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    choice("escape_noise", escape_noise, (False, True))
     params = one_neuron(params)
-    params.check()
     if isinstance(params, AdaptiveLIFParams):
         whole = params
     elif escape_noise:
@@ -97,7 +97,8 @@ def to_script(model: Brian2Model, current: ArrayLike, *, dt: float = 0.1, neuron
         >>> script = to_script(to_brian2(LIFParams()), [0.0, 200.0])
         >>> _ = compile(script, "neuron.py", "exec")
     """
-    require_positive("dt", dt, "ms")
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    neurons, seed = whole("neurons", neurons, 1), whole("seed", seed)
     values = [f"    {name!r}: {_quantity(*pair)}," for name, pair in model.namespace.items()]
     initial = [f"group.{name} = {expression!r}" for name, expression in model.initial.items()]
     return _SCRIPT.format(

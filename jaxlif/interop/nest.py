@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlif.checks import numbers, require_positive
+from jaxlif.checks import choice, number, numbers, require_positive, whole
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams, refractory_steps
 
@@ -46,13 +46,13 @@ def to_nest(
     Source: Gewaltig & Diesmann 2007, doi:10.4249/scholarpedia.1430; NEST 3.10, models iaf_psc_delta, iaf_psc_exp and
     gif_psc_exp; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
-    require_positive("dt", dt, "ms")
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    if not isinstance(tau_syn, tuple | list) or len(tau_syn) != 2:
+        raise ValueError(f"tau_syn = {tau_syn!r}: tau_syn must be a pair of times, ms")
     for name, tau in zip(("tau_syn.0", "tau_syn.1"), tau_syn, strict=True):
-        require_positive(name, tau, "ms")
-    if synapse not in SYNAPSES:
-        raise ValueError(f'synapse = {synapse!r}: synapse must be "delta" or "exp"')
+        require_positive(name, number(name, tau, "ms"), "ms")
+    choice("synapse", synapse, tuple(SYNAPSES))
     params = one_neuron(params)
-    params.check()
     if isinstance(params, AdaptiveLIFParams):
         return "gif_psc_exp", _gif(params, dt) | _synapses(tau_syn)
     return SYNAPSES[synapse], _iaf(params, dt) | (_synapses(tau_syn) if synapse == "exp" else {})
@@ -84,7 +84,8 @@ def to_script(
         >>> _ = compile(script, "neuron.py", "exec")
     """
     name, parameters = model
-    require_positive("dt", dt, "ms")
+    require_positive("dt", number("dt", dt, "ms"), "ms")
+    neurons, seed = whole("neurons", neurons, 1), whole("seed", seed, 1)
     values = one_trace(current)
     return _SCRIPT.format(dt=dt, seed=seed, name=name, parameters=parameters, neurons=neurons, current=written(values))
 
@@ -102,6 +103,7 @@ def one_neuron(params: Any) -> Any:
     # Not a subclass, whose further terms would be lost without a word.
     if type(params) not in (LIFParams, AdaptiveLIFParams):
         raise ValueError(f"params is a {type(params).__name__}: it must be LIFParams or AdaptiveLIFParams")
+    params.check()
 
     def _number(path, leaf):
         if np.ndim(leaf):

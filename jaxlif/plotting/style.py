@@ -8,6 +8,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from jaxlif.checks import numbers
+
 #: Colours that the colour-blind tell apart: blue, vermillion, green, orange, purple, sky.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 #: Lines that are no data: a threshold, a zero.
@@ -29,7 +31,7 @@ STYLE: Any = {
 
 def vector(name: str, value: ArrayLike) -> np.ndarray:
     """Return ``value`` as an array, refused unless it is one-dimensional and not empty."""
-    array = np.asarray(value)
+    array = np.asarray(numbers(name, value, finite=False))
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: it must be one-dimensional and not empty")
     return array
@@ -37,7 +39,7 @@ def vector(name: str, value: ArrayLike) -> np.ndarray:
 
 def same_shape(name: str, value: ArrayLike, other: str, reference: np.ndarray) -> np.ndarray:
     """Return ``value`` as an array, refused unless it has the shape of ``reference``."""
-    array = np.asarray(value)
+    array = np.asarray(numbers(name, value, finite=False))
     if array.shape != reference.shape:
         raise ValueError(f"{name} has shape {array.shape}: it must have that of {other}, {reference.shape}")
     return array
@@ -45,7 +47,7 @@ def same_shape(name: str, value: ArrayLike, other: str, reference: np.ndarray) -
 
 def over_time(name: str, value: ArrayLike, other: str, t: np.ndarray) -> np.ndarray:
     """Return ``value`` as an array, refused unless it is [T] or [T, N]."""
-    array = np.asarray(value)
+    array = np.asarray(numbers(name, value, finite=False))
     if array.ndim not in (1, 2) or len(array) != len(t):
         rule = f"it must be [T] or [T, N] with T = {len(t)} as in {other}"
         raise ValueError(f"{name} has shape {array.shape}: {rule}")
