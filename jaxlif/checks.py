@@ -57,7 +57,9 @@ def not_negative(field: str, value: Any, unit: str = "") -> Any:
 def integers(field: str, value: Any, rank: int | None = None) -> Any:
     """Return an array of whole numbers as it is, a list as an array; refuse other kinds and ranks."""
     array = value if isinstance(value, jax.Array | Tracer) else np.asarray(value)
-    if not jnp.issubdtype(array.dtype, np.integer) and array.size:
+    if not array.size and array.dtype == float:
+        array = np.zeros(array.shape, int)  # a list of none has no kind
+    if not jnp.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{field} are {array.dtype}: {field} must be integers")
     if rank is not None and array.ndim != rank:
         raise ValueError(f"{field} have shape {list(array.shape)}: {field} must be an array of rank {rank}")

@@ -62,7 +62,7 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
         [1, 1, 0, 0, 0, 1, 1]
     """
     before, after = whole("before", before, unit="samples"), whole("after", after, unit="samples")
-    train = np.asarray(numbers("spikes", spikes, finite=False)) > 0
+    train = np.asarray(numbers("spikes", spikes)) > 0
     _require_rank("spikes", train.shape)
     # Each spike opens a hole at n - before and closes it at n + after: holes are where more opened than closed.
     edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), np.int32)
@@ -264,12 +264,15 @@ def point_process_log_likelihood(
     Source: Paninski 2004, doi:10.1088/0954-898X_15_4_002; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
     log_rate, train = _alike(log_rate=log_rate, spikes=spikes)
+    _require_binary("spikes", train)
     dt = positive("dt", dt, "ms")
     spiked = train > 0
     silent = ~spiked
     if active is not None:
-        require_same_shape(log_rate=log_rate, active=floating("active", active))
-        silent = silent & jnp.asarray(active).astype(bool)
+        active = floating("active", active)
+        require_same_shape(log_rate=log_rate, active=active)
+        _require_binary("active", active)
+        silent = silent & active.astype(bool)
     if mask is not None:
         counts = counted(mask, "log_rate", log_rate)
         spiked, silent = spiked & counts, silent & counts
@@ -346,10 +349,15 @@ def counted(mask: ArrayLike, name: str, x: Array) -> Array:
     shape = np.shape(mask)
     if shape not in (x.shape[:1], x.shape):
         raise ValueError(f"{name} has shape {x.shape} and mask {shape}: they must agree, or mask be {x.shape[:1]}")
-    if not isinstance(mask, jax.core.Tracer) and not np.isin(numbers("mask", mask, finite=False), (0, 1)).all():
-        raise ValueError("mask holds values other than 0 and 1: it must say of each step whether it counts")
-    counts = jnp.asarray(mask).astype(bool)
+    counts = floating("mask", mask)
+    _require_binary("mask", counts)
+    counts = counts.astype(bool)
     return jnp.broadcast_to(counts.reshape(shape + (1,) * (x.ndim - len(shape))), x.shape)
+
+
+def _require_binary(name: str, x: Array) -> None:
+    if not isinstance(x, jax.core.Tracer) and not np.isin(x, (0, 1)).all():
+        raise ValueError(f"{name} holds values other than 0 and 1: it must say yes or no of each step")
 
 
 def _require_rank(name: str, shape: tuple[int, ...], lowest: int = 1) -> None:

@@ -161,7 +161,7 @@ def test_masks_of_another_shape_or_of_weights_are_refused():
         ValueError, match=r"^v has shape \(40, 3\) and mask \(3,\): they must agree, or mask be \(40,\)$"
     ):
         losses.voltage_mse(x, x, jnp.ones(N))
-    with pytest.raises(ValueError, match="^mask holds values other than 0 and 1: it must say of each step"):
+    with pytest.raises(ValueError, match="^mask holds values other than 0 and 1: it must say yes or no of"):
         losses.voltage_mse(x, x, jnp.full(T, 0.5))
 
 
@@ -172,6 +172,18 @@ def test_whole_numbers_and_booleans_count_as_floating_ones():
     assert value == losses.van_rossum(TRAIN, OTHER, tau=10.0, dt=0.5) > 0
     assert losses.voltage_mse([-60, -61], [-60.5, -61.0]) == losses.rate_mse([1, 2], [1.5, 2.0]) == 0.125
     np.testing.assert_array_equal(losses.spike_count_rate(train, 1), losses.spike_count_rate(TRAIN, 1.0))
+
+
+@pytest.mark.parametrize("bad", [np.nan, 2.0])
+def test_what_says_where_a_neuron_spikes_or_can_is_0_or_1(bad):
+    """A nan is above 0 as little as a 0 is, and would count as silence."""
+    x, marked = np.zeros((T, N)), np.where(np.arange(T * N).reshape(T, N) == 4, bad, 1.0)
+    for options in ({"spikes": marked}, {"spikes": x, "active": marked}, {"spikes": x, "mask": marked}):
+        with pytest.raises(ValueError, match="holds values other than 0 and 1"):
+            losses.point_process_log_likelihood(x, dt=1.0, **options)
+    if np.isnan(bad):
+        with pytest.raises(ValueError, match=r"^spikes\[1, 1\] = nan: spikes must be finite"):
+            losses.spike_mask(marked, before=1, after=1)
 
 
 @pytest.mark.parametrize("bad", [0.0, -2.0, np.nan, np.inf, "1", None, 1j])

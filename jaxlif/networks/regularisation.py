@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import not_negative, number, numbers, require_finite, require_positive
+from jaxlif.checks import not_negative, number, numbers, positive, require_finite
 from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
@@ -63,7 +63,7 @@ class Normalise:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        require_positive("epsilon", self.epsilon, "")
+        positive("epsilon", self.epsilon)
 
     def check(self, params: NormaliseParams) -> None:
         """Raise ValueError for parameters of another kind."""
@@ -141,8 +141,9 @@ class Dropout:
     r"""Inputs that fall silent for a whole simulation: :math:`y_n = m\,x_n`, :math:`P(m_i = 1/(1-r)) = 1 - r`, else 0.
 
     The mask is drawn from the key in the parameters when the state is made, so a step is pure and one key gives one
-    network throughout the sample. For a batch, ``vmap`` over keys; a new training step takes new ones:
-    ``replace(params, key=key)``. Without a key, or at rate 0, the input passes unchanged, as it should in evaluation.
+    network throughout the sample. :func:`train` folds it with its step, so that each drops others, and takes it out in
+    validation; elsewhere a new step takes a new one, ``replace(params, key=key)``, and a batch one for each sample, by
+    ``vmap``. Without a key, or at rate 0, the input passes unchanged, as it should in evaluation.
 
     Args:
         rate: r, the probability that an input is dropped.
