@@ -23,7 +23,7 @@ import scipy.io
 
 from jaxlif.networks import Events, read_events
 from jaxlif.recordings import RecordingWarning, read_recording
-from tests.networks.test_datasets import write_shd
+from tests.networks.test_datasets import write_bin, write_shd
 from tests.recordings.test_ibw import save_sweep, wave2
 from tests.recordings.test_nwb import Writer
 
@@ -155,8 +155,8 @@ def good_files(folder: Path) -> dict[str, Good]:
     made: dict[str, Good] = {}
 
     def _add(name, file, write, read=_recording, sealed=0):
-        (folder / name).mkdir()
         path = folder / name / file
+        path.parent.mkdir(parents=True)
         write(path)
         made[name] = Good(path, read, path.stat().st_size if sealed == -1 else sealed)
 
@@ -174,7 +174,14 @@ def good_files(folder: Path) -> dict[str, Good]:
     _add("ibw 2", "Ch3_1.ibw", _ibw2, sealed=126)
     _add("events npz", "events.npz", _events_npz, _events, sealed=-1)
     _add("events h5", "events.h5", lambda p: write_shd(p, [[0.0, 0.25], [0.5]], [[3, 699], [5]], [1, 0]), _events)
+    _add("events bin", "1/a.bin", _bin, lambda path: _events(path.parents[1]))
     return made
+
+
+def _bin(path):
+    """Write two classes; the file itself is a sample of the second."""
+    for file in (path, path.parents[1] / "0" / "a.bin"):
+        write_bin(file, [1, 0, 33, 2], [2, 240, 33, 3], [0, 0, 1, 1], [8000, 0, 10, 200])
 
 
 def _ibw2(path):
@@ -187,7 +194,7 @@ def _ibw2(path):
 EXTREMES = [struct.pack(form, value) for form in ("<i", ">i") for value in (-1, 0, 1, 2**31 - 1, -(2**31), 10**6)]
 EXTREMES += [struct.pack(form, value) for form in ("<q", ">q") for value in (-1, 10**12, 2**63 - 1, 2**32 + 5)]
 EXTREMES += [struct.pack(form, value) for form in ("<f", "<d", ">d") for value in (np.nan, np.inf, 0.0, -1.0, 1e30)]
-TEXT = (".csv", ".atf")  # which may be cut between two rows
+OPEN = (".csv", ".atf", ".bin")  # which may be cut between two rows or events
 KINDS = ("bits", "cut", "swap", "fill", "extreme", "remove", "repeat")
 
 
@@ -237,7 +244,8 @@ def verdict(good: Good, reference: list[np.ndarray]) -> str:
             found = good.read(good.path)
     except ValueError as error:
         text = str(error)
-        one = text.startswith(f"{good.path.name}: ") and "\n" not in text and len(text) < 600
+        named = any(text.startswith(f"{path.name}: ") for path in (good.path, *good.path.parents))
+        one = named and "\n" not in text and len(text) < 600
         return "refused" if one else f"WRONG: refused in other words than one line with the name: {text!r}"
     except _TooLongError:
         return f"WRONG: more than {SECONDS:g} s"
@@ -265,7 +273,7 @@ def spoil(folder: Path, number: int) -> tuple[Counter, list[str]]:
         outcome = verdict(good, references[name])
         if outcome == "other" and good.sealed and raw[good.sealed :] == spoiled[good.sealed :]:
             outcome = "WRONG: other values in spite of a checksum"
-        if outcome == "other" and kind == "cut" and good.path.suffix not in TEXT:
+        if outcome == "other" and kind == "cut" and good.path.suffix not in OPEN:
             outcome = "WRONG: a cut was not noticed"
         counts[name, outcome.partition(":")[0]] += 1
         if outcome.startswith("WRONG"):
