@@ -300,6 +300,30 @@ def test_the_good_files_hold_what_was_written(tmp_path):
                 np.testing.assert_allclose(values, expected, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "form", "value", "message"),
+    [
+        ("abf1", 10, "i", 10**9, "1000000000 entries of 2 bytes from byte 6144 are declared"),
+        ("abf1", 16, "i", 1, "1 sweeps are declared, and there are 2"),
+        ("abf1", 48, "i", 10**7, "10000000 entries of 64 bytes from byte 0 are declared"),
+        ("abf2", 12, "I", 4, "4 sweeps are declared, and there are 2"),
+        ("abf2", 164, "q", 2**25, "33554432 entries of 0 bytes from byte 0 are declared"),
+        ("abf2", 224, "I", 2**30, "1 entries of 1073741824 bytes from byte 2048 are declared"),
+        ("abf2", 3588, "i", 2**25, "sweeps of 33554592 samples in all are declared, and there are 320"),
+    ],
+)
+def test_an_abf_header_that_contradicts_the_file_is_refused_before_it_is_followed(
+    tmp_path, name, place, form, value, message
+):
+    path = tmp_path / "cell.abf"
+    {"abf1": _abf1, "abf2": _abf2}[name](path)
+    raw = bytearray(path.read_bytes())
+    _put(raw, form, place, value)
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=f"^cell.abf: .*{message}"):
+        read_recording(path)
+
+
 def test_damaged_files(tmp_path, alarm):
     _, faults = spoil(tmp_path, FILES // 10)
     assert not faults, "\n".join(faults)

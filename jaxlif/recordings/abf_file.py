@@ -16,6 +16,7 @@ from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
 # Sections of an ABF2 file that pyabf reads, of 18, the last with an entry a sweep; and where an ABF1 header has the
 # numbers of samples and sweeps, the blocks of data and tags, and the numbers of tags and of samples a sweep.
 _SECTIONS = [0, 1, 2, 3, 5, 6, 9, 10, 11, 15]
+_MOST_ENTRIES = 2**17  # in a section, of all but samples: pyabf reads them one by one
 _ABF1 = (10, 16, 40, 44, 48, 138)
 
 
@@ -129,19 +130,23 @@ def _require_whole(path: Path) -> None:
         episodic = head[8] == 5 and length  # in the other modes the sweeps differ in length, or there is one
         expected = samples / length if episodic else min(sweeps, samples)
     for block, size, count in sections:
-        if not 0 <= count <= held or 512 * block + size * count > held:
+        too_many = count != samples and (count > _MOST_ENTRIES or size * count > 32 * _MOST_ENTRIES)
+        if count < 0 or too_many or 512 * block + size * count > held:
             text = f"{count} entries of {size} bytes from byte {512 * block}"
             raise ValueError(f"an ABF file that is damaged or was cut short: {text} are declared, and it holds {held}")
     if sweeps != expected and (expected or sweeps > held):
         raise ValueError(f"a damaged ABF file: {sweeps} sweeps are declared, and there are {expected:g}")
     if head[:4] == b"ABF2" and expected:
-        _warn_of_length(np.frombuffer(head, "<i4", 2 * sweeps, 512 * sections[-1][0])[1::2], samples)
+        _compare_lengths(np.frombuffer(head, "<i4", 2 * sweeps, 512 * sections[-1][0])[1::2], samples)
 
 
-def _warn_of_length(lengths: np.ndarray, samples: int) -> None:
+def _compare_lengths(lengths: np.ndarray, samples: int) -> None:
+    """Doubt sweeps of more or fewer samples than there are; where they differ, pyabf cuts by their lengths: refuse."""
     if lengths.sum(dtype=int) != samples:
-        text = f"sweeps of {lengths.sum(dtype=int)} samples in all are declared, and {samples} are read: is it damaged?"
-        warnings.warn(text, RecordingWarning, stacklevel=5)
+        text = f"sweeps of {lengths.sum(dtype=int)} samples in all are declared, and there are {samples}"
+        if len(set(lengths.tolist())) > 1:
+            raise ValueError(f"a damaged ABF file: {text}")
+        warnings.warn(f"{text}: is the file damaged?", RecordingWarning, stacklevel=6)
 
 
 def _channels(names: list[str], units: list[str], kind: str = "channel") -> list[_Channel]:
