@@ -119,26 +119,22 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
         spikes: [sweeps, T], booleans.
     """
     known = np.zeros(current.shape, bool) if spikes is None else spikes
-    trend = _trend(current)
-    # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
-    ramp = np.std(trend) > 3.0 * np.std(current - trend)
-    pasts = (1, _PAST) if ramp else (_PAST,)
     short = max(1, round(_SHORT / dt))
-    counts = _means(known.astype(float), short)
-    x, y = (
-        _without_mains(_means(_away_from(known, part, dt), short), short * dt)
-        for part in (current if ramp else current - trend, voltage)
-    )
+    x, y = (_without_mains(_means(_away_from(known, part, dt), short), short * dt) for part in (current, voltage))
+    trend = _trend(x)
+    # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
+    ramp = np.var(trend) > 0.9 * np.var(current)
+    x, pasts = (x, (1, _PAST)) if ramp else (x - trend, (_PAST,))
     lengths = [max(1, round(block / (short * dt))) for block in _BLOCKS]
-    pairs = [(_means(x, n), _means(part, n)) for n, part in zip(lengths, (y, counts), strict=True)]
-    found = [_f(*pair, past) for pair in pairs for past in pasts]
+    pairs = zip(lengths, (y, _means(known, short)), strict=True)
+    found = [_f(_means(x, n), _means(part, n), past) for n, part in pairs for past in pasts]
     return max((f for f in found if np.isfinite(f)), default=np.inf)
 
 
-def _trend(current: np.ndarray) -> np.ndarray:
+def _trend(x: np.ndarray) -> np.ndarray:
     """Return the straight line over the recording, sweep after sweep, that a drifting seal makes of a current."""
-    time = np.linspace(-1.0, 1.0, current.size).reshape(current.shape)
-    return time * (np.mean(time * current) / np.mean(time**2))
+    time, known = np.linspace(-1.0, 1.0, x.size).reshape(x.shape), np.isfinite(x)
+    return np.polyval(np.polyfit(time[known], x[known], 1), time) if known.sum() > 1 else 0.0 * time
 
 
 def _away_from(spikes: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
