@@ -13,10 +13,10 @@ LEVELS = np.array([-40.0, 40.0, 80.0, 150.0, 200.0, 250.0, 300.0])
 DRIFT = 6.0  # mV over the sweeps
 
 
-def family(levels=LEVELS, seed=0):
+def family(levels=LEVELS, seed=0, wait=400):
     """Current and voltage [7, 1600] of a LIF by a plain loop, whose rest rises over the sweeps; its spikes drawn."""
     current = np.zeros((len(levels), 1600))
-    current[:, 400:1200] = levels[:, None]
+    current[:, wait : 1600 - wait] = levels[:, None]
     rest = -66.0 + DRIFT * np.linspace(0.0, 1.0, len(levels))
     v, voltage, spikes = rest.copy(), np.zeros(current.shape), np.zeros(current.shape, bool)
     for n in range(current.shape[1]):
@@ -49,7 +49,7 @@ def test_what_was_put_in_is_what_is_said():
     [
         ({}, "steps: the membrane from the smallest steps without a spike, the rest from an f-I curve of 7 levels"),
         ({"levels": LEVELS[3:]}, "like a fluctuating current, by the voltage between spikes and their times (the curr"),
-        ({"levels": 0.0 * LEVELS}, "refused: current = 0 pA in every sample of every sweep"),
+        ({"levels": 0.0 * LEVELS + 200.0, "wait": 0}, "refused: current = 200 pA in every sample of every sweep"),
         ({"levels": 0.1 * LEVELS}, "refused: voltage has no spikes"),
     ],
 )
