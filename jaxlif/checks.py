@@ -34,7 +34,9 @@ def numbers(
         return float(value)
     if jnp.issubdtype(array.dtype, np.floating):
         return array
-    return array.astype(jnp.result_type(float) if isinstance(array, jax.Array) else float)
+    if isinstance(array, Tracer):
+        return array.astype(jnp.result_type(float))
+    return np.asarray(array).astype(jnp.result_type(float) if isinstance(array, jax.Array) else float)  # at hand still
 
 
 def number(field: str, value: Any, unit: str = "") -> Any:

@@ -102,7 +102,7 @@ def test_the_numbers_of_a_noisy_response_do_not_depend_on_how_many_run_side_by_s
 def test_lengths_of_one_bucket_share_their_programs(caplog):
     """The same fit on a little more of the recording compiles nothing of the recipe's own."""
     rng = np.random.default_rng(1)
-    current = rng.normal(180.0, 150.0, 2040)
+    current = rng.normal(150.0, 100.0, 102).repeat(20)
     _, output = jl.simulate(CELL, TRUTH, current)
     voltage, spikes, fits = np.asarray(output.v), np.asarray(output.spikes), []
     for steps in (1950, 2040):
@@ -131,3 +131,10 @@ def test_a_fit_that_memory_cannot_hold_is_refused_before_it_begins(recording, mo
         ValueError, match='^a fit of "lif" to 300 samples would need 3e-05 GB: 2e-05 GB of memory are free'
     ):
         jl.fit_recording(recording)
+
+
+def test_a_mask_of_booleans_at_hand_stays_at_hand_inside_a_transformation(data):
+    """The fit's own call: the loss is traced, and what it compares with is not."""
+    held = jax.tree.map(jnp.asarray, data)
+    loss = jax.eval_shape(lambda tau_m: ForcedVoltageLoss(CELL)(replace(TRUTH, tau_m=tau_m), held), jnp.asarray(12.0))
+    assert loss.shape == ()
