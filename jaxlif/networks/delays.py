@@ -22,8 +22,8 @@ from jaxlif.networks.layers import (
     check_recurrence,
     init_recurrent,
     require_drivable,
+    require_spikes_for,
     require_weights_for,
-    spikes_of,
 )
 from jaxlif.neurons.cell import Cell, prepared, state_dtype
 from jaxlif.neurons.checks import check_cell, concrete, require, require_not_negative, require_params, require_positive
@@ -285,7 +285,7 @@ class DelayedRecurrent:
         x = jnp.asarray(x, params.weight.dtype)
         line = self._line().init_state(params.line, jnp.zeros_like(x))
         neuron = self.neuron.init_state(params.neuron, x)
-        spikes_of(jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
+        require_spikes_for(x, jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
         return DelayedRecurrentState(neuron, jnp.zeros_like(x), line)
 
     def step(

@@ -181,7 +181,7 @@ class Recurrent:
         _require_inputs(params.weight, x)
         x = jnp.asarray(x, params.weight.dtype)
         neuron = self.neuron.init_state(params.neuron, x)
-        spikes_of(jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
+        require_spikes_for(x, jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
         return RecurrentState(neuron, jnp.zeros_like(x))
 
     def step(self, params: RecurrentParams, state: RecurrentState, x: Array) -> tuple[RecurrentState, Any]:
@@ -401,6 +401,14 @@ def spikes_of(output: Any) -> Array:
     if not hasattr(output, "spikes"):
         raise ValueError(f"neuron gives {type(output).__name__}: a neuron that feeds back needs spikes")
     return output.spikes
+
+
+def require_spikes_for(x: Array, output: Any) -> None:
+    """Refuse neurons that are more than their inputs, such as those with parameters [N, 1]."""
+    if spikes_of(output).shape != x.shape:
+        raise ValueError(
+            f"neuron gives spikes {list(output.spikes.shape)} for an input {list(x.shape)}: they must agree"
+        )
 
 
 def require_drivable(layer: Any, neuron: Any) -> None:

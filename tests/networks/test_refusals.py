@@ -5,6 +5,8 @@ beyond the image, connections to targets that do not exist. They run without the
 JAX itself would refuse some.
 """
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -93,6 +95,12 @@ REFUSED = {
     "a weight with a hole": (dense(WEIGHT * NAN), r"weight\[0, 0\] = nan: weight must be finite"),
     "recurrence that is a column": (recurrent(COLUMN), r"weight is float32 \[3, 1\]: .* array \[N, N\]"),
     "recurrence with a hole": (recurrent(WEIGHT * NAN), r"weight\[0, 0\] = nan"),
+    "neurons in a column": (
+        lambda: jl.simulate(
+            Recurrent(LIF), RecurrentParams(neuron=replace(NEURONS, tau_m=10.0 * COLUMN), weight=WEIGHT), X
+        ),
+        r"neuron gives spikes \[3, 3\] for an input \[3\]",
+    ),
     "recurrence without spikes": (recurrent(WEIGHT, jl.LeakyIntegrator()), "feeds spikes back, and it has none"),
     "late recurrence that is a column": (late(COLUMN, 1.0), r"weight is float32 \[3, 1\]"),
     "a delay for each of others": (late(WEIGHT, X[0, :2]), r"delay \[2\]: it must be a number or one for each"),
