@@ -6,32 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxlif.files import open_hdf5, require_plain, require_stored
+from jaxlif.files import open_hdf5
 from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.commanded import warn_of_difference
+from jaxlif.recordings.nwb_samples import Pair, Part, as_text, series_interval, series_unit, start, traces
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
-from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
-
-_PREFIXES = {"milli": "m", "micro": "u", "nano": "n", "pico": "p", "": ""}
-
-
-class _Part(NamedTuple):
-    """A series, or the samples of it that make one sweep."""
-
-    series: Any
-    first: int = 0
-    stop: int | None = None
-
-
-class _Pair(NamedTuple):
-    """The stimulus and the response of a sweep."""
-
-    stimulus: _Part
-    response: _Part
+from jaxlif.recordings.units import Corrections, is_unit
 
 
 def read_nwb(
@@ -70,8 +54,8 @@ def read_nwb(
         pairs, source = _pairs(nwb, current, electrode, corrections)
         chosen = pairs if sweeps is None else [pairs[i] for i in sweep_indices(sweeps, len(pairs))]
         _warn_of_amplifier([pair.response.series for pair in chosen], source)
-        currents, voltages = _traces(chosen, corrections)
-        dt = [_interval(pair.response.series) for pair in chosen]
+        currents, voltages = traces(chosen, corrections)
+        dt = [series_interval(pair.response.series) for pair in chosen]
         beside = _beside(nwb, source, electrode, corrections, sweeps)
     if beside is not None:
         known = [corrections.corrected("current", sweep) for sweep in currents]
@@ -84,7 +68,7 @@ def nwb_channels(path: Path) -> list[str]:
     """Return the series of a file by kind as "number kind in unit, electrode"."""
     with _opened(path) as nwb:
         series = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
-        kinds = Counter(f"{type(s).__name__} in {_unit(s) or 'no unit'} {_electrode(s)}".strip() for s in series)
+        kinds = Counter(f"{type(s).__name__} in {series_unit(s) or 'no unit'} {_electrode(s)}".strip() for s in series)
     return [f"{number} {kind}" for kind, number in kinds.items()]
 
 
@@ -102,7 +86,7 @@ def _beside(
         try:
             pairs, _ = _pairs(nwb, other, electrode, corrections)
             chosen = pairs if sweeps is None else [pairs[i] for i in sweep_indices(sweeps, len(pairs))]
-            return _traces(chosen, corrections)[0]
+            return traces(chosen, corrections)[0]
         except ValueError:
             return None  # the file holds no other current for these sweeps
 
@@ -119,7 +103,7 @@ def _opened(path: Path) -> Iterator[Any]:
     _require_nwb2(path)
     with ExitStack() as stack:
         with warnings.catch_warnings():
-            # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself in _unit.
+            # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself in unit.
             warnings.filterwarnings("ignore", message="Unit '.*' is ignored")
             # Old files carry the schema of their day; pynwb reads them with its own, which reads the old ones.
             warnings.filterwarnings("ignore", message="Ignoring (the following )?cached namespace")
@@ -132,18 +116,14 @@ def _require_nwb2(path: Path) -> None:
         version = file.attrs.get("nwb_version") or (file["nwb_version"][()] if "nwb_version" in file else None)
     if version is None:
         raise ValueError("an HDF5 file without nwb_version: not an NWB file")
-    if not _text(version).startswith("2"):
-        raise ValueError(f"nwb_version = {_text(version)}: only NWB 2 is read")
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    if not as_text(version).startswith("2"):
+        raise ValueError(f"nwb_version = {as_text(version)}: only NWB 2 is read")
 
 
 # --- which series belong together -------------------------------------------------------------------------
 
 
-def _pairs(nwb: Any, current: str | None, electrode: str | None, corrections: Corrections) -> tuple[list[_Pair], str]:
+def _pairs(nwb: Any, current: str | None, electrode: str | None, corrections: Corrections) -> tuple[list[Pair], str]:
     """Return the sweeps of the electrode that have a current, and whether that was recorded or commanded."""
     responses = _responses(nwb)
     several = len({_electrode(series) for series in responses}) > 1
@@ -173,7 +153,7 @@ def _responses(nwb: Any) -> list[Any]:
         listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "nothing"
         what = "a voltage-clamp recording" if "VoltageClampSeries" in kinds else "nothing that a fit could use"
         raise ValueError(f"no CurrentClampSeries among the acquisition ({listed}): {what}")
-    return [s for s in series if not is_unit("current", _unit(s))] or series
+    return [s for s in series if not is_unit("current", series_unit(s))] or series
 
 
 def _is_a(series: Any, name: str) -> bool:
@@ -189,7 +169,11 @@ def _currents(group: Any, responses: list[Any], corrections: Corrections) -> lis
 
 
 def _is_current(series: Any) -> bool:
-    return _is_a(series, "TimeSeries") and not _is_a(series, "VoltageClampSeries") and is_unit("current", _unit(series))
+    return (
+        _is_a(series, "TimeSeries")
+        and not _is_a(series, "VoltageClampSeries")
+        and is_unit("current", series_unit(series))
+    )
 
 
 def _electrode(series: Any) -> str:
@@ -213,7 +197,7 @@ def _of_same_electrode(stimuli: list[Any], response: Any, several: bool) -> list
     return own if own or several else stimuli
 
 
-def _match(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
+def _match(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[Pair]:
     """Pair by the first rule that finds a pair, the most explicit one first."""
     numbers = _sweep_table(nwb)
     keys: list[Callable[[Any], Any]] = [lambda series: _sweep_number(series, numbers), _start_key, _name_key]
@@ -221,7 +205,7 @@ def _match(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
     return _by_table(nwb, responses, stimuli) or next((pairs for pairs in by_key if pairs), [])
 
 
-def _by_table(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
+def _by_table(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[Pair]:
     table = nwb.intracellular_recordings
     if table is None:
         return []
@@ -232,7 +216,7 @@ def _by_table(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]
     for stimulus, response in rows:
         # A row without a stimulus or a response refers to no series, or to no samples of one.
         if _refers_to(stimulus, known[0]) and _refers_to(response, known[1]):
-            pairs.append(_Pair(_part(stimulus), _part(response)))
+            pairs.append(Pair(_part(stimulus), _part(response)))
     return pairs
 
 
@@ -240,11 +224,11 @@ def _refers_to(reference: Any, known: set[str]) -> bool:
     return reference.timeseries is not None and reference.count > 0 and reference.timeseries.object_id in known
 
 
-def _part(reference: Any) -> _Part:
-    return _Part(reference.timeseries, int(reference.idx_start), int(reference.idx_start + reference.count))
+def _part(reference: Any) -> Part:
+    return Part(reference.timeseries, int(reference.idx_start), int(reference.idx_start + reference.count))
 
 
-def _by_key(responses: list[Any], stimuli: list[Any], key: Callable[[Any], Any]) -> list[_Pair]:
+def _by_key(responses: list[Any], stimuli: list[Any], key: Callable[[Any], Any]) -> list[Pair]:
     """Pair series with the same key; nothing where two series of a kind share one, for it tells them not apart."""
     sides = []
     for group in (stimuli, responses):
@@ -254,7 +238,7 @@ def _by_key(responses: list[Any], stimuli: list[Any], key: Callable[[Any], Any])
         if len(sides[-1]) < len(keyed):
             return []
     shared = sorted(sides[0].keys() & sides[1].keys())
-    return [_Pair(_Part(sides[0][value]), _Part(sides[1][value])) for value in shared]
+    return [Pair(Part(sides[0][value]), Part(sides[1][value])) for value in shared]
 
 
 def _sweep_table(nwb: Any) -> dict[str, int]:
@@ -270,7 +254,7 @@ def _sweep_number(series: Any, table: dict[str, int]) -> int | None:
 
 
 def _start_key(series: Any) -> float:
-    return round(_start(_Part(series)), 4)
+    return round(start(Part(series)), 4)
 
 
 def _name_key(series: Any) -> tuple[int, ...] | None:
@@ -278,33 +262,33 @@ def _name_key(series: Any) -> tuple[int, ...] | None:
     return tuple(int(number) for number in re.findall(r"\d+", series.name)) or None
 
 
-def _by_order(responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
+def _by_order(responses: list[Any], stimuli: list[Any]) -> list[Pair]:
     if len(responses) != len(stimuli):
         return []
     orders = [sorted(group, key=lambda series: series.name) for group in (stimuli, responses)]
-    return [_Pair(_Part(stimulus), _Part(response)) for stimulus, response in zip(*orders, strict=True)]
+    return [Pair(Part(stimulus), Part(response)) for stimulus, response in zip(*orders, strict=True)]
 
 
-def _warn_of_order(found: dict[str, list[_Pair]]) -> None:
+def _warn_of_order(found: dict[str, list[Pair]]) -> None:
     if any(len(pairs) > 1 for pairs in found.values()):
         warnings.warn("stimuli and responses are paired in the order of their names", RecordingWarning, stacklevel=5)
 
 
 def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
-    volts = [s for s in nwb.stimulus.values() if _is_a(s, "TimeSeries") and is_unit("voltage", _unit(s))]
+    volts = [s for s in nwb.stimulus.values() if _is_a(s, "TimeSeries") and is_unit("voltage", series_unit(s))]
     if clamped := [pair.stimulus.series for pair in _match(nwb, responses, volts)]:
-        return voltage_clamp(f"{type(clamped[0]).__name__} {clamped[0].name} in {_unit(clamped[0])}")
+        return voltage_clamp(f"{type(clamped[0]).__name__} {clamped[0].name} in {series_unit(clamped[0])}")
     asked = f'current = "{current}": ' if current else ""
     groups = {"recorded": "acquisition", "commanded": "stimulus"}
     places = " or ".join(groups.values()) if current is None else groups[current]
     seen = [
         series for group in groups.values() for series in getattr(nwb, group).values() if _is_a(series, "TimeSeries")
     ]
-    units = ", ".join(sorted({f"{type(s).__name__} in {_unit(s)}" for s in seen}))
+    units = ", ".join(sorted({f"{type(s).__name__} in {series_unit(s)}" for s in seen}))
     return f"{asked}no current in the {places} belongs to the {len(responses)} CurrentClampSeries (found: {units})"
 
 
-def _warn_of_rest(responses: list[Any], pairs: list[_Pair]) -> None:
+def _warn_of_rest(responses: list[Any], pairs: list[Pair]) -> None:
     paired = {pair.response.series.object_id for pair in pairs}
     alone = sorted(series.name for series in responses if series.object_id not in paired)
     if alone:
@@ -325,139 +309,3 @@ def _warn_of_amplifier(responses: list[Any], source: str) -> None:
     if unbalanced:
         text = f"bridge_balance = 0 Ω in {len(unbalanced)} sweeps: the voltage holds the electrode's drop"
         warnings.warn(text, RecordingWarning, stacklevel=4)
-
-
-# --- the samples ------------------------------------------------------------------------------------------
-
-
-def _traces(pairs: list[_Pair], corrections: Corrections) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return current in pA and voltage in mV of every sweep, over the time that both of them cover."""
-    shifts = _shifts(pairs)
-    sweeps, overlaps = [], []
-    for pair, shift in zip(pairs, shifts, strict=True):
-        _same_interval(pair)
-        _require_voltage(pair, corrections)
-        current, voltage = (
-            _values(quantity, part, corrections) for quantity, part in zip(("current", "voltage"), pair, strict=True)
-        )
-        sweeps.append(_overlap(current, voltage, shift))
-        overlaps.append((sweeps[-1][0].size, max(current.size, voltage.size)))
-    _warn_of_overlap(pairs, overlaps)
-    trimmed = [_without_nan_tail(*sweep) for sweep in sweeps]
-    _same_tail(pairs, [sweep[0].size for sweep in sweeps], [sweep[0].size for sweep in trimmed])
-    return [current for current, _ in trimmed], [voltage for _, voltage in trimmed]
-
-
-def _require_voltage(pair: _Pair, corrections: Corrections) -> None:
-    series = pair.response.series
-    if is_unit("current", corrections.unit("voltage", _unit(series))):
-        raise ValueError(
-            f"response and stimulus are both currents ({series.name}: {_unit(series)}; {pair.stimulus.series.name}:"
-            f" {_unit(pair.stimulus.series)}), a wrong unit: if the response is the voltage, say so with `voltage_unit`"
-        )
-
-
-def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
-    series = part.series
-    require_stored(f"the data of {series.name}", series.data)
-    _require_scale(series)
-    raw = np.asarray(series.data[part.first : part.stop])
-    require_plain(f"the data of {series.name}", raw.dtype)
-    raw = raw.astype(np.float64)
-    if raw.size == 0 or raw.size != max(raw.shape):
-        raise ValueError(f"the data of {series.name} have shape {raw.shape}: one trace [T] is expected")
-    unit = corrections.unit(quantity, _unit(series))
-    return to_library_unit(quantity, unit) * (series.conversion * raw.reshape(-1) + series.offset)
-
-
-def _require_scale(series: Any) -> None:
-    for name, value in (("conversion", series.conversion), ("offset", series.offset)):
-        if not np.isfinite(value) or (name == "conversion" and value == 0):
-            raise ValueError(f"the {name} of {series.name} is {value:g}: it must be finite, and no conversion 0")
-
-
-def _unit(series: Any) -> str:
-    """Return the unit that the file states, as a symbol; pynwb would put volts and amperes in its place."""
-    unit = _text(getattr(series.data, "attrs", {}).get("unit", series.unit)).strip()
-    word = re.fullmatch(r"(milli|micro|nano|pico|)(volt|amp)(?:ere)?s?", unit.lower())
-    return f"{_PREFIXES[word[1]]}{word[2][0].upper()}" if word else unit
-
-
-def _interval(series: Any) -> float:
-    """Return the sampling interval in ms."""
-    if series.rate is not None:
-        if not (np.isfinite(series.rate) and series.rate > 0):
-            raise ValueError(f"the rate of {series.name} is {series.rate:g} Hz: it must be finite and above 0 Hz")
-        return 1000.0 / float(series.rate)
-    if series.timestamps is None or len(series.timestamps) < 2:
-        raise ValueError(f"{series.name} has neither a rate nor timestamps")
-    require_stored(f"the timestamps of {series.name}", series.timestamps)
-    steps = 1000.0 * np.diff(np.asarray(series.timestamps, np.float64))
-    dt = float(np.mean(steps))
-    if not (dt > 0 and np.abs(steps - dt).max() <= 1e-3 * dt):
-        raise ValueError(
-            f"the timestamps of {series.name} are not regular: steps of {steps.min():.6g} to {steps.max():.6g} ms"
-            " (0.1 % is allowed)"
-        )
-    return float(f"{dt:.9g}")
-
-
-def _same_interval(pair: _Pair) -> None:
-    stimulus, response = (_interval(part.series) for part in pair)
-    if abs(stimulus - response) > 1e-3 * response:
-        raise ValueError(
-            f"{pair.response.series.name} was sampled every {response:g} ms and its current"
-            f" {pair.stimulus.series.name} every {stimulus:g} ms: they must agree"
-        )
-
-
-def _start(part: _Part) -> float:
-    """Return the time of the first sample, s."""
-    series = part.series
-    if series.rate:
-        return float(series.starting_time or 0.0) + part.first / float(series.rate)
-    return 0.0 if series.timestamps is None or len(series.timestamps) == 0 else float(series.timestamps[part.first])
-
-
-def _shifts(pairs: list[_Pair]) -> list[int]:
-    """Return how many samples each stimulus starts after its response; 0 where the two have no common clock."""
-    starts = [[_start(part) for part in pair] for pair in pairs]
-    stimulus_moves, response_moves = (len({start[side] for start in starts}) > 1 for side in (0, 1))
-    if stimulus_moves != response_moves:
-        return [0] * len(pairs)
-    dts = [_interval(pair.response.series) for pair in pairs]
-    return [round(1000.0 * (start[0] - start[1]) / dt) for start, dt in zip(starts, dts, strict=True)]
-
-
-def _overlap(current: np.ndarray, voltage: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    if not -current.size < shift < voltage.size:
-        shift = 0
-    current, voltage = current[max(0, -shift) :], voltage[max(0, shift) :]
-    size = min(current.size, voltage.size)
-    return current[:size], voltage[:size]
-
-
-def _warn_of_overlap(pairs: list[_Pair], sizes: list[tuple[int, int]]) -> None:
-    partial = [n for n, (overlap, longest) in enumerate(sizes) if overlap < longest]
-    if partial:
-        first = partial[0]
-        text = (
-            f"stimulus and response cover different times in {len(partial)} sweeps, whose overlap is read"
-            f" ({pairs[first].response.series.name}: {sizes[first][0]} of {sizes[first][1]} samples)"
-        )
-        warnings.warn(text, RecordingWarning, stacklevel=5)
-
-
-def _without_nan_tail(current: np.ndarray, voltage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = np.flatnonzero(~np.isnan(current) & ~np.isnan(voltage))
-    size = known[-1] + 1 if known.size else current.size  # without any, Recording says what is wrong
-    return current[:size], voltage[:size]
-
-
-def _same_tail(pairs: list[_Pair], before: list[int], after: list[int]) -> None:
-    if len(set(after)) > 1 and len(set(before)) == 1:
-        shortest = pairs[after.index(min(after))].response.series.name
-        raise ValueError(
-            f"sweeps end in NaN after {sorted(set(after))} of {before[0]} samples (the shortest is {shortest}):"
-            " choose some of one length with `sweeps`"
-        )
