@@ -356,8 +356,11 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
     """
     from jaxlif.fitting.schema import checked_document  # it loads pydantic, which nothing else needs
 
+    source = Path(path)
+    if source.exists() and not (source.is_file() or source.is_dir()):
+        raise ValueError(f"{path}: this is a pipe or a device: a file is expected")  # reading it might wait for ever
     try:
-        text = Path(path).read_bytes()
+        text = source.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except OSError as error:

@@ -15,7 +15,9 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_recording, readers
+from jaxlif.fitting import load_fit, read_fi_population
+from jaxlif.networks import read_events
+from jaxlif.recordings import RecordingWarning, abf_file, detect_spikes, read_rates, read_recording, readers
 from jaxlif.recordings.units import to_library_unit
 
 T = 50
@@ -72,6 +74,19 @@ def test_pipes_and_folders_are_refused(tmp_path):
         for path in (pipe, folder):
             with pytest.raises(ValueError, match=f"^{path.name}: this is a folder, a pipe or a device"):
                 read_recording(path)
+
+
+def test_no_door_waits_at_a_pipe(tmp_path):
+    for read, suffix in (
+        (read_events, ".npz"),
+        (read_rates, ".csv"),
+        (read_fi_population, ".json"),
+        (load_fit, ".fit"),
+    ):
+        pipe = tmp_path / f"pipe{suffix}"
+        os.mkfifo(pipe)
+        with pytest.raises(ValueError, match=r"this is a (folder, a )?pipe or a device"):
+            read(pipe)
 
 
 def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path):
