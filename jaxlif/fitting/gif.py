@@ -182,11 +182,15 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
     plain, best = race(few, start, progress, plain=coupling is None)
     notes: tuple[str, ...] = ()
     if plain is not None:
-        gain = best.held_out - plain.held_out
+        gain, lowest = best.held_out - plain.held_out, min(best.held_out, plain.held_out)
         wanted = gain >= LEAST_GAIN
         best = best if wanted else plain
         verdict = "taken" if wanted else "left away"
-        notes = (f"a threshold that follows the voltage changes held-out spikes by {gain:+.2g} bits each: {verdict}",)
+        said = f"changes held-out spikes by {gain:+.2g} bits each"
+        if lowest < -1.0:
+            other = "without" if wanted else "with"
+            said = f"is judged by a fit {other} it that went astray ({lowest:.2g} bits per held-out spike)"
+        notes = (f"a threshold that follows the voltage {said}: {verdict}",)
     params = _without_coupling(replace(best.params, t_ref=start.t_ref))
     fitted = _polish(traces, params, progress, intervals=intervals)
     fitted, worse = _checked(traces, params, fitted, "refined on all sweeps")

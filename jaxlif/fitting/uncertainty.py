@@ -34,6 +34,8 @@ VAGUE = 16.0  # an interval from a value to this many times it hardly determines
 FACTOR = 1000.0  # and one to this many times it not at all
 WIDEST = 200.0  # mV, or ms of t_ref, which may be 0: nor does one that is wider than any membrane's range
 FLAT = 1e-10  # share of the steepest direction's information, in correlations, below which there is none
+SINGLE = 1e-6  # and where it comes from differences in single precision
+PART = 0.01  # share of a flat direction that makes a coordinate one of it
 TIGHT = 0.95  # a correlation above this means that only a combination is determined
 THREADS = 2  # a loop over time fills one core
 
@@ -112,12 +114,13 @@ def is_inside(name: str, value: float, bounds: tuple[float, float]) -> bool:
     return low + first < value < high - last
 
 
-def flat_coordinates(information: np.ndarray, least: float = 0.0) -> np.ndarray:
+def flat_coordinates(information: np.ndarray, least: float = 0.0, share: float = FLAT) -> np.ndarray:
     """Mark the coordinates [n] that an information [n, n] says nothing about, alone or together with others.
 
     Args:
         information: a sum of squares.
         least: information on a single coordinate that is taken for none.
+        share: of the steepest direction's that is.
 
     Example:
         >>> flat_coordinates(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
@@ -131,7 +134,7 @@ def flat_coordinates(information: np.ndarray, least: float = 0.0) -> np.ndarray:
     values, vectors = np.linalg.eigh(
         np.where(flat[:, None] | flat, np.eye(len(size)), information / np.outer(root, root))
     )
-    return flat | ((vectors[:, values < FLAT * values.max()] ** 2).sum(axis=1) > FLAT)
+    return flat | ((vectors[:, values < share * values.max()] ** 2).sum(axis=1) > PART)
 
 
 def uncertainty(
@@ -172,7 +175,7 @@ def uncertainty(
     information = parts.information.sum(axis=0) + prior
     if not np.isfinite(information).all():
         return params, None
-    flat = flat_coordinates(information)
+    flat = flat_coordinates(information, share=SINGLE)
     inverse = _inverse(information, scale)
     vector = _settled(loss, loss.vector(params), samples, active, inverse)
     params = jax.tree.map(float, loss.params(jnp.asarray(vector, samples[0].bend.dtype), samples[0]))

@@ -75,6 +75,25 @@ def test_a_gain_is_counted_from_the_best_rung_below_and_a_collapse_is_a_failure(
 
 
 @pytest.mark.parametrize(
+    ("held_out", "words"),
+    [
+        ((1.5, 2.0), "changes held-out spikes by +0.5 bits each: taken"),
+        ((2.0, 1.5), "changes held-out spikes by -0.5 bits each: left away"),
+        ((-1100.0, 2.0), "is judged by a fit without it that went astray (-1.1e+03 bits per held-out spike): taken"),
+        ((2.0, -30.0), "is judged by a fit with it that went astray (-30 bits per held-out spike): left away"),
+    ],
+)
+def test_a_fit_that_went_astray_is_no_measure_of_a_gain(held_out, words, monkeypatch):
+    plain, coupled = (gif.Candidate(TRUTH, 0.0, x) for x in held_out)
+    monkeypatch.setattr(gif, "race", lambda *_, **__: (plain, coupled))
+    monkeypatch.setattr(gif, "_polish", lambda traces, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
+    monkeypatch.setattr(gif, "_checked", lambda traces, start, fitted, stage: (fitted, ()))
+    made = recorded(TRUTH, sweeps=1, duration=4000.0)
+    (note,) = gif.fit_adaptive(Traces(made.current, made.voltage, made.spikes, DT)).notes
+    assert note == f"a threshold that follows the voltage {words}"
+
+
+@pytest.mark.parametrize(
     ("steps", "judged"),
     [
         (range(100, 1000, 10), 20),  # the last fifth of the time has 20 spikes in each of two sweeps
