@@ -12,14 +12,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
 from jax.sharding import AxisType, Mesh
 from tqdm import tqdm
 
-from jaxlif.checks import check_params, number
+from jaxlif.checks import number
 from jaxlif.fitting.bounds import Bounds, coordinates
 from jaxlif.networks.recorder import FlightRecord
 from jaxlif.networks.training_checkpoints import Point, TrainingWarning, fingerprint, open_store
@@ -37,14 +36,12 @@ from jaxlif.networks.training_epoch import (
     HOLD_OUT,
     Failure,
     Problem,
-    at_step,
     evaluate,
     num_samples,
-    on_host,
     run_epoch,
     start,
-    without_dropout,
 )
+from jaxlif.networks.training_watch import Watch, broken_rule, last_record
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def train(
         held_out = None if validation is None else problem.place_batches(validation)
         noise = np.asarray(jax.random.key_data(key))
         run = _Run(problem, problem.place(params), problem.place_samples(data), held_out, noise)
-        watch = _Watch(run, data, record)
+        watch = Watch(run, data, record)
         point, message, completed = _loop(run, watch, point, store, epochs, every, patience, progress)
     return _result(problem, params, watch, point, message, completed)
 
@@ -252,7 +249,7 @@ def _loop(run, watch, point, store, epochs, every, patience, progress):
     return point, _ended(point, patience) or f"{point.epoch} epochs", not (_failed(point) or blind)
 
 
-def _advance(run: _Run, watch: "_Watch", point: Point) -> Point:
+def _advance(run: _Run, watch: "Watch", point: Point) -> Point:
     """Train one epoch and judge it."""
     state, seen = run_epoch(run.problem, run.params, run.data, point.state, np.int32(point.epoch), run.noise)
     seen = jax.device_get(seen)
@@ -276,86 +273,6 @@ def _means(seen):
         name: float(np.mean(x[seen.good], dtype=float)) if seen.good.any() else np.nan for name, x in taken.items()
     }
     return means | {"skipped": int(np.sum(~seen.good))}
-
-
-class _Watch:
-    """Looks at what a training meets, and says each thing once."""
-
-    def __init__(self, run: _Run, data: Any, record: Callable[[Any, Any, Array], FlightRecord] | None) -> None:
-        self.run, self.data, self.record = run, data, record
-        self.idle: set[str] = set()
-        self.checked = self.blind = False
-
-    def before(self, point: Point) -> None:
-        """Say what is wrong with the network that a training starts from."""
-        if self.record is not None and point.epoch == 0:
-            for alarm in self.recorded(point.state, 0, 0).alarms:
-                _warn(f"before the first epoch: {alarm}")
-
-    def after(self, epoch: int, state: Any, seen: Any) -> None:
-        """Look at an epoch's steps: what was skipped, and what had no gradient at all."""
-        if not seen.good.all() and not self.checked:
-            self.checked = True
-            # Outside of jit the loss's own checks see numbers, such as labels out of range, and raise.
-            self.run.problem.loss(*self._step(int(state.failure.epoch), int(state.failure.step), self.run.params))
-        idle = [name for name, x in seen.idle.items() if x.all() and name not in self.idle]
-        self.idle |= set(idle)
-        if idle:
-            _warn(_idle_message(idle, epoch))
-
-    def judged(self, epoch: int, state: Any, record: dict[str, Any]) -> None:
-        """Look at the validation: where it is no number, that epoch can never be the best."""
-        bad = [name for name, x in record.items() if name.startswith("validation") and not np.isfinite(x)]
-        if not bad or self.blind:
-            return
-        self.blind = True
-        problem = self.run.problem
-        params = _rebuilt(problem, jax.device_get(problem.judged(state)), without_dropout(self.run.params))
-        for batch in self._held_out():
-            # Outside of jit the loss's own checks see numbers, such as labels out of range, and raise.
-            problem.loss(params, batch, problem.order(self.run.noise, epoch)[1])
-        _warn(f"the {bad[0].replace('_', ' ')} of epoch {epoch} is {record[bad[0]]:g}: such an epoch is never the best")
-
-    def recorded(self, state: Any, epoch: int, step: int) -> Any:
-        """Return what the recorder sees at a step's batch; None without one."""
-        if self.record is None:
-            return None
-        problem = self.run.problem
-        free = jax.tree.map(on_host, problem.judged(state))
-        seen = self.record(*self._step(epoch, step, _rebuilt(problem, free, self.run.params)))
-        if not hasattr(seen, "alarms"):
-            raise ValueError(f"record returned {type(seen).__name__}: it must return a FlightRecord")
-        return seen
-
-    def _step(self, epoch: int, step: int, params: Any) -> tuple[Any, Any, Array]:
-        """Return what the loss saw in a step: parameters, batch and key."""
-        # From the host's memory: arrays that other processes hold too cannot be computed with outside of jit.
-        data, params = jax.tree.map(on_host, (self.data, params))
-        order, key = self.run.problem.order(self.run.noise, epoch)
-        index = np.asarray(order[step])
-        batch = jax.tree.map(lambda x: jnp.asarray(x[index]), data)
-        return at_step(params, epoch, step), batch, jax.random.fold_in(key, step)
-
-    def _held_out(self):
-        """Yield the held-out samples in batches, from the host's memory."""
-        whole, rest = jax.tree.map(on_host, self.run.validation)
-        if whole is not None:
-            for i in range(num_samples(whole)):
-                yield jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), whole)
-        if rest is not None:
-            yield jax.tree.map(jnp.asarray, rest)
-
-
-def _idle_message(names: list[str], epoch: int) -> str:
-    others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
-    return (
-        f"the gradient of {names[0]}{others} was 0 in every step of epoch {epoch}, so it learns nothing: either "
-        "neurons that it depends on never spike (flight_record shows which), or the loss does not depend on it"
-    )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, TrainingWarning, stacklevel=6)
 
 
 def _best_epoch(history: dict[str, np.ndarray]) -> int:
@@ -407,9 +324,9 @@ def _result(problem, params, watch, point, message, completed):
     best = last if point.best is None or best_epoch < 0 else point.best
     failure = point.state.failure
     where = (int(failure.epoch), int(failure.step)) if _failed(point) else (0, 0)
-    record, broken = _last_record(watch, point, where)
-    best_params, last_params = (_rebuilt(problem, free, params) for free in (best, last))
-    broken = _broken_rule(best_params, last_params) or broken
+    record, broken = last_record(watch, point, where)
+    best_params, last_params = (problem.rebuilt(free, params) for free in (best, last))
+    broken = broken_rule(best_params, last_params) or broken
     if _failed(point):
         found = broken or ("" if record is None else record.failure or "; ".join(record.alarms))
         message += f"; {found or _REMEDY}"
@@ -426,28 +343,6 @@ def _result(problem, params, watch, point, message, completed):
         completed=completed,
         record=record,
     )
-
-
-def _last_record(watch, point, where) -> tuple[Any, str]:
-    """Return what the recorder sees at the end, or why it cannot: a training is not lost by what looks at it."""
-    try:
-        return watch.recorded(point.state, *where), ""
-    except Exception as error:  # of any type: the recorder is the caller's
-        return None, f"the recorder failed ({type(error).__name__}: {error})"
-
-
-def _broken_rule(best_params, last_params) -> str:
-    """Say which of the parameters that are handed out breaks a rule of its own, if one does."""
-    for name, params in {"params": best_params, "last_params": last_params}.items():
-        try:
-            check_params(params)
-        except ValueError as error:
-            return f"{name} break a rule: {error}; bounds keep a parameter inside it"
-    return ""
-
-
-def _rebuilt(problem, free, params):
-    return problem.coordinates.to_params(jax.tree.map(jnp.asarray, free), params)
 
 
 def _split(data, validation, key):

@@ -78,6 +78,10 @@ class Problem:
         """Return the free coordinates that are evaluated and returned."""
         return state.free if self.average is None else state.average
 
+    def rebuilt(self, free, params):
+        """Return parameters with the free ones at coordinates that may be in the host's memory."""
+        return self.coordinates.to_params(jax.tree.map(jnp.asarray, free), params)
+
     def order(self, noise, epoch):
         """Return the samples of each batch of an epoch, [steps, B], and the epoch's key."""
         key = jax.random.wrap_key_data(noise, impl=self.impl)
