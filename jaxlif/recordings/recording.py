@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from jaxlif.checks import number
 from jaxlif.recordings.plausibility import EVIDENT, evidence, is_commanded, scale_notes, voltage_refusal
 
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
@@ -67,6 +68,7 @@ class Recording:
     def __post_init__(self) -> None:
         dt = _plausible_dt(self.dt)
         arrays: dict[str, Any] = {"dt": dt, "current": _sweeps("current", self.current, "pA", dt)}
+        arrays["start"] = float(number("start", self.start, "ms"))
         if self.voltage is not None:
             arrays["voltage"] = _voltage("voltage", self.voltage, dt)
             _same_shape("current", arrays["current"], "voltage", arrays["voltage"])

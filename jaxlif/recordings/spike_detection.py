@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.checks import number, numbers
 from jaxlif.recordings.recording import Recording
 
 METHODS = ("level", "dvdt")
@@ -103,8 +104,8 @@ def detect_spikes(voltage: np.ndarray, dt: float, **rule: Any) -> np.ndarray:
         array([0, 1, 0, 0, 0])
     """
     wanted = SpikeRule(**rule)
-    voltage = np.asarray(voltage, np.float64)
-    _check(voltage, dt)
+    voltage = np.asarray(numbers("voltage", voltage, "mV", finite=False), np.float64)
+    _check(voltage, number("dt", dt, "ms"))
     spikes = np.zeros(voltage.shape, bool)
     for raster, v in zip(np.atleast_2d(spikes), np.atleast_2d(voltage), strict=True):
         raster[_sorted_crossings(v, dt, wanted).spikes] = True
