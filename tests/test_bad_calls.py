@@ -360,12 +360,9 @@ def bad_calls() -> list[Bad]:
 
 def _is_good(name: str, argument: str, way: str) -> bool:
     """Say whether a call is none of the bad ones: a default, a gap in a figure, a number that means what it says."""
-    defaults = ("v_0", "budget_mb", "steps", "checkpoint", "coupling", "train", "mask", "active")
+    defaults = ("v_0", "budget_mb", "steps", "checkpoint", "coupling", "train", "mask", "active", "validation")
     gaps = name.startswith("plotting.") and way == "a nan"
     told = {("v_rest", "nan"), ("log_likelihood", "infinite"), ("labels", "integers")}
-    told |= {
-        (argument, "a nan") for argument in ("logits", "spikes") if name.startswith("networks.")
-    }  # of one that diverged
     return (way == "None" and argument in defaults) or gaps or (argument, way) in told
 
 
@@ -396,7 +393,7 @@ def fault(bad: Bad) -> str | None:
 
 
 def _fault_of_error(bad, error):
-    if bad.verdict == SAME:
+    if bad.verdict == SAME and bad.way != "an array of none":
         return f"refused: {error}"[:200]
     text, frame = str(error), traceback.extract_tb(error.__traceback__)[-1]
     if "\n" in text.strip() or not text:
@@ -408,9 +405,11 @@ def _fault_of_error(bad, error):
 
 
 def _fault_of_result(bad, result):
+    leaves = [np.asarray(x) for x in jax.tree.leaves(result)]
+    if bad.way == "a nan" and all(x.dtype.kind == "f" and np.isnan(x).all() for x in leaves):
+        return None  # none in, none out: of a network that diverged, and every fit and training refuses it
     if bad.verdict == REFUSE:
         return f"returned {_short(result)}"
-    leaves = [np.asarray(x) for x in jax.tree.leaves(result)]
     good = [np.asarray(x) for x in jax.tree.leaves(run(bad.name))]
     if not all(np.isfinite(x).all() for x in leaves if x.dtype.kind in "fc") and all(
         np.isfinite(x).all() for x in good if x.dtype.kind in "fc"

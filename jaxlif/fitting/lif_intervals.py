@@ -98,15 +98,20 @@ def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -
     lags = max(1, min(errors.size // BLOCKS, steps))
     length = next_fast_len(steps + lags, real=True)
     power = sum(np.abs(rfft(e, length)) ** 2 for e in errors)
-    pairs = sum(np.abs(rfft(m.astype(float), length)) ** 2 for m in mask)
-    kept = np.maximum(1.0 - np.minimum(np.arange(length), np.arange(length, 0, -1)) / lags, 0.0)
-    covariance = kept * irfft(power, length) / irfft(pairs, length).clip(1.0)
-    del power, pairs, kept  # an hour of samples has 300 MB of each
+    pairs = sum(np.abs(rfft(m.astype(np.float32), length)) ** 2 for m in mask)
+    sums, counts = (irfft(x, length)[:lags].copy() for x in (power, pairs))
+    del power, pairs  # an hour of samples has 150 MB of each
+    covariance = np.zeros(length)
+    covariance[:lags] = (1.0 - np.arange(lags) / lags) * sums / counts.clip(1.0)
+    covariance[length - lags + 1 :] = covariance[lags - 1 : 0 : -1]
     spectrum = rfft(covariance).real.clip(0.0)
+    del covariance
     scatter = np.zeros((len(slopes),) * 2)
     for sweep in range(len(errors)):
         for n, slope in enumerate(slopes[:, sweep]):
-            scatter[:, n] += slopes[:, sweep] @ irfft(rfft(slope, length) * spectrum, length)[:steps]
+            filtered = rfft(slope, length)
+            filtered *= spectrum
+            scatter[:, n] += slopes[:, sweep] @ irfft(filtered, length, overwrite_x=True)[:steps]
     return scatter
 
 

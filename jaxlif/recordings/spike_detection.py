@@ -52,7 +52,11 @@ class SpikeRule:
         units = {"threshold": "mV", "slope": "mV/ms", "height": "mV"}
         for name, value in list(asdict(self).items())[1:]:
             unit = units.get(name, "ms")
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float | np.integer | np.floating)
+                or not np.isfinite(value)
+            ):
                 raise ValueError(f"{name} = {value!r}: {name} must be a finite number of {unit}")
             if value < 0 and name != "threshold":
                 raise ValueError(f"{name} = {value} {unit}: {name} must be 0 {unit} or more")
