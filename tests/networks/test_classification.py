@@ -59,9 +59,9 @@ def test_what_does_not_count_changes_no_number():
     for measure in (cross_entropy, accuracy):
         # Zeros are added to the same sum, perhaps in another order.
         np.testing.assert_allclose(measure(logits, labels, mask), measure(logits[:, 0], labels[:, 0]), rtol=1e-15)
-    gradient = jax.grad(cross_entropy)(jnp.asarray(logits), labels, mask)
-    expected = jax.grad(cross_entropy)(jnp.asarray(logits[:, 0]), labels[:, 0])
-    np.testing.assert_allclose(gradient[:, 0], expected, rtol=1e-14)
+    slope = jax.jit(jax.grad(cross_entropy))
+    gradient = slope(logits, labels, mask)
+    np.testing.assert_allclose(gradient[:, 0], slope(logits[:, 0], labels[:, 0]), rtol=1e-14)
     assert not gradient[:, 1].any()
 
 
