@@ -16,7 +16,7 @@ _SHORT = 1.0  # ms to a mean, of which the blocks are made
 _BLOCKS = (10.0, 50.0)  # ms: of voltage, of spikes
 _PAST = 3  # blocks of its own past
 _MAINS_FROM = 100.0  # ms of a sweep in which 50 Hz, 60 Hz and a mean are three things
-_LEAST = 250  # blocks: of fewer, a cell that fires all the time leaves too little between spikes to deny its answer
+_LEAST = 120  # blocks: of fewer, a cell that fires all the time leaves too little between spikes to deny its answer
 _AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's transient is no stimulus
 EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 160 000 tests
 
