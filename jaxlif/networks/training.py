@@ -140,6 +140,7 @@ def train(
         ImportError: for ``checkpoint`` without orbax-checkpoint.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> x = jnp.linspace(-1.0, 1.0, 64)
         >>> result = train(
         ...     lambda p, batch, key: jnp.mean((p["w"] * batch["x"] - batch["y"]) ** 2), {"w": jnp.asarray(0.0)},
@@ -188,6 +189,7 @@ def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
         ValueError: for arrays of different lengths, or a fraction that leaves no sample on either side.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> rest, part = hold_out(jnp.arange(10), 0.2, jax.random.key(0))
         >>> rest.shape, part.shape
         ((8,), (2,))
