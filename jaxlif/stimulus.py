@@ -256,7 +256,7 @@ def poisson(key: Array, rate: ArrayLike, duration: float, dt: float, shape: tupl
     Source: Devroye 1986, doi:10.1007/978-1-4613-8643-8, chapter X.3 (inversion by sequential search).
     """
     total, dt = num_steps(duration, dt), _step(dt)
-    full = (total, *(whole("shape", size) for size in shape))
+    full = (total, *(whole("shape", size) for size in np.atleast_1d(shape).tolist()))
     rate = _floating("rate", rate, "Hz", rank=None)
     require_not_negative("rate", rate, "Hz")
     mean = jax.lax.stop_gradient(rate * (dt / 1000.0))

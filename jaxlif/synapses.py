@@ -337,19 +337,23 @@ class Conductance:
 
 
 def _closed(params: SynapticParams, x: Drive) -> Array:
+    """Return synapses at 0, [K, ...], with as many axes behind that of the kinds as the neurons have."""
     if jnp.ndim(x.arrivals) == 0:
         raise ValueError("arrivals are one number a step: they must be [K] or [K, N], for K kinds of synapse")
-    return jnp.zeros(jnp.shape(x.arrivals), state_dtype(params, x))
+    own = jnp.broadcast_shapes(jnp.shape(x.arrivals)[1:], jnp.shape(params.synapse.tau_syn)[1:])
+    neurons = max(map(jnp.ndim, jax.tree.leaves((params.neuron, x.input))))
+    return jnp.zeros((len(x.arrivals), *(1,) * (neurons - len(own)), *own), state_dtype(params, x))
 
 
 def _decayed(synapse: Array, tau_syn: Array, dt: float, arrivals: Array) -> Array:
-    return synapse * jnp.exp(-dt / tau_syn) + jnp.asarray(arrivals, synapse.dtype)
+    return synapse * jnp.exp(-dt / tau_syn) + _per_kind("arrivals", arrivals, synapse)
 
 
 def _per_kind(name: str, value: Any, synapse: Array) -> Array:
     """Line up a parameter, scalar, [K] or [K, N], with a synaptic state [K, ...]."""
     value = jnp.asarray(value, synapse.dtype)
-    value = value.reshape(value.shape + (1,) * (synapse.ndim - value.ndim)) if value.ndim else value
+    missing = (1,) * (synapse.ndim - value.ndim)
+    value = value.reshape(value.shape[:1] + missing + value.shape[1:]) if value.ndim else value
     fits = (
         value.ndim in (0, synapse.ndim)
         and jnp.broadcast_shapes(value.shape[:1], synapse.shape[:1]) == synapse.shape[:1]

@@ -94,11 +94,11 @@ def step_response(params: Any, current: ArrayLike, t: ArrayLike, v_0: ArrayLike 
 
     Source: Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
     """
-    start = _start(params, v_0)
+    end, start = equilibrium(params, current), _start(params, v_0)
     t = jnp.asarray(numbers("t", t, "ms"))
     require_not_negative("t", t, "ms")
     # The change from the start rather than the distance from the end: accurate for short times too.
-    return start - (equilibrium(params, current) - start) * jnp.expm1(-t / params.tau_m)
+    return start - (end - start) * jnp.expm1(-t / params.tau_m)
 
 
 def first_spike_time(params: Any, current: ArrayLike, v_0: ArrayLike | None = None) -> Array:
@@ -417,7 +417,8 @@ def _psp(params, weight, tau_syn, t):
 def _require_plain(params, mechanisms):
     """Refuse values that break their rules, and one of the named mechanisms, which a formula would pass over."""
     kind = type(params).__name__.removeprefix("_")
-    for field in ("tau_m", "r_m", *(("v_rest", "v_th", "v_reset", "t_ref") if mechanisms is _ON_THE_RATE else ())):
+    later = {_BEFORE_A_SPIKE: ("v_rest", "v_th"), _ON_THE_RATE: ("v_rest", "v_th", "v_reset", "t_ref")}
+    for field in ("tau_m", "r_m", *later.get(mechanisms, ())):
         if not hasattr(params, field):
             raise ValueError(f"params = {kind}: it has no {field}, which this closed form needs")
     if hasattr(params, "check"):

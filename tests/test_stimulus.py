@@ -114,6 +114,7 @@ def test_poisson_counts_have_their_law(dtype, mean):
     rate = jnp.asarray(mean * 1000.0 / 0.1, dtype)
     counts = np.asarray(stimulus.poisson(jax.random.key(5), rate, 200.0, 0.1, (100,)))
     assert counts.shape == (2000, 100) and counts.dtype == dtype
+    np.testing.assert_array_equal(counts, stimulus.poisson(jax.random.key(5), rate, 200.0, 0.1, 100))
     found = np.bincount(counts.astype(int).ravel(), minlength=200)
     assert found.sum() == counts.size and (counts == np.rint(counts)).all()
     expected = scipy.stats.poisson.pmf(np.arange(found.size), mean) * counts.size

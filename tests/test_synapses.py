@@ -201,6 +201,25 @@ def test_kinds_add_up_whatever_the_shape_of_tau_syn():
     assert np.abs(per_kind).max() > 0.1
 
 
+@pytest.mark.parametrize("neuron", [jl.LIF(dt=0.1), jl.ResonantLIF(dt=0.1)])
+@pytest.mark.parametrize("kind", [jl.ExponentialCurrent(), jl.Conductance()])
+def test_arrivals_without_an_axis_of_neurons_reach_them_all(kind, neuron):
+    """Two kinds on two neurons, whose axes could be taken for one another: each neuron equals itself alone."""
+    current = isinstance(kind, jl.ExponentialCurrent)
+    kinds = {"tau_syn": jnp.array([2.0, 5.0])} | ({} if current else {"e_rev": jnp.array([0.0, -80.0])})
+    synapse = (jl.CurrentParams if current else jl.ConductanceParams)(**kinds)
+    arrivals = jnp.zeros((60, 2)).at[5].set(jnp.array([3.0, 1.0])).at[20, 1].set(2.0)
+
+    def v(tau_m):
+        own = (jl.LIFParams if isinstance(neuron, jl.LIF) else jl.ResonantLIFParams)(tau_m=tau_m)
+        params = jl.SynapticParams(neuron=own, synapse=synapse)
+        return np.asarray(jl.simulate(jl.Synaptic(neuron, kind), params, jl.Drive(arrivals, jnp.zeros(60)))[1].v)
+
+    alone = np.stack([v(10.0), v(20.0)], axis=1)
+    np.testing.assert_allclose(v(jnp.array([10.0, 20.0])), alone, rtol=0, atol=1e-12)  # rounding of 70 mV
+    assert np.ptp(alone, axis=0).min() > 0.01 and np.abs(alone[:, 0] - alone[:, 1]).max() > 0.01
+
+
 # ---------------------------------------------------------------------------------------------- when arrivals take hold
 
 

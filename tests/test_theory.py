@@ -134,6 +134,8 @@ def test_an_adaptive_neuron_without_any_term_is_the_plain_one():
         (lambda: theory.diffusion_rate(replace(CELL, t_ref=-2.0), -55.0, 2.0), "t_ref = -2 ms: t_ref must be 0 ms"),
         (lambda: theory.current_for_rate(replace(CELL, v_reset=-50.0), 10.0), "v_reset = -50 mV: v_reset must be"),
         (lambda: theory.firing_rate(LeakyParams(), 200.0), "params = LeakyParams: it has no v_th"),
+        (lambda: theory.rheobase(LeakyParams()), "params = LeakyParams: it has no v_th"),
+        (lambda: theory.step_response(None, 200.0, 1.0), "params = NoneType: it has no tau_m"),
         (lambda: theory.firing_rate(PLAIN_FIELDS(-10.0, 0.1, -70.0, -55.0, -65.0, 5.0), 200.0), "tau_m = -10 ms"),
         (lambda: theory.firing_rate(CELL, [200.0, np.nan]), r"current\[1\] = nan pA: current must be finite"),
         (lambda: theory.step_response(CELL, 100.0, np.array([0.0, -1.0])), r"t\[1\] = -1 ms: t must be 0 ms or more"),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import integers, numbers, positive, require_positive, whole
+from jaxlif.checks import concrete, integers, numbers, positive, require, require_positive, whole
 from jaxlif.files import load_arrays, reading, require_file, require_memory
 from jaxlif.networks.event_files import EventFields, numbered_classes, read_bin_folder, read_hdf5
 from jaxlif.spiketrains.trains import step_slack
@@ -260,12 +260,19 @@ def scatter_events(step: Array, unit: Array, num_steps: int, num_units: int) -> 
     Returns:
         Counts [T, N] in JAX's default precision.
 
+    Raises:
+        ValueError: for a negative step, a unit that is not there, where they are at hand, or sizes below 1.
+
     Example:
         >>> scatter_events(jnp.array([0, 1, 1, 2]), jnp.array([1, 0, 0, 0]), num_steps=2, num_units=2).tolist()
         [[0.0, 1.0], [2.0, 0.0]]
     """
     num_steps, num_units = whole("num_steps", num_steps, 1), whole("num_units", num_units, 1)
     step, unit = integers("step", step, 1), integers("unit", unit, 1)
+    if concrete(step, unit):
+        require(np.asarray(step) >= 0, "step", step, "", "step must be 0 or more")
+        ok = (np.asarray(unit) >= 0) & (np.asarray(unit) < num_units) | (np.asarray(step) >= num_steps)
+        require(ok, "unit", unit, "", f"unit must lie between 0 and {num_units - 1}")
     return jnp.zeros((num_steps, num_units)).at[step, unit].add(1.0, mode="drop")
 
 

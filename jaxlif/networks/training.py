@@ -248,7 +248,8 @@ def _loop(run, watch, point, store, epochs, every, patience, progress):
     if interrupted:
         return point, f"interrupted after {point.epoch} epochs", False
     blind = point.best is not None and point.epoch > 0 and _best_epoch(point.history) < 0
-    return point, _ended(point, patience) or f"{point.epoch} epochs", not (_failed(point) or blind)
+    planned = f"ended stuck in {_culprit(point.state.failure)}" if _stuck(point) else f"{point.epoch} epochs"
+    return point, _ended(point, patience) or planned, not (_stuck(point) or blind)
 
 
 def _advance(run: _Run, watch: "Watch", point: Point) -> Point:
@@ -301,6 +302,11 @@ def _failed(point: Point) -> bool:
     return int(point.state.failure.row) >= ABSORBING
 
 
+def _stuck(point: Point) -> bool:
+    """Say whether a training failed, or was about to: every step of its last epoch was skipped."""
+    return _failed(point) or (point.epoch > 0 and bool(np.isnan(point.history["loss"][-1])))
+
+
 def _culprit(failure: Failure) -> str:
     bad = [name for name, flag in failure.bad.items() if flag]
     more = f" (first of {len(bad)} parameters)" if len(bad) > 1 else ""
@@ -308,8 +314,8 @@ def _culprit(failure: Failure) -> str:
     if not bad and not np.isfinite(failure.loss):
         what = "the loss is"
     return (
-        f"epoch {int(failure.epoch)}, step {int(failure.step)}: from there {ABSORBING} steps in a row were skipped, "
-        f"at the first {what} not finite, loss = {float(failure.loss):g}; the last good parameters are kept"
+        f"epoch {int(failure.epoch)}, step {int(failure.step)}: from there {int(failure.row)} steps in a row were "
+        f"skipped, at the first {what} not finite, loss = {float(failure.loss):g}; the last good parameters are kept"
     )
 
 
@@ -325,17 +331,18 @@ def _result(problem, params, watch, point, message, completed):
     last = jax.device_get(problem.judged(point.state))
     best = last if point.best is None or best_epoch < 0 else point.best
     failure = point.state.failure
-    where = (int(failure.epoch), int(failure.step)) if _failed(point) else (0, 0)
+    stuck = _stuck(point)
+    where = (int(failure.epoch), int(failure.step)) if stuck else (0, 0)
     record, broken = last_record(watch, point, where)
     best_params, last_params = (problem.rebuilt(free, params) for free in (best, last))
     broken = broken_rule(best_params, last_params) or broken
-    if _failed(point):
+    if stuck:
         found = broken or ("" if record is None else record.failure or "; ".join(record.alarms))
         message += f"; {found or _REMEDY}"
     elif broken:
         message += f"; {broken}"
-    if _failed(point) or broken:
-        warnings.warn(f"the training {message}" if _failed(point) else message, TrainingWarning, stacklevel=3)
+    if stuck or broken:
+        warnings.warn(f"the training {message}" if stuck else message, TrainingWarning, stacklevel=3)
     return Training(
         params=best_params,
         last_params=last_params,

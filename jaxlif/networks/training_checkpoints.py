@@ -45,12 +45,14 @@ def fingerprint(problem: Problem, params: Any, data: Any, validation: Any, key: 
     """Describe the problem in words that a checkpoint of another one does not match."""
     free = problem.coordinates.to_free(params)
     with jax.numpy_dtype_promotion("standard"):
-        opt_state = jax.eval_shape(problem.optimizer.init, free)
+        opt_state = problem.optimizer.init(free)
     return {
         "parameters": _shapes(params),
         "bounds": ", ".join(f"{name} ({x.low!r}, {x.high!r})" for name, x in problem.coordinates.free),
         "starting values": _digest(jax.tree.leaves(params)),
         "optimiser state": _shapes(opt_state),
+        # Not the program's: what optax.inject_hyperparams keeps there, such as the rate.
+        "starting optimiser state": _digest(jax.tree.leaves(opt_state)),
         "data": _shapes(data),
         "values of the data": _digest(jax.tree.leaves(data)),
         "validation": _shapes(validation),

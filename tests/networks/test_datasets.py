@@ -185,6 +185,9 @@ def test_dense_equals_a_loop_and_sparse_scatters_to_it(num_steps):
     sparse = events.sparse(4.0, num_steps)
     scattered = jax.vmap(lambda step, unit: scatter_events(step, unit, *dense.shape[1:]))(*sparse)
     np.testing.assert_array_equal(scattered, dense)
+    for step, unit, message in ((-1, 0, "step = -1: "), (0, 4, "unit = 4: "), (0, -1, "unit = -1: ")):
+        with pytest.raises(ValueError, match=message.replace(" =", r"\[0\] =")):
+            scatter_events(jnp.array([step]), jnp.array([unit]), 3, 4)
     assert sparse.step.shape == (len(events), np.diff(events.offsets).max())
 
 

@@ -256,6 +256,14 @@ def test_after_a_failure_another_optimiser_continues_but_no_other_loss(tmp_path)
     np.testing.assert_array_equal(healed.history["loss"][:2], fit_line(2, optimizer=wild).history["loss"])
 
 
+def test_too_short_a_training_to_fail_does_not_count_as_done():
+    with pytest.warns(
+        TrainingWarning, match="^the training ended stuck in epoch 0, step 0: from there 8 steps in a row"
+    ):
+        result = fit_line(2, loss=spoiled, data=marked(*range(20)))
+    assert not result.completed and result.history["skipped"].tolist() == [4, 4]
+
+
 def test_the_first_of_several_parameters_is_named():
     def broken(params, batch, key):
         return line_loss(params, batch, key) * jnp.nan

@@ -200,9 +200,13 @@ def test_a_sweep_shares_no_results(tmp_path):
         with pytest.raises(ValueError, match=f"its {words}( state)? is "):
             fit_line(2, loss=Shifted(), checkpoint=tmp_path, **held | change)
     schedules = [optax.sgd(optax.cosine_decay_schedule(0.1, steps)) for steps in (1000, 1001)]
-    fit_line(1, optimizer=schedules[0], checkpoint=tmp_path / "schedule")
-    with pytest.raises(ValueError, match="its optimiser is "):
-        fit_line(2, optimizer=schedules[1], checkpoint=tmp_path / "schedule")
+    injected = [
+        optax.inject_hyperparams(optax.sgd)(learning_rate=rate) for rate in (0.1, 0.2)
+    ]  # rates are in the state
+    for name, (first, second), words in (("a", schedules, "optimiser"), ("b", injected, "starting optimiser state")):
+        fit_line(1, optimizer=first, checkpoint=tmp_path / name)
+        with pytest.raises(ValueError, match=f"its {words} is "):
+            fit_line(2, optimizer=second, checkpoint=tmp_path / name)
 
 
 def test_another_version_is_said(tmp_path, monkeypatch):
