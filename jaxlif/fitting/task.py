@@ -68,6 +68,8 @@ class Task:
 
     def select(self, sweeps: np.ndarray) -> "Task":
         """Return the task of some of the sweeps."""
+        if np.array_equal(sweeps, np.arange(len(self.spikes))):
+            return self
         rest = None if self.rest is None else self.rest[sweeps]
         return replace(self, recording=self.recording.select(sweeps), spikes=self.spikes[sweeps], rest=rest)
 

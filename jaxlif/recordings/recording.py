@@ -157,6 +157,8 @@ class Recording:
             array([15.,  0.])
         """
         chosen = sweep_indices(sweeps, self.num_sweeps)
+        if np.array_equal(chosen, np.arange(self.num_sweeps)):
+            return self  # an hour is not copied
         names = None if self.stimulus is None else [self.stimulus[s] for s in chosen]
         return self._cut(np.s_[chosen, :], stimulus=names)
 
