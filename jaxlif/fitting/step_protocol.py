@@ -11,6 +11,7 @@ from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_protocol, step_family
+from jaxlif.recordings.protocol import quiet
 from jaxlif.recordings.rest import DRIFT
 
 BASELINE = 50.0  # ms before a test epoch that the rest is taken from
@@ -143,9 +144,14 @@ def step_membrane(task: Task) -> StepMembrane:
     window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
     baselines, deflections = _baselines(window), _deflections(window, spikes)
     chosen = np.array([d.sweep for d in _smallest(deflections)])
-    data = task.sweeps((task.window[0], fi_table(window, spikes).stop), chosen)
+    part = task.window[0], fi_table(window, spikes).stop
+    data = baselines.aligned(task.sweeps(part, chosen), chosen)
     resistance = float(np.median([d.resistance for d in _smallest(deflections)]))
-    params, estimate = fit_subthreshold(task, baselines.aligned(data, chosen), resistance)
+    # A hum may be in the cell, or in the record of its current alone: the voltage says which.
+    hum = (task.recording.current - quiet(task.recording).current)[chosen, task.samples(part)].T
+    heard = [data, data._replace(current=data.current - hum)][: 1 + hum.any()]
+    fits = [fit_subthreshold(task, d, resistance) for d in heard]
+    params, estimate = min(fits, key=lambda fit: fit[1].spread)
     if baselines.drift >= DRIFT:
         # The cell's v_rest is none of one value: that of any sweep lies within what it spans, and v_th moves with it.
         spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(baselines.rests()))])
@@ -189,7 +195,7 @@ def _baselines(recording: Recording) -> Baselines:
     tests, others = step_family(recording)
     length = round(BASELINE / recording.dt)
     found = [_before(test, others, length) for test in tests]
-    rows = zip(recording.measured_voltage(), recording.current, found, strict=True)
+    rows = zip(recording.measured_voltage(), quiet(recording).current, found, strict=True)
     pairs = [(np.median(v[b]), np.median(c[b])) if b.stop > b.start else (np.nan, np.nan) for v, c, b in rows]
     voltage, current = np.array(pairs).T
     return Baselines(voltage, current)

@@ -65,8 +65,9 @@ def hum_notes(recording: Recording) -> tuple[str, ...]:
     if hum is None or hum.amplitude > 0.25 * np.ptp(recording.current):
         return ()
     return (
-        f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps were looked for without it,"
-        " unless it is more than a tenth of them, but the cell and the model receive it",
+        f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps are looked for without it,"
+        " unless it is more than a tenth of them, and the membrane is fitted with or without it, whichever the voltage"
+        " follows; the model is run with it",
     )
 
 

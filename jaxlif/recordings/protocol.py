@@ -76,7 +76,7 @@ def steps(recording: Recording, *, min_duration: float = 5.0) -> list[Epoch]:
         Epoch(sweep=0, start=0, stop=200, level=0.0)
         Epoch(sweep=0, start=200, stop=400, level=100.0)
     """
-    recording = _quiet(recording)
+    recording = quiet(recording)
     grain = _grain(recording)
     # Fewer than three medians look flat by chance.
     least = max(2, round(min_duration / recording.dt)) if grain.length == 1 else 3 * grain.length
@@ -100,7 +100,7 @@ def is_step_protocol(recording: Recording) -> bool:
         >>> is_step_protocol(Recording(current=np.linspace(0.0, 100.0, 400), dt=0.1))
         False
     """
-    recording = _quiet(recording)
+    recording = quiet(recording)
     epochs = steps(recording)
     covered = np.zeros(recording.num_sweeps)
     for epoch in epochs:
@@ -130,7 +130,7 @@ def step_family(recording: Recording) -> Protocol:
         Epoch(sweep=0, start=1000, stop=2000, level=100.0)
         Epoch(sweep=1, start=1000, stop=3000, level=200.0)
     """
-    recording = _quiet(recording)
+    recording = quiet(recording)
     grain = _grain(recording)
     own = _steps_of_sweeps(recording, grain)
     fixed = [step for step in own[0] if len(own) > 1 and all(_among(step, sweep, grain) for sweep in own[1:])]
@@ -179,7 +179,7 @@ def fi_table(recording: Recording, spikes: np.ndarray | None = None) -> FITable:
     tests = step_family(recording).tests
     levels = np.array([test.level for test in tests])
     rates = np.array([_rate(train, test, recording.dt) for train, test in zip(raster, tests, strict=True)])
-    groups = _group_levels(levels, _level_tolerance(_quiet(recording), min(test.stop - test.start for test in tests)))
+    groups = _group_levels(levels, _level_tolerance(quiet(recording), min(test.stop - test.start for test in tests)))
     first, last = min(test.start for test in tests), max(test.stop for test in tests)
     start, stop = (recording.start + n * recording.dt for n in (first, last))
     return FITable(
@@ -204,7 +204,7 @@ def _spikes_of(recording: Recording) -> np.ndarray:
     return SpikeRule().find(recording)
 
 
-def _quiet(recording: Recording) -> Recording:
+def quiet(recording: Recording) -> Recording:
     """Return a current without mains hum; one as large as a tenth of all there is is the stimulus, and stays."""
     grain = _grain(recording)
     hum = mains_hum(recording) if grain.length > 1 else None
