@@ -340,8 +340,9 @@ def one_sample(name: str, x: ArrayLike) -> Array:
 
 
 def floating(name: str, x: ArrayLike) -> Array:
-    """Return numbers as a floating JAX array, integers and booleans in its default precision."""
-    return jnp.asarray(numbers(name, x, finite=False))
+    """Return numbers as a floating JAX array, single at least, integers and booleans in its default precision."""
+    array = jnp.asarray(numbers(name, x, finite=False))
+    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array  # sums in half precision stop rising
 
 
 def counted(mask: ArrayLike, name: str, x: Array) -> Array:

@@ -75,6 +75,16 @@ def test_van_rossum_is_the_exact_distance_of_the_spike_times(dtype, tau, dt):
     assert losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(TRAIN, dtype), tau=tau, dt=dt) == 0.0
 
 
+@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_counted_in_single(half):
+    """In bfloat16 the filtered train stops rising at 256 spikes."""
+    train = np.ones((600, 1))
+    value = losses.van_rossum(jnp.asarray(train, half), jnp.zeros((600, 1), half), tau=1e4, dt=1.0)
+    assert value.dtype == jnp.float32
+    exact = losses.van_rossum(train, np.zeros((600, 1)), tau=1e4, dt=1.0)
+    np.testing.assert_allclose(value, exact, rtol=1e-4)  # single precision over 600 steps
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_forced_spike_loss(dtype, masked):
     x = RNG.normal(0.0, 3.0, (T, N))

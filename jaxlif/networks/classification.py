@@ -73,16 +73,17 @@ def _mean(x: Array, counts: Array | None) -> Array:
 
 def _checked(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array, Array | None]:
     """Return floating logits, labels and where they count; refuse shapes and labels that do not fit."""
-    z, y = floating("logits", logits), jnp.asarray(integers("labels", labels))
+    z, y = floating("logits", logits), integers("labels", labels)
     if not z.ndim or z.shape[:-1] != y.shape:
         shapes = f"logits {list(z.shape)}, labels {list(y.shape)}"
         raise ValueError(f"{shapes}: logits must have the labels' shape and one axis of classes after it")
     counts = None if mask is None else counted(mask, "labels", y)
+    # Before they are of JAX's width, in which 2^32 is 0; eight bits would not hold the numbers of 300 classes.
     if concrete(y) and (counts is None or concrete(counts)):
         ok = (np.asarray(y) >= 0) & (np.asarray(y) < z.shape[-1])
         ok |= False if counts is None else ~np.asarray(counts)
         require(ok, "labels", y, "", f"labels must lie between 0 and {z.shape[-1] - 1}")
-    return z, y, counts
+    return z, jnp.asarray(y, int), counts
 
 
 def class_counts(labels: Array, num_classes: int) -> np.ndarray:

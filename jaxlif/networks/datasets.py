@@ -153,11 +153,13 @@ class Events:
             ValueError: for a dt or a number of steps that is not positive.
         """
         steps, num_steps = self._steps(dt, num_steps)
+        size = num_steps * self.num_units
+        require_memory((len(self) + 8) * size, f"{len(self)} samples of {num_steps} steps and {self.num_units} units")
         counts = np.zeros((len(self), num_steps, self.num_units), np.uint8)
         for i, (first, last) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
             kept = steps[first:last] < num_steps
             place = steps[first:last][kept] * self.num_units + self.units[first:last][kept].astype(np.int64)
-            count = np.bincount(place, minlength=num_steps * self.num_units)
+            count = np.bincount(place, minlength=size)
             if count.max(initial=0) > np.iinfo(counts.dtype).max:
                 counts = counts.astype(np.int32)
             counts[i] = count.reshape(num_steps, -1)
@@ -244,8 +246,16 @@ class Events:
         dt = positive("dt", dt, "ms")
         num_steps = None if num_steps is None else whole("num_steps", num_steps, 1)
         # 0.3/0.1 divides to a little less than 3: what the times' precision cannot tell is rounding, not time.
-        steps = np.floor(self.times.astype(float) / dt + step_slack(self.times, dt)).astype(np.int64)
-        return steps, int(steps.max(initial=0)) + 1 if num_steps is None else num_steps
+        with np.errstate(over="ignore"):
+            steps = np.floor(self.times.astype(float) / dt + step_slack(self.times, dt))
+        steps = np.minimum(steps, _MOST).astype(np.int64)
+        last = int(steps.max(initial=0))
+        if num_steps is None and last == _MOST:
+            raise ValueError(f"dt = {dt:g} ms: the last event, at {self.duration:g} ms, lies 2^31 steps or more away")
+        return steps, last + 1 if num_steps is None else num_steps
+
+
+_MOST = 2**31 - 2  # a step that is told from all before it, and that int32 holds with the one after it
 
 
 def scatter_events(step: Array, unit: Array, num_steps: int, num_units: int) -> Array:

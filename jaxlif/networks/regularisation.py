@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import not_negative, number, numbers, positive, require_finite
+from jaxlif.checks import not_negative, number, numbers, positive, random_key, require_finite
 from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
@@ -128,6 +128,11 @@ class DropoutParams:
     """
 
     key: Array | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for a key that is none, such as its seed."""
+        if self.key is not None:
+            random_key(self.key)
 
 
 class DropoutState(NamedTuple):

@@ -34,6 +34,18 @@ def test_accuracy_by_hand(dtype):
     assert value == 0.75
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint64])
+def test_labels_of_any_width_name_their_class(kind):
+    """Class 299 has no number in eight bits, where it is 43."""
+    logits = jnp.zeros((2, 300)).at[0, 43].set(1.0).at[1, 299].set(1.0)
+    labels = np.array([43, 43], kind)
+    assert accuracy(logits, labels) == 0.5
+    exact = np.log(299.0 + np.e) - 0.5  # one logit of 1 among 300, at the label in one of two samples
+    np.testing.assert_allclose(cross_entropy(logits, labels), exact, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"^labels\[1\] = 4.29497e\+09: labels must lie between 0 and 299$"):
+        cross_entropy(logits, np.array([0, 2**32]))
+
+
 @pytest.mark.parametrize("function", [cross_entropy, accuracy])
 def test_refusals(function):
     with pytest.raises(ValueError, match=r"logits \[2, 3\], labels \[3\]: logits must have the labels' shape"):

@@ -338,6 +338,8 @@ def test_counts_beyond_memory_are_refused(tmp_path):
     np.savez(tmp_path / "c.npz", spikes=np.full((1, 1, 1), 10**12), labels=np.array([0]), dt=1.0)
     with pytest.raises(ValueError, match=r"^c.npz: 1e\+12 spikes would need 3.2e\+04 GB"):
         read_events(tmp_path / "c.npz")
+    with pytest.raises(ValueError, match="units would need .* GB: "):
+        example().dense(1.0, 10**12)
 
 
 def test_sort_puts_events_in_order(tmp_path):
@@ -402,7 +404,13 @@ def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("dt", "num_steps", "message"),
-    [(0.0, None, "^dt = 0 ms"), (1.0, 0, "^num_steps = 0"), (1.0, 2.5, "^num_steps = 2.5"), ("1", None, "^dt = '1'")],
+    [
+        (0.0, None, "^dt = 0 ms"),
+        (1.0, 0, "^num_steps = 0"),
+        (1.0, 2.5, "^num_steps = 2.5"),
+        ("1", None, "^dt = '1'"),
+        (1e-300, None, "^dt = 1e-300 ms: the last event, at .* ms, lies 2.31 steps or more away"),
+    ],
 )
 def test_bad_grids_are_refused(dt, num_steps, message):
     for bin_events in (example().dense, example().sparse, example().mask):

@@ -177,6 +177,7 @@ def test_silent_neurons_can_be_woken():
         (lambda: Normalise(0.0), r"^epsilon = 0: epsilon must be greater than 0"),
         (lambda: init_normalise(0), r"^num_features = 0: num_features must be a whole number, 1 or more"),
         (lambda: Dropout(1.0), r"^rate = 1: rate must be 0 or more and below 1"),
+        (lambda: jl.simulate(Dropout(0.5), DropoutParams(key=3), INPUTS), "^key = 3: key must be a JAX random key"),
         (lambda: Dropout(-0.1), r"^rate = -0.1"),
         (lambda: Dropout(float("nan")), r"^rate = nan"),
         (lambda: activity_band(jnp.zeros((3, 2)), 20.0, 10.0, 1.0), r"^low = 20 Hz: low must not exceed high = 10 Hz"),
