@@ -208,8 +208,10 @@ def checked_rates(currents: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, 
         raise ValueError(f"currents has {len(set(currents.tolist()))} levels: an f-I fit needs at least 3")
     if not np.isfinite(currents).all():
         raise ValueError("currents must be finite numbers of pA")
-    if not (np.isfinite(rates).all() and (rates >= 0).all() and (rates > 0).any()):
-        raise ValueError("rates must be finite, 0 Hz or more, and above 0 Hz for at least one current")
+    if (bad := np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))).size:
+        raise ValueError(f"rates[{bad[0]}] = {rates[bad[0]]:g} Hz: rates must be finite, 0 Hz or more")
+    if not (rates > 0).any():
+        raise ValueError("rates must be above 0 Hz for at least one current")
     return currents, rates
 
 

@@ -37,7 +37,7 @@ from jaxlif.fitting.notes import (
 from jaxlif.fitting.passive import fit_passive
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
-from jaxlif.fitting.step_protocol import fit_steps, has_deflections, has_fi_curve, no_fi_curve
+from jaxlif.fitting.step_protocol import fit_steps, has_deflections, has_fi_curve, no_fi_curve, spontaneous
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.traces import recorded_traces
 from jaxlif.fitting.uncertainty import determined
@@ -412,6 +412,7 @@ def fit_rates(
         warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",)
         + blocked(currents, rates)
         + poor_curve(curve)
+        + spontaneous(fitted.params)
         + at_bounds(fitted.params, limits)
         + unlikely_threshold(fitted.params, currents),
         curve=curve,

@@ -129,7 +129,7 @@ def fit_steps(task: Task) -> Outcome:
     fitted = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
     lowest, poor = float(task.recording.measured_voltage().min()), poor_curve(curve)
-    warnings = membrane.notes + _spontaneous(fitted.params) + _deep_reset(fitted.params, lowest) + poor
+    warnings = membrane.notes + spontaneous(fitted.params) + _deep_reset(fitted.params, lowest) + poor
     counted, known = 1000.0 / (table.stop - table.start), membrane.estimate  # Hz that one spike is worth
     shape = None if poor else fi_estimate(fitted.params, table.currents, table.rates, known, resolution=counted)
     return Outcome(fitted.params, warnings, curve, membrane.sweeps, intervals=all_intervals(known, shape))
@@ -152,6 +152,8 @@ def step_membrane(task: Task) -> StepMembrane:
     heard = [data, data._replace(current=data.current - hum)][: 1 + hum.any()]
     fits = [fit_subthreshold(task, d, resistance) for d in heard]
     params, estimate = min(fits, key=lambda fit: fit[1].spread)
+    if np.isfinite(baselines.voltage[chosen]).all():
+        estimate = _with_baselines(estimate, data, window.dt)
     if baselines.drift >= DRIFT:
         # The cell's v_rest is none of one value: that of any sweep lies within what it spans, and v_th moves with it.
         spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(baselines.rests()))])
@@ -188,6 +190,20 @@ def fit_subthreshold(task: Task, data: Sweeps, resistance: float = 0.1) -> tuple
     result = refine_membrane(task.cell, start, data, free, progress=task.progress)
     params = jax.tree.map(float, result.params)
     return params, membrane_estimate(task.cell, params, data, ("tau_m", "r_m", "v_rest"))
+
+
+def _with_baselines(estimate: Estimate, data: Sweeps, dt: float) -> Estimate:
+    """Add what the errors of the baselines, by which each sweep was moved, make of r_m and v_rest.
+
+    Both are a regression of the voltage on the current; a median has pi / 2 times the variance of a mean.
+    """
+    current = np.asarray(data.current)
+    sums = np.stack([current.sum(axis=0), np.full(current.shape[1], float(len(current)))])  # [2, S]
+    squares = np.array([[np.sum(current**2), current.sum()], [current.sum(), float(current.size)]])
+    moved = np.linalg.solve(squares, sums)
+    covariance = np.array(estimate.covariance)
+    covariance[1:, 1:] += 0.5 * np.pi * estimate.spread * dt / BASELINE * moved @ moved.T
+    return estimate._replace(covariance=covariance)
 
 
 def _baselines(recording: Recording) -> Baselines:
@@ -264,7 +280,8 @@ def _rectification(deflections: list[Deflection], membrane: LIFParams) -> tuple[
     )
 
 
-def _spontaneous(params: LIFParams) -> tuple[str, ...]:
+def spontaneous(params: LIFParams) -> tuple[str, ...]:
+    """Say where the fitted model fires without a current."""
     if params.v_rest < params.v_th:
         return ()
     return (f"v_rest = {params.v_rest:.4g} mV lies above v_th = {params.v_th:.4g} mV: the model fires without current",)

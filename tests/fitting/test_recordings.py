@@ -291,6 +291,11 @@ def test_rates_that_no_neuron_fires_at_are_named():
     currents = np.linspace(0.0, 500.0, 11)
     falling = jl.fit_rates(currents, 50.0 - currents / 10.0 + 1.0, jl.LIFParams())
     assert any("no LIF" in note for note in falling.warnings)
+    # Rates and currents in each other's column.
+    swapped = jl.fit_rates(np.where(currents > 200.0, currents / 4.0, 0.0), currents, jl.LIFParams())
+    assert any("fires without current" in note for note in swapped.warnings)
+    with pytest.raises(ValueError, match=r"rates\[10\] = -1 Hz: rates must be"):
+        jl.fit_rates(currents, np.append(currents[:-1], -1.0), jl.LIFParams())
     with pytest.raises(ValueError, match=r"currents has shape \(10,\) and rates \(11,\)"):
         jl.fit_rates(currents[1:], currents, jl.LIFParams())
     with pytest.raises(ValueError, match=r"r_m = 150: the start must lie inside its bounds"):

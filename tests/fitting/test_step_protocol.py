@@ -8,8 +8,10 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.fi_curve import FICoordinates, fit_fi_curve, rising_branch
+from jaxlif.fitting.lif_intervals import Estimate
+from jaxlif.fitting.membrane import Sweeps
 from jaxlif.fitting.recordings import BOUNDS
-from jaxlif.fitting.step_protocol import step_membrane
+from jaxlif.fitting.step_protocol import _with_baselines, step_membrane
 from jaxlif.fitting.task import Task
 from tests.fitting.test_recordings import DT, LEVELS, TRUTH, step_recording
 
@@ -56,6 +58,19 @@ def test_a_holding_current_that_differs_by_sweep_is_no_drift():
     for name in ("tau_m", "r_m", "v_rest"):
         assert getattr(found.params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name
     assert not any("the rest moves" in note for note in found.notes)
+
+
+def test_the_errors_of_baselines_reach_the_membrane():
+    """Against 4000 regressions of a voltage whose sweeps were moved by medians of noise."""
+    current = np.repeat([[0.0, 0.0, 0.0], [-20.0, 20.0, 40.0], [0.0, 0.0, 0.0]], [100, 400, 50], axis=0)
+    nothing = Estimate(("tau_m", "r_m", "v_rest"), np.zeros(3), np.zeros((3, 3)), 15, spread=0.01)
+    found = _with_baselines(nothing, Sweeps(current, current, current, current), dt=0.5).covariance
+    medians = np.median(0.1 * np.random.default_rng(0).standard_normal((100, 3, 4000)), axis=0)
+    design = np.stack([current.T.ravel(), np.ones(current.size)], axis=1)
+    expected = np.cov(np.linalg.lstsq(design, np.repeat(medians, len(current), axis=0), rcond=None)[0])
+    # A variance of 4000 values is known to 2.2 %.
+    np.testing.assert_allclose(found[1:, 1:], expected, rtol=0.08)
+    assert not found[0].any() and not found[:, 0].any()
 
 
 @pytest.mark.parametrize("heard", [False, True])
