@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SPIKING, LinearNeuron, SpikingNeuron, prepared, require_verbs, state_dtype
+from jaxlif.neurons.cell import SPIKING, LinearNeuron, SpikingNeuron, prepared, require_verbs, state_dtype, widened
 from jaxlif.neurons.checks import (
     check_cell,
     check_inputs,
@@ -152,7 +152,7 @@ class Synaptic:
 
     def init_state(self, params: SynapticParams, x: Drive) -> SynapticState:
         """Return the neuron's fresh state and closed synapses."""
-        neuron = self.neuron.init_state(params.neuron, _widened(x.input, self.synapse.targets(x)))
+        neuron = self.neuron.init_state(params.neuron, widened(x.input, self.synapse.targets(x)))
         return SynapticState(neuron, self.synapse.init_state(params, x))
 
     def integrate(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
@@ -361,15 +361,3 @@ def _per_kind(name: str, value: Any, synapse: Array) -> Array:
     if not fits:
         raise ValueError(f"{name} has shape {value.shape}: it does not fit arrivals {synapse.shape}, [K, ...]")
     return value
-
-
-def _widened(x: Any, targets: tuple[int, ...]) -> Any:
-    """Return a neuron's input for as many neurons as the arrivals reach; synapses below keep their own."""
-    if isinstance(x, Drive):
-        return x._replace(input=_widened(x.input, targets))
-    shape = jnp.shape(x)
-    if any(n != m and 1 not in (n, m) for n, m in zip(shape[::-1], targets[::-1], strict=False)):
-        raise ValueError(
-            f"input has shape {shape} in a step, and arrivals reach {targets}: they must be the same neurons"
-        )
-    return jnp.broadcast_to(x, jnp.broadcast_shapes(shape, targets))

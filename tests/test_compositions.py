@@ -279,15 +279,33 @@ def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
         (lambda: jl.Synaptic(LIF, jl.VoltageJump), "synapse = type: Synaptic needs a kind of synapse"),
         (lambda: jl.Synaptic(LIF, LIF), "synapse = LIF: Synaptic needs a kind of synapse"),
         (lambda: Feedback(LIF, None), "path = NoneType: Feedback needs a cell"),
-        (lambda: driven((3, 2, 3), (3, 4)), r"input has shape \(4,\) in a step, and arrivals reach \(3,\)"),
+        (lambda: driven((3, 2, 3), (3, 4)), r"input has shape \(4,\) in a step, and what comes with it \(3,\)"),
         (lambda: driven((3,), (3,)), "arrivals are one number a step"),
         (lambda: driven((3, 1), (3,)), r"e_rev has shape \(2,\): it does not fit arrivals \(1,\)"),
         (lambda: driven((3, 2), (3,), noise=-1.0), "noise.0. = -1: noise must be 0 or more"),
+        (lambda: forced((3, 2), (3, 4)), r"input has shape \(2,\) in a step, and what comes with it \(4,\)"),
+        (lambda: forced((3,), (3,), 0.5), "spikes.0. = 0.5: spikes must be 0 or 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+def forced(current, spikes, value=0.0):
+    return jl.simulate(jl.TeacherForced(LIF), jl.LIFParams(), jl.Forced(jnp.zeros(current), jnp.full(spikes, value)))
+
+
+def test_one_current_drives_as_many_neurons_as_there_are_trains_of_spikes_or_noise():
+    """Each equals itself alone."""
+    spikes, current = jnp.zeros((20, 3)).at[4, 0].set(1.0).at[9, 1].set(1.0), jnp.full(20, 200.0)
+    noise = jax.random.exponential(jax.random.key(0), (20, 3))
+    for wrapper, inputs in ((jl.TeacherForced, jl.Forced(current, spikes)), (jl.EscapeNoise, Noisy(current, noise))):
+        together = jl.simulate(wrapper(LIF), NoisyParams(), inputs)[1].v
+        for i in range(3):
+            alone = jl.simulate(wrapper(LIF), NoisyParams(), type(inputs)(current, inputs[1][:, i]))[1].v
+            np.testing.assert_allclose(together[:, i], alone, rtol=0, atol=1e-12)  # rounding of 70 mV
+        assert np.abs(np.diff(together, axis=1)).max() > 0.1
 
 
 def driven(arrivals, current, noise=None):

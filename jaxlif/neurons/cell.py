@@ -142,3 +142,15 @@ def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((params, x))]
     dtype = state_dtype(params, x)
     return jnp.broadcast_to(jnp.asarray(v_rest, dtype), jnp.broadcast_shapes(*shapes))
+
+
+def widened(x: Any, targets: tuple[int, ...]) -> Any:
+    """Return a neuron's input for as many neurons as what comes with it reaches, at its innermost."""
+    if hasattr(x, "input"):
+        return x._replace(input=widened(x.input, targets))
+    shape = jnp.shape(x)
+    if any(n != m and 1 not in (n, m) for n, m in zip(shape[::-1], targets[::-1], strict=False)):
+        raise ValueError(
+            f"input has shape {shape} in a step, and what comes with it {targets}: they must be the same neurons"
+        )
+    return jnp.broadcast_to(x, jnp.broadcast_shapes(shape, targets))

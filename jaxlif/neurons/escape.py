@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, state_dtype
+from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, state_dtype, widened
 from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
 
 
@@ -78,7 +78,7 @@ class EscapeNoise:
 
     def init_state(self, params: Any, x: Noisy) -> Any:
         """Return the neuron's own fresh state."""
-        return self.neuron.init_state(params, x.input)
+        return self.neuron.init_state(params, widened(x.input, jnp.shape(x.noise)))
 
     def step(self, params: Any, state: Any, x: Noisy) -> tuple[Any, Any]:
         """Advance one step; the output is the neuron's own, with the spikes of the noise."""

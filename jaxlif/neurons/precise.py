@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import integers
 from jaxlif.neurons.cell import initial_voltage, relax
 from jaxlif.neurons.checks import concrete, require, require_fields, require_positive
 from jaxlif.neurons.lif import LIFParams, threshold_distance
@@ -147,11 +148,19 @@ def nth_spike_time(output: PreciseOutput, n: int, dt: float) -> Array:
     Returns:
         [] or [N], ms; infinite where there is no such spike.
 
+    Raises:
+        ValueError: for a batch, or an n that is not whole.
+
     Example:
         >>> output = PreciseOutput(jnp.array([1.0, 0.0, 1.0]), jnp.zeros(3), jnp.array([0.5, 0.0, 0.25]))
         >>> float(nth_spike_time(output, 1, 1.0)), float(nth_spike_time(output, -1, 1.0))
         (2.25, 2.25)
     """
+    if output.spikes.ndim > 2:
+        raise ValueError(
+            f"spikes has shape {output.spikes.shape}: it must be [T] or [T, N]; a batch goes through jax.vmap"
+        )
+    n = int(integers("n", n, 0))
     fired = jax.lax.stop_gradient(output.spikes) > 0
     count = jnp.cumsum(fired, axis=0)
     chosen = fired & (count == (count[-1:] + n + 1 if n < 0 else n + 1))
@@ -174,6 +183,9 @@ def interval_rate(output: PreciseOutput, dt: float) -> Array:
     Returns:
         Rate in Hz, [] or [N].
 
+    Raises:
+        ValueError: for a batch.
+
     Example:
         >>> import jaxlif as jl
         >>> params = LIFParams(t_ref=2.0)
@@ -181,7 +193,8 @@ def interval_rate(output: PreciseOutput, dt: float) -> Array:
         >>> round(float(interval_rate(output, 1.0)), 9) == round(float(jl.theory.firing_rate(params, 300.0)), 9)
         True
     """
+    ends = [nth_spike_time(output, n, dt) for n in (0, -1)]
     intervals = jnp.sum(jax.lax.stop_gradient(output.spikes), axis=0) - 1.0
     several = intervals >= 1.0
-    first, last = (jnp.where(several, nth_spike_time(output, n, dt), float(n == -1)) for n in (0, -1))
+    first, last = (jnp.where(several, end, other) for end, other in zip(ends, (0.0, 1.0), strict=True))
     return jnp.where(several, 1000.0 * intervals / (last - first), 0.0)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs
-from jaxlif.neurons.checks import check_cell, check_inputs
+from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, widened
+from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
 
 
 class Forced(NamedTuple):
@@ -68,7 +69,12 @@ class TeacherForced:
         check_cell(self.neuron, params)
 
     def check_inputs(self, inputs: Forced) -> None:
-        """Raise ValueError where a concrete input breaks a rule of the neuron."""
+        """Refuse spikes other than 0 and 1, and what breaks a rule of the neuron, where they are at hand."""
+        if concrete(inputs.spikes):
+            spikes = np.asarray(inputs.spikes)
+            require(
+                (spikes == 0) | (spikes == 1), "spikes", spikes, "", "spikes must be 0 or 1, a spike in a step or none"
+            )
         check_inputs(self.neuron, inputs.input)
 
     def prepare(self, params: Any) -> Any:
@@ -77,7 +83,7 @@ class TeacherForced:
 
     def init_state(self, params: Any, x: Forced) -> Any:
         """Return the neuron's own fresh state."""
-        return self.neuron.init_state(params, x.input)
+        return self.neuron.init_state(params, widened(x.input, jnp.shape(x.spikes)))
 
     def step(self, params: Any, state: Any, x: Forced) -> tuple[Any, ForcedOutput]:
         """Advance one step, resetting where ``x.spikes`` says so."""

@@ -197,6 +197,15 @@ def test_no_rate_and_no_time_without_spikes():
         precise_spike_times(quiet, 1.0)
 
 
+def test_a_batch_is_refused():
+    batch = jl.simulate(jl.PreciseLIF(dt=0.5), jl.LIFParams(), jnp.zeros((4, 3, 2)))[1]
+    for call in (lambda: jl.nth_spike_time(batch, 0, 0.5), lambda: jl.interval_rate(batch, 0.5)):
+        with pytest.raises(
+            ValueError, match=r"^spikes has shape \(4, 3, 2\): it must be \[T\] or \[T, N\]; a batch goes"
+        ):
+            call()
+
+
 def test_other_units_change_nothing_and_scale_the_times():
     """Powers of two, so that every number is scaled exactly: mV by 4, ms by 2."""
     params, current = jl.LIFParams(t_ref=2.0), jnp.asarray(CURRENT[:300]) + 60.0
