@@ -334,6 +334,14 @@ def test_predict_without_a_voltage_prints_no_scores(fitted, tmp_path):
     assert "force_spikes needs a recording with a voltage" in line
 
 
+def test_predict_repeats_what_the_fit_warns_of(fitted, recording, tmp_path):
+    document = json.loads((fitted[0] / "fit.json").read_text(encoding="utf-8"))
+    document["warnings"] = ["do not use this model"]
+    (tmp_path / "fit.json").write_text(json.dumps(document), encoding="utf-8")
+    printed = good("predict", tmp_path / "fit.json", recording, "--out", tmp_path / "p.npz").output
+    assert "note: of the fit: do not use this model\n" in printed
+
+
 def test_predict_refuses(fitted, recording, tmp_path):
     fit = fitted[0] / "fit.json"
     assert ".npz" in bad("predict", fit, recording, "--out", tmp_path / "p.txt")

@@ -32,7 +32,7 @@ def predict(fit_file, file, out, repeats, seed, reading, spike_rule, force_spike
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
-    and prints scores where FILE has a voltage to compare with.
+    and prints scores where FILE has a voltage to compare with. What the fit warns of is repeated.
     """
     if out.suffix != ".npz":
         raise ValueError(f"out = {out}: predictions are written to an .npz file")
@@ -48,7 +48,7 @@ def predict(fit_file, file, out, repeats, seed, reading, spike_rule, force_spike
         missed = spike_notes(recording, result.spike_rule)
         unreliable = unreliable_notes(recording, result.spike_rule.find(recording))
         prediction = prediction._replace(notes=prediction.notes + likelihood + unreliable + missed)
-    for note in prediction.notes:
+    for note in [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes] + [*prediction.notes]:
         click.echo(f"note: {note}")
 
 
