@@ -444,6 +444,8 @@ def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") ->
         )
         why = spike_notes(recording, rule)
         reasons = why if voltage.max() >= rule.threshold and why else (never, *why)
+        if recording.spikes is not None:
+            reasons = ("the recording's own `spikes` are False in every sample; without them they are looked for",)
         raise ValueError(
             f"voltage has no spikes: {'; '.join(reasons)}; the membrane alone is fitted with `model` passive"
         )

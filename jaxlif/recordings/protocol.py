@@ -76,7 +76,11 @@ def steps(recording: Recording, *, min_duration: float = 5.0) -> list[Epoch]:
         Epoch(sweep=0, start=0, stop=200, level=0.0)
         Epoch(sweep=0, start=200, stop=400, level=100.0)
     """
-    recording = quiet(recording)
+    return _steps(quiet(recording), min_duration)
+
+
+def _steps(recording: Recording, min_duration: float = 5.0) -> list[Epoch]:
+    """Find the epochs of a current without hum: looked for twice, what is left of a hum would be taken for one."""
     grain = _grain(recording)
     # Fewer than three medians look flat by chance.
     least = max(2, round(min_duration / recording.dt)) if grain.length == 1 else 3 * grain.length
@@ -101,7 +105,7 @@ def is_step_protocol(recording: Recording) -> bool:
         False
     """
     recording = quiet(recording)
-    epochs = steps(recording)
+    epochs = _steps(recording)
     covered = np.zeros(recording.num_sweeps)
     for epoch in epochs:
         covered[epoch.sweep] += epoch.stop - epoch.start
@@ -311,7 +315,7 @@ class _Step(NamedTuple):
 
 def _steps_of_sweeps(recording: Recording, grain: _Grain) -> list[list[_Step]]:
     own: list[list[Epoch]] = [[] for _ in range(recording.num_sweeps)]
-    for epoch in steps(recording):
+    for epoch in _steps(recording):
         own[epoch.sweep].append(epoch)
     levels = [epoch.level for sweep in own for epoch in sweep]
     firsts = [sweep[0].level for sweep in own if sweep]

@@ -99,9 +99,10 @@ def test_hum_does_not_cut_an_epoch():
     ("dt", "hertz", "amplitude", "third"),
     [(0.2, 50.0, 6.0, 0.0), (0.1, 60.0, 6.0, 2.0), (0.5, 49.95, 20.0, 0.0), (0.05, 60.05, 3.0, 0.0)],
 )
-def test_hum_does_not_hide_the_steps(dt, hertz, amplitude, third):
+@pytest.mark.parametrize("noise", [1.5, 0.0])
+def test_hum_does_not_hide_the_steps(dt, hertz, amplitude, third, noise):
     levels = np.arange(-60.0, 241.0, 20.0)
-    clean, rng = family(levels, noise=1.5, dt=dt), np.random.default_rng(0)
+    clean, rng = family(levels, noise=noise, dt=dt), np.random.default_rng(0)
     turns = hertz / 1000.0 * clean.times + rng.uniform(size=(len(levels), 1))
     hum = amplitude * np.sin(2.0 * np.pi * turns) + third * np.sin(6.0 * np.pi * turns)
     table = fi_table(recording := Recording(clean.current + hum, dt=dt), np.zeros(hum.shape, bool))
