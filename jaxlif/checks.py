@@ -39,6 +39,14 @@ def numbers(
     return np.asarray(array).astype(jnp.result_type(float) if isinstance(array, jax.Array) else float)  # at hand still
 
 
+def single(x: Any) -> Any:
+    """Return an array of half precision in single precision, all else as it is: sums and steps need more digits."""
+    return jnp.asarray(x, jnp.float32) if jnp.result_type(x) in HALF else x
+
+
+HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+
+
 def number(field: str, value: Any, unit: str = "") -> Any:
     """Return a finite number as it is, an integer or boolean as floating; refuse the rest."""
     return numbers(field, value, unit, rank=0)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import integers, numbers, positive, require_same_shape, whole
+from jaxlif.checks import integers, numbers, positive, require_same_shape, single, whole
 
 
 def voltage_mse(v: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> Array:
@@ -341,8 +341,7 @@ def one_sample(name: str, x: ArrayLike) -> Array:
 
 def floating(name: str, x: ArrayLike) -> Array:
     """Return numbers as a floating JAX array, single at least, integers and booleans in its default precision."""
-    array = jnp.asarray(numbers(name, x, finite=False))
-    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array  # sums in half precision stop rising
+    return single(jnp.asarray(numbers(name, x, finite=False)))
 
 
 def counted(mask: ArrayLike, name: str, x: Array) -> Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import check_params
+from jaxlif.checks import check_params, single
 
 REAL = (-math.inf, math.inf)
 
@@ -172,4 +172,5 @@ def _require_inside(name: str, leaf: Any, interval: Interval) -> None:
 
 def _floating(leaf: Any) -> Array:
     # An explicit dtype: a weakly typed start would make the compiled loop compile again for its own result.
-    return jnp.asarray(leaf, leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(float))
+    kind = jnp.result_type(leaf if hasattr(leaf, "dtype") else float)
+    return single(jnp.asarray(leaf, kind))  # steps of half precision round to none

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxlif.checks import HALF, single
+
 
 class Cell(Protocol):
     """The one contract: a fresh state, and one step of time.
@@ -126,15 +128,12 @@ def state_dtype(*trees: Any) -> jnp.dtype:
     """Return the floating dtype, single at least, that parameters and input agree on, JAX's default for none."""
     leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
     # In half precision a voltage stops where a step moves it by less than its last digit.
-    return jnp.result_type(float, *(jnp.float32 if jnp.result_type(x) in _HALF else x for x in leaves))
+    return jnp.result_type(float, *(jnp.float32 if jnp.result_type(x) in HALF else x for x in leaves))
 
 
 def from_half(tree: Any) -> Any:
     """Return the leaves of half precision in single precision, the others as they are."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if jnp.result_type(x) in _HALF else x, tree)
-
-
-_HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+    return jax.tree.map(single, tree)
 
 
 def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:

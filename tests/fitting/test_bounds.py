@@ -202,3 +202,10 @@ def test_the_first_offending_entry_of_an_array_is_told():
 def test_whole_numbers_are_floating_starts(dtype):
     free = coordinates({"x": 3}, {"x": (0, 10)}).to_free({"x": 3})
     assert free["x"].dtype == dtype and not free["x"].weak_type
+
+
+@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+def test_half_precision_moves_in_single(half):
+    """Adam's epsilon of 1e-8 is 0 in float16, where no step was taken and none refused."""
+    params = {"x": jnp.asarray(3.0, half)}
+    assert coordinates(params, {"x": (0, 10)}).to_free(params)["x"].dtype == jnp.float32
