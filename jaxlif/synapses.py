@@ -79,7 +79,7 @@ class Synapse(Protocol):
     needs: ClassVar[tuple[str, ...]]
     params: ClassVar[type | None]
 
-    def targets(self, x: Drive) -> tuple[int, ...]:
+    def targets(self, params: Any, x: Drive) -> tuple[int, ...]:
         """Return the shape of the neurons that the arrivals of ``x`` reach."""
 
     def init_state(self, params: Any, x: Drive) -> Any:
@@ -152,7 +152,7 @@ class Synaptic:
 
     def init_state(self, params: SynapticParams, x: Drive) -> SynapticState:
         """Return the neuron's fresh state and closed synapses."""
-        neuron = self.neuron.init_state(params.neuron, widened(x.input, self.synapse.targets(x)))
+        neuron = self.neuron.init_state(params.neuron, widened(x.input, self.synapse.targets(params, x)))
         return SynapticState(neuron, self.synapse.init_state(params, x))
 
     def integrate(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
@@ -195,7 +195,7 @@ class VoltageJump:
     needs: ClassVar[tuple[str, ...]] = ()
     params: ClassVar[type | None] = None
 
-    def targets(self, x: Drive) -> tuple[int, ...]:
+    def targets(self, params: Any, x: Drive) -> tuple[int, ...]:
         """Return the shape of the arrivals, [N]."""
         return jnp.shape(x.arrivals)
 
@@ -243,9 +243,9 @@ class ExponentialCurrent:
     needs: ClassVar[tuple[str, ...]] = ("respond", "integrate_currents")
     params: ClassVar[type | None] = CurrentParams
 
-    def targets(self, x: Drive) -> tuple[int, ...]:
-        """Return the shape of the arrivals, [K, N], without the kinds of synapse."""
-        return jnp.shape(x.arrivals)[1:]
+    def targets(self, params: SynapticParams, x: Drive) -> tuple[int, ...]:
+        """Return the shape of arrivals and time constants, [K, N], without the kinds of synapse."""
+        return _targets(params, x)
 
     def init_state(self, params: SynapticParams, x: Drive) -> Array:
         """Return no current, [K, N]."""
@@ -315,9 +315,9 @@ class Conductance:
             rule = "a conductance must be 0 nS or more; what inhibits is its e_rev"
             require(~(np.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
 
-    def targets(self, x: Drive) -> tuple[int, ...]:
-        """Return the shape of the arrivals, [K, N], without the kinds of synapse."""
-        return jnp.shape(x.arrivals)[1:]
+    def targets(self, params: SynapticParams, x: Drive) -> tuple[int, ...]:
+        """Return the shape of arrivals and time constants, [K, N], without the kinds of synapse."""
+        return _targets(params, x)
 
     def init_state(self, params: SynapticParams, x: Drive) -> Array:
         """Return closed channels, [K, N]."""
@@ -340,9 +340,13 @@ def _closed(params: SynapticParams, x: Drive) -> Array:
     """Return synapses at 0, [K, ...], with as many axes behind that of the kinds as the neurons have."""
     if jnp.ndim(x.arrivals) == 0:
         raise ValueError("arrivals are one number a step: they must be [K] or [K, N], for K kinds of synapse")
-    own = jnp.broadcast_shapes(jnp.shape(x.arrivals)[1:], jnp.shape(params.synapse.tau_syn)[1:])
+    own = _targets(params, x)
     neurons = max(map(jnp.ndim, jax.tree.leaves((params.neuron, x.input))))
     return jnp.zeros((len(x.arrivals), *(1,) * (neurons - len(own)), *own), state_dtype(params, x))
+
+
+def _targets(params: SynapticParams, x: Drive) -> tuple[int, ...]:
+    return jnp.broadcast_shapes(jnp.shape(x.arrivals)[1:], jnp.shape(params.synapse.tau_syn)[1:])
 
 
 def _decayed(synapse: Array, tau_syn: Array, dt: float, arrivals: Array) -> Array:

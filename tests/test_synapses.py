@@ -196,6 +196,11 @@ def test_kinds_add_up_whatever_the_shape_of_tau_syn():
     per_kind = v(jnp.array([2.0, 5.0]), arrivals)
     per_neuron = v(jnp.array([[2.0] * 3, [5.0] * 3]), arrivals)
     np.testing.assert_allclose(per_kind, per_neuron, rtol=0, atol=1e-14)
+    cells = jl.SynapticParams(neuron=neuron, synapse=jl.CurrentParams(tau_syn=jnp.array([[2.0] * 3, [5.0] * 3])))
+    alone = jl.simulate(cell, cells, jl.Drive(arrivals[:, :, 0], jnp.zeros(200)))[
+        1
+    ].v  # tau_syn says how many there are
+    np.testing.assert_allclose(alone, np.repeat(per_kind[:, :1], 3, axis=1), rtol=0, atol=1e-14)
     kinds = [v(tau, arrivals.at[:, 1 - k].set(0.0)) for k, tau in enumerate((2.0, 5.0))]
     np.testing.assert_allclose(per_kind, kinds[0] + kinds[1], rtol=0, atol=1e-13)
     assert np.abs(per_kind).max() > 0.1
