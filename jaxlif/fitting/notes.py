@@ -118,6 +118,12 @@ def score_notes(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[st
             " sweeps"
         )
     judged = scores.get("test", scores["train"])
+    elsewhere = judged.get("voltage_variance_explained")
+    if explained is not None and elsewhere is not None and elsewhere < POOR <= explained:
+        notes.append(
+            f"the error of the voltage in what was held out is {100.0 * (1.0 - elsewhere):.0f} % of its variance: the"
+            " cell or its rest was another there"
+        )
     data, model = judged["rate_data"], judged["rate_model"]
     if "f_i" in scores:
         return tuple(notes)

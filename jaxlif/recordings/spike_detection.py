@@ -1,6 +1,6 @@
 """Where the spikes of a recorded voltage are: one rule, and what it leaves out."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,8 +149,12 @@ def spike_notes(recording: Recording, rule: SpikeRule) -> tuple[str, ...]:
     """
     if recording.spikes is not None and rule != SpikeRule():
         return ("the recording holds its spikes: they were taken, and not those that the spike rule would find",)
-    if recording.spikes is not None or recording.voltage is None:
+    if recording.voltage is None:
         return ()
+    if recording.spikes is not None:
+        known, found = (int(np.sum(x)) for x in (recording.spikes, rule.find(replace(recording, spikes=None))))
+        missed = f"the recording's own spikes are {known} where its voltage has {found}: are some missing?"
+        return (missed,) if found > 1.1 * known else ()
     out, level = left_out(recording.voltage, recording.dt, rule), f"{rule.threshold:g} mV"
     texts = {
         f"fast peaks end below {level}, the highest at {out.highest:.3g} mV, and are not counted as spikes: lower the"

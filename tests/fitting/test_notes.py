@@ -11,8 +11,8 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting import recordings
 from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, penalty
-from jaxlif.fitting.notes import undetermined_times, unlikely_membrane, unlikely_threshold
-from jaxlif.fitting.task import Outcome
+from jaxlif.fitting.notes import score_notes, undetermined_times, unlikely_membrane, unlikely_threshold
+from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import Stimulus, closed_loop_scores, reliable_stimuli
 
 PARAMS = jl.AdaptiveLIFParams(
@@ -152,3 +152,14 @@ def test_under_steps_the_twin_is_chosen_by_its_counts():
     spikes[1, 600:1400:100] = True
     stimuli, notes = reliable_stimuli(jl.Recording(current=current, dt=0.5), spikes, (0.0, 1000.0))
     assert [stimulus.reliable for stimulus in stimuli] == [False, False] and notes == ()
+
+
+@pytest.mark.parametrize(("held_out", "said"), [(0.9, 0), (0.4, 1), (-2.98, 1), (None, 0)])
+def test_a_voltage_that_is_another_in_what_was_held_out_is_said(held_out, said):
+    recording = jl.Recording(np.zeros(100), np.zeros(100), dt=0.1)
+    task = Task(recording, np.ones((1, 100), bool), (0.0, 10.0), {}, None, 0, False)
+    rates = {"rate_data": 5.0, "rate_model": 5.0}
+    scores = {"train": rates | {"voltage_variance_explained": 0.6}}
+    notes = score_notes(task, scores | {"test": rates | {"voltage_variance_explained": held_out}})
+    assert len(notes) == said and all("in what was held out" in note for note in notes)
+    assert not said or f"{100.0 * (1.0 - held_out):.0f} % of its variance" in notes[0]
