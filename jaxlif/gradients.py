@@ -6,6 +6,7 @@ the jumps; what an optimiser needs is the slope of the loss seen from a little d
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import input_arrays, number, random_key, require_positive, whole
+from jaxlif.checks import input_arrays, number, random_key, require_positive, scalar, whole
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.layers import Sequential
 from jaxlif.neurons.cell import Cell
@@ -122,8 +123,9 @@ def audit_gradient(
         The :class:`GradientAudit`.
 
     Raises:
-        ValueError: for an unknown name, noise or samples that are not positive, a budget below samples, parameters that
-            break their rules, or bins that are negative, more than T, or asked for inputs that are several arrays.
+        ValueError: for a loss that is no scalar, an unknown name, noise or samples not positive, a budget below
+            samples, parameters that break their rules, or bins that are negative, more than T, or asked for inputs that
+            are several arrays.
 
     Example:
         >>> import jaxlif as jl
@@ -146,6 +148,7 @@ def audit_gradient(
     key, inputs, bins = random_key(key), input_arrays(inputs), whole("bins", bins)
     edges, params = _edges(inputs, bins), _as_arrays(params)
     problem = _Problem(loss, cell, params, inputs, noise, samples)
+    scalar("the loss", jax.eval_shape(partial(problem.value, cell), params, inputs), np.floating)
     chosen = _chosen(params, names)
     scale = {name: _scale(value) for name, value in chosen.items()}
     gradients, over_time = _gradients(problem, precise, chosen, scale)

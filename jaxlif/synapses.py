@@ -29,8 +29,8 @@ class Drive(NamedTuple):
     """What reaches a neuron in one step.
 
     ``arrivals`` are the weights arriving at its end: [N] in mV for voltage jumps, [K, N] for K kinds of synapse in pA
-    (currents) or nS (conductances); what arrives at time t belongs to step t/dt - 1. ``input`` is the wrapped neuron's
-    own input, a current [N] in pA.
+    (currents) or nS (conductances), [K] for all neurons alike; what arrives at time t belongs to step t/dt - 1.
+    ``input`` is the wrapped neuron's own input, a current [N] in pA.
     """
 
     arrivals: Array

@@ -239,6 +239,8 @@ def test_no_precise_counterpart_where_two_spikes_fit_into_a_step():
 def test_bad_requests_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         jl.audit_gradient(rate, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, **change)
+    with pytest.raises(ValueError, match="^the loss returned .* of shape .*: it must be a real scalar"):
+        jl.audit_gradient(lambda output: output.v, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY)
 
 
 def test_bins_are_refused_for_inputs_of_several_arrays():

@@ -56,7 +56,7 @@ class Training:
             ``validation_metric`` after the epoch.
         best_epoch: the epoch, counted from 0, that ``params`` come from; -1 before the first.
         message: one line on how the training ended, and which of the parameters break a rule of theirs.
-        completed: False where it failed or was interrupted.
+        completed: False where it failed, was interrupted, or ended with an epoch all of whose steps were skipped.
         record: what ``record`` returned for the last parameters, on the first batch, or on the one that failed; None
             where it raised.
     """
