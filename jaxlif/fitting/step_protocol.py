@@ -10,7 +10,7 @@ from jaxlif.fitting.lif_intervals import Estimate, all_intervals, fi_estimate, m
 from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_protocol, step_family
+from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_protocol, step_family, steps
 from jaxlif.recordings.protocol import quiet
 from jaxlif.recordings.rest import DRIFT
 
@@ -147,9 +147,9 @@ def step_membrane(task: Task) -> StepMembrane:
     part = task.window[0], fi_table(window, spikes).stop
     data = baselines.aligned(task.sweeps(part, chosen), chosen)
     resistance = float(np.median([d.resistance for d in _smallest(deflections)]))
-    # A hum may be in the cell, or in the record of its current alone: the voltage says which.
-    hum = (task.recording.current - quiet(task.recording).current)[chosen, task.samples(part)].T
-    heard = [data, data._replace(current=data.current - hum)][: 1 + hum.any()]
+    # Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
+    noise = (task.recording.current - _levels(task.recording))[chosen, task.samples(part)].T
+    heard = [data, data._replace(current=data.current - noise)][: 1 + noise.any()]
     fits = [fit_subthreshold(task, d, resistance) for d in heard]
     params, estimate = min(fits, key=lambda fit: fit[1].spread)
     if np.isfinite(baselines.voltage[chosen]).all():
@@ -159,6 +159,14 @@ def step_membrane(task: Task) -> StepMembrane:
         spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(baselines.rests()))])
         estimate = estimate._replace(covariance=spans)
     return StepMembrane(params, estimate, chosen, _rectification(deflections, params) + protocol_notes(window, spikes))
+
+
+def _levels(recording: Recording) -> np.ndarray:
+    """Return the current [sweeps, T] that each of its epochs is constant in."""
+    current = np.array(quiet(recording).current)
+    for epoch in steps(recording):
+        current[epoch.sweep, epoch.start : epoch.stop] = epoch.level
+    return current
 
 
 def _rising(table: FITable) -> FITable:
