@@ -154,6 +154,7 @@ def train(
     """
     key = typed_key(key)
     require_numbers(epochs, batch_size, every, patience, average)
+    epochs, batch_size, every = int(epochs), int(batch_size), int(every)  # of arrays, which are no part of a key
     require_functions(loss, optimizer, metric, record, mesh)
     data, validation = _split(data, validation, key)
     require_judge(validation, metric, patience)
