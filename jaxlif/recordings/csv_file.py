@@ -10,7 +10,7 @@ import numpy as np
 from jaxlif.files import checksum, reading, require_file
 from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning
-from jaxlif.recordings.text_table import read_text_table
+from jaxlif.recordings.text_table import TextTable, read_text_table
 from jaxlif.recordings.units import NO_CORRECTIONS, Corrections, is_unit, to_library_unit
 
 _QUANTITIES = {
@@ -21,6 +21,9 @@ _QUANTITIES = {
     "sweep": ("sweep",),
 }
 _BY_UNIT = ("trace", "sweep", "signal", "channel", "in", "cmd")  # names of what amplifiers' programs export
+_CELLS = ("cell", "neuron", "channel", "electrode")  # a column of this name says whose a row is
+_BY_CHANNEL = ("in", "cmd", "vmon", "imon")  # names whose number is an input of the amplifier, and no sweep
+_SWEEP = re.compile(r"\d+|(sweep|trace|trial|run|rep)\d+")
 
 
 class _Column(NamedTuple):
@@ -113,7 +116,38 @@ def _read_table(path: Path, corrections: Corrections) -> tuple[list[_Column], np
     if not columns:
         header = text.delimiter.join(text.header)
         raise ValueError(f"the header {header!r} names no time, current or voltage with its unit")
+    _require_one_cell(text, columns)
     return list(columns.values()), text.numbers(list(columns))
+
+
+def _require_one_cell(text: TextTable, columns: dict[int, _Column]) -> None:
+    """Refuse a table of several cells, and say which traces are not read."""
+    for quantity in ("current", "voltage"):
+        channels = {
+            _channel(text.header[n]): text.header[n].strip() for n, c in columns.items() if c.quantity == quantity
+        }
+        if len(channels) > 1:
+            first, second, *_ = channels.values()
+            raise ValueError(
+                f"columns {first!r} and {second!r} are two channels of the {quantity}: keep one in the table, that"
+                " of one cell; sweeps are numbered at the end, as in voltage_mV_1"
+            )
+    for n, cell in enumerate(text.header):
+        words = _words(cell) if n not in columns else []
+        if words and words[0].lower() in _CELLS and len(found := {row[n].strip() for row in text.rows()}) > 1:
+            raise ValueError(f"column {cell.strip()!r} holds {len(found)} values: give each cell a table of its own")
+        if len(words) > 1 and any(is_unit(quantity, words[-1]) for quantity in ("current", "voltage")):
+            note = f"column {cell.strip()!r} is not read: its name says neither current nor voltage"
+            warnings.warn(note, RecordingWarning, stacklevel=5)
+
+
+def _channel(cell: str) -> tuple[str, ...]:
+    """Return a column's name without its unit and the number of its sweep, which stands alone or behind "sweep"."""
+    words = re.findall(r"[a-zµμ]+\d*|\d+", cell.lower())
+    if words[0] in _BY_CHANNEL:
+        return tuple(words)
+    names = [word for word in words if not _SWEEP.fullmatch(word)]
+    return tuple(names[:-1])
 
 
 def _words(cell: str) -> list[str]:

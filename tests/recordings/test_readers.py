@@ -352,6 +352,36 @@ def test_csv_one_current_serves_several_voltages(tmp_path):
     np.testing.assert_allclose(cell.current, [CURRENT, CURRENT])
 
 
+@pytest.mark.parametrize(
+    ("header", "refused"),
+    [
+        (
+            "time_ms,current_pA,voltage_mV,voltage2_mV",
+            "columns 'voltage_mV' and 'voltage2_mV' are two channels of the volt",
+        ),
+        ("time_ms,current_pA,v_cell1_mV,v_cell2_mV", "columns 'v_cell1_mV' and 'v_cell2_mV' are two channels"),
+        ("time_ms,I_pA,Vmon-1[mV],Vmon-2[mV]", "columns 'Vmon-1.mV.' and 'Vmon-2.mV.' are two channels"),
+        ("time_ms,I_pA,voltage_mV,cell", f"column 'cell' holds {T} values: give each cell a table of its own"),
+        ("time_ms,I_pA,Vm_sweep1_mV,Vm_sweep2_mV", None),
+        ("time_ms,I_pA,V_1_mV,V_2_mV", None),
+    ],
+)
+def test_two_cells_in_one_table_are_no_sweeps(tmp_path, header, refused):
+    path = written(tmp_path, header, 0.1 * CURRENT, CURRENT, VOLTAGE, VOLTAGE + CURRENT)
+    if refused is None:
+        np.testing.assert_allclose(read_recording(path).voltage, [VOLTAGE, VOLTAGE + CURRENT])
+    else:
+        with pytest.raises(ValueError, match=refused):
+            read_recording(path)
+
+
+def test_a_trace_that_is_not_read_is_said(tmp_path):
+    path = written(tmp_path, "time_ms,current_pA,voltage_mV,membrane_mV", 0.1 * CURRENT, CURRENT, VOLTAGE, VOLTAGE + 1)
+    with pytest.warns(RecordingWarning, match="column 'membrane_mV' is not read") as caught:
+        np.testing.assert_allclose(read_recording(path).voltage, [VOLTAGE])
+    assert caught[0].filename == __file__
+
+
 def test_csv_sweep_column(tmp_path):
     sweep, time = np.repeat([4, 2], T), np.tile(0.1 * CURRENT, 2)
     columns = (sweep, time, np.concatenate([CURRENT, -CURRENT]))
@@ -385,7 +415,8 @@ def test_csv_time_rounded_to_few_digits_is_uniform(tmp_path):
         ),
         ("time_ms,voltage_mV", (CURRENT, VOLTAGE), "no current column"),
         ("current_pA,voltage_mV", (CURRENT, VOLTAGE), "no time column"),
-        ("time_ms,current_pA,I_nA", (CURRENT, CURRENT, CURRENT), "several columns hold the current of sweep 1"),
+        ("time_ms,current_pA,I_nA", (CURRENT, CURRENT, CURRENT), "'current_pA' and 'I_nA' are two channels of the"),
+        ("time_ms,I_pA,I_pA", (CURRENT, CURRENT, CURRENT), "several columns hold the current of sweep 1"),
         ("a,b", (CURRENT, CURRENT), "names no time, current or voltage"),
         (
             "time_ms,current_pA",
