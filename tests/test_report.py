@@ -61,6 +61,7 @@ def fit(recording):
 @pytest.fixture(scope="module")
 def written(fit, recording, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
+    plt.close("all")  # what the tests of figures left open is not this report's
     return folder, write_report(fit, folder, recording)
 
 

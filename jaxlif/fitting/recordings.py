@@ -64,7 +64,7 @@ from jaxlif.recordings import (
 MODELS = ("lif", "adaptive", "gif", "passive")
 WITH_BOUNDS = ("lif", "passive")  # the others find their own start, and have none
 RESTS = ("auto", "fitted")
-BYTES = {"lif": 100, "passive": 100, "adaptive": 600, "gif": 600}  # of memory that a fit needs for a sample
+BYTES = {"lif": 100, "passive": 100, "adaptive": 900, "gif": 900}  # of memory that a fit needs for a sample
 BOUNDS = {
     "tau_m": (0.5, 500.0),
     "r_m": (0.001, 10.0),
