@@ -159,14 +159,14 @@ def _inspected(
 
 
 def _rests(recording: Recording, spikes: np.ndarray) -> np.ndarray:
-    """Return the voltage at the start of each sweep, before its current changes, or NaN."""
+    """Return the voltage at the start of each sweep, before its current changes, or NaN: also where it fires there."""
     if recording.voltage is None:
         return np.full(recording.num_sweeps, np.nan)
     if not is_step_protocol(recording):
         return quiet_voltage(recording, spikes)
     rest = np.full(recording.num_sweeps, np.nan)
     for epoch in steps(recording, min_duration=LEAST_REST):
-        if epoch.start == 0:
+        if epoch.start == 0 and not spikes[epoch.sweep, : epoch.stop].any():
             rest[epoch.sweep] = np.median(recording.voltage[epoch.sweep, epoch.stop // 2 : epoch.stop])
     return rest
 
@@ -207,13 +207,14 @@ def _groups(recording: Recording) -> str:
     sizes = [len(group) for group in repeats(recording)]
     if len(sizes) == recording.num_sweeps:
         return "each sweep another" if len(sizes) > 1 else "one stimulus"
-    return f"{len(sizes)} stimuli, repeated {min(sizes)} to {max(sizes)} times"
+    times = " to ".join(str(n) for n in sorted({min(sizes), max(sizes)}))
+    return f"{len(sizes)} {'stimuli' if len(sizes) > 1 else 'stimulus'}, repeated {times} times"
 
 
 def _rest(rest: np.ndarray) -> str:
     known = rest[np.isfinite(rest)]
     if not known.size:
-        return "not known: no sweep starts with a constant current"
+        return "not known: no sweep starts with a constant current under which the cell is silent"
     where = "all" if known.size == rest.size else str(known.size)
     text = f"{np.median(known):.2f} mV before the current changes, in {where} sweeps"
     if known.size < 3:

@@ -39,6 +39,8 @@ def parameter_rows(
 ) -> list[dict[str, str]]:
     """Return the parameters as rows of text: standard_name, name, value, interval, unit.
 
+    A parameter has no interval where it was looked for in vain, "not determined", or was not looked for.
+
     Args:
         params: the parameters.
         intervals: 95 % intervals by name, where they are known.
@@ -47,7 +49,7 @@ def parameter_rows(
     rows = []
     for name, value in named_leaves(params).items():
         words, unit = standard_name(name)
-        interval = _interval(*intervals[name]) if name in intervals else ""
+        interval = _interval(*intervals[name]) if name in intervals else "not estimated"
         interval = "not determined" if name in undetermined else interval
         row = {"standard_name": words, "name": name, "value": f"{value:.4g}", "interval": interval, "unit": unit}
         rows.append(row)

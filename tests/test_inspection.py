@@ -64,10 +64,25 @@ def test_the_verdict_is_what_a_fit_does(changes, verdict):
         assert found.verdict == f"refused: {error.value}"
 
 
+def test_a_cell_that_fires_before_its_step_shows_no_rest_and_no_drift():
+    """Ramps of 100 ms from -66 to -52 mV, in each sweep at another phase, and one that is silent."""
+    current, voltage, spikes = family()
+    phase = (np.arange(400) * DT + 13.0 * np.arange(1, 7)[:, None]) % 100.0
+    voltage[1:, :400], spikes[1:, :400] = -66.0 + 0.14 * phase, phase < DT
+    found = jl.inspect_recording(jl.Recording(current=current, voltage=voltage, spikes=spikes, dt=DT))
+    assert (
+        dict(found.facts)["rest"]
+        == f"{found.sweeps[0].rest:.2f} mV before the current changes, in 1 sweeps within 0.00 mV"
+    )
+    assert "the rest cannot be measured in 6 of 7 sweeps" in found.verdict and "rest moves" not in found.verdict
+    silent = jl.inspect_recording(found.recording.select([1, 2, 3, 4, 5, 6]))
+    assert dict(silent.facts)["rest"].startswith("not known")
+
+
 def test_noise_and_a_stimulus_alone():
     noise = 100.0 + 50.0 * np.random.default_rng(0).standard_normal((1, 2000))
     repeated = jl.inspect_recording(jl.Recording(current=np.repeat(noise, 3, axis=0), dt=DT))
-    assert dict(repeated.facts)["current"].endswith("pA, no steps, 1 stimuli, repeated 3 to 3 times")
+    assert dict(repeated.facts)["current"].endswith("pA, no steps, 1 stimulus, repeated 3 times")
     assert dict(repeated.facts)["voltage"] == "none: a stimulus without a response"
     assert repeated.verdict.startswith("refused: voltage is missing") and repeated.spikes is None
     assert repeated.sweeps[0].current == f"mean {noise.mean():.4g}, SD {noise.std():.3g}"

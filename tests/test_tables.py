@@ -18,7 +18,7 @@ def test_parameter_rows_name_value_and_unit():
         "standard_name": "membrane time constant",
         "name": "tau_m",
         "value": "12.35",
-        "interval": "",
+        "interval": "not estimated",
         "unit": "ms",
     }
     assert rows["tau_m"] == expected
@@ -45,10 +45,13 @@ def test_an_interval_stands_beside_its_parameter_and_terms_are_counted_from_one(
     rows = {row["name"]: row for row in parameter_rows(params, {"eta.0": (50.0, 71.5)})}
     assert rows["eta.0"]["interval"] == "50 to 71.5" and rows["eta.0"]["unit"] == "pA"
     assert rows["eta.0"]["standard_name"] == "jump of spike-triggered current 1"
-    assert rows["tau_eta.0"]["interval"] == ""
+    assert rows["tau_eta.0"]["interval"] == "not estimated"
     # Four digits, or what tells the ends apart: an interval is never shown without a width.
-    (row,) = (r for r in parameter_rows(LIFParams(), {"v_rest": (-70.0012, -69.9994)}) if r["interval"])
+    (row,) = (r for r in parameter_rows(LIFParams(), {"v_rest": (-70.0012, -69.9994)}) if r["name"] == "v_rest")
     assert row["interval"] == "-70.001 to -69.999"
+    # What was looked for in vain is told from what was not looked for.
+    rows = {row["name"]: row["interval"] for row in parameter_rows(LIFParams(), {}, ("v_th",))}
+    assert rows.pop("v_th") == "not determined" and set(rows.values()) == {"not estimated"}
 
 
 def fit_of(offset, gain, **settings):

@@ -10,12 +10,12 @@ from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
 from jaxlif.fitting.likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, voltage_scores
+from jaxlif.fitting.step_protocol import has_deflections, step_baselines
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording, fi_table
 
-SETTLED = 50.0  # ms before a step that its sweep's rest is taken from
 MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
 
 
@@ -40,7 +40,8 @@ def judge(
     """
     driven = task.recording if drift is None else drift.driven(found.params, task.recording)
     model = _model_spikes(driven, found, noisy, task.seed)
-    voltage = forced_voltage(found.params, _at_own_rest(task, found) if found.curve else driven, task.spikes)
+    own_rest = "train" in parts and _steps_alone(task, found)
+    voltage = forced_voltage(found.params, _at_own_rest(task, found) if own_rest else driven, task.spikes)
     scores = {name: _spike_scores(task, window, model) for name, window in parts.items()}
     if noisy:
         scores = {name: score | _likelihood(task, parts[name], found, drift) for name, score in scores.items()}
@@ -124,14 +125,21 @@ def _step_scores(task: Task, found: Outcome, model: np.ndarray, voltage: np.ndar
 
 
 def _at_own_rest(task: Task, found: Outcome) -> Recording:
-    """Return a family of steps whose currents hold what each sweep rests elsewhere before its step."""
-    start = found.curve["epoch_ms"][0]
-    before = task.samples((max(task.window[0], start - SETTLED), start))
-    if before.stop - before.start < 2:
+    """Return a family of steps whose currents hold what each sweep rests elsewhere before its step, if it is known."""
+    spikes = task.spikes[:, task.samples(task.window)]
+    voltage, current = step_baselines(task.recording.window(*task.window), spikes)
+    rest = voltage - float(found.params.r_m) * current
+    known = np.isfinite(rest)
+    if not known.any():
         return task.recording
-    v, current = (np.median(x[:, before], axis=1) for x in (task.recording.measured_voltage(), task.recording.current))
-    rest = v - float(found.params.r_m) * current
-    return Drift.of_rest(rest, float(np.median(rest)), len(rest)).driven(found.params, task.recording)
+    middle = float(np.median(rest[known]))
+    return Drift.of_rest(np.where(known, rest, middle), middle, len(rest)).driven(found.params, task.recording)
+
+
+def _steps_alone(task: Task, found: Outcome) -> bool:
+    """Say whether a fit was made by the recipe for steps, which measures them from each sweep's own rest."""
+    passive = isinstance(found.params, LeakyParams)
+    return bool(found.curve) or (passive and has_deflections(task.recording, task.spikes))
 
 
 def _voltage_scores(task: Task, window: tuple[float, float], voltage: np.ndarray, found: Outcome) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jaxlif.recordings.protocol import quiet
 from jaxlif.recordings.rest import DRIFT
 
 BASELINE = 50.0  # ms before a test epoch that the rest is taken from
+RECOVERY = 30.0  # ms after a spike in which the voltage is on its way back: no rest
 HOLDING = 5.0  # pA by which holding currents differ on purpose
 RECTIFICATION = 1.5  # a ratio of input resistances beyond which one number does not describe the membrane
 
@@ -37,7 +38,10 @@ class StepMembrane(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """Every sweep before its test epoch: voltage [sweeps] mV and current [sweeps] pA; NaN where it starts with it."""
+    """Every sweep before its test epoch: voltage [sweeps] mV and current [sweeps] pA.
+
+    Both are NaN where it starts with it, the voltage alone where the cell fires before it: that is no rest.
+    """
 
     voltage: np.ndarray
     current: np.ndarray
@@ -56,10 +60,14 @@ class Baselines(NamedTuple):
         return voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage)
 
     def aligned(self, data: Sweeps, chosen: np.ndarray) -> Sweeps:
-        """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current."""
-        if not np.isfinite(self.voltage[chosen]).all():
+        """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current.
+
+        A sweep whose rest is not known stays where it is.
+        """
+        known = np.isfinite(self.voltage)
+        if not known.any():
             return data
-        shift, held = (x[chosen] - np.nanmedian(x) for x in self)
+        shift, held = (np.where(known, x - np.median(x[known]), 0.0)[chosen] for x in self)
         return data._replace(voltage=data.voltage - shift[None], current=data.current - held[None])
 
 
@@ -115,7 +123,8 @@ def protocol_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
         spikes: [sweeps, T], booleans.
     """
     table = fi_table(recording, spikes)
-    return blocked(table.currents, table.rates) + _drifting(_baselines(recording)) + _left_out(recording)
+    moving = _drifting(step_baselines(recording, spikes), curve=bool(spikes.any()))
+    return blocked(table.currents, table.rates) + moving + _left_out(recording, curve=bool(spikes.any()))
 
 
 def fit_steps(task: Task) -> Outcome:
@@ -142,11 +151,11 @@ def step_membrane(task: Task) -> StepMembrane:
         task: the recording and what was asked for.
     """
     window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
-    baselines, deflections = _baselines(window), _deflections(window, spikes)
+    baselines, deflections = step_baselines(window, spikes), _deflections(window, spikes)
     chosen = np.array([d.sweep for d in _smallest(deflections)])
     part = task.window[0], fi_table(window, spikes).stop
     data = baselines.aligned(task.sweeps(part, chosen), chosen)
-    resistance = float(np.median([d.resistance for d in _smallest(deflections)]))
+    resistance = float(np.median(_resistances(_smallest(deflections)) or [0.1]))
     # Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
     noise = (task.recording.current - _levels(task.recording))[chosen, task.samples(part)].T
     heard = [data, data._replace(current=data.current - noise)][: 1 + noise.any()]
@@ -214,15 +223,16 @@ def _with_baselines(estimate: Estimate, data: Sweeps, dt: float) -> Estimate:
     return estimate._replace(covariance=covariance)
 
 
-def _baselines(recording: Recording) -> Baselines:
+def step_baselines(recording: Recording, spikes: np.ndarray) -> Baselines:
     """Return the medians of the 50 ms before each test epoch, or of what there is at the level before it."""
     tests, others = step_family(recording)
-    length = round(BASELINE / recording.dt)
-    found = [_before(test, others, length) for test in tests]
+    length, recovery = (round(x / recording.dt) for x in (BASELINE, RECOVERY))
+    found = [_before(test, others, length + recovery) for test in tests]
+    fires = np.array([train[b].any() for train, b in zip(spikes, found, strict=True)])
     rows = zip(recording.measured_voltage(), quiet(recording).current, found, strict=True)
-    pairs = [(np.median(v[b]), np.median(c[b])) if b.stop > b.start else (np.nan, np.nan) for v, c, b in rows]
+    pairs = [[np.median(x[b][-length:]) if b.stop > b.start else np.nan for x in (v, c)] for v, c, b in rows]
     voltage, current = np.array(pairs).T
-    return Baselines(voltage, current)
+    return Baselines(np.where(fires, np.nan, voltage), current)
 
 
 def _before(test: Epoch, others: list[Epoch], length: int) -> slice:
@@ -233,9 +243,9 @@ def _before(test: Epoch, others: list[Epoch], length: int) -> slice:
 def _deflections(recording: Recording, spikes: np.ndarray) -> list[Deflection]:
     """Return the test epochs without a spike, with the resistance from their last fifth and their own baseline.
 
-    Those above the rising branch are silent because they are in block.
+    It is NaN where that is no rest. Those above the rising branch are silent because they are in block.
     """
-    found, baselines, ceiling = [], _baselines(recording), _ceiling(fi_table(recording, spikes))
+    found, baselines, ceiling = [], step_baselines(recording, spikes), _ceiling(fi_table(recording, spikes))
     for n, test in enumerate(step_family(recording).tests):
         late = recording.measured_voltage()[n, test.stop - (test.stop - test.start) // 5 : test.stop]
         step = test.level - baselines.current[n]
@@ -250,36 +260,48 @@ def _smallest(deflections: list[Deflection]) -> list[Deflection]:
     return [d for d in deflections if abs(d.step) <= limit]
 
 
-def _drifting(baselines: Baselines) -> tuple[str, ...]:
+def _resistances(deflections: list[Deflection]) -> list[float]:
+    """Return the input resistances that are known, GΩ."""
+    return [d.resistance for d in deflections if np.isfinite(d.resistance)]
+
+
+def _drifting(baselines: Baselines, *, curve: bool) -> tuple[str, ...]:
+    fires = np.isnan(baselines.voltage) & np.isfinite(baselines.current)
+    unknown = (
+        f"the rest cannot be measured in {fires.sum()} of {fires.size} sweeps: the cell fires before the step;"
+        " neither a drift nor an input resistance is known there",
+    ) * bool(fires.any())
     if baselines.drift < DRIFT:
-        return ()
+        return unknown
+    of = "v_rest and v_th are those of the middle one, and the f-I curve is one of a cell that changed"
     return (
         f"the rest moves by {baselines.drift:.2g} mV from sweep to sweep: steps were measured from each sweep's own,"
-        " v_rest and v_th are those of the middle one, and the f-I curve is one of a cell that changed",
+        f" {of if curve else 'and v_rest is that of the middle one'}",
+        *unknown,
     )
 
 
-def _left_out(recording: Recording) -> tuple[str, ...]:
-    """Name the steps that are in no f-I curve: a second one in a sweep, or a pulse that all sweeps have."""
+def _left_out(recording: Recording, *, curve: bool) -> tuple[str, ...]:
+    """Name the steps that are not fitted: a second one in a sweep, or a pulse that all sweeps have."""
     others = step_family(recording).others
     if not others:
         return ()
-    first = others[0]
+    first, of = others[0], "f-I curve" if curve else "input resistances"
     start, stop = (recording.start + n * recording.dt for n in (first.start, first.stop))
     return (
-        f"{len(others)} steps beside the one that was fitted in each sweep are left out of the f-I curve, the first"
-        f" of them {first.level:.4g} pA from {start:.5g} to {stop:.5g} ms in sweep {first.sweep}",
+        f"{len(others)} steps beside the one that was fitted in each sweep are left out of the {of}, the first of them"
+        f" {first.level:.4g} pA from {start:.5g} to {stop:.5g} ms in sweep {first.sweep}",
     )
 
 
 def _rectification(deflections: list[Deflection], membrane: LIFParams) -> tuple[str, ...]:
     """Warn where the input resistance depends on the step: a linear membrane then holds near the smallest ones only."""
-    resistances = [d.resistance for d in deflections]
-    low, high = min(resistances), max(resistances)
-    if 0.0 < low and high <= RECTIFICATION * low:
+    deflections = [d for d in deflections if np.isfinite(d.resistance)]
+    resistances = _resistances(deflections)
+    if not resistances or 0.0 < min(resistances) and max(resistances) <= RECTIFICATION * min(resistances):
         return ()
     listed = ", ".join(f"{d.resistance:.3g} GΩ at {d.step:+.4g} pA" for d in sorted(deflections, key=lambda d: d.step))
-    if low <= 0.0:
+    if min(resistances) <= 0.0:
         return (f"the input resistance is not positive ({listed}): is the sign of the current flipped?",)
     off, step = max((abs((membrane.r_m - d.resistance) * d.step), d.step) for d in deflections)
     return (

@@ -72,6 +72,17 @@ def test_the_membrane_comes_back_within_its_intervals(params, make, tmp_path):
     np.testing.assert_array_equal(forced.voltage[:, 0], recording.voltage[:, 0])
 
 
+def test_a_membrane_under_a_rest_that_drifts_is_judged_at_each_sweeps_own():
+    recording = step_recording(CELL)
+    offsets = np.array([0.0, 3.0, 6.0, 9.0])
+    fit = jl.fit_recording(replace(recording, voltage=recording.voltage + offsets[:, None]), "passive")
+    assert fit.params.v_rest == pytest.approx(CELL.v_rest + np.median(offsets), abs=0.1)
+    # The noise of 0.1 mV, and baselines known to 0.1 mV * sqrt(pi / 2 / 100).
+    assert fit.scores["train"]["voltage_rmse"] == pytest.approx(0.1, rel=0.06)
+    (note,) = (note for note in fit.warnings if "rest moves by 9" in note)
+    assert note.endswith("and v_rest is that of the middle one") and "f-I curve" not in str(fit.warnings)
+
+
 @pytest.fixture(scope="module")
 def mixed():
     """Steps whose largest makes the cell spike."""

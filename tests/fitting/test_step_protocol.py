@@ -60,6 +60,22 @@ def test_a_holding_current_that_differs_by_sweep_is_no_drift():
     assert not any("the rest moves" in note for note in found.notes)
 
 
+def test_a_baseline_full_of_spikes_is_no_rest(steps):
+    """A drive of 142.6 pA that nobody recorded: the cell fires every 78 ms, in most sweeps at another phase."""
+    hidden = np.full(steps.current.shape, 142.6)
+    hidden[:, :200] += 24.0 * np.abs(np.arange(len(LEVELS)) - 1.0)[:, None]
+    _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(steps.current + hidden)
+    cell = replace(steps, voltage=output.v, spikes=output.spikes)
+    assert np.ptp(np.median(np.asarray(output.v)[:, 500:1000], axis=1)) > 2.0, "what looks like a drift"
+    found = step_membrane(Task(cell, cell.spikes, (0.0, 700.0), BOUNDS, None, 0, False))
+    assert found.sweeps.tolist() == [1], "the smallest step without a spike is fitted all the same"
+    assert any("the rest cannot be measured in 13 of 13 sweeps" in note for note in found.notes)
+    assert not any(text in note for note in found.notes for text in ("rest moves", "rectifies", "not positive"))
+    # The drive of the fitted sweep is one constant, and there is no noise: its rest is where the drive would hold it.
+    assert found.params.v_rest == pytest.approx(TRUTH.v_rest + 142.6 * TRUTH.r_m, abs=0.1)
+    assert (found.params.tau_m, found.params.r_m) == pytest.approx((TRUTH.tau_m, TRUTH.r_m), rel=0.02)
+
+
 def test_the_errors_of_baselines_reach_the_membrane():
     """Against 4000 regressions of a voltage whose sweeps were moved by medians of noise."""
     current = np.repeat([[0.0, 0.0, 0.0], [-20.0, 20.0, 40.0], [0.0, 0.0, 0.0]], [100, 400, 50], axis=0)
