@@ -257,6 +257,7 @@ def _peaks_below(v: np.ndarray, dt: float, rule: SpikeRule) -> np.ndarray:
     from scipy.signal import find_peaks  # takes half a second to load
 
     beside, level = max(1, round(BESIDE / dt)), np.nextafter(rule.threshold, -np.inf)
-    # A plateau as long as the window stands out from nothing.
-    peaks, _ = find_peaks(v, height=(None, level), plateau_size=(None, beside), prominence=PEAK, wlen=2 * beside + 1)
+    # A plateau as long as the window stands out from nothing, and under the median a voltage recovers without a spike.
+    height = (float(np.median(v)), level)
+    peaks, _ = find_peaks(v, height=height, plateau_size=(None, beside), prominence=PEAK, wlen=2 * beside + 1)
     return v[peaks]

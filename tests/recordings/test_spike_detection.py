@@ -89,11 +89,15 @@ def test_fast_spiking_is_counted_whole(rate, method):
 
 
 def test_what_is_left_out_is_counted_and_its_option_named():
-    """Two spikes that end at -25 mV, one 1 ms after another, one plateau of 60 ms, one cut off by the end."""
+    """Two spikes that end at -25 mV, one 1 ms after another, one plateau of 60 ms, one cut off by the end.
+
+    Between two dips the voltage recovers to 5 mV below its rest: no spike has its peak there.
+    """
     voltage = spiking([100, 300, 310, 2000], size=4000)
     for first in (600, 900):
         voltage[first : first + 13] += 0.4 * (spiking([0])[:13] + 65.0)
     voltage[1200:1800] = 12.0
+    voltage[3000:3020], voltage[3009:3012] = -95.0, -70.0
     voltage[3998:] = 20.0
     recording = Recording(np.zeros(4000), voltage, dt=0.1)
     rule = SpikeRule(dead_time=2.0)
