@@ -274,12 +274,12 @@ class Sequential:
     def init_state(self, params: tuple, x: Array) -> tuple:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""
 
-        def fresh(layer, p, _, x):
+        def _fresh(layer, p, _, x):
             # One step shows the shape of the layer's output; the compiler drops its arithmetic.
             state = layer.init_state(p, x)
             return state, layer.step(p, state, x)[1]
 
-        return self._through(fresh, params, (None,) * len(self.layers), x)[0]
+        return self._through(_fresh, params, (None,) * len(self.layers), x)[0]
 
     def step(self, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
         """Advance every layer one step; ``x`` is the first layer's input."""
@@ -288,10 +288,10 @@ class Sequential:
     def scan(self, params: tuple, state: tuple, inputs: Array) -> tuple[tuple, NetworkOutput]:
         """Take the ``inputs`` [T, ...] through one layer after the other."""
 
-        def run(layer, p, s, x):
+        def _run(layer, p, s, x):
             return scan_cell(layer, p, s, x, recompute=worth_recomputing(s))
 
-        return self._through(run, params, state, inputs)
+        return self._through(_run, params, state, inputs)
 
     def _through(self, run: Callable, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer in turn."""

@@ -105,13 +105,13 @@ def _active_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Arr
     (active,) = jnp.nonzero(x, size=turns * rows, fill_value=num_in)
     used = -(-jnp.count_nonzero(x) // rows)
 
-    def add(turn, y):
+    def _add(turn, y):
         row = jax.lax.dynamic_slice_in_dim(active, turn * rows, rows)
         w, s = (jnp.take(a, row, axis=0, mode="fill", fill_value=0) for a in (weight, x))
         ends = jnp.take(target, row, axis=0, mode="fill", fill_value=num_out)
         return y.at[ends].add(w * s[:, None], mode="drop")
 
-    return jax.lax.fori_loop(0, used, add, jnp.zeros((num_out,), weight.dtype))
+    return jax.lax.fori_loop(0, used, _add, jnp.zeros((num_out,), weight.dtype))
 
 
 # A primitive, not a custom_jvp: where JAX differentiates a scan twice it drops such a rule, and the derivative of the
@@ -137,16 +137,16 @@ def _project_batch(arguments, axes, *, num_out):
     where = tuple(None if d is None else 0 for d in axes)
     batched = [a for a, d in zip(moved, where, strict=True) if d is not None]
 
-    def one(batched):
+    def _one(batched):
         rest = iter(batched)
         return _project_p.bind(
             *(a if d is None else next(rest) for a, d in zip(moved, where, strict=True)), num_out=num_out
         )
 
-    def together(*moved):
+    def _together(*moved):
         return jax.vmap(partial(_all_rows, num_out=num_out), where)(*moved)
 
-    return jax.lax.platform_dependent(*moved, cpu=lambda *_: jax.lax.map(one, batched), default=together), 0
+    return jax.lax.platform_dependent(*moved, cpu=lambda *_: jax.lax.map(_one, batched), default=_together), 0
 
 
 ad.primitive_jvps[_project_p] = _project_jvp
