@@ -45,8 +45,12 @@ def test_a_part_that_is_stopped_keeps_what_it_measured(gpu):
     assert missing == ["layers: y: OSError: z", "layers: stopped after its 80 s after 'x'"]
 
 
-def test_the_budgets_are_under_eight_minutes(gpu):
-    assert sum(seconds for _, seconds in gpu.PARTS.values()) < 480.0
+def test_a_part_measured_again_takes_the_place_of_its_old_numbers(gpu):
+    old = [gpu.claim("a: of 3 spikes, steps that differ", 1.0, "", "<= 0"), gpu.claim("epoch", 2.0)]
+    new = [gpu.claim("a: of 3 spikes, steps that differ", 0.0, "", "<= 0")]
+    claims, missing = gpu.replaced("parity", old, ["parity: stopped", "layers: stopped"], new, [])
+    assert missing == ["layers: stopped"]
+    assert {c["metric"]: c["value"] for c in claims} == {"epoch": 2.0, new[0]["metric"]: 0.0, gpu.AGREE: 100.0}
 
 
 def test_what_could_not_be_done_is_in_the_file(gpu, tmp_path):
