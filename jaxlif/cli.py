@@ -22,7 +22,8 @@ from jaxlif.commands.files import read
 from jaxlif.commands.fitted import advise, export, predict
 from jaxlif.commands.inspected import inspect
 from jaxlif.commands.simulated import simulate
-from jaxlif.fitting.recordings import check_options, fit_rates, fit_recording, model_ladder
+from jaxlif.fitting.rates import fit_rates
+from jaxlif.fitting.recordings import check_options, fit_recording, model_ladder
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams

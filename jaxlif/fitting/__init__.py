@@ -15,7 +15,7 @@ from jaxlif.fitting.fit import multistart as multistart
 from jaxlif.fitting.population import Population as Population
 from jaxlif.fitting.population import fit_fi_population as fit_fi_population
 from jaxlif.fitting.population import held_out_rmse as held_out_rmse
-from jaxlif.fitting.recordings import fit_rates as fit_rates
+from jaxlif.fitting.rates import fit_rates as fit_rates
 from jaxlif.fitting.recordings import fit_recording as fit_recording
 from jaxlif.fitting.recordings import model_ladder as model_ladder
 from jaxlif.fitting.result import Prediction as Prediction
