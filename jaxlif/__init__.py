@@ -53,8 +53,8 @@ from jaxlif.neurons import precise_spike_times as precise_spike_times
 from jaxlif.recordings import Recording as Recording
 from jaxlif.recordings import SpikeRule as SpikeRule
 from jaxlif.recordings import read_recording as read_recording
-from jaxlif.simulate import simulate as simulate
 from jaxlif.simulated import simulated_recording as simulated_recording
+from jaxlif.simulation import simulate as simulate
 from jaxlif.surrogate import Arctan as Arctan
 from jaxlif.surrogate import Gaussian as Gaussian
 from jaxlif.surrogate import MultiGaussian as MultiGaussian

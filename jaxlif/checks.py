@@ -4,7 +4,7 @@ Values are checked where they are at hand and not while tracing; kinds, dtypes a
 """
 
 import operator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -143,10 +143,18 @@ def scalar(who: str, value: Any, *kinds: Any) -> None:
         raise ValueError(f"{who} returned {kind.name} of shape {shape}: it must be a real scalar")
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """Parameters with rules of their own."""
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+
+
 def check_params(params: Any) -> None:
     """Call ``check()`` on every node of a pytree of parameters that has one."""
-    for node in jax.tree.leaves(params, is_leaf=lambda node: hasattr(node, "check")):
-        if hasattr(node, "check"):
+    for node in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, Checked)):
+        if isinstance(node, Checked):
             node.check()
 
 
@@ -272,3 +280,29 @@ def require_different(field: str, value: Any, other: str, reference: Any, unit: 
     if concrete(value, reference):
         rule = f"{field} must differ from {other}"
         require(np.not_equal(value, reference), field, value, unit, rule)
+
+
+def require_params(cell: Any, params: Any, kind: type, field: str = "params") -> None:
+    """Refuse parameters of another kind than a cell takes."""
+    if not isinstance(params, kind):
+        found = type(params).__name__.removeprefix("_")
+        raise ValueError(f"{field} = {found}: {type(cell).__name__} takes {kind.__name__}")
+
+
+MEMBRANE = ("tau_m", "r_m", "v_rest")
+PLAIN = (*MEMBRANE, "v_th", "v_reset", "t_ref")
+MECHANISMS = ("a", "b", "coupling", "eta", "gamma")  # of adaptive and resonant neurons, which others would pass over
+
+
+def require_fields(
+    cell: Any, params: Any, fields: tuple[str, ...] = PLAIN, mechanisms: tuple[str, ...] = MECHANISMS
+) -> None:
+    """Refuse parameters that lack a field of the cell, or hold a mechanism that it does not have."""
+    name, found = type(cell).__name__, type(params).__name__.removeprefix("_")
+    for field in fields:
+        if not hasattr(params, field):
+            raise ValueError(f"params = {found}: it has no {field}, which {name} needs")
+    for field in mechanisms:
+        value = getattr(params, field, None)
+        if value is not None and not (isinstance(value, tuple) and not value):
+            raise ValueError(f"params = {found}: {name} does not have their {field}")

@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import input_arrays, number, random_key, require_positive, scalar, whole
+from jaxlif.checks import check_params, input_arrays, number, random_key, require_positive, scalar, whole
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.layers import Sequential
 from jaxlif.neurons.cell import Cell
-from jaxlif.neurons.checks import check_params
 from jaxlif.neurons.lif import LIF
 from jaxlif.neurons.precise import PreciseLIF
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 from jaxlif.smoothing import Agreement, agreement, gather
 
 _BUDGET = 4096  # pairs: the slope along a gradient to 3 %, the loss's jumps apart

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlif.checks import input_arrays, number, require_positive, whole
-from jaxlif.neurons.checks import check_params
+from jaxlif.checks import check_params, input_arrays, number, require_positive, whole
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from jax import Array
 
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
 from jaxlif.recordings.recording import Recording
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 from jaxlif.stimulus import ornstein_uhlenbeck
 
 

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SPIKING, LinearNeuron, SpikingNeuron, prepared, require_verbs, state_dtype, widened
-from jaxlif.neurons.checks import (
+from jaxlif.checks import concrete, require, require_finite, require_params, require_positive
+from jaxlif.neurons.cell import (
+    SPIKING,
+    LinearNeuron,
+    SpikingNeuron,
     check_cell,
     check_inputs,
-    concrete,
-    require,
-    require_finite,
-    require_params,
-    require_positive,
+    prepared,
+    require_verbs,
+    state_dtype,
+    widened,
 )
 from jaxlif.neurons.lif import LIFOutput, LIFParams
 

@@ -38,6 +38,7 @@ from jaxlif.networks import (
     Sparse,
     SparseParams,
 )
+from jaxlif.neurons.cell import Scans
 from jaxlif.neurons.escape import Noisy
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
 
@@ -332,14 +333,13 @@ class Counted:
     """A cell that counts how often it is traced, by value the same each time."""
 
     def __init__(self, cell):
-        self.cell, self.traces = cell, 0
+        self.cell, self.traces, self.step = cell, 0, cell.step
+        if isinstance(cell, Scans):
+            self.scan = cell.scan
 
     def init_state(self, params, x):
         self.traces += 1
         return self.cell.init_state(params, x)
-
-    def __getattr__(self, name):  # step, and scan where the cell has one
-        return getattr(self.cell, name)
 
 
 @few_cells

@@ -14,8 +14,8 @@ from jaxlif.commands.errors import clear_errors, refuse_options
 from jaxlif.fitting.result import load_fit
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording
-from jaxlif.simulate import simulate as run
 from jaxlif.simulated import simulated_recording
+from jaxlif.simulation import simulate as run
 from jaxlif.writing import staged_file
 
 

@@ -20,7 +20,7 @@ from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.uncertainty import Uncertainty, sandwich
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.escape import EscapeNoise, escape_inputs
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 
 SWEEPS = 8  # of a candidate that are simulated side by side
 SWEEP = 4000.0  # ms; more would only make the expectation less noisy

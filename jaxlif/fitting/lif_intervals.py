@@ -16,7 +16,7 @@ from jaxlif.fitting.segments import cut
 from jaxlif.fitting.uncertainty import flat_coordinates
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, TeacherForced
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 from jaxlif.theory import firing_rate
 
 BLOCKS = 16  # of samples, over which the gradient's scatter is taken

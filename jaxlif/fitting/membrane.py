@@ -19,7 +19,7 @@ from jaxlif.fitting.segments import cut, filled, padded_length, simulated
 from jaxlif.losses import voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 
 
 class Sweeps(NamedTuple):

@@ -16,7 +16,7 @@ from jaxlif.neurons.escape import EscapeNoise, Noisy
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyParams, LeakyState
 from jaxlif.recordings import Recording
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 
 LANES = 128  # responses simulated at a time: enough for the vector units, and little memory
 LANE_STEPS = 2**23  # of all of them: fewer run side by side where they are long

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 
 SEGMENT = 2**15  # steps: of all that is longer
 

@@ -13,7 +13,7 @@ from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import Recording, is_step_protocol, repeats, stimulus_label
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 
 SCALES = (0.6, 0.8, 1.0, 1.2)  # of the jumps of a deterministic twin

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxlif.checks import require_finite, require_not_negative, require_positive
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.neurons.checks import require_finite, require_not_negative, require_positive
 from jaxlif.neurons.lif import LIFParams
 
 

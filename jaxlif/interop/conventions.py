@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import choice, numbers
+from jaxlif.checks import choice, concrete, numbers, require, require_finite, require_params, require_positive
 from jaxlif.neurons.cell import initial_voltage
-from jaxlif.neurons.checks import concrete, require, require_finite, require_params, require_positive
 from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState
 from jaxlif.surrogate import Arctan, SuperSpike, Surrogate, spike
 

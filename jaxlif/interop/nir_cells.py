@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.neurons.cell import relax, state_dtype
-from jaxlif.neurons.checks import check_cell, check_params, require_finite, require_params, require_positive
+from jaxlif.checks import check_params, require_finite, require_params, require_positive
+from jaxlif.neurons.cell import check_cell, relax, state_dtype
 from jaxlif.neurons.driven import convolved_decays
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState

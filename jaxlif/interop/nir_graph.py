@@ -17,12 +17,12 @@ R = 1.
 
 from typing import Any
 
-from jaxlif.checks import number, require_positive
+from jaxlif.checks import check_params, number, require_positive
 from jaxlif.interop.nir_read import MS, Reader
 from jaxlif.interop.nir_wires import wires
 from jaxlif.interop.nir_write import Parts, parts_of, write_graph
 from jaxlif.networks.layers import Sequential, _dt
-from jaxlif.neurons.checks import check_cell, check_params
+from jaxlif.neurons.cell import check_cell
 from jaxlif.surrogate import SuperSpike, Surrogate
 
 

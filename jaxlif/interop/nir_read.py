@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlif.checks import check_params
 from jaxlif.interop.nir_cells import (
     CurrentBased,
     CurrentBasedParams,
@@ -25,7 +26,7 @@ from jaxlif.networks.delays import Delayed, DelayedRecurrent, DelayedRecurrentPa
 from jaxlif.networks.feedback import Feedback, FeedbackParams
 from jaxlif.networks.graph import INPUT, Graph
 from jaxlif.networks.layers import Dense, DenseParams, Recurrent, RecurrentParams, Sequential
-from jaxlif.neurons.checks import check_cell, check_params
+from jaxlif.neurons.cell import check_cell
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyParams
 from jaxlif.surrogate import Surrogate

@@ -6,9 +6,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import integers, whole
+from jaxlif.checks import concrete, integers, require, whole
 from jaxlif.losses import counted, floating
-from jaxlif.neurons.checks import concrete, require
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import floats, number, random_key, whole
+from jaxlif.checks import floats, number, random_key, require_params, whole
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
-from jaxlif.neurons.checks import require_params
 
 Padding = str | int | tuple[int, ...]
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import random_key
+from jaxlif.checks import concrete, random_key, require, require_not_negative, require_params, require_positive
 from jaxlif.networks.layers import (
     _dt,
     _require_inputs,
@@ -25,8 +25,7 @@ from jaxlif.networks.layers import (
     require_spikes_for,
     require_weights_for,
 )
-from jaxlif.neurons.cell import Cell, prepared, state_dtype
-from jaxlif.neurons.checks import check_cell, concrete, require, require_not_negative, require_params, require_positive
+from jaxlif.neurons.cell import Cell, check_cell, prepared, state_dtype
 
 
 @jax.tree_util.register_dataclass

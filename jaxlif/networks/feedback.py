@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.networks.layers import _dt, _require_sizes, require_drivable, require_weights_for, signal, spikes_of
-from jaxlif.neurons.cell import Cell, prepared, require_array_input, state_dtype
-from jaxlif.neurons.checks import check_cell, check_inputs
+from jaxlif.neurons.cell import Cell, check_cell, check_inputs, prepared, require_array_input, state_dtype
 from jaxlif.neurons.escape import Noisy
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 

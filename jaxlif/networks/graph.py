@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif.networks.layers import NetworkOutput, Sequential, _naming, require_entries, require_weights_for, signal
-from jaxlif.neurons.cell import Cell, prepared, require_array_input, state_dtype
-from jaxlif.neurons.checks import check_cell
+from jaxlif.neurons.cell import Cell, check_cell, prepared, require_array_input, state_dtype
 
 Edge = tuple[int, int]
 INPUT = -1  # the network's input, as the source of an edge

@@ -9,7 +9,7 @@ from jaxlif.checks import concrete, number, numbers, random_key, require, requir
 from jaxlif.networks.layers import DenseParams
 from jaxlif.neurons.readout import LeakyIntegrator, LeakyParams
 from jaxlif.neurons.resonant import ResonantLIFParams
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 
 
 def log_uniform(key: Array, low: float, high: float, num: int) -> Array:

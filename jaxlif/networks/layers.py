@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import floats, number, numbers, random_key, whole
+from jaxlif.checks import check_params, concrete, floats, number, numbers, random_key, require, require_params, whole
 from jaxlif.networks.backward import scan_recurrent, worth_recomputing
 from jaxlif.networks.precision import product, require_matmul
-from jaxlif.neurons.cell import Cell, prepared, require_array_input
-from jaxlif.neurons.checks import check_cell, check_inputs, check_params, concrete, require, require_params
+from jaxlif.neurons.cell import Cell, check_cell, check_inputs, prepared, require_array_input
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.simulate import scan_cell
+from jaxlif.simulation import scan_cell
 
 
 def signal(output: Any) -> Array:

@@ -11,9 +11,8 @@ from jax.typing import ArrayLike
 from scipy.optimize import brentq
 
 from jaxlif import theory
-from jaxlif.checks import number, require, require_not_negative, require_positive
+from jaxlif.checks import check_params, number, require, require_not_negative, require_positive
 from jaxlif.networks.layers import DenseParams
-from jaxlif.neurons.checks import check_params
 
 
 def alive_gain(

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import function, positive
+from jaxlif.checks import check_params, function, positive
 from jaxlif.compiled import compiled
 from jaxlif.networks.layers import NetworkOutput, Sequential, _dt, _naming, signal
 from jaxlif.networks.recorder_probes import Probes, Tapped, probed
-from jaxlif.neurons.cell import Cell
-from jaxlif.neurons.checks import check_cell, check_params
-from jaxlif.simulate import scan_cell
+from jaxlif.neurons.cell import Cell, check_cell
+from jaxlif.simulation import scan_cell
 
 _SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
 

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import not_negative, number, numbers, positive, random_key, require_finite
+from jaxlif.checks import not_negative, number, numbers, positive, random_key, require_finite, require_params
 from jaxlif.losses import spike_count_rate
 from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
-from jaxlif.neurons.checks import require_params
 
 
 @jax.tree_util.register_dataclass

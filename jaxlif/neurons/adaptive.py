@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxlif.checks import require_different, require_finite, require_params, require_positive
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require_different, require_finite, require_params, require_positive
 from jaxlif.neurons.lif import AroundLIF, LIFParams, Parameter, plain_state
 
 

@@ -4,7 +4,7 @@ A *cell* is a frozen, hashable value that holds numerics and no arrays; *params*
 *output* are named tuples. Anything with ``init_state`` and ``step`` can be simulated, fitted and trained.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,84 @@ from jax import Array
 from jaxlif.checks import HALF, single
 
 
+@runtime_checkable
 class Cell(Protocol):
-    """The one contract: a fresh state, and one step of time.
-
-    A cell may also offer ``scan(params, state, inputs) -> (state, outputs)`` over the whole time axis; it must then
-    equal stepping, and :func:`jaxlif.simulate` uses it. One whose step computes much from its parameters alone may
-    offer ``prepare(params) -> params``, which returns them with that beside them, for its ``step`` to find there:
-    :func:`jaxlif.simulate` calls it once before the loop. One whose input is no array says which named tuple it
-    ``takes``; layers, which pass arrays, refuse it.
-    """
+    """The one contract: a fresh state, and one step of time. What else a cell may have is declared below it."""
 
     def init_state(self, params: Any, x: Any) -> Any:
         """Return the state before the first step; ``x`` is one time slice of the input, for its shape."""
 
     def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
         """Advance from t to t + dt under the input ``x`` held over the step; return (state, output)."""
+
+
+@runtime_checkable
+class Scans(Protocol):
+    """A cell that offers the whole time axis at once; :func:`jaxlif.simulation.scan_cell` uses it."""
+
+    def scan(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
+        """Return the final state and the outputs [T, ...], equal to stepping."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A cell whose step computes much from its parameters alone; :func:`prepared` asks for it, before a loop."""
+
+    def prepare(self, params: Any) -> Any:
+        """Return the parameters with that beside them, for ``step`` to find there."""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A cell with rules for its parameters beside their own, such as one with its dt; :func:`check_cell` asks."""
+
+    def check(self, params: Any) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule."""
+
+
+@runtime_checkable
+class ChecksInputs(Protocol):
+    """A cell with rules for its inputs; :func:`check_inputs` asks."""
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Raise ValueError where a concrete input breaks a rule."""
+
+
+@runtime_checkable
+class Takes(Protocol):
+    """A cell whose input is a named tuple, or None for an array; :func:`input_kind` asks. Layers pass arrays."""
+
+    takes: Any
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A cell with a step, ms; :func:`step_size` asks."""
+
+    dt: Any
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """A cell, or the parameters of one, around those of a ``neuron``; :func:`innermost` asks."""
+
+    neuron: Any
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """A named tuple that brings something beside a neuron's own ``input``; :func:`widened` asks."""
+
+    input: Any
+
+    def _replace(self, **fields: Any) -> Any: ...
+
+
+@runtime_checkable
+class RefusesFeedback(Protocol):
+    """A cell whose spikes cannot be fed back to it, with the reason, or None; recurrent layers ask."""
+
+    no_feedback: Any
 
 
 class SpikingNeuron(Cell, Protocol):
@@ -85,10 +148,53 @@ def _offers(neuron: Any, verb: str) -> bool:
     return own and callable(getattr(neuron, verb, None)) and not isinstance(neuron, type)
 
 
+def is_cell(value: Any) -> bool:
+    """Say whether a value is a cell, no class of cells."""
+    return isinstance(value, Cell) and not isinstance(value, type)
+
+
+def input_kind(cell: Any) -> type | None:
+    """Return the named tuple that a cell takes, None for an array."""
+    return cell.takes if isinstance(cell, Takes) else None
+
+
+def step_size(cell: Any) -> float | None:
+    """Return the dt, ms, of a cell or of the neuron that it wraps, None for one without time."""
+    while not isinstance(cell, Timed) and isinstance(cell, Wraps):
+        cell = cell.neuron
+    return cell.dt if isinstance(cell, Timed) else None
+
+
+def innermost(thing: Any) -> Any:
+    """Return what is below all wrappers, of cells or of parameters."""
+    return innermost(thing.neuron) if isinstance(thing, Wraps) else thing
+
+
+def prepared(cell: Any, params: Any) -> Any:
+    """Return the parameters as the cell's ``prepare`` makes them, or as they are where it has none."""
+    return cell.prepare(params) if isinstance(cell, Prepares) else params
+
+
+def check_cell(cell: Any, params: Any) -> None:
+    """Let a cell that has rules of its own check its parameters."""
+    if isinstance(cell, Checks):
+        cell.check(params)
+
+
+def check_inputs(cell: Any, inputs: Any) -> None:
+    """Refuse an input of another form than the cell takes, or one that breaks a rule of the cell."""
+    takes, name = input_kind(cell), type(cell).__name__
+    if takes is not None and not isinstance(inputs, takes):
+        wanted = f"{takes.__name__}({', '.join(vars(takes)['_fields'])})"
+        raise ValueError(f"inputs = {type(inputs).__name__}: {name} takes a {wanted}")
+    if isinstance(cell, ChecksInputs):
+        cell.check_inputs(inputs)
+
+
 def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
     """Refuse no cell, and one whose input is a named tuple, where a layer passes an array, when the layer is made."""
-    takes, kind, name = getattr(cell, "takes", None), type(wrapper).__name__, type(cell).__name__
-    if isinstance(cell, type) or not callable(getattr(cell, "step", None)):
+    takes, kind, name = input_kind(cell), type(wrapper).__name__, type(cell).__name__
+    if not is_cell(cell):
         raise ValueError(f"{what} = {name}: {kind} needs a cell, with init_state and step")
     if takes is not None:
         hint = "; put it into Arriving" if takes.__name__ == "Drive" else ""
@@ -119,11 +225,6 @@ def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Arra
     return v - (v_inf - v) * jnp.expm1(-dt / tau)
 
 
-def prepared(cell: Any, params: Any) -> Any:
-    """Return the parameters as the cell's ``prepare`` makes them, or as they are where it has none."""
-    return cell.prepare(params) if hasattr(cell, "prepare") else params
-
-
 def state_dtype(*trees: Any) -> jnp.dtype:
     """Return the floating dtype, single at least, that parameters and input agree on, JAX's default for none."""
     leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
@@ -145,7 +246,7 @@ def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:
 
 def widened(x: Any, targets: tuple[int, ...]) -> Any:
     """Return a neuron's input for as many neurons as what comes with it reaches, at its innermost."""
-    if hasattr(x, "input"):
+    if isinstance(x, Carries):
         return x._replace(input=widened(x.input, targets))
     shape = jnp.shape(x)
     if any(n != m and 1 not in (n, m) for n, m in zip(shape[::-1], targets[::-1], strict=False)):

@@ -1,15 +1,25 @@
 """Escape noise: a neuron that spikes at random near its threshold, its random numbers an input."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, state_dtype, widened
-from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
+from jaxlif.checks import concrete, require
+from jaxlif.neurons.cell import (
+    SPIKING,
+    SpikingNeuron,
+    check_cell,
+    check_inputs,
+    innermost,
+    prepared,
+    require_verbs,
+    state_dtype,
+    widened,
+)
 
 
 class Noisy(NamedTuple):
@@ -17,6 +27,14 @@ class Noisy(NamedTuple):
 
     input: Any
     noise: Array
+
+
+@runtime_checkable
+class _Noise(Protocol):
+    """Parameters with the width and the rate of an escape noise."""
+
+    delta_v: Any
+    lambda_0: Any
 
 
 @dataclass(frozen=True)
@@ -54,9 +72,9 @@ class EscapeNoise:
 
     def check(self, params: Any) -> None:
         """Refuse parameters without noise, and what breaks a rule of the neuron."""
-        innermost = _noisy(params)
-        if not (hasattr(innermost, "delta_v") and hasattr(innermost, "lambda_0")):
-            found = type(innermost).__name__
+        noise = innermost(params)
+        if not isinstance(noise, _Noise):
+            found = type(noise).__name__
             raise ValueError(f"params = {found}: EscapeNoise needs delta_v and lambda_0, as AdaptiveLIFParams has them")
         check_cell(self.neuron, params)
 
@@ -84,17 +102,12 @@ class EscapeNoise:
         """Advance one step; the output is the neuron's own, with the spikes of the noise."""
         state, v = self.neuron.integrate(params, state, x.input)
         # lambda dt >= E is v >= theta + delta_v log(E / (lambda_0 dt)): the neuron tests a voltage moved by that much.
-        noise = _noisy(params)
+        noise = innermost(params)
         shift = noise.delta_v * jnp.log(jnp.asarray(x.noise, v.dtype) / (noise.lambda_0 * self.dt))
         _, spikes = self.neuron.emit(params, state, v - shift)
         v, _ = self.neuron.emit(params, state, v)
         state, v = self.neuron.settle(params, state, v, spikes)
         return state, EscapeOutput(spikes, v)
-
-
-def _noisy(params: Any) -> Any:
-    """Return the parameters of the innermost neuron, below its synapses."""
-    return _noisy(params.neuron) if hasattr(params, "neuron") else params
 
 
 class EscapeOutput(NamedTuple):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxlif.checks import require, require_finite, require_not_negative, require_params, require_positive
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import require, require_finite, require_not_negative, require_params, require_positive
 
 Parameter = Array | float
 

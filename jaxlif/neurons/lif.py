@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import (
+from jaxlif.checks import (
     require_below,
     require_different,
     require_fields,
@@ -16,6 +15,7 @@ from jaxlif.neurons.checks import (
     require_not_negative,
     require_positive,
 )
+from jaxlif.neurons.cell import initial_voltage, relax
 from jaxlif.neurons.driven import beside, conductance_rise, convolved_decays, per_kind
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 

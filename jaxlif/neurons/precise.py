@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import integers
+from jaxlif.checks import concrete, integers, require, require_fields, require_positive
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import concrete, require, require_fields, require_positive
 from jaxlif.neurons.lif import LIFParams, threshold_distance
 from jaxlif.surrogate import Surrogate, spike
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxlif.checks import MEMBRANE, require_fields, require_finite, require_positive
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import MEMBRANE, require_fields, require_finite, require_positive
 
 
 @jax.tree_util.register_dataclass

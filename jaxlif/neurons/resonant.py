@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.checks import concrete, require, require_finite, require_params, require_positive
 from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.checks import concrete, require, require_finite, require_params, require_positive
 from jaxlif.neurons.driven import beside, per_kind
 from jaxlif.neurons.lif import AroundLIF, LIFOutput, LIFParams, Parameter, plain_state
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.neurons.cell import SPIKING, SpikingNeuron, prepared, require_verbs, widened
-from jaxlif.neurons.checks import check_cell, check_inputs, concrete, require
+from jaxlif.checks import concrete, require
+from jaxlif.neurons.cell import SPIKING, SpikingNeuron, check_cell, check_inputs, prepared, require_verbs, widened
 
 
 class Forced(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams, gates, linoid
-from jaxlif.simulate import simulate
+from jaxlif.simulation import simulate
 
 DURATION = 40.0
 

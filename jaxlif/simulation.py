@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlif.checks import input_arrays, whole
+from jaxlif.checks import check_params, input_arrays, whole
 from jaxlif.compiled import compiled
-from jaxlif.neurons.cell import Cell, from_half, prepared
-from jaxlif.neurons.checks import check_cell, check_inputs, check_params
+from jaxlif.neurons.cell import Cell, Scans, check_cell, check_inputs, from_half, is_cell, prepared
 
 
 def simulate(
@@ -91,7 +90,7 @@ def scan_cell(
         The final state and the outputs [T, ...].
     """
     params = prepared(cell, params)
-    if hasattr(cell, "scan"):
+    if isinstance(cell, Scans):
         return cell.scan(params, state, inputs)
     # A step is computed again in the backward pass instead of keeping its intermediate numbers: a LIF's gradient takes
     # half the memory in about the same time, one with conductances a thirteenth.
@@ -128,7 +127,7 @@ def _require_hashable(cell: Cell) -> None:
     except TypeError as error:
         message = f"cell = {type(cell).__name__}: a cell must be a frozen dataclass of hashable fields ({error})"
         raise ValueError(message) from error
-    if isinstance(cell, type) or not hasattr(cell, "step"):
+    if not is_cell(cell):
         name = cell.__name__ if isinstance(cell, type) else type(cell).__name__
         raise ValueError(f"cell = {name}: a cell must be a value with a step, such as LIF(dt=0.1)")
 
