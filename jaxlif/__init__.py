@@ -26,7 +26,6 @@ from jaxlif.fitting import model_ladder as model_ladder
 from jaxlif.fitting import multistart as multistart
 from jaxlif.gradients import GradientAudit as GradientAudit
 from jaxlif.gradients import audit_gradient as audit_gradient
-from jaxlif.inspection import Inspection as Inspection
 from jaxlif.inspection import inspect_recording as inspect_recording
 from jaxlif.memory import Plan as Plan
 from jaxlif.memory import plan as plan

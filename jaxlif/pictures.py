@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from jaxlif import plotting
 from jaxlif.fitting.result import Prediction, RecordingFit
 from jaxlif.fitting.uncertainty import Uncertainty
+from jaxlif.inspection import Inspection
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
@@ -70,6 +71,22 @@ def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[
             caption = "Correlations of the parameters: near 1 or -1 the data determine only a combination of the two."
             yield Picture("correlations", caption, _correlations(known))
     yield from _common(fit, recording, spikes, forced, fit.predict(recording, seed=fit.seed))
+
+
+def all_sweeps(found: Inspection, recording: Recording) -> Figure:
+    """Draw voltage, spikes and current of every sweep before any fit, the first sweep dark and the last light."""
+    known = {"voltage (mV)": recording.voltage, "sweep": found.spikes, "current (pA)": recording.current}
+    shown = {label: rows for label, rows in known.items() if rows is not None}
+    figure, axes = plt.subplots(len(shown), 1, figsize=(8.0, 2.2 * len(shown)), sharex=True, squeeze=False)
+    for ax, (label, rows) in zip(axes[:, 0], shown.items(), strict=True):
+        if label == "sweep":
+            plotting.raster([recording.times[train] for train in rows], ax=ax)
+        else:
+            ax.set_prop_cycle(color=plt.get_cmap("viridis")(np.linspace(0.0, 0.9, len(rows))))
+            ax.plot(recording.times, rows.T, linewidth=0.7)
+        ax.set(xlabel="", ylabel=label)
+    ax.set_xlabel("time (ms)")
+    return figure
 
 
 def _of_steps(fit: RecordingFit, recording: Recording, spikes: np.ndarray, forced: Prediction) -> Iterator[Picture]:

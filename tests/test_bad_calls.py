@@ -239,9 +239,6 @@ GOOD = {
     ),
     "plotting.trace": Call(lambda **a: _drawn(plotting.trace(**a)), {"t": np.arange(STEPS), "v": VOLTAGE}),
     "plotting.fi_curve": Call(lambda **a: _drawn(plotting.fi_curve(**a)), {"current": LEVELS, "rate": RATES}),
-    "plotting.loss_history": Call(
-        lambda **a: _drawn(plotting.loss_history(**a)), {"losses": RATES + 1.0}, loose=("losses",)
-    ),
 }
 
 

@@ -32,9 +32,9 @@ def inspect(file, out, reading, spike_rule) -> None:
         found = inspect_recording(file, spike_rule=SpikeRule(**spike_rule), **keywords_of(reading))
         if folder and found.recording is not None:
             _draw(found, found.recording, folder)
-    width = max(len(label) for label, _ in (*found.facts, ("a fit", "")))
-    lines = [f"{label:{width}}  {text}" for label, text in found.facts]
-    lines += ["", text_table(found.rows()), ""] if found.sweeps else []
+    width = max(len(label) for label in (*found.facts, "a fit"))
+    lines = [f"{label:{width}}  {text}" for label, text in found.facts.items()]
+    lines += ["", text_table(list(found.sweeps)), ""] if found.sweeps else []
     lines += [f"note: {note}" for note in found.notes] + [f"{'a fit':{width}}  {found.verdict}"]
     click.echo(with_options("\n".join(lines)))
     if out and found.recording is not None:
@@ -44,9 +44,9 @@ def inspect(file, out, reading, spike_rule) -> None:
 def _draw(found: Inspection, recording: Recording, folder: Path) -> None:
     import matplotlib.pyplot as plt
 
-    from jaxlif import plotting  # it loads matplotlib, which only figures need
+    from jaxlif import pictures, plotting  # they load matplotlib, which only figures need
 
-    rest = [sweep.rest for sweep in found.sweeps]
-    figure = plotting.sweeps(recording.times, recording.current, recording.voltage, found.spikes, rest)
-    figure.savefig(folder / "inspection.png", dpi=150)
+    with plt.rc_context(plotting.STYLE):
+        figure = pictures.all_sweeps(found, recording)
+        figure.savefig(folder / "inspection.png", dpi=150)
     plt.close(figure)

@@ -1,15 +1,38 @@
-"""Voltages, spikes and rates against time or current."""
+"""Figures of voltages, spikes and rates: functions of arrays that return the Axes they drew on.
+
+Nothing here knows a neuron or calls ``plt.show``. ``plt.rcParams.update(STYLE)`` gives your own figures the same look.
+``import jaxlif`` leaves this module out: ``from jaxlif import plotting``.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from jaxlif.plotting.style import GUIDE, PALETTE, STYLE, drawing_axes, finish, over_time, same_shape, vector
+from jaxlif.checks import numbers
+
+#: Colours that the colour-blind tell apart: blue, vermillion, green, orange, purple, sky.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+#: Lines that are no data: a threshold, a zero.
+GUIDE = "#7F7F7F"
+#: Matplotlib settings of the shared look.
+STYLE: Any = {
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.figsize": (6.4, 3.0),
+    "font.size": 9.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.0,
+}
 
 
 def trace(
@@ -33,9 +56,6 @@ def trace(
         ax: Axes to draw on; a new figure by default.
         **line: properties of the line, such as ``label`` or ``color``.
 
-    Returns:
-        The Axes.
-
     Raises:
         ValueError: for shapes that do not fit together.
 
@@ -44,15 +64,16 @@ def trace(
         >>> ax.lines[0].get_ydata().tolist()
         [-56.0, 20.0, -64.0]
     """
-    t, v = vector("t", t), over_time("v", v, "t", t)
+    t, v = _over_time(t, "v", v)
     if spikes is not None:
-        spikes = same_shape("spikes", spikes, "v", v)
-        v = np.where(spikes > 0, spike_height, v)
-    ax = drawing_axes(ax)
+        v = np.where(_like("spikes", spikes, "v", v) > 0, spike_height, v)
+    ax = _axes(ax)
     ax.plot(t, v, **line)
     if v_th is not None:
-        _mark_threshold(ax, v_th)
-    return finish(ax, "time (ms)", "voltage (mV)")
+        ax.axhline(v_th, color=GUIDE, linewidth=0.8, linestyle="--", zorder=1)
+        look: dict[str, Any] = {"color": GUIDE, "va": "center", "fontsize": "small"}
+        ax.text(1.01, v_th, "threshold", transform=ax.get_yaxis_transform(), **look)
+    return _named(ax, "time (ms)", "voltage (mV)")
 
 
 def raster(
@@ -72,9 +93,6 @@ def raster(
         ax: Axes to draw on; a new figure by default.
         **marks: properties of the ticks, such as ``color`` or ``markersize``.
 
-    Returns:
-        The Axes.
-
     Raises:
         ValueError: for shapes that do not fit together.
 
@@ -83,17 +101,21 @@ def raster(
         >>> ax.lines[0].get_xdata().tolist(), ax.lines[0].get_ydata().tolist()
         ([12.0, 40.0, 25.0], [0, 0, 2])
     """
-    trains = _listed_trains(spikes_or_times) if t is None else _grid_trains(spikes_or_times, t)
+    if t is None:
+        trains = _trains(spikes_or_times)
+    else:
+        t, spikes = _over_time(t, "spikes_or_times", spikes_or_times)
+        trains = [t[column > 0] for column in spikes.reshape(t.size, -1).T]
+    ax = _axes(ax)
     rows = np.repeat(np.arange(len(trains)), [train.size for train in trains])
-    ax = drawing_axes(ax)
-    size = float(np.clip(300.0 / max(len(trains), 1), 1.5, 9.0))
-    look: dict[str, Any] = {"color": "black", "markersize": size, "markeredgewidth": 0.8} | marks
-    ax.plot(np.concatenate([*trains, []]), rows, "|", **look)
-    ax.set_ylim(-0.5, max(len(trains), 1) - 0.5)
+    count = max(len(trains), 1)
+    look: dict[str, Any] = {"color": "black", "markersize": float(np.clip(300.0 / count, 1.5, 9.0))}
+    ax.plot(np.concatenate([*trains, []]), rows, "|", **({"markeredgewidth": 0.8} | look | marks))
+    ax.set_ylim(-0.5, count - 0.5)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     if t is not None:
         ax.set_xlim(np.min(t), np.max(t))
-    return finish(ax, "time (ms)", ylabel)
+    return _named(ax, "time (ms)", ylabel)
 
 
 def fi_curve(
@@ -119,9 +141,6 @@ def fi_curve(
         ax: Axes to draw on; a new figure by default.
         **marks: properties of the dots, such as ``color``, which the line shares.
 
-    Returns:
-        The Axes.
-
     Raises:
         ValueError: for shapes that do not fit together, or half a theory.
 
@@ -130,18 +149,18 @@ def fi_curve(
         >>> ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)
         ('current (pA)', 'firing rate (Hz)', 2)
     """
-    current = vector("current", current)
-    rate = same_shape("rate", rate, "current", current)
+    current = _vector("current", current)
+    rate = _like("rate", rate, "current", current)
     if (theory_current is None) != (theory_rate is None):
         raise ValueError("theory_current and theory_rate must be given together")
-    ax = drawing_axes(ax)
+    ax = _axes(ax)
     (dots,) = ax.plot(current, rate, "o", label=label, zorder=3, clip_on=False, **marks)
     if theory_current is not None and theory_rate is not None:
-        theory_current = vector("theory_current", theory_current)
-        theory_rate = same_shape("theory_rate", theory_rate, "theory_current", theory_current)
+        theory_current = _vector("theory_current", theory_current)
+        theory_rate = _like("theory_rate", theory_rate, "theory_current", theory_current)
         ax.plot(theory_current, theory_rate, color=dots.get_color(), label=theory_label)
     ax.set_ylim(bottom=0.0, auto=True)
-    return finish(ax, "current (pA)", "firing rate (Hz)")
+    return _named(ax, "current (pA)", "firing rate (Hz)")
 
 
 def fit_overlay(
@@ -167,9 +186,6 @@ def fit_overlay(
         axes: two Axes, for the voltages and the residual; a new figure by default.
         labels: names of the two voltages.
 
-    Returns:
-        The two Axes.
-
     Raises:
         ValueError: for shapes that do not fit together, gaps alone, or another number of axes.
 
@@ -178,34 +194,55 @@ def fit_overlay(
         >>> lower.lines[0].get_ydata().tolist(), upper.get_title(loc="right")
         ([0.0, -2.0], 'RMSE 1.41 mV')
     """
-    t = vector("t", t)
-    voltages = [same_shape("recorded", recorded, "t", t), same_shape("predicted", predicted, "t", t)]
+    t = _vector("t", t)
+    voltages = [_like("recorded", recorded, "t", t), _like("predicted", predicted, "t", t)]
+    trains = {"spikes": spikes, "predicted_spikes": predicted_spikes}
+    ticks = {name: _like(name, train, "t", t) > 0 for name, train in trains.items() if train is not None}
     residual = voltages[0] - voltages[1]
     if np.isnan(residual).all():
         raise ValueError("recorded and predicted have no sample in common: one must be a number in both")
-    upper, lower = _pair(axes)
+    if axes is None:
+        with plt.rc_context(STYLE | {"figure.figsize": (6.4, 4.0)}):
+            axes = plt.subplots(2, sharex=True, height_ratios=(3, 1))[1]
+    if len(axes) != 2:
+        raise ValueError(f"axes has {len(axes)} Axes: it must have two, for voltages and residual")
+    upper, lower = axes
     upper.plot(t, voltages[0], color="black", label=labels[0], linewidth=1.0)
     upper.plot(t, voltages[1], color=PALETTE[1], label=labels[1])
-    if spikes is not None:
-        _ticks_above(upper, t[same_shape("spikes", spikes, "t", t) > 0], 1.03, "black")
-    if predicted_spikes is not None:
-        predicted_spikes = same_shape("predicted_spikes", predicted_spikes, "t", t)
-        _ticks_above(upper, t[predicted_spikes > 0], 1.08, PALETTE[1])
+    for name, height, color in (("spikes", 1.03, "black"), ("predicted_spikes", 1.08, PALETTE[1])):
+        if name in ticks and ticks[name].any():  # an empty line would pull the layout's margins over the whole figure
+            times = t[ticks[name]]
+            look: dict[str, Any] = {"color": color, "markersize": 5.0, "clip_on": False}
+            upper.plot(times, np.full(times.shape, height), "|", transform=upper.get_xaxis_transform(), **look)
     upper.set_title(f"RMSE {np.sqrt(np.nanmean(residual**2)):.2f} mV", loc="right", pad=20.0)
     lower.plot(t, residual, color=PALETTE[0], linewidth=0.8)
     lower.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle="--", zorder=1)
-    finish(upper, "", "voltage (mV)")
-    upper.legend(loc="lower left", bbox_to_anchor=(0.0, 1.08), ncols=2, frameon=False)
-    return upper, finish(lower, "time (ms)", "residual (mV)")
+    _named(upper, "", "voltage (mV)").legend(loc="lower left", bbox_to_anchor=(0.0, 1.08), ncols=2, frameon=False)
+    return upper, _named(lower, "time (ms)", "residual (mV)")
 
 
-def _grid_trains(spikes: Any, t: ArrayLike) -> list[np.ndarray]:
-    t = vector("t", t)
-    grid = over_time("spikes_or_times", spikes, "t", t).reshape(len(t), -1)
-    return [t[column > 0] for column in grid.T]
+def _vector(name: str, value: ArrayLike) -> np.ndarray:
+    array = np.asarray(numbers(name, value, finite=False))
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}: it must be one-dimensional and not empty")
+    return array
 
 
-def _listed_trains(times: Any) -> list[np.ndarray]:
+def _like(name: str, value: ArrayLike, other: str, reference: np.ndarray) -> np.ndarray:
+    array = np.asarray(numbers(name, value, finite=False))
+    if array.shape != reference.shape:
+        raise ValueError(f"{name} has shape {array.shape}: it must have that of {other}, {reference.shape}")
+    return array
+
+
+def _over_time(t: ArrayLike, name: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
+    t, array = _vector("t", t), np.asarray(numbers(name, value, finite=False))
+    if array.ndim not in (1, 2) or len(array) != t.size:
+        raise ValueError(f"{name} has shape {array.shape}: it must be [T] or [T, N] with T = {t.size} as in t")
+    return t, array
+
+
+def _trains(times: Any) -> list[np.ndarray]:
     if hasattr(times, "ndim"):
         raise ValueError("t = None: an array of spikes [T, N] needs t [T]; times come as a list of arrays")
     trains = [np.asarray(train, float) for train in times]
@@ -215,24 +252,20 @@ def _listed_trains(times: Any) -> list[np.ndarray]:
     return trains
 
 
-def _pair(axes: Sequence[Axes] | None) -> tuple[Axes, Axes]:
-    if axes is None:
-        with plt.rc_context(STYLE | {"figure.figsize": (6.4, 4.0)}):
-            axes = plt.subplots(2, sharex=True, height_ratios=(3, 1))[1]
-    if len(axes) != 2:
-        raise ValueError(f"axes has {len(axes)} Axes: it must have two, for voltages and residual")
-    return axes[0], axes[1]
+def _axes(ax: Axes | None) -> Axes:
+    """Return ``ax`` in the shared look, or the Axes of a new figure."""
+    if ax is None:
+        with plt.rc_context(STYLE):
+            return plt.subplots()[1]
+    if not ax.has_data():
+        ax.set_prop_cycle(STYLE["axes.prop_cycle"])
+    return ax
 
 
-def _mark_threshold(ax: Axes, v_th: float) -> None:
-    ax.axhline(v_th, color=GUIDE, linewidth=0.8, linestyle="--", zorder=1)
-    where = ax.get_yaxis_transform()
-    ax.text(1.01, v_th, "threshold", color=GUIDE, transform=where, va="center", fontsize="small")
-
-
-def _ticks_above(ax: Axes, times: np.ndarray, height: float, color: str) -> None:
-    """Draw spikes as ticks at a height in units of the Axes."""
-    if not times.size:
-        return  # an empty line would still pull the layout's margins over the whole figure
-    heights, where = np.full(times.shape, height), ax.get_xaxis_transform()
-    ax.plot(times, heights, "|", color=color, markersize=5.0, clip_on=False, transform=where)
+def _named(ax: Axes, xlabel: str, ylabel: str) -> Axes:
+    """Name the axes, clear the frame, and name the lines where there are two or more of them."""
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(ax.get_legend_handles_labels()[1]) > 1:
+        ax.legend(frameon=False)
+    return ax
