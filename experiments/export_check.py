@@ -24,7 +24,7 @@ import numpy as np
 from command_line import run_script
 
 import jaxlif as jl
-from jaxlif.interop import brian2, nest
+from jaxlif.interop import to_brian2, to_nest, to_script
 
 PEERS = Path(__file__).resolve().parents[1] / ".cache" / "peers"
 TIMEOUT = 900.0  # s
@@ -104,11 +104,11 @@ def exports(config: Config, peer: str, current: np.ndarray) -> list[tuple[str, A
     """Return name, cell, params and script of every neuron without noise that a program knows."""
     dt, plain = config.dt, jl.LIF(dt=config.dt)
     if peer == "nest":
-        models = {name: nest.to_nest(LIF, dt=dt, synapse=name) for name in nest.SYNAPSES}
-        return [(model[0], plain, LIF, nest.to_script(model, current, dt=dt)) for model in models.values()]
+        models = {name: to_nest(LIF, dt=dt, synapse=name) for name in ("delta", "exp")}
+        return [(model[0], plain, LIF, to_script(model, current, dt=dt)) for model in models.values()]
     cells = {"LIF": (plain, LIF), "adaptive": (jl.AdaptiveLIF(dt=dt), FULL)}
     return [
-        (name, cell, params, brian2.to_script(brian2.to_brian2(params, dt=dt), current, dt=dt))
+        (name, cell, params, to_script(to_brian2(params, dt=dt), current, dt=dt))
         for name, (cell, params) in cells.items()
     ]
 
@@ -131,12 +131,8 @@ def noisy_rates(config: Config, peers: list[str]) -> list[dict[str, Any]]:
     ours = counts(config, *here(config, current))
     rows = [rate(config, "jaxlif", ours)]
     for peer in peers:
-        if peer == "nest":
-            script = nest.to_script(nest.to_nest(GIF, dt=config.dt), current, dt=config.dt, neurons=copies)
-        else:
-            model = brian2.to_brian2(GIF, dt=config.dt, escape_noise=True)
-            script = brian2.to_script(model, current, dt=config.dt, neurons=copies)
-        found = run(peer, script)
+        model = to_nest(GIF, dt=config.dt) if peer == "nest" else to_brian2(GIF, dt=config.dt, escape_noise=True)
+        found = run(peer, to_script(model, current, dt=config.dt, neurons=copies))
         theirs = counts(config, np.array(found["times"]), np.array(found["neurons"], int))
         whole = abs(deviations(ours.sum(axis=1), theirs.sum(axis=1)))
         worst = np.abs(deviations(ours, theirs)).max()

@@ -17,7 +17,7 @@ import jaxlif as jl
 from jaxlif import pictures, report
 from jaxlif.cli import main
 from jaxlif.fitting.drift import Drift
-from jaxlif.interop import brian2, nest
+from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.recordings import abf_file
 
 FIGURES = ("voltage", "raster", "intervals", "worst")
@@ -820,13 +820,11 @@ def test_corrections_reach_every_command_that_reads_a_recording(fitted, recordin
 def test_export_writes_what_interop_writes(fitted, recording, tmp_path):
     fit = jl.load_fit(fitted[0] / "fit.json")
     drive = jl.read_recording(recording)
-    for target, package, made in (
-        ("nest", nest, nest.to_nest(fit.params, dt=DT, synapse="exp")),
-        ("brian2", brian2, brian2.to_brian2(fit.params, dt=DT)),
-    ):
+    models = {"nest": to_nest(fit.params, dt=DT, synapse="exp"), "brian2": to_brian2(fit.params, dt=DT)}
+    for target, model in models.items():
         path = tmp_path / f"cell_{target}.py"
         good("export", fitted[0] / "fit.json", "--to", target, "--out", path, "--drive", recording, "--synapse", "exp")
-        assert path.read_text() == package.to_script(made, drive.current[0], dt=DT)
+        assert path.read_text() == to_script(model, drive.current[0], dt=DT)
     good("export", fitted[0] / "fit.json", "--to", "json", "--out", tmp_path / "neuron.json")
     neuron = json.loads((tmp_path / "neuron.json").read_text())
     assert {name: p["value"] for name, p in neuron["parameters"].items()} == asdict(fit.params)

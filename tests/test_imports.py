@@ -94,7 +94,7 @@ def test_neurons_below_synapses_below_networks():
 
 def test_exporters_know_neurons_alone():
     for name in MODULES:
-        if inside(name, "jaxlif.interop.nest", "jaxlif.interop.brian2", "jaxlif.interop.allen"):
+        if inside(name, "jaxlif.interop.export", "jaxlif.interop.conventions"):
             assert all(inside(o, "jaxlif.interop", "jaxlif.neurons", "jaxlif.surrogate") for o in reached(name)), name
 
 

@@ -1,5 +1,6 @@
 """The commands that start from a fit: predict, advise and export."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 from jaxlif.commands import options
 from jaxlif.commands.errors import clear_errors, refuse_options
 from jaxlif.commands.files import read
-from jaxlif.exporting import exported, require_own_name
 from jaxlif.fitting.advisor import advise_protocol
-from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
+from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, neuron_json
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
-from jaxlif.recordings import Recording, spike_notes
+from jaxlif.interop import to_brian2, to_nest, to_script
+from jaxlif.neurons.readout import LeakyParams
+from jaxlif.recordings import Recording, held_current, spike_notes
 from jaxlif.tables import Scores, score_table, text_table
 from jaxlif.writing import staged_file
 
@@ -111,14 +113,44 @@ def export(fit_file, target, out, drive, synapse, reading) -> None:
     suffix = ".json" if target == "json" else ".py"
     if out.suffix != suffix:
         raise ValueError(f"out = {out}: --to {target} writes a {suffix} file")
-    if suffix == ".py":
-        require_own_name(out.stem)
+    if suffix == ".py" and (out.stem in sys.stdlib_module_names or out.stem in _IMPORTED):
+        raise ValueError(f"out = {out.name}: the script imports a module {out.stem}, and would find itself; rename it")
     if drive is None:
         refuse_options("for the recording of --drive only", **reading)
     with staged_file(out, fit_file, drive) as path:
         result = load_fit(fit_file)
-        text = exported(result, target, drive=read(drive, reading) if drive else None, synapse=synapse)
+        if target == "json":
+            text = neuron_json(result)
+        else:
+            text = script_of(result, target, read(drive, reading) if drive else None, synapse)
         path.write_text(text, encoding="utf-8")
     click.echo(f"{result.model} for {target}: {out}")
     for note in result.warnings:
         click.echo(f"note: {' '.join(note.split())}", err=True)
+
+
+# What the scripts of NEST and Brian2 import, beside Python's own.
+_IMPORTED = {"nest", "pynestkernel", "brian2", "numpy", "scipy", "sympy", "mpmath", "matplotlib", "pandas", "jinja2"}
+_IMPORTED |= {"markupsafe", "Cython", "cython", "pyparsing", "packaging", "setuptools", "cpuinfo", "ipywidgets", "PIL"}
+
+
+def script_of(fit: RecordingFit, target: str, drive: Recording | None, synapse: str) -> str:
+    """Return a script that runs a fitted neuron, 1 s under 1.5 times its rheobase without a drive, and its warnings."""
+    if isinstance(fit.params, LeakyParams):
+        raise ValueError(f'model = "passive": a membrane without spikes is no neuron of {target}; export it to json')
+    if target == "nest" and fit.model == "adaptive":
+        raise ValueError("model = adaptive: NEST has this neuron with escape noise only; export a gif, or to brian2")
+    if drive is None:
+        dt = float(fit.data.get("dt_ms", 0.1))
+        current = np.full(round(1000.0 / dt), 1.5 * (fit.params.v_th - fit.params.v_rest) / fit.params.r_m)
+    else:
+        drive, dt = held_current(drive, bool(fit.data.get("current_sampled", False))), float(drive.dt)
+        current = drive.current[0]
+        if (drive.current != current).any():
+            rule = "choose one with `sweeps`, as [0]"
+            raise ValueError(f"drive has {drive.num_sweeps} sweeps of different currents: {rule}")
+    nest = target == "nest"
+    noisy = fit.model == "gif"
+    model = to_nest(fit.params, dt=dt, synapse=synapse) if nest else to_brian2(fit.params, dt=dt, escape_noise=noisy)
+    notes = [f"# note: {' '.join(note.split())}\n" for note in fit.warnings]
+    return "".join(notes) + to_script(model, current, dt=dt)

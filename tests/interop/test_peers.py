@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.interop import brian2, nest
+from jaxlif.interop import to_brian2, to_nest, to_script
 
 PEERS = Path(__file__).resolve().parents[2] / ".cache" / "peers"
 DT = 0.1
@@ -40,7 +40,7 @@ def expected(cell, params):
 @pytest.mark.parametrize("t_ref", [0.0, 2.05])
 def test_nest_spikes_with_the_plain_neuron(synapse, t_ref):
     params = jl.LIFParams(t_ref=t_ref)
-    found = run("nest", nest.to_script(nest.to_nest(params, synapse=synapse), CURRENT))
+    found = run("nest", to_script(to_nest(params, synapse=synapse), CURRENT))
     np.testing.assert_allclose(found["times"], expected(jl.LIF(dt=DT), params), rtol=0, atol=1e-6)
 
 
@@ -53,26 +53,23 @@ def test_nest_spikes_with_the_plain_neuron(synapse, t_ref):
     ],
 )
 def test_brian2_spikes_with_the_neuron(cell, params):
-    found = run("brian2", brian2.to_script(brian2.to_brian2(params), CURRENT))
+    found = run("brian2", to_script(to_brian2(params), CURRENT))
     np.testing.assert_allclose(found["times"], expected(cell, params), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("peer, package, export", [("nest", nest, nest.to_nest), ("brian2", brian2, brian2.to_brian2)])
-def test_no_step_is_lost_at_either_end(peer, package, export):
+@pytest.mark.parametrize("peer, export", [("nest", to_nest), ("brian2", to_brian2)])
+def test_no_step_is_lost_at_either_end(peer, export):
     """A neuron that spikes in every step does so in the first and in the last, and at their ends."""
     params = jl.LIFParams(t_ref=0.0, v_reset=-56.0)
-    found = run(peer, package.to_script(export(params), np.full(7, 1e5)))
+    found = run(peer, to_script(export(params), np.full(7, 1e5)))
     np.testing.assert_allclose(found["times"], DT * np.arange(1, 8), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("peer", ["nest", "brian2"])
 def test_the_noisy_neuron_has_the_same_rate(peer):
     """100 neurons each of about 50 spikes: means that differ by less than four standard errors."""
-    if peer == "nest":
-        script = nest.to_script(nest.to_nest(ADAPTIVE), CURRENT, neurons=100)
-    else:
-        script = brian2.to_script(brian2.to_brian2(ADAPTIVE, escape_noise=True), CURRENT, neurons=100)
-    theirs = np.bincount(run(peer, script)["neurons"], minlength=100)
+    model = to_nest(ADAPTIVE) if peer == "nest" else to_brian2(ADAPTIVE, escape_noise=True)
+    theirs = np.bincount(run(peer, to_script(model, CURRENT, neurons=100))["neurons"], minlength=100)
     inputs = jl.escape_inputs(jax.random.key(1), np.repeat(CURRENT[:, None], 100, axis=1))
     _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), ADAPTIVE, inputs)
     ours = np.asarray(output.spikes).sum(axis=0)

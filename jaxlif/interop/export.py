@@ -1,0 +1,305 @@
+"""Write a neuron for NEST or Brian2: its parameters in their names and units, and a script that runs it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxlif.checks import choice, numbers, positive, whole
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.lif import LIFParams, refractory_steps
+
+# NEST's names, and the fields here. V_m starts at rest.
+_MEMBRANE = {"C_m": "c_m", "E_L": "v_rest", "V_m": "v_rest", "V_reset": "v_reset"}
+_IAF = _MEMBRANE | {"tau_m": "tau_m", "V_th": "v_th"}
+_SPIKES = {"q_stc": "eta", "tau_stc": "tau_eta", "q_sfa": "gamma", "tau_sfa": "tau_gamma"}
+_GIF = _MEMBRANE | _SPIKES | {"g_L": "g_l", "V_T_star": "v_th", "Delta_V": "delta_v"}
+
+# Brian2's units of the fields here; a field of several terms becomes one name for each.
+_UNITS = {"tau_m": "ms", "r_m": "Gohm", "v_rest": "mV", "v_th": "mV", "v_reset": "mV"}
+_TERMS = {"eta": "pA", "tau_eta": "ms", "gamma": "mV", "tau_gamma": "ms", "a": "nS", "tau_a": "ms"}
+_COUPLING = {"b_x": ("b", "1"), "tau_x": ("tau", "ms"), "v_x": ("v_i", "mV"), "k_x": ("k", "mV")}
+_TARGET = "k_x*log1p(exp((v - v_x)/k_x))"
+
+
+class Brian2Model(NamedTuple):
+    """The arguments of a Brian2 ``NeuronGroup``, as text; its input is a ``TimedArray`` named ``I``."""
+
+    equations: str
+    threshold: str
+    reset: str
+    refractory: str
+    method: str
+    namespace: dict[str, tuple[float, str]]  # of every parameter the value and the name of its unit, "1" for none
+    initial: dict[str, str]  # an expression for every variable that does not start at 0
+
+
+def to_nest(
+    params: LIFParams, *, dt: float = 0.1, synapse: str = "delta", tau_syn: tuple[float, float] = (2.0, 2.0)
+) -> tuple[str, dict[str, Any]]:
+    r"""Write a neuron in the names and units of NEST.
+
+    A :class:`LIFParams` becomes ``iaf_psc_delta`` or ``iaf_psc_exp``, with the same spikes at the same times. An
+    :class:`AdaptiveLIFParams` becomes ``gif_psc_exp``, which always spikes at random, with the rate
+    :math:`\lambda_0 e^{(v - \theta)/\Delta_V}`: it is :class:`EscapeNoise` of :class:`AdaptiveLIF`, and the neuron
+    without noise has no counterpart in NEST. The parameters are those of the reset "value".
+
+    Args:
+        params: one neuron, every leaf a number.
+        dt: step, ms; NEST's resolution must be the same. ``t_ref`` is rounded up to whole steps, as in jaxlif.
+        synapse: "delta" or "exp", of a :class:`LIFParams`; ``gif_psc_exp`` has exponential ones.
+        tau_syn: time constants of the exponential synapses, excitatory and inhibitory, ms.
+
+    Returns:
+        The model's name and its parameters: pF, nS, mV, ms, pA, and 1/s for ``lambda_0``.
+
+    Raises:
+        ValueError: for a bad value, several neurons, or what ``gif_psc_exp`` does not have: a coupling, a subthreshold
+            adaptation, a refractory period of 0.
+
+    Example:
+        >>> name, parameters = to_nest(LIFParams(t_ref=2.05))
+        >>> name, parameters["C_m"], parameters["t_ref"]
+        ('iaf_psc_delta', 100.0, 2.1)
+
+    Source: NEST 3.10, models iaf_psc_delta, iaf_psc_exp and gif_psc_exp; Pozzorini et al. 2015,
+    doi:10.1371/journal.pcbi.1004275.
+    """
+    positive("dt", dt, "ms")
+    choice("synapse", synapse, ("delta", "exp"))
+    if not isinstance(tau_syn, tuple | list) or len(tau_syn) != 2:
+        raise ValueError(f"tau_syn = {tau_syn!r}: tau_syn must be a pair of times, ms")
+    decays = (float(positive(f"tau_syn.{i}", tau, "ms")) for i, tau in enumerate(tau_syn))
+    synapses = dict(zip(("tau_syn_ex", "tau_syn_in"), decays, strict=True))
+    params = _one_neuron(params)
+    held = {"t_ref": _held_time(params, dt)}
+    if not isinstance(params, AdaptiveLIFParams):
+        return f"iaf_psc_{synapse}", _named(params, _IAF) | held | (synapses if synapse == "exp" else {})
+    _require_gif(params, dt)
+    return "gif_psc_exp", _named(params, _GIF) | held | synapses | {"lambda_0": 1000.0 * params.lambda_0}  # 1/ms to 1/s
+
+
+def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False) -> Brian2Model:
+    r"""Write a neuron for Brian2, with jaxlif's spikes: one by one without noise, in their law with it.
+
+    Three conventions differ and are made up for. Exponential Euler holds the adaptation over a step, as jaxlif does,
+    where Brian2's "exact" would let it decay inside. Brian2 tests after the threshold's decay, jaxlif before: the jump
+    is :math:`\gamma e^{dt/\tau_\gamma}`. Brian2 counts the refractory period from the start of the step of the spike,
+    so that it is one step longer there. Brian2's spike times are those starts: jaxlif's less dt.
+
+    Args:
+        params: one neuron, every leaf a number; of :class:`LIF`, or :class:`AdaptiveLIF` with its reset "value".
+        dt: step, ms, for which the refractory period is rounded up; Brian2's clock must have the same.
+        escape_noise: spike at random, as :class:`EscapeNoise` does, with ``delta_v`` and ``lambda_0``.
+
+    Raises:
+        ValueError: for a bad value, several neurons, or escape noise of a :class:`LIFParams`.
+
+    Example:
+        >>> model = to_brian2(LIFParams())
+        >>> model.equations
+        'dv/dt = (v_rest - v + r_m*(I(t)))/tau_m : volt (unless refractory)'
+        >>> model.threshold, model.refractory, model.namespace["t_ref"]
+        ('v >= v_th', 't_ref + dt', (5.0, 'ms'))
+
+    Source: Stimberg, Brette & Goodman 2019, doi:10.7554/eLife.47314.
+    """
+    positive("dt", dt, "ms")
+    choice("escape_noise", escape_noise, (False, True))
+    params = _one_neuron(params)
+    if not isinstance(params, AdaptiveLIFParams):
+        if escape_noise:
+            rule = "params must be AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)"
+            raise ValueError(f"escape_noise is set: {rule}")
+        params = AdaptiveLIFParams(**vars(params))
+    eta, gamma, a = (range(len(terms)) for terms in (params.eta, params.gamma, params.a))
+    coupled = params.coupling is not None
+    current = " - ".join(["I(t)", *(f"w_{i}" for i in eta), *(f"u_{i}" for i in a)])
+    threshold = " + ".join(["v_th", *(f"h_{i}" for i in gamma), *(["b_x*x"] if coupled else [])])
+    equations = [
+        f"dv/dt = (v_rest - v + r_m*({current}))/tau_m : volt (unless refractory)",
+        *(f"dw_{i}/dt = -w_{i}/tau_eta_{i} : amp" for i in eta),
+        *(f"dh_{i}/dt = -h_{i}/tau_gamma_{i} : volt" for i in gamma),
+        *(f"du_{i}/dt = (a_{i}*(v - v_rest) - u_{i})/tau_a_{i} : amp" for i in a),
+        *([f"dx/dt = ({_TARGET} - x)/tau_x : volt"] if coupled else []),
+    ]
+    jumps = [f"w_{i} += eta_{i}" for i in eta] + [f"h_{i} += gamma_{i}*exp(dt/tau_gamma_{i})" for i in gamma]
+    noisy = f"rand() < -expm1(-lambda_0*dt*exp((v - ({threshold}))/delta_v))"
+    return Brian2Model(
+        equations="\n".join(equations),
+        threshold=noisy if escape_noise else f"v >= {threshold}",
+        reset="\n".join(["v = v_reset", *jumps]),
+        refractory="t_ref + dt",
+        method="exponential_euler",
+        namespace=_namespace(params, dt, escape_noise),
+        initial={"v": "v_rest"} | ({"x": _TARGET} if coupled else {}),
+    )
+
+
+def to_script(
+    model: tuple[str, dict[str, Any]] | Brian2Model,
+    current: ArrayLike,
+    *,
+    dt: float = 0.1,
+    neurons: int = 1,
+    seed: int = 1,
+) -> str:
+    """Write a Python script that drives copies of a neuron with a current in NEST or Brian2 and prints their spikes.
+
+    It needs nothing of jaxlif. The last line of its output is JSON: "times", in ms by jaxlif's clock (a spike in step n
+    is at (n + 1) dt), and "neurons", from 0.
+
+    Args:
+        model: what :func:`to_nest` or :func:`to_brian2` returned for the same ``dt``.
+        current: [T], pA, held over each step.
+        dt: step, ms.
+        neurons: how many copies; with escape noise they differ.
+        seed: of the program's random numbers, 1 or more.
+
+    Raises:
+        ValueError: for a current of another rank, a value that is not finite, or a dt that is not positive.
+
+    Example:
+        >>> script = to_script(to_nest(LIFParams()), [0.0, 200.0])
+        >>> _ = compile(script, "neuron.py", "exec")
+    """
+    values = np.asarray(numbers("current", current, "pA", rank=1), float)
+    if not len(values):
+        raise ValueError("current has 0 steps: at least one step is needed")
+    dt, neurons, seed = positive("dt", dt, "ms"), whole("neurons", neurons, 1), whole("seed", seed, 1)
+    given = {"dt": dt, "neurons": neurons, "seed": seed, "current": _written(values)}
+    if not isinstance(model, Brian2Model):
+        return _NEST_SCRIPT.format(name=model[0], parameters=model[1], **given)
+    quantities = {n: repr(x) if unit == "1" else f"{x!r}*brian2.{unit}" for n, (x, unit) in model.namespace.items()}
+    lines = {
+        "namespace": "\n".join(f"    {name!r}: {quantity}," for name, quantity in quantities.items()),
+        "initial": "\n".join(f"group.{name} = {expression!r}" for name, expression in model.initial.items()),
+    }
+    return _BRIAN2_SCRIPT.format(**given | model._asdict() | lines)
+
+
+def _one_neuron(params: Any) -> Any:
+    """Return the parameters of one neuron with plain numbers for leaves."""
+    # Not a subclass, whose further terms would be lost without a word.
+    if type(params) not in (LIFParams, AdaptiveLIFParams):
+        raise ValueError(f"params is a {type(params).__name__}: it must be LIFParams or AdaptiveLIFParams")
+    params.check()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if np.ndim(leaf):
+            field = jax.tree_util.keystr(path, simple=True, separator=".")
+            rule = "it must be a number, one neuron is written at a time"
+            raise ValueError(f"{field} has shape {np.shape(leaf)}: {rule}")
+    return jax.tree.map(float, params)
+
+
+def _held_time(params: LIFParams, dt: float) -> float:
+    """Return the refractory period rounded up to whole steps, ms, as jaxlif's cells do."""
+    return round(int(refractory_steps(params.t_ref, dt)) * dt, 9)  # 21 * 0.1 is a little more than 2.1
+
+
+def _named(params: LIFParams, names: dict[str, str]) -> dict[str, Any]:
+    values = ((name, getattr(params, field)) for name, field in names.items())
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in values}
+
+
+def _require_gif(params: AdaptiveLIFParams, dt: float) -> None:
+    if params.coupling is not None:
+        rule = "NEST's gif_psc_exp has no threshold that follows the voltage, it must be None"
+        raise ValueError(f"coupling is set: {rule}")
+    if params.a:
+        raise ValueError(f"a = {params.a} nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()")
+    if _held_time(params, dt) == 0.0:
+        rule = f"NEST's gif_psc_exp resets in the refractory steps, t_ref must be one step of {dt:g} ms or more"
+        raise ValueError(f"t_ref = {params.t_ref:g} ms: {rule}")
+
+
+def _namespace(params: AdaptiveLIFParams, dt: float, escape_noise: bool) -> dict[str, tuple[float, str]]:
+    """Return value and unit of every parameter, in Brian2's names."""
+    values: dict[str, Any] = {name: (getattr(params, name), unit) for name, unit in _UNITS.items()}
+    values["t_ref"] = (_held_time(params, dt), "ms")
+    for name, unit in _TERMS.items():
+        values |= {f"{name}_{i}": (value, unit) for i, value in enumerate(getattr(params, name))}
+    if params.coupling is not None:
+        values |= {name: (getattr(params.coupling, field), unit) for name, (field, unit) in _COUPLING.items()}
+    noise = {"delta_v": (params.delta_v, "mV"), "lambda_0": (params.lambda_0, "kHz")}  # 1 kHz is 1/ms
+    return values | (noise if escape_noise else {})
+
+
+def _written(current: np.ndarray) -> str:
+    """Return a current [T] as an expression of Python, with a value that is held written once."""
+    starts = np.flatnonzero(np.diff(current, prepend=np.nan))
+    if 2 * len(starts) > len(current):
+        return repr(current.tolist())
+    lengths = np.diff(starts, append=len(current))
+    return " + ".join(f"[{current[n].item()!r}]*{count}" for n, count in zip(starts, lengths, strict=True))
+
+
+# A step current generator's value takes two steps to act.
+_NEST_SCRIPT = """\
+# A neuron of jaxlif in NEST. Prints JSON: "times" of spikes (ms), each the end of its step, and "neurons".
+import json
+
+import nest
+
+dt = {dt!r}  # ms
+parameters = {parameters!r}
+current = {current}  # pA
+
+nest.ResetKernel()
+nest.resolution = dt
+nest.rng_seed = {seed!r}
+neurons = nest.Create({name!r}, {neurons!r}, params=parameters)
+times = [round((n + 1) * dt, 9) for n in range(len(current) + 1)]
+steps = {{"amplitude_times": times, "amplitude_values": current + [0.0]}}
+generator = nest.Create("step_current_generator", params=steps)
+recorder = nest.Create("spike_recorder")
+nest.Connect(generator, neurons, syn_spec={{"delay": dt}})
+nest.Connect(neurons, recorder, syn_spec={{"delay": dt}})
+nest.Simulate(round((len(current) + 3) * dt, 9))  # a current takes two steps to act, a spike one to be recorded
+
+first, last = 0.5 * dt, (len(current) + 0.5) * dt
+events = recorder.events
+spikes = [(float(t) - 2.0 * dt, int(i) - 1) for t, i in zip(events["times"], events["senders"])]
+spikes = sorted((t, i) for t, i in spikes if first < t < last)
+print(json.dumps({{"times": [t for t, i in spikes], "neurons": [i for t, i in spikes]}}))
+"""
+
+_BRIAN2_SCRIPT = """\
+# A neuron of jaxlif in Brian2. Prints JSON: "times" of spikes (ms), each the end of its step, and "neurons".
+import json
+
+import brian2
+
+brian2.prefs.codegen.target = "numpy"
+brian2.seed({seed!r})
+dt = {dt!r}*brian2.ms
+brian2.defaultclock.dt = dt
+
+equations = '''
+{equations}
+'''
+reset = '''
+{reset}
+'''
+current = {current}
+namespace = {{
+    "I": brian2.TimedArray(current*brian2.pA, dt=dt),
+{namespace}
+}}
+group = brian2.NeuronGroup(
+    {neurons!r},
+    equations,
+    threshold={threshold!r},
+    reset=reset,
+    refractory={refractory!r},
+    method={method!r},
+    namespace=namespace,
+)
+{initial}
+monitor = brian2.SpikeMonitor(group)
+brian2.run(len(current)*dt)
+
+times = [float(t) for t in (monitor.t + dt)/brian2.ms]
+print(json.dumps({{"times": times, "neurons": [int(i) for i in monitor.i]}}))
+"""
