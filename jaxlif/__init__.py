@@ -27,8 +27,6 @@ from jaxlif.fitting import multistart as multistart
 from jaxlif.gradients import GradientAudit as GradientAudit
 from jaxlif.gradients import audit_gradient as audit_gradient
 from jaxlif.inspection import inspect_recording as inspect_recording
-from jaxlif.memory import Plan as Plan
-from jaxlif.memory import plan as plan
 from jaxlif.neurons import LIF as LIF
 from jaxlif.neurons import AdaptiveLIF as AdaptiveLIF
 from jaxlif.neurons import AdaptiveLIFParams as AdaptiveLIFParams

@@ -72,10 +72,6 @@ def _parabola(params):
     return (params.tau_m - 20.0) ** 2
 
 
-def _mean_voltage(params, current, checkpoint):
-    return jnp.mean(jl.simulate(jl.LIF(), params, current, checkpoint=checkpoint)[1].v)
-
-
 def _linear(params, batch, key):
     x, y = batch
     return jnp.mean((x @ params["w"] - y) ** 2)
@@ -199,11 +195,6 @@ GOOD = {
     "simulate": Call(
         lambda **a: jl.simulate(jl.LIF(), **a)[1].v,
         {"params": PARAMS, "inputs": CURRENT, "checkpoint": 8, "unroll": 1},
-        free=("inputs",),
-    ),
-    "plan": Call(
-        lambda **a: jl.plan(_mean_voltage, **a).checkpoint,
-        {"params": PARAMS, "inputs": CURRENT, "budget_mb": 100.0, "steps": STEPS},
         free=("inputs",),
     ),
     "audit_gradient": Call(

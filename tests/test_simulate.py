@@ -168,6 +168,22 @@ def test_parameters_are_checked_wherever_they_hide():
         jl.simulate(Sum(), hidden, INPUTS)
 
 
+def test_a_gradient_keeps_twelve_bytes_of_a_neuron_step_and_with_checkpoints_eight():
+    """A voltage and a counter, 4 B each, and 4 B more; no other number of the step is kept."""
+    array = jax.ShapeDtypeStruct((20_000, 8), jnp.float32)
+
+    def bytes_of_a_step(checkpoint):
+        def _loss(params, current):
+            return jnp.mean(jl.simulate(jl.LIF(dt=0.1), params, current, checkpoint=checkpoint)[1].v)
+
+        program = jax.jit(jax.grad(_loss)).lower(jl.LIFParams(), array).compile()
+        return program.memory_analysis().temp_size_in_bytes / array.size
+
+    with jax.enable_x64(False):
+        assert 8 <= bytes_of_a_step(None) <= 12.1
+        assert bytes_of_a_step(141) <= 8.2  # segments of the root of the steps
+
+
 @pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
 def test_half_precision_is_rounded_numbers_and_no_more(half):
     """A current, parameters and a state in half precision: the run of the numbers that they stand for, bit by bit."""
