@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
+from jaxtyping import Bool, Float
 
+from jaxlif.checks import not_negative
 from jaxlif.recordings.recording import Recording, repeats
 from jaxlif.recordings.sampling import COARSE, is_sampled, undisturbed
 
@@ -29,20 +31,14 @@ class Electrode:
     Source: Brette et al. 2008, doi:10.1016/j.neuron.2008.06.021.
     """
 
-    kernel: np.ndarray
+    kernel: Float[np.ndarray, " lags"]
     dt: float
     source: str
 
     @classmethod
     def series(cls, resistance: float, dt: float) -> Self:
-        """Return an electrode that is a plain series resistance, GΩ.
-
-        Raises:
-            ValueError: for a resistance that is negative or not finite.
-        """
-        if not (np.isfinite(resistance) and resistance >= 0.0):
-            raise ValueError(f"series resistance = {resistance} GΩ: it must be finite and not negative")
-        return cls(np.array([resistance]), dt, "given")
+        """Return an electrode that is a plain series resistance, GΩ; one that is negative is refused."""
+        return cls(np.array([float(not_negative("series resistance", resistance, "GΩ"))]), dt, "given")
 
     @property
     def resistance(self) -> float:
@@ -62,8 +58,8 @@ class Electrode:
         lags = dt * np.arange(np.ceil(len(self.kernel) * self.dt / dt - 1e-9) + 1)
         return replace(self, kernel=np.diff(np.interp(lags, self.dt * np.arange(len(settled)), settled)), dt=dt)
 
-    def drop(self, current: np.ndarray) -> np.ndarray:
-        """Return the voltage [..., T], mV, that the electrode adds under a ``current`` [..., T], pA.
+    def drop(self, current: Float[np.ndarray, "*sweeps T"]) -> Float[np.ndarray, "*sweeps T"]:
+        """Return the voltage, mV, that the electrode adds under a ``current``, pA.
 
         Before the first sample the current is taken to have been what it is there.
         """
@@ -71,19 +67,8 @@ class Electrode:
         padded = np.concatenate([past, current], axis=-1)
         return np.apply_along_axis(np.convolve, -1, padded, self.kernel, mode="valid")
 
-    def compensate(self, recording: Recording) -> Recording:
-        """Return the recording with the electrode's drop taken off its voltage, and no electrode trace left.
 
-        Raises:
-            ValueError: for a recording without voltage, or with another dt.
-        """
-        if not np.isclose(recording.dt, self.dt):
-            raise ValueError(f"dt = {recording.dt:g} ms: this electrode was estimated at {self.dt:g} ms")
-        voltage = recording.measured_voltage() - self.drop(recording.current)
-        return replace(recording, voltage=voltage, electrode_current=None, electrode_voltage=None)
-
-
-def estimate_electrode(recording: Recording, spikes: np.ndarray | None = None) -> Electrode:
+def estimate_electrode(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> Electrode:
     r"""Estimate the electrode of a recording: from its subthreshold electrode trace, else from its own sweeps.
 
     The response to the current's increments is regressed as a kernel of 150 ms, linear between knots that grow apart.
@@ -108,8 +93,8 @@ def estimate_electrode(recording: Recording, spikes: np.ndarray | None = None) -
     if recording.electrode_current is not None and recording.electrode_voltage is not None:
         current, voltage = recording.electrode_current[None], recording.electrode_voltage[None]
         return Electrode(_kernel(current, voltage, None, recording), recording.dt, "electrode trace")
-    voltage = recording.measured_voltage()
-    return Electrode(_kernel(recording.current, voltage, spikes, recording), recording.dt, "recording")
+    kernel = _kernel(recording.current, recording.measured_voltage(), spikes, recording)
+    return Electrode(kernel, recording.dt, "recording")
 
 
 class Removed(NamedTuple):
@@ -120,7 +105,9 @@ class Removed(NamedTuple):
     notes: tuple[str, ...]
 
 
-def remove_electrode(recording: Recording, spikes: np.ndarray, choice: Electrode | float | str | None) -> Removed:
+def remove_electrode(
+    recording: Recording, spikes: Bool[np.ndarray, "sweeps T"], choice: Electrode | float | str | None
+) -> Removed:
     """Take an electrode off a recording.
 
     Args:
@@ -130,56 +117,52 @@ def remove_electrode(recording: Recording, spikes: np.ndarray, choice: Electrode
             repeats; an :class:`Electrode`; a series resistance, GΩ; or None for none.
 
     Raises:
-        ValueError: for another choice.
+        ValueError: for another choice, or an electrode at another sampling interval.
     """
     if choice is None:
         return Removed(recording, (), ())
     every = tuple(range(recording.num_sweeps))
+    if choice == "auto" and recording.electrode_current is None:
+        return _estimated(recording, spikes)
     if choice == "auto":
-        return _estimated(recording, spikes, every)
+        choice = estimate_electrode(recording)
     if isinstance(choice, str):
         raise ValueError(f'electrode = {choice!r}: give "auto", None, a series resistance in GΩ, or an Electrode')
-    electrode = choice if isinstance(choice, Electrode) else Electrode.series(float(choice), recording.dt)
-    return _applied(recording, ((every, electrode),), ())
+    electrode = choice if isinstance(choice, Electrode) else Electrode.series(choice, recording.dt)
+    return _applied(recording, [(every, electrode)], [])
 
 
-def _estimated(recording, spikes, every):
-    if recording.electrode_current is not None:
-        return _applied(recording, ((every, estimate_electrode(recording)),), ())
+def _estimated(recording: Recording, spikes: np.ndarray) -> Removed:
     found, notes = [], []
     for group in repeats(recording):
-        sweeps = tuple(int(s) for s in group)
         try:
             electrode = estimate_electrode(recording.select(group), spikes[group])
+            if electrode.resistance <= 0:
+                raise ValueError(f"its resistance was estimated as {electrode.resistance:.3g} GΩ")
+            found.append((tuple(int(s) for s in group), electrode))
         except ValueError as error:
-            notes.append(f"no electrode was taken off the voltage of {len(sweeps)} sweeps: {error}")
-            continue
-        if electrode.resistance > 0:
-            found.append((sweeps, electrode))
-        else:
-            notes.append(
-                f"no electrode was taken off the voltage of {len(sweeps)} sweeps: its resistance was estimated as"
-                f" {electrode.resistance:.3g} GΩ"
-            )
-    return _applied(recording, tuple(found), tuple(dict.fromkeys(notes)))
+            notes.append(f"no electrode was taken off the voltage of {len(group)} sweeps: {error}")
+    return _applied(recording, found, notes)
 
 
-def _applied(recording, electrodes, notes):
+def _applied(
+    recording: Recording, electrodes: list[tuple[tuple[int, ...], Electrode]], notes: list[str]
+) -> Removed:
     voltage = recording.measured_voltage().copy()
     for sweeps, electrode in electrodes:
+        if not np.isclose(recording.dt, electrode.dt):
+            raise ValueError(f"dt = {recording.dt:g} ms: this electrode was estimated at {electrode.dt:g} ms")
         voltage[list(sweeps)] -= electrode.drop(recording.current[list(sweeps)])
     clean = replace(recording, voltage=voltage, electrode_current=None, electrode_voltage=None)
-    return Removed(clean, electrodes, notes)
+    return Removed(clean, tuple(electrodes), tuple(dict.fromkeys(notes)))
 
 
-def _kernel(current, voltage, spikes, recording):
+def _kernel(current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray | None, recording: Recording) -> np.ndarray:
     dt = recording.dt
     knots = _knots(dt)
     if current.shape[1] < 4 * knots[-1]:
-        raise ValueError(
-            f"current has {current.shape[1] * dt:g} ms to a sweep: an electrode is estimated from {4 * LONGEST:g} ms"
-            " or more"
-        )
+        least = f"{4 * LONGEST:g} ms or more"
+        raise ValueError(f"current has {current.shape[1] * dt:g} ms to a sweep: an electrode is estimated from {least}")
     response = _impulse_response(current, voltage, undisturbed(spikes, current.shape, dt), knots)
     late = knots * dt > MEMBRANE
     size, tau = _exponential(knots[late] * dt, response[late], np.gradient(knots.astype(float))[late])
@@ -190,7 +173,7 @@ def _kernel(current, voltage, spikes, recording):
     return np.interp(lags, knots, response) - size * np.exp(-lags * dt / tau)
 
 
-def _knots(dt):
+def _knots(dt: float) -> np.ndarray:
     """Return lags, in samples, between which the kernel is linear: every sample at first, then ever farther apart."""
     last = round(LONGEST / dt)
     knots, width = [0], 1.0
@@ -200,17 +183,15 @@ def _knots(dt):
     return np.array(knots)
 
 
-def _impulse_response(current, voltage, mask, knots):
+def _impulse_response(current: np.ndarray, voltage: np.ndarray, mask: np.ndarray, knots: np.ndarray) -> np.ndarray:
     """Regress the increments of the voltage on those of the current, [knots], GΩ for one sample of lag."""
-    gram, projection, count = 0.0, 0.0, 0
+    gram, projection, count = np.zeros((len(knots) + 1,) * 2), np.zeros(len(knots) + 1), 0
     for i, v, keep in zip(current, voltage, mask, strict=True):
         rows = np.flatnonzero(keep[knots[-1] :]) + knots[-1]
         x = np.concatenate([_hats(i, rows, knots), np.ones((len(rows), 1))], axis=1)
         gram, projection, count = gram + x.T @ x, projection + x.T @ np.diff(v)[rows], count + len(rows)
-    if count < 10 * len(knots):
-        raise ValueError(
-            f"only {count} samples lie away from spikes, and an electrode is estimated from {10 * len(knots)} or more"
-        )
+    if count < (least := 10 * len(knots)):
+        raise ValueError(f"only {count} samples lie away from spikes, and an electrode is estimated from {least}")
     if np.linalg.cond(gram) > 1e12:
         raise ValueError(
             "current varies too slowly to tell the electrode from the membrane: give a series resistance, or none"
@@ -218,7 +199,7 @@ def _impulse_response(current, voltage, mask, knots):
     return np.linalg.solve(gram, projection)[:-1]
 
 
-def _hats(current, rows, knots):
+def _hats(current: np.ndarray, rows: np.ndarray, knots: np.ndarray) -> np.ndarray:
     """Return the response of the voltage's increments to a kernel that is 1 at one knot and 0 at the others.
 
     Summed by parts, a kernel that is linear between knots meets the means of the current over the lags between them.
@@ -232,11 +213,11 @@ def _hats(current, rows, knots):
     return rising - falling
 
 
-def _exponential(lags, kernel, widths):
+def _exponential(lags: np.ndarray, kernel: np.ndarray, widths: np.ndarray) -> tuple[float, float]:
     """Fit an exponential to the late kernel, each knot with the weight of its lags; tau by search, a by regression."""
     taus = np.geomspace(3.0, 120.0, 300)
     shapes = np.exp(-lags[None] / taus[:, None])
     sizes = (shapes @ (widths * kernel)) / (shapes**2 @ widths)
     errors = (widths * (kernel - sizes[:, None] * shapes) ** 2).sum(axis=1)
     best = int(np.argmin(errors))
-    return sizes[best], taus[best]
+    return float(sizes[best]), float(taus[best])

@@ -1,6 +1,6 @@
 """Whether numbers can be those of a neuron: the range of a voltage, its rest, and what it shares with the current."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,25 +21,18 @@ _AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's tr
 EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 160 000 tests
 
 
-def voltage_refusal(name: str, voltage: np.ndarray) -> str:
-    """Say what scale a voltage has that cannot be a membrane's in mV; nothing where it can.
-
-    Args:
-        name: what it is called.
-        voltage: [sweeps, T], mV.
-    """
-    low, middle, high = float(voltage.min()), float(np.median(_thinned(voltage))), float(voltage.max())
+def require_membrane(name: str, voltage: np.ndarray) -> None:
+    """Refuse a voltage [sweeps, T] that has a scale which no membrane has in mV, and name the likely factor."""
+    spans = [float(voltage.min()), float(np.median(_thinned(voltage))), float(voltage.max())]
+    middle, text = spans[1], f"{name} spans {spans[0]:.4g} to {spans[2]:.4g} mV"
     if abs(middle) > _LARGEST_MEDIAN:
-        fitting = [f for f in _GAINS if _is_membrane(f * low, f * middle, f * high) and -100.0 < f * middle < -30.0]
+        fitting = [f for f in _GAINS if _is_membrane(*(f * x for x in spans)) and -100.0 < f * middle < -30.0]
         factor = min(fitting, key=lambda f: abs(f * middle + 65.0), default=None)
         likely = f"; it looks {1 / factor:.0f} times too large (`voltage_gain` {factor:g})" if factor else ""
-        return (
-            f"{name} spans {low:.4g} to {high:.4g} mV with a median of {middle:.4g} mV, which no membrane has{likely}"
-        )
+        raise ValueError(f"{text} with a median of {middle:.4g} mV, which no membrane has{likely}")
     for factor, where in ((1000, "which is physiological in volts"), (100, "which looks 100 times too small")):
-        if _is_membrane(factor * low, factor * middle, factor * high):
-            return f"{name} spans {low:.4g} to {high:.4g} mV, {where}: multiply it by {factor} (`voltage_gain`)"
-    return ""
+        if _is_membrane(*(factor * x for x in spans)):
+            raise ValueError(f"{text}, {where}: multiply it by {factor} (`voltage_gain`)")
 
 
 def _thinned(voltage: np.ndarray) -> np.ndarray:
@@ -52,13 +45,7 @@ def _is_membrane(low: float, middle: float, high: float) -> bool:
 
 
 def scale_notes(current: np.ndarray, voltage: np.ndarray, dt: float) -> Iterator[str]:
-    """Say what can be a recording but hardly is: a rest where no neuron rests, a current of another unit.
-
-    Args:
-        current: [sweeps, T], pA.
-        voltage: [sweeps, T], mV.
-        dt: sampling interval, ms.
-    """
+    """Say what can be a recording [sweeps, T] but hardly is: a rest of no neuron, a current of another unit."""
     if voltage.size * dt >= _JUDGED_FROM:
         yield from _rest(voltage)
     farthest = float(np.abs(voltage).max())
@@ -84,23 +71,29 @@ def _rest(voltage: np.ndarray) -> Iterator[str]:
         return
     side, value = ("above", low) if low >= _RESTS[1] else ("below", high)
     tenfold = side == "above" and _is_membrane(*(10.0 * x for x in (voltage.min(), low, voltage.max())))
-    likely = (
-        "it looks 10 times too small (`voltage_gain` 10)"
-        if tenfold
-        else "is its scale wrong (`voltage_gain`), its zero (`voltage_offset`), or is it a model cell?"
-    )
+    likely = "is its scale wrong (`voltage_gain`), its zero (`voltage_offset`), or is it a model cell?"
+    likely = "it looks 10 times too small (`voltage_gain` 10)" if tenfold else likely
     yield f"the voltage lies {side} {value:.3g} mV for 90 % of the time, where no neuron rests: {likely}"
 
 
-def is_commanded(voltage: np.ndarray, current: np.ndarray) -> bool:
-    """Say whether a voltage is a command: in steps that are exact to the digit, under which the current is not.
+def require_response(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None) -> None:
+    """Refuse a voltage [sweeps, T] that was the command itself, or in which the current leaves no trace."""
+    if (spikes is None or not spikes.any()) and _is_commanded(voltage, current):
+        raise ValueError(
+            "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
+            " voltage was the command, in voltage clamp, where a fit needs an injected current"
+        )
+    if (found := evidence(current, voltage, dt, spikes)) < EVIDENT:
+        raise ValueError(
+            f"current: its changes (SD {np.std(current):.3g} pA around {np.mean(current):.4g} pA) leave no trace in the"
+            f" voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus, or belongs to another"
+            " cell, and nothing about the membrane can be inferred from it"
+        )
 
-    Args:
-        voltage: [sweeps, T], mV.
-        current: [sweeps, T], pA.
-    """
-    changes = [np.diff(x, axis=1) != 0 for x in (voltage, current)]
-    return bool(np.ptp(voltage) > 0 and np.mean(changes[0]) < 0.005 and np.mean(changes[1]) > 0.5)
+
+def _is_commanded(voltage: np.ndarray, current: np.ndarray) -> bool:
+    changes = [np.mean(np.diff(x, axis=1) != 0) for x in (voltage, current)]
+    return bool(np.ptp(voltage) > 0 and changes[0] < 0.005 and changes[1] > 0.5)
 
 
 def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:
@@ -111,16 +104,10 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
     past keeps what has another origin from counting. The larger of two counts: that of blocks of 10 ms, in which a
     membrane answers and what couples from one channel into the other does not, and that of the numbers of spikes in
     50 ms. The mains, which couple into both, are taken out.
-
-    Args:
-        current: [sweeps, T], pA.
-        voltage: [sweeps, T], mV.
-        dt: sampling interval, ms.
-        spikes: [sweeps, T], booleans.
     """
     known = np.zeros(current.shape, bool) if spikes is None else spikes
-    short = max(1, round(_SHORT / dt))
-    x, y = (_without_mains(_means(_away_from(known, part, dt), short), short * dt) for part in (current, voltage))
+    away, short = away_from(known, *_AT_SPIKE, dt), max(1, round(_SHORT / dt))
+    x, y = (_without_mains(_means(np.where(away, part, np.nan), short), short * dt) for part in (current, voltage))
     trend = _trend(x)
     # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
     ramp = np.var(trend) > 0.9 * np.var(current)
@@ -131,17 +118,38 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
     return max((f for f in found if np.isfinite(f)), default=np.inf)
 
 
+def away_from(spikes: np.ndarray, before: float, after: float, dt: float) -> np.ndarray:
+    """Mark the samples [sweeps, T] that no spike comes to within these times, ms."""
+    mask, (before, after) = np.ones(spikes.shape, bool), (round(before / dt), round(after / dt))
+    for sweep, step in zip(*np.nonzero(spikes), strict=True):
+        mask[sweep, max(0, step - before) : step + after] = False
+    return mask
+
+
+def mains(x: np.ndarray, frequencies: Sequence[float], dt: float) -> np.ndarray:
+    """Fit sinusoids of these frequencies, Hz, and a constant to each sweep [sweeps, T] by least squares.
+
+    Returns the sinusoids alone. NaN are gaps.
+    """
+    phase = 2e-3 * np.pi * dt * np.outer(np.arange(x.shape[1]), frequencies)
+    waves = np.concatenate([np.sin(phase), np.cos(phase), np.ones((len(phase), 1))], axis=1)
+    known = np.isfinite(x)
+    if known.all():
+        return (waves[:, :-1] @ np.linalg.lstsq(waves, x.T, rcond=None)[0][:-1]).T
+    sizes = [np.linalg.lstsq(waves[at], row[at], rcond=None)[0] for row, at in zip(x, known, strict=True)]
+    return np.stack(sizes)[:, :-1] @ waves[:, :-1].T
+
+
+def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
+    """Return sweeps without 50 and 60 Hz, where they are long enough to tell them apart."""
+    short = blocks.shape[1] * dt < _MAINS_FROM or dt > 5.0
+    return blocks if short else blocks - mains(blocks, (50.0, 60.0), dt)
+
+
 def _trend(x: np.ndarray) -> np.ndarray:
     """Return the straight line over the recording, sweep after sweep, that a drifting seal makes of a current."""
     time, known = np.linspace(-1.0, 1.0, x.size).reshape(x.shape), np.isfinite(x)
     return np.polyval(np.polyfit(time[known], x[known], 1), time) if known.sum() > 1 else 0.0 * time
-
-
-def _away_from(spikes: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
-    away, (before, after) = x.copy(), (round(t / dt) for t in _AT_SPIKE)
-    for sweep, step in zip(*np.nonzero(spikes), strict=True):
-        away[sweep, max(0, step - before) : step + after] = np.nan
-    return away
 
 
 def _means(x: np.ndarray, length: int) -> np.ndarray:
@@ -151,20 +159,6 @@ def _means(x: np.ndarray, length: int) -> np.ndarray:
     known = np.isfinite(blocks)
     count = known.sum(axis=-1)
     return np.where(count > 0, np.where(known, blocks, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
-
-
-def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
-    """Return sweeps without their sinusoids of 50 and 60 Hz, where they are long enough to tell them apart."""
-    if blocks.shape[1] * dt < _MAINS_FROM or dt > 5.0:
-        return blocks
-    phase = np.outer(np.arange(blocks.shape[1]) * dt, 2e-3 * np.pi * np.array([50.0, 60.0]))
-    waves = np.column_stack([np.sin(phase), np.cos(phase), np.ones(len(phase))])
-    rows = []
-    for row in blocks:
-        known = np.isfinite(row)
-        found = np.linalg.lstsq(waves[known], row[known], rcond=None)[0]
-        rows.append(row - waves[:, :4] @ found[:4])
-    return np.array(rows)
 
 
 def _f(x: np.ndarray, y: np.ndarray, past: int) -> float:

@@ -1,16 +1,19 @@
 """What was injected: constant epochs and their levels, step protocols, the f-I table of a step family."""
 
+from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from jaxlif.recordings.hum import mains_hum, without_hum
-from jaxlif.recordings.recording import Recording
-from jaxlif.recordings.spike_detection import SpikeRule
+from jaxlif.recordings.recording import Recording, remembered
+from jaxlif.recordings.sampling import mains_hum, without_hum
+from jaxlif.recordings.spikes import SpikeRule
 
 # A recorded current shows the amplifier's transient at every spike. The median over a block sees through them as long
 # as they fill less than half of it: 2 to 3 ms a spike, so 10 ms.
 _BLOCK = 10.0
+_LEAST = 5.0  # ms of an epoch
 
 
 class Epoch(NamedTuple):
@@ -28,8 +31,8 @@ class FITable(NamedTuple):
     Where onset or length differ by sweep, ``start`` is that of the first and ``stop`` that of the last.
     """
 
-    currents: np.ndarray
-    rates: np.ndarray
+    currents: Float[np.ndarray, " K"]
+    rates: Float[np.ndarray, " K"]
     start: float
     stop: float
 
@@ -55,7 +58,7 @@ class _Grain(NamedTuple):
         return 1e-9 * self.spread if self.length == 1 else 6.0 * self.noise
 
 
-def steps(recording: Recording, *, min_duration: float = 5.0) -> list[Epoch]:
+def steps(recording: Recording, *, min_duration: float = _LEAST) -> list[Epoch]:
     """Find the epochs of constant current in every sweep.
 
     A commanded current is compared sample by sample. A recorded one, with noise and with the amplifier's transients
@@ -76,27 +79,24 @@ def steps(recording: Recording, *, min_duration: float = 5.0) -> list[Epoch]:
         Epoch(sweep=0, start=0, stop=200, level=0.0)
         Epoch(sweep=0, start=200, stop=400, level=100.0)
     """
-    return _steps(quiet(recording), min_duration)
+    return list(_epochs(recording, min_duration))
 
 
-def _steps(recording: Recording, min_duration: float = 5.0) -> list[Epoch]:
-    """Find the epochs of a current without hum: looked for twice, what is left of a hum would be taken for one."""
-    grain = _grain(recording)
+@remembered
+def _epochs(recording: Recording, min_duration: float) -> tuple[Epoch, ...]:
+    quiet, grain = _described(recording)
     # Fewer than three medians look flat by chance.
     least = max(2, round(min_duration / recording.dt)) if grain.length == 1 else 3 * grain.length
-    return [
+    return tuple(
         Epoch(sweep, start, stop, _level(current[start:stop]))
-        for sweep, current in enumerate(recording.current)
-        for start, stop in _merged(current, _segments(current, grain), grain)
+        for sweep, current in enumerate(quiet)
+        for start, stop in _segments(current, grain)
         if stop - start >= least and _is_flat(current[start:stop], grain)
-    ]
+    )
 
 
 def is_step_protocol(recording: Recording) -> bool:
     """Say whether the current consists of steps: constant for 90 % of every sweep, at two levels or more.
-
-    Args:
-        recording: any recording.
 
     Example:
         >>> is_step_protocol(Recording(current=np.repeat([0.0, 100.0], 200), dt=0.1))
@@ -104,14 +104,12 @@ def is_step_protocol(recording: Recording) -> bool:
         >>> is_step_protocol(Recording(current=np.linspace(0.0, 100.0, 400), dt=0.1))
         False
     """
-    recording = quiet(recording)
-    epochs = _steps(recording)
-    covered = np.zeros(recording.num_sweeps)
-    for epoch in epochs:
+    covered, levels = np.zeros(recording.num_sweeps), []
+    for epoch in _epochs(recording, _LEAST):
         covered[epoch.sweep] += epoch.stop - epoch.start
-    levels = [epoch.level for epoch in epochs]
+        levels.append(epoch.level)
     constant = (covered >= 0.9 * recording.num_steps).all()
-    return bool(constant and max(levels) - min(levels) > _grain(recording).jump)
+    return bool(constant and max(levels) - min(levels) > _described(recording)[1].jump)
 
 
 def step_family(recording: Recording) -> Protocol:
@@ -120,9 +118,6 @@ def step_family(recording: Recording) -> Protocol:
     A step is an epoch at another level than its sweep starts from. The test is the first that is not the same in all
     sweeps, as a calibration pulse is, and at least half as large as the largest of its sweep. Most sweeps have it at
     the same time, where noise may hide an edge; a sweep whose own lies elsewhere keeps its own.
-
-    Args:
-        recording: a step protocol.
 
     Returns:
         The :class:`Protocol`: one test for each sweep, and the other steps in order of sweep and time.
@@ -134,36 +129,32 @@ def step_family(recording: Recording) -> Protocol:
         Epoch(sweep=0, start=1000, stop=2000, level=100.0)
         Epoch(sweep=1, start=1000, stop=3000, level=200.0)
     """
-    recording = quiet(recording)
-    grain = _grain(recording)
-    own = _steps_of_sweeps(recording, grain)
+    quiet, grain = _described(recording)
+    own = _steps_of_sweeps(recording)
     fixed = [step for step in own[0] if len(own) > 1 and all(_among(step, sweep, grain) for sweep in own[1:])]
     free = [[step for step in sweep if not _among(step, fixed, grain)] for sweep in own]
     candidates = [_first_large(sweep) for sweep in (free if any(free) else own)]
     shared = _commonest([step for step in candidates if step], grain) or (0, recording.num_steps)
     has_it = [any(_at(step, shared, grain) for step in sweep) for sweep in own]
     # A sweep without a step there whose first lies where others have their second has a test at the holding level.
-    second = [step for sweep, has in zip(own, has_it, strict=True) for step in sweep if has]
+    second = [(step.start, step.stop) for sweep, has in zip(own, has_it, strict=True) for step in sweep if has]
     tests = []
     for n, (step, has) in enumerate(zip(candidates, has_it, strict=True)):
-        apart = step is not None and not has and not any(_at(step, (s.start, s.stop), grain) for s in second)
+        apart = step is not None and not has and not any(_at(step, times, grain) for times in second)
         start, stop = (step.start, step.stop) if step and apart else shared
-        tests.append(Epoch(n, start, stop, _level(recording.current[n, start:stop])))
+        tests.append(Epoch(n, start, stop, _level(quiet[n, start:stop])))
     others = [Epoch(*step[:4]) for sweep in own for step in sweep if not _overlap(step, tests[step.sweep])]
     return Protocol(tests, others)
 
 
-def fi_table(recording: Recording, spikes: np.ndarray | None = None) -> FITable:
+def fi_table(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> FITable:
     r"""Make the f-I table of a step protocol: :math:`f = n_{spikes} / (t_{stop} - t_{start})`.
 
     Every sweep counts the spikes in its own test epoch, see :func:`step_family`; sweeps of the same level are averaged.
 
     Args:
         recording: a step protocol.
-        spikes: spike raster [sweeps, T]; None takes the recording's own, or detects them in its voltage.
-
-    Returns:
-        Currents, rates, and the time of the test epochs.
+        spikes: spike raster; None takes the recording's own, or detects them in its voltage.
 
     Raises:
         ValueError: where the current is not made of steps, or there are neither spikes nor a voltage.
@@ -177,61 +168,66 @@ def fi_table(recording: Recording, spikes: np.ndarray | None = None) -> FITable:
     """
     if not is_step_protocol(recording):
         raise ValueError("current is not made of steps (constant for 90 % of every sweep, two levels or more)")
-    raster = _spikes_of(recording) if spikes is None else np.atleast_2d(np.asarray(spikes, bool))
+    raster = SpikeRule().find(recording) if spikes is None else np.atleast_2d(np.asarray(spikes, bool))
     if raster.shape != recording.current.shape:
         raise ValueError(f"spikes has shape {raster.shape} and current {recording.current.shape}: they must agree")
     tests = step_family(recording).tests
     levels = np.array([test.level for test in tests])
-    rates = np.array([_rate(train, test, recording.dt) for train, test in zip(raster, tests, strict=True)])
-    groups = _group_levels(levels, _level_tolerance(quiet(recording), min(test.stop - test.start for test in tests)))
-    first, last = min(test.start for test in tests), max(test.stop for test in tests)
-    start, stop = (recording.start + n * recording.dt for n in (first, last))
+    lengths = np.array([test.stop - test.start for test in tests])
+    counts = [train[test.start : test.stop].sum() for train, test in zip(raster, tests, strict=True)]
+    rates = 1000.0 * np.array(counts) / (lengths * recording.dt)
+    grain = _described(recording)[1]
+    groups = _grouped(levels, grain.jump * np.sqrt(grain.length / lengths.min()) + 0.005 * grain.spread)
+    bounds = min(test.start for test in tests), max(test.stop for test in tests)
     return FITable(
-        currents=np.array([levels[group].mean() for group in groups]),
-        rates=np.array([rates[group].mean() for group in groups]),
-        start=float(f"{start:.9g}"),
-        stop=float(f"{stop:.9g}"),
+        np.array([levels[group].mean() for group in groups]),
+        np.array([rates[group].mean() for group in groups]),
+        *(float(f"{recording.start + n * recording.dt:.9g}") for n in bounds),
     )
-
-
-def _rate(train: np.ndarray, test: Epoch, dt: float) -> float:
-    return 1000.0 * float(train[test.start : test.stop].sum()) / ((test.stop - test.start) * dt)
 
 
 def _level(current: np.ndarray) -> float:
     return float(np.median(current))
 
 
-def _spikes_of(recording: Recording) -> np.ndarray:
-    if recording.spikes is None and recording.voltage is None:
-        raise ValueError("the recording has neither spikes nor a voltage to find them in: pass `spikes`")
-    return SpikeRule().find(recording)
+def _grouped(levels: np.ndarray, tolerance: float) -> list[np.ndarray]:
+    order = np.argsort(levels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(levels[order]) > tolerance) + 1)
 
 
-def quiet(recording: Recording) -> Recording:
-    """Return a current without mains hum; one as large as a tenth of all there is is the stimulus, and stays."""
-    grain = _grain(recording)
+# --- epochs -----------------------------------------------------------------------------------------------
+
+
+def quiet_current(recording: Recording) -> Float[np.ndarray, "sweeps T"]:
+    """Return the current without mains hum; one as large as a tenth of all there is is the stimulus, and stays."""
+    return _described(recording)[0]
+
+
+@remembered
+def _described(recording: Recording) -> tuple[np.ndarray, _Grain]:
+    grain = _grain(recording.current, recording.dt)
     hum = mains_hum(recording) if grain.length > 1 else None
     if hum is None or hum.amplitude > 0.1 * grain.spread:
-        return recording
-    return Recording(without_hum(recording, hum), dt=recording.dt, start=recording.start)
+        return recording.current, grain
+    quiet = without_hum(recording, hum)
+    return quiet, _grain(quiet, recording.dt)
 
 
-def _grain(recording: Recording) -> _Grain:
-    spread = float(np.ptp(recording.current))
+def _grain(current: np.ndarray, dt: float) -> _Grain:
+    spread = float(np.ptp(current))
     # Filtered noise is correlated from sample to sample: at 0.2 ms it is not. Second differences see no ramps.
-    lag = max(1, min(round(0.2 / recording.dt), (recording.num_steps - 1) // 2))
-    change = np.diff(recording.current[:, ::lag], axis=1)
+    lag = max(1, min(round(0.2 / dt), (current.shape[1] - 1) // 2))
+    change = np.diff(current[:, ::lag], axis=1)
     bend = np.abs(np.diff(change, axis=1))
     if np.count_nonzero(bend > 1e-6 * spread) <= 0.02 * bend.size:
         return _Grain(1, 0.0, 0.0, spread)
     # Where most second differences are zero, the noise is finer than the quantum in which it was stored.
     quantum = np.abs(change[change != 0]).min()
     sample_noise = float(max(np.median(bend) / 0.6745 / np.sqrt(6.0), quantum / np.sqrt(6.0)))
-    length = max(2, round(_BLOCK / recording.dt))
+    length = max(2, round(_BLOCK / dt))
     white = sample_noise * float(np.sqrt(np.pi / 2.0 * lag / length))
     # Over medians, since the amplifier's transients at spikes are several times larger than any step.
-    medians = _medians(recording.current, length)
+    medians = _medians(current, length)
     spread = float(np.ptp(medians))
     # Hum and slow noise move the medians more than white noise would. Small beside the steps, that is noise too; as
     # large as a tenth of all there is, it is the stimulus.
@@ -248,33 +244,19 @@ def _medians(current: np.ndarray, length: int) -> np.ndarray:
 
 
 def _segments(current: np.ndarray, grain: _Grain) -> list[tuple[int, int]]:
-    edges = _sharp_edges(current, grain) if grain.length == 1 else _noisy_edges(current, grain)
-    return _between(sorted({0, *edges, current.size}))
-
-
-def _between(bounds: list[int]) -> list[tuple[int, int]]:
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
-
-
-def _merged(current: np.ndarray, segments: list[tuple[int, int]], grain: _Grain) -> list[tuple[int, int]]:
-    """Join neighbours whose levels are not distinct: the edge between them was an outlier of the noise."""
-    if grain.length == 1:
-        return segments
-    bounds = [0]
-    for start, stop in segments[1:]:
-        if abs(_level(current[start:stop]) - _level(current[bounds[-1] : start])) > grain.jump:
-            bounds.append(start)
-    return _between([*bounds, current.size])
-
-
-def _sharp_edges(current: np.ndarray, grain: _Grain) -> list[int]:
-    return [int(n) + 1 for n in np.flatnonzero(np.abs(np.diff(current)) > grain.jump)]
+    """Return the bounds of the stretches between edges; where levels are not distinct an edge was noise."""
+    sharp = grain.length == 1
+    edges = np.flatnonzero(np.abs(np.diff(current)) > grain.jump) + 1 if sharp else _noisy_edges(current, grain)
+    bounds = [int(n) for n in np.unique([0, *edges, current.size])]
+    kept = [0]
+    for start, stop in zip(bounds[1:-1], bounds[2:], strict=True):
+        if sharp or abs(_level(current[start:stop]) - _level(current[kept[-1] : start])) > grain.jump:
+            kept.append(start)
+    return list(zip(kept, [*kept[1:], current.size], strict=True))
 
 
 def _noisy_edges(current: np.ndarray, grain: _Grain) -> list[int]:
     medians = _medians(current, grain.length)
-    if medians.size < 3:
-        return []
     # Over two blocks, since the edge lies within one: jump[k] compares the neighbours of block k + 1.
     jumping = np.flatnonzero(np.abs(medians[2:] - medians[:-2]) > grain.jump) + 1
     runs = np.split(jumping, np.flatnonzero(np.diff(jumping) > 1) + 1) if jumping.size else []
@@ -303,6 +285,9 @@ def _is_flat(current: np.ndarray, grain: _Grain) -> bool:
     return bool(slow and fast)
 
 
+# --- families of steps ------------------------------------------------------------------------------------
+
+
 class _Step(NamedTuple):
     """An epoch at another level than its sweep's holding one, from which it departs by ``size`` pA."""
 
@@ -313,18 +298,18 @@ class _Step(NamedTuple):
     size: float
 
 
-def _steps_of_sweeps(recording: Recording, grain: _Grain) -> list[list[_Step]]:
-    own: list[list[Epoch]] = [[] for _ in range(recording.num_sweeps)]
-    for epoch in _steps(recording):
-        own[epoch.sweep].append(epoch)
-    levels = [epoch.level for sweep in own for epoch in sweep]
-    firsts = [sweep[0].level for sweep in own if sweep]
+def _steps_of_sweeps(recording: Recording) -> list[list[_Step]]:
+    by_sweep: dict[int, list[Epoch]] = defaultdict(list)
+    for epoch in _epochs(recording, _LEAST):
+        by_sweep[epoch.sweep].append(epoch)
+    own, jump = [by_sweep[n] for n in range(recording.num_sweeps)], _described(recording)[1].jump
+    levels, firsts = [epoch.level for sweep in own for epoch in sweep], [sweep[0].level for sweep in own if sweep]
     # Sweeps that start with the step end at the holding level; if each has one level only, that is the step.
-    at_once = bool(firsts) and np.ptp(firsts) > max(0.5 * np.ptp(levels), grain.jump)
+    at_once = bool(firsts) and np.ptp(firsts) > max(0.5 * np.ptp(levels), jump)
     whole = at_once and all(len(sweep) < 2 for sweep in own)
     holding = [0.0 if whole or not sweep else sweep[-1 if at_once else 0].level for sweep in own]
     sized = [[_Step(*e, size=e.level - held) for e in sweep] for sweep, held in zip(own, holding, strict=True)]
-    return [[step for step in sweep if whole or abs(step.size) > grain.jump] for sweep in sized]
+    return [[step for step in sweep if whole or abs(step.size) > jump] for sweep in sized]
 
 
 def _among(step: _Step, steps: list[_Step], grain: _Grain) -> bool:
@@ -355,13 +340,3 @@ def _commonest(candidates: list[_Step], grain: _Grain) -> tuple[int, int] | None
     group = max(groups, key=len)
     group = group if len(group) >= 0.25 * len(candidates) else candidates
     return int(np.median([s.start for s in group])), int(np.median([s.stop for s in group]))
-
-
-def _level_tolerance(recording: Recording, num_samples: int) -> float:
-    grain = _grain(recording)
-    return grain.jump * np.sqrt(grain.length / num_samples) + 0.005 * grain.spread
-
-
-def _group_levels(levels: np.ndarray, tolerance: float) -> list[np.ndarray]:
-    order = np.argsort(levels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(levels[order]) > tolerance) + 1)

@@ -1,16 +1,23 @@
 """A recording: the current that was injected and the voltage that was measured, in pA, mV and ms, checked once."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from functools import wraps
+from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from jaxlif.checks import number
-from jaxlif.recordings.plausibility import EVIDENT, evidence, is_commanded, scale_notes, voltage_refusal
+from jaxlif.checks import choice, number, numbers, require_same_shape
+from jaxlif.recordings.plausibility import require_membrane, require_response, scale_notes
 
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
+_SOURCES = ("recorded", "commanded", "unknown")
+
+R = TypeVar("R")
+Sweeps = int | slice | Sequence[int] | np.ndarray
 
 
 class RecordingWarning(UserWarning):
@@ -22,8 +29,7 @@ class Recording:
     """A current-clamp recording: sweeps of one length, one sampling interval, one cell.
 
     Sample n of ``current`` is held from n dt to (n + 1) dt, and sample n of ``voltage`` belongs to the end of that
-    step, as in :func:`jaxlif.simulate`; a current that was sampled with the voltage is brought to that by
-    :func:`jaxlif.recordings.held_current`. The arrays are read-only views in float64.
+    step, as in :func:`jaxlif.simulate`. Arrays of any real kind become read-only views in float64, [T] one sweep.
 
     Args:
         current: injected current, [sweeps, T] or [T], pA.
@@ -41,8 +47,7 @@ class Recording:
 
     Raises:
         ValueError: for values that are not finite, shapes that differ, fewer than 2 samples, a dt outside 0.004 to
-            5 ms, voltages in another unit, an unknown current source, or names of stimuli that are not one for each
-            sweep.
+            5 ms, voltages in another unit, an unknown current source, or names of stimuli that are not one a sweep.
 
     Example:
         >>> recording = Recording(current=np.zeros((3, 1000)), voltage=np.full((3, 1000), -70.0), dt=0.1)
@@ -52,38 +57,34 @@ class Recording:
         300
     """
 
-    current: np.ndarray
-    voltage: np.ndarray | None = None
+    current: Float[np.ndarray, "sweeps T"]
+    voltage: Float[np.ndarray, "sweeps T"] | None = None
     dt: float = field(kw_only=True)
-    spikes: np.ndarray | None = field(default=None, kw_only=True)
+    spikes: Bool[np.ndarray, "sweeps T"] | None = field(default=None, kw_only=True)
     start: float = field(default=0.0, kw_only=True)
     current_source: str = field(default="unknown", kw_only=True)
     name: str = field(default="", kw_only=True)
     sha256: str = field(default="", kw_only=True)
-    electrode_current: np.ndarray | None = field(default=None, kw_only=True)
-    electrode_voltage: np.ndarray | None = field(default=None, kw_only=True)
+    electrode_current: Float[np.ndarray, " T_e"] | None = field(default=None, kw_only=True)
+    electrode_voltage: Float[np.ndarray, " T_e"] | None = field(default=None, kw_only=True)
     stimulus: Sequence[str] | None = field(default=None, kw_only=True)
     corrections: Mapping[str, float | str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        dt = _plausible_dt(self.dt)
-        arrays: dict[str, Any] = {"dt": dt, "current": _sweeps("current", self.current, "pA", dt)}
-        arrays["start"] = float(number("start", self.start, "ms"))
+        dt, current = _interval(self.dt), _sweeps("current", self.current, "pA")
+        checked: dict[str, Any] = {"dt": dt, "current": current, "start": float(number("start", self.start, "ms"))}
         if self.voltage is not None:
-            arrays["voltage"] = _voltage("voltage", self.voltage, dt)
-            _same_shape("current", arrays["current"], "voltage", arrays["voltage"])
-            for note in scale_notes(arrays["current"], arrays["voltage"], dt):
+            checked["voltage"] = _voltage("voltage", self.voltage)
+            require_same_shape(current=current, voltage=checked["voltage"])
+            for note in scale_notes(current, checked["voltage"], dt):
                 warnings.warn(note, RecordingWarning, stacklevel=3)
         if self.spikes is not None:
-            arrays["spikes"] = _raster(self.spikes)
-            _same_shape("current", arrays["current"], "spikes", arrays["spikes"])
-        arrays |= _electrode(self.electrode_current, self.electrode_voltage, dt)
-        arrays["stimulus"] = _names(self.stimulus, len(arrays["current"]))
-        if self.current_source not in ("recorded", "commanded", "unknown"):
-            raise ValueError(
-                f'current_source = {self.current_source!r}: it must be "recorded", "commanded" or "unknown"'
-            )
-        for name, value in arrays.items():
+            checked["spikes"] = _raster(self.spikes)
+            require_same_shape(current=current, spikes=checked["spikes"])
+        checked |= _electrode_trace(self.electrode_current, self.electrode_voltage)
+        checked["stimulus"] = _names(self.stimulus, len(current))
+        choice("current_source", self.current_source, _SOURCES)
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -108,26 +109,18 @@ class Recording:
         return self.num_steps * self.dt
 
     @property
-    def times(self) -> np.ndarray:
+    def times(self) -> Float[np.ndarray, " T"]:
         """Time [T] at the end of every step, ms: what ``voltage`` belongs to, and what a spike is labelled with."""
         return self.start + self.dt * np.arange(1, self.num_steps + 1)
 
-    def measured_voltage(self) -> np.ndarray:
-        """Return the voltage [sweeps, T], mV, of a recording that has one.
-
-        Raises:
-            ValueError: for a stimulus without a response.
-        """
+    def measured_voltage(self) -> Float[np.ndarray, "sweeps T"]:
+        """Return the voltage, mV; a stimulus without a response is refused with a ValueError."""
         if self.voltage is None:
             raise ValueError("voltage is missing: the recorded voltage, mV, is needed beside the current")
         return self.voltage
 
     def window(self, start: float, stop: float) -> Self:
-        """Return the steps between two times; ``times`` keep their values.
-
-        Args:
-            start: first time, ms, on the clock of ``times``.
-            stop: last time, ms.
+        """Return the steps between two times, ms, on the clock of ``times``, which keep their values.
 
         Raises:
             ValueError: where the window leaves the recording or holds fewer than 2 samples.
@@ -143,14 +136,8 @@ class Recording:
             raise ValueError(f"window {start:g} to {stop:g} ms: give at least two samples within {bounds}")
         return self._cut(np.s_[:, first:last], start=self.start + first * self.dt)
 
-    def select(self, sweeps: int | slice | Sequence[int] | np.ndarray) -> Self:
-        """Return some of the sweeps.
-
-        Args:
-            sweeps: their numbers, from 0.
-
-        Raises:
-            ValueError: for a sweep that does not exist, or none at all.
+    def select(self, sweeps: Sweeps) -> Self:
+        """Return some of the sweeps, numbered from 0; one that does not exist, or none, is refused with a ValueError.
 
         Example:
             >>> Recording(current=np.arange(20.0).reshape(4, 5), dt=1.0).select([3, 0]).current[:, 0]
@@ -171,20 +158,8 @@ class Recording:
             return replace(self, **arrays, **changes)
 
 
-def sweep_indices(sweeps: int | slice | Sequence[int] | np.ndarray, num_sweeps: int) -> np.ndarray:
-    """Return the numbers of the chosen sweeps, counted from 0.
-
-    Args:
-        sweeps: one number, a slice or several numbers; negative ones count from the end.
-        num_sweeps: how many there are.
-
-    Raises:
-        ValueError: for a sweep that does not exist, or none at all.
-
-    Example:
-        >>> sweep_indices([0, -1], 9)
-        array([0, 8])
-    """
+def sweep_indices(sweeps: Sweeps, num_sweeps: int) -> Int[np.ndarray, " chosen"]:
+    """Return the numbers, from 0, of sweeps of which negative ones count from the end; refuse those there are not."""
     available = np.arange(num_sweeps)
     chosen = available[sweeps] if isinstance(sweeps, slice) else np.atleast_1d(np.asarray(sweeps))
     known = chosen.dtype.kind in "iu" and ((-num_sweeps <= chosen) & (chosen < num_sweeps)).all()
@@ -193,65 +168,29 @@ def sweep_indices(sweeps: int | slice | Sequence[int] | np.ndarray, num_sweeps: 
     return available[chosen]
 
 
-def _names(stimulus: Sequence[str] | None, num_sweeps: int) -> tuple[str, ...] | None:
-    if stimulus is None:
-        return None
-    names = (stimulus,) * num_sweeps if isinstance(stimulus, str) else tuple(str(name) for name in stimulus)
-    if len(names) != num_sweeps:
-        raise ValueError(f"stimulus has {len(names)} names for {num_sweeps} sweeps: one for each sweep is expected")
-    return names
-
-
-def require_stimulus(recording: Recording, spikes: np.ndarray | None = None) -> None:
+def require_stimulus(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> None:
     """Refuse a recording whose current never changes, or changes and leaves no trace in the voltage.
 
     Noise in the channel of the current is no stimulus, nor is the current of another cell: nothing about the membrane
-    can be inferred from them. See :func:`jaxlif.recordings.plausibility.evidence`.
-
-    Args:
-        recording: any recording; without a voltage only a constant current is refused.
-        spikes: [sweeps, T], booleans: around them an amplifier's transients are no stimulus.
-
-    Raises:
-        ValueError: where the current is one constant in all sweeps, the voltage was the command, or does not answer to
-            the current.
-
-    Example:
-        >>> require_stimulus(Recording(current=np.arange(10.0), dt=0.1))
+    can be inferred from them. Around spikes an amplifier's transients are no stimulus either.
     """
     level = recording.current.flat[0]
     if (recording.current == level).all():
         raise ValueError(
-            f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies"
-            " (is the command or the recorded current missing from the file?)"
+            f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies (is the command"
+            " or the recorded current missing from the file?)"
         )
-    if recording.voltage is None:
-        return
-    if (spikes is None or not spikes.any()) and is_commanded(recording.voltage, recording.current):
-        raise ValueError(
-            "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
-            " voltage was the command, in voltage clamp, where a fit needs an injected current"
-        )
-    found = evidence(recording.current, recording.voltage, recording.dt, spikes)
-    if found < EVIDENT:
-        raise ValueError(
-            f"current: its changes (SD {np.std(recording.current):.3g} pA around {np.mean(recording.current):.4g} pA)"
-            f" leave no trace in the voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus,"
-            " or belongs to another cell, and nothing about the membrane can be inferred from it"
-        )
+    if recording.voltage is not None:
+        require_response(recording.current, recording.voltage, recording.dt, spikes)
 
 
-def repeats(recording: Recording) -> list[np.ndarray]:
+def repeats(recording: Recording) -> list[Int[np.ndarray, " group"]]:
     r"""Group the sweeps that received the same current, up to the noise with which it was measured.
 
     Two currents are the same where their difference d is noise without structure: the rms of its means over m = 50
     samples, and over an eighth of a sweep, stays below :math:`3 \sigma / \sqrt m + 0.01\, s`, with
     :math:`\sigma^2 = \mathrm{Var}(\Delta d) / 2` its white part and s the current's SD; and the rms of d itself stays
-    below s / 2. Stored twice, quantised differently or measured noisily, a frozen noise is recognised; two levels of
-    a step, two ramps or two noises are told apart.
-
-    Args:
-        recording: any recording.
+    below s / 2.
 
     Returns:
         The sweep numbers of each group, groups in order of first appearance.
@@ -272,16 +211,23 @@ def repeats(recording: Recording) -> list[np.ndarray]:
 
 
 def stimulus_label(recording: Recording, sweeps: Sequence[int] | np.ndarray) -> str:
-    """Return what a group of sweeps with one stimulus is called: its name, or else its first sweep.
-
-    Example:
-        >>> stimulus_label(Recording(current=np.zeros((2, 9)), dt=0.1, stimulus=["04", "06"]), [1])
-        'stimulus 06'
-        >>> stimulus_label(Recording(current=np.zeros((2, 9)), dt=0.1), [1])
-        'the stimulus of sweep 1'
-    """
+    """Return what a group of sweeps with one stimulus is called: its name, or else its first sweep."""
     first = int(sweeps[0])
     return f"the stimulus of sweep {first}" if recording.stimulus is None else f"stimulus {recording.stimulus[first]}"
+
+
+def remembered(find: Callable[..., R]) -> Callable[..., R]:
+    """Let a function of a recording, and of numbers, find out once what it returns while the recording lives."""
+    known: WeakKeyDictionary[Recording, dict[tuple[Any, ...], R]] = WeakKeyDictionary()
+
+    @wraps(find)
+    def _once(recording: Recording, *args: Any) -> R:
+        found = known.setdefault(recording, {})
+        if args not in found:
+            found[args] = find(recording, *args)
+        return found[args]
+
+    return _once
 
 
 def _same_current(a: np.ndarray, b: np.ndarray) -> bool:
@@ -299,44 +245,21 @@ def _block_rms(x: np.ndarray, length: int) -> float:
     return float(np.sqrt(np.mean(x[:whole].reshape(-1, length).mean(axis=1) ** 2)))
 
 
-def _numbers(name: str, value: Any, unit: str) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":  # complex numbers, dates and text would be made numbers without a word
-            raise TypeError(f"it holds {array.dtype}")
-        return array.astype(np.float64, copy=False).view()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not an array of numbers in {unit}: {error}") from error
-
-
-def _sweeps(name: str, value: Any, unit: str, dt: float) -> np.ndarray:
-    array = _numbers(name, value, unit)
-    if array.ndim not in (1, 2) or array.shape[0] == 0 or array.shape[-1] < 2:
-        raise ValueError(f"{name} has shape {array.shape}: [T] or [sweeps, T] with at least 2 samples is expected")
-    array = np.atleast_2d(array)
-    if array.shape[0] > 10 and array.shape[0] > array.shape[1]:
-        raise ValueError(
-            f"{name} has shape {array.shape}, more sweeps than samples: [sweeps, T] is expected, is it transposed?"
-        )
-    _finite(name, array, unit, dt)
+def _sweeps(name: str, value: Any, unit: str) -> np.ndarray:
+    array = np.asarray(numbers(name, value, unit, rank=(1, 2)), np.float64).view()
+    shape = array.shape
+    if array.size == 0 or shape[-1] < 2:
+        raise ValueError(f"{name} has shape {shape}: [T] or [sweeps, T] with at least 2 samples is expected")
+    if array.ndim == 2 and max(10, shape[1]) < shape[0]:
+        raise ValueError(f"{name} has shape {shape}, more sweeps than samples: [sweeps, T] is expected, transposed?")
     array.flags.writeable = False
-    return array
+    return np.atleast_2d(array)
 
 
-def _finite(name: str, array: np.ndarray, unit: str, dt: float) -> None:
-    bad = ~np.isfinite(array)
-    if bad.any():
-        sweep, sample = (int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{name} has {int(bad.sum())} values that are not finite; the first is {array[sweep, sample]} {unit}"
-            f" in sweep {sweep}, sample {sample}, at {(sample + 1) * dt:g} ms: cut it away"
-        )
-
-
-def _same_shape(first: str, a: np.ndarray, second: str, b: np.ndarray) -> None:
-    for axis, what in ((1, "samples"), (0, "sweeps")):
-        if a.shape[axis] != b.shape[axis]:
-            raise ValueError(f"{first} has {a.shape[axis]} {what} and {second} {b.shape[axis]}: they must agree")
+def _voltage(name: str, value: Any) -> np.ndarray:
+    voltage = _sweeps(name, value, "mV")
+    require_membrane(name, voltage)
+    return voltage
 
 
 def _raster(spikes: Any) -> np.ndarray:
@@ -348,35 +271,34 @@ def _raster(spikes: Any) -> np.ndarray:
     return raster
 
 
-def _electrode(current: Any, voltage: Any, dt: float) -> dict[str, np.ndarray]:
+def _electrode_trace(current: Any, voltage: Any) -> dict[str, np.ndarray]:
     if (current is None) != (voltage is None):
         raise ValueError("electrode_current and electrode_voltage belong together: give both or neither")
     if current is None:
         return {}
-    current = _sweeps("electrode_current", current, "pA", dt)
-    voltage = _voltage("electrode_voltage", voltage, dt)
-    _same_shape("electrode_current", current, "electrode_voltage", voltage)
-    if current.shape[0] > 1:
-        raise ValueError(f"electrode_current has {current.shape[0]} sweeps: one trace [T_e] is expected")
+    current, voltage = _sweeps("electrode_current", current, "pA"), _voltage("electrode_voltage", voltage)
+    require_same_shape(electrode_current=current, electrode_voltage=voltage)
+    if len(current) > 1:
+        raise ValueError(f"electrode_current has {len(current)} sweeps: one trace [T_e] is expected")
     return {"electrode_current": current[0], "electrode_voltage": voltage[0]}
 
 
-def _plausible_dt(dt: Any) -> float:
-    value = _numbers("dt", dt, "ms")
-    if value.size != 1 or not np.isfinite(value).all() or value.item() <= 0:
+def _names(stimulus: Sequence[str] | None, num_sweeps: int) -> tuple[str, ...] | None:
+    if stimulus is None:
+        return None
+    names = (stimulus,) * num_sweeps if isinstance(stimulus, str) else tuple(str(name) for name in stimulus)
+    if len(names) != num_sweeps:
+        raise ValueError(f"stimulus has {len(names)} names for {num_sweeps} sweeps: one for each sweep is expected")
+    return names
+
+
+def _interval(dt: Any) -> float:
+    value = np.asarray(numbers("dt", dt, "ms", finite=False), np.float64)
+    if value.size != 1 or not 0 < value.item() < np.inf:
         raise ValueError(f"dt = {dt} ms: the sampling interval must be one positive, finite number of ms")
-    number = value.item()
-    if _SMALLEST_DT <= number <= _LARGEST_DT:
-        return number
-    conversions = {"seconds": 1000.0 * number, "microseconds": 0.001 * number}
-    conversions |= {"a rate in Hz": 1000.0 / number, "a rate in kHz": 1.0 / number}
-    likely = [f"{unit}: pass {ms:g}" for unit, ms in conversions.items() if _SMALLEST_DT <= ms <= _LARGEST_DT]
+    if _SMALLEST_DT <= (ms := value.item()) <= _LARGEST_DT:
+        return ms
+    meant = {"seconds": 1000.0 * ms, "microseconds": 0.001 * ms, "a rate in Hz": 1000.0 / ms, "a rate in kHz": 1.0 / ms}
+    likely = [f"{unit}: pass {x:g}" for unit, x in meant.items() if _SMALLEST_DT <= x <= _LARGEST_DT]
     guess = f"; it looks like {' or '.join(likely)}" if likely else ""
-    raise ValueError(f"dt = {number:g} ms is implausible ({_SMALLEST_DT:g} to {_LARGEST_DT:g} ms are accepted){guess}")
-
-
-def _voltage(name: str, value: Any, dt: float) -> np.ndarray:
-    voltage = _sweeps(name, value, "mV", dt)
-    if refusal := voltage_refusal(name, voltage):
-        raise ValueError(refusal)
-    return voltage
+    raise ValueError(f"dt = {ms:g} ms is implausible ({_SMALLEST_DT:g} to {_LARGEST_DT:g} ms are accepted){guess}")
