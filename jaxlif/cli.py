@@ -27,7 +27,9 @@ from jaxlif.fitting.recordings import check_options, fit_recording, model_ladder
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, SpikeRule, hum_notes, read_rates, spike_notes
+from jaxlif.recordings import Recording, SpikeRule, read_rates
+from jaxlif.recordings.notes import hum_notes
+from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.units import Corrections
 from jaxlif.tables import cell_rows, parameter_rows, score_table, sweep_line, text_table
 from jaxlif.writing import require_folder, staged

@@ -8,28 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from jaxlif.fitting.notes import saturated
 from jaxlif.fitting.recordings import checked_spikes
 from jaxlif.fitting.step_protocol import has_fi_curve, no_fi_curve, protocol_notes
 from jaxlif.recordings import (
     Recording,
     RecordingWarning,
     SpikeRule,
-    artefact_notes,
-    copy_notes,
     fi_table,
-    hum_notes,
-    is_sampled,
     is_step_protocol,
-    quiet_voltage,
+    notes_on,
     read_recording,
     repeats,
-    sampling_notes,
-    spike_notes,
     steps,
-    without_padding,
 )
 from jaxlif.recordings.readers import channels_of
+from jaxlif.recordings.sampling import quiet_voltage, without_padding
 
 LEAST_REST = 10.0  # ms of a constant current at the start of a sweep
 
@@ -104,7 +97,7 @@ def _inspected(
         columns["rest (mV)"] = ["" if np.isnan(mv) else f"{mv:.2f}" for mv in rest]
     columns["spikes"] = spikes.sum(axis=1)
     rows = (tuple(columns), *(tuple(map(str, row)) for row in zip(*columns.values(), strict=True)))
-    notes = () if recording.voltage is None else _notes(recording, spikes, rule)
+    notes = () if recording.voltage is None else notes_on(recording, spikes, rule)
     facts = channels | _facts(recording, spikes, rest)
     return Inspection(facts, _verdict(recording, rule), notes, rows, recording, spikes if known else None)
 
@@ -166,12 +159,6 @@ def _rest(rest: np.ndarray) -> str:
         return text
     drift = float(np.polyfit(np.linspace(0.0, 1.0, rest.size)[np.isfinite(rest)], known, 1)[0])
     return f"{text}, of which {drift:+.2f} mV are a drift from the first to the last"
-
-
-def _notes(recording: Recording, spikes: np.ndarray, rule: SpikeRule) -> tuple[str, ...]:
-    sampled, copied = is_sampled(recording, spikes), np.zeros(0, int)
-    notes = sampling_notes(recording, sampled) + spike_notes(recording, rule) + saturated(recording, spikes)
-    return notes + artefact_notes(recording, spikes) + hum_notes(recording) + copy_notes(recording, copied)
 
 
 def _verdict(recording: Recording, rule: SpikeRule) -> str:

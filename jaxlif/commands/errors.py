@@ -12,7 +12,7 @@ from click.exceptions import Exit
 
 from jaxlif.recordings.units import NO_CORRECTIONS
 
-_OPTIONS = {"sweeps": "sweeps", "electrode": "from-electrode", "model": "model"} | {
+_OPTIONS = {"sweeps": "sweeps", "electrode_channel": "from-electrode", "model": "model"} | {
     n: n.replace("_", "-") for n in vars(NO_CORRECTIONS)
 }
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended

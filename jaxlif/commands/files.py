@@ -14,5 +14,5 @@ def read(file: Path, reading: dict[str, Any]) -> Recording:
 
 def keywords_of(reading: dict[str, Any]) -> dict[str, Any]:
     """Return the options of ``options.reading`` as keywords of :func:`jaxlif.read_recording`."""
-    keywords = {"electrode" if name == "from_electrode" else name: value for name, value in reading.items()}
+    keywords = {"electrode_channel" if name == "from_electrode" else name: value for name, value in reading.items()}
     return keywords | ({"sweeps": sweep_numbers(keywords["sweeps"])} if "sweeps" in keywords else {})

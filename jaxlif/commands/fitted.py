@@ -15,7 +15,9 @@ from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, neuron_jso
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.neurons.readout import LeakyParams
-from jaxlif.recordings import Recording, held_current, spike_notes
+from jaxlif.recordings import Recording
+from jaxlif.recordings.sampling import held_current
+from jaxlif.recordings.spikes import spike_notes
 from jaxlif.tables import Scores, score_table, text_table
 from jaxlif.writing import staged_file
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jaxlif.recordings.spike_detection import METHODS
+from jaxlif.recordings.spikes import METHODS
 from jaxlif.recordings.units import NO_CORRECTIONS
 
 recording = click.argument("file", type=click.Path(path_type=Path))

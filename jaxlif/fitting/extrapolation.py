@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxlif.recordings import Recording, repeats, stimulus_label
+from jaxlif.recordings import Recording, repeats
+from jaxlif.recordings.recording import stimulus_label
 
 WIDER = 1.2  # factor by which a current may leave the fitted range without a word
 FASTER = 1.5  # and a rate

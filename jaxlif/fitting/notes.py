@@ -10,10 +10,8 @@ from jaxlif.fitting.joint_loss import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES
 from jaxlif.fitting.task import Task
 from jaxlif.fitting.uncertainty import is_inside
-from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams
-from jaxlif.recordings import Recording
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
@@ -86,20 +84,6 @@ def undetermined_times(params: LIFParams | LeakyParams) -> tuple[str, ...]:
         " these data do not determine it"
         for name, tau in times.items()
         if not low <= tau <= high
-    )
-
-
-def saturated(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
-    """Warn of a voltage that stays exactly at its extreme away from spikes: an amplifier or a converter at its end."""
-    mask = spike_mask(spikes.T, before=round(5.0 / recording.dt), after=round(50.0 / recording.dt)).T
-    v = recording.measured_voltage()[mask]
-    if v.size < 100 or np.ptp(v) == 0:
-        return ()
-    shares = {float(end): float(np.mean(v == end)) for end in (v.min(), v.max())}
-    return tuple(
-        f"{100.0 * share:.2g} % of the voltage away from spikes is exactly {end:.4g} mV: is it saturated or clipped?"
-        for end, share in shares.items()
-        if share > 0.005
     )
 
 

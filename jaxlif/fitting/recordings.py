@@ -26,7 +26,6 @@ from jaxlif.fitting.judgement import free_run_notes, judge, rest_of_time, spike_
 from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.notes import (
     at_bounds,
-    saturated,
     score_notes,
     undetermined_names,
     undetermined_times,
@@ -44,20 +43,14 @@ from jaxlif.recordings import (
     Electrode,
     Recording,
     SpikeRule,
-    artefact_notes,
-    copies,
-    copy_notes,
-    held_current,
-    hum_notes,
-    is_sampled,
+    notes_on,
     remove_electrode,
-    require_stimulus,
-    rest_notes,
     resting_potentials,
-    sampling_notes,
-    spike_notes,
-    without_padding,
 )
+from jaxlif.recordings.notes import rest_notes
+from jaxlif.recordings.recording import require_stimulus
+from jaxlif.recordings.sampling import copies, held_current, is_sampled, without_padding
+from jaxlif.recordings.spikes import spike_notes
 
 MODELS = ("lif", "adaptive", "gif", "passive")
 WITH_BOUNDS = ("lif", "passive")  # the others find their own start, and have none
@@ -182,17 +175,12 @@ def fit_recording(
         seed=seed,
         warnings=astray
         + padded
-        + copy_notes(recording, held)
-        + sampling_notes(recording, sampled)
+        + notes_on(recording, spikes, spike_rule, held=held, compensated=removed.recording)
         + removed.notes
         + final.warnings
         + undetermined_names(undetermined)
         + (at_bounds(found.params, own) if own else undetermined_times(final.params))
         + unlikely_membrane(final.params)
-        + spike_notes(part, spike_rule)
-        + saturated(part, spikes[kept])
-        + artefact_notes(removed.recording, spikes)
-        + hum_notes(part)
         + (_unlike_steps(part, spikes[kept]) if model == "lif" and protocol == "fluctuating" else ())
         + instead
         + score_notes(task, scores)

@@ -31,7 +31,8 @@ from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams
-from jaxlif.recordings import Electrode, Recording, SpikeRule, held_current, remove_electrode, resting_potentials
+from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, resting_potentials
+from jaxlif.recordings.sampling import held_current
 from jaxlif.writing import write_atomically
 
 STANDARD_NAMES = {

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from jaxlif.losses import spike_mask
-from jaxlif.recordings import Recording, copies, repeats, stimulus_label
+from jaxlif.recordings import Recording, repeats
+from jaxlif.recordings.recording import stimulus_label
+from jaxlif.recordings.sampling import copies
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
 SPIKE_TIME_SCORES = (

@@ -10,9 +10,9 @@ from jaxlif.fitting.lif_intervals import Estimate, all_intervals, fi_estimate, m
 from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Epoch, FITable, Recording, fi_table, is_step_protocol, step_family, steps
-from jaxlif.recordings.protocol import quiet
-from jaxlif.recordings.rest import DRIFT
+from jaxlif.recordings import Recording, fi_table, is_step_protocol, step_family, steps
+from jaxlif.recordings.notes import DRIFT
+from jaxlif.recordings.protocol import Epoch, FITable, quiet_current
 
 BASELINE = 50.0  # ms before a test epoch that the rest is taken from
 RECOVERY = 30.0  # ms after a spike in which the voltage is on its way back: no rest
@@ -172,7 +172,7 @@ def step_membrane(task: Task) -> StepMembrane:
 
 def _levels(recording: Recording) -> np.ndarray:
     """Return the current [sweeps, T] that each of its epochs is constant in."""
-    current = np.array(quiet(recording).current)
+    current = np.array(quiet_current(recording))
     for epoch in steps(recording):
         current[epoch.sweep, epoch.start : epoch.stop] = epoch.level
     return current
@@ -229,7 +229,7 @@ def step_baselines(recording: Recording, spikes: np.ndarray) -> Baselines:
     length, recovery = (round(x / recording.dt) for x in (BASELINE, RECOVERY))
     found = [_before(test, others, length + recovery) for test in tests]
     fires = np.array([train[b].any() for train, b in zip(spikes, found, strict=True)])
-    rows = zip(recording.measured_voltage(), quiet(recording).current, found, strict=True)
+    rows = zip(recording.measured_voltage(), quiet_current(recording), found, strict=True)
     pairs = [[np.median(x[b][-length:]) if b.stop > b.start else np.nan for x in (v, c)] for v, c, b in rows]
     voltage, current = np.array(pairs).T
     return Baselines(np.where(fires, np.nan, voltage), current)

@@ -12,7 +12,8 @@ from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability
 from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.recordings import Recording, is_step_protocol, repeats, stimulus_label
+from jaxlif.recordings import Recording, is_step_protocol, repeats
+from jaxlif.recordings.recording import stimulus_label
 from jaxlif.simulation import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 

@@ -197,7 +197,7 @@ def _choice(inputs: list[_Channel], currents: list[_Channel], active: list[_Chan
     known = voltages + _of_kind(currents, "current")
     named = _names(electrode, {channel.name for channel in known})
     if unknown := [name for name in named if name not in {channel.name for channel in known}]:
-        raise ValueError(f"electrode = {unknown[0]!r}: the channels are {_listed(known)}")
+        raise ValueError(f"electrode_channel = {unknown[0]!r}: the channels are {_listed(known)}")
     return _Choice(named, _only("voltage", voltages, named), voltages)
 
 
@@ -223,7 +223,9 @@ def _only(kind: str, channels: list[_Channel], named: tuple[str, ...], example: 
     """Return the channel that was named, or the only one."""
     found = [channel for channel in channels if channel.name in named] or channels
     if len(found) > 1:
-        text = f"{len(channels)} channels are a {kind} ({_listed(channels)}): choose one with `electrode`{example}"
+        text = (
+            f"{len(channels)} channels are a {kind} ({_listed(channels)}): choose one with `electrode_channel`{example}"
+        )
         raise ValueError(text)
     return found[0]
 

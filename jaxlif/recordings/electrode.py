@@ -145,9 +145,7 @@ def _estimated(recording: Recording, spikes: np.ndarray) -> Removed:
     return _applied(recording, found, notes)
 
 
-def _applied(
-    recording: Recording, electrodes: list[tuple[tuple[int, ...], Electrode]], notes: list[str]
-) -> Removed:
+def _applied(recording: Recording, electrodes: list[tuple[tuple[int, ...], Electrode]], notes: list[str]) -> Removed:
     voltage = recording.measured_voltage().copy()
     for sweeps, electrode in electrodes:
         if not np.isclose(recording.dt, electrode.dt):

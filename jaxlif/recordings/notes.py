@@ -51,15 +51,16 @@ def notes_on(
     )
 
 
-def hum_notes(recording: Recording) -> Iterator[str]:
+def hum_notes(recording: Recording) -> tuple[str, ...]:
     """Say that a recorded current hums; a line that is a quarter of all there is, or more, is the stimulus."""
     hum = mains_hum(recording)
-    if hum is not None and hum.amplitude <= 0.25 * np.ptp(recording.current):
-        yield (
-            f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps are looked for without it,"
-            " unless it is more than a tenth of them, and the membrane is fitted with or without it, whichever the"
-            " voltage follows; the model is run with it"
-        )
+    if hum is None or hum.amplitude > 0.25 * np.ptp(recording.current):
+        return ()
+    return (
+        f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps are looked for without it,"
+        " unless it is more than a tenth of them, and the membrane is fitted with or without it, whichever the voltage"
+        " follows; the model is run with it",
+    )
 
 
 def rest_notes(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]) -> tuple[str, ...]:

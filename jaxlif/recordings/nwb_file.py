@@ -185,9 +185,9 @@ def _of_electrode(responses: list[Any], electrode: str | None) -> list[Any]:
     counts = Counter(_electrode(series) for series in responses)
     listed = ", ".join(f"{name!r}: {number} series" for name, number in sorted(counts.items()))
     if electrode is None and len(counts) > 1:
-        raise ValueError(f"{len(counts)} electrodes ({listed}): choose one with `electrode`")
+        raise ValueError(f"{len(counts)} electrodes ({listed}): choose one with `electrode_channel`")
     if electrode is not None and electrode not in counts:
-        raise ValueError(f"electrode = {electrode!r}: the electrodes in current clamp are {listed}")
+        raise ValueError(f"electrode_channel = {electrode!r}: the electrodes in current clamp are {listed}")
     return [series for series in responses if electrode in (None, _electrode(series))]
 
 

@@ -1,8 +1,9 @@
 """Whether numbers can be those of a neuron: the range of a voltage, its rest, and what it shares with the current."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _LARGEST_MEDIAN = 160.0  # mV, from zero: beyond any membrane, and short of one stored ten times too large
 _GAINS = (0.1, 0.05, 0.02, 0.01, 1e-3)  # of amplifiers, inverted, the usual ones
@@ -126,12 +127,12 @@ def away_from(spikes: np.ndarray, before: float, after: float, dt: float) -> np.
     return mask
 
 
-def mains(x: np.ndarray, frequencies: Sequence[float], dt: float) -> np.ndarray:
+def mains(x: np.ndarray, frequencies: ArrayLike, dt: float) -> np.ndarray:
     """Fit sinusoids of these frequencies, Hz, and a constant to each sweep [sweeps, T] by least squares.
 
     Returns the sinusoids alone. NaN are gaps.
     """
-    phase = 2e-3 * np.pi * dt * np.outer(np.arange(x.shape[1]), frequencies)
+    phase = 2e-3 * np.pi * dt * np.outer(np.arange(x.shape[1]), np.asarray(frequencies))
     waves = np.concatenate([np.sin(phase), np.cos(phase), np.ones((len(phase), 1))], axis=1)
     known = np.isfinite(x)
     if known.all():

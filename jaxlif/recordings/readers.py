@@ -30,7 +30,7 @@ def read_recording(
     *,
     current: str | None = None,
     sweeps: _Sweeps = None,
-    electrode: str | None = None,
+    electrode_channel: str | None = None,
     voltage_unit: str | None = None,
     voltage_gain: float = 1.0,
     voltage_offset: float = 0.0,
@@ -51,8 +51,8 @@ def read_recording(
         current: which current an .abf or .nwb file is asked for, "recorded" or "commanded" (None: the recorded one
             where there is one); for the other formats, which hold one current, what that current is.
         sweeps: numbers of the sweeps to read, from 0; None for all.
-        electrode: name of the electrode to read from an .nwb file, or of the channel of an .abf file, needed where it
-            holds several: "V2" of the voltages, "I1" of the currents, "V2,I1" where both are to be chosen.
+        electrode_channel: name of the electrode of an .nwb file, or of the channel of an .abf file, needed
+            where it holds several: "V2" of the voltages, "I1" of the currents, "V2,I1" where both are to be chosen.
         voltage_unit: the unit of the file's voltage, where the file states a wrong one. In an .abf file without a
             voltage it makes one of the channel that is named, or of the only one.
         voltage_gain: factor to that voltage, where the file was scaled wrongly.
@@ -96,7 +96,7 @@ def read_recording(
         require_file(path)
         if suffix != ".nwb":  # of which the sweeps that are asked for are read
             require_memory(path.stat().st_size, "the file")
-        fields = _reader(suffix, electrode, sweeps)(path, current, corrections)
+        fields = _reader(suffix, electrode_channel, sweeps)(path, current, corrections)
         fields = _choose(fields, sweeps) if suffix in (*_READERS, ".abf") else fields
         files = fields.pop("files", [path])
         fields = _corrected(_stack(fields, sweeps), corrections)
@@ -127,7 +127,9 @@ def _reader(suffix: str, electrode: str | None, sweeps: _Sweeps) -> _Reader:
     if suffix == ".abf":
         return partial(read_abf, electrode=electrode)
     if electrode is not None:
-        raise ValueError(f"electrode = {electrode!r}: only .nwb and .abf files name their electrodes, leave it out")
+        raise ValueError(
+            f"electrode_channel = {electrode!r}: only .nwb and .abf files name their electrodes, leave it out"
+        )
     return partial(read_ibw, sweeps=sweeps) if suffix == ".ibw" else _READERS[suffix]
 
 

@@ -95,16 +95,17 @@ def detect_spikes(voltage: ArrayLike, dt: float, **rule: Any) -> Bool[np.ndarray
     return spikes
 
 
-def spike_notes(recording: Recording, rule: SpikeRule) -> Iterator[str]:
+def spike_notes(recording: Recording, rule: SpikeRule) -> tuple[str, ...]:
     """Say what looks like a spike and was not counted as one by a rule, and which option counts it."""
     if recording.spikes is not None and rule != SpikeRule():
-        yield "the recording holds its spikes: they were taken, and not those that the spike rule would find"
-    elif recording.voltage is not None and recording.spikes is not None:
-        known, found = (int(np.sum(x)) for x in (recording.spikes, rule.find(replace(recording, spikes=None))))
-        if found > 1.1 * known:
-            yield f"the recording's own spikes are {known} where its voltage has {found}: are some missing?"
-    elif recording.voltage is not None:
-        yield from _left_out(recording.voltage, recording.dt, rule)
+        return ("the recording holds its spikes: they were taken, and not those that the spike rule would find",)
+    if recording.voltage is None:
+        return ()
+    if recording.spikes is None:
+        return tuple(_left_out(recording.voltage, recording.dt, rule))
+    known, found = (int(np.sum(x)) for x in (recording.spikes, rule.find(replace(recording, spikes=None))))
+    missed = f"the recording's own spikes are {known} where its voltage has {found}: are some missing?"
+    return (missed,) if found > 1.1 * known else ()
 
 
 def _left_out(voltage: np.ndarray, dt: float, rule: SpikeRule) -> Iterator[str]:

@@ -243,7 +243,7 @@ def test_a_missing_partner_and_two_of_them(tmp_path):
             {"data": CURRENT.reshape(2, 5, 5)},
             "Ch0_1.ibw: a wave of shape (2, 5, 5) and type float32: real numbers [T] or",
         ),
-        ({"data": np.where(CURRENT == 3, np.nan, CURRENT)}, "current has 1 values that are not finite"),
+        ({"data": np.where(CURRENT == 3, np.nan, CURRENT)}, "current[0, 3] = nan pA: current must be finite"),
     ],
 )
 def test_defects_of_the_partner_are_one_line(tmp_path, changes, message):
@@ -290,8 +290,8 @@ def test_other_files_and_files_that_are_missing(tmp_path):
 def test_waves_name_no_electrode(tmp_path):
     path = save_sweep(tmp_path, 1)
     assert (
-        refused(path, electrode="soma")
-        == "electrode = 'soma': only .nwb and .abf files name their electrodes, leave it out"
+        refused(path, electrode_channel="soma")
+        == "electrode_channel = 'soma': only .nwb and .abf files name their electrodes, leave it out"
     )
 
 

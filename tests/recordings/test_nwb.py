@@ -282,16 +282,21 @@ def test_one_of_several_electrodes_has_to_be_chosen(nwb, path):
     nwb.add("V", "v_axon", 1e-3 * VOLTAGE, electrode="axon", sweep_number=0)
     nwb.save(path)
     listed = "'axon': 1 series, 'dendrite': 1 series, 'soma': 2 series"
-    assert refused(path) == f"3 electrodes ({listed}): choose one with `electrode`"
-    assert refused(path, electrode="pia") == f"electrode = 'pia': the electrodes in current clamp are {listed}"
-    assert scales(read(path, electrode="dendrite")) == [5.0] and scales(read(path, electrode="soma")) == [1.0, 2.0]
-    assert "no current in the acquisition or stimulus belongs" in refused(path, electrode="axon")
+    assert refused(path) == f"3 electrodes ({listed}): choose one with `electrode_channel`"
+    assert (
+        refused(path, electrode_channel="pia")
+        == f"electrode_channel = 'pia': the electrodes in current clamp are {listed}"
+    )
+    assert scales(read(path, electrode_channel="dendrite")) == [5.0] and scales(
+        read(path, electrode_channel="soma")
+    ) == [1.0, 2.0]
+    assert "no current in the acquisition or stimulus belongs" in refused(path, electrode_channel="axon")
 
 
 def test_only_nwb_files_have_electrodes(tmp_path):
     np.savez(tmp_path / "cell.npz", current=CURRENT, dt=0.1)
-    with pytest.raises(ValueError, match="cell.npz: electrode = 'soma': only .nwb and .abf files name"):
-        read_recording(tmp_path / "cell.npz", electrode="soma")
+    with pytest.raises(ValueError, match="cell.npz: electrode_channel = 'soma': only .nwb and .abf files name"):
+        read_recording(tmp_path / "cell.npz", electrode_channel="soma")
 
 
 # --- clocks and lengths -----------------------------------------------------------------------------------
@@ -359,8 +364,8 @@ def test_nan_in_the_middle_and_everywhere_is_refused(nwb, path):
     for number in (0, 1):
         nwb.add("I", f"i{number}", 1e-12 * CURRENT, sweep_number=number)
     nwb.save(path)
-    assert "voltage has 1 values that are not finite" in refused(path, sweeps=0)
-    assert "voltage has 50 values that are not finite" in refused(path, sweeps=1)
+    assert "voltage[0, 7] = nan mV: voltage must be finite" in refused(path, sweeps=0)
+    assert "voltage[0, 0] = nan mV: voltage must be finite" in refused(path, sweeps=1)
 
 
 # --- what the amplifier did -------------------------------------------------------------------------------

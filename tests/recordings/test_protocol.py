@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxlif.recordings import (
-    Epoch,
-    Recording,
-    fi_table,
-    hum_notes,
-    is_step_protocol,
-    read_recording,
-    step_family,
-    steps,
-)
+from jaxlif.recordings import Recording, fi_table, is_step_protocol, read_recording, step_family, steps
+from jaxlif.recordings.notes import hum_notes
+from jaxlif.recordings.protocol import Epoch
 
 
 def family(levels, noise=0.0, dt=0.1, seed=0):
@@ -257,7 +250,7 @@ def test_spikes_come_from_the_recording_or_its_voltage():
 @pytest.mark.parametrize(
     ("recording", "spikes", "message"),
     [
-        (family([100.0]), None, "neither spikes nor a voltage"),
+        (family([100.0]), None, "voltage is missing"),
         (family([100.0]), np.zeros((2, 5000)), "spikes has shape \\(2, 5000\\)"),
         (Recording(np.linspace(0.0, 1.0, 1000), dt=0.1), None, "current is not made of steps"),
     ],

@@ -1,9 +1,9 @@
-"""Jumps and peaks at the steps of a current, beside a membrane and spikes that are none."""
+"""What a recording says of itself: jumps and peaks at the steps of a current, and what is none."""
 
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, artefact_notes, detect_spikes
+from jaxlif.recordings import Recording, detect_spikes, notes_on
 
 DT = 0.05
 LEVELS = np.array([-100.0, 100.0, 300.0])
@@ -26,7 +26,7 @@ def steps(resistance=0.0, peak=None, spike_after=None):
 
 
 def notes(recording):
-    return artefact_notes(recording, detect_spikes(recording.voltage, DT))
+    return notes_on(recording, detect_spikes(recording.voltage, DT))
 
 
 def test_a_membrane_and_its_spikes_are_no_artefacts():
@@ -49,5 +49,5 @@ def test_peaks_that_were_taken_for_spikes_are_counted():
 
 def test_a_current_without_steps_has_none():
     noise = np.random.default_rng(0).normal(0.0, 100.0, (1, 3000))
-    voltage = -70.0 + 0.05 * noise
-    assert artefact_notes(Recording(current=noise, voltage=voltage, dt=DT), np.zeros((1, 3000), bool)) == ()
+    voltage = -70.0 + 0.01 * noise
+    assert notes_on(Recording(current=noise, voltage=voltage, dt=DT), np.zeros((1, 3000), bool)) == ()

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, SpikeRule, detect_spikes, read_recording, spike_notes
+from jaxlif.recordings import Recording, SpikeRule, detect_spikes, read_recording
+from jaxlif.recordings.spikes import spike_notes
 
 
 def at(voltage, dt=0.1, **options):
@@ -168,11 +169,11 @@ def test_the_slope_method_needs_the_peak_in_time():
     ("voltage", "options", "message"),
     [
         (np.zeros((2, 2, 5)), {}, "voltage has shape"),
-        (np.array([0.0, np.nan]), {}, "1 values that are not finite"),
-        (np.zeros(5), {"dt": 0.0}, "dt = 0.0 ms"),
-        (np.zeros(5), {"dead_time": -1.0}, "dead_time = -1.0 ms"),
-        (np.zeros(5), {"threshold": "0"}, "threshold = '0': threshold must be a finite number of mV"),
-        (np.zeros(5), {"width": np.nan}, "width = nan: width must be a finite number of ms"),
+        (np.array([0.0, np.nan]), {}, "voltage.1. = nan mV: voltage must be finite"),
+        (np.zeros(5), {"dt": 0.0}, "dt = 0 ms: dt must"),
+        (np.zeros(5), {"dead_time": -1.0}, "dead_time = -1 ms: dead_time must be"),
+        (np.zeros(5), {"threshold": "0"}, "threshold = '0': threshold must be a number, mV"),
+        (np.zeros(5), {"width": np.nan}, "width = nan ms: width must be finite"),
         (np.zeros(5), {"method": "peak"}, "method = 'peak'"),
     ],
 )
