@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlif import plotting
+from jaxlif.fitting.intervals import Uncertainty
 from jaxlif.fitting.result import Prediction, RecordingFit
-from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.inspection import Inspection
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams

@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxlif import stimulus
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
-from jaxlif.fitting.information import pieces, prior_information, scales
+from jaxlif.fitting.information import pieces, prior_information
+from jaxlif.fitting.intervals import Uncertainty, joint_covariance
 from jaxlif.fitting.joint_loss import free_bounds, joint_loss
 from jaxlif.fitting.result import RecordingFit
-from jaxlif.fitting.uncertainty import Uncertainty, sandwich
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.escape import EscapeNoise, escape_inputs
 from jaxlif.simulation import simulate
@@ -173,9 +173,9 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     loss, samples = joint_loss(params, [part], dt, bounds, variance=known.voltage_error**2)
     at, every = loss.vector(params), np.arange(len(known.names))
     more = pieces(loss, at, samples, every).information * (duration / (current.size * dt))
-    prior, scale = prior_information(loss, at, samples, every), scales(loss, samples)
+    prior = prior_information(loss, at, samples, every)
     before, after = (
-        np.diag(sandwich(information, prior, known.dispersion, scale))
+        np.diag(joint_covariance(information, prior, known.dispersion))
         for information in (known.information, known.information + more)
     )
     # What a penalty holds, not the data, may seem to widen: it has nothing to gain.

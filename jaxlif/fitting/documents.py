@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxlif.fitting.drift import Drift
-from jaxlif.fitting.uncertainty import Stimulation, Uncertainty
+from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams

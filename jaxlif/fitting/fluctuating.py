@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import Profile, Sweeps, profile_refractory, refine_membrane, regress_membrane
 from jaxlif.fitting.notes import at_bounds
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
-from jaxlif.fitting.uncertainty import determined
 from jaxlif.neurons.lif import LIFParams
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters

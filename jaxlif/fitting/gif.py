@@ -15,14 +15,14 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.drift import Drift, estimate_drift
+from jaxlif.fitting.intervals import Uncertainty, uncertainty
 from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss
 from jaxlif.fitting.prediction import noisy_rasters
 from jaxlif.fitting.refinement import active_indices, believable, refine
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
-from jaxlif.fitting.traces import UPSTROKE, Traces, arranged, mean_voltage, recorded_traces, refractory_period, regress
-from jaxlif.fitting.uncertainty import Uncertainty, uncertainty
+from jaxlif.fitting.traces import UPSTROKE, Traces, arranged, recorded_traces, refractory_period, regress
 from jaxlif.losses import bits_per_spike
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.recordings import Recording
@@ -286,8 +286,7 @@ def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, interv
     known: Uncertainty | None = None
     notes: tuple[str, ...] = ()
     if intervals:
-        level = mean_voltage(traces, -max(1, round(1.0 / traces.dt)))
-        params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current, level)
+        params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current)
         notes = () if known else ("no interval: the information of the data at these parameters is not finite",)
     bits = held_out_bits(loss, params, traces, np.ones(traces.spikes.shape[1], bool))
     return AdaptiveFit(params, known, bits, notes)

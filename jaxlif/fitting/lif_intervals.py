@@ -3,52 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.special import stdtrit
 
+from jaxlif.fitting.intervals import UNKNOWN, Estimate, sandwich
 from jaxlif.fitting.membrane import SOLVED, Profile, Sweeps, forced_start
 from jaxlif.fitting.segments import cut
-from jaxlif.fitting.uncertainty import flat_coordinates
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, TeacherForced
 from jaxlif.simulation import simulate
 from jaxlif.theory import firing_rate
 
 BLOCKS = 16  # of samples, over which the gradient's scatter is taken
-POSITIVE = ("tau_m", "r_m", "t_ref")  # their intervals are those of their logarithms
 UNSEEN = 1e-6  # mV or Hz for a unit of a parameter: what moves an observation by less does not move it
-
-
-class Estimate(NamedTuple):
-    """Parameters with their errors: names [n], values [n] and covariance [n, n], each in the parameters' units.
-
-    ``freedom`` is the number of degrees of freedom of Student's distribution; ``spread`` the variance of white noise
-    that would make the errors what they are.
-    """
-
-    names: tuple[str, ...]
-    values: np.ndarray
-    covariance: np.ndarray
-    freedom: int
-    spread: float = 0.0
-
-    @property
-    def quantile(self) -> float:
-        """Standard errors from the estimate to the end of a 95 % interval."""
-        return float(stdtrit(self.freedom, 0.975))
-
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return the 95 % intervals by name; those of positive parameters stay above 0."""
-        reach = self.quantile * np.sqrt(np.nan_to_num(np.diag(self.covariance), nan=np.inf))
-        return {
-            name: _interval(name, float(value), float(r))
-            for name, value, r in zip(self.names, self.values, reach, strict=True)
-        }
 
 
 def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[str, ...]) -> Estimate:
@@ -66,27 +36,25 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
         data: what it was minimised on.
         names: the parameters that were free.
 
-    Returns:
-        The :class:`Estimate`.
-
     Source: White 1982, doi:10.2307/1912526; Newey & West 1987, doi:10.2307/1913610 (the weights of the lags).
     """
     values = np.array([getattr(params, name) for name in names])
-    slopes, errors = _slopes_and_errors(cell, names, jnp.asarray(values), params, data)
+    slopes, errors = slopes_and_errors(cell, names, jnp.asarray(values), params, data)
     lasting = _lasting_scatter(slopes, errors, np.asarray(data.mask).T)
     # Blocks run through one sweep after the other.
     slopes, errors = slopes.reshape(len(names), -1), errors.ravel()
-    curvature = slopes @ slopes.T
+    curvature, least = slopes @ slopes.T, float(data.mask.sum()) * UNSEEN**2
     parts = list(zip(*(np.array_split(x, BLOCKS, axis=-1) for x in (slopes, errors)), strict=True))
     scores, shares = np.array([s @ e for s, e in parts]), np.array([(s**2).sum(axis=1) for s, _ in parts])
     spread_out = shares.sum(axis=0) ** 2 > 0.5 * BLOCKS * (shares**2).sum(axis=0)
-    inverse, flat = _inverse(curvature, float(data.mask.sum()))
-    blocks, covariance = (inverse @ j @ inverse for j in (scores.T @ scores * BLOCKS / (BLOCKS - 1), lasting))
-    ratio = np.diag(blocks) / np.where(flat, 1.0, np.diag(covariance).clip(np.finfo(float).tiny))
+    scattered = scores.T @ scores * BLOCKS / (BLOCKS - 1)
+    blocks, covariance = (sandwich(curvature, j, least=least) for j in (scattered, lasting))
+    ratio = np.diag(blocks) / np.diag(covariance).clip(np.finfo(float).tiny)
     larger = np.where(spread_out, ratio.clip(1.0), 1.0)
     covariance *= np.sqrt(np.outer(larger, larger))
-    spread = float(np.trace(covariance @ curvature)) / max(1, int((~flat).sum()))
-    return Estimate(names, values, _without(covariance, flat), BLOCKS - 1, spread)
+    told = np.ix_(*(np.diag(covariance) < UNKNOWN,) * 2)
+    spread = float(np.trace(covariance[told] @ curvature[told])) / max(1, len(told[0]))
+    return Estimate(names, values, covariance, BLOCKS - 1, spread)
 
 
 def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -97,40 +65,26 @@ def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -
     steps = errors.shape[1]
     lags = max(1, min(errors.size // BLOCKS, steps))
     length = next_fast_len(steps + lags, real=True)
-    power = sum(np.abs(rfft(e, length)) ** 2 for e in errors)
-    pairs = sum(np.abs(rfft(m.astype(np.float32), length)) ** 2 for m in mask)
-    sums, counts = (irfft(x, length)[:lags].copy() for x in (power, pairs))
-    del power, pairs  # an hour of samples has 150 MB of each
+
+    def _summed(rows):  # sweep by sweep: an hour of samples has 150 MB of each spectrum
+        return irfft(sum(np.abs(rfft(row, length)) ** 2 for row in rows), length)[:lags]
+
+    counts = _summed(mask.astype(np.float32)).clip(1.0)
     covariance = np.zeros(length)
-    covariance[:lags] = (1.0 - np.arange(lags) / lags) * sums / counts.clip(1.0)
+    covariance[:lags] = (1.0 - np.arange(lags) / lags) * _summed(errors) / counts
     covariance[length - lags + 1 :] = covariance[lags - 1 : 0 : -1]
     spectrum = rfft(covariance).real.clip(0.0)
-    del covariance
     scatter = np.zeros((len(slopes),) * 2)
     for sweep in range(len(errors)):
         for n, slope in enumerate(slopes[:, sweep]):
-            filtered = rfft(slope, length)
-            filtered *= spectrum
-            scatter[:, n] += slopes[:, sweep] @ irfft(filtered, length, overwrite_x=True)[:steps]
+            scatter[:, n] += slopes[:, sweep] @ irfft(rfft(slope, length) * spectrum, length)[:steps]
     return scatter
 
 
-def _inverse(information: np.ndarray, count: float) -> tuple[np.ndarray, np.ndarray]:
-    """Invert an information [n, n] of ``count`` observations; mark the parameters [n] that it says nothing about."""
-    flat = flat_coordinates(information, least=count * UNSEEN**2)
-    inverse, told = np.zeros_like(information), np.ix_(~flat, ~flat)
-    root = np.sqrt(np.diag(information)[~flat])
-    inverse[told] = np.linalg.inv(information[told] / np.outer(root, root)) / np.outer(root, root)
-    return inverse, flat
-
-
-def _without(covariance: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """Give the parameters that nothing is known about an error without end."""
-    return covariance + np.diag(np.where(flat, np.inf, 0.0))
-
-
-def _slopes_and_errors(cell, names, values, params, data):
-    """Return dv/dp [n, S, T] and the errors [S, T], 0 where voltages are not compared."""
+def slopes_and_errors(
+    cell: LIF, names: tuple[str, ...], values: jax.Array, params: LIFParams, data: Sweeps
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return dv/dp [n, S, T] and the errors [S, T], 0 where voltages are not compared, segment by segment."""
     slopes, errors = np.zeros((len(names), *data.mask.T.shape)), np.zeros(data.mask.T.shape)
     states = _start_and_slopes(cell, names, values, params, jax.tree.map(lambda x: jnp.asarray(x[:1]), data))
     # The first sample is as it was recorded: it has neither an error nor a slope.
@@ -145,11 +99,11 @@ def _slopes_and_errors(cell, names, values, params, data):
 def _start_and_slopes(cell, names, values, params, first):
     """Return the state after the first sample, and the derivatives [n, S] of its voltage by the parameters."""
 
-    def start(values):
-        return forced_start(cell, replace(params, **dict(zip(names, values, strict=True))), first)[0]
+    def _start(values):
+        return forced_start(cell, _with(params, names, values), first)[0]
 
-    slopes = jax.vmap(lambda unit: jax.jvp(lambda x: start(x).v, (values,), (unit,))[1])(_units(values))
-    return start(values), slopes
+    slopes = jax.vmap(lambda unit: jax.jvp(lambda x: _start(x).v, (values,), (unit,))[1])(_units(values))
+    return _start(values), slopes
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -158,18 +112,21 @@ def _segment_of_slopes(cell, names, values, params, data, states):
     before, slopes = states
     mask = jnp.asarray(data.mask, values.dtype)
 
-    def run(values, v):
-        neuron = replace(params, **dict(zip(names, values, strict=True)))
+    def _run(values, v):
         forced = Forced(data.current, data.spikes)
-        state, outputs = simulate(TeacherForced(cell), neuron, forced, before._replace(v=v))
+        state, outputs = simulate(TeacherForced(cell), _with(params, names, values), forced, before._replace(v=v))
         return (state.v, outputs.v * mask), state
 
-    def along(direction):
-        return jax.jvp(lambda x, v: run(x, v)[0], (values, before.v), direction)[1]
+    def _along(direction):
+        return jax.jvp(lambda x, v: _run(x, v)[0], (values, before.v), direction)[1]
 
-    slopes, columns = jax.lax.map(along, (_units(values), slopes))
-    (_, v), state = run(values, before.v)
+    slopes, columns = jax.lax.map(_along, (_units(values), slopes))
+    (_, v), state = _run(values, before.v)
     return (state, slopes), columns, v - data.voltage * mask
+
+
+def _with(params, names, values):
+    return replace(params, **dict(zip(names, values, strict=True)))
 
 
 def _units(values):
@@ -193,9 +150,8 @@ def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[
     allowed = rise <= estimate.quantile**2 * estimate.spread
     intervals, values = estimate.intervals(), dict(zip(estimate.names, estimate.values, strict=True))
     for candidate in np.flatnonzero(allowed):
-        inverse, flat = _inverse(profile.grams[candidate], count)
-        reach = np.where(flat, np.inf, estimate.quantile * np.sqrt(estimate.spread * np.diag(inverse)))
-        moved = profile.solutions[candidate] - profile.solutions[best]
+        gram, moved = profile.grams[candidate], profile.solutions[candidate] - profile.solutions[best]
+        reach = estimate.quantile * np.sqrt(np.diag(sandwich(gram, estimate.spread * gram, least=count * UNSEEN**2)))
         for name, shift, more in zip(SOLVED, moved, reach, strict=True):
             (low, high), at = intervals[name], float(values[name] + shift)
             intervals[name] = min(low, at - float(more)), max(high, at + float(more))
@@ -225,37 +181,22 @@ def fi_estimate(
 
     Source: Seber & Wild 1989, doi:10.1002/0471725315, chapter 5.
     """
-    names = ("v_th", "v_reset", "t_ref")
-    slopes, fitted = _rate_slopes(params, (*names, *membrane.names), jnp.asarray(currents, float))
-    firing = int((np.asarray(fitted) > 0).sum())
+    names, drive = ("v_th", "v_reset", "t_ref"), jnp.asarray(currents, float)
+    every = (*names, *membrane.names)
+    values = jnp.array([getattr(params, name) for name in every])
+    slopes = np.asarray(jax.jacfwd(lambda x: firing_rate(_with(params, every, x), drive))(values))
+    fitted = np.asarray(firing_rate(params, drive))
+    firing = int((fitted > 0).sum())
     if firing <= len(names):
         return None
-    own, given = np.asarray(slopes)[:, : len(names)], np.asarray(slopes)[:, len(names) :]
-    inverse, flat = _inverse(own.T @ own, len(own))
-    noise = max(float(np.sum((np.asarray(fitted) - rates) ** 2)) / (firing - len(names)), resolution**2 / 12.0)
-    moved = inverse @ own.T @ given
-    covariance = noise * inverse + moved @ membrane.covariance @ moved.T
-    values = np.array([getattr(params, n) for n in names])
-    return Estimate(names, values, _without(covariance, flat), firing - len(names))
-
-
-def _rate_slopes(params, names, currents):
-    """Return df/dp [K, n] and the rates [K]."""
-
-    def curve(values):
-        return firing_rate(replace(params, **dict(zip(names, values, strict=True))), currents)
-
-    values = jnp.array([getattr(params, name) for name in names])
-    return jax.jacfwd(curve)(values), curve(values)
+    own, given = slopes[:, : len(names)], slopes[:, len(names) :]
+    gram, least = own.T @ own, len(own) * UNSEEN**2
+    noise = max(float(np.sum((fitted - rates) ** 2)) / (firing - len(names)), resolution**2 / 12.0)
+    moved = sandwich(gram, gram, least=least) @ own.T @ given
+    covariance = sandwich(gram, noise * gram, least=least) + moved @ membrane.covariance @ moved.T
+    return Estimate(names, np.asarray(values[: len(names)]), covariance, firing - len(names))
 
 
 def all_intervals(*estimates: Estimate | None) -> Mapping[str, tuple[float, float]]:
     """Return the intervals of several estimates as one table."""
     return {name: pair for e in estimates if e is not None for name, pair in e.intervals().items()}
-
-
-def _interval(name: str, value: float, reach: float) -> tuple[float, float]:
-    if name in POSITIVE and value > 0.0:
-        factor = float(np.exp(min(reach / value, 700.0)))  # past this a double overflows
-        return value / factor, value * factor
-    return value - reach, value + reach

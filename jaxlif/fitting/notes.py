@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.joint_loss import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES
 from jaxlif.fitting.task import Task
-from jaxlif.fitting.uncertainty import is_inside
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams
 

@@ -22,6 +22,7 @@ from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif
 from jaxlif.fitting.held_out import FITTED, default_split, held_out_sweeps
+from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import free_run_notes, judge, rest_of_time, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.notes import (
@@ -37,7 +38,6 @@ from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_deflections, has_fi_curve, no_fi_curve
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.fitting.traces import recorded_traces
-from jaxlif.fitting.uncertainty import determined
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,

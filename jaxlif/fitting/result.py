@@ -25,9 +25,9 @@ from jaxlif.fitting.documents import (
 )
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
+from jaxlif.fitting.intervals import Uncertainty
 from jaxlif.fitting.likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_responses
-from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams

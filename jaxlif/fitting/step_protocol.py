@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.fi_curve import blocked, fit_fi_curve, poor_curve, rising_branch
-from jaxlif.fitting.lif_intervals import Estimate, all_intervals, fi_estimate, membrane_estimate
+from jaxlif.fitting.intervals import Estimate
+from jaxlif.fitting.lif_intervals import all_intervals, fi_estimate, membrane_estimate
 from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
 from jaxlif.fitting.task import Outcome, Task
 from jaxlif.neurons.lif import LIFParams

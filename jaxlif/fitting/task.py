@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.intervals import Uncertainty
 from jaxlif.fitting.membrane import Sweeps
-from jaxlif.fitting.uncertainty import Uncertainty
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.readout import LeakyParams

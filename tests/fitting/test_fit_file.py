@@ -11,7 +11,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime
-from jaxlif.fitting.uncertainty import Stimulation, Uncertainty
+from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.recordings import Electrode
 
 SEED, DAMAGED = 10, 150

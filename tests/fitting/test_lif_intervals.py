@@ -13,10 +13,10 @@ from scipy.signal import lfilter
 from scipy.special import stdtrit
 
 import jaxlif as jl
-from jaxlif.fitting.lif_intervals import Estimate, fi_estimate, membrane_estimate, with_refractory
+from jaxlif.fitting.intervals import Estimate, determined, flat_coordinates, is_determined
+from jaxlif.fitting.lif_intervals import fi_estimate, membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import Profile, Sweeps, forced
 from jaxlif.fitting.several import RecordingFits
-from jaxlif.fitting.uncertainty import determined, flat_coordinates, is_determined
 from jaxlif.tables import parameter_rows
 
 CURRENTS = np.linspace(200.0, 600.0, 9)  # all above rheobase, 150 pA

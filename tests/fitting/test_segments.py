@@ -9,7 +9,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting import segments
-from jaxlif.fitting.lif_intervals import _slopes_and_errors
+from jaxlif.fitting.lif_intervals import slopes_and_errors
 from jaxlif.fitting.membrane import ForcedVoltageLoss, Sweeps, forced, forced_segments, profile_refractory
 from jaxlif.fitting.prediction import free_response, noisy_rasters
 from jaxlif.fitting.threshold import _free_times, _many
@@ -71,7 +71,7 @@ def test_candidates_spike_as_they_do_alone(recording, segment):
 
 def test_slopes_and_errors_are_those_of_the_whole_jacobian(data, segment):
     values = np.array([getattr(TRUTH, name) for name in NAMES]) * 1.01
-    found = _slopes_and_errors(CELL, NAMES, jnp.asarray(values), TRUTH, data)
+    found = slopes_and_errors(CELL, NAMES, jnp.asarray(values), TRUTH, data)
 
     def residual(values):
         v = forced(CELL, replace(TRUTH, **dict(zip(NAMES, values, strict=True))), jax.tree.map(jnp.asarray, data)).v

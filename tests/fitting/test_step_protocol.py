@@ -8,7 +8,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.fi_curve import FICoordinates, fit_fi_curve, rising_branch
-from jaxlif.fitting.lif_intervals import Estimate
+from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.membrane import Sweeps
 from jaxlif.fitting.recordings import BOUNDS
 from jaxlif.fitting.step_protocol import _with_baselines, step_membrane
