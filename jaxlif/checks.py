@@ -1,9 +1,11 @@
 """What a public function is given, read at its door: numbers of the right kind and rank, values that keep their rules.
 
-Values are checked where they are at hand and not while tracing; kinds, dtypes and shapes always.
+Each function returns what it was given or raises a ValueError of one line: field, value, unit, rule. Values are checked
+where they are at hand and not while tracing; kinds, dtypes and shapes always.
 """
 
 import operator
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Tracer = jax.core.Tracer
+HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 
 
 def numbers(
@@ -26,25 +29,16 @@ def numbers(
     if rank is not None and array.ndim not in (ranks := (rank,) if isinstance(rank, int) else rank):
         wanted = "a number" if ranks == (0,) else f"an array of rank {' or '.join(map(str, ranks))}"
         raise ValueError(f"{field} has shape {array.shape}: {field} must be {wanted}{_of(unit)}")
-    if finite and not isinstance(array, Tracer) and not np.isfinite(np.asarray(array, float)).all():
-        require(np.isfinite(np.asarray(array, float)), field, array, unit, f"{field} must be finite")
-    if isinstance(value, float):
-        return value  # a Python number takes the dtype of what it meets
-    if isinstance(value, int):
-        return float(value)
+    if finite and not isinstance(array, Tracer):
+        ok = np.isfinite(np.asarray(array, float))
+        require(ok, field, array, unit, f"{field} must be finite")
+    if isinstance(value, int | float):
+        return float(value) if isinstance(value, int) else value  # a Python number takes the dtype of what it meets
     if jnp.issubdtype(array.dtype, np.floating):
         return array
     if isinstance(array, Tracer):
         return array.astype(jnp.result_type(float))
     return np.asarray(array).astype(jnp.result_type(float) if isinstance(array, jax.Array) else float)  # at hand still
-
-
-def single(x: Any) -> Any:
-    """Return an array of half precision in single precision, all else as it is: sums and steps need more digits."""
-    return jnp.asarray(x, jnp.float32) if jnp.result_type(x) in HALF else x
-
-
-HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 
 
 def number(field: str, value: Any, unit: str = "") -> Any:
@@ -54,14 +48,26 @@ def number(field: str, value: Any, unit: str = "") -> Any:
 
 def positive(field: str, value: Any, unit: str = "") -> Any:
     """Return a finite number above 0; refuse the rest."""
-    require_positive(field, number(field, value, unit), unit)
-    return number(field, value, unit)
+    found = number(field, value, unit)
+    require_positive(field, found, unit)
+    return found
 
 
 def not_negative(field: str, value: Any, unit: str = "") -> Any:
     """Return a finite number of 0 or more; refuse the rest."""
-    require_not_negative(field, number(field, value, unit), unit)
-    return number(field, value, unit)
+    found = number(field, value, unit)
+    require_not_negative(field, found, unit)
+    return found
+
+
+def floating(field: str, value: Any) -> jax.Array:
+    """Return numbers as a floating JAX array, single at least, integers and booleans in its default precision."""
+    return single(jnp.asarray(numbers(field, value, finite=False)))
+
+
+def single(x: Any) -> Any:
+    """Return an array of half precision in single precision, all else as it is: sums and steps need more digits."""
+    return jnp.asarray(x, jnp.float32) if jnp.result_type(x) in HALF else x
 
 
 def integers(field: str, value: Any, rank: int | None = None) -> Any:
@@ -84,7 +90,7 @@ def whole(field: str, value: Any, least: int = 0, unit: str = "") -> int:
         found = None
     if found is None or found < least:
         suffix = f" {unit}" if unit else ""
-        raise ValueError(f"{field} = {_short(repr(value))}{suffix}: {field} must be a whole number, {least} or more")
+        raise ValueError(f"{field} = {_short(value)}{suffix}: {field} must be a whole number, {least} or more")
     return found
 
 
@@ -93,7 +99,7 @@ def choice(field: str, value: Any, options: tuple[Any, ...]) -> Any:
     if not any(type(value) is type(option) and value == option for option in options):
         *most, last = (f'"{option}"' if isinstance(option, str) else repr(option) for option in options)
         listed = f"{', '.join(most)} or {last}" if most else last
-        raise ValueError(f"{field} = {_short(repr(value))}: {field} must be {listed}")
+        raise ValueError(f"{field} = {_short(value)}: {field} must be {listed}")
     return value
 
 
@@ -103,17 +109,9 @@ def random_key(key: Any) -> Any:
     # An old one is two or four words, as its generator has it.
     old = kind == np.uint32 and key.shape[-1:] in ((2,), (4,))
     if not (isinstance(key, jax.Array | np.ndarray) and (old or jnp.issubdtype(kind, jax.dtypes.prng_key))):
-        what = _short(repr(key)) if kind is None else f"{kind} {list(key.shape)}"
+        what = _short(key) if kind is None else f"{kind} {list(key.shape)}"
         raise ValueError(f"key = {what}: key must be a JAX random key, such as jax.random.key(0)")
     return key
-
-
-def arrays_of_numbers(field: str, tree: Any) -> None:
-    """Refuse a pytree with a leaf that is no number, array of numbers or random key."""
-    for x in jax.tree.leaves(tree):
-        kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-        if not any(jnp.issubdtype(kind, allowed) for allowed in (np.number, np.bool_, jax.dtypes.prng_key)):
-            raise ValueError(f"{field} holds {kind}: {field} must be arrays of numbers")
 
 
 def function(field: str, value: Any) -> Any:
@@ -130,7 +128,7 @@ def function(field: str, value: Any) -> Any:
 def optimiser(value: Any) -> Any:
     """Return an Optax optimiser, refuse all else."""
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
-        raise ValueError(f"optimizer = {_short(repr(value))}: optimizer must be Optax's, such as optax.adam(0.01)")
+        raise ValueError(f"optimizer = {_short(value)}: optimizer must be Optax's, such as optax.adam(0.01)")
     return value
 
 
@@ -143,59 +141,66 @@ def scalar(who: str, value: Any, *kinds: Any) -> None:
         raise ValueError(f"{who} returned {kind.name} of shape {shape}: it must be a real scalar")
 
 
-@runtime_checkable
-class Checked(Protocol):
-    """Parameters with rules of their own."""
-
-    def check(self) -> None:
-        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-
-
-def check_params(params: Any) -> None:
-    """Call ``check()`` on every node of a pytree of parameters that has one."""
-    for node in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, Checked)):
-        if isinstance(node, Checked):
-            node.check()
-
-
-def floats(field: str, value: Any, shape: tuple[int | None, ...], axes: str) -> None:
-    """Refuse what is no floating array of a shape, None for any size, or holds a number that is not finite.
-
-    Example:
-        >>> floats("bias", np.ones(3), (None,), "[num_out]")
-    """
-    found = getattr(value, "shape", None)
-    fits = (
-        found is not None
-        and len(found) == len(shape)
-        and all(wanted in (None, n) for n, wanted in zip(found, shape, strict=True))
-    )
-    if not fits or not jnp.issubdtype(value.dtype, np.floating):
-        what = type(value).__name__ if found is None else f"{value.dtype.name} {list(found)}"
-        raise ValueError(f"{field} is {what}: {field} must be a floating array {axes}")
-    require_finite(field, value, "")
+def arrays_of_numbers(field: str, tree: Any) -> None:
+    """Refuse a pytree with a leaf that is no number, array of numbers or random key."""
+    for x in jax.tree.leaves(tree):
+        kind = getattr(x, "dtype", None) or np.asarray(x).dtype
+        if not any(jnp.issubdtype(kind, allowed) for allowed in (np.number, np.bool_, jax.dtypes.prng_key)):
+            raise ValueError(f"{field} holds {kind}: {field} must be arrays of numbers")
 
 
 def input_arrays(inputs: Any) -> Any:
     """Return a tree of inputs as it is, a list of numbers as an array; refuse what is no number or is not finite."""
-    if isinstance(inputs, list) and not all(hasattr(x, "shape") for x in inputs):
+    if isinstance(inputs, list) and not all(isinstance(x, jax.Array | np.ndarray) for x in inputs):
         inputs = numbers("inputs", inputs)
     for x in jax.tree.leaves(inputs):
-        if not isinstance(x, jax.ShapeDtypeStruct) and not _is_key(x):
+        key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        if not isinstance(x, jax.ShapeDtypeStruct) and not key:
             array = _array("inputs", x, "")
             if not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True) and not _finite_sum(array):
                 require(np.isfinite(np.asarray(array, float)), "inputs", array, "", "inputs must be finite")
     return inputs
 
 
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+def floats(field: str, value: Any, shape: tuple[int | None, ...], axes: str) -> None:
+    """Refuse what is no floating array of a shape, None for any size, or holds a number that is not finite."""
+    found: Any = getattr(value, "shape", None)
+    fits = found is not None and len(found) == len(shape)
+    fits = fits and all(wanted in (None, n) for n, wanted in zip(found, shape, strict=True))
+    if not fits or not jnp.issubdtype(value.dtype, np.floating):
+        what = type(value).__name__ if found is None else f"{value.dtype.name} {list(found)}"
+        raise ValueError(f"{field} is {what}: {field} must be a floating array {axes}")
+    require_finite(field, value, "")
 
 
-def _finite_sum(array: Any) -> bool:
-    """Say whether the sum is finite: a tenth of the time that a look at each number takes, and of the memory."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(np.asarray(array).sum()))
+def one_sample(field: str, x: Any) -> jax.Array:
+    """Return one sample, [T] or [T, N], as a floating array, refusing a batch."""
+    array = floating(field, x)
+    require_sample(field, array.shape)
+    return array
+
+
+def counted(mask: Any, field: str, x: jax.Array) -> jax.Array:
+    """Return where a mask, [T] or of the shape of ``x``, counts: booleans of that shape."""
+    shape = np.shape(mask)
+    if shape not in (x.shape[:1], x.shape):
+        raise ValueError(f"{field} has shape {x.shape} and mask {shape}: they must agree, or mask be {x.shape[:1]}")
+    counts = floating("mask", mask)
+    require_binary("mask", counts)
+    return jnp.broadcast_to(counts.astype(bool).reshape(shape + (1,) * (x.ndim - len(shape))), x.shape)
+
+
+def require_sample(field: str, shape: tuple[int, ...], lowest: int = 1) -> None:
+    """Refuse the shape of a batch, and of a sample without a step."""
+    if not lowest <= len(shape) <= 2 or 0 in shape[:lowest]:
+        rule = "it must be one sample, [T] or [T, N] with a step at least; a batch goes through jax.vmap"
+        raise ValueError(f"{field} has shape {shape}: {rule}")
+
+
+def require_binary(field: str, x: Any) -> None:
+    """Refuse numbers other than 0 and 1."""
+    if concrete(x) and not np.isin(x, (0, 1)).all():
+        raise ValueError(f"{field} holds values other than 0 and 1: it must say yes or no of each step")
 
 
 def require_same_shape(**arrays: Any) -> None:
@@ -206,42 +211,21 @@ def require_same_shape(**arrays: Any) -> None:
             raise ValueError(f"{name} has shape {jnp.shape(first)} and {other} {jnp.shape(array)}: they must agree")
 
 
-def _array(field: str, value: Any, unit: str) -> Any:
-    try:
-        array = value if isinstance(value, jax.Array | Tracer) else np.asarray(value)
-        if jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub":
-            return array
-    except ValueError:  # rows of unequal length
-        pass
-    raise ValueError(f"{field} = {_short(repr(value))}: {field} must be a number or an array of numbers{_of(unit)}")
-
-
-def _of(unit: str) -> str:
-    return f", {unit}" if unit else ""
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:57]}..."
+def concrete(*values: Any) -> bool:
+    """Say whether all values are numbers or arrays at hand, not tracers or placeholders of a transformation."""
+    at_hand = bool | int | float | np.generic | np.ndarray | jax.Array
+    return all(isinstance(v, at_hand) and not isinstance(v, Tracer) for v in values)
 
 
 def require(ok: Any, field: str, value: Any, unit: str, rule: str) -> None:
     """Raise ValueError naming field, first offending value, unit and rule unless ``ok`` holds everywhere."""
-    ok, value = np.broadcast_arrays(np.asarray(ok), np.asarray(value))
-    if ok.all():
+    if np.all(ok):
         return
+    ok, value = np.broadcast_arrays(np.asarray(ok), np.asarray(value))
     index = tuple(int(i) for i in np.argwhere(~ok)[0])
     where = f"[{', '.join(map(str, index))}]" if index else ""
     suffix = f" {unit}" if unit else ""
     raise ValueError(f"{field}{where} = {value[index]:g}{suffix}: {rule}")
-
-
-def concrete(*values: Any) -> bool:
-    """Say whether all values are numbers or arrays at hand, not tracers or placeholders of a transformation."""
-    return all(
-        isinstance(v, (bool, int, float, np.generic, np.ndarray, jax.Array)) and not isinstance(v, jax.core.Tracer)
-        for v in values
-    )
 
 
 def require_finite(field: str, value: Any, unit: str) -> None:
@@ -278,8 +262,57 @@ def require_below(field: str, value: Any, other: str, bound: Any, unit: str) -> 
 def require_different(field: str, value: Any, other: str, reference: Any, unit: str) -> None:
     """Refuse ``value`` equal to ``reference``, naming both fields."""
     if concrete(value, reference):
-        rule = f"{field} must differ from {other}"
-        require(np.not_equal(value, reference), field, value, unit, rule)
+        require(np.not_equal(value, reference), field, value, unit, f"{field} must differ from {other}")
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """Parameters with rules of their own."""
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+
+
+Rule = Callable[[str, Any, str], None]
+RULES: dict[str, tuple[Rule, str]] = {
+    "tau_m": (require_positive, "ms"),
+    "r_m": (require_positive, "GΩ"),
+    "v_rest": (require_finite, "mV"),
+    "v_th": (require_finite, "mV"),
+    "v_reset": (require_finite, "mV"),
+    "t_ref": (require_not_negative, "ms"),
+}
+PLAIN = tuple(RULES)
+MEMBRANE = PLAIN[:3]
+MECHANISMS = ("a", "b", "coupling", "eta", "gamma")  # of adaptive and resonant neurons, which others would pass over
+
+
+def check_params(params: Any) -> None:
+    """Call ``check()`` on every node of a pytree of parameters that has one."""
+    for node in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, Checked)):
+        if isinstance(node, Checked):
+            node.check()
+
+
+def check_fields(params: Any, fields: tuple[str, ...] = PLAIN) -> None:
+    """Check the fields of a plain neuron, or some of them, each by its own rule; those that are missing pass."""
+    for field in fields:
+        rule, unit = RULES[field]
+        rule(field, getattr(params, field, 1.0), unit)
+
+
+def require_fields(
+    who: str, params: Any, fields: tuple[str, ...] = PLAIN, mechanisms: tuple[str, ...] = MECHANISMS
+) -> None:
+    """Refuse parameters that lack a field which somebody needs, or hold a mechanism that would be passed over."""
+    found = type(params).__name__.removeprefix("_")
+    for field in fields:
+        if getattr(params, field, None) is None:
+            raise ValueError(f"params = {found}: it has no {field}, which {who} needs")
+    for field in mechanisms:
+        value = getattr(params, field, None)
+        if value is not None and not (isinstance(value, tuple) and not value):
+            raise ValueError(f"params = {found}: {who} does not have their {field}")
 
 
 def require_params(cell: Any, params: Any, kind: type, field: str = "params") -> None:
@@ -289,20 +322,26 @@ def require_params(cell: Any, params: Any, kind: type, field: str = "params") ->
         raise ValueError(f"{field} = {found}: {type(cell).__name__} takes {kind.__name__}")
 
 
-MEMBRANE = ("tau_m", "r_m", "v_rest")
-PLAIN = (*MEMBRANE, "v_th", "v_reset", "t_ref")
-MECHANISMS = ("a", "b", "coupling", "eta", "gamma")  # of adaptive and resonant neurons, which others would pass over
+def _array(field: str, value: Any, unit: str) -> Any:
+    try:
+        array = value if isinstance(value, jax.Array | Tracer) else np.asarray(value)
+        if jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub":
+            return array
+    except ValueError:  # rows of unequal length
+        pass
+    raise ValueError(f"{field} = {_short(value)}: {field} must be a number or an array of numbers{_of(unit)}")
 
 
-def require_fields(
-    cell: Any, params: Any, fields: tuple[str, ...] = PLAIN, mechanisms: tuple[str, ...] = MECHANISMS
-) -> None:
-    """Refuse parameters that lack a field of the cell, or hold a mechanism that it does not have."""
-    name, found = type(cell).__name__, type(params).__name__.removeprefix("_")
-    for field in fields:
-        if not hasattr(params, field):
-            raise ValueError(f"params = {found}: it has no {field}, which {name} needs")
-    for field in mechanisms:
-        value = getattr(params, field, None)
-        if value is not None and not (isinstance(value, tuple) and not value):
-            raise ValueError(f"params = {found}: {name} does not have their {field}")
+def _finite_sum(array: Any) -> bool:
+    """Say whether the sum is finite: a tenth of the time that a look at each number takes, and of the memory."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.asarray(array).sum()))
+
+
+def _of(unit: str) -> str:
+    return f", {unit}" if unit else ""
+
+
+def _short(value: Any) -> str:
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{line[:57]}..."

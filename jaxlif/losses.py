@@ -1,8 +1,7 @@
-"""Losses on voltage traces, firing rates, spike trains and forced thresholds.
+"""Losses on voltages, firing rates and spikes: ``loss(model, recorded, ...)``, of one sample, [T] or [T, N].
 
-Each takes one sample, [T] or [T, N], and refuses to broadcast: a silent broadcast is a wrong loss. A batch goes through
-``jax.vmap``. Samples of different lengths in one batch come with a ``mask`` [T] each, as
-:meth:`jaxlif.networks.Events.mask` gives them: what it leaves out changes no number, whatever it holds.
+Each refuses to broadcast: a silent broadcast is a wrong loss. A batch goes through ``jax.vmap``. Samples of different
+lengths in one batch come with a ``mask`` [T] each: what it leaves out changes no number, whatever it holds.
 """
 
 import math
@@ -12,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Shaped
 
-from jaxlif.checks import integers, numbers, positive, require_same_shape, single, whole
+from jaxlif import checks
 
 
-def voltage_mse(v: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> Array:
+def voltage_mse(
+    v: Shaped[ArrayLike, "T *N"], target: Shaped[ArrayLike, "T *N"], mask: Shaped[ArrayLike, "T ..."] | None = None
+) -> Float[Array, ""]:
     r"""Compare voltage traces: :math:`\sum_n m_n (v_n - \hat v_n)^2 / \sum_n m_n`, mV².
 
     Args:
@@ -37,13 +39,13 @@ def voltage_mse(v: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) 
     v, target = _alike(v=v, target=target)
     if mask is None:
         return jnp.mean((v - target) ** 2)
-    counts = counted(mask, "v", v)
+    counts = checks.counted(mask, "v", v)
     # Before the square: what is left out may be nan, and its slope then is, too.
     squares = jnp.where(counts, v - target, 0.0) ** 2
     return jnp.sum(squares) / jnp.maximum(jnp.sum(counts, dtype=v.dtype), 1.0)
 
 
-def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
+def spike_mask(spikes: Shaped[ArrayLike, "T *N"], *, before: int, after: int) -> Bool[np.ndarray, "T *N"]:
     """Mark the samples that are not near a spike, where a voltage without spike shapes can be compared.
 
     Args:
@@ -61,9 +63,9 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
         >>> spike_mask([0, 0, 0, 1, 0, 0, 0], before=1, after=2).astype(int).tolist()
         [1, 1, 0, 0, 0, 1, 1]
     """
-    before, after = whole("before", before, unit="samples"), whole("after", after, unit="samples")
-    train = np.asarray(numbers("spikes", spikes)) > 0
-    _require_rank("spikes", train.shape)
+    before, after = (checks.whole(*x, unit="samples") for x in (("before", before), ("after", after)))
+    train = np.asarray(checks.numbers("spikes", spikes)) > 0
+    checks.require_sample("spikes", train.shape)
     # Each spike opens a hole at n - before and closes it at n + after: holes are where more opened than closed.
     edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), np.int32)
     edges[: train.shape[0]] += train
@@ -71,18 +73,8 @@ def spike_mask(spikes: ArrayLike, *, before: int, after: int) -> np.ndarray:
     return np.cumsum(edges, axis=0, out=edges)[before : before + train.shape[0]] == 0
 
 
-def rate_mse(rate: ArrayLike, target: ArrayLike) -> Array:
-    r"""Compare firing rates: :math:`\mathrm{mean}\,(\nu - \hat\nu)^2`, Hz².
-
-    Args:
-        rate: model rates, [K] or [K, N], Hz, for instance :func:`jaxlif.theory.firing_rate` at K currents.
-        target: measured rates, of the same shape, Hz.
-
-    Returns:
-        Scalar, Hz².
-
-    Raises:
-        ValueError: where the shapes differ, or are those of a batch.
+def rate_mse(rate: Shaped[ArrayLike, "*K"], target: Shaped[ArrayLike, "*K"]) -> Float[Array, ""]:
+    r"""Compare firing rates: :math:`\mathrm{mean}\,(\nu - \hat\nu)^2`, Hz², of model and cell, each [K] or [K, N].
 
     Example:
         >>> float(rate_mse(jnp.array([10.0, 20.0]), jnp.array([12.0, 20.0])))
@@ -92,7 +84,9 @@ def rate_mse(rate: ArrayLike, target: ArrayLike) -> Array:
     return jnp.mean((rate - target) ** 2)
 
 
-def spike_count_rate(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None) -> Array:
+def spike_count_rate(
+    spikes: Shaped[ArrayLike, "T *N"], dt: float, mask: Shaped[ArrayLike, "T"] | None = None
+) -> Float[Array, "*N"]:
     r"""Read rates off spikes: :math:`\nu = 1000\, \sum_n m_n s_n / (dt \sum_n m_n)`, with the surrogate's gradient.
 
     Args:
@@ -104,65 +98,39 @@ def spike_count_rate(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None
         Rate in Hz, [] or [N]; nan where no step counts.
 
     Raises:
-        ValueError: for spikes of another rank, such as a batch, a mask of another shape, or a dt that is not positive.
+        ValueError: for a batch, a mask of another shape, or a dt that is not positive.
 
     Example:
         >>> float(spike_count_rate(jnp.array([0.0, 1.0, 0.0, 0.0]), dt=1.0))
         250.0
     """
-    train = one_sample("spikes", spikes)
-    dt = positive("dt", dt, "ms")
+    train = checks.one_sample("spikes", spikes)
+    dt = checks.positive("dt", dt, "ms")
     if mask is None:
         return 1000.0 / dt * jnp.mean(train, axis=0)
-    counts = counted(mask, "spikes", train)
+    counts = checks.counted(mask, "spikes", train)
     return 1000.0 / dt * jnp.sum(jnp.where(counts, train, 0.0), axis=0) / jnp.sum(counts, axis=0, dtype=train.dtype)
 
 
-def filtered_spikes(spikes: ArrayLike, *, tau: float, dt: float) -> Array:
-    r"""Filter spike trains with a causal exponential: :math:`f_n = e^{-dt/\tau} f_{n-1} + s_n`.
-
-    Args:
-        spikes: [T] or [T, N].
-        tau: time constant, ms.
-        dt: step, ms.
-
-    Returns:
-        f, of the shape of ``spikes``.
-
-    Raises:
-        ValueError: for spikes of another rank, such as a batch, or a tau or dt that is not positive.
-
-    Example:
-        >>> filtered_spikes(jnp.array([1.0, 0.0, 1.0]), tau=1e9, dt=1.0).round(6).tolist()
-        [1.0, 1.0, 2.0]
-    """
-    train = one_sample("spikes", spikes)
-    dt = positive("dt", dt, "ms")
-    tau = positive("tau", tau, "ms")
-    decay = jnp.exp(jnp.asarray(-dt / tau, train.dtype))
-
-    def _step(f, s):
-        f = decay * f + s
-        return f, f
-
-    return jax.lax.scan(_step, jnp.zeros_like(train[0]), train)[1]
-
-
-def van_rossum(spikes: ArrayLike, target: ArrayLike, *, tau: float, dt: float, mask: ArrayLike | None = None) -> Array:
+def van_rossum(
+    spikes: Shaped[ArrayLike, "T *N"],
+    target: Shaped[ArrayLike, "T *N"],
+    *,
+    tau: float,
+    dt: float,
+    mask: Shaped[ArrayLike, "T ..."] | None = None,
+) -> Float[Array, ""]:
     r"""Compare spike trains: :math:`D^2 = \frac{1}{\tau} \int_0^\infty (f - \hat f)^2 dt`, mean over trains.
 
-    f are the trains filtered by :func:`filtered_spikes`, each spike at the end of its step. Between the steps f decays
-    as one exponential, so that the integral is a sum without an error,
+    f are the trains filtered by a causal exponential, :math:`f_n = e^{-dt/\tau} f_{n-1} + s_n`, each spike at the end
+    of its step. Between the steps f decays as one exponential, so that the integral is a sum without an error,
 
     .. math::
         D^2 = \frac{1}{2} \left[(1 - e^{-2 dt/\tau}) \sum_{n < T-1} (f_n - \hat f_n)^2
             + (f_{T-1} - \hat f_{T-1})^2\right].
 
-    The gradient is that of the surrogate which made ``spikes``. For lists of spike times use
-    :func:`jaxlif.spiketrains.van_rossum`, which gives the same number.
-
     Args:
-        spikes: model spikes, [T] or [T, N].
+        spikes: model spikes, [T] or [T, N]; the gradient is that of their surrogate.
         target: recorded spikes, of the same shape.
         tau: time constant of the comparison, ms.
         dt: step, ms.
@@ -182,55 +150,30 @@ def van_rossum(spikes: ArrayLike, target: ArrayLike, *, tau: float, dt: float, m
     Source: van Rossum 2001, doi:10.1162/089976601300014321.
     """
     train, other = _alike(spikes=spikes, target=target)
+    tau, dt = checks.positive("tau", tau, "ms"), checks.positive("dt", dt, "ms")
     difference = train - other
     if mask is not None:
-        difference = jnp.where(counted(mask, "spikes", train), difference, 0.0)
-    squares = filtered_spikes(difference, tau=tau, dt=dt) ** 2
+        difference = jnp.where(checks.counted(mask, "spikes", train), difference, 0.0)
+    decay = jnp.exp(jnp.asarray(-dt / tau, train.dtype))
+
+    def _filtered(f, s):
+        f = decay * f + s
+        return f, f
+
+    squares = jax.lax.scan(_filtered, jnp.zeros_like(difference[0]), difference)[1] ** 2
     decayed = jnp.expm1(jnp.asarray(-2.0 * dt / tau, train.dtype))
     return 0.5 * jnp.mean(squares[-1] - decayed * jnp.sum(squares[:-1], axis=0))
 
 
-def forced_spike_loss(distance: ArrayLike, spikes: ArrayLike, mask: ArrayLike | None = None) -> Array:
-    r"""Ask a teacher-forced neuron to be above threshold at the recorded spikes and below it elsewhere.
-
-    The negative log-likelihood of a logistic threshold, :math:`-\sum_n m_n [s_n \log\sigma(x_n) +
-    (1 - s_n) \log\sigma(-x_n)] / \sum_n m_n s_n`, smooth in everything that moves x.
-
-    Args:
-        distance: :math:`x = (v - v_{th}) / \Delta`, [T] or [T, N], with v before the reset.
-        spikes: recorded spikes, of the same shape.
-        mask: where it counts, [T] or of the same shape, 0 or 1; everywhere by default.
-
-    Returns:
-        Scalar, nats per spike that counts.
-
-    Raises:
-        ValueError: where the shapes differ, or are those of a batch.
-
-    Example:
-        >>> round(float(forced_spike_loss(jnp.array([-9.0, 9.0]), jnp.array([0.0, 1.0]))), 6)
-        0.000247
-
-    Source: Jolivet et al. 2006, doi:10.1007/s10827-006-7074-5 (escape noise).
-    """
-    x, train = _alike(distance=distance, spikes=spikes)
-    counts = None if mask is None else counted(mask, "distance", x)
-    if counts is not None:
-        x, train = jnp.where(counts, x, 0.0), jnp.where(counts, train, 0.0)
-    terms = train * jax.nn.softplus(-x) + (1.0 - train) * jax.nn.softplus(x)
-    total = jnp.sum(terms if counts is None else jnp.where(counts, terms, 0.0))
-    return total / jnp.maximum(jnp.sum(train), 1.0)
-
-
 def point_process_log_likelihood(
-    log_rate: ArrayLike,
-    spikes: ArrayLike,
+    log_rate: Shaped[ArrayLike, "T *N"],
+    spikes: Shaped[ArrayLike, "T *N"],
     *,
     dt: float,
-    active: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    at: Array | None = None,
-) -> Array:
+    active: Shaped[ArrayLike, "T *N"] | None = None,
+    mask: Shaped[ArrayLike, "T ..."] | None = None,
+    at: Int[ArrayLike, "places"] | None = None,
+) -> Float[Array, ""]:
     r"""Give the log-likelihood of spikes: :math:`\sum_{spikes} \log(1 - e^{-\lambda dt}) - \sum_{others} \lambda dt`.
 
     It is that of a train that spikes in a step with probability :math:`1 - e^{-\lambda dt}`, as :class:`EscapeNoise`
@@ -264,23 +207,22 @@ def point_process_log_likelihood(
     Source: Paninski 2004, doi:10.1088/0954-898X_15_4_002; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
     log_rate, train = _alike(log_rate=log_rate, spikes=spikes)
-    _require_binary("spikes", train)
-    dt = positive("dt", dt, "ms")
+    checks.require_binary("spikes", train)
+    dt = checks.positive("dt", dt, "ms")
     spiked = train > 0
     silent = ~spiked
     if active is not None:
-        active = floating("active", active)
-        require_same_shape(log_rate=log_rate, active=active)
-        _require_binary("active", active)
-        silent = silent & active.astype(bool)
+        _, can = _alike(log_rate=log_rate, active=active)
+        checks.require_binary("active", can)
+        silent = silent & can.astype(bool)
     if mask is not None:
-        counts = counted(mask, "log_rate", log_rate)
+        counts = checks.counted(mask, "log_rate", log_rate)
         spiked, silent = spiked & counts, silent & counts
         log_rate = jnp.where(counts, log_rate, 0.0)
     expected = jnp.sum(jnp.where(silent, _expected_spikes(log_rate, dt), 0.0))
     if at is not None:
-        at = integers("at", at, 1)
-        log_rate, spiked = (x.reshape(-1).at[at].get(mode="fill", fill_value=0) for x in (log_rate, spiked))
+        places = checks.integers("at", at, 1)
+        log_rate, spiked = (x.reshape(-1).at[places].get(mode="fill", fill_value=0) for x in (log_rate, spiked))
     return jnp.sum(jnp.where(spiked, _log_spike(log_rate, dt), 0.0)) - expected
 
 
@@ -296,7 +238,9 @@ def _log_spike(log_rate, dt):
     return jnp.where(expected < 1e-4, jnp.minimum(log_rate, 0.0) + math.log(dt) - 0.5 * expected, likely)
 
 
-def bits_per_spike(log_likelihood: Array, num_spikes: float, duration: float) -> Array:
+def bits_per_spike(
+    log_likelihood: Float[ArrayLike, ""], num_spikes: float, duration: float
+) -> Float[Array, ""] | float:
     r"""Compare a log-likelihood with a Poisson train of the same rate, :math:`(L - n \log(n/T) + n) / (n \log 2)`.
 
     Args:
@@ -311,56 +255,22 @@ def bits_per_spike(log_likelihood: Array, num_spikes: float, duration: float) ->
         ValueError: for a number of spikes or a duration that is not positive.
 
     Example:
-        >>> poisson = 20 * jnp.log(20 / 1000.0) - 20
-        >>> float(bits_per_spike(poisson, 20, 1000.0))
+        >>> float(bits_per_spike(20 * jnp.log(20 / 1000.0) - 20, 20, 1000.0))
         0.0
 
     Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
-    num_spikes = positive("num_spikes", num_spikes, "spikes")
-    duration = positive("duration", duration, "ms")
+    num_spikes = checks.positive("num_spikes", num_spikes, "spikes")
+    duration = checks.positive("duration", duration, "ms")
     poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
-    return (numbers("log_likelihood", log_likelihood, "nats", finite=False) - poisson) / (num_spikes * math.log(2.0))
+    return (checks.numbers("log_likelihood", log_likelihood, "nats", finite=False) - poisson) / (
+        num_spikes * math.log(2.0)
+    )
 
 
 def _alike(lowest: int = 1, **arrays: ArrayLike) -> tuple[Array, Array]:
     """Return two floating arrays of one shape and of the first's precision, refusing a batch."""
-    (name, first), (other, second) = arrays.items()
-    first, second = floating(name, first), floating(other, second)
-    require_same_shape(**{name: first, other: second})
-    _require_rank(name, first.shape, lowest)
+    (name, first), (other, second) = ((field, checks.floating(field, x)) for field, x in arrays.items())
+    checks.require_same_shape(**{name: first, other: second})
+    checks.require_sample(name, first.shape, lowest)
     return first, second.astype(first.dtype)
-
-
-def one_sample(name: str, x: ArrayLike) -> Array:
-    """Return one sample, [T] or [T, N], as a floating array, refusing a batch."""
-    array = floating(name, x)
-    _require_rank(name, array.shape)
-    return array
-
-
-def floating(name: str, x: ArrayLike) -> Array:
-    """Return numbers as a floating JAX array, single at least, integers and booleans in its default precision."""
-    return single(jnp.asarray(numbers(name, x, finite=False)))
-
-
-def counted(mask: ArrayLike, name: str, x: Array) -> Array:
-    """Return where a mask, [T] or of the shape of ``x``, counts: booleans of that shape."""
-    shape = np.shape(mask)
-    if shape not in (x.shape[:1], x.shape):
-        raise ValueError(f"{name} has shape {x.shape} and mask {shape}: they must agree, or mask be {x.shape[:1]}")
-    counts = floating("mask", mask)
-    _require_binary("mask", counts)
-    counts = counts.astype(bool)
-    return jnp.broadcast_to(counts.reshape(shape + (1,) * (x.ndim - len(shape))), x.shape)
-
-
-def _require_binary(name: str, x: Array) -> None:
-    if not isinstance(x, jax.core.Tracer) and not np.isin(x, (0, 1)).all():
-        raise ValueError(f"{name} holds values other than 0 and 1: it must say yes or no of each step")
-
-
-def _require_rank(name: str, shape: tuple[int, ...], lowest: int = 1) -> None:
-    if not lowest <= len(shape) <= 2 or 0 in shape[:lowest]:
-        rule = "it must be one sample, [T] or [T, N] with a step at least; a batch goes through jax.vmap"
-        raise ValueError(f"{name} has shape {shape}: {rule}")

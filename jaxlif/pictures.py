@@ -16,7 +16,7 @@ from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, repeats, step_family
-from jaxlif.spiketrains import raster
+from jaxlif.spiketrains import on_grid
 from jaxlif.theory import firing_rate
 
 WORST, WORST_LENGTH = 3, 250.0  # how many of the worst segments are shown, and how long each of them is, ms
@@ -323,4 +323,4 @@ def _samples(recording: Recording, window: tuple[float, float]) -> slice:
 
 def _spikes(prediction: Prediction, recording: Recording, sweep: int) -> np.ndarray:
     own = (prediction.spike_sweep == sweep) & (prediction.spike_repeat == 0)
-    return raster(prediction.spike_time[own], recording.dt, recording.num_steps)
+    return on_grid(prediction.spike_time[own], recording.dt, recording.num_steps)

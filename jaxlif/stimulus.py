@@ -1,9 +1,8 @@
-"""Input currents and Poisson trains, [T], for `simulate`: entry n is held over step n, from n dt to (n + 1)
-dt.
+"""Input currents and Poisson trains, [T], for `simulate`: entry n is held over step n, from n dt to (n + 1) dt.
 
-A waveform is sampled at the *start* of each step. Durations must be whole numbers of steps. The random ones
-are functions of their key: the same key gives the same noise, so split the key before using it twice. Concrete values
-must be finite numbers; half precision is computed and returned in single.
+A waveform is sampled at the *start* of each step. Durations must be whole numbers of steps; concrete values must be
+finite. The random ones are functions of their key: split it before using it twice. Results have the dtype of the values
+given (JAX's default for Python numbers), single precision at least.
 """
 
 import math
@@ -14,19 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Key, Real
 
-from jaxlif.checks import concrete, number, numbers, random_key, require, require_not_negative, require_positive, whole
+from jaxlif import checks
+
+Level = Real[ArrayLike, ""]
 
 
 def num_steps(duration: float, dt: float) -> int:
-    r"""Count the steps in a duration, safe from rounding: :math:`T = \mathrm{duration} / dt`.
-
-    Args:
-        duration: ms.
-        dt: time step, ms.
-
-    Returns:
-        T.
+    r"""Count the steps in a duration, safe from rounding: :math:`T = \mathrm{duration} / dt`, both in ms.
 
     Raises:
         ValueError: dt is not positive, the duration is negative, or it is not a whole number of steps: off by
@@ -36,28 +31,15 @@ def num_steps(duration: float, dt: float) -> int:
         >>> num_steps(0.3, dt=0.1)  # although 0.3 / 0.1 < 3
         3
     """
-    duration, dt = float(number("duration", duration, "ms")), _step(dt)
-    require_not_negative("duration", duration, "ms")
+    duration, dt = float(checks.not_negative("duration", duration, "ms")), _step(dt)
     steps = duration / dt
     if abs(steps - round(steps)) > min(1e-6 * steps, 0.01):
         raise ValueError(f"duration = {duration} ms: it must be a whole number of steps of dt = {dt} ms")
     return round(steps)
 
 
-def constant(level: ArrayLike, duration: float, dt: float) -> Array:
-    """Hold a current.
-
-    Args:
-        level: pA, scalar.
-        duration: ms.
-        dt: time step, ms.
-
-    Returns:
-        The current, pA, [T], in the dtype of the level (JAX's default for a Python number), as everywhere
-        here.
-
-    Raises:
-        ValueError: the duration is not a whole number of steps.
+def constant(level: Level, duration: float, dt: float) -> Float[Array, "T"]:
+    """Hold a current, pA, for a duration, ms, in steps of dt, ms.
 
     Example:
         >>> constant(160.0, duration=0.3, dt=0.1).tolist()
@@ -66,39 +48,10 @@ def constant(level: ArrayLike, duration: float, dt: float) -> Array:
     return jnp.full(num_steps(duration, dt), _floating("level", level, "pA"))
 
 
-def steps(levels: ArrayLike | list[ArrayLike], durations: list[float], dt: float) -> Array:
-    """Hold one current after the other.
-
-    Args:
-        levels: pA, [K].
-        durations: of each level, ms, [K].
-        dt: time step, ms.
-
-    Returns:
-        The current, pA, [T], T the sum of the steps of all levels.
-
-    Raises:
-        ValueError: there are not as many durations as levels, or one is not a whole number of steps.
-
-    Example:
-        >>> steps([0.0, 120.0, 0.0], [0.1, 0.3, 0.1], dt=0.1).tolist()
-        [0.0, 120.0, 120.0, 120.0, 0.0]
-    """
-    durations = np.asarray(numbers("durations", durations, "ms", rank=1)).tolist()
-    listed = levels if isinstance(levels, list | tuple) else list(numbers("levels", levels, "pA", rank=1))
-    if len(listed) != len(durations) or not durations:
-        raise ValueError(f"durations has {len(durations)} entries, levels {len(listed)}: they must agree, and be some")
-    counts = np.array([num_steps(duration, dt) for duration in durations], dtype=int)
-    heights = jnp.stack([_floating(f"levels[{i}]", level, "pA") for i, level in enumerate(listed)])
-    return jnp.repeat(heights, counts, total_repeat_length=int(counts.sum()))
-
-
 def step(
-    amplitude: ArrayLike, start: float, stop: float, duration: float, dt: float, baseline: ArrayLike = 0.0
-) -> Array:
-    r"""Switch a current on and off again.
-
-    :math:`I(t) = I_0 + A\, [t_{start} \le t < t_{stop}]`.
+    amplitude: Level, start: float, stop: float, duration: float, dt: float, baseline: Level = 0.0
+) -> Float[Array, "T"]:
+    r"""Switch a current on and off again: :math:`I(t) = I_0 + A\, [t_{start} \le t < t_{stop}]`.
 
     Args:
         amplitude: A, pA, added to the baseline.
@@ -112,14 +65,14 @@ def step(
         The current, pA, [T].
 
     Raises:
-        ValueError: a time is not a whole number of steps, or they are not in the order 0, start, stop,
-            duration.
+        ValueError: a time is not a whole number of steps, or they are not in the order 0, start, stop, duration.
 
     Example:
         >>> step(50.0, start=0.1, stop=0.3, duration=0.4, dt=0.1, baseline=10.0).tolist()
         [10.0, 60.0, 60.0, 10.0]
     """
-    start, stop, total = number("start", start, "ms"), number("stop", stop, "ms"), num_steps(duration, dt)
+    start, stop = checks.number("start", start, "ms"), checks.number("stop", stop, "ms")
+    total = num_steps(duration, dt)
     if not 0 <= start <= stop <= duration:
         raise ValueError(f"start = {start}, stop = {stop} ms: 0 <= start <= stop <= {duration} ms must hold")
     inside = (np.arange(total) >= num_steps(start, dt)) & (np.arange(total) < num_steps(stop, dt))
@@ -127,23 +80,10 @@ def step(
     return jnp.where(inside, baseline + amplitude, baseline)
 
 
-def ramp(start_value: ArrayLike, stop_value: ArrayLike, duration: float, dt: float) -> Array:
-    r"""Change a current at a constant rate.
+def ramp(start_value: Level, stop_value: Level, duration: float, dt: float) -> Float[Array, "T"]:
+    r"""Change a current, pA, at a constant rate: :math:`I_n = I_{start} + (I_{stop} - I_{start})\, n / T`.
 
-    :math:`I_n = I_{start} + (I_{stop} - I_{start})\, n / T`: the stop value is reached at the end of the last
-    step.
-
-    Args:
-        start_value: pA.
-        stop_value: pA.
-        duration: ms.
-        dt: time step, ms.
-
-    Returns:
-        The current, pA, [T].
-
-    Raises:
-        ValueError: the duration is not a whole number of steps.
+    The stop value is reached at the end of the last step.
 
     Example:
         >>> ramp(0.0, 100.0, duration=0.4, dt=0.1).tolist()
@@ -156,16 +96,9 @@ def ramp(start_value: ArrayLike, stop_value: ArrayLike, duration: float, dt: flo
 
 
 def sinusoid(
-    mean: ArrayLike,
-    amplitude: ArrayLike,
-    frequency_hz: ArrayLike,
-    duration: float,
-    dt: float,
-    phase: ArrayLike = 0.0,
-) -> Array:
-    r"""Oscillate a current.
-
-    :math:`I_n = \mu + A \sin(2\pi f\, n\, dt / 1000 + \varphi)`.
+    mean: Level, amplitude: Level, frequency_hz: Level, duration: float, dt: float, phase: Level = 0.0
+) -> Float[Array, "T"]:
+    r"""Oscillate a current: :math:`I_n = \mu + A \sin(2\pi f\, n\, dt / 1000 + \varphi)`.
 
     Args:
         mean: pA.
@@ -178,9 +111,6 @@ def sinusoid(
     Returns:
         The current, pA, [T].
 
-    Raises:
-        ValueError: the duration is not a whole number of steps.
-
     Example:
         >>> sinusoid(100.0, 50.0, 250.0, duration=4.0, dt=1.0).round(6).tolist()
         [100.0, 150.0, 100.0, 50.0]
@@ -192,7 +122,9 @@ def sinusoid(
     return mean + amplitude * jnp.sin(2.0 * math.pi * frequency * seconds + phase)
 
 
-def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLike, duration: float, dt: float) -> Array:
+def ornstein_uhlenbeck(
+    key: Key[Array, ""], mean: Level, sd: Level, tau: Level, duration: float, dt: float
+) -> Float[Array, "T"]:
     r"""Draw coloured noise, exactly at any dt, stationary from the first step on.
 
     .. math::
@@ -201,7 +133,7 @@ def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLik
 
     Args:
         key: a JAX random key.
-        mean: pA, scalar like the next two.
+        mean: pA.
         sd: of the current at any one time, pA.
         tau: correlation time, ms.
         duration: ms.
@@ -209,9 +141,6 @@ def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLik
 
     Returns:
         The current, pA, [T], differentiable in mean, sd and tau.
-
-    Raises:
-        ValueError: the duration is not a whole number of steps.
 
     Example:
         >>> noise = ornstein_uhlenbeck(jax.random.key(0), 100.0, 20.0, 3.0, duration=1000.0, dt=0.1)
@@ -221,14 +150,16 @@ def ornstein_uhlenbeck(key: Array, mean: ArrayLike, sd: ArrayLike, tau: ArrayLik
     Source: Gillespie 1996, doi:10.1103/PhysRevE.54.2084.
     """
     mean, sd, tau = _floating("mean", mean, "pA"), _floating("sd", sd, "pA"), _floating("tau", tau, "ms")
-    require_not_negative("sd", sd, "pA")
-    require_positive("tau", tau, "ms")
+    checks.require_not_negative("sd", sd, "pA")
+    checks.require_positive("tau", tau, "ms")
     # In the default precision first, so that a key gives the same noise in every other.
-    normal = jax.random.normal(random_key(key), (num_steps(duration, dt),))
+    normal = jax.random.normal(checks.random_key(key), (num_steps(duration, dt),))
     return mean + sd * _autoregress(normal.astype(jnp.result_type(mean, sd, tau)), _step(dt) / tau)
 
 
-def poisson(key: Array, rate: ArrayLike, duration: float, dt: float, shape: tuple[int, ...] = ()) -> Array:
+def poisson(
+    key: Key[Array, ""], rate: Real[ArrayLike, "..."], duration: float, dt: float, shape: int | tuple[int, ...] = ()
+) -> Float[Array, "T *shape"]:
     r"""Count the events of Poisson trains in each step: :math:`P(k) = m^k e^{-m} / k!`, :math:`m = \nu\, dt / 1000`.
 
     A step holds any number of events, so that the mean rate is :math:`\nu` at any dt; ``jnp.minimum(counts, 1)`` makes
@@ -245,8 +176,7 @@ def poisson(key: Array, rate: ArrayLike, duration: float, dt: float, shape: tupl
         Counts 0, 1, 2, ... in the dtype of the rate, [T, \*shape]. Under a trace, nan for a rate out of range.
 
     Raises:
-        ValueError: a concrete rate is negative or makes more than a million events a step, it does not broadcast, or
-            the duration is not a whole number of steps.
+        ValueError: a concrete rate is negative or makes more than a million events a step, or it does not broadcast.
 
     Example:
         >>> counts = poisson(jax.random.key(0), 6667.0, duration=1000.0, dt=0.1)  # two in three steps
@@ -256,16 +186,16 @@ def poisson(key: Array, rate: ArrayLike, duration: float, dt: float, shape: tupl
     Source: Devroye 1986, doi:10.1007/978-1-4613-8643-8, chapter X.3 (inversion by sequential search).
     """
     total, dt = num_steps(duration, dt), _step(dt)
-    full = (total, *(whole("shape", size) for size in np.atleast_1d(shape).tolist()))
+    full = (total, *(checks.whole("shape", size) for size in np.atleast_1d(shape).tolist()))
     rate = _floating("rate", rate, "Hz", rank=None)
-    require_not_negative("rate", rate, "Hz")
+    checks.require_not_negative("rate", rate, "Hz")
     mean = jax.lax.stop_gradient(rate * (dt / 1000.0))
-    if concrete(mean):
-        require(mean <= _MOST, "rate", rate, "Hz", f"rate must be {_MOST * 1000.0 / dt:g} Hz at most at this dt")
+    if checks.concrete(mean):
+        checks.require(mean <= _MOST, "rate", rate, "Hz", f"rate must be {_MOST * 1000.0 / dt:g} Hz at most at this dt")
     if len(rate.shape) > len(full) or any(n not in (1, m) for n, m in zip(rate.shape[::-1], full[::-1], strict=False)):
         raise ValueError(f"rate has shape {rate.shape}: rate must broadcast to {full}, the steps and the trains")
     mean = mean.reshape((1,) * (len(full) - mean.ndim) + mean.shape)
-    return _poisson_counts(random_key(key), jnp.where((mean >= 0) & (mean <= _MOST), mean, jnp.nan), full)
+    return _poisson_counts(checks.random_key(key), jnp.where((mean >= 0) & (mean <= _MOST), mean, jnp.nan), full)
 
 
 _MOST = 1e6  # events a step
@@ -306,8 +236,7 @@ def _inverted(key: Array, mean: Array, shape: tuple[int, ...]) -> Array:
 @jax.jit
 def _autoregress(normal: Array, leak: Array) -> Array:
     """Filter white noise to unit variance and the correlation exp(-leak) per step."""
-    # A plain scan: an associative one takes ten times as long to compile, for every new length, and gains
-    # nothing on the CPU.
+    # A plain scan: an associative one takes ten times as long to compile, and gains nothing on the CPU.
     decay, spread = jnp.exp(-leak), jnp.sqrt(-jnp.expm1(-2.0 * leak))
     kicks = (spread * normal).at[:1].set(normal[:1])  # the first is the stationary draw
 
@@ -318,11 +247,9 @@ def _autoregress(normal: Array, leak: Array) -> Array:
 
 
 def _floating(field: str, value: ArrayLike, unit: str, rank: int | None = 0) -> Array:
-    """Return an array in the value's own floating dtype, but single precision for half."""
-    array = jnp.asarray(numbers(field, value, unit, rank=rank))  # weakly typed for a Python number
-    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
+    """Return an array in the value's own floating dtype, weakly typed for a Python number; single at least."""
+    return checks.single(jnp.asarray(checks.numbers(field, value, unit, rank=rank)))
 
 
 def _step(dt: float) -> float:
-    require_positive("dt", number("dt", dt, "ms"), "ms")
-    return float(dt)
+    return float(checks.positive("dt", dt, "ms"))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif import losses, spiketrains
+from jaxlif import losses
 
 RNG = np.random.default_rng(0)
 T, N = 40, 3
@@ -53,23 +53,17 @@ def test_spike_count_rate(dtype, dt):
     np.testing.assert_allclose(value, TRAIN.sum(axis=0) / (T * dt / 1000.0), rtol=RTOL[dtype])
 
 
-def filtered(train, tau, dt):
-    kernel = np.exp(-dt / tau * np.arange(T))
-    return np.stack([np.convolve(column, kernel)[:T] for column in train.T], axis=1)
-
-
-@pytest.mark.parametrize(("tau", "dt"), [(10.0, 0.5), (2.0, 1.0)])
-def test_filtered_spikes_are_a_convolution(dtype, tau, dt):
-    value = losses.filtered_spikes(jnp.asarray(TRAIN, dtype), tau=tau, dt=dt)
-    assert value.dtype == dtype
-    np.testing.assert_allclose(value, filtered(TRAIN, tau, dt), rtol=RTOL[dtype], atol=RTOL[dtype])
+def pairwise(a, b, tau):
+    """Return the distance of two lists of spike times: all pairs, each the closed integral of two exponentials."""
+    times, signs = np.concatenate([a, b]), np.repeat([1.0, -1.0], [len(a), len(b)])
+    return 0.5 * signs @ np.exp(-np.abs(np.subtract.outer(times, times)) / tau) @ signs
 
 
 @pytest.mark.parametrize(("tau", "dt"), [(10.0, 0.5), (0.7, 1.0)])
 def test_van_rossum_is_the_exact_distance_of_the_spike_times(dtype, tau, dt):
     value = losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(OTHER, dtype), tau=tau, dt=dt)
     times = [[dt * (np.flatnonzero(column) + 1) for column in train.T] for train in (TRAIN, OTHER)]
-    exact = [spiketrains.van_rossum(a, b, tau=tau) for a, b in zip(*times, strict=True)]
+    exact = [pairwise(a, b, tau) for a, b in zip(*times, strict=True)]
     assert value.dtype == dtype
     np.testing.assert_allclose(value, np.mean(exact), rtol=RTOL[dtype])
     assert losses.van_rossum(jnp.asarray(TRAIN, dtype), jnp.asarray(TRAIN, dtype), tau=tau, dt=dt) == 0.0
@@ -85,31 +79,12 @@ def test_half_precision_is_counted_in_single(half):
     np.testing.assert_allclose(value, exact, rtol=1e-4)  # single precision over 600 steps
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_forced_spike_loss(dtype, masked):
-    x = RNG.normal(0.0, 3.0, (T, N))
-    probability = 1.0 / (1.0 + np.exp(-x))
-    terms = -np.where(TRAIN > 0, np.log(probability), np.log1p(-probability))
-    mask = jnp.asarray(MASK) if masked else None
-    value = losses.forced_spike_loss(jnp.asarray(x, dtype), jnp.asarray(TRAIN, dtype), mask)
-    assert value.dtype == dtype
-    expected = terms[MASK].sum() / TRAIN[MASK].sum() if masked else terms.sum() / TRAIN.sum()
-    np.testing.assert_allclose(value, expected, rtol=RTOL[dtype])
-
-
-def test_forced_spike_loss_far_from_threshold_stays_finite():
-    distance = jnp.asarray([1e4, -1e4])
-    value, grad = jax.value_and_grad(losses.forced_spike_loss)(distance, jnp.asarray([0.0, 1.0]))
-    assert value == 2e4 and jnp.isfinite(grad).all() and (jnp.abs(grad) == 1.0).all()
-
-
 def test_gradients():
     v, train, other = map(jnp.asarray, (V, TRAIN, OTHER))
     gradient_agrees(lambda x: losses.voltage_mse(x, jnp.asarray(TARGET), jnp.asarray(MASK)), v)
     gradient_agrees(lambda x: losses.rate_mse(x, jnp.asarray(TARGET[:, 0])), v[:, 0])
     gradient_agrees(lambda x: jnp.sum(losses.spike_count_rate(x, 0.1) ** 2), train)
     gradient_agrees(lambda x: losses.van_rossum(x, other, tau=10.0, dt=0.5), train)
-    gradient_agrees(lambda x: losses.forced_spike_loss((x + 60.0) / 5.0, train, jnp.asarray(MASK)), v)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +93,6 @@ def test_gradients():
         losses.voltage_mse,
         losses.rate_mse,
         lambda a, b: losses.van_rossum(a, b, tau=10.0, dt=0.1),
-        losses.forced_spike_loss,
         lambda a, b: losses.point_process_log_likelihood(a, b, dt=0.1),
         lambda a, b: losses.point_process_log_likelihood(a, a, dt=0.1, active=b),
     ],
@@ -134,12 +108,10 @@ OF_A_SAMPLE = {
     "voltage_mse": losses.voltage_mse,
     "spike_count_rate": lambda x, y, m=None: jnp.sum(losses.spike_count_rate(x, 0.5, m)),
     "van_rossum": lambda x, y, m=None: losses.van_rossum(x, y, tau=5.0, dt=0.5, mask=m),
-    "forced_spike_loss": losses.forced_spike_loss,
     "log_likelihood": lambda x, y, m=None: losses.point_process_log_likelihood(x, y, dt=0.5, mask=m),
 }
 WITHOUT_A_MASK = {
     "rate_mse": losses.rate_mse,
-    "filtered_spikes": lambda x, y: losses.filtered_spikes(x, tau=5.0, dt=0.5),
     "spike_mask": lambda x, y: losses.spike_mask(x, before=0, after=0),
 }
 
@@ -203,11 +175,10 @@ def test_time_constants_and_steps_are_positive_numbers(bad):
     calls = {
         "dt": [
             lambda: losses.spike_count_rate(x, bad),
-            lambda: losses.filtered_spikes(x, tau=1.0, dt=bad),
             lambda: losses.van_rossum(x, x, tau=1.0, dt=bad),
             lambda: losses.point_process_log_likelihood(x, x, dt=bad),
         ],
-        "tau": [lambda: losses.filtered_spikes(x, tau=bad, dt=1.0), lambda: losses.van_rossum(x, x, tau=bad, dt=1.0)],
+        "tau": [lambda: losses.van_rossum(x, x, tau=bad, dt=1.0)],
         "num_spikes": [lambda: losses.bits_per_spike(-3.0, bad, 100.0)],
         "duration": [lambda: losses.bits_per_spike(-3.0, 2, bad)],
     }

@@ -47,11 +47,7 @@ def test_step_refuses_times_out_of_order_or_off_the_grid(start, stop):
         stimulus.step(50.0, start, stop, duration=4.0, dt=0.5)
 
 
-def test_steps_follow_one_another():
-    current = stimulus.steps([1.0, -2.0, 3.0], [0.2, 0.1, 0.3], dt=0.1)
-    np.testing.assert_array_equal(current, [1, 1, -2, 3, 3, 3])
-    with pytest.raises(ValueError, match="durations has 1 entries, levels 2"):
-        stimulus.steps([1.0, 2.0], [1.0], dt=0.1)
+def test_a_level_is_a_number():
     with pytest.raises(ValueError, match=r"level has shape \(2,\)"):
         stimulus.constant(jnp.array([1.0, 2.0]), 1.0, dt=0.1)
 
@@ -159,7 +155,6 @@ def test_poisson_limits_and_rates_that_vary():
             lambda _: stimulus.ramp(0.0, [1.0, 2.0], 1.0, 0.1),
             r"stop_value has shape \(2,\)",
         ),
-        (lambda _: stimulus.steps([0.0, np.inf], [1.0, 1.0], 0.1), r"levels\[1\] = inf pA: levels\[1\] must be finite"),
         (lambda _: stimulus.step("1", 0.0, 1.0, 1.0, 0.1), "amplitude = '1': amplitude must be a number"),
     ],
 )
@@ -171,7 +166,6 @@ def test_what_is_no_stimulus_is_refused(make, message):
 def all_stimuli(key, value):
     return [
         stimulus.constant(value, 10.0, 0.1),
-        stimulus.steps([value, value], [5.0, 5.0], 0.1),
         stimulus.step(value, 1.0, 2.0, 10.0, 0.1),
         stimulus.ramp(0.0, value, 10.0, 0.1),
         stimulus.sinusoid(0.0, value, 40.0, 10.0, 0.1),
@@ -183,7 +177,6 @@ def all_stimuli(key, value):
 def test_whole_numbers_give_the_default_dtype(dtype):
     for current in all_stimuli(jax.random.key(7), 50):
         assert current.shape == (100,) and current.dtype == dtype
-    assert stimulus.steps(np.array([0, 50]), [1.0, 2.0], 0.1).dtype == dtype
 
 
 def test_no_duration_gives_no_current():

@@ -6,8 +6,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import concrete, integers, require, whole
-from jaxlif.losses import counted, floating
+from jaxlif.checks import concrete, counted, floating, integers, require, whole
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:

@@ -13,7 +13,7 @@ from jax import Array
 from jaxlif.checks import concrete, integers, numbers, positive, require, require_positive, whole
 from jaxlif.files import load_arrays, reading, require_file, require_memory
 from jaxlif.networks.event_files import EventFields, numbered_classes, read_bin_folder, read_hdf5
-from jaxlif.spiketrains.trains import step_slack
+from jaxlif.spiketrains import step_slack
 
 
 class SparseEvents(NamedTuple):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import integers, positive, whole
-from jaxlif.losses import counted, one_sample
+from jaxlif.checks import counted, integers, one_sample, positive, whole
 from jaxlif.networks.classification import cross_entropy
 
 

@@ -173,7 +173,7 @@ class LIF:
 
     def check(self, params: LIFParams) -> None:
         """Refuse parameters with a mechanism that this neuron does not have."""
-        require_fields(self, params)
+        require_fields(type(self).__name__, params)
 
     def init_state(self, params: LIFParams, x: Array) -> LIFState:
         """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""

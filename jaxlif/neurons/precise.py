@@ -70,7 +70,7 @@ class PreciseLIF:
 
     def check(self, params: LIFParams) -> None:
         """Refuse mechanisms that this neuron does not have, and periods in which two spikes could fall into a step."""
-        require_fields(self, params)
+        require_fields(type(self).__name__, params)
         if concrete(params.t_ref):
             rule = f"t_ref must be dt = {self.dt:g} ms or more, so that at most one spike falls into a step"
             require(np.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)

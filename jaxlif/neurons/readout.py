@@ -74,7 +74,7 @@ class LeakyIntegrator:
 
     def check(self, params: LeakyParams) -> None:
         """Refuse parameters of no membrane, or with adaptation, which this one does not have."""
-        require_fields(self, params, MEMBRANE, ("a",))
+        require_fields(type(self).__name__, params, MEMBRANE, ("a",))
 
     def init_state(self, params: LeakyParams, x: Array) -> LeakyState:
         """Return the membrane at rest, in the shape of the input ``x`` and the parameters."""
