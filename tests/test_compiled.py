@@ -49,7 +49,7 @@ def recorded(loss):
 
 CALLS = {
     "fit": (fit, FITTING._advance),
-    "multistart": (multistart, FITTING._advance_all),
+    "multistart": (multistart, FITTING._advance),
     "train": (trained, training_epoch.run_epoch),
     "flight_record": (recorded, recorder._record),
 }

@@ -7,8 +7,6 @@ from jaxlif.fitting.bounds import coordinates as coordinates
 from jaxlif.fitting.fi_cells import FICell as FICell
 from jaxlif.fitting.fi_cells import read_fi_population as read_fi_population
 from jaxlif.fitting.fit import Fit as Fit
-from jaxlif.fitting.fit import FitWarning as FitWarning
-from jaxlif.fitting.fit import Multistart as Multistart
 from jaxlif.fitting.fit import fit as fit
 from jaxlif.fitting.fit import lbfgs as lbfgs
 from jaxlif.fitting.fit import multistart as multistart

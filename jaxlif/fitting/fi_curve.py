@@ -244,7 +244,7 @@ def _fit_weighted(membrane, target, intervals, seed, num_starts):
     # Past convergence L-BFGS divides differences that are rounding alone, and its line search may not return.
     settings = {"optimizer": lbfgs(), "num_steps": 150, "tolerance": 1e-7, "num_starts": num_starts, "spread": 1.0}
     result = multistart(_weighted_rate_mse, start, intervals, key=jax.random.key(seed), data=data, **settings)
-    return jax.tree.map(float, uninterrupted(result.best).params.neuron(membrane, target.reset_bounds))
+    return jax.tree.map(float, uninterrupted(result).params.neuron(membrane, target.reset_bounds))
 
 
 def _weighted_rate_mse(shape: FICoordinates, data: tuple[LIFParams, Rates]) -> Array:

@@ -13,102 +13,88 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from jaxlif.checks import (
-    arrays_of_numbers,
-    function,
-    number,
-    optimiser,
-    random_key,
-    require_not_negative,
-    scalar,
-    whole,
-)
+from jaxlif.checks import arrays_of_numbers, function, not_negative, number, optimiser, random_key, scalar, whole
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Bounds, Coordinates, coordinates
 
+IDLE = 5  # steps in a row that change nothing, after which a line search has ended
+
 
 def lbfgs() -> optax.GradientTransformationExtraArgs:
-    """Return L-BFGS with a backtracking line search: for smooth losses over all data, from one start or many.
+    """Return L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116) for smooth losses over all data, always the same one.
 
     The zoom line search of ``optax.lbfgs()`` can fail to end at the floor of rounding, under ``vmap`` above all; this
     one takes at most thirty halvings a step.
-
-    Example:
-        >>> lbfgs() is lbfgs()
-        True
-
-    Source: Liu & Nocedal 1989, doi:10.1007/BF01589116.
     """
-    return _LBFGS
+    return _LBFGS  # one value, so that every fit of the same loss shares its compiled loop
 
 
-# One value, so that every fit of the same loss shares its compiled loop.
 _LBFGS = optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(max_backtracking_steps=30, store_grad=True))
-
-
-class FitWarning(UserWarning):
-    """A fit that ended before its last step."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The result of :func:`fit`.
+    """The result of :func:`fit` and :func:`multistart`.
 
     Args:
-        params: the fitted parameters: the best point seen where every step had the same data, the last point where
-            the steps had different batches, whose losses do not compare.
+        params: the fitted parameters. Where every step has the same data and no key, losses compare, and this is the
+            point of the smallest one; otherwise the last point, which must have a finite loss too.
+        loss: of ``params``; with batches, of the batch that came next.
+        step: the number of updates that led to ``params``.
         losses: [steps done], the loss before each update.
-        best_loss: the smallest loss seen.
-        best_step: the number of updates that led to it.
         message: one line on how the fit ended.
         completed: False where the fit diverged or was interrupted.
+        starts: [starts], the loss that each start ended at, ``inf`` where it was never finite; one for :func:`fit`.
     """
 
-    params: Any
-    losses: np.ndarray
-    best_loss: float
-    best_step: int
+    params: PyTree
+    loss: float
+    step: int
+    losses: Float[np.ndarray, " steps"]
     message: str
     completed: bool
+    starts: Float[np.ndarray, " starts"]
 
 
 def fit(
     loss: Callable[..., Array],
-    params: Any,
+    params: PyTree,
     bounds: Bounds,
     *,
     optimizer: optax.GradientTransformation,
     num_steps: int,
-    data: Any = None,
-    batches: Any = None,
+    data: PyTree = None,
+    batches: PyTree = None,
+    key: PRNGKeyArray | None = None,
     tolerance: float = 0.0,
     progress: bool = False,
 ) -> Fit:
     r"""Minimise ``loss`` over the parameters that ``bounds`` name, in coordinates without bounds.
 
-    The loop runs compiled, in chunks between which a progress bar moves and an interrupt (Ctrl-C) is honoured: it
-    ends the fit and keeps the best point so far. The same ``loss``, bounds and ``optimizer`` objects compile once; the
-    last 8 such problems are kept, with what their losses hold.
+    Ctrl-C ends the fit and keeps the point reached. The same ``loss``, bounds and ``optimizer`` objects compile once;
+    the last 8 such problems are kept, with what their losses hold.
 
     Args:
-        loss: ``loss(params)``, or ``loss(params, data)``, returning a scalar.
+        loss: ``loss(params)``, ``loss(params, batch)`` where data or batches are given, ``loss(params, batch, key)``
+            where a key is given too; a scalar. The same form as for :func:`jaxlif.networks.train`.
         params: the start, a pytree; its leaves have dotted names such as ``tau_m`` or ``hidden.neuron.tau_m``.
         bounds: the free names, each with (low, high) in its unit, ``REAL`` for none; names may be patterns such as
             ``*.tau_m``. What is not named stays fixed.
-        optimizer: any Optax optimiser; :func:`lbfgs` is a good choice for a smooth loss over all data. With a line
-            search the fit also ends where five steps in a row change nothing.
+        optimizer: any Optax optimiser, such as :func:`lbfgs`. With a line search the fit also ends where five steps in
+            a row change nothing.
         num_steps: updates.
-        data: passed to the loss at every step. Large arrays belong here, not into the closure of ``loss``, where they
-            would be compiled as constants.
+        data: the batch of every step. Large arrays belong here: in the closure of ``loss`` they are constants.
         batches: instead of ``data``, a pytree of arrays [batches, ...]; step k sees batch k modulo their number.
+        key: of a loss that draws; each step gets one of its own. Without data its batch is None.
         tolerance: stop where no component of the gradient (in free coordinates) exceeds this.
         progress: show a progress bar.
 
     Returns:
-        The :class:`Fit`. One that diverged warns with the step and the parameter, and holds the best finite point.
+        The :class:`Fit`. One that diverged warns with the step and the parameter; so does one where the loss did not
+        depend on a parameter that was free.
 
     Raises:
         ValueError: for bounds that do not fit the parameters, a start outside them, or a loss that is not finite at
@@ -123,68 +109,41 @@ def fit(
         >>> round(float(result.params.tau_m), 3)
         20.0
     """
-    problem, data = _problem(loss, params, bounds, optimizer, data, batches)
-    num_steps, tolerance = whole("num_steps", num_steps, 1), number("tolerance", tolerance)
-    carry = _start(problem, params, data, num_steps)
-    advance = partial(_advance, problem, params, data, num_steps, tolerance)
-    carry, interrupted = _run(advance, carry, problem.evaluations(num_steps), progress)
-    return _result(problem, params, num_steps, jax.device_get(carry), interrupted)
-
-
-@dataclass(frozen=True)
-class Multistart:
-    """The result of :func:`multistart`.
-
-    Args:
-        best: the :class:`Fit` of the start that ended lowest.
-        params: all fitted parameters, free leaves stacked [starts, ...].
-        best_losses: [starts], the smallest loss of each start, ``inf`` where it was never finite.
-    """
-
-    best: Fit
-    params: Any
-    best_losses: np.ndarray
+    problem = _problem(loss, params, bounds, optimizer, num_steps, tolerance)
+    given = _given(data, batches, key)
+    carry = _start(problem, params, given, problem.coordinates.to_free(params))
+    carry, interrupted = _run(partial(_advance, problem, False, params, given), carry, num_steps + 1, progress)
+    return _result(problem, params, carry, np.atleast_1d(carry.loss), interrupted)
 
 
 def multistart(
     loss: Callable[..., Array],
-    params: Any,
+    params: PyTree,
     bounds: Bounds,
     *,
-    key: Array,
+    key: PRNGKeyArray,
     num_starts: int,
     optimizer: optax.GradientTransformation,
     num_steps: int,
-    data: Any = None,
-    batches: Any = None,
+    data: PyTree = None,
     tolerance: float = 0.0,
     progress: bool = False,
     spread: float = 2.0,
-) -> Multistart:
+) -> Fit:
     """Fit from several starts at once, by ``vmap``, and keep the best.
 
-    The first start is ``params``; the others are drawn around it in free coordinates.
-
     Args:
-        loss: as for :func:`fit`, like the arguments not listed here.
+        loss: ``loss(params)``, or ``loss(params, data)``; as for :func:`fit`, like all that is not listed here.
         params: the first start.
-        bounds: the free names and their intervals.
-        key: a random key for the other starts; it is consumed.
+        key: a random key, with which the other starts are drawn around the first in free coordinates.
         num_starts: number of starts.
-        optimizer: any Optax optimiser.
-        num_steps: updates of each start.
-        data: passed to the loss.
-        batches: stacked batches instead.
-        tolerance: stop a start where its gradient falls below this.
-        progress: show a progress bar.
-        spread: standard deviation of the other starts around the first, in free coordinates; 2 covers most of a finite
-            interval.
+        spread: standard deviation of these draws; 2 covers most of a finite interval.
 
     Returns:
-        The :class:`Multistart`. Starts that diverge are dropped; if all do, the first one's failure is raised.
+        The :class:`Fit` of the start that ended lowest, with the losses of all ``starts``.
 
     Raises:
-        ValueError: as :func:`fit`.
+        ValueError: as :func:`fit`; where no start has a finite loss, for the first.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -192,22 +151,17 @@ def multistart(
         ...     lambda p: jnp.cos(p.tau_m), LIFParams(), {"tau_m": (2.0, 60.0)}, key=jax.random.key(0),
         ...     num_starts=4, optimizer=optax.adam(0.1), num_steps=200,
         ... )
-        >>> round(float(jnp.cos(result.best.params.tau_m)), 6)
-        -1.0
+        >>> round(float(jnp.cos(result.params.tau_m)), 6), result.starts.shape
+        (-1.0, (4,))
     """
-    num_starts, num_steps = whole("num_starts", num_starts, 1), whole("num_steps", num_steps, 1)
-    require_not_negative("spread", number("spread", spread), "")
-    random_key(key), number("tolerance", tolerance)
-    problem, data = _problem(loss, params, bounds, optimizer, data, batches)
-    starts = _draw_starts(problem.coordinates.to_free(params), key, num_starts, spread)
-    carry = jax.vmap(lambda free: _start_at(problem, params, data, num_steps, free))(starts)
-    advance = partial(_advance_all, problem, params, data, num_steps, tolerance)
-    carry, interrupted = _run(advance, carry, problem.evaluations(num_steps), progress)
-    carry = jax.device_get(carry)
-    best_losses = np.where(np.isfinite(carry.best_loss), carry.best_loss, np.inf)
-    winner = jax.tree.map(lambda x: x[int(best_losses.argmin())], carry)
-    every = problem.coordinates.to_params(carry.best_free, params)
-    return Multistart(_result(problem, params, num_steps, winner, interrupted), every, best_losses)
+    problem = _problem(loss, params, bounds, optimizer, num_steps, tolerance)
+    given, num_starts = _given(data, None, None), whole("num_starts", num_starts, 1)
+    random_key(key)
+    free = _draw_starts(problem.coordinates.to_free(params), key, num_starts, not_negative("spread", spread))
+    carry = jax.vmap(partial(_start, problem, params, given))(free)
+    carry, interrupted = _run(partial(_advance, problem, True, params, given), carry, num_steps + 1, progress)
+    best = jax.tree.map(lambda x: x[int(np.argmin(carry.loss))], carry)
+    return _result(problem, params, best, carry.loss, interrupted)
 
 
 def uninterrupted(found: Fit) -> Fit:
@@ -224,18 +178,27 @@ class _Problem:
     loss: Callable[..., Array]
     coordinates: Coordinates
     optimizer: optax.GradientTransformation
-    stacked: bool
+    num_steps: int
+    tolerance: float
 
-    def objective(self, params, data, step):
-        """Return the loss as a function of the free coordinates at a step."""
-        if self.stacked:
-            data = jax.tree.map(lambda x: x[step % len(x)], data)
-        rest = () if data is None else (data,)
-        return lambda free: self.loss(self.coordinates.to_params(free, params), *rest)
 
-    def evaluations(self, num_steps):
-        """Return how often the loss is taken: where losses compare, once more, to judge the last update."""
-        return num_steps if self.stacked else num_steps + 1
+class _Given(NamedTuple):
+    """What the loss gets beside the parameters; where it changes from step to step, losses do not compare."""
+
+    data: PyTree
+    batches: PyTree
+    key: Array | None
+
+    @property
+    def changes(self) -> bool:
+        return self.batches is not None or self.key is not None
+
+    def at(self, step: Array | int) -> tuple[Any, ...]:
+        batches = self.batches
+        data = self.data if batches is None else jax.tree.map(lambda x: x[step % len(x)], batches)
+        if self.key is not None:
+            return data, jax.random.fold_in(self.key, step)
+        return () if data is None else (data,)
 
 
 class _Carry(NamedTuple):
@@ -243,17 +206,23 @@ class _Carry(NamedTuple):
     free: dict[str, Array]
     opt_state: Any
     losses: Array
-    best_free: dict[str, Array]
-    best_loss: Array
-    best_step: Array
-    bad: dict[str, Array]  # by free name: its gradient was not finite where the fit diverged
+    kept: dict[str, Array]  # the free coordinates that are handed out, their loss and how many updates led to them
+    loss: Array
+    kept_step: Array
+    steepest: dict[str, Array]  # by free name: the largest component of its gradient so far; not finite if one was not
     idle: Array  # steps in a row that did not change the loss
     diverged: Array
     converged: Array
 
 
-def _problem(loss, params, bounds, optimizer, data, batches):
-    function("loss", loss), optimiser(optimizer)
+def _problem(loss, params, bounds, optimizer, num_steps, tolerance):
+    if isinstance(bounds, Mapping) and not bounds:
+        raise ValueError("bounds are empty: name at least one parameter that is free")
+    num_steps, tolerance = whole("num_steps", num_steps, 1), float(number("tolerance", tolerance))
+    return _Problem(function("loss", loss), coordinates(params, bounds), optimiser(optimizer), num_steps, tolerance)
+
+
+def _given(data, batches, key):
     arrays_of_numbers("data", data)
     arrays_of_numbers("batches", batches)
     if data is not None and batches is not None:
@@ -263,55 +232,51 @@ def _problem(loss, params, bounds, optimizer, data, batches):
         lengths = {shape[0] if shape else 0 for shape in shapes}
         if len(lengths) != 1 or lengths == {0}:
             raise ValueError(f"batches have lengths {sorted(lengths)}: all arrays must have the same number of batches")
-    if isinstance(bounds, Mapping) and not bounds:
-        raise ValueError("bounds are empty: name at least one parameter that is free")
-    problem = _Problem(loss, coordinates(params, bounds), optimizer, batches is not None)
-    return problem, data if batches is None else batches
+    return _Given(data, batches, None if key is None else random_key(key))
 
 
-def _start(problem, params, data, num_steps):
-    return _start_at(problem, params, data, num_steps, problem.coordinates.to_free(params))
+def _objective(problem, params, given, step):
+    """Return the loss as a function of the free coordinates at a step."""
+    return lambda free: problem.loss(problem.coordinates.to_params(free, params), *given.at(step))
 
 
-def _start_at(problem, params, data, num_steps, free):
-    value = jax.eval_shape(problem.objective(params, data, 0), free)
+def _start(problem, params, given, free):
+    value = jax.eval_shape(_objective(problem, params, given, 0), free)
     scalar("the loss", value, np.floating)
     with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
         opt_state = problem.optimizer.init(free)
     infinite = jnp.full((), jnp.inf, value.dtype)
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-    bad = dict.fromkeys(free, no)
-    losses = jnp.full(problem.evaluations(num_steps), infinite)
-    carry = _Carry(zero, free, opt_state, losses, free, infinite, zero, bad, zero, no, no)
+    losses, steepest = jnp.full(problem.num_steps + 1, infinite), dict.fromkeys(free, jnp.zeros_like(infinite))
+    carry = _Carry(zero, free, opt_state, losses, free, infinite, zero, steepest, zero, no, no)
     # Weak types among the optimiser's state would compile the loop a second time for its own result.
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), carry)
 
 
-@compiled(keep=8)
-def _advance(problem, params, data, num_steps, tolerance, carry, stop):
-    def running(carry):
+@compiled(values=2, keep=8)
+def _advance(problem, several, params, given, carry, stop):
+    """Take the steps up to a number of them, of one start or of several."""
+
+    def _running(carry):
         return (carry.step < stop) & ~carry.diverged & ~carry.converged
 
-    def body(carry):
-        return _update(problem, params, data, carry, num_steps, tolerance)
+    def _loop(carry):
+        return jax.lax.while_loop(_running, partial(_update, problem, params, given), carry)
 
-    return jax.lax.while_loop(running, body, carry)
-
-
-@compiled(keep=8)
-def _advance_all(problem, params, data, num_steps, tolerance, carries, stop):
-    each = partial(_advance.__wrapped__, problem, params, data, num_steps, tolerance)
-    return jax.vmap(each, in_axes=(0, None))(carries, stop)
+    return jax.vmap(_loop)(carry) if several else _loop(carry)
 
 
-def _update(problem, params, data, carry, num_steps, tolerance):
-    """Evaluate, note the best point, and move; a step that is not finite moves nothing and ends the loop."""
-    objective = problem.objective(params, data, carry.step)
-    value, grad = _value_and_grad(problem, objective, carry)
-    bad = {name: ~jnp.isfinite(g).all() for name, g in grad.items()}
-    diverged = ~jnp.isfinite(value) | jnp.stack([jnp.zeros((), bool), *bad.values()]).any()
-    better = ~diverged & (value < carry.best_loss)
-    largest = jnp.stack([jnp.abs(g).max(initial=0.0).astype(value.dtype) for g in grad.values()]).max()
+def _update(problem, params, given, carry):
+    """Evaluate, keep the point, and move; a step that is not finite moves nothing and ends the loop.
+
+    The last one evaluates only: where losses compare, the last update is judged too.
+    """
+    objective = _objective(problem, params, given, carry.step)
+    value, grad = _value_and_grad(objective, given, carry)
+    slopes = {name: jnp.abs(g).max(initial=0.0).astype(value.dtype) for name, g in grad.items()}
+    largest = jnp.stack([*slopes.values()]).max()
+    finite = jnp.isfinite(value) & jnp.isfinite(largest)
+    kept = finite & (given.changes | (value < carry.loss))
     unchanged = _line_search(carry) & (value == carry.losses[carry.step - 1])
     idle = jnp.where(unchanged, carry.idle + 1, 0)
     with jax.numpy_dtype_promotion("standard"):
@@ -321,23 +286,23 @@ def _update(problem, params, data, carry, num_steps, tolerance):
         )
         moved = optax.apply_updates(carry.free, updates)
     return _Carry(
-        step=carry.step + jnp.where(diverged, 0, 1),
-        free=_where(diverged | (carry.step >= num_steps), carry.free, moved),
-        opt_state=_where(diverged, carry.opt_state, opt_state),
+        step=carry.step + jnp.where(finite, 1, 0),
+        free=_where(finite & (carry.step < problem.num_steps), moved, carry.free),
+        opt_state=_where(finite, opt_state, carry.opt_state),
         losses=carry.losses.at[carry.step].set(value),
-        best_free=_where(better, carry.free, carry.best_free),
-        best_loss=jnp.where(better, value, carry.best_loss),
-        best_step=jnp.where(better, carry.step, carry.best_step),
-        bad=bad,
+        kept=_where(kept, carry.free, carry.kept),
+        loss=jnp.where(kept, value, carry.loss),
+        kept_step=jnp.where(kept, carry.step, carry.kept_step),
+        steepest=jax.tree.map(jnp.maximum, carry.steepest, slopes),
         idle=idle,
-        diverged=diverged,
-        converged=((largest <= tolerance) | (idle >= 5)) & (not problem.stacked),
+        diverged=~finite,
+        converged=((largest <= problem.tolerance) | (idle >= IDLE)) & (not given.changes),
     )
 
 
-def _value_and_grad(problem, objective, carry):
+def _value_and_grad(objective, given, carry):
     """Take value and gradient from a line search that has just computed them, where the data did not change."""
-    if problem.stacked or not _line_search(carry):
+    if given.changes or not _line_search(carry):
         return jax.value_and_grad(objective)(carry.free)
     with jax.numpy_dtype_promotion("standard"):
         return optax.value_and_grad_from_state(objective)(carry.free, state=carry.opt_state)
@@ -353,66 +318,67 @@ def _where(condition, yes, no):
 
 def _run(advance, carry, evaluations, progress):
     """Advance in about fifty chunks; return the last whole one and whether an interrupt ended the run."""
-    chunk = max(1, evaluations // 50)
+    chunk, interrupted = max(1, evaluations // 50), False
     with tqdm(total=evaluations, disable=not progress, unit="step") as bar:
         try:
             for stop in range(chunk, evaluations + chunk, chunk):
                 carry = jax.block_until_ready(advance(carry, min(stop, evaluations)))
-                bar.set_postfix(loss=f"{float(carry.best_loss.min()):.4g}", refresh=False)
+                bar.set_postfix(loss=f"{float(carry.loss.min()):.4g}", refresh=False)
                 bar.update(int(carry.step.max()) - bar.n)
                 if bool((carry.diverged | carry.converged).all()):
                     break
         except KeyboardInterrupt:
-            return carry, True
-    return carry, False
+            interrupted = True
+    return jax.device_get(carry), interrupted
 
 
-def _result(problem, params, num_steps, carry, interrupted):
-    step = min(int(carry.step), num_steps)
-    if not np.isfinite(carry.best_loss) and bool(carry.diverged):
+def _result(problem, params, carry, starts, interrupted):
+    if carry.diverged and not np.isfinite(carry.loss):
         raise ValueError(f"the fit cannot start: at the start {_culprit(problem, carry)}")
-    message = f"{step} steps"
-    if carry.diverged:
-        culprit = _culprit(problem, carry)
-        message = f"diverged at step {step}: {culprit}; the best point, after {carry.best_step} steps, is kept"
-        warnings.warn(f"the fit {message}", FitWarning, stacklevel=3)
-    elif interrupted:
-        message = f"interrupted after {step} steps"
-    elif carry.converged:
-        message = f"converged after {step} steps"
-    last = problem.stacked and not carry.diverged
-    free = jax.tree.map(jnp.asarray, carry.free if last else carry.best_free)
+    steps = min(int(carry.step), problem.num_steps)
+    message, sound = _ending(problem, carry, steps, interrupted)
+    if not sound:
+        warnings.warn(f"the fit ended: {message}", stacklevel=3)
     return Fit(
-        params=problem.coordinates.to_params(free, params),
-        losses=np.asarray(carry.losses[:step]),
-        best_loss=float(carry.best_loss),
-        best_step=int(carry.best_step),
+        params=problem.coordinates.to_params(jax.tree.map(jnp.asarray, carry.kept), params),
+        loss=float(carry.loss),
+        step=int(carry.kept_step),
+        losses=np.asarray(carry.losses[:steps]),
         message=message,
         completed=not (interrupted or bool(carry.diverged)),
+        starts=np.asarray(starts),
     )
+
+
+def _ending(problem, carry, steps, interrupted) -> tuple[str, bool]:
+    """Say how a fit ended, and whether without anything to warn of."""
+    if carry.diverged:
+        after = f"the point after {carry.kept_step} steps is kept"
+        return f"diverged at step {steps}: {_culprit(problem, carry)}; {after}", False
+    flat = ", ".join(name for name, slope in carry.steepest.items() if steps and slope == 0)
+    if carry.converged and not any(carry.steepest.values()):
+        return f"nothing moved: the loss does not depend on {flat} at the start (its gradient there is 0)", False
+    how = f"converged after {steps} steps" if carry.converged else f"{steps} steps"
+    how = f"interrupted after {steps} steps" if interrupted else how
+    return how + f"; the loss does not depend on {flat} (its gradient was 0 at every step)" * bool(flat), not flat
 
 
 def _culprit(problem, carry) -> str:
     """Say what was not finite, and at which values of the parameters concerned."""
-    names = [name for name, bad in carry.bad.items() if bad] or list(carry.bad)
+    bad = [name for name, slope in carry.steepest.items() if not np.isfinite(slope)]
     intervals = dict(problem.coordinates.free)
-    values = {name: np.asarray(intervals[name].to_value(jnp.asarray(carry.free[name]))) for name in names}
-    where = ", ".join(f"{name} = {_summary(value)}" for name, value in values.items())
-    loss = float(carry.losses[int(carry.step)])
-    gradient = "gradient not finite" if any(carry.bad.values()) else "gradient finite"
-    return f"loss = {loss:g}, {gradient}, at {where}"
-
-
-def _summary(value) -> str:
-    return f"{value:.6g}" if value.ndim == 0 else f"[{value.min():.4g} .. {value.max():.4g}]"
+    values = {name: np.asarray(intervals[name].to_value(jnp.asarray(carry.free[name]))) for name in bad or intervals}
+    texts = {n: f"{x:.6g}" if x.ndim == 0 else f"[{x.min():.4g} .. {x.max():.4g}]" for n, x in values.items()}
+    where = ", ".join(f"{name} = {text}" for name, text in texts.items())
+    return f"loss = {float(carry.losses[int(carry.step)]):g}, gradient {'not ' * bool(bad)}finite, at {where}"
 
 
 def _draw_starts(free, key, num_starts, spread):
     """Return free coordinates [starts, ...]: the start itself, then normal draws around it."""
 
-    def draw(key, z):
+    def _draw(key, z):
         noise = spread * jax.random.normal(key, (num_starts, *z.shape), z.dtype)
         return jnp.broadcast_to(z, noise.shape) + noise.at[0].set(0.0)
 
     keys = jax.random.split(key, len(free))
-    return {name: draw(k, z) for k, (name, z) in zip(keys, free.items(), strict=True)}
+    return {name: _draw(k, z) for k, (name, z) in zip(keys, free.items(), strict=True)}

@@ -105,7 +105,7 @@ def _alternated(task: Task, data: Sweeps, params: LIFParams) -> tuple[LIFParams,
             break
         t_ref = params.t_ref
         result = refine_membrane(task.cell, params, data, free, progress=task.progress)
-        params, loss = jax.tree.map(float, result.params), result.best_loss
+        params, loss = jax.tree.map(float, result.params), result.loss
         if not all(low < getattr(params, name) < high for name, (low, high) in free.items()):
             break  # rounded onto the end of its bounds, from where nothing can start
     return params, profile, loss
