@@ -145,6 +145,8 @@ def refine_membrane(
         The :class:`jaxlif.Fit`; its loss is a mean square, mV².
     """
     settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
+    if not np.asarray(data.spikes).any():
+        bounds = {name: bound for name, bound in bounds.items() if name != "v_reset"}  # of which they say nothing
     length = padded_length(len(data.mask))
     data = jax.tree.map(lambda x: jnp.asarray(filled(np.asarray(x), length)), data)
     return uninterrupted(fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings))
