@@ -9,6 +9,7 @@ import struct
 import threading
 import traceback
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -24,10 +25,7 @@ _PLAIN = "biufUS"  # kinds of arrays that hold real numbers or text: no objects,
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever reading a file leads to into one ValueError that starts with the file's name.
-
-    Libraries raise anything at all on a damaged file, from AttributeError to MemoryError; their own is chained.
-    """
+    """Turn whatever reading a file leads to, AttributeError to MemoryError, into one ValueError with its name."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -121,8 +119,7 @@ def require_memory(num_bytes: int, what: str) -> None:
 def load_arrays(path: Path, known: Iterable[str], prefix: str | None = None) -> dict[str, np.ndarray]:
     """Read the arrays with known names, or names with the prefix, from an .npz archive; nothing is unpickled.
 
-    Raises ValueError for an archive or array that is damaged, an array that is neither real numbers nor text, and for
-    a name that is nearly a known one which is missing.
+    Refused are damage, an array that is neither real numbers nor text, and a name that is nearly a known one.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError("not an .npz archive, or one that was cut short")
@@ -167,6 +164,80 @@ def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.n
         raise ValueError(f"the array `{name}` {list(shape)} would have {declared} bytes, and {held} are stored")
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+# --- MATLAB -----------------------------------------------------------------------------------------------
+
+_MAT_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_MAT_MATRIX, _MAT_COMPRESSED, _MAT_OWN = 14, 15, 9
+_MAT_CLASSES, _MAT_IS_COMPLEX = range(6, 16), 0x800
+
+
+def load_mat(path: Path, known: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read the variables with known names from a .mat file of MATLAB 5 to 7.2, as :func:`load_arrays` does.
+
+    Read by its public layout and not through scipy.io.loadmat, which ends the process on a wrong type of an element.
+    """
+    raw = path.read_bytes()
+    order = {b"IM": "<", b"MI": ">"}.get(raw[126:128])
+    if order is None or struct.unpack_from(f"{order}H", raw, 124) != (0x100,):
+        raise ValueError("no .mat file of MATLAB 5 to 7.2: save it once more with save(..., '-v7')")
+    variables = dict(_mat_variables(raw[128:], order))
+    require_known(variables, known)
+    return {name: _mat_array(name, variables[name], order) for name in known if name in variables}
+
+
+def _mat_elements(raw: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Split bytes into elements, each a type and its data; up to four bytes of data may stand in the tag."""
+    at = 0
+    while at < len(raw):
+        if at + 8 > len(raw):
+            raise ValueError("a .mat file that was cut short")
+        kind, size = struct.unpack_from(f"{order}II", raw, at)
+        small = kind >> 16
+        start, kind, size = (at + 4, kind & 0xFFFF, small) if small else (at + 8, kind, size)
+        if start + size > len(raw) or small > 4:
+            raise ValueError(f"a .mat file that is damaged or was cut short: {size} bytes are declared at byte {at}")
+        yield kind, raw[start : start + size]
+        at = at + 8 if small else start + size + (-size % 8 if kind != _MAT_COMPRESSED else 0)
+
+
+def _mat_variables(raw: bytes, order: str) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+    """Yield the name and the parts of every variable: flags, shape, name, data."""
+    for kind, data in _mat_elements(raw, order):
+        if kind == _MAT_COMPRESSED:
+            ((kind, data),) = _mat_elements(_inflated(data, order), order)
+        parts = list(_mat_elements(data, order)) if kind == _MAT_MATRIX else []
+        if len(parts) < 3 or parts[0][0] != 6 or len(parts[0][1]) != 8:
+            raise ValueError("a damaged .mat file: an element is no variable")
+        name = parts[2][1].decode("latin-1")
+        if not name.isidentifier() and struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF != _MAT_OWN:
+            raise ValueError(f"a damaged .mat file: {name!r} is no name")
+        yield name, parts
+
+
+def _inflated(data: bytes, order: str) -> bytes:
+    """Decompress one element, as long as it says at its start and no longer; its checksum comes last."""
+    stream = zlib.decompressobj()
+    tag = stream.decompress(data, 8)
+    (size,) = struct.unpack_from(f"{order}I", tag, 4)
+    require_memory(2 * size, "a variable of the .mat file")
+    rest = stream.decompress(stream.unconsumed_tail, size + 1)
+    if len(rest) != size or not stream.eof:
+        raise ValueError(f"a damaged .mat file: a variable of {size} bytes has another length")
+    return tag + rest
+
+
+def _mat_array(name: str, parts: list[tuple[int, bytes]], order: str) -> np.ndarray:
+    (flags,) = struct.unpack_from(f"{order}I", parts[0][1])
+    real = len(parts) == 4 and flags & 0xFF in _MAT_CLASSES and not flags & _MAT_IS_COMPLEX
+    if not real or parts[3][0] not in _MAT_NUMBERS:
+        raise ValueError(f"the array `{name}` cannot be read; only full arrays of real numbers are")
+    shape = np.frombuffer(parts[1][1], f"{order}i4").tolist()
+    values = np.frombuffer(parts[3][1], order + _MAT_NUMBERS[parts[3][0]])
+    if min(shape, default=-1) < 0 or prod(shape) != values.size:
+        raise ValueError(f"the array `{name}` is {shape} and has {values.size} values: damaged")
+    return values.reshape(shape, order="F")
 
 
 # --- HDF5 -------------------------------------------------------------------------------------------------

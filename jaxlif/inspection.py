@@ -21,7 +21,7 @@ from jaxlif.recordings import (
     repeats,
     steps,
 )
-from jaxlif.recordings.readers import channels_of
+from jaxlif.recordings.read import channels_of
 from jaxlif.recordings.sampling import quiet_voltage, without_padding
 
 LEAST_REST = 10.0  # ms of a constant current at the start of a sweep

@@ -18,7 +18,6 @@ from jaxlif import pictures, report
 from jaxlif.cli import main
 from jaxlif.fitting.drift import Drift
 from jaxlif.interop import to_brian2, to_nest, to_script
-from jaxlif.recordings import abf_file
 
 FIGURES = ("voltage", "raster", "intervals", "worst")
 DT, DURATION = 0.5, 2000.0  # ms
@@ -809,7 +808,7 @@ def test_corrections_reach_every_command_that_reads_a_recording(fitted, recordin
     line = bad("export", fit, "--to", "nest", "--out", tmp_path / "cell.py", *options)
     assert "--voltage-gain is for the recording of --drive only" in line
     line = bad("fit", tmp_path / "odd.npz", "--out", tmp_path / "out", "--voltage-gain", 0)
-    assert "voltage_gain = 0.0: it must be a finite number other than 0" in line
+    assert "voltage_gain = 0: voltage_gain must be a number other than 0" in line
     line = bad("fi", tmp_path / "rates.csv", "--out", tmp_path / "out", "--voltage-gain", 2)
     assert "--voltage-gain is for a recording only" in line
 
@@ -886,7 +885,7 @@ def test_an_electrode_of_a_file_without_names_is_refused(recording, tmp_path):
 
 def test_an_abf_of_several_electrodes_names_the_option_that_helps(tmp_path, monkeypatch):
     abf = SimpleNamespace(adcNames=["V1", "V2"], adcUnits=["mV", "mV"], dacNames=[], dacUnits=[])
-    monkeypatch.setattr(abf_file, "_open", lambda path: abf)
+    monkeypatch.setattr("jaxlif.recordings.abf._open", lambda path: abf)
     (tmp_path / "cell.abf").write_bytes(b"ABF2")
     line = bad("fit", tmp_path / "cell.abf", "--out", tmp_path / "out")
     assert line.endswith("cell.abf: 2 channels are a voltage (V1: mV, V2: mV): choose one with --from-electrode")

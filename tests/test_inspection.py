@@ -8,7 +8,6 @@ from click.testing import CliRunner
 import jaxlif as jl
 from jaxlif.cli import main
 from jaxlif.pictures import all_sweeps
-from jaxlif.recordings import abf_file
 
 DT = 0.5
 LEVELS = np.array([-40.0, 40.0, 80.0, 150.0, 200.0, 250.0, 300.0])
@@ -140,8 +139,8 @@ def test_a_file_that_cannot_be_fitted_is_inspected_and_a_command_is_set_beside_t
     current, voltage, _ = family()
     file = FakeABF([current + 5.0, current if unit == "mV" else voltage])
     file.dacUnits = [unit]
-    monkeypatch.setattr(abf_file, "_open", lambda path: file)
-    monkeypatch.setattr(abf_file, "waveforms", lambda abf, output, factor=1.0: list(factor * current))
+    monkeypatch.setattr("jaxlif.recordings.abf._open", lambda path: file)
+    monkeypatch.setattr("jaxlif.recordings.abf.waveforms", lambda abf, output, factor=1.0: list(factor * current))
     (tmp_path / "cell.abf").write_bytes(b"ABF2")
     result = call(tmp_path / "cell.abf")
     assert result.exit_code == 0 and f"Im: pA, Vm: mV; output Cmd 0: {unit}" in result.output

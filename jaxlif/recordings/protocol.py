@@ -227,17 +227,17 @@ def _grain(current: np.ndarray, dt: float) -> _Grain:
     length = max(2, round(_BLOCK / dt))
     white = sample_noise * float(np.sqrt(np.pi / 2.0 * lag / length))
     # Over medians, since the amplifier's transients at spikes are several times larger than any step.
-    medians = _medians(current, length)
-    spread = float(np.ptp(medians))
+    middle = medians(current, length)
+    spread = float(np.ptp(middle))
     # Hum and slow noise move the medians more than white noise would. Small beside the steps, that is noise too; as
     # large as a tenth of all there is, it is the stimulus.
-    bends = np.abs(np.diff(medians, n=2, axis=1))
+    bends = np.abs(np.diff(middle, n=2, axis=1))
     slow = float(np.median(bends)) / 0.6745 / np.sqrt(6.0) if bends.size else 0.0
     return _Grain(length, sample_noise, max(white, slow) if slow <= 0.03 * spread else white, spread)
 
 
-def _medians(current: np.ndarray, length: int) -> np.ndarray:
-    """Medians of blocks of ``length`` samples, [..., T // length]; a rest is left out."""
+def medians(current: Float[np.ndarray, "*sweeps T"], length: int) -> Float[np.ndarray, "*sweeps blocks"]:
+    """Return medians of blocks of ``length`` samples, [..., T // length]; a rest is left out."""
     blocks = max(1, current.shape[-1] // length)
     whole = current[..., : blocks * length]
     return np.median(whole.reshape(*whole.shape[:-1], blocks, -1), axis=-1)
@@ -256,18 +256,18 @@ def _segments(current: np.ndarray, grain: _Grain) -> list[tuple[int, int]]:
 
 
 def _noisy_edges(current: np.ndarray, grain: _Grain) -> list[int]:
-    medians = _medians(current, grain.length)
+    middle = medians(current, grain.length)
     # Over two blocks, since the edge lies within one: jump[k] compares the neighbours of block k + 1.
-    jumping = np.flatnonzero(np.abs(medians[2:] - medians[:-2]) > grain.jump) + 1
+    jumping = np.flatnonzero(np.abs(middle[2:] - middle[:-2]) > grain.jump) + 1
     runs = np.split(jumping, np.flatnonzero(np.diff(jumping) > 1) + 1) if jumping.size else []
-    return [edge for run in runs for edge in _edges_of_run(current, medians, int(run[0]), int(run[-1]), grain.length)]
+    return [edge for run in runs for edge in _edges_of_run(current, middle, int(run[0]), int(run[-1]), grain.length)]
 
 
-def _edges_of_run(current: np.ndarray, medians: np.ndarray, first: int, last: int, length: int) -> list[int]:
+def _edges_of_run(current: np.ndarray, middle: np.ndarray, first: int, last: int, length: int) -> list[int]:
     """Return the edge in the blocks ``first`` to ``last``, or both their bounds where they are too many for one."""
     if last - first > 2:
         return [first * length, (last + 1) * length]
-    before, after = medians[first - 1], medians[last + 1]
+    before, after = middle[first - 1], middle[last + 1]
     begin = (first - 1) * length
     stretch = current[begin : (last + 2) * length]
     # The split with the least squared error of `before` up to it and `after` from it on.
@@ -279,7 +279,7 @@ def _is_flat(current: np.ndarray, grain: _Grain) -> bool:
     deviation = np.abs(current - _level(current))
     if grain.length == 1:
         return bool(deviation.max() <= 1e-6 * grain.spread)
-    of_medians = np.abs(_medians(current, grain.length) - _level(current))
+    of_medians = np.abs(medians(current, grain.length) - _level(current))
     slow = np.quantile(of_medians, 0.9) <= 4.0 * grain.noise + 0.01 * grain.spread
     fast = np.median(deviation) / 0.6745 <= max(2.0 * grain.sample_noise, 6.0 * grain.noise) + 0.005 * grain.spread
     return bool(slow and fast)

@@ -1,17 +1,53 @@
-"""The units that files are written in, the factors that take them to ms, pA and mV, and corrections of a file."""
+"""The units that files are written in, the factors that take them to ms, pA and mV, and what is asked of a file."""
 
+import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.checks import number
+from jaxlif.recordings.recording import Sweeps
+
 _FACTORS = {
-    "time": {"s": 1e3, "sec": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3},
-    "current": {"a": 1e12, "ma": 1e9, "ua": 1e6, "µa": 1e6, "na": 1e3, "pa": 1.0},
-    "voltage": {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3},
-    "rate": {"hz": 1.0, "khz": 1e3},
+    "time": {"s": 1e3, "ms": 1.0, "us": 1e-3},
+    "current": {"A": 1e12, "mA": 1e9, "uA": 1e6, "nA": 1e3, "pA": 1.0},
+    "voltage": {"V": 1e3, "mV": 1.0, "uV": 1e-3},
+    "rate": {"Hz": 1.0, "kHz": 1e3},
 }
-_NAMES = {"time": "s, ms, us", "current": "A, mA, uA, nA, pA", "voltage": "V, mV, uV", "rate": "Hz, kHz"}
+_SYMBOLS = {name.lower(): name for table in _FACTORS.values() for name in table} | {"sec": "s"}
+_WORD = re.compile(r"(milli|micro|nano|pico|)(volt|amp)(?:ere)?s?", re.IGNORECASE)
+_PREFIXES = {"milli": "m", "micro": "u", "nano": "n", "pico": "p", "": ""}
+
+
+def symbol(unit: str) -> str:
+    """Return a unit as its symbol, as it is where it is none of ours; case counts for M alone: mega is none of these.
+
+    Example:
+        >>> symbol("MilliVolts"), symbol("na"), symbol("µV\\0"), symbol("MV")
+        ('mV', 'nA', 'uV', 'MV')
+    """
+    unit = unit.strip(" \0").replace("\u03bc", "u").replace("\u00b5", "u")  # two code points look like the micro sign
+    if word := _WORD.fullmatch(unit):
+        unit = _PREFIXES[word[1].lower()] + word[2][0].lower()
+    return unit if unit.startswith("M") and len(unit) > 1 else _SYMBOLS.get(unit.lower(), unit)
+
+
+def is_unit(quantity: str, unit: str) -> bool:
+    """Say whether a unit is one of "time", "current", "voltage" or "rate"."""
+    return symbol(unit) in _FACTORS[quantity]
+
+
+def to_library_unit(quantity: str, unit: str) -> float:
+    """Return the factor that takes a quantity to ms, pA, mV or Hz; a unit that it does not come in is refused.
+
+    Example:
+        >>> to_library_unit("current", "nA"), to_library_unit("voltage", "V"), to_library_unit("time", "s")
+        (1000.0, 1000.0, 1000.0)
+    """
+    if not is_unit(quantity, unit):
+        raise ValueError(f"{quantity} in {unit!r}: the units known are {', '.join(_FACTORS[quantity])}")
+    return _FACTORS[quantity][symbol(unit)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +74,13 @@ class Corrections:
     current_offset: float = 0.0
 
     def __post_init__(self) -> None:
-        for quantity, symbol in (("voltage", "mV"), ("current", "pA")):
-            unit, gain, offset = (getattr(self, f"{quantity}_{what}") for what in ("unit", "gain", "offset"))
-            if unit is not None and not is_unit(quantity, unit):
-                raise ValueError(f"{quantity}_unit = {unit!r}: the units known are {_NAMES[quantity]}")
-            if not (np.isfinite(gain) and gain != 0):
-                raise ValueError(f"{quantity}_gain = {gain}: it must be a finite number other than 0")
-            if not np.isfinite(offset):
-                raise ValueError(f"{quantity}_offset = {offset} {symbol}: it must be a finite number of {symbol}")
+        for quantity, unit in (("voltage", "mV"), ("current", "pA")):
+            if (given := getattr(self, f"{quantity}_unit")) is not None and not is_unit(quantity, given):
+                known = ", ".join(_FACTORS[quantity])
+                raise ValueError(f"{quantity}_unit = {given!r}: the units known are {known}")
+            if number(f"{quantity}_gain", getattr(self, f"{quantity}_gain")) == 0:
+                raise ValueError(f"{quantity}_gain = 0: {quantity}_gain must be a number other than 0")
+            number(f"{quantity}_offset", getattr(self, f"{quantity}_offset"), unit)
 
     def unit(self, quantity: str, stated: str) -> str:
         """Return the unit of "voltage" or "current": the one that was given, or else what the file states."""
@@ -65,36 +100,10 @@ class Corrections:
 NO_CORRECTIONS = Corrections()
 
 
-def is_unit(quantity: str, unit: str) -> bool:
-    """Say whether ``unit`` is one of "time", "current" or "voltage".
+class Asked(NamedTuple):
+    """What is asked of a file: which current, sweeps and channel, and what to correct in it."""
 
-    Example:
-        >>> is_unit("current", "nA"), is_unit("current", "mV")
-        (True, False)
-    """
-    return _normalised(unit) in _FACTORS[quantity]
-
-
-def to_library_unit(quantity: str, unit: str) -> float:
-    """Return the factor that takes a quantity to ms, pA or mV.
-
-    Args:
-        quantity: "time", "current" or "voltage".
-        unit: its unit in the file; upper and lower case are not told apart, but for M: mega is no unit of these.
-
-    Raises:
-        ValueError: for a unit that the quantity does not come in.
-
-    Example:
-        >>> to_library_unit("current", "nA"), to_library_unit("voltage", "V"), to_library_unit("time", "s")
-        (1000.0, 1000.0, 1000.0)
-    """
-    if not is_unit(quantity, unit):
-        raise ValueError(f"{quantity} in {unit!r}: the units known are {_NAMES[quantity]}")
-    return _FACTORS[quantity][_normalised(unit)]
-
-
-def _normalised(unit: str) -> str:
-    # Two code points look like the micro sign; str.lower leaves the Greek letter, which is not in the tables.
-    unit = unit.strip(" \0").replace("\u03bc", "µ")
-    return unit if unit.startswith("M") and len(unit) > 1 else unit.lower()
+    current: str | None = None
+    sweeps: Sweeps | None = None
+    channel: str | None = None
+    corrections: Corrections = NO_CORRECTIONS

@@ -1,8 +1,8 @@
-"""Recordings in Igor binary waves, one file a channel and sweep, through igor2, imported only when a file is read."""
+"""Recordings in Igor binary waves, one file a channel and sweep, read by their public layout (Igor's PTN003)."""
 
 import re
+import struct
 import warnings
-from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
-from jaxlif.recordings.units import Corrections, is_unit, to_library_unit
+from jaxlif.recordings.units import Asked, Corrections, is_unit, to_library_unit
 
 _NAME = re.compile(r"(.*(?<![a-z])ch)(\d+)(.*?)(\d*)\.ibw", re.IGNORECASE)
 # Of each version: bytes of the file's and the wave's header, and where how many sizes of what follows stand.
 _LAYOUTS = {1: (8, 110, 2, 1), 2: (16, 110, 2, 2), 3: (20, 110, 2, 3), 5: (64, 320, 4, 13)}
+_KINDS = {2: "f4", 4: "f8", 8: "i1", 16: "i2", 32: "i4", 128: "i8", 72: "u1", 80: "u2", 96: "u4", 192: "u8"}
 _LARGEST_INTERVAL = 5.0  # ms; that of a wave without units is in seconds, as Igor's are, unless it is longer then
 
 
@@ -40,47 +41,29 @@ class _Name(NamedTuple):
     sweep: int
 
 
-def read_ibw(
-    path: Path, current: str | None, corrections: Corrections, sweeps: int | slice | Sequence[int] | None = None
-) -> dict[str, Any]:
+def read_ibw(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from the waves of a protocol, of which ``path`` is any one.
 
     Current and voltage lie in one folder under names that differ in the channel: ``B6_Ch0_IDRest_181.ibw`` and
     ``B6_Ch3_IDRest_181.ibw``. The data units tell which is which, and the magnitude where there are none. All sweeps
     of the protocol (``B6_Ch?_IDRest_*.ibw``) with both channels are read in the order of their numbers; the columns
     of a two-dimensional wave are sweeps as well. Waves hold scaled numbers: gains in their notes are not applied.
-
-    Args:
-        path: a wave of current or of voltage.
-        current: what the current is, "recorded" or "commanded"; the wave does not say it.
-        corrections: units in place of those of the waves.
-        sweeps: numbers of the sweeps to read, from 0, in the order above; None for all.
-
-    Returns:
-        Fields of :class:`jaxlif.recordings.Recording`, with one array and one ``dt`` for each sweep; and ``files``,
-        those that were read, in order.
-
-    Raises:
-        ValueError: for a damaged file, a name without a channel, a partner that is missing or not unique, or waves of
-            a pair that differ in shape or sampling interval.
-        ImportError: without igor2.
     """
     given = _load(path, path)
     columns, pairs = given.data.shape[1], _pairs(given)
     number = np.arange(len(pairs) * columns)
-    number = number if sweeps is None else sweep_indices(sweeps, number.size)
+    number = number if asked.sweeps is None else sweep_indices(asked.sweeps, number.size)
     files = [file for n in dict.fromkeys(number // columns) for file in pairs[n]]
     waves = {file: given if file == path else _load(file, path) for file in files}
     used = [(waves[i], waves[v]) for i, v in (pairs[n] for n in number // columns)]
     for pair in used:
         _require_same_sampling(*pair, columns)
-    fields: dict[str, Any] = {"dt": [voltage.dt for _, voltage in used]}
+    fields: dict[str, Any] = {"dt": [voltage.dt for _, voltage in used], "files": files}
     for side, quantity in enumerate(("current", "voltage")):
-        factor = _factors(quantity, {pair[side].path: pair[side] for pair in used}, corrections)
-        fields[quantity] = [
-            factor[w[side].path] * w[side].data[:, n] for w, n in zip(used, number % columns, strict=True)
-        ]
-    return fields | {"current_source": current or "unknown", "files": files}
+        own = [pair[side] for pair in used]
+        factor = _factors(quantity, {wave.path: wave for wave in own}, asked.corrections)
+        fields[quantity] = [factor[w.path] * w.data[:, n] for w, n in zip(own, number % columns, strict=True)]
+    return fields | {"current_source": asked.current or "unknown"}
 
 
 # --- one wave ---------------------------------------------------------------------------------------------
@@ -95,66 +78,51 @@ def _load(path: Path, given: Path) -> _Wave:
 
 
 def _wave(path: Path) -> _Wave:
-    try:
-        from igor2 import binarywave
-    except ImportError as error:
-        raise ImportError('reading .ibw files needs igor2: pip install "jaxlif[recordings]"') from error
-    _require_sound(path)
-    wave = binarywave.load(str(path))["wave"]
-    header, data = wave["wave_header"], np.asarray(wave["wData"])
-    if data.dtype.kind not in "iuf" or data.ndim not in (1, 2) or data.shape[0] < 2 or data.size < header["npnts"]:
-        raise ValueError(
-            f"a wave of shape {data.shape} and type {data.dtype}: real numbers [T] or [T, sweeps] expected"
-        )
-    unit = _string(wave.get("data_units"), header["dataUnits"])
-    if unit and not (is_unit("current", unit) or is_unit("voltage", unit)):
-        raise ValueError(f"data unit {unit!r}: A, mA, uA, nA, pA, V, mV or uV is expected")
-    return _Wave(path, data.astype(np.float64).reshape(len(data), -1), unit, _interval(wave))
-
-
-def _require_sound(path: Path) -> None:
-    """Refuse a wave whose headers do not add up to 0, or declare more than the file holds.
-
-    igor2 does neither: on such a header it may wait for ever, or fail on the next file, which is sound.
-    """
-    with open(path, "rb") as file:
-        raw = file.read(384)
-    order = "<" if raw[0] else ">"
-    version = int.from_bytes(raw[:2], "little" if raw[0] else "big")
-    if version not in _LAYOUTS or len(raw) < sum(_LAYOUTS[version][:2]):
+    """Read a wave whose headers add up to 0 and declare no more than the file holds."""
+    raw = path.read_bytes()
+    order, held = ("<" if any(raw[:1]) else ">"), len(raw)
+    (version,) = struct.unpack_from(f"{order}h", raw.ljust(2))
+    if version not in _LAYOUTS or held < sum(_LAYOUTS[version][:2]):
         raise ValueError("not an Igor binary wave, or one that was cut short")
     start, length, offset, count = _LAYOUTS[version]
     if np.frombuffer(raw[: start + length], f"{order}i2").sum() % 2**16:
         raise ValueError("a damaged Igor binary wave: its headers do not add up to their checksum")
     sizes = np.frombuffer(raw, f"{order}i4", count, offset).tolist()
-    if version == 5:
-        (points,), shape = (np.frombuffer(raw, f"{order}i4", n, place).tolist() for n, place in ((1, 76), (4, 132)))
-        if min(shape) < 0 or points != prod(size for size in shape if size):
-            raise ValueError(f"a damaged Igor binary wave: {points} points of shape {shape}")
-    declared, held = start + sum(sizes), path.stat().st_size
+    declared = start + sum(sizes)
     if min(sizes) < 0 or declared > held:
         raise ValueError(f"not an Igor binary wave, or one that was cut short: {held} bytes of {declared}")
     if declared < held:
         text = f"{path.name} has {held - declared} bytes more than its header says: is it damaged?"
-        warnings.warn(text, RecordingWarning, stacklevel=6)
+        warnings.warn(text, RecordingWarning, stacklevel=5)
+    if version == 5:
+        points, kind, *shape, dt, unit, time_unit = struct.unpack_from(f"{order}ih50x4id56x4s4s", raw, 76)
+        unit, time_unit = _extended(raw, start + sum(sizes[:3]), sizes[3:5], (unit, time_unit))
+        shape = [size for size in shape if size]
+    else:
+        kind, unit, time_unit, points, dt = struct.unpack_from(f"{order}h32x4s4si2xd", raw, start)
+        shape = [points]
+    if kind not in _KINDS or len(shape) not in (1, 2) or shape[0] < 2:
+        text = f"a wave of shape {tuple(shape)} and type {_KINDS.get(kind, kind)}"
+        raise ValueError(f"{text}: real numbers [T] or [T, sweeps] expected")
+    needed = prod(shape) * np.dtype(_KINDS[kind]).itemsize
+    if min(shape) < 0 or points != prod(shape) or needed > sizes[0] - length:
+        raise ValueError(f"a damaged Igor binary wave: {points} points of shape {shape} in {sizes[0] - length} bytes")
+    data = np.frombuffer(raw, order + _KINDS[kind], points, start + length).reshape(shape, order="F")
+    unit, time_unit = (text.decode("latin-1").strip(" \0") for text in (unit, time_unit))
+    if unit and not (is_unit("current", unit) or is_unit("voltage", unit)):
+        raise ValueError(f"data unit {unit!r}: A, mA, uA, nA, pA, V, mV or uV is expected")
+    return _Wave(path, data.astype(np.float64).reshape(len(data), -1), unit, _interval(dt, time_unit))
 
 
-def _string(extended: Any, characters: Any) -> str:
-    """Return a unit: up to three characters of the header, or the longer string that version 5 appends."""
-    raw = bytes(extended or b"") or b"".join(np.asarray(characters).ravel().tolist())
-    return raw.decode("latin-1").strip(" \0")
+def _extended(raw: bytes, at: int, sizes: list[int], short: tuple[bytes, bytes]) -> list[bytes]:
+    """Return the units of data and time: up to three characters of the header, or the longer ones that are appended."""
+    places = (at, at + sizes[0])
+    return [raw[place : place + size] or text for place, size, text in zip(places, sizes, short, strict=True)]
 
 
-def _interval(wave: dict[str, Any]) -> float:
-    """Return the sampling interval in ms."""
-    header = wave["wave_header"]
-    first = header["sfA"][0] if "sfA" in header else header["hsA"]
-    short = header["dimUnits"][0] if "dimUnits" in header else header["xUnits"]
-    extended = wave.get("dimension_units") or b""
-    unit = _string(extended[: int(wave["bin_header"]["dimEUnitsSize"][0])] if extended else b"", short)
-    if unit:
-        return float(f"{to_library_unit('time', unit) * first:.12g}")
-    return float(f"{1000.0 * first:.12g}") if 1000.0 * first <= _LARGEST_INTERVAL else float(first)
+def _interval(step: float, unit: str) -> float:
+    seconds = not unit and 1000.0 * step <= _LARGEST_INTERVAL
+    return float(f"{to_library_unit('time', unit or ('s' if seconds else 'ms')) * step:.12g}")
 
 
 # --- which waves belong together --------------------------------------------------------------------------
@@ -162,10 +130,12 @@ def _interval(wave: dict[str, Any]) -> float:
 
 def _pairs(given: _Wave) -> list[tuple[Path, Path]]:
     """Return the files of current and of voltage of every sweep of the protocol, in the order of the sweeps."""
-    waves, own = _waves_of_protocol(given.path), _name(given.path)
+    own = _name(given.path)
+    files = [file for file in sorted(given.path.parent.iterdir()) if _NAME.fullmatch(file.name) and file.is_file()]
+    named = {_name(file): file for file in files} | {own: given.path}
+    waves = {name: file for name, file in named.items() if name.protocol == own.protocol}
     partner = _partner(given, [path for name, path in waves.items() if name.sweep == own.sweep and name != own])
-    kinds = _kinds(given, partner)
-    channels = [_name(kinds[quantity].path).channel for quantity in ("current", "voltage")]
+    channels = [_name(wave.path).channel for wave in _current_and_voltage(given, partner)]
     sweeps = sorted({name.sweep for name in waves if name.channel in channels})
     found = [[waves.get(_Name(own.protocol, channel, sweep)) for channel in channels] for sweep in sweeps]
     pairs = [(files[0], files[1]) for files in found if files[0] and files[1]]
@@ -179,18 +149,10 @@ def _pairs(given: _Wave) -> list[tuple[Path, Path]]:
 def _name(path: Path) -> _Name:
     found = _NAME.fullmatch(path.name)
     if found is None:
-        raise ValueError(
-            "the name has no channel, as Ch0 in B6_Ch0_IDRest_181.ibw: current and voltage cannot be paired"
-        )
+        text = "the name has no channel, as Ch0 in B6_Ch0_IDRest_181.ibw"
+        raise ValueError(f"{text}: current and voltage cannot be paired")
     head, channel, tail, sweep = found.groups()
     return _Name((head.lower(), tail.lower()), int(channel), int(sweep or -1))
-
-
-def _waves_of_protocol(path: Path) -> dict[_Name, Path]:
-    own = _name(path)
-    files = [file for file in sorted(path.parent.iterdir()) if _NAME.fullmatch(file.name) and file.is_file()]
-    named = {_name(file): file for file in files} | {own: path}
-    return {name: file for name, file in named.items() if name.protocol == own.protocol}
 
 
 def _partner(given: _Wave, files: list[Path]) -> _Wave:
@@ -209,38 +171,31 @@ def _partner(given: _Wave, files: list[Path]) -> _Wave:
     )
 
 
-def _kinds(a: _Wave, b: _Wave) -> dict[str, _Wave]:
+def _current_and_voltage(a: _Wave, b: _Wave) -> tuple[_Wave, _Wave]:
     """Say which of two waves is the current: by their units, and by magnitude where both have none."""
     if a.kind or b.kind:
-        first_is_current = a.kind == "current" or b.kind == "voltage"
-    else:
-        membrane = [_is_like_a_membrane(wave) for wave in (a, b)]
-        if membrane[0] == membrane[1]:
-            raise ValueError(
-                f"neither {a.path.name} nor {b.path.name} has a data unit, and their medians"
-                f" {np.median(a.data):.4g} and {np.median(b.data):.4g} do not tell which is the voltage: set the units"
-            )
-        first_is_current = membrane[1]
-    return {"current": a, "voltage": b} if first_is_current else {"current": b, "voltage": a}
-
-
-def _is_like_a_membrane(wave: _Wave) -> bool:
-    median = np.median(wave.data)
-    return bool(-150.0 < median < -20.0 or -0.15 < median < -0.02)
+        return (a, b) if a.kind == "current" or b.kind == "voltage" else (b, a)
+    medians = [float(np.median(wave.data)) for wave in (a, b)]
+    membrane = [-150.0 < x < -20.0 or -0.15 < x < -0.02 for x in medians]
+    if membrane[0] == membrane[1]:
+        raise ValueError(
+            f"neither {a.path.name} nor {b.path.name} has a data unit, and their medians {medians[0]:.4g} and"
+            f" {medians[1]:.4g} do not tell which is the voltage: set the units"
+        )
+    return (a, b) if membrane[1] else (b, a)
 
 
 # --- the samples ------------------------------------------------------------------------------------------
 
 
 def _require_same_sampling(current: _Wave, voltage: _Wave, columns: int) -> None:
+    names = current.path.name, voltage.path.name
     if current.data.shape != voltage.data.shape or current.data.shape[1] != columns:
-        shapes = f"{current.path.name} has shape {current.data.shape} and {voltage.path.name} {voltage.data.shape}"
+        shapes = f"{names[0]} has shape {current.data.shape} and {names[1]} {voltage.data.shape}"
         raise ValueError(f"{shapes}, [T, sweeps]: they must agree, with {columns} sweeps as in the wave given")
     if abs(current.dt - voltage.dt) > 1e-3 * voltage.dt:
-        raise ValueError(
-            f"{current.path.name} was sampled every {current.dt:g} ms and {voltage.path.name} every"
-            f" {voltage.dt:g} ms: they must agree"
-        )
+        times = f"{names[0]} was sampled every {current.dt:g} ms and {names[1]} every {voltage.dt:g} ms"
+        raise ValueError(f"{times}: they must agree")
 
 
 def _factors(quantity: str, waves: dict[Path, _Wave], corrections: Corrections) -> dict[Path, float]:

@@ -1,0 +1,331 @@
+"""Recordings in Axon binary files, through pyabf, which is imported only when a file is read."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlif.recordings.clamp import is_current_clamp, varies, voltage_clamp, warn_of_difference
+from jaxlif.recordings.recording import RecordingWarning
+from jaxlif.recordings.units import Asked, is_unit, to_library_unit
+
+# Sections of an ABF2 file that pyabf reads, of 18, the last with an entry a sweep; and where an ABF1 header has the
+# numbers of samples and sweeps, the blocks of data and tags, and the numbers of tags and of samples a sweep.
+_SECTIONS = [0, 1, 2, 3, 5, 6, 9, 10, 11, 15]
+_MOST_ENTRIES = 2**17  # in a section, of all but samples: pyabf reads them one by one
+_ABF1 = (10, 16, 40, 44, 48, 138)
+_FIRST_LEVEL = 61  # the user list's number for the level of an ABF2 file's first epoch, and 50 epochs follow
+
+
+class _Channel(NamedTuple):
+    """Number, name and unit of a channel of the file."""
+
+    number: int
+    name: str
+    unit: str
+
+
+class _Choice(NamedTuple):
+    """The names that were asked for, the voltage channel that is read, and all of them."""
+
+    named: tuple[str, ...]
+    voltage: _Channel
+    voltages: list[_Channel]
+
+
+def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
+    """Read the fields of a recording from an ABF1 or ABF2 file.
+
+    Channels are chosen by their unit; a file whose output is a voltage is voltage clamp. A current that the amplifier
+    recorded is preferred to the command: the command's scale is set by hand and often wrong, and the recorded current
+    holds the holding current and what the amplifier really did. Where several channels are a voltage, one is to be
+    named; of as many currents, recorded or commanded, the one at the same place belongs to it. A corrected unit is that
+    of the channels that are read; where no channel is a voltage, or no output a current, it makes one of the channel
+    that is named, or of the only one.
+    """
+    unit = asked.corrections.current_unit
+    with warnings.catch_warnings():
+        # pyabf warns of stimulus files that it does not find; what that means for the command is tested below.
+        warnings.filterwarnings("ignore", module="pyabf")
+        abf = _open(path)
+        dt = 1000.0 / abf.sampleRate
+        inputs, outputs = _channels(abf)
+        active = _active(abf, outputs)
+        inputs = _relabelled(inputs, "voltage", asked.corrections.voltage_unit, asked.channel)
+        recorded = _relabelled(_of_kind(inputs, "current"), "current", unit, asked.channel)
+        used = recorded if asked.current != "commanded" else []
+        if not used:
+            outputs = _relabelled(outputs, "current", unit, asked.channel)
+        if unit is None:
+            _require_current_clamp(abf, inputs, outputs, active, dt)
+        choice = _choice(inputs, used or outputs, active, asked.channel)
+        voltage = _input(abf, choice.voltage, "voltage")
+        measured = {channel: _input(abf, channel, "current") for channel in recorded}
+        factors = {channel: to_library_unit("current", channel.unit) for channel in _of_kind(outputs, "current")}
+        found = {channel: waveforms(abf, channel.number, factor) for channel, factor in factors.items()}
+    commands = {channel: waveform for channel, waveform in found.items() if waveform is not None}
+    if asked.current == "recorded" and not used:
+        raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
+    if not used and not commands:
+        raise ValueError(_no_command(abf, outputs, recorded))
+    current = measured[_current("current", used, choice)] if used else _command(commands, choice)
+    known = [asked.corrections.corrected("current", sweep) for sweep in current]
+    if used:
+        _warn_of_a_shared_current(used, choice)
+        warn_of_difference([(known, command) for command in commands.values()], dt, "the recorded one is used")
+    else:
+        warn_of_difference([(other, known) for other in measured.values()], dt, "the command was asked for")
+    source = "recorded" if used else "commanded"
+    return {"current": current, "voltage": voltage, "dt": dt, "current_source": source}
+
+
+def abf_channels(path: Path) -> list[str]:
+    """Return inputs and outputs of a file as "name: unit"."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs, outputs = _channels(_open(path))
+    return [f"{_listed(inputs)}; output {_listed(outputs)}"]
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+def _open(path: Path) -> Any:
+    try:
+        import pyabf
+    except ImportError as error:
+        raise ImportError('reading .abf files needs pyabf: pip install "jaxlif[recordings]"') from error
+    _require_whole(path)
+    return pyabf.ABF(str(path))
+
+
+def _require_whole(path: Path) -> None:
+    """Refuse a header that contradicts itself, or declares more than the file holds, which pyabf would look for."""
+    head = path.read_bytes()
+    held, version2 = len(head), head[:4] == b"ABF2"
+    if head[:4] not in (b"ABF ", b"ABF2") or held < 2048:
+        raise ValueError("not an ABF file, or one that was cut short")
+    if version2:
+        sections = np.frombuffer(head, "<u4, <u4, <i8", 18, 76)[_SECTIONS].tolist()
+        sweeps, expected, samples = int.from_bytes(head[12:16], "little"), sections[-1][2], sections[-3][2]
+    else:
+        samples, sweeps, data, tags, num_tags, length = (int.from_bytes(head[o : o + 4], "little") for o in _ABF1)
+        sections = [(data, 2, samples), (tags, 64, num_tags)]
+        episodic = head[8] == 5 and length  # in the other modes the sweeps differ in length, or there is one
+        expected = samples / length if episodic else min(sweeps, samples)
+    for block, size, count in sections:
+        too_many = count != samples and (count > _MOST_ENTRIES or size * count > 32 * _MOST_ENTRIES)
+        if count < 0 or too_many or 512 * block + size * count > held:
+            text = f"{count} entries of {size} bytes from byte {512 * block}"
+            raise ValueError(f"an ABF file that is damaged or was cut short: {text} are declared, and it holds {held}")
+    if sweeps != expected and (expected or sweeps > held):
+        raise ValueError(f"a damaged ABF file: {sweeps} sweeps are declared, and there are {expected:g}")
+    lengths = np.frombuffer(head, "<i4", 2 * sweeps, 512 * sections[-1][0])[1::2] if version2 and expected else None
+    if lengths is not None and (total := lengths.sum(dtype=int)) != samples:
+        text = f"sweeps of {total} samples in all are declared, and there are {samples}"
+        if len(set(lengths.tolist())) > 1:  # pyabf cuts by them
+            raise ValueError(f"a damaged ABF file: {text}")
+        warnings.warn(f"{text}: is the file damaged?", RecordingWarning, stacklevel=5)
+
+
+def _channels(abf: Any) -> tuple[list[_Channel], list[_Channel]]:
+    """Number inputs and outputs; without the bytes that pad their names, and with a name that no other channel has."""
+    both = []
+    for kind, *texts in (("channel", abf.adcNames, abf.adcUnits), ("output", abf.dacNames, abf.dacUnits)):
+        names, units = ([text.strip(" \0") for text in group] for group in texts)
+        counts = Counter(names)
+        unique = [name if name and counts[name] == 1 else f"{kind} {n}" for n, name in enumerate(names)]
+        both.append([_Channel(n, *pair) for n, pair in enumerate(zip(unique, units, strict=True))])
+    return both[0], both[1]
+
+
+def _of_kind(channels: list[_Channel], quantity: str) -> list[_Channel]:
+    return [channel for channel in channels if is_unit(quantity, channel.unit)]
+
+
+def _listed(channels: list[_Channel]) -> str:
+    return ", ".join(f"{c.name}: {c.unit or 'no unit'}" for c in channels)
+
+
+def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, asked: str | None) -> list[_Channel]:
+    """Put the unit that was given to those of the kind that it is of; where none is, to the one named, or to all."""
+    if unit is None:
+        return channels
+    named = _names(asked, {channel.name for channel in channels})
+    wrong = _of_kind(channels, quantity) or [c for c in channels if c.name in named] or channels
+    return [channel._replace(unit=unit) if channel in wrong else channel for channel in channels]
+
+
+def _input(abf: Any, channel: _Channel, quantity: str) -> list[np.ndarray]:
+    factor, sweeps = to_library_unit(quantity, channel.unit), []
+    for sweep in abf.sweepList:
+        abf.setSweep(sweep, channel=channel.number)
+        sweeps.append(factor * abf.sweepY.astype(np.float64))
+    return sweeps
+
+
+# --- which channels ---------------------------------------------------------------------------------------
+
+
+def _active(abf: Any, outputs: list[_Channel]) -> list[_Channel]:
+    """Return the outputs that carry a protocol; where the file does not say which, those that are a current."""
+    found = [(channel, waveforms(abf, channel.number)) for channel in outputs]
+    varying = [channel for channel, waveform in found if waveform and varies(waveform)]
+    return varying or _of_kind(outputs, "current") or outputs[:1]
+
+
+def _require_current_clamp(
+    abf: Any, inputs: list[_Channel], outputs: list[_Channel], active: list[_Channel], dt: float
+) -> None:
+    """Refuse a file whose outputs are voltages, unless a recorded current is what follows them."""
+    commanded = _of_kind(active, "voltage") or _of_kind(outputs, "voltage")
+    if _of_kind(active, "current") or not commanded:
+        return
+    command = waveforms(abf, commanded[0].number)
+    voltages, currents = ([_input(abf, c, kind) for c in _of_kind(inputs, kind)] for kind in ("voltage", "current"))
+    pairs = ((current, voltage) for current in currents for voltage in voltages)
+    if not any(command and is_current_clamp(command, *pair, dt) for pair in pairs):
+        raise ValueError(voltage_clamp(_listed(commanded)))
+
+
+def _choice(inputs: list[_Channel], currents: list[_Channel], active: list[_Channel], asked: str | None) -> _Choice:
+    """Return which voltage is read, and what else was named: of the channels that hold its current."""
+    voltages = _of_kind(inputs, "voltage")
+    if not voltages:
+        raise ValueError(_no_voltage(inputs, active))
+    known = voltages + _of_kind(currents, "current")
+    named = _names(asked, {channel.name for channel in known})
+    if unknown := [name for name in named if name not in {channel.name for channel in known}]:
+        raise ValueError(f"electrode_channel = {unknown[0]!r}: the channels are {_listed(known)}")
+    return _Choice(named, _only("voltage", voltages, named), voltages)
+
+
+def _no_voltage(inputs: list[_Channel], active: list[_Channel]) -> str:
+    if _of_kind(active, "voltage"):
+        return voltage_clamp(_listed(active))
+    if _of_kind(active, "current") and len(_of_kind(inputs, "current")) == len(inputs):
+        return (
+            f"input and output are both currents ({_listed(inputs)}; {_listed(active)}), a wrong unit: if the input is"
+            " the voltage, say so with `voltage_unit`, and how it is scaled with `voltage_gain`"
+        )
+    return f"no channel is a voltage ({_listed(inputs)}): name its unit with `voltage_unit`, if one is"
+
+
+def _names(asked: str | None, known: set[str]) -> tuple[str, ...]:
+    """Return the names that were given; a comma separates them where it is not part of a name."""
+    if asked is None or asked in known:
+        return () if asked is None else (asked,)
+    return tuple(name.strip() for name in asked.split(","))
+
+
+def _only(kind: str, channels: list[_Channel], named: tuple[str, ...], example: str = "") -> _Channel:
+    """Return the channel that was named, or the only one."""
+    found = [channel for channel in channels if channel.name in named] or channels
+    if len(found) > 1:
+        several = f"{len(channels)} channels are a {kind} ({_listed(channels)})"
+        raise ValueError(f"{several}: choose one with `electrode_channel`{example}")
+    return found[0]
+
+
+def _current(kind: str, channels: list[_Channel], choice: _Choice) -> _Channel:
+    """Return the current that was named, or of as many as there are voltages the one at the same place."""
+    if len(channels) == len(choice.voltages) and not any(channel.name in choice.named for channel in channels):
+        return channels[choice.voltages.index(choice.voltage)]
+    example = f", such as {choice.voltage.name},{channels[0].name}" if len(choice.voltages) > 1 else ""
+    return _only(kind, channels, choice.named, example)
+
+
+def _warn_of_a_shared_current(recorded: list[_Channel], choice: _Choice) -> None:
+    if len(recorded) == 1 < len(choice.voltages) and recorded[0].name not in choice.named:
+        warnings.warn(
+            f"the only recorded current, {recorded[0].name}, is taken for that of {choice.voltage.name}:"
+            f" was it injected there, and not into another of {_listed(choice.voltages)}?",
+            RecordingWarning,
+            stacklevel=4,
+        )
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def _command(commands: dict[_Channel, list[np.ndarray]], choice: _Choice) -> list[np.ndarray]:
+    """Return the commanded current of the electrode."""
+    # Not every output has an input of its own number: where the numbers differ, those that carry a protocol count.
+    varying = [channel for channel, waveform in commands.items() if varies(waveform)] or list(commands)[:1]
+    channels = list(commands) if len(commands) == len(choice.voltages) else varying
+    return commands[_current("commanded current", channels, choice)]
+
+
+def _no_command(abf: Any, outputs: list[_Channel], recorded: list[_Channel]) -> str:
+    why = (_of_kind(outputs, "current") and _unread_list(abf)) or _listed(outputs)
+    otherwise = "and no current was recorded: store the current beside the voltage in an .npz"
+    if recorded:
+        otherwise = (
+            f'a current was recorded ({_listed(recorded)}): leave current = "commanded" out, or give the unit and scale'
+            " of the command with `current_unit` and `current_gain`"
+        )
+    return f"no command is a current that the file holds ({why}), {otherwise}"
+
+
+def waveforms(abf: Any, output: int, factor: float = 1.0) -> list[np.ndarray] | None:
+    """Return the command of every sweep times a factor, or None where the file does not hold it."""
+    header = getattr(abf, "_dacSection", None) or getattr(abf, "_headerV1", None)
+    if header is not None and header.nWaveformSource[output : output + 1] in ([2], (2,)):
+        return None  # it is a stimulus file, which pyabf would open wherever the header says that it lies
+    sweeps = []
+    for sweep in abf.sweepList:
+        abf.setSweep(sweep)
+        try:
+            waveform = _waveform(abf, output, sweep)
+        except (IndexError, UnboundLocalError):
+            return None  # an output without an epoch table, or a stimulus file that an ABF1 header does not name
+        if waveform is None:
+            return None
+        sweeps.append(factor * np.asarray(waveform, np.float64)[: abf.sweepY.size])
+    return sweeps if all(np.isfinite(s).all() for s in sweeps) else None
+
+
+def _waveform(abf: Any, output: int, sweep: int) -> np.ndarray | None:
+    """Return the command of one sweep in the file's unit: its epochs, with the level that a user list gives one."""
+    from pyabf.stimulus import Stimulus
+    from pyabf.waveform import EpochTable
+
+    if not _has_list(abf):
+        return Stimulus(abf, output).stimulusWaveform(sweep)
+    if _unread_list(abf) is not None:
+        return None
+    if not abf._dacSection.nWaveformEnable[output]:
+        return Stimulus(abf, output).stimulusWaveform(sweep)
+    table = EpochTable(abf, output)
+    varied: Any = _varied_epoch(abf, table.epochs)
+    # Past its end a list is repeated where that was ticked, and else its last value stays.
+    count = len(abf.userList)
+    varied.level = abf.userList[sweep % count if abf.userListRepeat[0] else min(sweep, count - 1)]
+    varied.levelDelta = 0.0
+    return table.getEpochWaveformsBySweep(abf)[sweep].getWaveform()
+
+
+def _has_list(abf: Any) -> bool:
+    return any(getattr(abf, "userListEnable", None) or ())
+
+
+def _varied_epoch(abf: Any, epochs: list[Any]) -> Any | None:
+    number = abf.userListParamToVary[0] - _FIRST_LEVEL
+    return next((epoch for epoch in epochs if epoch.epochNumber == number), None)
+
+
+def _unread_list(abf: Any) -> str | None:
+    """Say why a user list of the file cannot be followed; pyabf reads it, and does not apply it."""
+    from pyabf.waveform import EpochTable
+
+    if not _has_list(abf):
+        return None
+    parameters = abf.userListParamToVary
+    if abf.abfVersion["major"] == 2 and len(parameters) == 1 and abf.userList:
+        driven = [n for n, on in enumerate(abf._dacSection.nWaveformEnable) if on]
+        if len(driven) == 1 and _varied_epoch(abf, EpochTable(abf, driven[0]).epochs):
+            return None
+    varied = f"parameter {parameters[0]} of the epochs"
+    return f"a user list varies {varied}; read are lists of one epoch's level, in an ABF2 file with one output"

@@ -1,0 +1,375 @@
+"""Recordings in NWB 2 files, through pynwb, which is imported only when a file is read."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlif.files import open_hdf5, require_plain, require_stored
+from jaxlif.recordings.clamp import voltage_clamp, warn_of_difference
+from jaxlif.recordings.recording import RecordingWarning, sweep_indices
+from jaxlif.recordings.units import Asked, Corrections, is_unit, symbol, to_library_unit
+
+
+class _Part(NamedTuple):
+    """A series, or the samples of it that make one sweep."""
+
+    series: Any
+    first: int = 0
+    stop: int | None = None
+
+
+class _Pair(NamedTuple):
+    """The stimulus and the response of a sweep."""
+
+    stimulus: _Part
+    response: _Part
+
+
+def read_nwb(path: Path, asked: Asked) -> dict[str, Any]:
+    """Read the fields of a recording from the current-clamp series of an NWB 2 file.
+
+    A sweep is a CurrentClampSeries with the current of the same electrode that belongs to it: by the table of
+    intracellular recordings where there is one, else by sweep number (of the series or of the sweep table), by
+    starting time, by the numbers in the names, or by order. The current is a stimulus series (commanded) or an
+    acquired series in amperes (recorded), which is preferred where it covers as many sweeps. Voltage-clamp series and
+    current-clamp series without a current are left out. Conversion, offset and unit are those of the file; where
+    stimulus and response start or end at different times, their overlap is read, and NaN at the end is cut away. With
+    ``current_unit`` a CurrentClampStimulusSeries in volts is a current.
+    """
+    with _opened(path) as nwb:
+        pairs, source = _pairs(nwb, asked)
+        _warn_of_amplifier([pair.response.series for pair in pairs], source)
+        currents, voltages = _traces(pairs, asked.corrections)
+        dt = [_interval(pair.response.series) for pair in pairs]
+        beside = _beside(nwb, source, asked)
+    if beside is not None:
+        known = [asked.corrections.corrected("current", sweep) for sweep in currents]
+        pair = (known, beside) if source == "recorded" else (beside, known)
+        warn_of_difference([pair], dt[0], f"the {source} one is read")
+    return {"current": currents, "voltage": voltages, "dt": dt, "current_source": source}
+
+
+def nwb_channels(path: Path) -> list[str]:
+    """Return the series of a file by kind as "number kind in unit, electrode"."""
+    with _opened(path) as nwb:
+        series = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
+        kinds = Counter(f"{type(s).__name__} in {_unit(s) or 'no unit'} {_electrode(s)}".strip() for s in series)
+    return [f"{number} {kind}" for kind, number in kinds.items()]
+
+
+def _beside(nwb: Any, source: str, asked: Asked) -> list[np.ndarray] | None:
+    """Return the other current of the same sweeps: the command of a recorded one, or the other way round."""
+    other = {"recorded": "commanded", "commanded": "recorded"}[source]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordingWarning)
+        try:
+            return _traces(_pairs(nwb, asked._replace(current=other))[0], asked.corrections)[0]
+        except ValueError:
+            return None  # the file holds no other current for these sweeps
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        import pynwb
+    except ImportError as error:
+        raise ImportError('reading .nwb files needs pynwb: pip install "jaxlif[recordings]"') from error
+    with open_hdf5(path) as file:
+        version = file.attrs.get("nwb_version") or (file["nwb_version"][()] if "nwb_version" in file else None)
+    if version is None:
+        raise ValueError("an HDF5 file without nwb_version: not an NWB file")
+    if not _as_text(version).startswith("2"):
+        raise ValueError(f"nwb_version = {_as_text(version)}: only NWB 2 is read")
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself.
+            warnings.filterwarnings("ignore", message="Unit '.*' is ignored")
+            # Old files carry the schema of their day; pynwb reads them with its own, which reads the old ones.
+            warnings.filterwarnings("ignore", message="Ignoring (the following )?cached namespace")
+            nwb = stack.enter_context(pynwb.NWBHDF5IO(str(path), "r")).read()
+        yield nwb
+
+
+def _as_text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+# --- one series -------------------------------------------------------------------------------------------
+
+
+def _is_a(series: Any, name: str) -> bool:
+    # By name: a class that an extension of the file defines inherits from pynwb's.
+    return any(kind.__name__ == name for kind in type(series).__mro__)
+
+
+def _unit(series: Any) -> str:
+    """Return the unit that the file states; pynwb would put volts and amperes in its place."""
+    return symbol(_as_text(getattr(series.data, "attrs", {}).get("unit", series.unit)))
+
+
+def _electrode(series: Any) -> str:
+    """Return the electrode's name, or an empty one for a series of a type that has none."""
+    return getattr(getattr(series, "electrode", None), "name", "")
+
+
+def _interval(series: Any) -> float:
+    """Return the sampling interval in ms."""
+    if series.rate is not None:
+        if not (np.isfinite(series.rate) and series.rate > 0):
+            raise ValueError(f"the rate of {series.name} is {series.rate:g} Hz: it must be finite and above 0 Hz")
+        return 1000.0 / float(series.rate)
+    if series.timestamps is None or len(series.timestamps) < 2:
+        raise ValueError(f"{series.name} has neither a rate nor timestamps")
+    require_stored(f"the timestamps of {series.name}", series.timestamps)
+    steps = 1000.0 * np.diff(np.asarray(series.timestamps, np.float64))
+    dt = float(np.mean(steps))
+    if not (dt > 0 and np.abs(steps - dt).max() <= 1e-3 * dt):
+        span = f"steps of {steps.min():.6g} to {steps.max():.6g} ms (0.1 % is allowed)"
+        raise ValueError(f"the timestamps of {series.name} are not regular: {span}")
+    return float(f"{dt:.9g}")
+
+
+def _start(part: _Part) -> float:
+    """Return the time of the first sample, s."""
+    series = part.series
+    if series.rate:
+        return float(series.starting_time or 0.0) + part.first / float(series.rate)
+    return 0.0 if series.timestamps is None or len(series.timestamps) == 0 else float(series.timestamps[part.first])
+
+
+def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
+    series, name = part.series, f"the data of {part.series.name}"
+    require_stored(name, series.data)
+    for field, value in (("conversion", series.conversion), ("offset", series.offset)):
+        if not np.isfinite(value) or (field == "conversion" and value == 0):
+            raise ValueError(f"the {field} of {series.name} is {value:g}: it must be finite, and no conversion 0")
+    raw = np.asarray(series.data[part.first : part.stop])
+    require_plain(name, raw.dtype)
+    if raw.size == 0 or raw.size != max(raw.shape):
+        raise ValueError(f"{name} have shape {raw.shape}: one trace [T] is expected")
+    factor = to_library_unit(quantity, corrections.unit(quantity, _unit(series)))
+    return factor * (series.conversion * raw.astype(np.float64).reshape(-1) + series.offset)
+
+
+# --- which series belong together -------------------------------------------------------------------------
+
+
+def _pairs(nwb: Any, asked: Asked) -> tuple[list[_Pair], str]:
+    """Return the chosen sweeps of the electrode that have a current, and whether that was recorded or commanded."""
+    every = _responses(nwb)
+    responses = _of_electrode(every, asked.channel)
+    stimuli = {
+        source: _currents(group, responses, asked.corrections, alone=len({_electrode(s) for s in every}) == 1)
+        for source, group in (("recorded", nwb.acquisition), ("commanded", nwb.stimulus))
+        if asked.current in (None, source)
+    }
+    found = {source: _match(nwb, responses, series) for source, series in stimuli.items()}
+    if not any(found.values()):
+        found = {source: _by_order(responses, series) for source, series in stimuli.items()}
+        if any(len(pairs) > 1 for pairs in found.values()):
+            text = "stimuli and responses are paired in the order of their names"
+            warnings.warn(text, RecordingWarning, stacklevel=4)
+    source = max(found, key=lambda name: len(found[name]))
+    if not (pairs := found[source]):
+        raise ValueError(_no_current(nwb, responses, asked.current))
+    _warn_of_rest(responses, pairs)
+    return pairs if asked.sweeps is None else [pairs[i] for i in sweep_indices(asked.sweeps, len(pairs))], source
+
+
+def _responses(nwb: Any) -> list[Any]:
+    acquired = nwb.acquisition.values()
+    series = [s for s in acquired if _is_a(s, "CurrentClampSeries") and not _is_a(s, "IZeroClampSeries")]
+    if not series:
+        kinds = Counter(type(s).__name__ for s in acquired)
+        listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "nothing"
+        what = "a voltage-clamp recording" if "VoltageClampSeries" in kinds else "nothing that a fit could use"
+        raise ValueError(f"no CurrentClampSeries among the acquisition ({listed}): {what}")
+    return [s for s in series if not is_unit("current", _unit(s))] or series
+
+
+def _of_electrode(responses: list[Any], electrode: str | None) -> list[Any]:
+    counts = Counter(_electrode(series) for series in responses)
+    listed = ", ".join(f"{name!r}: {number} series" for name, number in sorted(counts.items()))
+    if electrode is None and len(counts) > 1:
+        raise ValueError(f"{len(counts)} electrodes ({listed}): choose one with `electrode_channel`")
+    if electrode is not None and electrode not in counts:
+        raise ValueError(f"electrode_channel = {electrode!r}: the electrodes in current clamp are {listed}")
+    return [series for series in responses if electrode in (None, _electrode(series))]
+
+
+def _currents(group: Any, responses: list[Any], corrections: Corrections, *, alone: bool) -> list[Any]:
+    """Return the currents of the responses' electrode, or any electrode's where only one responded.
+
+    They are series in amperes that are no response; with a unit given, whatever was injected in current clamp.
+    """
+    named, known = corrections.current_unit is not None, {series.object_id for series in responses}
+    found = [
+        s
+        for s in group.values()
+        if s.object_id not in known and (_is_current(s) or (named and _is_a(s, "CurrentClampStimulusSeries")))
+    ]
+    own = [series for series in found if _electrode(series) in ("", _electrode(responses[0]))]
+    return own or (found if alone else [])
+
+
+def _is_current(series: Any) -> bool:
+    acquired = _is_a(series, "TimeSeries") and not _is_a(series, "VoltageClampSeries")
+    return acquired and is_unit("current", _unit(series))
+
+
+def _match(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
+    """Pair by the first rule that finds a pair, the most explicit one first."""
+    numbers = _sweep_table(nwb)
+    keys: list[Callable[[Any], Any]] = [
+        lambda series: _sweep_number(series, numbers),
+        lambda series: round(_start(_Part(series)), 4),
+        # The numbers in a name: (1,) for both CurrentClampSeries_01 and CurrentClampStimulusSeries_01.
+        lambda series: tuple(int(number) for number in re.findall(r"\d+", series.name)) or None,
+    ]
+    by_key = (_by_key(responses, stimuli, key) for key in keys)
+    return _by_table(nwb, responses, stimuli) or next((pairs for pairs in by_key if pairs), [])
+
+
+def _by_table(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
+    table = nwb.intracellular_recordings
+    if table is None:
+        return []
+    sides = ("stimuli", "stimulus", stimuli), ("responses", "response", responses)
+    columns = [table.category_tables[name][column] for name, column, _ in sides]
+    known = [{series.object_id for series in group} for *_, group in sides]
+    rows = [[column[row] for column in columns] for row in range(len(table))]
+    # A row without a stimulus or a response refers to no series, or to no samples of one.
+    whole = [row for row in rows if all(_refers_to(*side) for side in zip(row, known, strict=True))]
+    return [_Pair(*(_Part(r.timeseries, int(r.idx_start), int(r.idx_start + r.count)) for r in row)) for row in whole]
+
+
+def _refers_to(reference: Any, known: set[str]) -> bool:
+    return reference.timeseries is not None and reference.count > 0 and reference.timeseries.object_id in known
+
+
+def _by_key(responses: list[Any], stimuli: list[Any], key: Callable[[Any], Any]) -> list[_Pair]:
+    """Pair series with the same key; nothing where two series of a kind share one, for it tells them not apart."""
+    keyed = [[(key(series), series) for series in group] for group in (stimuli, responses)]
+    known = [[pair for pair in pairs if pair[0] is not None] for pairs in keyed]
+    first, second = (dict(pairs) for pairs in known)
+    if len(first) < len(known[0]) or len(second) < len(known[1]):
+        return []
+    return [_Pair(_Part(first[value]), _Part(second[value])) for value in sorted(first.keys() & second.keys())]
+
+
+def _sweep_table(nwb: Any) -> dict[str, int]:
+    """Return the sweep number of every series in the sweep table, by the identifier of the series."""
+    table = nwb.sweep_table
+    rows = range(len(table)) if table is not None else ()
+    return {series.object_id: int(table["sweep_number"][row]) for row in rows for series in table["series"][row]}
+
+
+def _sweep_number(series: Any, table: dict[str, int]) -> int | None:
+    number = getattr(series, "sweep_number", None)
+    return table.get(series.object_id) if number is None else int(number)
+
+
+def _by_order(responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
+    if len(responses) != len(stimuli):
+        return []
+    orders = [sorted(group, key=lambda series: series.name) for group in (stimuli, responses)]
+    return [_Pair(_Part(stimulus), _Part(response)) for stimulus, response in zip(*orders, strict=True)]
+
+
+def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
+    volts = [s for s in nwb.stimulus.values() if _is_a(s, "TimeSeries") and is_unit("voltage", _unit(s))]
+    if clamped := [pair.stimulus.series for pair in _match(nwb, responses, volts)]:
+        return voltage_clamp(f"{type(clamped[0]).__name__} {clamped[0].name} in {_unit(clamped[0])}")
+    asked = f'current = "{current}": ' if current else ""
+    places = {"recorded": "acquisition", "commanded": "stimulus", None: "acquisition or stimulus"}[current]
+    seen = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
+    units = ", ".join(sorted({f"{type(s).__name__} in {_unit(s)}" for s in seen}))
+    return f"{asked}no current in the {places} belongs to the {len(responses)} CurrentClampSeries (found: {units})"
+
+
+def _warn_of_rest(responses: list[Any], pairs: list[_Pair]) -> None:
+    paired = {pair.response.series.object_id for pair in pairs}
+    alone = sorted(series.name for series in responses if series.object_id not in paired)
+    if alone:
+        listed = ", ".join(alone[:3]) + (", ..." if len(alone) > 3 else "")
+        text = f"{len(alone)} of {len(responses)} CurrentClampSeries have no current and are left out ({listed})"
+        warnings.warn(text, RecordingWarning, stacklevel=5)
+
+
+def _warn_of_amplifier(responses: list[Any], source: str) -> None:
+    """Warn of what the amplifier did beside the command, where the file says that it did."""
+    bias = [1e12 * series.bias_current for series in responses if series.bias_current and source == "commanded"]
+    bias = [value for value in bias if np.isfinite(value)]
+    if bias:
+        span = f"{min(bias):g}" if min(bias) == max(bias) else f"{min(bias):g} to {max(bias):g}"
+        text = f"the amplifier added bias_current = {span} pA in {len(bias)} sweeps; the command is read without it"
+        warnings.warn(text, RecordingWarning, stacklevel=4)
+    unbalanced = [series for series in responses if series.bridge_balance == 0]
+    if unbalanced:
+        text = f"bridge_balance = 0 Ω in {len(unbalanced)} sweeps: the voltage holds the electrode's drop"
+        warnings.warn(text, RecordingWarning, stacklevel=4)
+
+
+# --- the samples ------------------------------------------------------------------------------------------
+
+
+def _traces(pairs: list[_Pair], corrections: Corrections) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return current in pA and voltage in mV of every sweep, over the time that both of them cover."""
+    sweeps, partial = [], []
+    for pair, shift in zip(pairs, _shifts(pairs), strict=True):
+        _require_a_pair(pair, corrections)
+        current, voltage = (_values(q, part, corrections) for q, part in zip(("current", "voltage"), pair, strict=True))
+        longest = max(current.size, voltage.size)
+        shift = shift if -current.size < shift < voltage.size else 0
+        current, voltage = current[max(0, -shift) :], voltage[max(0, shift) :]
+        size = min(current.size, voltage.size)
+        sweeps.append((current[:size], voltage[:size]))
+        if size < longest:
+            partial.append(f"{pair.response.series.name}: {size} of {longest} samples")
+    if partial:
+        text = f"stimulus and response cover different times in {len(partial)} sweeps, whose overlap is read"
+        warnings.warn(f"{text} ({partial[0]})", RecordingWarning, stacklevel=4)
+    before, after = [current.size for current, _ in sweeps], [_known(*sweep) for sweep in sweeps]
+    if len(set(after)) > 1 and len(set(before)) == 1:
+        shortest = pairs[after.index(min(after))].response.series.name
+        ends = f"{sorted(set(after))} of {before[0]} samples (the shortest is {shortest})"
+        raise ValueError(f"sweeps end in NaN after {ends}: choose some of one length with `sweeps`")
+    cut = [[trace[:size] for trace in sweep] for sweep, size in zip(sweeps, after, strict=True)]
+    return [current for current, _ in cut], [voltage for _, voltage in cut]
+
+
+def _require_a_pair(pair: _Pair, corrections: Corrections) -> None:
+    stimulus, response = (part.series for part in pair)
+    if abs(_interval(stimulus) - _interval(response)) > 1e-3 * _interval(response):
+        raise ValueError(
+            f"{response.name} was sampled every {_interval(response):g} ms and its current {stimulus.name} every"
+            f" {_interval(stimulus):g} ms: they must agree"
+        )
+    if is_unit("current", corrections.unit("voltage", _unit(response))):
+        listed = "; ".join(f"{series.name}: {_unit(series)}" for series in (response, stimulus))
+        raise ValueError(
+            f"response and stimulus are both currents ({listed}), a wrong unit: if the response is the voltage, say so"
+            " with `voltage_unit`"
+        )
+
+
+def _shifts(pairs: list[_Pair]) -> list[int]:
+    """Return how many samples each stimulus starts after its response; 0 where the two have no common clock."""
+    starts = [[_start(part) for part in pair] for pair in pairs]
+    stimulus_moves, response_moves = (len({start[side] for start in starts}) > 1 for side in (0, 1))
+    if stimulus_moves != response_moves:
+        return [0] * len(pairs)
+    dts = [_interval(pair.response.series) for pair in pairs]
+    return [round(1000.0 * (start[0] - start[1]) / dt) for start, dt in zip(starts, dts, strict=True)]
+
+
+def _known(current: np.ndarray, voltage: np.ndarray) -> int:
+    """Return the number of samples before the NaN at the end; all of them where there is nothing else."""
+    known = np.flatnonzero(~np.isnan(current) & ~np.isnan(voltage))
+    return int(known[-1]) + 1 if known.size else current.size  # without any, Recording says what is wrong
