@@ -50,8 +50,8 @@ from jaxlif.networks import (
     Training,
     init_dense,
     init_recurrent,
-    level_crossing,
 )
+from jaxlif.networks.encoders import level_crossing
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ from jaxlif.networks import (
     cross_entropy,
     init_dense,
     init_recurrent,
-    rate_code,
 )
+from jaxlif.networks.encoders import rate_code
 
 
 @dataclass(frozen=True)

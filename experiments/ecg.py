@@ -36,6 +36,7 @@ from claims import claim, over_seeds, spiking_path, table, write_claims
 from command_line import run_script
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import LogLocator
+from resonant_start import gain_to_drive, init_resonant, log_uniform, scale_to_drive
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -46,13 +47,9 @@ from jaxlif.networks import (
     Sequential,
     Training,
     accuracy,
-    gain_to_drive,
     hold_out,
     init_dense,
-    init_resonant,
-    log_uniform,
     per_step_cross_entropy,
-    scale_to_drive,
     train,
 )
 

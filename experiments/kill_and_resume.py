@@ -41,9 +41,9 @@ from jaxlif.networks import (
     init_dense,
     init_neurons,
     init_recurrent,
-    rate_code,
     train,
 )
+from jaxlif.networks.encoders import rate_code
 
 NETWORK = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
 BOUNDS = {"*.weight": jl.REAL, "*.bias": jl.REAL, "*.neuron.tau_m": (2.0, 100.0)}

@@ -46,8 +46,8 @@ from jaxlif.networks import (
     cross_entropy,
     init_dense,
     init_neurons,
-    rate_code,
 )
+from jaxlif.networks.encoders import rate_code
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from claims import claim, over_seeds, spiking_path, table, write_claims
+from cochlea import cochlea
 from spiking_classifier import (
     Examples,
     best_metrics,
@@ -62,11 +63,10 @@ from jaxlif.networks import (
     Recurrent,
     Sequential,
     Training,
-    cochlea,
     init_dense,
     init_recurrent,
-    level_crossing,
 )
+from jaxlif.networks.encoders import level_crossing
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def scan_cell(
         params: its parameters.
         state: where to start.
         inputs: a pytree of arrays [T, ...].
-        unroll: steps per iteration of the loop, where the cell has no scan of its own.
+        unroll: steps per iteration of the loop, or of those inside the cell.
         recompute: let the backward pass compute each step again, where the cell has no scan of its own.
 
     Returns:
@@ -91,7 +91,7 @@ def scan_cell(
     """
     params = prepared(cell, params)
     if isinstance(cell, Scans):
-        return cell.scan(params, state, inputs)
+        return cell.scan(params, state, inputs, unroll=unroll)
     # A step is computed again in the backward pass instead of keeping its intermediate numbers: a LIF's gradient takes
     # half the memory in about the same time, one with conductances a thirteenth.
     step = partial(cell.step, params)

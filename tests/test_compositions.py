@@ -13,7 +13,6 @@ import jaxlif as jl
 from jaxlif.interop.conventions import NorseLIFBox, SnnTorchLeaky
 from jaxlif.networks import (
     Arriving,
-    DelayedRecurrent,
     Dense,
     DenseParams,
     Feedback,
@@ -253,7 +252,7 @@ def test_a_neuron_that_integrates_in_its_own_way_takes_jumps_alone(neuron):
 
 @pytest.mark.parametrize("neuron", IN_PLACE, ids=lambda cell: type(cell).__name__)
 def test_a_layer_refuses_what_takes_no_array(neuron):
-    layers = [Recurrent, lambda cell: DelayedRecurrent(cell, DT, 5.0), lambda cell: Sequential((Dense(), cell))]
+    layers = [Recurrent, lambda cell: Sequential((Dense(), cell))]
     layers += [lambda cell: Feedback(LIF, cell), lambda cell: Feedback(jl.TeacherForced(cell), Dense())]
     for layer in layers if neuron.takes is not jl.neurons.escape.Noisy else layers[:-1]:
         with pytest.raises(ValueError, match=r"passes an array, and \w+ takes a|needs a neuron with integrate"):

@@ -20,12 +20,8 @@ from jaxlif import networks
 from jaxlif.interop.conventions import NorseLIFBox, from_norse, from_snntorch
 from jaxlif.networks import (
     Arriving,
-    Conv1D,
-    Conv2D,
-    ConvParams,
+    Conv,
     Delayed,
-    DelayedRecurrent,
-    DelayedRecurrentParams,
     DelayParams,
     Dense,
     DenseParams,
@@ -195,19 +191,20 @@ def layer(cell, params, inputs=CURRENT):
 
 LINE = DelayParams(delay=np.linspace(0.0, 5.0, N))
 IMAGE = RNG.normal(0.0, 1.0, (T, 2, 4, 6))
-KERNEL = RNG.normal(0.0, 1.0, (3, 2, 3, 3))
+KERNEL = RNG.normal(0.0, 1.0, (2, 3, 3, 3))
 CASES |= {
     "arriving": layer(
         Arriving(CASES["current"].cell, kinds=2), CASES["current"].params, kicks(300.0).reshape(T, 2 * N)
     ),
-    "conv 1d": layer(Conv1D(), ConvParams(weight=KERNEL[..., 0], bias=np.ones(3)), IMAGE[:, :, 0]),
-    "conv 2d": layer(Conv2D(stride=2), ConvParams(weight=KERNEL), IMAGE),
+    "conv 1d": layer(Conv(), DenseParams(weight=KERNEL[..., 0], bias=np.ones(3)), IMAGE[:, :, 0]),
+    "conv 2d": layer(Conv(stride=2), DenseParams(weight=KERNEL), IMAGE),
     "flatten": layer(networks.Flatten(), None, IMAGE),
     "max pool": layer(networks.MaxPool(2), None, IMAGE),
     "sum pool": layer(networks.SumPool(2), None, IMAGE),
     "delayed": layer(Delayed(0.5, 5.0), LINE),
     "delayed recurrent": layer(
-        DelayedRecurrent(LIF, 0.5, 5.0), DelayedRecurrentParams(neuron=NEURON, weight=WEIGHTS[1].weight, line=LINE)
+        Feedback(LIF, Sequential((Delayed(0.5, 5.0), Dense()))),
+        FeedbackParams(neuron=NEURON, path=(LINE, DenseParams(weight=WEIGHTS[1].weight))),
     ),
     # Under this key nothing is dropped: else an output would be still.
     "dropout": layer(networks.Dropout(0.1), networks.DropoutParams(key=jax.random.key(1))),

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxlif.networks import Events, read_events
+from jaxlif.networks import read_events
 from jaxlif.recordings import RecordingWarning, read_recording
-from tests.networks.test_datasets import write_bin, write_shd
+from tests.networks.test_events import write_bin, write_shd
 from tests.recordings.test_ibw import save_sweep, wave2
 from tests.recordings.test_nwb import Writer
 
@@ -145,9 +145,8 @@ def _nwb(path):
 
 
 def _events_npz(path):
-    times = np.array([0.5, 7.0, 3.0, 4.0])
-    units, offsets = np.array([3, 700, 2000, 5]), np.array([0, 2, 4])
-    Events(times, units, offsets, np.array([1, 0]), (2, 34, 34), ("a", "b"), {"speaker": np.array([4, 5])}).save(path)
+    arrays = {"times": [0.5, 7.0, 3.0, 4.0], "units": [3, 700, 2000, 5], "offsets": [0, 2, 4], "labels": [1, 0]}
+    np.savez_compressed(path, **arrays, shape=(2, 34, 34), classes=("a", "b"))
 
 
 def good_files(folder: Path) -> dict[str, Good]:

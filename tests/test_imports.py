@@ -118,10 +118,22 @@ def test_no_circle():
 
 def test_importing_loads_no_library_of_a_single_task():
     """One after another in one process: what a module loads is still there after the next."""
-    heavy = ("matplotlib", "pyabf", "pynwb", "h5py", "igor2", "jinja2", "nir", "orbax", "sklearn", "tensorflow")
+    heavy = (
+        "matplotlib",
+        "pyabf",
+        "pynwb",
+        "h5py",
+        "igor2",
+        "jinja2",
+        "nir",
+        "orbax",
+        "sklearn",
+        "tensorflow",
+        "tonic",
+    )
     code = f"""
 import importlib, sys
-for name in ("jaxlif", "jaxlif.recordings", "jaxlif.networks", "jaxlif.networks.datasets", "jaxlif.cli"):
+for name in ("jaxlif", "jaxlif.recordings", "jaxlif.networks", "jaxlif.networks.events", "jaxlif.cli"):
     importlib.import_module(name)
     print(name, [m for m in {heavy} if m in sys.modules])
 import matplotlib

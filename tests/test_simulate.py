@@ -25,7 +25,7 @@ class Sum:
 class WithScan(Sum):
     """The same cell, which says so where its own scan is used."""
 
-    def scan(self, params, state, inputs):
+    def scan(self, params, state, inputs, *, unroll=1):
         state, output = jax.lax.scan(lambda s, x: self.step(params, s, x), state, inputs)
         return state, output | {"seen": -output["seen"]}
 

@@ -1,31 +1,17 @@
-"""Learnable delays: of a layer's input channels, and of the spikes that neurons send to one another.
-
-A delay is a parameter in ms. Between two steps it is interpolated, so that it has a gradient; far from its target it
-can be spread over many lags, and the spread narrowed while training goes on.
-"""
+"""Learnable delays of a layer's input channels; of recurrent spikes in :class:`Feedback`, as a part of its path."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import concrete, random_key, require, require_not_negative, require_params, require_positive
-from jaxlif.networks.layers import (
-    _dt,
-    _require_inputs,
-    _require_sizes,
-    check_recurrence,
-    init_recurrent,
-    require_drivable,
-    require_spikes_for,
-    require_weights_for,
-)
-from jaxlif.neurons.cell import Cell, check_cell, prepared, state_dtype
+from jaxlif.checks import concrete, require, require_not_negative, require_params, require_positive
+from jaxlif.neurons.cell import state_dtype
 
 
 @jax.tree_util.register_dataclass
@@ -37,10 +23,6 @@ class DelayParams:
         delay: ms, scalar or [N]. For a fit, ``bounds = {"*.delay": (0.0, max_delay)}`` keeps it inside by a logit.
         sigma: spread over lags, steps, scalar or [N]; None for that of the cell. A traced value here lets one compiled
             training narrow the spread as it goes; it must stay above 0.
-
-    Example:
-        >>> DelayParams(delay=jnp.array([0.0, 2.5])).sigma is None
-        True
     """
 
     delay: Array | float
@@ -71,6 +53,8 @@ class Delayed:
     several steps away. Training narrows it towards 0, and the trained delays run with ``sigma = 0``.
 
     Before the first step the input was 0. The bounds of the delay belong to the fit: nothing is clipped.
+    ``Feedback(neuron, Sequential((Delayed(...), Dense())))`` are neurons whose spikes reach one another late, by an
+    axonal delay from the end of the step that spikes.
 
     Args:
         dt: step, ms.
@@ -130,27 +114,28 @@ class Delayed:
         y = self._weigh(params, _read, ring)[0]
         return DelayState(ring, (state.position + 1) % slots), y
 
-    def scan(self, params: DelayParams, state: DelayState, inputs: Array) -> tuple[DelayState, Array]:
+    def scan(
+        self, params: DelayParams, state: DelayState, inputs: Array, *, unroll: int = 1
+    ) -> tuple[DelayState, Array]:
         """Delay ``inputs`` [T, N] as a whole: one shifted window of the time axis for each lag that counts."""
         slots, shape = state.ring.shape[0], state.ring.shape[1:]
         past = jnp.roll(state.ring, -state.position, axis=0)  # oldest first
         inputs = jax.vmap(lambda x: jnp.broadcast_to(x, shape))(jnp.asarray(inputs, past.dtype))
         line, steps = jnp.concatenate([past, inputs]), inputs.shape[0]
-
-        def _read(lag):
-            return _window(line, slots - lag, steps)
-
+        outputs = self._weigh(params, lambda lag: _window(line, slots - lag, steps), line)
         position = (state.position + steps) % slots
-        return DelayState(jnp.roll(line[-slots:], position, axis=0), position), self._weigh(params, _read, line)
+        return DelayState(jnp.roll(line[-slots:], position, axis=0), position), outputs
 
     def _weigh(self, params: DelayParams, read: Callable[[Array], Array], line: Array) -> Array:
         """Sum ``read(lag)`` [., N] over the lags that count; a lag is one for all channels or [1, N]."""
-        shape = line.shape[1:]
-        delay = _per_channel(params.delay, shape, line.dtype) / self.dt
+
+        def _per_channel(value):
+            return jnp.broadcast_to(jnp.asarray(value, line.dtype), line.shape[1:])[None]
+
+        delay = _per_channel(params.delay) / self.dt
         if params.sigma is None and self.sigma == 0.0:
             return _interpolate(delay, self.max_lag, read)
-        sigma = self.sigma if params.sigma is None else params.sigma
-        return _spread(delay, _per_channel(sigma, shape, line.dtype), self.max_lag, read)
+        return _spread(delay, _per_channel(self.sigma if params.sigma is None else params.sigma), self.max_lag, read)
 
 
 def _channels(delay: tuple[int, ...], x: tuple[int, ...]) -> tuple[int, ...]:
@@ -187,172 +172,3 @@ def _window(line: Array, start: Array, steps: int) -> Array:
     columns = line.reshape(line.shape[0], -1)
     cut = jax.vmap(lambda column, first: jax.lax.dynamic_slice_in_dim(column, first, steps), (1, 0), 1)
     return cut(columns, start.ravel()).reshape((steps, *line.shape[1:]))
-
-
-def _per_channel(value: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return a parameter as [1, N], beside windows [T, N]."""
-    return jnp.broadcast_to(jnp.asarray(value, dtype), shape)[None]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class DelayedRecurrentParams:
-    """Parameters of neurons that project to one another with delays.
-
-    Args:
-        neuron: the neuron's own parameters, each leaf a scalar or [N].
-        weight: [N, N], from row to column, current per spike.
-        line: delay of each presynaptic neuron's spikes, :class:`DelayParams`, ms.
-    """
-
-    neuron: Any
-    weight: Array
-    line: DelayParams
-
-    def check(self) -> None:
-        """Raise ValueError where a shape or a concrete value breaks its rule."""
-        check_recurrence(self)
-        self.line.check()
-        shape = jnp.shape(self.line.delay)
-        if shape not in ((), (1,), self.weight.shape[:1]):
-            raise ValueError(f"delay {list(shape)}: it must be a number or one for each neuron, [{len(self.weight)}]")
-
-
-class DelayedRecurrentState(NamedTuple):
-    """The neurons' state, their spikes [N] of the step before, and the spikes still on their way."""
-
-    neuron: Any
-    spikes: Array
-    line: DelayState
-
-
-@dataclass(frozen=True)
-class DelayedRecurrent:
-    r"""Neurons whose spikes reach the others late: :math:`I_n = x_n + \sum_k w_k(\delta)\, s_{n-1-k} W`.
-
-    Each presynaptic neuron has one axonal delay, counted from the end of the step that spikes, which is the spike's
-    time: with a delay of 0 this is :class:`Recurrent`. Weights over lags are those of :class:`Delayed`.
-
-    Args:
-        neuron: a spiking cell whose input is a current [N].
-        dt: step, ms, the neuron's.
-        max_delay: longest delay, ms.
-        sigma: spread over lags, steps; 0 for linear interpolation.
-
-    Raises:
-        ValueError: for a dt other than the neuron's, as :class:`Delayed`, and as :class:`Recurrent`.
-
-    Example:
-        >>> import jaxlif as jl
-        >>> cell = DelayedRecurrent(jl.LIF(dt=1.0), dt=1.0, max_delay=10.0)
-        >>> params = init_delayed_recurrent(jax.random.key(0), 3, max_delay=10.0)
-        >>> jl.simulate(cell, params, jnp.full((50, 3), 2.0))[1].spikes.shape
-        (50, 3)
-
-    Source: Queant, Rançon, Cottereau & Masquelier 2025, doi:10.48550/arXiv.2509.24852 (learned recurrent delays).
-    """
-
-    neuron: Cell
-    dt: float
-    max_delay: float
-    sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._line()  # which refuses bad numbers
-        require_drivable(self, self.neuron)
-        inner = _dt(self.neuron)
-        if inner is not None and inner != self.dt:
-            raise ValueError(f"dt = {self.dt:g} ms: dt must be the neuron's, which is {inner:g} ms")
-
-    def _line(self) -> Delayed:
-        return Delayed(self.dt, self.max_delay, self.sigma)
-
-    def check(self, params: DelayedRecurrentParams) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of the neuron, or a delay is too long."""
-        require_params(self, params, DelayedRecurrentParams)
-        check_cell(self.neuron, params.neuron)
-        self._line().check(params.line)
-        require_weights_for(self.neuron, params)
-
-    def prepare(self, params: DelayedRecurrentParams) -> DelayedRecurrentParams:
-        """Let the neuron compute once what depends on its parameters alone."""
-        return replace(params, neuron=prepared(self.neuron, params.neuron))
-
-    def init_state(self, params: DelayedRecurrentParams, x: Array) -> DelayedRecurrentState:
-        """Return fresh neurons, none of which has spiked."""
-        _require_inputs(params.weight, x)
-        x = jnp.asarray(x, params.weight.dtype)
-        line = self._line().init_state(params.line, jnp.zeros_like(x))
-        neuron = self.neuron.init_state(params.neuron, x)
-        require_spikes_for(x, jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
-        return DelayedRecurrentState(neuron, jnp.zeros_like(x), line)
-
-    def step(
-        self, params: DelayedRecurrentParams, state: DelayedRecurrentState, x: Array
-    ) -> tuple[DelayedRecurrentState, Any]:
-        """Advance one step under the current ``x`` [N]; the output is the neuron's."""
-        _require_inputs(params.weight, x)
-        line, arriving = self._line().step(params.line, state.line, state.spikes)
-        current = jnp.asarray(x, params.weight.dtype) + arriving @ params.weight
-        neuron, output = self.neuron.step(params.neuron, state.neuron, current)
-        return DelayedRecurrentState(neuron, output.spikes, line), output
-
-
-def init_delays(key: Array, num_channels: int, *, max_delay: float) -> DelayParams:
-    """Draw delays evenly between 0 and ``max_delay``, strictly inside, so that a fit between these bounds can start.
-
-    Args:
-        key: random key.
-        num_channels: N.
-        max_delay: longest delay, ms.
-
-    Returns:
-        Delays [N] in JAX's default precision.
-
-    Raises:
-        ValueError: for no channel, or a max_delay that is not positive.
-
-    Example:
-        >>> delay = init_delays(jax.random.key(0), 1000, max_delay=20.0).delay
-        >>> bool((delay > 0.0).all() & (delay < 20.0).all()), round(float(delay.mean()))
-        (True, 10)
-    """
-    _require_sizes(num_channels=num_channels)
-    require_positive("max_delay", max_delay, "ms")
-    share = jax.random.uniform(random_key(key), (num_channels,), minval=1e-3, maxval=0.999)
-    return DelayParams(delay=share * max_delay)
-
-
-def init_delayed_recurrent(
-    key: Array,
-    num_neurons: int,
-    *,
-    max_delay: float,
-    gain: float = 1.0,
-    tau_m: Array | float = 20.0,
-    t_ref: float = 0.0,
-) -> DelayedRecurrentParams:
-    """Draw the neurons and weights of :func:`init_recurrent`, and delays of :func:`init_delays`.
-
-    Args:
-        key: random key.
-        num_neurons: N.
-        max_delay: longest delay, ms.
-        gain: of the weights, in units of the rheobase.
-        tau_m: membrane time constant, ms, scalar or [N].
-        t_ref: refractory period, ms.
-
-    Returns:
-        Normalised neurons, the weight [N, N] and the delays [N].
-
-    Raises:
-        ValueError: for no neuron, or a max_delay that is not positive.
-
-    Example:
-        >>> init_delayed_recurrent(jax.random.key(0), 5, max_delay=10.0).line.delay.shape
-        (5,)
-    """
-    first, second = jax.random.split(random_key(key))
-    inner = init_recurrent(first, num_neurons, gain=gain, tau_m=tau_m, t_ref=t_ref)
-    line = init_delays(second, num_neurons, max_delay=max_delay)
-    return DelayedRecurrentParams(neuron=inner.neuron, weight=inner.weight, line=line)

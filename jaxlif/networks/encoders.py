@@ -1,28 +1,28 @@
-"""Encoders: numbers and waveforms become input spikes; for sound see :mod:`jaxlif.networks.cochlea`."""
-
-from typing import Any
+"""Encoders: numbers and waveforms become input spikes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Key, Shaped
 
 from jaxlif.checks import concrete, number, random_key, require, require_finite, require_positive, whole
 from jaxlif.neurons.cell import state_dtype
 
 
-def rate_code(key: Array, values: Any, num_steps: int) -> Array:
-    r"""Draw independent spikes with probability :math:`P(s_n = 1) = x` in every step.
-
-    A value x is a mean rate of :math:`1000\,x / dt` Hz. Spikes carry no gradient back to the values.
+def rate_code(
+    key: Key[Array, ""], values: Shaped[ArrayLike, " *shape"], num_steps: int
+) -> Float[Array, " num_steps *shape"]:
+    r"""Draw independent spikes with probability :math:`P(s_n = 1) = x` in every step: :math:`1000\,x / dt` Hz.
 
     Args:
         key: random key.
-        values: x in [0, 1], any shape.
+        values: x in [0, 1].
         num_steps: T.
 
     Returns:
-        Spikes [T, ...], 0 or 1, in the dtype of ``values``.
+        0 or 1, in the dtype of ``values``, to which they carry no gradient.
 
     Raises:
         ValueError: for a value outside [0, 1], or no step.
@@ -38,20 +38,10 @@ def rate_code(key: Array, values: Any, num_steps: int) -> Array:
     return (draws < values[None]).astype(values.dtype)
 
 
-def latency_code(values: Any, num_steps: int) -> Array:
+def latency_code(values: Shaped[ArrayLike, " *shape"], num_steps: int) -> Float[Array, " num_steps *shape"]:
     r"""Let every input spike once, the larger the earlier: in step :math:`n = round((1 - x)(T - 1))`.
 
-    The value 1 spikes in the first step, 0 in the last. Spikes carry no gradient back to the values.
-
-    Args:
-        values: x in [0, 1], any shape.
-        num_steps: T.
-
-    Returns:
-        Spikes [T, ...], 0 or 1, in the dtype of ``values``.
-
-    Raises:
-        ValueError: for a value outside [0, 1], or no step.
+    Arguments and result are those of :func:`rate_code`.
 
     Example:
         >>> latency_code(jnp.array([1.0, 0.5, 0.0]), 3).tolist()
@@ -64,7 +54,16 @@ def latency_code(values: Any, num_steps: int) -> Array:
     return jax.nn.one_hot(steps, num_steps, axis=0, dtype=values.dtype)
 
 
-def level_crossing(values: Any, step: Any) -> Array:
+def _unit_interval(values: ArrayLike, num_steps: int) -> Array:
+    whole("num_steps", num_steps, 1)
+    require_finite("values", values, "")
+    if concrete(values):
+        array = np.asarray(values)
+        require((array >= 0) & (array <= 1), "values", array, "", "values must lie between 0 and 1")
+    return jnp.asarray(values, state_dtype(values))
+
+
+def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float[Array, "T two_C"]:
     r"""Count the levels that each channel crosses upwards and downwards, with hysteresis ("send on delta").
 
     With :math:`u_n = (x_n - x_0) / \Delta` and a level :math:`m_{-1} = 0` that follows it,
@@ -73,17 +72,15 @@ def level_crossing(values: Any, step: Any) -> Array:
         k_n = \mathrm{trunc}(u_n - m_{n-1}), \qquad m_n = m_{n-1} + k_n, \qquad
         \mathrm{up}_n = \max(k_n, 0), \qquad \mathrm{down}_n = \max(-k_n, 0).
 
-    So a channel is silent until it has moved by a whole step from where its last event was, and
-    :math:`|x_n - x_0 - \Delta \sum_{j \le n} k_j| < \Delta` at all times but for rounding: 0.3 is three steps of 0.1.
-    A jump of several steps counts several events; ``jnp.minimum(events, 1)`` keeps one. Events carry no gradient back
-    to the values. Several steps at once are several calls side by side.
+    A channel is silent until it has moved by a whole step from where its last event was, but for rounding: 0.3 is three
+    steps of 0.1. A jump of several steps counts several events.
 
     Args:
         values: x, [T] or [T, C] for C channels.
         step: :math:`\Delta`, in the unit of ``values``, scalar or [C].
 
     Returns:
-        Counts [T, 2 C] in the dtype of ``values``: C channels of ups, then C of downs. The first step has none.
+        Counts in the dtype of ``values``, to which they carry no gradient: C channels of ups, then C of downs.
 
     Raises:
         ValueError: for values that are not [T, C] or not finite, or a step that is not positive.
@@ -108,17 +105,19 @@ def level_crossing(values: Any, step: Any) -> Array:
     rounding = 4.0 * jnp.finfo(values.dtype).eps * (jnp.abs(values).max(axis=0) / step + 1.0)
     slack = jnp.minimum(rounding, 0.25)
 
-    def cross(level, u):
+    def _cross(level, u):
         moved = jnp.trunc(u - level + jnp.sign(u - level) * slack)
         return level + moved, moved
 
     # Levels are whole numbers: they sum without rounding, where adding up steps would drift.
     heights = (values - values[:1]) / step[None]
-    moves = jax.lax.scan(cross, jnp.zeros_like(heights[0]), heights)[1]
+    moves = jax.lax.scan(_cross, jnp.zeros_like(heights[0]), heights)[1]
     return jax.lax.stop_gradient(jnp.concatenate([jnp.maximum(moves, 0.0), jnp.maximum(-moves, 0.0)], axis=1))
 
 
-def population_code(values: Any, num_neurons: int, *, low: float, high: float, width: float = 1.0) -> Array:
+def population_code(
+    values: Shaped[ArrayLike, " *shape"], num_neurons: int, *, low: float, high: float, width: float = 1.0
+) -> Float[Array, "*shape num_neurons"]:
     r"""Let a population of Gaussian tuning curves share each value: :math:`y_i = e^{-(x - c_i)^2 / (2 \sigma^2)}`.
 
     The centres :math:`c_i` lie evenly from ``low`` to ``high``, and :math:`\sigma` is ``width`` times their distance.
@@ -126,26 +125,24 @@ def population_code(values: Any, num_neurons: int, *, low: float, high: float, w
     reaches the values.
 
     Args:
-        values: x, any shape and unit; outside the range the outermost neurons fade out.
+        values: x; outside the range the outermost neurons fade out.
         num_neurons: M, 2 or more.
         low: centre of the first neuron, in the unit of ``values``.
         high: centre of the last.
         width: standard deviation of a tuning curve, in distances between centres.
 
     Returns:
-        Activities [..., M] in the dtype of ``values``.
+        Activities in the dtype of ``values``.
 
     Raises:
         ValueError: for values that are not finite, fewer than two neurons, low at or above high, or a width that is
             not positive.
 
     Example:
-        >>> y = population_code(0.25, 5, low=0.0, high=1.0)
-        >>> [round(float(y_i), 2) for y_i in y]
+        >>> [round(float(y), 2) for y in population_code(0.25, 5, low=0.0, high=1.0)]
         [0.61, 1.0, 0.61, 0.14, 0.01]
 
-    Source: Georgopoulos, Schwartz & Kettner 1986, doi:10.1126/science.3749885; Bohte, Kok & La Poutré 2002,
-    doi:10.1016/S0925-2312(01)00658-0 (as the input of spiking networks).
+    Source: Georgopoulos, Schwartz & Kettner 1986, doi:10.1126/science.3749885.
     """
     whole("num_neurons", num_neurons, 2)
     low, high = number("low", low), number("high", high)
@@ -154,16 +151,5 @@ def population_code(values: Any, num_neurons: int, *, low: float, high: float, w
     require_positive("width", number("width", width), "")
     values = jnp.asarray(values, state_dtype(values))
     centres = jnp.linspace(low, high, num_neurons, dtype=values.dtype)
-    distance = (high - low) / (num_neurons - 1)
-    z = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / (width * distance)
+    z = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / (width * (high - low) / (num_neurons - 1))
     return jnp.exp(-0.5 * z**2)
-
-
-def _unit_interval(values: Any, num_steps: int) -> Array:
-    """Return the values as a floating array, refusing any outside [0, 1], and no step."""
-    whole("num_steps", num_steps, 1)
-    require_finite("values", values, "")
-    if concrete(values):
-        array = np.asarray(values)
-        require((array >= 0) & (array <= 1), "values", array, "", "values must lie between 0 and 1")
-    return jnp.asarray(values, state_dtype(values))

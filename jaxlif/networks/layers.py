@@ -5,33 +5,38 @@ units of the rheobase, and times stay in ms. Code is written for one sample; ``j
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Key, PyTree
 
-from jaxlif.checks import check_params, concrete, floats, number, numbers, random_key, require, require_params, whole
-from jaxlif.networks.backward import scan_recurrent, worth_recomputing
-from jaxlif.networks.precision import product, require_matmul
-from jaxlif.neurons.cell import Cell, check_cell, check_inputs, prepared, require_array_input
+from jaxlif.checks import concrete, floats, number, numbers, random_key, require, require_params, whole
+from jaxlif.neurons.cell import Cell, check_cell, check_inputs, input_kind, is_cell, require_array_input, step_size
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.simulation import scan_cell
 
 
+class NetworkOutput(NamedTuple):
+    """The outputs of all layers, in order, so that hidden spikes can be seen and regularised."""
+
+    layers: tuple[Any, ...]
+
+    @property
+    def output(self) -> Any:
+        """The last layer's output."""
+        return self.layers[-1]
+
+
 def signal(output: Any) -> Array:
-    """Return what a layer passes on to the next: its spikes where it has any, else its voltage, else itself.
-
-    Args:
-        output: a named tuple with ``spikes`` or ``v``, an array, or a :class:`NetworkOutput`, of which the last
-            layer counts.
-
-    Returns:
-        The array that the next layer takes, of any shape.
+    """Return what a layer passes on: its spikes where it has any, else its voltage, else itself; of a network the last.
 
     Example:
         >>> from jaxlif.neurons import LeakyOutput
@@ -43,32 +48,53 @@ def signal(output: Any) -> Array:
     return getattr(output, "spikes", getattr(output, "v", output))
 
 
+class Stateless(ABC):
+    """What layers share that remember nothing: a function of one time slice is the whole layer."""
+
+    @abstractmethod
+    def apply(self, params: Any, x: Array) -> Any:
+        """Return the output under the input ``x`` of the same step."""
+
+    def init_state(self, params: Any, x: Array) -> tuple[()]:
+        """Return nothing: the layer remembers nothing."""
+        return ()
+
+    def step(self, params: Any, state: tuple[()], x: Array) -> tuple[tuple[()], Any]:
+        """Take ``x``, one time slice, through the layer."""
+        return (), self.apply(params, x)
+
+    def scan(self, params: Any, state: tuple[()], inputs: Array, *, unroll: int = 1) -> tuple[tuple[()], Any]:
+        """Take ``inputs`` [T, ...] through the layer, all steps at once."""
+        return (), jax.vmap(partial(self.apply, params))(inputs)
+
+
+# --- projections ------------------------------------------------------------------------------------------
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DenseParams:
-    """Parameters of a dense projection.
+    """Parameters of a projection, of a :class:`Dense` layer or, with a kernel, of a :class:`Conv`.
 
     Args:
-        weight: [num_in, num_out], from row to column, current per unit of input.
+        weight: [num_in, num_out] or [num_in, num_out, *kernel], current per unit of input.
         bias: constant current [num_out], or None.
-
-    Example:
-        >>> DenseParams(weight=jnp.ones((3, 2))).bias is None
-        True
     """
 
-    weight: Array
-    bias: Array | None = None
+    weight: Float[Array, "num_in num_out *kernel"]
+    bias: Float[Array, " num_out"] | None = None
 
     def check(self) -> None:
         """Raise ValueError where a shape or a concrete value breaks its rule."""
-        floats("weight", self.weight, (None, None), "[num_in, num_out]")
+        axes = max(2, len(getattr(self.weight, "shape", ())))
+        floats("weight", self.weight, (None,) * axes, "[num_in, num_out] or [num_in, num_out, *kernel]")
         if self.bias is not None:
-            floats("bias", self.bias, self.weight.shape[1:], f"[{self.weight.shape[1]}], one for each output")
+            num_out = self.weight.shape[1]
+            floats("bias", self.bias, (num_out,), f"[{num_out}], one for each output")
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Stateless):
     r"""An all-to-all projection without memory: :math:`y = x W + b`, over the whole time axis as one matmul.
 
     A simulation in chunks equals the whole to rounding, not bitwise: a matmul may sum in another order.
@@ -93,130 +119,47 @@ class Dense:
         require_matmul(self.matmul)
 
     def check(self, params: DenseParams) -> None:
-        """Raise ValueError for parameters of another kind."""
+        """Raise ValueError for parameters of another kind, or of a convolution."""
         require_params(self, params, DenseParams)
+        floats("weight", params.weight, (None, None), "[num_in, num_out]")
 
-    def init_state(self, params: DenseParams, x: Array) -> tuple[()]:
-        """Return nothing: a projection remembers nothing."""
-        return ()
-
-    def step(self, params: DenseParams, state: tuple[()], x: Array) -> tuple[tuple[()], Array]:
+    def apply(self, params: DenseParams, x: Array) -> Array:
         """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
-        _require_inputs(params.weight, x)
+        require_input(params.weight, x)
         y = product(x, params.weight, self.matmul)
-        return (), y if params.bias is None else y + params.bias
-
-    def scan(self, params: DenseParams, state: tuple[()], inputs: Array) -> tuple[tuple[()], Array]:
-        """Project ``inputs`` [T, num_in] to [T, num_out]."""
-        return (), jax.vmap(lambda x: self.step(params, (), x)[1])(inputs)
+        return y if params.bias is None else y + params.bias
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class RecurrentParams:
-    """Parameters of a layer of neurons that project to one another.
-
-    Args:
-        neuron: the neuron's own parameters, each leaf a scalar or [N].
-        weight: [N, N], from row to column, current per spike of the step before.
-    """
-
-    neuron: Any
-    weight: Array
-
-    def check(self) -> None:
-        """Raise ValueError where a shape or a concrete value breaks its rule."""
-        check_recurrence(self)
+def product(x: Array, weight: Array, matmul: str | None = None) -> Array:
+    """Multiply ``x`` [..., K] by ``weight`` [K, N], both rounded to ``matmul``; sum in the weight's dtype."""
+    if matmul is None:
+        return jnp.asarray(x, weight.dtype) @ weight
+    few = jnp.dtype(matmul)
+    return jnp.matmul(jnp.asarray(x, few), weight.astype(few), preferred_element_type=weight.dtype)
 
 
-class RecurrentState(NamedTuple):
-    """The neurons' state, and their spikes [N] of the step before."""
-
-    neuron: Any
-    spikes: Array
-
-
-@dataclass(frozen=True)
-class Recurrent:
-    r"""Neurons that drive one another one step later: :math:`I_n = x_n + s_{n-1} W`.
-
-    The input is a current [N]: put a :class:`Dense` before it, whose matmul then stays outside the loop over
-    time.
-
-    Args:
-        neuron: a spiking cell whose input is a current [N].
-        matmul: dtype of the factors of :math:`s W`, as for :class:`Dense`; the neurons' state keeps its own.
-
-    Raises:
-        ValueError: for another matmul, or a neuron that takes no array or has no spikes.
-
-    Example:
-        >>> from jaxlif.neurons import LIF
-        >>> cell, params = Recurrent(LIF(dt=1.0)), init_recurrent(jax.random.key(0), 3)
-        >>> x = jnp.array([0.0, 50.0, 0.0])
-        >>> cell.step(params, cell.init_state(params, x), x)[1].spikes.tolist()
-        [0.0, 1.0, 0.0]
-    """
-
-    neuron: Cell
-    matmul: str | None = None
-
-    def __post_init__(self) -> None:
-        require_matmul(self.matmul)
-        require_drivable(self, self.neuron)
-
-    def check(self, params: RecurrentParams) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
-        require_params(self, params, RecurrentParams)
-        check_cell(self.neuron, params.neuron)
-        require_weights_for(self.neuron, params)
-
-    def prepare(self, params: RecurrentParams) -> RecurrentParams:
-        """Let the neuron compute once what depends on its parameters alone."""
-        return replace(params, neuron=prepared(self.neuron, params.neuron))
-
-    def init_state(self, params: RecurrentParams, x: Array) -> RecurrentState:
-        """Return fresh neurons, none of which has spiked."""
-        _require_inputs(params.weight, x)
-        x = jnp.asarray(x, params.weight.dtype)
-        neuron = self.neuron.init_state(params.neuron, x)
-        require_spikes_for(x, jax.eval_shape(self.neuron.step, params.neuron, neuron, x)[1])
-        return RecurrentState(neuron, jnp.zeros_like(x))
-
-    def step(self, params: RecurrentParams, state: RecurrentState, x: Array) -> tuple[RecurrentState, Any]:
-        """Advance one step under the current ``x`` [N]; the output is the neuron's."""
-        _require_inputs(params.weight, x)
-        current = jnp.asarray(x, params.weight.dtype) + product(state.spikes, params.weight, self.matmul)
-        neuron, output = self.neuron.step(params.neuron, state.neuron, current)
-        return RecurrentState(neuron, output.spikes), output
-
-    def scan(self, params: RecurrentParams, state: RecurrentState, inputs: Array) -> tuple[RecurrentState, Any]:
-        """Advance through ``inputs`` [T, N]; the weight's gradient is one matmul after the backward loop."""
-        _require_inputs(params.weight, inputs[0])
-        inputs = jnp.asarray(inputs, params.weight.dtype)
-        (neuron, spikes), output = scan_recurrent(
-            self.neuron, self.matmul, params.neuron, params.weight, tuple(state), inputs
-        )
-        return RecurrentState(neuron, spikes), output
+def require_matmul(matmul: str | None) -> None:
+    """Refuse what is no dtype for a product."""
+    if matmul not in (None, "bfloat16", "float16", "float32"):
+        raise ValueError(f"matmul = {matmul!r}: matmul must be None or one of bfloat16, float16, float32")
 
 
-class NetworkOutput(NamedTuple):
-    """The outputs of all layers, in order, so that hidden spikes can be seen and regularised."""
+def require_input(weight: Array, x: Array) -> None:
+    """Refuse an input of another size than a weight takes."""
+    if jnp.shape(x) != weight.shape[:1]:
+        raise ValueError(f"weight {list(weight.shape)} takes an input [{weight.shape[0]}], not {list(jnp.shape(x))}")
 
-    layers: tuple[Any, ...]
 
-    @property
-    def output(self) -> Any:
-        """The last layer's output."""
-        return self.layers[-1]
+# --- networks ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """Layers in a row, each fed with the :func:`signal` of the one before in the same step; itself a cell.
+    """Layers in a row, each fed with the signal of the one before in the same step: spikes, else a voltage; a cell too.
 
-    Params and state are tuples with one entry for each layer, the output is a :class:`NetworkOutput`. Without
-    feedback between layers the whole time axis goes through one layer before the next.
+    Params and state are tuples with one entry for each layer; the output is a named tuple of all ``layers``' outputs,
+    ``output`` the last one's. Without feedback between layers the whole time axis goes through one layer before the
+    next.
 
     Args:
         layers: a tuple of cells; the first takes the network's input.
@@ -226,6 +169,7 @@ class Sequential:
 
     Example:
         >>> import jaxlif as jl
+        >>> from jaxlif.networks import Recurrent, init_recurrent
         >>> network = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
         >>> keys = jax.random.split(jax.random.key(0), 3)
         >>> hidden = (init_dense(keys[0], 5, 8), init_recurrent(keys[1], 8))
@@ -238,39 +182,42 @@ class Sequential:
     layers: tuple[Cell, ...]
 
     def __post_init__(self) -> None:
-        _require_cells(self.layers)
-        steps = [(f"layer {i} ({type(layer).__name__})", _dt(layer)) for i, layer in enumerate(self.layers)]
+        if not isinstance(self.layers, tuple):
+            raise ValueError(f"layers = {type(self.layers).__name__}: layers must be a tuple of cells")
+        if not self.layers:
+            raise ValueError("layers = (): a network needs at least one layer")
+        for i, layer in enumerate(self.layers):
+            if i or not is_cell(layer):
+                require_array_input(self, layer, f"layer {i}")
+        steps = [(f"layer {i} ({type(layer).__name__})", step_size(layer)) for i, layer in enumerate(self.layers)]
         timed = [(name, dt) for name, dt in steps if dt is not None]
         # 0.1 + 0.2 and 0.3 are the same step.
         if not all(math.isclose(dt, timed[0][1], rel_tol=1e-9) for _, dt in timed):
             found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
             raise ValueError(f"dt must be the same in all layers: {found}")
-        for i, layer in enumerate(self.layers[1:], 1):
-            require_array_input(self, layer, f"layer {i}")
 
     @property
     def takes(self) -> type | None:
         """The named tuple that the first layer takes, None for an array."""
-        return getattr(self.layers[0], "takes", None)
+        return input_kind(self.layers[0])
 
     @property
     def dt(self) -> float | None:
         """The step that the layers share, ms, or None where none has one."""
-        return next((dt for layer in self.layers if (dt := _dt(layer)) is not None), None)
+        return next((dt for layer in self.layers if (dt := step_size(layer)) is not None), None)
 
-    def check(self, params: tuple) -> None:
+    def check(self, params: PyTree) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of its layer."""
-        require_entries(self.layers, params)
-        for i, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
-            with _naming(i, layer):
+        for i, (layer, p) in enumerate(paired(self.layers, params)):
+            with named_layer(i, layer):
                 check_cell(layer, p)
-                require_weights_for(layer, params[:i] or None)
+                require_weights_for(layer, params[:i])
 
-    def check_inputs(self, inputs: Any) -> None:
+    def check_inputs(self, inputs: PyTree) -> None:
         """Raise ValueError where a concrete input breaks a rule of the first layer."""
         check_inputs(self.layers[0], inputs)
 
-    def init_state(self, params: tuple, x: Array) -> tuple:
+    def init_state(self, params: PyTree, x: PyTree) -> tuple:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""
 
         def _fresh(layer, p, _, x):
@@ -280,24 +227,23 @@ class Sequential:
 
         return self._through(_fresh, params, (None,) * len(self.layers), x)[0]
 
-    def step(self, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
+    def step(self, params: PyTree, state: tuple, x: PyTree) -> tuple[tuple, NetworkOutput]:
         """Advance every layer one step; ``x`` is the first layer's input."""
         return self._through(lambda layer, p, s, x: layer.step(p, s, x), params, state, x)
 
-    def scan(self, params: tuple, state: tuple, inputs: Array) -> tuple[tuple, NetworkOutput]:
+    def scan(self, params: PyTree, state: tuple, inputs: PyTree, *, unroll: int = 1) -> tuple[tuple, NetworkOutput]:
         """Take the ``inputs`` [T, ...] through one layer after the other."""
 
         def _run(layer, p, s, x):
-            return scan_cell(layer, p, s, x, recompute=worth_recomputing(s))
+            return scan_cell(layer, p, s, x, unroll=unroll, recompute=worth_recomputing(s))
 
         return self._through(_run, params, state, inputs)
 
-    def _through(self, run: Callable, params: tuple, state: tuple, x: Array) -> tuple[tuple, NetworkOutput]:
+    def _through(self, run: Callable, params: PyTree, state: tuple, x: PyTree) -> tuple[tuple, NetworkOutput]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer in turn."""
-        require_entries(self.layers, params)
         states, outputs = [], []
-        for i, (layer, p, s) in enumerate(zip(self.layers, params, state, strict=True)):
-            with _naming(i, layer):
+        for i, ((layer, p), s) in enumerate(zip(paired(self.layers, params), state, strict=True)):
+            with named_layer(i, layer):
                 s, output = run(layer, p, s, x)
             x = signal(output)
             states.append(s)
@@ -305,21 +251,84 @@ class Sequential:
         return tuple(states), NetworkOutput(tuple(outputs))
 
 
-def init_dense(key: Array, num_in: int, num_out: int, *, gain: float = 1.0, bias: bool = True) -> DenseParams:
-    r"""Draw a projection, :math:`W_{ij} \sim N(0, g^2 / n_{in})`, with bias 0.
+def paired(layers: tuple[Cell, ...], params: Any) -> list[tuple[Cell, Any]]:
+    """Return each layer with its parameters, refusing those that are no tuple with one entry for each."""
+    if not isinstance(params, tuple | list):
+        raise ValueError(f"params = {type(params).__name__}: params must be a tuple, one entry for each layer")
+    if len(params) != len(layers):
+        raise ValueError(f"params are for {len(params)} layers: this network has {len(layers)}")
+    return list(zip(layers, params, strict=True))
+
+
+@contextmanager
+def named_layer(index: int, layer: Cell) -> Iterator[None]:
+    """Say which layer of a network an error comes from, such as a field that the params of another layer lack."""
+    try:
+        yield
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"layer {index} ({type(layer).__name__}): {error}") from error
+
+
+def worth_recomputing(state: PyTree) -> bool:
+    """Say whether the backward pass of a layer should make a step's intermediate numbers anew, not keep them.
+
+    A step with several state variables has many: recomputing takes half to two thirds of the time. A plain neuron with
+    its voltage alone has few, which are read faster than made.
+    """
+    return sum(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)) > 1
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """A layer that says whether the weights that reach it may be negative; others take any."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether they may."""
+
+
+def require_weights_for(layer: Cell, way: PyTree) -> None:
+    """Refuse negative weights, at hand, that reach a layer as conductances; ``way`` holds the params before it."""
+    if not isinstance(layer, Signed) or layer.signed:
+        return
+    rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"
+    for stage in reversed(jax.tree.leaves(way, is_leaf=is_dataclass)):
+        fields = vars(stage) if is_dataclass(stage) else {}
+        if "neuron" not in fields:
+            for name in {"weight", "bias"} & fields.keys():
+                if concrete(fields[name]):
+                    require(~(np.asarray(fields[name]) < 0.0), name, fields[name], "nS", rule)
+        if not fields.keys() <= {"delay", "sigma", "key"}:
+            return  # what passes a delay or a dropout keeps its sign
+
+
+# --- starting values --------------------------------------------------------------------------------------
+
+
+def init_dense(
+    key: Key[Array, ""],
+    num_in: int,
+    num_out: int,
+    *,
+    kernel: tuple[int, ...] = (),
+    gain: float = 1.0,
+    bias: bool = True,
+) -> DenseParams:
+    r"""Draw a projection, :math:`W \sim N(0, g^2 / (n_{in} \prod_d k_d))`, with bias 0.
 
     Independent inputs of mean square q give a current of variance :math:`g^2 q`: with q = 1 and g = 1 one
     standard deviation is the rheobase of a normalised neuron. Rare spikes need a larger gain.
 
     Args:
         key: random key.
-        num_in: number of inputs.
-        num_out: number of outputs.
+        num_in: number of inputs, or channels.
+        num_out: number of outputs, or channels.
+        kernel: k, its size along each axis, for a :class:`Conv`.
         gain: :math:`g`, in units of the rheobase.
         bias: whether there is one.
 
     Returns:
-        Weight [num_in, num_out] and bias [num_out] in JAX's default precision.
+        Weight [num_in, num_out, *kernel] and bias [num_out] in JAX's default precision.
 
     Raises:
         ValueError: for a size below 1, or a gain that is not finite.
@@ -329,12 +338,17 @@ def init_dense(key: Array, num_in: int, num_out: int, *, gain: float = 1.0, bias
         >>> params.weight.shape, round(float(params.weight.std() * 1000**0.5), 1)
         ((1000, 10), 2.0)
     """
-    _require_sizes(num_in=num_in, num_out=num_out)
-    weight = number("gain", gain) / num_in**0.5 * jax.random.normal(random_key(key), (num_in, num_out))
-    return DenseParams(weight=weight, bias=jnp.zeros_like(weight[0]) if bias else None)
+    if not isinstance(kernel, tuple | list):
+        raise ValueError(f"kernel = {kernel!r}: kernel must be a tuple of sizes, such as (3, 3)")
+    shape = whole("num_in", num_in, 1), whole("num_out", num_out, 1), *(whole("kernel", k, 1) for k in kernel)
+    scale = number("gain", gain) / (num_in * math.prod(kernel)) ** 0.5
+    weight = scale * jax.random.normal(random_key(key), shape)
+    return DenseParams(weight=weight, bias=jnp.zeros((num_out,), weight.dtype) if bias else None)
 
 
-def init_neurons(num_neurons: int, *, tau_m: Array | float = 20.0, t_ref: float = 0.0) -> LIFParams:
+def init_neurons(
+    num_neurons: int, *, tau_m: Float[Array, "#N"] | np.ndarray | float = 20.0, t_ref: float = 0.0
+) -> LIFParams:
     """Return normalised neurons: rest 0, threshold 1, reset 0, resistance 1.
 
     Args:
@@ -354,135 +368,10 @@ def init_neurons(num_neurons: int, *, tau_m: Array | float = 20.0, t_ref: float 
         >>> params.tau_m.tolist(), params.v_th
         ([10.0, 10.0, 10.0], 1.0)
     """
-    _require_sizes(num_neurons=num_neurons)
+    whole("num_neurons", num_neurons, 1)
     if jnp.shape(tau_m) not in ((), (1,), (num_neurons,)):
         raise ValueError(f"tau_m has shape {jnp.shape(tau_m)}: tau_m must be a number or one for each of {num_neurons}")
     tau_m = jnp.broadcast_to(jnp.asarray(numbers("tau_m", tau_m, "ms"), float), (num_neurons,))
     params = LIFParams(tau_m=tau_m, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=t_ref)
     params.check()
     return params
-
-
-def init_recurrent(
-    key: Array, num_neurons: int, *, gain: float = 1.0, tau_m: Array | float = 20.0, t_ref: float = 0.0
-) -> RecurrentParams:
-    r"""Draw normalised neurons and the weights between them, :math:`W_{ij} \sim N(0, g^2 / N)`.
-
-    The eigenvalues of W fill a disc of radius g. Neurons that spike with probability q in a step give one
-    another a current of variance :math:`g^2 q`.
-
-    Args:
-        key: random key.
-        num_neurons: N.
-        gain: :math:`g`, in units of the rheobase.
-        tau_m: membrane time constant, ms, scalar or [N].
-        t_ref: refractory period, ms.
-
-    Returns:
-        Neurons of :func:`init_neurons` and the weight [N, N].
-
-    Raises:
-        ValueError: for no neuron.
-
-    Example:
-        >>> params = init_recurrent(jax.random.key(0), 100)
-        >>> params.weight.shape, round(float(params.weight.std() * 100**0.5), 1)
-        ((100, 100), 1.0)
-
-    Source: Girko 1985, doi:10.1137/1129095 (the circular law).
-    """
-    neuron = init_neurons(num_neurons, tau_m=tau_m, t_ref=t_ref)
-    return RecurrentParams(neuron=neuron, weight=init_dense(key, num_neurons, num_neurons, gain=gain).weight)
-
-
-def spikes_of(output: Any) -> Array:
-    """Return the spikes of a neuron's output, refusing a cell that has none to feed back."""
-    if not hasattr(output, "spikes"):
-        raise ValueError(f"neuron gives {type(output).__name__}: a neuron that feeds back needs spikes")
-    return output.spikes
-
-
-def require_spikes_for(x: Array, output: Any) -> None:
-    """Refuse neurons that are more than their inputs, such as those with parameters [N, 1]."""
-    if spikes_of(output).shape != x.shape:
-        raise ValueError(
-            f"neuron gives spikes {list(output.spikes.shape)} for an input {list(x.shape)}: they must agree"
-        )
-
-
-def require_drivable(layer: Any, neuron: Any) -> None:
-    """Refuse a neuron that cannot be fed an array of its own spikes, when the layer is made."""
-    require_array_input(layer, neuron)
-    refusal = getattr(neuron, "no_feedback", None)
-    if refusal:
-        raise ValueError(f"neuron = {type(neuron).__name__}: {type(layer).__name__} feeds spikes back, and {refusal}")
-
-
-def require_weights_for(layer: Any, way: Any) -> None:
-    """Refuse negative weights that reach a layer where they are conductances, as far as they are at hand.
-
-    ``way`` are the parameters of the layer before, or a tuple of those on the way, of which the last weights count.
-    """
-    if getattr(layer, "signed", True):
-        return
-    rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"
-    for stage in reversed(way) if isinstance(way, tuple) else (way,):
-        for name in ("weight", "bias"):
-            value = getattr(stage, name, None)
-            if concrete(value):
-                require(~(np.asarray(value) < 0.0), name, value, "nS", rule)
-        if stage is not None and not hasattr(stage, "delay") and not hasattr(stage, "key"):
-            return  # what passes a delay or a dropout keeps its sign
-
-
-def _dt(layer: Any) -> float | None:
-    """Return the dt of a layer or of the neuron that it wraps, None for one without time."""
-    while not hasattr(layer, "dt") and hasattr(layer, "neuron"):
-        layer = layer.neuron
-    return getattr(layer, "dt", None)
-
-
-@contextmanager
-def _naming(index: int, layer: Any) -> Iterator[None]:
-    """Say which layer of a network an error comes from, such as a field that the params of another layer lack."""
-    try:
-        yield
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"layer {index} ({type(layer).__name__}): {error}") from error
-
-
-def _require_cells(layers: Any) -> None:
-    if not isinstance(layers, tuple):
-        raise ValueError(f"layers = {type(layers).__name__}: layers must be a tuple of cells")
-    if not layers:
-        raise ValueError("layers = (): a network needs at least one layer")
-    for i, layer in enumerate(layers):
-        if isinstance(layer, type) or not hasattr(layer, "step"):
-            name = layer.__name__ if isinstance(layer, type) else type(layer).__name__
-            raise ValueError(f"layers[{i}] = {name}: a layer must be a cell, such as Dense()")
-
-
-def require_entries(layers: tuple[Cell, ...], params: Any) -> None:
-    """Refuse parameters that are no tuple with one entry for each layer."""
-    if not isinstance(params, tuple | list):
-        raise ValueError(f"params = {type(params).__name__}: params must be a tuple, one entry for each layer")
-    if len(params) != len(layers):
-        raise ValueError(f"params are for {len(params)} layers: this network has {len(layers)}")
-
-
-def check_recurrence(params: Any) -> None:
-    """Raise ValueError where the weight of neurons that project to one another, or the neurons, break a rule."""
-    size = jnp.shape(params.weight)[0] if jnp.ndim(params.weight) else None
-    floats("weight", params.weight, (size, size), "[N, N]")
-    check_params(params.neuron)
-
-
-def _require_inputs(weight: Array, x: Array) -> None:
-    if jnp.shape(x) != weight.shape[:1]:
-        sizes = list(weight.shape)
-        raise ValueError(f"weight {sizes} takes an input [{sizes[0]}], not {list(jnp.shape(x))}")
-
-
-def _require_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        whole(name, size, 1)

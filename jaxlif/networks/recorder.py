@@ -16,9 +16,9 @@ from jax import Array
 
 from jaxlif.checks import check_params, function, positive
 from jaxlif.compiled import compiled
-from jaxlif.networks.layers import NetworkOutput, Sequential, _dt, _naming, signal
+from jaxlif.networks.layers import NetworkOutput, Sequential, named_layer, signal
 from jaxlif.networks.recorder_probes import Probes, Tapped, probed
-from jaxlif.neurons.cell import Cell, check_cell
+from jaxlif.neurons.cell import Cell, check_cell, step_size
 from jaxlif.simulation import scan_cell
 
 _SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
@@ -205,7 +205,7 @@ def _through(layer, params, x, taps, seen, path=""):
         return _tapped(layer, params, x, taps, seen, _title(path, layer))
     outputs = []
     for i, (inner, p) in enumerate(zip(layer.layers, params, strict=True)):
-        with _naming(i, inner):
+        with named_layer(i, inner):
             outputs.append(_through(inner, p, x, taps, seen, f"{path}.{i}".lstrip(".")))
         x = signal(outputs[-1])
     return NetworkOutput(tuple(outputs))
@@ -323,7 +323,7 @@ def _gradient_alarms(norm: np.ndarray) -> list[str]:
 
 
 def _checked_dt(network, dt: float | None) -> float:
-    own = _dt(network)
+    own = step_size(network)
     dt = None if dt is None else positive("dt", dt, "ms")
     if own is None and dt is None:
         raise ValueError("dt is None: the network's layers have no dt, so give it, ms")

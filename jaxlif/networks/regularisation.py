@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import not_negative, number, numbers, positive, random_key, require_finite, require_params
+from jaxlif.checks import not_negative, number, numbers, positive, random_key, require_finite, require_params, whole
 from jaxlif.losses import spike_count_rate
-from jaxlif.networks.layers import _require_sizes
 from jaxlif.neurons.cell import state_dtype
 
 
@@ -85,7 +84,9 @@ class Normalise:
         scale, shift = (jnp.broadcast_to(jnp.asarray(p, x.dtype), x.shape) for p in (params.scale, params.shift))
         return (), scale * distance / jnp.sqrt(jnp.mean(distance**2) + self.epsilon) + shift
 
-    def scan(self, params: NormaliseParams, state: tuple[()], inputs: Array) -> tuple[tuple[()], Array]:
+    def scan(
+        self, params: NormaliseParams, state: tuple[()], inputs: Array, *, unroll: int = 1
+    ) -> tuple[tuple[()], Array]:
         """Normalise each step of ``inputs`` [T, ...]."""
         return (), jax.vmap(lambda x: self.step(params, (), x)[1])(inputs)
 
@@ -108,7 +109,7 @@ def init_normalise(num_features: int, *, scale: float = 1.0, shift: float = 0.0)
         >>> init_normalise(2, scale=3.0).scale.tolist()
         [3.0, 3.0]
     """
-    _require_sizes(num_features=num_features)
+    whole("num_features", num_features, 1)
     scale, shift = number("scale", scale), number("shift", shift)
     return NormaliseParams(scale=jnp.full((num_features,), float(scale)), shift=jnp.full((num_features,), float(shift)))
 
@@ -185,7 +186,9 @@ class Dropout:
         """Multiply ``x`` [N] by the mask."""
         return state, state.mask * jnp.asarray(x, state.mask.dtype)
 
-    def scan(self, params: DropoutParams, state: DropoutState, inputs: Array) -> tuple[DropoutState, Array]:
+    def scan(
+        self, params: DropoutParams, state: DropoutState, inputs: Array, *, unroll: int = 1
+    ) -> tuple[DropoutState, Array]:
         """Multiply each step of ``inputs`` [T, N] by the mask."""
         return state, state.mask[None] * jnp.asarray(inputs, state.mask.dtype)
 

@@ -1,4 +1,4 @@
-"""A sparse projection, whose memory and work grow with the number of synapses.
+"""A sparse projection, whose memory and work grow with the number of synapses, and random connections for it.
 
 It is stored by source: row i lists the targets of input i. Forwards only the rows of inputs that are not 0 are touched,
 so that a large network costs what its spikes cost.
@@ -6,6 +6,7 @@ so that a large network costs what its spikes cost.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,11 @@ import numpy as np
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.typing import ArrayLike
+from jaxtyping import Int
 
-from jaxlif.checks import concrete, floats, require
-from jaxlif.networks.layers import _require_inputs, _require_sizes
+from jaxlif.checks import concrete, floats, number, numbers, random_key, require, whole
+from jaxlif.networks.layers import require_input
 
 _ROWS = 16  # sources a turn: enough to hide what a turn of the loop costs, few beside the spikes of a large network
 
@@ -27,11 +30,7 @@ class SparseParams:
 
     Args:
         weight: [num_in, K], row i the weights of the synapses of input i, current per unit of input.
-        target: [num_in, K] int32, where they end; num_out marks a place without a synapse, whose weight is unused.
-
-    Example:
-        >>> SparseParams(weight=jnp.ones((2, 1)), target=jnp.array([[1], [0]])).weight.shape
-        (2, 1)
+        target: [num_in, K] integers, where they end; num_out marks a place without a synapse, whose weight is unused.
     """
 
     weight: Array
@@ -71,7 +70,7 @@ class Sparse:
     num_out: int
 
     def __post_init__(self) -> None:
-        _require_sizes(num_out=self.num_out)
+        whole("num_out", self.num_out, 1)
 
     def check(self, params: SparseParams) -> None:
         """Raise ValueError where a concrete target is beyond num_out."""
@@ -85,10 +84,9 @@ class Sparse:
 
     def step(self, params: SparseParams, state: tuple[()], x: Array) -> tuple[tuple[()], Array]:
         """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
-        _require_inputs(params.weight[:, 0], x)
-        weight = jnp.asarray(params.weight)
-        x, target = jnp.asarray(x, weight.dtype), jnp.asarray(params.target)
-        return (), _project_p.bind(weight, x, target, num_out=self.num_out)
+        weight, target = jnp.asarray(params.weight), jnp.asarray(params.target)
+        require_input(weight, x)
+        return (), _project_p.bind(weight, jnp.asarray(x, weight.dtype), target, num_out=self.num_out)
 
 
 def _all_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Array:
@@ -153,20 +151,88 @@ ad.primitive_jvps[_project_p] = _project_jvp
 batching.primitive_batchers[_project_p] = _project_batch
 
 
-def to_dense(params: SparseParams, num_out: int) -> Array:
-    """Return the weight [num_in, num_out] of a :class:`Dense` that computes the same.
+# --- connections ------------------------------------------------------------------------------------------
+
+
+def pairwise(
+    key: Array, num_in: int, num_out: int, probability: float, *, self_connections: bool = True
+) -> Int[np.ndarray, "num_in K"]:
+    r"""Connect every input with every output with the same probability, each pair on its own.
 
     Args:
-        params: the sparse projection.
+        key: random key.
+        num_in: number of inputs.
         num_out: number of outputs.
+        probability: of a synapse, above 0 and up to 1.
+        self_connections: whether input i may reach output i.
+
+    Returns:
+        Targets as :class:`SparseParams` takes them; K is the largest number that any input reaches.
 
     Raises:
-        ValueError: for a target beyond ``num_out``.
+        ValueError: for a size below 1, or another probability.
 
     Example:
-        >>> to_dense(SparseParams(weight=jnp.array([[2.0, 3.0]]), target=jnp.array([[0, 2]])), 3).tolist()
-        [[2.0, 0.0, 3.0]]
+        >>> target = pairwise(jax.random.key(0), 100, 200, 0.1)
+        >>> abs(int((target < 200).sum()) - 2000) < 4 * 2000**0.5
+        True
+
+    Source: Erdős & Rényi 1959; Vogels & Abbott 2005, doi:10.1523/JNEUROSCI.3508-05.2005.
     """
-    Sparse(num_out).check(params)
-    rows = jnp.arange(params.weight.shape[0])[:, None]
-    return jnp.zeros((params.weight.shape[0], num_out), params.weight.dtype).at[rows, params.target].add(params.weight)
+    whole("num_in", num_in, 1)
+    whole("num_out", num_out, 1)
+    if not 0.0 < number("probability", probability) <= 1.0:
+        raise ValueError(f"probability = {probability:g}: probability must be above 0 and at most 1")
+    # NumPy's generator, seeded by the key: the shapes depend on what is drawn, which JAX does not trace.
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(random_key(key))).ravel().tolist())
+    rows = []
+    for i in range(num_in):
+        among = num_out - (not self_connections and i < num_out)
+        # A binomial number of targets, drawn evenly, is the same as one draw for each pair.
+        drawn = np.sort(rng.choice(among, rng.binomial(among, probability), replace=False, shuffle=False))
+        rows.append(drawn + (drawn >= i) if among < num_out else drawn)
+    target = np.full((num_in, max(1, *map(len, rows))), num_out, np.int32)
+    for i, row in enumerate(rows):
+        target[i, : len(row)] = row
+    return target
+
+
+def connect(target: Int[np.ndarray, "num_in K"], num_out: int, weight: ArrayLike = 1.0) -> SparseParams:
+    """Give synapses, such as those of :func:`pairwise`, their weights.
+
+    Args:
+        target: where they end; num_out marks a place without a synapse.
+        num_out: number of outputs.
+        weight: one for all; one for each input, [num_in]: a neuron excites or inhibits all that it reaches; or
+            [num_in, K].
+
+    Returns:
+        Parameters of a :class:`Sparse` in JAX's default precision.
+
+    Raises:
+        ValueError: for another shape of the weight, one that is not finite, or targets that are not there.
+
+    Example:
+        >>> connect(np.array([[0, 1], [1, 2]]), 2, jnp.array([1.0, -4.0])).weight.tolist()
+        [[1.0, 1.0], [-4.0, 0.0]]
+    """
+    weight, ends = jnp.asarray(numbers("weight", weight), float), _ends(target, num_out)
+    if weight.shape not in ((), ends.shape[:1], ends.shape):
+        raise ValueError(
+            f"weight {list(weight.shape)}: weight must be one number, one for each of {len(ends)} inputs or "
+            f"one for each synapse, {list(ends.shape)}"
+        )
+    columns = weight[:, None] if weight.ndim == 1 else weight
+    spread = jnp.broadcast_to(columns, ends.shape)
+    return SparseParams(weight=jnp.where(ends < num_out, spread, 0.0), target=jnp.asarray(ends, jnp.int32))
+
+
+def _ends(target: Any, num_out: int) -> np.ndarray:
+    """Return the targets, refusing those that a smaller ``num_out`` would drop."""
+    whole("num_out", num_out, 1)
+    found = np.asarray(target)
+    if found.ndim != 2 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"target is {found.dtype} {list(found.shape)}: target must be integers [num_in, K]")
+    rule = f"target must be 0 to num_out = {num_out}, which marks no synapse"
+    require((found >= 0) & (found <= num_out), "target", found, "", rule)
+    return found

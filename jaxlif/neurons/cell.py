@@ -28,8 +28,8 @@ class Cell(Protocol):
 class Scans(Protocol):
     """A cell that offers the whole time axis at once; :func:`jaxlif.simulation.scan_cell` uses it."""
 
-    def scan(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
-        """Return the final state and the outputs [T, ...], equal to stepping."""
+    def scan(self, params: Any, state: Any, inputs: Any, *, unroll: int = 1) -> tuple[Any, Any]:
+        """Return the final state and the outputs [T, ...], equal to stepping; ``unroll`` steps a turn of its loops."""
 
 
 @runtime_checkable
@@ -193,7 +193,8 @@ def check_inputs(cell: Any, inputs: Any) -> None:
 
 def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
     """Refuse no cell, and one whose input is a named tuple, where a layer passes an array, when the layer is made."""
-    takes, kind, name = input_kind(cell), type(wrapper).__name__, type(cell).__name__
+    kind, name = type(wrapper).__name__, (cell if isinstance(cell, type) else type(cell)).__name__
+    takes = input_kind(cell)
     if not is_cell(cell):
         raise ValueError(f"{what} = {name}: {kind} needs a cell, with init_state and step")
     if takes is not None:

@@ -10,7 +10,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.interop.conventions import NorseLIFBox, SnnTorchLeaky, from_norse, from_snntorch
-from jaxlif.networks import DelayedRecurrent, Dense, Feedback, Recurrent, RecurrentParams
+from jaxlif.networks import Dense, Feedback, Recurrent, RecurrentParams
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 BETA = np.array([0.5, 0.8, 0.9, 0.95])
@@ -105,7 +105,7 @@ def test_rleaky_resets_as_its_source_does(reset, delay):
 
 def test_leaky_with_a_reset_to_zero_is_no_rleaky():
     cell, _ = from_snntorch(beta=BETA, reset_mechanism="zero")
-    for layer in (Recurrent, lambda cell: Feedback(cell, Dense()), lambda cell: DelayedRecurrent(cell, 1.0, 2.0)):
+    for layer in (Recurrent, lambda cell: Feedback(cell, Dense())):
         with pytest.raises(ValueError, match=r"^neuron = SnnTorchLeaky: .* RLeaky is from_snntorch\(\"RLeaky\"\)"):
             layer(cell)
 

@@ -13,22 +13,25 @@ import pytest
 from scipy.linalg import expm
 
 import jaxlif as jl
-from jaxlif.interop.nir_graph import from_nir, to_nir
-from jaxlif.interop.nir_wires import returning
+from jaxlif.interop.nir_graph import from_nir, returning, to_nir
 from jaxlif.networks import (
+    Conv,
+    Delayed,
+    DelayParams,
     Dense,
     Feedback,
     FeedbackParams,
+    Flatten,
     Graph,
+    MaxPool,
     Recurrent,
     Sequential,
+    SumPool,
     init_dense,
     init_neurons,
     init_recurrent,
-    signal,
 )
-from jaxlif.networks.convolution import Conv1D, Conv2D, Flatten, MaxPool, SumPool, init_conv
-from jaxlif.networks.delays import Delayed, DelayedRecurrent, DelayParams, init_delayed_recurrent, init_delays
+from jaxlif.networks.layers import signal
 
 nir = pytest.importorskip("nir")
 
@@ -45,6 +48,10 @@ def neurons(n):
 
 def recurrent(n, gain):
     return replace(init_recurrent(KEYS[1], n, gain=gain), neuron=neurons(n))
+
+
+def delays(n, longest):
+    return DelayParams(delay=jax.random.uniform(KEYS[3], (n,), minval=0.01, maxval=longest))
 
 
 def plain():
@@ -65,22 +72,25 @@ def make_dense():
 
 
 def make_recurrent():
-    layers = (Delayed(DT, 9.0), Dense(), Recurrent(LIF), Dense(), DelayedRecurrent(LIF, DT, 6.0))
-    late = replace(init_delayed_recurrent(KEYS[2], 6, max_delay=6.0, gain=5.0), neuron=neurons(6))
-    hidden = (init_delays(KEYS[3], 5, max_delay=9.0), init_dense(KEYS[0], 5, 8, gain=8.0), recurrent(8, 5.0))
+    way = Sequential((Delayed(DT, 6.0), Dense()))
+    layers = (Delayed(DT, 9.0), Dense(), Recurrent(LIF), Dense(), Feedback(LIF, way))
+    late = FeedbackParams(neuron=neurons(6), path=(delays(6, 6.0), init_dense(KEYS[2], 6, 6, gain=5.0, bias=False)))
+    hidden = (delays(5, 9.0), init_dense(KEYS[0], 5, 8, gain=8.0), recurrent(8, 5.0))
     return layers, (*hidden, init_dense(KEYS[4], 8, 6, gain=15.0), late), (5,)
 
 
 def make_image():
-    layers = (Conv2D(), LIF, SumPool(2), Conv2D(2, "VALID"), LIF, Conv2D(2, 1), LIF, Flatten(), Dense(), LIF)
-    convs = [pushed(init_conv(KEYS[i], n, m, (3, 3), gain=4.0)) for i, (n, m) in enumerate(((2, 4), (4, 5), (5, 6)))]
+    layers = (Conv(), LIF, SumPool(2), Conv(2, "VALID"), LIF, Conv(2, 1), LIF, Flatten(), Dense(), LIF)
+    convs = [
+        pushed(init_dense(KEYS[i], n, m, kernel=(3, 3), gain=4.0)) for i, (n, m) in enumerate(((2, 4), (4, 5), (5, 6)))
+    ]
     weights = (
         convs[0],
         plain(),
         None,
         convs[1],
         plain(),
-        replace(init_conv(KEYS[2], 5, 6, (3, 3), gain=30.0), bias=None),
+        replace(init_dense(KEYS[2], 5, 6, kernel=(3, 3), gain=30.0), bias=None),
         plain(),
         None,
     )
@@ -88,8 +98,8 @@ def make_image():
 
 
 def make_line():
-    layers = (Conv1D(), LIF, Conv1D(2, "VALID"), LIF, Flatten())
-    first, second = (pushed(init_conv(KEYS[n], n, n + 1, (6 - n,), gain=4.0)) for n in (2, 3))
+    layers = (Conv(), LIF, Conv(2, "VALID"), LIF, Flatten())
+    first, second = (pushed(init_dense(KEYS[n], n, n + 1, kernel=(6 - n,), gain=4.0)) for n in (2, 3))
     return layers, (first, plain(), second, plain(), None), (2, 11)
 
 
@@ -154,10 +164,10 @@ def test_another_step_and_surrogate():
 
 def test_same_padding_with_an_even_number_of_zeros():
     """Stride 2 over 13 x 11 adds 2 zeros to each axis: the same on both sides, which NIR can hold."""
-    network, params = Sequential((Conv2D(2),)), (init_conv(KEYS[0], 2, 3, (3, 3)),)
+    network, params = Sequential((Conv(2),)), (init_dense(KEYS[0], 2, 3, kernel=(3, 3)),)
     inputs = inputs_for((2, 13, 11))
     again, new = from_nir(to_nir(network, params, (2, 13, 11), dt=DT))
-    assert again.layers == (Conv2D((2, 2), (1, 1)),)
+    assert again.layers == (Conv((2, 2), (1, 1)),)
     a, b = (jl.simulate(n, p, inputs)[1].output for n, p in ((network, params), (again, new)))
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
 
@@ -561,8 +571,8 @@ REFUSED = {
     "maximum": (MaxPool(2), None, (1, 4, 4), "MaxPool: NIR has no node for it"),
     "spread": (Delayed(DT, 3.0, sigma=1.0), DelayParams(delay=1.0), (3,), "sigma: NIR's Delay has no spread"),
     "traced spread": (Delayed(DT, 3.0), DelayParams(delay=1.0, sigma=0.5), (3,), "sigma: NIR's Delay"),
-    "odd padding": (Conv2D(2), init_conv(KEYS[0], 1, 1, (3, 3)), (1, 4, 4), r'"SAME": it adds \[1, 1\] zeros'),
-    "kernel": (Conv2D(1, "VALID"), init_conv(KEYS[0], 1, 1, (3, 2)), (1, 4, 4), r"kernel = \(3, 2\): NIR takes"),
+    "odd padding": (Conv(2), init_dense(KEYS[0], 1, 1, kernel=(3, 3)), (1, 4, 4), r'"SAME": it adds \[1, 1\] zeros'),
+    "kernel": (Conv(1, "VALID"), init_dense(KEYS[0], 1, 1, kernel=(3, 2)), (1, 4, 4), r"kernel = \(3, 2\): NIR takes"),
     "line": (SumPool(2), None, (1, 4), r"SumPool of an input \[1, 4\]"),
     "physics": (LIF, lif_with(tau_m=-1.0), (3,), r"tau_m = -1 ms: tau_m must be greater than 0 ms"),
 }

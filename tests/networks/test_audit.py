@@ -5,28 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxlif as jl
-from jaxlif.networks import (
-    Conv1D,
-    Delayed,
-    Flatten,
-    Sequential,
-    Sparse,
-    fixed_in_degree,
-    init_conv,
-    init_delays,
-    init_sparse,
-)
+from jaxlif.networks import Conv, Delayed, DelayParams, Flatten, Sequential, Sparse, connect, init_dense, pairwise
 
 
 def test_convolution_delays_and_sparse_weights_are_audited_by_layer():
     """Passive, with a smooth input: the loss is smooth in every weight and delay, the gradient its slope."""
     keys = jax.random.split(jax.random.key(0), 4)
-    layers = (Conv1D(), Flatten(), Delayed(1.0, 8.0), Sparse(4), jl.LeakyIntegrator(dt=1.0))
+    layers = (Conv(), Flatten(), Delayed(1.0, 8.0), Sparse(4), jl.LeakyIntegrator(dt=1.0))
     params = (
-        init_conv(keys[0], 1, 2, (3,)),
+        init_dense(keys[0], 1, 2, kernel=(3,)),
         None,
-        init_delays(keys[1], 12, max_delay=7.0),
-        init_sparse(keys[2], fixed_in_degree(keys[3], 12, 4, 5), 4),
+        DelayParams(delay=jax.random.uniform(keys[1], (12,), minval=0.1, maxval=6.9)),
+        connect(pairwise(keys[3], 12, 4, 0.4), 4, jax.random.normal(keys[2], (12,))),
         jl.LeakyParams(tau_m=5.0),
     )
     inputs = np.sin(0.2 * np.arange(60.0)[:, None, None] + np.arange(6.0)) ** 2

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Sequential, init_dense
-from jaxlif.networks.convolution import Conv1D, Conv2D, ConvParams, Flatten, MaxPool, SumPool, init_conv
+from jaxlif.networks import Conv, Dense, DenseParams, Flatten, MaxPool, Sequential, SumPool, init_dense
 
 T = 4
 RNG = np.random.default_rng(3)
@@ -43,33 +42,34 @@ def over_windows(x, window, stride, padding, fill, channels, value):
     return out
 
 
-CONVOLUTIONS = [
-    (Conv1D, LINE, (3,), (1,)),
-    (Conv1D, LINE, (4,), (2,)),
-    (Conv2D, IMAGE, (3, 3), (1, 1)),
-    (Conv2D, IMAGE, (2, 3), (2, 1)),
-    (Conv2D, IMAGE, (4, 4), (3, 2)),
-]
+CONVOLUTIONS = {
+    "line": (LINE, (3,), (1,), "SAME", True),
+    "even kernel": (LINE, (4,), (2,), "SAME", False),
+    "valid line": (LINE, (4,), (2,), "VALID", True),
+    "image": (IMAGE, (3, 3), (1, 1), "SAME", True),
+    "oblong": (IMAGE, (2, 3), (2, 1), "VALID", False),
+    "even image": (IMAGE, (4, 4), (3, 2), "SAME", True),
+}
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize(("cell", "inputs", "kernel", "stride"), CONVOLUTIONS)
-@pytest.mark.parametrize("bias", [True, False])
-def test_convolution_equals_plain_loops(dtype, cell, inputs, kernel, stride, padding, bias):
-    weight, b = RNG.normal(size=(5, 2, *kernel)), RNG.normal(size=5) * bias
-    params = ConvParams(weight=jnp.asarray(weight, dtype), bias=jnp.asarray(b, dtype) if bias else None)
-    _, y = jl.simulate(cell(stride=stride, padding=padding), params, jnp.asarray(inputs, dtype))
+@pytest.mark.parametrize(("inputs", "kernel", "stride", "padding", "bias"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolution_equals_plain_loops(inputs, kernel, stride, padding, bias, dtype):
+    weight, b = RNG.normal(size=(2, 5, *kernel)), RNG.normal(size=5) * bias
+    params = DenseParams(weight=jnp.asarray(weight, dtype), bias=jnp.asarray(b, dtype) if bias else None)
+    _, y = jl.simulate(Conv(stride=stride, padding=padding), params, jnp.asarray(inputs, dtype))
 
     def value(patch):
-        return [np.sum(w * patch) + c for w, c in zip(weight, b, strict=True)]
+        return [np.sum(w * patch) + c for w, c in zip(np.swapaxes(weight, 0, 1), b, strict=True)]
 
     expected = np.stack([over_windows(x, kernel, stride, padding, 0.0, 5, value) for x in inputs])
     assert y.dtype == dtype
     np.testing.assert_allclose(y, expected, **CLOSE[dtype])
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize(("inputs", "window", "stride"), [(LINE, 2, None), (LINE, (3,), 1), (IMAGE, 2, None)])
+POOLS = [(LINE, 2, None, "SAME"), (LINE, (3,), 1, "VALID"), (IMAGE, 2, None, "VALID"), (IMAGE, (3, 2), 1, "SAME")]
+
+
+@pytest.mark.parametrize(("inputs", "window", "stride", "padding"), POOLS)
 @pytest.mark.parametrize(("cell", "fill", "reduce"), [(SumPool, 0.0, np.sum), (MaxPool, -np.inf, np.max)])
 def test_pooling_equals_plain_loops(cell, fill, reduce, inputs, window, stride, padding):
     places = inputs.ndim - 2
@@ -85,8 +85,7 @@ def test_pooling_equals_plain_loops(cell, fill, reduce, inputs, window, stride, 
 
 
 LAYERS = {
-    "conv1d": (Conv1D(2), init_conv(jax.random.key(0), 2, 3, (3,)), LINE),
-    "conv2d": (Conv2D((2, 1), "VALID"), init_conv(jax.random.key(0), 2, 3, (3, 2)), IMAGE),
+    "conv": (Conv(2, "VALID"), init_dense(jax.random.key(0), 2, 3, kernel=(3, 2)), IMAGE),
     "sum": (SumPool(2), None, IMAGE),
     "max": (MaxPool((3, 2), 1, "SAME"), None, IMAGE),
     "flatten": (Flatten(), None, IMAGE),
@@ -94,38 +93,30 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("cell", "params", "inputs"), LAYERS.values(), ids=LAYERS)
-def test_stepping_equals_the_whole_time_axis(cell, params, inputs):
-    state, whole = jl.simulate(cell, params, inputs)
-    stepped = np.stack([cell.step(params, (), jnp.asarray(x))[1] for x in inputs])
-    assert state == cell.init_state(params, inputs[0]) == ()
-    # One sample or T at a time: another order of the same sums.
-    np.testing.assert_allclose(whole, stepped, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize(("cell", "params", "inputs"), LAYERS.values(), ids=LAYERS)
-def test_spikes_of_any_dtype(cell, params, inputs):
+def test_spikes_of_any_dtype_step_by_step_or_at_once(cell, params, inputs):
     spikes = inputs > 0.5
     expected = cell.scan(params, (), jnp.asarray(spikes, float))[1]
     for kind in (bool, "uint8"):
-        y = cell.scan(params, (), jnp.asarray(spikes.astype(kind)))[1]
-        np.testing.assert_array_equal(y, expected)
+        y = np.stack([cell.step(params, (), jnp.asarray(x.astype(kind)))[1] for x in spikes])
+        # One sample or T at a time: another order of the same sums.
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-13)
 
 
 def test_the_gradient_of_a_convolution_is_that_of_its_sums():
     """Linear in the weight: the gradient of a weight is the sum of what it multiplies."""
-    cell, probe = Conv1D(padding="VALID"), RNG.normal(size=(T, 1, 7))
-    params = ConvParams(weight=jnp.zeros((1, 2, 3)), bias=jnp.zeros(1))
+    cell, probe = Conv(padding="VALID"), RNG.normal(size=(T, 1, 7))
+    params = DenseParams(weight=jnp.zeros((2, 1, 3)), bias=jnp.zeros(1))
     gradient = jax.grad(lambda p: jnp.sum(probe * jl.simulate(cell, p, LINE)[1]))(params)
     expected = [[np.sum(probe[:, 0] * LINE[:, c, k : k + 7]) for k in range(3)] for c in range(2)]
-    np.testing.assert_allclose(gradient.weight[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(gradient.weight[:, 0], expected, rtol=1e-12)
     np.testing.assert_allclose(gradient.bias, [probe.sum()], rtol=1e-12)
 
 
 def test_a_number_pads_both_sides():
-    params = init_conv(jax.random.key(0), 2, 5, (3, 3))
-    y = Conv2D(2, (1, 2)).scan(params, (), jnp.asarray(IMAGE))[1]
+    params = init_dense(jax.random.key(0), 2, 5, kernel=(3, 3))
+    y = Conv(2, (1, 2)).scan(params, (), jnp.asarray(IMAGE))[1]
     wide = np.pad(IMAGE, [(0, 0), (0, 0), (1, 1), (2, 2)])
-    np.testing.assert_allclose(y, Conv2D(2, "VALID").scan(params, (), jnp.asarray(wide))[1], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(y, Conv(2, "VALID").scan(params, (), jnp.asarray(wide))[1], rtol=0, atol=1e-13)
     y = SumPool(3, 2, 1).scan(None, (), jnp.asarray(IMAGE))[1]
     wide = np.pad(IMAGE, [(0, 0), (0, 0), (1, 1), (1, 1)])
     np.testing.assert_allclose(y, SumPool(3, 2).scan(None, (), jnp.asarray(wide))[1], rtol=0, atol=1e-13)
@@ -140,14 +131,14 @@ def test_pooled_gradients_go_where_the_value_came_from():
 
 def test_a_convolutional_network_trains_through():
     lif = jl.LIF(dt=1.0)
-    network = Sequential((Conv2D(), lif, SumPool(2), Conv2D(2), lif, MaxPool(2), Flatten(), Dense()))
+    network = Sequential((Conv(), lif, SumPool(2), Conv(2), lif, MaxPool(2), Flatten(), Dense()))
     keys = jax.random.split(jax.random.key(1), 3)
     neuron = jl.LIFParams(tau_m=20.0, t_ref=0.0).normalised()
     params = (
-        init_conv(keys[0], 2, 4, (3, 3), gain=40.0),
+        init_dense(keys[0], 2, 4, kernel=(3, 3), gain=40.0),
         neuron,
         None,
-        init_conv(keys[1], 4, 6, (3, 3), gain=40.0),
+        init_dense(keys[1], 4, 6, kernel=(3, 3), gain=40.0),
         neuron,
         None,
         None,
@@ -162,42 +153,47 @@ def test_a_convolutional_network_trains_through():
 
 
 def test_initial_scales(dtype):
-    params = init_conv(jax.random.key(0), 8, 100, (5, 5), gain=3.0)
+    params = init_dense(jax.random.key(0), 8, 100, kernel=(5, 5), gain=3.0)
     # 20 000 draws: the standard error of the deviation is half a percent; five of them.
     np.testing.assert_allclose(params.weight.std(), 3.0 / 200.0**0.5, rtol=0.025)
     assert params.weight.dtype == params.bias.dtype == dtype and not params.bias.any()
-    assert init_conv(jax.random.key(0), 1, 1, (2,), bias=False).bias is None
+    assert init_dense(jax.random.key(0), 1, 1, kernel=(2,), bias=False).bias is None
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Conv2D(stride=0), r"^stride = 0: stride must be an integer of 1 or more"),
-        (lambda: Conv1D(stride=(1, 2)), r"^stride = \(1, 2\): .* one for each of 1 axes"),
-        (lambda: Conv2D(padding="FULL"), r"^padding = 'FULL': padding must be \"SAME\", \"VALID\" or a number"),
-        (lambda: Conv2D(padding=-1), r"^padding = -1: padding must be an integer of 0 or more"),
-        (lambda: SumPool(0), r"^window = 0"),
-        (lambda: MaxPool(2, stride=(0, 1)), r"^stride = \(0, 1\)"),
-        (lambda: init_conv(jax.random.key(0), 0, 1, (3,)), r"^num_in = 0: num_in must be a whole number, 1 or more"),
-        (lambda: init_conv(jax.random.key(0), 1, 1, (3, 0)), r"^kernel_1 = 0"),
-    ],
-)
-def test_bad_settings_are_refused(make, message):
+KEY, IMAGES = jax.random.key(0), np.zeros((T, 2, 8, 8))
+REFUSED = {
+    "stride": (lambda: Conv(stride=0), r"^stride = 0: stride must be an integer of 1 or more"),
+    "half a stride": (lambda: Conv(1.5), "stride = 1.5: stride must be an integer of 1 or more"),
+    "strides": (lambda: run(Conv((1, 2)), (3,), LINE), r"^stride = \(1, 2\): .* one for each of 1 axes"),
+    "padding": (lambda: Conv(padding="FULL"), r"^padding = 'FULL': padding must be \"SAME\", \"VALID\" or a number"),
+    "negative padding": (lambda: Conv(padding=-1), r"^padding = -1: padding must be an integer of 0 or more"),
+    "window": (lambda: SumPool(0), r"^window = 0"),
+    "pool's stride": (lambda: MaxPool(2, stride=(0, 1)), r"^stride = \(0, 1\)"),
+    "windows": (lambda: run(MaxPool((2,)), None, IMAGE), r"^window = \(2,\): .* one for each of 2 axes"),
+    "no channels": (lambda: init_dense(KEY, 0, 1, kernel=(3,)), r"^num_in = 0: num_in must be a whole number, 1 or"),
+    "empty kernel": (lambda: init_dense(KEY, 1, 1, kernel=(3, 0)), r"^kernel = 0"),
+    "kernel": (lambda: init_dense(KEY, 1, 1, kernel=3), "kernel = 3: kernel must be a tuple of sizes"),
+    "channels": (lambda: run(Conv(), (3, 3), IMAGES[:, :1]), r"^weight \[2, 3, 3, 3\] takes an input \[2, H, W\], not"),
+    "places": (lambda: run(Conv(), (3, 3), LINE), r"takes an input \[2, H, W\], not \[2, 9\]"),
+    "no kernel": (lambda: run(Conv(), (), LINE), r"weight \[2, 3\]: Conv takes \[num_in, num_out, \*kernel\]"),
+    "dense": (
+        lambda: jl.simulate(Dense(), init_dense(KEY, 2, 3, kernel=(3,)), np.zeros((T, 2))),
+        r"weight is float64 \[2, 3, 3\]: weight must be a floating array \[num_in, num_out\]",
+    ),
+    "beyond": (lambda: run(Conv(padding="VALID"), (3, 9), IMAGES), r"it must fit into the input \[8, 8\]"),
+    "beyond the padding": (lambda: run(Conv(padding=0), (9, 9), IMAGES), r"with padding \[0, 0\] it must fit"),
+    "window beyond": (lambda: run(SumPool(9), None, IMAGES), r"window \[9, 9\]: with padding"),
+    "an empty window": (lambda: run(MaxPool(2, padding=2), None, IMAGES), r"padding = 2: it must be less than"),
+    "no places": (lambda: run(SumPool(2), None, np.zeros((T, 5))), r"^SumPool takes an input .* not \[5\]"),
+}
+
+
+def run(cell, kernel, inputs):
+    params = None if kernel is None else init_dense(KEY, 2, 3, kernel=kernel)
+    return jl.simulate(cell, params, inputs)
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
-        make()
-
-
-def test_sizes_that_disagree_are_refused():
-    params = init_conv(jax.random.key(0), 2, 3, (3, 3))
-    with pytest.raises(ValueError, match=r"^weight \[3, 2, 3, 3\] takes an input \[2, H, W\], not \[3, 8, 8\]"):
-        jl.simulate(Conv2D(), params, np.zeros((T, 3, 8, 8)))
-    with pytest.raises(ValueError, match=r"takes an input \[2, H, W\], not \[2, 8\]"):
-        jl.simulate(Conv2D(), params, np.zeros((T, 2, 8)))
-    with pytest.raises(ValueError, match=r"Conv1D takes a weight \[num_out, num_in, kernel\]"):
-        jl.simulate(Conv1D(), params, LINE)
-    with pytest.raises(ValueError, match=r"with padding = 'VALID' it must fit into the input \[2, 8\]"):
-        jl.simulate(Conv2D(padding="VALID"), params, np.zeros((T, 2, 2, 8)))
-    with pytest.raises(ValueError, match=r"^SumPool takes an input \[C, L\] or \[C, H, W\], not \[5\]"):
-        jl.simulate(SumPool(2), None, np.zeros((T, 5)))
-    with pytest.raises(ValueError, match=r"^window = \(2,\): .* one for each of 2 axes"):
-        jl.simulate(MaxPool((2,)), None, IMAGE)
+        call()

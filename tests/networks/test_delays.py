@@ -1,21 +1,22 @@
 """Delays against plain NumPy: interpolation, spread, ring and window, gradients, recurrence, and what is refused."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Recurrent, RecurrentParams, Sequential, init_dense
-from jaxlif.networks.delays import (
+from jaxlif.networks import (
     Delayed,
-    DelayedRecurrent,
-    DelayedRecurrentParams,
     DelayParams,
-    init_delayed_recurrent,
-    init_delays,
+    Dense,
+    DenseParams,
+    Feedback,
+    FeedbackParams,
+    Recurrent,
+    RecurrentParams,
+    Sequential,
+    init_dense,
 )
 
 T, N, DT, MAX = 40, 6, 0.5, 4.0  # K = 8 steps
@@ -178,42 +179,40 @@ def test_spikes_of_any_dtype_are_delayed():
 # ---------------------------------------------------------------------------------------------------------- recurrence
 
 LIF = jl.LIF(dt=DT)
-
-
-def make_recurrent(delay):
-    neuron = jl.LIFParams(tau_m=np.linspace(5.0, 15.0, N), r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=1.0)
-    weight = np.random.default_rng(2).normal(0.0, 4.0, (N, N))
-    return DelayedRecurrentParams(neuron=neuron, weight=jnp.asarray(weight), line=DelayParams(delay=delay))
-
-
 CURRENT = 3.0 + 6.0 * RNG.normal(size=(T, N))
+NEURON = jl.LIFParams(tau_m=np.linspace(5.0, 15.0, N), r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=1.0)
+WEIGHT = jnp.asarray(np.random.default_rng(2).normal(0.0, 4.0, (N, N)))
+
+
+def run_recurrent(delay, sigma=0.0):
+    """Run neurons whose spikes reach one another late."""
+    cell = Feedback(LIF, Sequential((Delayed(DT, MAX, sigma), Dense())))
+    params = FeedbackParams(neuron=NEURON, path=(DelayParams(delay=delay), DenseParams(weight=WEIGHT)))
+    return jl.simulate(cell, params, CURRENT)[1]
 
 
 def test_recurrent_delays_equal_a_plain_loop():
-    params = make_recurrent(DELAY)
-    _, output = jl.simulate(DelayedRecurrent(LIF, DT, MAX), params, CURRENT)
+    output = run_recurrent(DELAY)
     w, step = weights_of(DELAY), jax.jit(LIF.step)
-    state, spikes = LIF.init_state(params.neuron, CURRENT[0]), np.zeros((T, N))
+    state, spikes = LIF.init_state(NEURON, CURRENT[0]), np.zeros((T, N))
     for n in range(T):
         arriving = sum((w[k] * spikes[n - 1 - k] for k in range(min(n, len(w)))), np.zeros(N))
-        state, out = step(params.neuron, state, CURRENT[n] + arriving @ params.weight)
+        state, out = step(NEURON, state, CURRENT[n] + arriving @ WEIGHT)
         spikes[n] = out.spikes
     assert 0.05 < spikes.mean() < 0.6
     np.testing.assert_array_equal(output.spikes, spikes)
 
 
 def test_no_delay_is_the_recurrent_layer():
-    params = make_recurrent(0.0)
-    plain = jl.simulate(Recurrent(LIF), RecurrentParams(neuron=params.neuron, weight=params.weight), CURRENT)[1]
-    delayed = jl.simulate(DelayedRecurrent(LIF, DT, MAX), params, CURRENT)[1]
+    plain = jl.simulate(Recurrent(LIF), RecurrentParams(neuron=NEURON, weight=WEIGHT), CURRENT)[1]
+    delayed = run_recurrent(0.0)
     np.testing.assert_array_equal(delayed.spikes, plain.spikes)
     np.testing.assert_allclose(delayed.v, plain.v, rtol=0, atol=1e-13)
 
 
 def test_recurrent_delays_have_gradients():
-    cell = DelayedRecurrent(LIF, DT, MAX, sigma=1.0)
-    gradient = jax.grad(lambda p: jnp.sum(jl.simulate(cell, p, CURRENT)[1].v ** 2))(make_recurrent(jnp.asarray(DELAY)))
-    assert np.isfinite(gradient.line.delay).all() and np.abs(gradient.line.delay).min() > 0
+    gradient = jax.grad(lambda delay: jnp.sum(run_recurrent(delay, 1.0).v ** 2))(jnp.asarray(DELAY))
+    assert np.isfinite(gradient).all() and np.abs(gradient).min() > 0
 
 
 def test_a_fit_keeps_delays_inside_and_finds_them():
@@ -234,7 +233,7 @@ def test_delays_in_a_network():
     network = Sequential((Delayed(DT, MAX), Dense(), LIF, Dense(), jl.LeakyIntegrator(dt=DT)))
     keys = jax.random.split(jax.random.key(0), 3)
     params = (
-        init_delays(keys[0], N, max_delay=MAX),
+        DelayParams(delay=jnp.asarray(DELAY) / 2.0 + 0.1),
         init_dense(keys[1], N, 4, gain=8.0),
         jl.networks.init_neurons(4),
         init_dense(keys[2], 4, 2),
@@ -242,14 +241,6 @@ def test_delays_in_a_network():
     )
     gradient = jax.grad(lambda p: jnp.sum(jl.simulate(network, p, INPUTS)[1].output.v))(params)
     assert network.dt == DT and np.abs(gradient[0].delay).min() > 0
-
-
-def test_initial_delays(dtype):
-    params = init_delayed_recurrent(jax.random.key(0), 500, max_delay=20.0)
-    assert params.line.delay.dtype == params.weight.dtype == dtype
-    # The standard error of the mean of 500 draws is 20/sqrt(12 x 500) = 0.26 ms; four of them.
-    assert 0.0 < params.line.delay.min() < params.line.delay.max() < 20.0
-    assert abs(params.line.delay.mean() - 10.0) < 1.04
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -261,10 +252,6 @@ def test_initial_delays(dtype):
         (lambda: Delayed(0.0, 5.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
         (lambda: Delayed(1.0, 0.0), r"^max_delay = 0 ms: max_delay must be greater than 0 ms"),
         (lambda: Delayed(1.0, 5.0, -1.0), r"^sigma = -1 steps: sigma must be 0 steps or more"),
-        (lambda: DelayedRecurrent(LIF, 1.0, 5.0), r"^dt = 1 ms: dt must be the neuron's, which is 0.5 ms"),
-        (lambda: DelayedRecurrent(LIF, DT, -1.0), r"^max_delay = -1 ms"),
-        (lambda: init_delays(jax.random.key(0), 0, max_delay=1.0), r"^num_channels = 0"),
-        (lambda: init_delays(jax.random.key(0), 1, max_delay=0.0), r"^max_delay = 0 ms"),
     ],
 )
 def test_bad_settings_are_refused(make, message):
@@ -279,10 +266,8 @@ def test_bad_delays_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             jl.simulate(Delayed(DT, MAX), DelayParams(delay=np.array(delay)), INPUTS[:, :2])
-        with pytest.raises(ValueError, match=message):
-            params = make_recurrent(DELAY)
-            params = replace(params, line=DelayParams(delay=np.resize(delay, N)))
-            jl.simulate(DelayedRecurrent(LIF, DT, MAX), params, CURRENT)
+        with pytest.raises(ValueError, match=message.replace("^", "")):
+            run_recurrent(np.resize(delay, N))
     with pytest.raises(ValueError, match=r"^sigma = 0 steps: sigma must be greater than 0 steps"):
         jl.simulate(Delayed(DT, MAX), DelayParams(delay=1.0, sigma=0.0), INPUTS)
     with pytest.raises(ValueError, match=r"^delay \[6\]: it does not go with an input \[4\]"):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif.networks import latency_code, level_crossing, population_code, rate_code
+from jaxlif.networks.encoders import latency_code, level_crossing, population_code, rate_code
 
 
 def test_latency_is_one_spike_earlier_for_larger_values(dtype):

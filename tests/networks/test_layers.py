@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import jaxlif as jl
 from jaxlif.networks import (
     Dense,
     DenseParams,
-    NetworkOutput,
+    Feedback,
+    FeedbackParams,
     Recurrent,
     Sequential,
     init_dense,
     init_neurons,
     init_recurrent,
-    signal,
 )
+from jaxlif.networks.layers import NetworkOutput, signal
 
 T, IN, N, OUT, B = 10, 5, 7, 3, 4
 NETWORK = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
@@ -132,6 +134,26 @@ def test_checkpointing_keeps_the_gradient():
 
     plain, segmented = (jax.grad(loss)(make_params(), c) for c in (None, 4))
     tree_allclose(plain, segmented, rtol=1e-10, atol=1e-12)
+
+
+def loops(jaxpr):
+    """Return the unrolling of every loop over time of a program, at any depth."""
+    found = [eqn.params["unroll"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan" and eqn.params["length"] == T]
+    return found + [n for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params) for n in loops(sub)]
+
+
+def test_unrolling_reaches_every_loop_and_changes_nothing():
+    """Those of a recurrent layer, of neurons, and of a way back; forwards and backwards."""
+    network = Sequential((NETWORK, Feedback(jl.LIF(dt=1.0), Dense())))
+    params = (make_params(), FeedbackParams(neuron=init_neurons(OUT), path=init_dense(jax.random.key(1), OUT, OUT)))
+
+    def loss(params, unroll):
+        return jnp.sum(jl.simulate(network, params, make_inputs(), unroll=unroll)[1].output.v ** 2)
+
+    program = jax.make_jaxpr(jax.grad(lambda p: loss(p, 4)))(params)
+    assert len(loops(program.jaxpr)) >= 6 and set(loops(program.jaxpr)) == {4}
+    plain, unrolled = (loss(params, unroll) for unroll in (1, 4))
+    np.testing.assert_allclose(plain, unrolled, rtol=1e-12)  # the same sums
 
 
 def test_vmap_equals_a_stack():

@@ -13,18 +13,13 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.networks import (
-    Conv2D,
-    ConvParams,
     Delayed,
-    DelayedRecurrent,
-    DelayedRecurrentParams,
     DelayParams,
     Dense,
     DenseParams,
     Feedback,
     FeedbackParams,
     Graph,
-    MaxPool,
     Normalise,
     NormaliseParams,
     Recurrent,
@@ -32,34 +27,20 @@ from jaxlif.networks import (
     Sequential,
     Sparse,
     SparseParams,
-    SumPool,
     alive_gain,
     balance,
-    cochlea,
     connect,
-    fixed_in_degree,
-    gain_to_drive,
-    init_conv,
     init_dense,
     init_neurons,
     init_normalise,
-    init_resonant,
-    init_sparse,
-    latency_code,
-    level_crossing,
-    log_uniform,
     pairwise,
-    population_code,
-    rate_code,
-    scale_to_drive,
 )
-from jaxlif.networks.sparse import to_dense
+from jaxlif.networks.encoders import latency_code, level_crossing, population_code, rate_code
 
 KEY, N, NAN = jax.random.key(0), 3, float("nan")
 X = np.ones((4, N), np.float32)
 WEIGHT, COLUMN = np.eye(N, dtype=np.float32), np.ones((N, 1), np.float32)
 NEURONS, LIF = init_neurons(N), jl.LIF(dt=1.0)
-CONV, IMAGE = np.ones((4, 2, 3, 3), np.float32), np.ones((2, 2, 8, 8), np.float32)
 TARGET = np.array([[0, 4], [3, 4]])
 
 
@@ -69,15 +50,6 @@ def dense(weight, bias=None):
 
 def recurrent(weight, neuron=LIF):
     return lambda: jl.simulate(Recurrent(neuron), RecurrentParams(neuron=NEURONS, weight=weight), X)
-
-
-def late(weight, delay):
-    params = DelayedRecurrentParams(neuron=NEURONS, weight=weight, line=DelayParams(delay=delay))
-    return lambda: jl.simulate(DelayedRecurrent(LIF, 1.0, 5.0), params, X)
-
-
-def conv(weight, bias=None, **options):
-    return lambda: jl.simulate(Conv2D(**options), ConvParams(weight=weight, bias=bias), IMAGE)
 
 
 def chain(layers, params):
@@ -102,14 +74,12 @@ REFUSED = {
         r"neuron gives spikes \[3, 3\] for an input \[3\]",
     ),
     "recurrence without spikes": (recurrent(WEIGHT, jl.LeakyIntegrator()), "feeds spikes back, and it has none"),
-    "late recurrence that is a column": (late(COLUMN, 1.0), r"weight is float32 \[3, 1\]"),
-    "a delay for each of others": (late(WEIGHT, X[0, :2]), r"delay \[2\]: it must be a number or one for each"),
     "delays that are a column": (
         lambda: jl.simulate(Delayed(1.0, 5.0), DelayParams(delay=COLUMN), X),
         r"delay \[3, 1\]: it does not go with an input \[3\]",
     ),
     "no tuple of layers": (lambda: Sequential([Dense()]), "layers = list: layers must be a tuple of cells"),
-    "a layer that is a class": (lambda: Sequential((LIF, Dense)), r"layers\[1\] = Dense: a layer must be a cell"),
+    "a layer that is a class": (lambda: Sequential((LIF, Dense)), "layer 1 = Dense: Sequential needs a cell"),
     "no tuple of params": (chain((LIF,), NEURONS), "params = LIFParams: params must be a tuple"),
     "too few params": (chain((Dense(), LIF), PAIR[:1]), "params are for 1 layers: this network has 2"),
     "params of other layers": (chain((Dense(), LIF), PAIR[::-1]), r"layer 0 \(Dense\): params = LIFParams: Dense"),
@@ -117,16 +87,6 @@ REFUSED = {
         lambda: jl.simulate(Graph((LIF,), ((-1, 0),)), NEURONS, X),
         "params = LIFParams: params must",
     ),
-    "a channel's bias of one": (conv(CONV, X[0, :1]), r"bias is float32 \[1\]: .* \[4\], one for each output channel"),
-    "a kernel of integers": (conv(CONV.astype(int)), r"weight is int64 \[4, 2, 3, 3\]"),
-    "an empty kernel": (conv(CONV[..., :0]), r"weight \[4, 2, 3, 0\]: each of its sizes must be 1 or more"),
-    "a kernel beyond the image": (
-        conv(np.ones((1, 2, 9, 9), np.float32), padding=0),
-        r"weight \[1, 2, 9, 9\]: with padding = 0 it must fit into the input \[8, 8\]",
-    ),
-    "half a stride": (lambda: Conv2D(1.5), "stride = 1.5: stride must be an integer of 1 or more"),
-    "a window beyond the image": (lambda: jl.simulate(SumPool(9), None, IMAGE), r"window \[9, 9\]: with padding"),
-    "an empty window": (lambda: jl.simulate(MaxPool(2, padding=2), None, IMAGE), r"padding = 2: it must be less than"),
     "the spread of one": (lambda: jl.simulate(Normalise(), NormaliseParams(), X[:, :1]), r"input \[1\]: the spread"),
     "scales of others": (
         lambda: jl.simulate(Normalise(), NormaliseParams(scale=X[0, :2]), X),
@@ -137,7 +97,6 @@ REFUSED = {
     "half an input": (lambda: init_dense(KEY, 2.5, 2), "num_in = 2.5: num_in must be a whole number"),
     "a seed": (lambda: init_dense(0, 3, 2), "key = 0: key must be a JAX random key"),
     "a gain without end": (lambda: init_dense(KEY, 3, 2, gain=float("inf")), "gain = inf: gain must be finite"),
-    "a kernel that is a number": (lambda: init_conv(KEY, 1, 1, 3), "kernel = 3: kernel must be a tuple of sizes"),
     "a path of another step": (
         lambda: Feedback(LIF, Delayed(0.5, 5.0)),
         "dt must be the same: the neuron has 1 ms and the path 0.5 ms",
@@ -150,35 +109,20 @@ REFUSED = {
         lambda: jl.simulate(Sparse(3), SparseParams(weight=COLUMN, target=0.6 * COLUMN), X),
         "target is float32: target must be integers",
     ),
-    "a dense weight that is too small": (
-        lambda: to_dense(connect(TARGET, 4), 3),
-        r"target\[0, 1\] = 4: target must be",
-    ),
     "a negative membrane": (lambda: init_neurons(3, tau_m=-1.0), r"tau_m\[0\] = -1 ms"),
     "membranes of others": (lambda: init_neurons(3, tau_m=X[0, :2]), r"tau_m has shape \(2,\): tau_m must be"),
     "targets that are not there": (lambda: connect(TARGET, 3), r"target\[0, 1\] = 4: target must be 0 to num_out = 3"),
     "negative targets": (lambda: connect(-TARGET, 4), r"target\[0, 1\] = -4: target must be 0"),
     "targets between": (lambda: connect(TARGET + 0.5, 5), r"target is float64 \[2, 2\]: target must be integers"),
-    "draws for targets not there": (lambda: init_sparse(KEY, TARGET, 3), r"target\[0, 1\] = 4"),
     "a weight that is none": (lambda: connect(TARGET, 4, NAN), "weight = nan: weight must be finite"),
     "a probability in words": (lambda: pairwise(KEY, 3, 3, "0.1"), "probability = '0.1': probability must be a number"),
-    "half an in-degree": (lambda: fixed_in_degree(KEY, 9, 9, 2.5), "in_degree = 2.5: in_degree must be a whole number"),
     "half a step": (lambda: rate_code(KEY, 0.5, 2.5), "num_steps = 2.5: num_steps must be a whole number"),
     "the latency of half a step": (lambda: latency_code(0.5, 2.5), "num_steps = 2.5"),
     "steps for other channels": (lambda: level_crossing(X, X[0, :2]), r"step has shape \(2,\): step must be a number"),
     "tuning without end": (lambda: population_code(0.5, 5, low=0.0, high=float("inf")), "high = inf: high must be"),
-    "times without end": (lambda: log_uniform(KEY, 1.0, float("inf"), 3), "high = inf: high must be finite"),
-    "a negative step": (lambda: init_resonant(KEY, 3, dt=-1.0), "dt = -1 ms: dt must be greater than 0 ms"),
-    "a conductance that is none": (lambda: init_resonant(KEY, 3, a=NAN), r"a\[0\] = nan nS"),
-    "one sample for a batch": (
-        lambda: scale_to_drive(DenseParams(weight=WEIGHT), X, tau_m=10.0, dt=1.0),
-        r"inputs has shape \(4, 3\): inputs must be an array of rank 3",
-    ),
-    "rates for one gain": (lambda: gain_to_drive(tau_m=X[0], dt=1.0, rate=X[0, :2]), r"rate has shape \(2,\)"),
     "a cell for neurons": (lambda: alive_gain(LIF, 20.0, input_rate=50.0, dt=1.0), "neuron = LIF: neuron must be the"),
     "a bias that is none": (lambda: alive_gain(NEURONS, 20.0, input_rate=50.0, dt=1.0, bias=NAN), "bias = nan"),
     "a row to balance": (lambda: balance(DenseParams(weight=WEIGHT[0])), r"weight is float32 \[3\]"),
-    "sound of booleans": (lambda: cochlea(np.zeros(800, bool), 8000.0), "audio is of type bool: it must hold"),
 }
 
 
@@ -187,21 +131,6 @@ def test_it_is_refused_by_name(call, message):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         with pytest.raises(ValueError, match=message):
             call()
-
-
-def test_outputs_beyond_the_inputs_hear_every_input():
-    """Without self-connections output j leaves input j out, and one beyond the inputs leaves none out."""
-    drawn = fixed_in_degree(KEY, 4, 400, 3, self_connections=False)
-    reached = [{int(j) for j in row if j < 400} for row in drawn]
-    assert all(i not in reached[i] for i in range(4))
-    # Each of 396 outputs hears an input with probability 3/4: mean 297, five standard deviations of 8.6.
-    assert all(abs(len(found - set(range(4))) - 297) < 43 for found in reached)
-
-
-def test_unsigned_sound_is_silent_in_the_middle():
-    sound = np.random.default_rng(0).integers(-100, 100, 1600)
-    signed = cochlea(sound.astype(np.int8), 8000.0, num_channels=4)
-    np.testing.assert_array_equal(cochlea((sound + 128).astype(np.uint8), 8000.0, num_channels=4), signed)
 
 
 def test_steps_that_differ_by_rounding_are_the_same():

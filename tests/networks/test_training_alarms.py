@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Dropout, DropoutParams, cross_entropy, flight_record, rate_code, train
+from jaxlif.networks import Dropout, DropoutParams, cross_entropy, flight_record, train
+from jaxlif.networks.encoders import rate_code
 from jaxlif.networks.training import TrainingWarning
 from tests.networks.training_problem import (
     KEY,

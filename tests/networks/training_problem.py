@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Recurrent, Sequential, accuracy, cross_entropy, init_dense, init_recurrent, rate_code
+from jaxlif.networks import Dense, Recurrent, Sequential, accuracy, cross_entropy, init_dense, init_recurrent
+from jaxlif.networks.encoders import rate_code
 from jaxlif.networks.training import train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,16 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import (
-    Dense,
-    Events,
-    Sequential,
-    init_dense,
-    init_neurons,
-    mean_over_time,
-    read_events,
-    scatter_events,
-)
+from jaxlif.networks import Dense, Events, Sequential, init_dense, init_neurons, mean_over_time, read_events
 
 RNG, KEY = np.random.default_rng(0), jax.random.key(0)
 
@@ -33,7 +24,6 @@ def example(samples=5, num_units=6, classes=3):
         labels=np.arange(samples) % classes,
         shape=(num_units,),
         classes=("a", "b", "c")[:classes],
-        extra={"speaker": RNG.integers(0, 4, samples)},
     )
 
 
@@ -50,7 +40,6 @@ def write_shd(path, times, units, labels, keys=(b"zero", b"one"), leave_out=()):
             file["labels"] = np.array(labels, np.uint16)
         file["extra/keys"] = np.array(keys)
         file["extra/speaker"] = np.arange(len(labels), dtype=np.uint16)
-        file["extra/meta_info/age"] = np.array([30, 40, 50])
 
 
 def write_bin(path, column, row, polarity, time):
@@ -64,19 +53,18 @@ def test_shd(tmp_path):
     path = tmp_path / "shd_test.h5"
     write_shd(path, [[0.0, 0.25, 0.5], [], [0.125]], [[0, 699, 7], [], [3]], [1, 0, 1])
     events = read_events(path)
-    assert (len(events), events.num_units, events.classes) == (3, 700, ("zero", "one"))
+    assert (len(events), events.shape, events.classes) == (3, (700,), ("zero", "one"))
     np.testing.assert_array_equal(events.times, [0.0, 250.0, 500.0, 125.0])
     np.testing.assert_array_equal(events.units, [0, 699, 7, 3])
     np.testing.assert_array_equal(events.offsets, [0, 3, 3, 4])
     np.testing.assert_array_equal(events.labels, [1, 0, 1])
-    np.testing.assert_array_equal(events.extra["speaker"], [0, 1, 2])
-    assert [x.tolist() for x in events.sample(-1)] == [[125.0], [3]]
     dense = events.dense(dt=10.0)
     assert dense.shape == (3, 51, 700) and dense.dtype == np.uint8 and dense.sum() == 4
     assert dense[0, 25, 699] == dense[0, 50, 7] == dense[2, 12, 3] == 1
 
 
 def test_nmnist(tmp_path):
+    pytest.importorskip("tonic")
     write_bin(tmp_path / "0" / "00002.bin", [0, 33, 5], [0, 33, 6], [0, 1, 1], [0, 1500, 2**23 - 1])
     write_bin(tmp_path / "1" / "00001.bin", [], [], [], [])
     # Row 240 marks that the clock went round: 8.192 ms more from there on, and no event of its own.
@@ -89,19 +77,32 @@ def test_nmnist(tmp_path):
     )
     np.testing.assert_array_equal(events.labels, [0, 1, 1])
     np.testing.assert_array_equal(np.diff(events.offsets), [3, 0, 2])
-    np.testing.assert_array_equal(events.extra["file"], ["00002.bin", "00001.bin", "00003.bin"])
     image = events.dense(dt=1.0, num_steps=10)[2].reshape(10, 2, 34, 34)
     assert image.sum() == 2 and image[8, 0, 2, 1] == 1 and image[8, 0, 3, 2] == 1
 
 
-def test_arrays_there_and_back(tmp_path):
+def test_samples_as_tonic_gives_them():
+    """An image's records x, y, t, p in µs, and a sound's t, x, p, whose polarity is 1 on an axis of one."""
+    image = np.array([(3, 1, 1500, 1), (0, 2, 2500, 0)], [(n, np.int64) for n in "xytp"])
+    events = Events.from_samples([(image, 1), (image[:0], 0)], (4, 3, 2), ("no", "yes"))
+    assert (events.shape, events.classes, len(events)) == ((2, 3, 4), ("no", "yes"), 2)
+    np.testing.assert_array_equal(events.times, [1.5, 2.5])
+    np.testing.assert_array_equal(events.units, [12 + 4 + 3, 8])
+    np.testing.assert_array_equal(events.offsets, [0, 2, 2])
+    sound = np.array([(500, 699, 1)], [(n, np.int64) for n in "txp"])
+    assert Events.from_samples([(sound, 0)], (700, 1, 1)).units.tolist() == [699]
+    with pytest.raises(ValueError, match=r"sample 0: x\[0\] = 3: x must be 0 to 2"):
+        Events.from_samples([(image, 0)], (3, 3, 2))
+
+
+def test_arrays_by_name(tmp_path):
     events = example()
-    events.save(tmp_path / "events.npz")
+    names = ("times", "units", "offsets", "labels", "shape", "classes")
+    np.savez(tmp_path / "events.npz", **{name: getattr(events, name) for name in names})
     again = read_events(tmp_path / "events.npz")
-    for name in ("times", "units", "offsets", "labels"):
+    for name in names[:4]:
         np.testing.assert_array_equal(getattr(again, name), getattr(events, name))
     assert (again.shape, again.classes) == (events.shape, events.classes)
-    np.testing.assert_array_equal(again.extra["speaker"], events.extra["speaker"])
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.3, 5.0])  # 3 * 0.1 / 0.1 and the like round downwards
@@ -130,27 +131,28 @@ def test_events_on_the_edge_of_a_bin_fall_into_it_once(tmp_path, dt):
         (dt / 1e3 * steps).astype("f4") * 1e3,
     ):
         events = one_sample(times)
-        assert (events.dense(dt) == 1).all() and events.lengths(dt) == [20_000]
-        np.testing.assert_array_equal(events.sparse(dt).step[0], steps)
+        assert (events.dense(dt) == 1).all() and events.mask(dt).sum() == 20_000
         # What lies between the edges stays where it is.
         assert (one_sample(times + np.asarray(0.4 * dt, times.dtype)).dense(dt) == 1).all()
     np.savez(tmp_path / "narrow.npz", spikes=np.ones((1, 20_000, 1), np.uint8), labels=np.array([0]), dt=narrow)
     assert (read_events(tmp_path / "narrow.npz").dense(dt) == 1).all()
 
 
-def test_lengths_and_masks_end_with_the_last_event():
-    events = example().select([0, 1, 2, 3, 4, 4])
-    empty = one_sample(np.zeros(0))
+def sample(events, i):
+    """Return one sample alone."""
+    part = slice(events.offsets[i], events.offsets[i + 1])
+    return Events(events.times[part], events.units[part], [0, part.stop - part.start], [0], events.shape)
+
+
+def test_masks_end_with_the_last_event():
+    events = example()
     for num_steps in (None, 5):
-        dense, lengths = events.dense(4.0, num_steps), events.lengths(4.0, num_steps)
+        dense, mask = events.dense(4.0, num_steps), events.mask(4.0, num_steps)
         for i in range(len(events)):
-            alone = events.select([i]).dense(4.0)[0][:num_steps]
-            assert len(alone) == lengths[i]
-            np.testing.assert_array_equal(dense[i, : lengths[i]], alone)
-            assert num_steps or not dense[i, lengths[i] :].any()
-        expected = np.arange(dense.shape[1]) < lengths[:, None]
-        np.testing.assert_array_equal(events.mask(4.0, num_steps), expected)
-    assert empty.lengths(1.0).tolist() == [1] and empty.mask(1.0, 3).tolist() == [[True, False, False]]
+            alone = sample(events, i).dense(4.0)[0][:num_steps]
+            np.testing.assert_array_equal(dense[i, : len(alone)], alone)
+            np.testing.assert_array_equal(mask[i], np.arange(dense.shape[1]) < len(alone))
+    assert one_sample(np.zeros(0)).mask(1.0, 3).tolist() == [[True, False, False]]
 
 
 def test_a_sample_gives_the_same_logits_in_a_batch_as_alone():
@@ -165,38 +167,37 @@ def test_a_sample_gives_the_same_logits_in_a_batch_as_alone():
 
     logits = jax.vmap(mean_over_time)(jax.vmap(voltage)(events.dense(1.0)), events.mask(1.0))
     for i in range(2):
-        alone = mean_over_time(voltage(events.select([i]).dense(1.0)[0]))
+        alone = mean_over_time(voltage(sample(events, i).dense(1.0)[0]))
         # The same numbers are added, those of a matrix product perhaps in another order.
         np.testing.assert_allclose(logits[i], alone, rtol=1e-13)
     assert not np.allclose(mean_over_time(voltage(events.dense(1.0)[0])), logits[0], rtol=0.1)
 
 
 @pytest.mark.parametrize("num_steps", [None, 7])
-def test_dense_equals_a_loop_and_sparse_scatters_to_it(num_steps):
+def test_dense_equals_a_loop(num_steps):
+    """In whatever order the events are."""
     events = example()
+    parts = zip(events.offsets[:-1], events.offsets[1:], strict=True)
+    order = np.concatenate([RNG.permutation(np.arange(a, b)) for a, b in parts])
+    mixed = Events(events.times[order], events.units[order], events.offsets, events.labels, events.shape)
     dense = events.dense(4.0, num_steps)
     expected = np.zeros_like(dense)
     for i in range(len(events)):
-        for t, unit in zip(*events.sample(i), strict=True):
+        part = slice(events.offsets[i], events.offsets[i + 1])
+        for t, unit in zip(events.times[part], events.units[part], strict=True):
             if t // 4.0 < dense.shape[1]:
                 expected[i, int(t // 4.0), unit] += 1
     np.testing.assert_array_equal(dense, expected)
+    np.testing.assert_array_equal(mixed.dense(4.0, num_steps), expected)
+    np.testing.assert_array_equal(mixed.mask(4.0, num_steps), events.mask(4.0, num_steps))
     assert dense.shape[1] == (num_steps or int(events.times.max() // 4.0) + 1)
-    sparse = events.sparse(4.0, num_steps)
-    scattered = jax.vmap(lambda step, unit: scatter_events(step, unit, *dense.shape[1:]))(*sparse)
-    np.testing.assert_array_equal(scattered, dense)
-    for step, unit, message in ((-1, 0, "step = -1: "), (0, 4, "unit = 4: "), (0, -1, "unit = -1: ")):
-        with pytest.raises(ValueError, match=message.replace(" =", r"\[0\] =")):
-            scatter_events(jnp.array([step]), jnp.array([unit]), 3, 4)
-    assert sparse.step.shape == (len(events), np.diff(events.offsets).max())
 
 
 def test_unsigned_numbers_of_64_bits_count_as_others(tmp_path):
     events = example()
     arrays = {name: getattr(events, name).astype(np.uint64) for name in ("units", "offsets", "labels")}
     np.savez(tmp_path / "u.npz", times=events.times, shape=events.shape, classes=events.classes, **arrays)
-    again = read_events(tmp_path / "u.npz", sort=True).select([3, 0])
-    np.testing.assert_array_equal(again.dense(1.0, 60), events.select([3, 0]).dense(1.0, 60))
+    np.testing.assert_array_equal(read_events(tmp_path / "u.npz").dense(1.0, 60), events.dense(1.0, 60))
 
 
 def test_many_events_in_a_step_are_all_counted():
@@ -204,28 +205,13 @@ def test_many_events_in_a_step_are_all_counted():
     assert events.dense(1.0).tolist() == [[[300]]]
 
 
-def test_select():
-    events = example()
-    for chosen in ([3, 0], events.labels == 1, []):
-        part = events.select(chosen)
-        indices = np.flatnonzero(chosen) if isinstance(chosen, np.ndarray) else chosen
-        assert len(part) == len(indices)
-        for k, i in enumerate(indices):
-            for mine, original in zip(part.sample(k), events.sample(i), strict=True):
-                np.testing.assert_array_equal(mine, original)
-            assert part.labels[k] == events.labels[i] and part.extra["speaker"][k] == events.extra["speaker"][i]
-    with pytest.raises(ValueError, match=r"^the mask has shape \[2\]: it must be \[5\]"):
-        events.select(np.array([True, False]))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"times": [0.0, -1.0, 2.0]}, "^sample 0: times.1. = -1 ms: times must be 0 ms or more"),
-        ({"times": [0.0, 1.0, np.inf]}, "^sample 2: times.0. = inf ms: times must be finite"),
-        ({"times": [2.0, 1.0, 0.5]}, "^sample 0: times.1. = 1 ms: times must be in order"),
-        ({"units": [0, 4, 0]}, "^sample 0: units.1. = 4: units must lie between 0 and 3"),
-        ({"units": [0, 0, -1]}, "^sample 2: units.0. = -1: units must lie between 0 and 3"),
+        ({"times": [0.0, -1.0, 2.0]}, "^times.1. = -1 ms: times must be 0 ms or more"),
+        ({"times": [0.0, 1.0, np.inf]}, "^times.2. = inf ms: times must be finite"),
+        ({"units": [0, 4, 0]}, "^units.1. = 4: units must be 0 to 3"),
+        ({"units": [0, 0, -1]}, "^units.2. = -1: units must be 0 to 3"),
         ({"units": [0.0, 1.0, 2.0]}, "^units are float64: units must be integers"),
         ({"units": [0, 1]}, r"^units have shape \[2\]: they must be \[3\]"),
         ({"offsets": [0, 2, 2, 4]}, "^offsets must rise from 0 to 3"),
@@ -234,10 +220,9 @@ def test_select():
         ({"labels": [0, 1, 2]}, "^labels.2. = 2: labels must lie between 0 and 1"),
         ({"labels": [0, -1, 1]}, "^labels.1. = -1: labels must lie between 0 and 1"),
         ({"labels": [0, 1]}, r"^labels have shape \[2\]: they must be \[3\]"),
-        ({"shape": (0,)}, r"^shape = \[0\]: there must be at least one unit"),
-        ({"shape": (-2, -2)}, r"^shape = \[-2, -2\]: there must be at least one unit"),
-        ({"extra": {"speaker": np.zeros(2)}}, "^extra 'speaker' has 2 entries"),
-        ({"extra": {"notes": np.array([{}, 1, 2], object)}}, "^extra 'notes' holds objects"),
+        ({"shape": (0,)}, "^shape = 0: shape must be a whole number, 1 or more"),
+        ({"shape": (-2, -2)}, "^shape = -2: shape must be a whole"),
+        ({"labels": [0, 0, 0]}, "^samples of class.1. = 0: every class must have one"),
     ],
 )
 def test_bad_events_are_refused(change, message):
@@ -264,9 +249,8 @@ GOOD = ([[0.0, 0.5], [0.25]], [[1, 2], [3]], [0, 1])
         ((*GOOD,), {"leave_out": ("labels",)}, "labels is missing"),
         (([[0.0], [0.25]], *GOOD[1:]), {}, "spikes/times and spikes/units must be as long for every sample"),
         ((*GOOD[:2], [0, 2]), {}, r"labels\[1\] = 2: labels must lie between 0 and 1"),
-        ((*GOOD[:2], [0, 0]), {}, r"class 1 \(one\) has no sample: every class must have one"),
-        ((GOOD[0], [[1, 700], [3]], [0, 1]), {}, r"sample 0: units\[1\] = 700: units must lie between 0 and 699"),
-        (([[0.5, 0.25], [0.0]], *GOOD[1:]), {}, r"sample 0: times\[1\] = 250 ms: times must be in order \(sort=True"),
+        ((*GOOD[:2], [0, 0]), {}, r"samples of class\[1\] = 0: every class must have one"),
+        ((GOOD[0], [[1, 700], [3]], [0, 1]), {}, r"units\[1\] = 700: units must be 0 to 699"),
     ],
 )
 def test_bad_hdf5_is_refused_in_one_line(tmp_path, arguments, options, message):
@@ -280,16 +264,16 @@ def test_bad_hdf5_is_refused_in_one_line(tmp_path, arguments, options, message):
 @pytest.mark.parametrize(
     ("name", "kind", "values", "message"),
     [
-        ("spikes/units", np.float32, [1.9], "/spikes/units .1. holds float32: a list of integers for each sample is"),
+        ("spikes/units", np.float32, [1.9], "spikes/units .1. holds float32: a list of integers for each sample is"),
         (
             "spikes/units",
             np.uint64,
             [2**32 + 5],
-            r"sample 0: units\[0\] = 4.29497e\+09: units must lie",
+            r"units\[0\] = 4.29497e\+09: units must be",
         ),
-        ("spikes/times", np.complex64, [1j], "/spikes/times .1. holds complex64: a list of real numbers"),
-        ("labels", np.int64, 2**31, r"labels\[0\] = 2147483648: 1 samples cannot have one of every class up to it"),
-        ("labels", np.float32, 0.0, "labels are float32 .1.: they must be integers"),
+        ("spikes/times", np.complex64, [1j], "spikes/times .1. holds complex64: a list of real numbers"),
+        ("labels", np.int64, 2**31, r"labels\[0\] = 2.14748e\+09: labels must lie between 0 and 0"),
+        ("labels", np.float32, 0.0, "labels are float32: labels must be integers"),
     ],
 )
 def test_hdf5_numbers_that_would_wrap_or_be_cut_are_refused(tmp_path, name, kind, values, message):
@@ -309,7 +293,7 @@ def test_hdf5_of_another_file_or_never_written_is_refused(tmp_path):
         "the data of labels lie in another file": lambda file: file.create_dataset(
             "labels", (1,), "i8", external=[("/etc/hostname", 0, 8)]
         ),
-        r"/labels \[1000000000000\] should have 8000000000000 bytes, and 0 are": lambda file: file.create_dataset(
+        r"labels \[1000000000000\] should have 8000000000000 bytes, and 0 are": lambda file: file.create_dataset(
             "labels", (10**12,), "i8"
         ),
     }.items():
@@ -342,27 +326,21 @@ def test_counts_beyond_memory_are_refused(tmp_path):
         example().dense(1.0, 10**12)
 
 
-def test_sort_puts_events_in_order(tmp_path):
-    write_shd(tmp_path / "mixed.h5", [[0.5, 0.25], [0.75, 0.0]], [[1, 2], [3, 4]], [0, 1])
-    events = read_events(tmp_path / "mixed.h5", sort=True)
-    np.testing.assert_array_equal(events.times, [250.0, 500.0, 0.0, 750.0])
-    np.testing.assert_array_equal(events.units, [2, 1, 4, 3])
-
-
 def test_bad_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no folder inside: there must be one for each class"):
+    pytest.importorskip("tonic")
+    with pytest.raises(ValueError, match="it has 0 folders, one for each class"):
         read_events(tmp_path)
     write_bin(tmp_path / "0" / "a.bin", [3], [4], [1], [5])
     (tmp_path / "1").mkdir()
-    with pytest.raises(ValueError, match=r"class 1 \(1\) has no sample"):
+    with pytest.raises(ValueError, match=r"samples of class\[1\] = 0"):
         read_events(tmp_path)
     (tmp_path / "1" / "b.bin").write_bytes(b"1234567")
-    with pytest.raises(ValueError, match="1/b.bin has 7 bytes: an event has 5"):
+    with pytest.raises(ValueError, match="1/b.bin is no file of events of 5 bytes, or was cut short"):
         read_events(tmp_path)
     write_bin(tmp_path / "1" / "b.bin", [3, 34], [4, 4], [1, 0], [5, 6])
-    with pytest.raises(ValueError, match="1/b.bin: column of event 1 is 34: it must lie between 0 and 33"):
+    with pytest.raises(ValueError, match=r"sample 1: x\[1\] = 34: x must be 0 to 33"):
         read_events(tmp_path)
-    with pytest.raises(ValueError, match=r"shape = \[40\]: .bin files need"):
+    with pytest.raises(ValueError, match=r"shape = \[40\] three axes"):
         read_events(tmp_path, shape=(40,))
     assert len(read_events(tmp_path, shape=(2, 34, 35))) == 2
 
@@ -382,7 +360,7 @@ def test_other_bad_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="^part.npz: the array `offsets` is missing"):
         read_events(tmp_path / "part.npz")
     np.savez(tmp_path / "words.npz", spikes=np.zeros((2, 3, 4)), labels=np.array(["a", "b"]), dt=1.0)
-    with pytest.raises(ValueError, match="^words.npz: labels are <U1 .2.: they must be integers"):
+    with pytest.raises(ValueError, match="^words.npz: labels are <U1: labels must be integers"):
         read_events(tmp_path / "words.npz")
     np.savez(tmp_path / "parts.npz", spikes=np.full((1, 3, 4), 0.5), labels=np.array([0]), dt=1.0)
     with pytest.raises(ValueError, match="^parts.npz: spikes must be whole numbers of 0 or more"):
@@ -395,11 +373,14 @@ def test_nothing_is_unpickled(tmp_path):
         read_events(tmp_path / "p.npz")
 
 
-def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
     write_shd(tmp_path / "a.h5", *GOOD)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"^HDF5 files need the package h5py: pip install 'jaxlif\[snn\]'$"):
         read_events(tmp_path / "a.h5")
+    monkeypatch.setitem(sys.modules, "tonic.io", None)
+    with pytest.raises(ImportError, match=r"^N-MNIST needs the package tonic: pip install 'jaxlif\[events\]'$"):
+        read_events(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -409,10 +390,10 @@ def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
         (1.0, 0, "^num_steps = 0"),
         (1.0, 2.5, "^num_steps = 2.5"),
         ("1", None, "^dt = '1'"),
-        (1e-300, None, "^dt = 1e-300 ms: the last event, at .* ms, lies 2.31 steps or more away"),
+        (1e-300, None, "^dt = 1e-300 ms: the last event lies 2.31 steps or more away"),
     ],
 )
 def test_bad_grids_are_refused(dt, num_steps, message):
-    for bin_events in (example().dense, example().sparse, example().mask):
+    for bin_events in (example().dense, example().mask):
         with pytest.raises(ValueError, match=message):
             bin_events(dt, num_steps)

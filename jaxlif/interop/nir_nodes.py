@@ -1,0 +1,345 @@
+"""One table of NIR's nodes and the layers that they are, with the cells for those nodes that no other cell is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlif.checks import check_params, require_finite, require_params, require_positive
+from jaxlif.networks.convolution import Conv, Flatten, SumPool, per_axis, zeros
+from jaxlif.networks.delays import Delayed, DelayParams
+from jaxlif.networks.layers import Dense, DenseParams, Stateless
+from jaxlif.neurons.cell import check_cell, relax, state_dtype
+from jaxlif.neurons.driven import convolved_decays
+from jaxlif.neurons.lif import LIF, LIFParams, LIFState
+from jaxlif.neurons.readout import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
+from jaxlif.surrogate import SuperSpike, Surrogate, spike
+
+MS = 1000.0  # in a second
+
+
+class IntegrateAndFire(LIF):
+    r"""A neuron without leak, :math:`c_m \dot v = I` with :math:`c_m = \tau_m / r_m`; v_rest is where it starts."""
+
+    def integrate(self, params: LIFParams, state: LIFState, x: Array) -> tuple[LIFState, Array]:
+        """Add what the current ``x`` [N] brings in one step."""
+        return state, _integrated(params, state.v, x, self.dt)
+
+
+class Integrator(LeakyIntegrator):
+    r"""An integral of its input, :math:`c_m \dot v = I` with :math:`c_m = \tau_m / r_m`; v_rest is where it starts."""
+
+    def step(self, params: LeakyParams, state: LeakyState, x: Array) -> tuple[LeakyState, LeakyOutput]:
+        """Advance one step under the current ``x`` [N], held over it."""
+        v = _integrated(params, state.v, x, self.dt)
+        return LeakyState(v), LeakyOutput(v)
+
+
+def _integrated(params: Any, v: Array, x: Array, dt: float) -> Array:
+    return v + dt / params.tau_m * params.r_m * jnp.asarray(x, v.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class CurrentBasedParams:
+    """A membrane's parameters, and the time constant, ms, and the gain of the filter before it, scalars or [N]."""
+
+    neuron: Any
+    tau_syn: Array | float = 5.0
+    w_in: Array | float = 1.0
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        check_params(self.neuron)
+        require_positive("tau_syn", self.tau_syn, "ms")
+        require_finite("w_in", self.w_in, "")
+
+
+class CurrentBasedState(NamedTuple):
+    """The membrane's state, and the synaptic current [N]."""
+
+    neuron: Any
+    current: Array
+
+
+@dataclass(frozen=True)
+class CurrentBased:
+    r"""A membrane behind a low-pass filter, both solved exactly together: NIR's CubaLIF and CubaLI.
+
+    .. math:: \tau_{syn} \dot I = -I + w_{in} x, \qquad \tau_m \dot v = v_{rest} - v + r_m I
+
+    A spike is an input of 1 held over its step: it moves I by :math:`w_{in} (1 - e^{-dt/\tau_{syn}})`.
+    """
+
+    neuron: LIF | LeakyIntegrator
+
+    def check(self, params: CurrentBasedParams) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the membrane."""
+        require_params(self, params, CurrentBasedParams)
+        check_cell(self.neuron, params.neuron)
+
+    def init_state(self, params: CurrentBasedParams, x: Array) -> CurrentBasedState:
+        """Return the membrane at rest, without current."""
+        shape = jnp.broadcast_shapes(*(jnp.shape(leaf) for leaf in (x, params.tau_syn, params.w_in)))
+        neuron = self.neuron.init_state(params.neuron, jnp.broadcast_to(x, shape))
+        return CurrentBasedState(neuron, jnp.zeros_like(neuron.v))
+
+    def step(self, params: CurrentBasedParams, state: CurrentBasedState, x: Array) -> tuple[CurrentBasedState, Any]:
+        """Advance one step under the input ``x`` [N], held over it; the output is the membrane's."""
+        dt, tau_m = self.neuron.dt, params.neuron.tau_m
+        final = params.w_in * jnp.asarray(x, state.current.dtype)
+        # The constant current that moves the voltage in a step as one of 1 does that decays from its start.
+        kept = convolved_decays(tau_m, jnp.asarray(params.tau_syn, state.current.dtype), dt) / (
+            -tau_m * jnp.expm1(-dt / tau_m)
+        )
+        neuron, output = self.neuron.step(params.neuron, state.neuron, final + kept * (state.current - final))
+        return CurrentBasedState(neuron, relax(state.current, final, params.tau_syn, dt)), output
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class ValueParams:
+    """The factor, or the threshold, of each signal, a scalar or of the input's shape."""
+
+    value: Array | float
+
+    def check(self) -> None:
+        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
+        require_finite("value", self.value, "")
+
+
+@dataclass(frozen=True)
+class Scale(Stateless):
+    """Signals times a factor of their own."""
+
+    def apply(self, params: ValueParams, x: Array) -> Array:
+        """Scale ``x``, of any shape that goes with the factors; spikes of any dtype are cast to theirs."""
+        scale = jnp.asarray(params.value, state_dtype(params))
+        return jnp.asarray(x, scale.dtype) * scale
+
+
+class ThresholdOutput(NamedTuple):
+    """Spikes, 0 or 1, of the input's shape."""
+
+    spikes: Array
+
+
+@dataclass(frozen=True)
+class Threshold(Stateless):
+    """A spike in every step in which the input reaches the threshold: no membrane, no reset."""
+
+    surrogate: Surrogate = SuperSpike()
+
+    def apply(self, params: ValueParams, x: Array) -> ThresholdOutput:
+        """Compare ``x`` with the thresholds."""
+        threshold = jnp.asarray(params.value, state_dtype(params, x))
+        return ThresholdOutput(spike(jnp.asarray(x, threshold.dtype) - threshold, self.surrogate))
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+
+class Reading(NamedTuple):
+    """How nodes are read: for which step, ms, with which spikes, by which integration."""
+
+    dt: float
+    surrogate: Surrogate
+    reset: str
+    euler: bool
+
+    def time(self, tau: Any) -> Array:
+        """Return a time constant in ms: that with which an exact step does what an Euler step of ``tau`` does."""
+        tau = np.asarray(tau, np.float64) * MS
+        if not self.euler:
+            return _array(tau)
+        if not np.all(tau > self.dt):
+            raise ValueError(f"tau = {tau.min():g} ms: it must be longer than an Euler step, which is {self.dt:g} ms")
+        return _array(-self.dt / np.log1p(-self.dt / tau))
+
+
+class Entry(NamedTuple):
+    """A node's layer, as ``write(nir, layer, params, input_shape) -> node`` and ``read(node, how)`` put it."""
+
+    layers: tuple[type, ...]
+    write: Callable[..., Any]
+    read: Callable[[Any, Reading], tuple[Any, Any]]
+
+
+def _write_dense(nir, layer, p, shape):
+    weight = _double(p.weight).T.copy()  # NIR: from column to row
+    return nir.Linear(weight) if p.bias is None else nir.Affine(weight, _double(p.bias))
+
+
+def _read_dense(node, how):
+    if np.ndim(node.weight) != 2:
+        raise ValueError(f"weight {list(np.shape(node.weight))}: a weight must be a matrix")
+    bias = _array(node.bias) if kind(node) == "Affine" else None
+    return Dense(), DenseParams(weight=_array(np.transpose(node.weight)), bias=bias)
+
+
+def _write_conv(nir, layer, p, shape):
+    weight, places, kernel = _double(np.swapaxes(p.weight, 0, 1)), shape[1:], p.weight.shape[2:]
+    if len(kernel) > 2:
+        raise ValueError(f"kernel = {kernel}: NIR convolves along one axis or two")
+    stride = per_axis("stride", layer.stride, len(kernel))
+    same = layer.padding == "SAME" and set(stride) == {1}
+    padding = "same" if same else _both_sides(layer.padding, places, kernel, stride)
+    if not same and len(set(kernel)) > 1:
+        # nir takes the first size of the kernel for both when it infers shapes, and then refuses its own file.
+        raise ValueError(f'kernel = {kernel}: NIR takes a kernel that is not square only with padding "SAME"')
+    bias = np.zeros(len(weight)) if p.bias is None else _double(p.bias)
+    if len(kernel) == 1:
+        return nir.Conv1d(places[0], weight, stride[0], padding if same else padding[0], 1, 1, bias)
+    return nir.Conv2d(places, weight, stride, padding, (1, 1), 1, bias)
+
+
+def _read_conv(node, how):
+    for field in ("dilation", "groups"):
+        if np.any(np.asarray(getattr(node, field)) != 1):
+            raise ValueError(f"{field} = {getattr(node, field)}: {field} must be 1")
+    axes = np.ndim(node.weight) - 2
+    padding = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
+    padding = padding.upper() if isinstance(padding, str) else integers(padding, axes)
+    stride = integers(node.stride, axes)
+    if padding == "SAME" and set(stride) != {1}:
+        raise ValueError(f"padding = same with stride = {stride}: it keeps the size only with a stride of 1")
+    return Conv(stride, padding), DenseParams(weight=_array(np.swapaxes(node.weight, 0, 1)), bias=_array(node.bias))
+
+
+def _both_sides(padding, places, kernel, stride):
+    """Return the zeros on either side of each axis."""
+    pads = zeros(padding, len(kernel))
+    if pads != "SAME":
+        return tuple(p for p, _ in pads)
+    total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(places, kernel, stride, strict=True)]
+    if any(t % 2 for t in total):
+        raise ValueError(f'padding = "SAME": it adds {total} zeros here, and NIR pads both sides alike')
+    return tuple(t // 2 for t in total)
+
+
+def _write_pool(nir, layer, p, shape):
+    if len(shape) != 3:
+        raise ValueError(f"SumPool of an input {list(shape)}: NIR sums over images [C, H, W] only")
+    window, stride = layer.windows(2)
+    return nir.SumPool2d(*map(np.array, (window, stride, _both_sides(layer.padding, shape[1:], window, stride))))
+
+
+def _read_pool(node, how):
+    return SumPool(*(integers(x, 2) for x in (node.kernel_size, node.stride, node.padding))), None
+
+
+def _read_flatten(node, how):
+    sizes = node.input_type["input"]
+    last = (-1,) if sizes is None else (-1, len(sizes) - 1)
+    if int(node.start_dim) != 0 or int(node.end_dim) not in last:
+        raise ValueError(f"start_dim = {node.start_dim}, end_dim = {node.end_dim}: all axes must be flattened")
+    return Flatten(), None
+
+
+def _write_delay(nir, layer, p, shape):
+    if layer.sigma != 0.0 or p.sigma is not None:
+        raise ValueError("sigma: NIR's Delay has no spread over lags; set the cell's to 0 and the params' to None")
+    return nir.Delay(_spread(p.delay, shape) / MS)
+
+
+def _read_delay(node, how):
+    delay = _array(np.asarray(node.delay) * MS)
+    return Delayed(how.dt, max(how.dt, float(jnp.max(delay)))), DelayParams(delay=delay)
+
+
+def _write_neuron(nir, layer, p, shape):
+    if type(layer) is CurrentBased:
+        membrane = vars(_write_neuron(nir, layer.neuron, p.neuron, shape))
+        kept = {name: membrane[name] for name in ("r", "v_leak", "v_threshold", "v_reset") if name in membrane}
+        make = nir.CubaLIF if isinstance(layer.neuron, LIF) else nir.CubaLI
+        return make(
+            tau_syn=_spread(p.tau_syn, shape) / MS, tau_mem=membrane["tau"], w_in=_spread(p.w_in, shape), **kept
+        )
+    fields = {"tau": _spread(p.tau_m, shape) / MS, "r": _spread(p.r_m, shape), "v_leak": _spread(p.v_rest, shape)}
+    if type(layer) in (IntegrateAndFire, Integrator):
+        if np.any(fields["v_leak"] != 0):
+            raise ValueError(f"v_rest = {np.max(np.abs(p.v_rest)):g} mV: in NIR a neuron without leak starts at 0")
+        fields = {"r": fields["r"] / fields["tau"]}
+    if not isinstance(layer, LIF):
+        return (nir.LI if type(layer) is LeakyIntegrator else nir.I)(**fields)
+    if type(p) is not LIFParams:
+        raise ValueError(f"{type(layer).__name__} with {type(p).__name__}: NIR has a node for LIFParams only")
+    if layer.reset != "value":
+        raise ValueError(f'reset = "{layer.reset}": NIR sets v to v_reset; use reset = "value"')
+    if np.any(np.asarray(p.t_ref) != 0):
+        raise ValueError(f"t_ref = {np.max(p.t_ref):g} ms: NIR has no refractory period; t_ref must be 0 ms")
+    fields |= {"v_threshold": _spread(p.v_th, shape), "v_reset": _spread(p.v_reset, shape)}
+    return (nir.LIF if type(layer) is LIF else nir.IF)(**fields)
+
+
+def _read_neuron(node, how):
+    based, leaky = kind(node).startswith("Cuba"), "L" in kind(node)
+    tau_m = how.time(node.tau_mem if based else node.tau) if leaky else _array(MS)
+    fields = {"tau_m": tau_m, "r_m": _array(node.r), "v_rest": _array(node.v_leak if leaky else 0.0)}
+    cell: Any = (LeakyIntegrator if leaky else Integrator)(how.dt)
+    params: Any = LeakyParams(**fields)
+    if kind(node) in SPIKING:
+        cell = (LIF if leaky else IntegrateAndFire)(how.dt, how.surrogate, how.reset)
+        params = LIFParams(**fields, v_th=_array(node.v_threshold), v_reset=_array(node.v_reset), t_ref=0.0)
+    if not based:
+        return cell, params
+    return CurrentBased(cell), CurrentBasedParams(neuron=params, tau_syn=how.time(node.tau_syn), w_in=_array(node.w_in))
+
+
+_DENSE = Entry((Dense,), _write_dense, _read_dense)
+_CONV = Entry((Conv,), _write_conv, _read_conv)
+_NEURON = Entry((LIF, IntegrateAndFire, LeakyIntegrator, Integrator, CurrentBased), _write_neuron, _read_neuron)
+SPIKING = ("IF", "LIF", "CubaLIF")
+NEURONS = (*SPIKING, "I", "LI", "CubaLI")
+TABLE = {
+    **dict.fromkeys(("Affine", "Linear"), _DENSE),
+    **dict.fromkeys(("Conv1d", "Conv2d"), _CONV),
+    **dict.fromkeys(NEURONS, _NEURON),
+    "SumPool2d": Entry((SumPool,), _write_pool, _read_pool),
+    "Flatten": Entry(
+        (Flatten,), lambda nir, _, p, shape: nir.Flatten({"input": np.array(shape)}, 0, -1), _read_flatten
+    ),
+    "Delay": Entry((Delayed,), _write_delay, _read_delay),
+    "Scale": Entry(
+        (Scale,),
+        lambda nir, _, p, shape: nir.Scale(_spread(p.value, shape)),
+        lambda node, how: (Scale(), ValueParams(value=_array(node.scale))),
+    ),
+    "Threshold": Entry(
+        (Threshold,),
+        lambda nir, _, p, shape: nir.Threshold(_spread(p.value, shape)),
+        lambda node, how: (Threshold(how.surrogate), ValueParams(value=_array(node.threshold))),
+    ),
+}
+WRITERS = {layer: entry.write for entry in TABLE.values() for layer in entry.layers}  # exact types: a subclass differs
+
+
+def kind(node: Any) -> str:
+    """Return a node's type in NIR."""
+    return type(node).__name__
+
+
+def integers(value: Any, axes: int) -> tuple[int, ...]:
+    """Return one integer for each axis."""
+    return tuple(int(n) for n in np.broadcast_to(np.asarray(value), (axes,)))
+
+
+def _array(x: Any) -> Array:
+    return jnp.asarray(np.asarray(x), float)
+
+
+def _double(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float64)
+
+
+def _spread(x: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return one number for each neuron, as NIR wants them."""
+    try:
+        return np.broadcast_to(_double(x), shape).copy()
+    except ValueError as error:
+        message = f"parameters {list(np.shape(x))}: they do not go with the layer's input {list(shape)}"
+        raise ValueError(message) from error
