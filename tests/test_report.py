@@ -20,8 +20,7 @@ import jaxlif as jl
 from jaxlif import report
 from jaxlif.fitting.drift import Drift
 from jaxlif.pictures import _worst_segments
-from jaxlif.report import write_report
-from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows
+from jaxlif.report import SCORE_LABELS, parameter_rows, score_rows, write_report
 
 NAME = "<b>&.npz"
 FIGURES = ("voltage", "raster", "intervals", "worst")

@@ -8,7 +8,7 @@ from jaxlif.fitting.drift import Drift
 from jaxlif.neurons import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import SpikeRule
-from jaxlif.tables import SCORE_LABELS, parameter_rows, score_rows, sweep_line, sweep_rows, text_table
+from jaxlif.report import SCORE_LABELS, parameter_rows, score_rows, sweep_line, sweep_rows, text_table
 
 
 def test_parameter_rows_name_value_and_unit():

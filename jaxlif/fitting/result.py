@@ -33,7 +33,7 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, resting_potentials
 from jaxlif.recordings.sampling import held_current
-from jaxlif.writing import write_atomically
+from jaxlif.writing import staged
 
 STANDARD_NAMES = {
     "tau_m": ("membrane time constant", "ms"),
@@ -302,9 +302,10 @@ class RecordingFit:
     def save(self, directory: str | os.PathLike) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self._document(), indent=2, ensure_ascii=False, allow_nan=False)
-        return write_atomically(folder / "fit.json", text.encode())
+        with staged(folder) as temporary:
+            (temporary / "fit.json").write_bytes(text.encode())
+        return folder / "fit.json"
 
     def _document(self) -> dict[str, Any]:
         def parameter(name, value):

@@ -17,7 +17,7 @@ from jaxlif.fitting.intervals import Estimate, determined, flat_coordinates, is_
 from jaxlif.fitting.lif_intervals import fi_estimate, membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import Profile, Sweeps, forced
 from jaxlif.fitting.several import RecordingFits
-from jaxlif.tables import parameter_rows
+from jaxlif.report import parameter_rows
 
 CURRENTS = np.linspace(200.0, 600.0, 9)  # all above rheobase, 150 pA
 TRUTH = jl.LIFParams(t_ref=3.0)

@@ -17,7 +17,7 @@ from jaxlif.fitting.prediction import free_response
 from jaxlif.fitting.threshold import reliable_stimuli
 from jaxlif.pictures import pictures
 from jaxlif.recordings import Recording, resting_potentials
-from jaxlif.tables import sweep_rows
+from jaxlif.report import sweep_rows
 
 DT = 0.5
 TRUTH = jl.AdaptiveLIFParams(

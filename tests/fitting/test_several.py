@@ -6,7 +6,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.several import fit_each, named_files
-from jaxlif.tables import cell_rows
+from jaxlif.report import cell_rows
 
 DT, DURATION = 0.5, 2000.0
 

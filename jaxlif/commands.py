@@ -1,72 +1,126 @@
-"""The commands that start from a fit: predict, advise and export."""
+"""The commands that make no fit: inspect and simulate, and those that start from one: predict, advise and export."""
 
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
+import jax
 import numpy as np
 
-from jaxlif.commands import options
-from jaxlif.commands.errors import clear_errors, refuse_options
-from jaxlif.commands.files import read
+from jaxlif import options
 from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, neuron_json
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
+from jaxlif.inspection import inspect_recording
 from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.neurons.readout import LeakyParams
-from jaxlif.recordings import Recording
+from jaxlif.options import noted_warnings, refuse_options, taken_reading, taken_spikes, with_options
+from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.sampling import held_current
 from jaxlif.recordings.spikes import spike_notes
-from jaxlif.tables import Scores, score_table, text_table
-from jaxlif.writing import staged_file
+from jaxlif.report import score_table, text_table
+from jaxlif.simulated import simulated_recording
+from jaxlif.writing import staged
+
+
+@click.command()
+@options.recording
+@options.out_folder("Folder for a figure, inspection.png.", required=False)
+@options.reading
+@options.spikes
+def inspect(file, out, **given) -> None:
+    """Say what is in a recording, before any fit, and what a fit would do with it.
+
+    Prints clamp, channels and units, ranges, the rest and its drift, and for each sweep its current, the command beside
+    a recorded one, where it rests and how often it fires. What cannot be fitted is inspected too, and says why.
+    """
+    with noted_warnings() as read:
+        found = inspect_recording(file, spike_rule=SpikeRule(**taken_spikes(given)), **taken_reading(given))
+    width = max(map(len, (*found.facts, "a fit")))
+    lines = [f"{label:{width}}  {text}" for label, text in found.facts.items()]
+    lines += ["", text_table(list(found.sweeps)), ""] if found.sweeps else []
+    lines += [f"note: {note}" for note in (*read, *found.notes)] + [f"{'a fit':{width}}  {found.verdict}"]
+    click.echo(with_options("\n".join(lines)))
+    if out and found.recording is not None:
+        from jaxlif.pictures import write_sweeps  # it loads matplotlib, which only figures need
+
+        with staged(out) as folder:
+            write_sweeps(found, found.recording, folder / "inspection.png")
+        click.echo(f"figure: {out / 'inspection.png'}")
+
+
+@click.command()
+@options.out_file("The .npz recording to write.")
+@click.option("--model", type=click.Choice(["hodgkin-huxley"]), required=True, help="The cell.")
+@click.option("--duration", type=float, default=6000.0, show_default=True, help="Of a sweep, ms.")
+@click.option("--dt", type=float, default=0.1, show_default=True, help="Sampling interval, ms.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Sweeps of the same current.")
+@options.seed
+def simulate(out, model, duration, dt, repeats, seed) -> None:
+    """Simulate a recording, to try the other commands on.
+
+    A neuron that makes its own spikes receives frozen noise and has noise of its own. Writes current, voltage and dt.
+
+    \b
+    Example:
+      jaxlif simulate --model hodgkin-huxley --out cell.npz
+    """
+    with _one_file(out, ".npz") as path:
+        with jax.enable_x64(True):
+            recording = simulated_recording(jax.random.key(seed), repeats=repeats, duration=duration, dt=dt)
+        arrays: dict[str, Any] = {"current": recording.current, "voltage": recording.voltage, "dt": recording.dt}
+        np.savez_compressed(path, **arrays)
+    click.echo(f"{recording}: {out}")
 
 
 @click.command()
 @options.fit_file
 @options.recording
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
-@click.option("--repeats", type=int, default=1, show_default=True, help="Presentations of each sweep.")
+@options.out_file("The .npz file to write.")
+@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Presentations of each sweep.")
 @options.seed
 @options.reading
 @options.spikes
 @click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
-@clear_errors
-def predict(fit_file, file, out, repeats, seed, reading, spike_rule, force_spikes) -> None:
+def predict(fit_file, file, out, repeats, seed, force_spikes, **given) -> None:
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
     and prints scores where FILE has a voltage to compare with. What the fit warns of is repeated.
     """
-    if out.suffix != ".npz":
-        raise ValueError(f"out = {out}: predictions are written to an .npz file")
-    with staged_file(out, fit_file, file) as path:
-        result, recording = load_fit(fit_file), read(file, reading)
-        result = replace(result, spike_rule=replace(result.spike_rule, **spike_rule))
+    with _one_file(out, ".npz", fit_file, file) as path:
+        result, recording = load_fit(fit_file), read_recording(file, **taken_reading(given))
+        result = replace(result, spike_rule=replace(result.spike_rule, **taken_spikes(given)))
         prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
         np.savez_compressed(path, **{n: array for n, array in prediction._asdict().items() if n != "notes"})
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
+    notes = prediction.notes
     if recording.voltage is not None:
-        click.echo(score_table(_compare(result, recording, prediction, forced=force_spikes)) + "\n")
-        likelihood = result.likelihood_note(recording)
-        missed = spike_notes(recording, result.spike_rule)
-        unreliable = unreliable_notes(recording, result.spike_rule.find(recording))
-        prediction = prediction._replace(notes=prediction.notes + likelihood + unreliable + missed)
-    for note in [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes] + [*prediction.notes]:
+        spikes = result.spike_rule.find(recording)
+        scores = _scores(result, recording, spikes, prediction, forced=force_spikes)
+        click.echo(score_table({"prediction": scores}) + "\n")
+        notes += result.likelihood_note(recording) + unreliable_notes(recording, spikes)
+        notes += spike_notes(recording, result.spike_rule)
+    for note in [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes] + [*notes]:
         click.echo(f"note: {note}")
 
 
-def _compare(result: RecordingFit, recording: Recording, prediction: Prediction, *, forced: bool) -> Scores:
+def _scores(
+    result: RecordingFit, recording: Recording, spikes: np.ndarray, prediction: Prediction, *, forced: bool
+) -> Mapping[str, Any]:
     """Score a prediction against the recording: its voltage where the spikes were forced, else its own spikes."""
-    spikes = result.spike_rule.find(recording)
     if forced or result.model == "passive":
         before, after = (round(t / recording.dt) for t in result.spike_cut)
         voltage = prediction.voltage + prediction.electrode_drop
-        return {"prediction": voltage_scores(recording, spikes, voltage, before=before, after=after)}
+        return voltage_scores(recording, spikes, voltage, before=before, after=after)
     steps = np.round(prediction.spike_time / recording.dt).astype(int) - 1
     model = np.zeros((int(prediction.spike_repeat.max(initial=0)) + 1, *recording.current.shape), bool)
     model[prediction.spike_repeat, prediction.spike_sweep, steps] = True
-    return {"prediction": spike_scores(recording, spikes, model if result.model == "gif" else model[0])}
+    return spike_scores(recording, spikes, model if result.model == "gif" else model[0])
 
 
 @click.command()
@@ -76,7 +130,6 @@ def _compare(result: RecordingFit, recording: Recording, prediction: Prediction,
 )
 @click.option("--duration", type=float, help="Of the further recording, s. Default: as long as the fitted one.")
 @options.seed
-@clear_errors
 def advise(fit_file, names, duration, seed) -> None:
     """Say which recording to make next.
 
@@ -84,11 +137,9 @@ def advise(fit_file, names, duration, seed) -> None:
     wide, * marks the best for a parameter. The recordings are listed below, the most helpful first, each with what it
     leaves on the geometric mean.
     """
-    result = load_fit(fit_file)
     length = None if duration is None else 1000.0 * duration
-    advice = advise_protocol(result, parameters=names or None, duration=length, seed=seed)
-    click.echo(text_table(advice.rows()) + "\n")
-    click.echo("\n".join(advice.legend()))
+    advice = advise_protocol(load_fit(fit_file), parameters=names or None, duration=length, seed=seed)
+    click.echo("\n".join((text_table(advice.rows()), "", *advice.legend())))
 
 
 @click.command()
@@ -100,31 +151,28 @@ def advise(fit_file, names, duration, seed) -> None:
     required=True,
     help="A Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the parameters as JSON.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, .py or .json.")
-@click.option("--drive", type=click.Path(path_type=Path), help="A recording whose current the script injects.")
+@options.out_file("The file to write, .py or .json.")
+@click.option("--drive", type=options.file, help="A recording whose current the script injects.")
 @click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", show_default=True, help="For NEST.")
 @options.reading
-@clear_errors
-def export(fit_file, target, out, drive, synapse, reading) -> None:
+def export(fit_file, target, out, drive, synapse, **given) -> None:
     """Write a fitted neuron for another program.
 
     FIT is a fit.json. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
     1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif. What the
     fit warns of is repeated in what is written.
     """
-    suffix = ".json" if target == "json" else ".py"
-    if out.suffix != suffix:
-        raise ValueError(f"out = {out}: --to {target} writes a {suffix} file")
+    suffix, reading = ".json" if target == "json" else ".py", taken_reading(given)
     if suffix == ".py" and (out.stem in sys.stdlib_module_names or out.stem in _IMPORTED):
         raise ValueError(f"out = {out.name}: the script imports a module {out.stem}, and would find itself; rename it")
     if drive is None:
         refuse_options("for the recording of --drive only", **reading)
-    with staged_file(out, fit_file, drive) as path:
+    with _one_file(out, suffix, fit_file, drive) as path:
         result = load_fit(fit_file)
         if target == "json":
             text = neuron_json(result)
         else:
-            text = script_of(result, target, read(drive, reading) if drive else None, synapse)
+            text = script_of(result, target, read_recording(drive, **reading) if drive else None, synapse)
         path.write_text(text, encoding="utf-8")
     click.echo(f"{result.model} for {target}: {out}")
     for note in result.warnings:
@@ -156,3 +204,14 @@ def script_of(fit: RecordingFit, target: str, drive: Recording | None, synapse: 
     model = to_nest(fit.params, dt=dt, synapse=synapse) if nest else to_brian2(fit.params, dt=dt, escape_noise=noisy)
     notes = [f"# note: {' '.join(note.split())}\n" for note in fit.warnings]
     return "".join(notes) + to_script(model, current, dt=dt)
+
+
+@contextmanager
+def _one_file(out: Path, suffix: str, *inputs: Path | None) -> Iterator[Path]:
+    """Yield a path from which a file comes to be ``out`` in the end; refuse another kind, and what is read, at once."""
+    if out.suffix != suffix:
+        raise ValueError(f"out = {out}: a {suffix} file is written")
+    if any(path is not None and path.exists() and out.exists() and path.samefile(out) for path in inputs):
+        raise ValueError(f"out = {out}: this file is read, and would be lost; name another")
+    with staged(out.parent) as folder:
+        yield folder / out.name

@@ -1,0 +1,215 @@
+"""The options that commands share, their types, and one line for everything that a user can cause."""
+
+import re
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+from click.exceptions import BadParameter, Exit, UsageError
+
+from jaxlif.recordings import Recording
+from jaxlif.recordings.spikes import METHODS
+from jaxlif.recordings.units import NO_CORRECTIONS
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
+# What the library calls a keyword, in backquotes, is here an option.
+_OPTIONS = {"electrode_channel": "from-electrode"} | {
+    n: n.replace("_", "-") for n in ("sweeps", "model", *vars(NO_CORRECTIONS))
+}
+
+
+class Commands(click.Group):
+    """Commands whose errors are one line and exit status 2, and whose warnings are one line each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            with noted_warnings() as notes:
+                result = super().invoke(ctx)
+        except UsageError as error:
+            error.ctx = None  # with it click prints two lines more
+            raise
+        except BrokenPipeError:
+            raise  # whoever read our output has gone: nothing to explain
+        except KeyboardInterrupt as error:
+            click.echo("interrupted", err=True)
+            raise Exit(INTERRUPTED) from error
+        except (ValueError, OSError, ImportError) as error:
+            raise UsageError(with_options(" ".join(str(error).split()))) from error
+        for note in notes:
+            click.echo(f"warning: {note}", err=True)
+        return result
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of a block as lines of text."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    notes += dict.fromkeys(with_options(str(w.message)) for w in caught if issubclass(w.category, UserWarning))
+
+
+def with_options(text: str) -> str:
+    """Return a text with the options of the command line in place of the library's keywords."""
+    return reduce(lambda found, names: found.replace(f"`{names[0]}`", f"--{names[1]}"), _OPTIONS.items(), text)
+
+
+def refuse_options(why: str, **options: Any) -> None:
+    """Refuse options that would be ignored."""
+    for name, value in options.items():
+        if value not in (None, ()):
+            raise UsageError(f"--{_OPTIONS.get(name, name.replace('_', '-'))} is {why}")
+
+
+def number(text: str) -> float:
+    """Read a part of an option."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise BadParameter(f"{text!r} is not a number") from error
+
+
+def window(text: str) -> Callable[[Recording], tuple[float, float]]:
+    """Read "0:10", "0:10s" or "0:10000ms" as a window of a recording, in ms."""
+    digits = r"(\d+\.?\d*|\.\d+)"
+    found = re.fullmatch(rf"\s*{digits}\s*:\s*{digits}\s*(ms|s)?\s*", text)
+    if found is None:
+        raise BadParameter(f"{text!r}: write START:STOP in seconds, such as 0:10, or with a unit, 0:10000ms")
+    first, last, unit = float(found[1]), float(found[2]), found[3]
+
+    def _of(recording: Recording) -> tuple[float, float]:
+        # Seconds that the recording does not have are ms, but not where a misjudged duration is likelier: 0:10 of 6 s.
+        beyond = 1000.0 * last > recording.start + recording.duration + 1e-6
+        factor = 1.0 if unit == "ms" or (unit is None and beyond and last - first >= 100.0) else 1000.0
+        return factor * first, factor * last
+
+    return _of
+
+
+def interval(text: str) -> tuple[str, tuple[float, float]]:
+    """Read "tau_m=5:40"."""
+    name, _, ends = text.partition("=")
+    low, colon, high = ends.partition(":")
+    if not colon:
+        raise BadParameter(f"{text!r}: write NAME=LOW:HIGH, such as tau_m=5:40")
+    return name.strip(), (number(low), number(high))
+
+
+def electrode(text: str) -> float | str | None:
+    """Read "auto", "none" or a resistance."""
+    return number(text) if text not in ("auto", "none") else text if text == "auto" else None
+
+
+def sweep_numbers(text: str) -> list[int]:
+    """Read "0,2-5" as the sweeps 0, 2, 3, 4 and 5.
+
+    Example:
+        >>> sweep_numbers("0,2-5")
+        [0, 2, 3, 4, 5]
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            raise BadParameter(f"{text!r}: write numbers from 0 and ranges, such as 0,2-5")
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return numbers
+
+
+def _several(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Make one decorator of several."""
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+file = click.Path(path_type=Path)
+recording = click.argument("file", type=file)
+fit_file = click.argument("fit_file", metavar="FIT", type=file)
+seed = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of everything random."
+)
+
+
+def out_folder(text: str, *, required: bool = True) -> Callable[..., Any]:
+    """Make the option --out of a command that writes into a folder."""
+    return click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=required, help=text)
+
+
+def out_file(text: str) -> Callable[..., Any]:
+    """Make the option --out of a command that writes a file."""
+    return click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help=text)
+
+
+spikes = _several(
+    click.option(
+        "--spike-threshold", "threshold", type=float, show_default="0", help="Level that a spike crosses upwards, mV."
+    ),
+    click.option(
+        "--spike-method",
+        "method",
+        type=click.Choice(METHODS),
+        show_default="level",
+        help="A spike is marked where the voltage crosses the level, or at the foot from which it rises at 20 mV/ms.",
+    ),
+    click.option("--spike-width", "width", type=float, show_default="20", help="Time in which a spike falls back, ms."),
+    click.option(
+        "--dead-time",
+        type=float,
+        show_default="0.5",
+        help="Spikes closer to the last one are not counted, ms. All four: for predict as for the fit, by default.",
+    ),
+)
+
+
+def _corrections(quantity: str, unit: str) -> Callable[..., Any]:
+    return _several(
+        click.option(f"--{quantity}-unit", help=f"{quantity} in this unit, whatever the file says."),
+        click.option(
+            f"--{quantity}-gain",
+            type=float,
+            help=f"Factor to the {quantity}; 0.1 where it was stored ten times too large.",
+        ),
+        click.option(f"--{quantity}-offset", type=float, help=f"Added to the {quantity} after that, {unit}."),
+    )
+
+
+current_corrections = _corrections("current", "pA")
+reading = _several(
+    click.option(
+        "--current",
+        type=click.Choice(["recorded", "commanded"]),
+        help="Which current to take from an .abf file; by default the recorded one where there is one.",
+    ),
+    click.option(
+        "--sweeps", type=sweep_numbers, metavar="N,N-N", help="Which sweeps to read, numbered from 0. Default: all."
+    ),
+    click.option(
+        "--from-electrode",
+        metavar="NAME",
+        help="Which electrode of an .nwb file, or channel of an .abf file (V2, or V2,I1 with its current), to read"
+        " where there are several.",
+    ),
+    _corrections("voltage", "mV"),
+    current_corrections,
+)
+
+
+def taken_spikes(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what was given of :data:`spikes` out of the options of a command: keywords of :class:`SpikeRule`."""
+    return _taken(options, "threshold", "method", "width", "dead_time")
+
+
+def taken_reading(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what was given of :data:`reading` out of the options of a command: keywords of :func:`read_recording`."""
+    given = _taken(options, "current", "sweeps", "from_electrode", *vars(NO_CORRECTIONS))
+    return {"electrode_channel" if name == "from_electrode" else name: value for name, value in given.items()}
+
+
+def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := options.pop(name)) is not None}
