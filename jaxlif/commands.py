@@ -46,10 +46,10 @@ def inspect(file, out, **given) -> None:
     lines += [f"note: {note}" for note in (*read, *found.notes)] + [f"{'a fit':{width}}  {found.verdict}"]
     click.echo(with_options("\n".join(lines)))
     if out and found.recording is not None:
-        from jaxlif.pictures import write_sweeps  # it loads matplotlib, which only figures need
+        from jaxlif.pictures import all_sweeps  # it loads matplotlib, which only figures need
 
         with staged(out) as folder:
-            write_sweeps(found, found.recording, folder / "inspection.png")
+            all_sweeps(found, found.recording).savefig(folder / "inspection.png", dpi=150)
         click.echo(f"figure: {out / 'inspection.png'}")
 
 

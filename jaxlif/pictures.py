@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -318,7 +317,7 @@ def _worst(shown: _Shown, segments: list[tuple[int, slice, float]]) -> Figure:
     return figure
 
 
-def write_sweeps(found: Inspection, recording: Recording, path: Path) -> None:
+def all_sweeps(found: Inspection, recording: Recording) -> Figure:
     """Draw voltage, spikes and current of every sweep before any fit, the first sweep dark and the last light."""
     known = {"voltage (mV)": recording.voltage, "sweep": found.spikes, "current (pA)": recording.current}
     shown = {label: rows for label, rows in known.items() if rows is not None}
@@ -332,5 +331,4 @@ def write_sweeps(found: Inspection, recording: Recording, path: Path) -> None:
                 ax.plot(recording.times, rows.T, linewidth=0.7)
             ax.set(xlabel="", ylabel=label)
         ax.set_xlabel("time (ms)")
-        figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure

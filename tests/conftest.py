@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax  # noqa: E402
 import matplotlib  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 matplotlib.use("Agg")
@@ -33,3 +34,30 @@ def data_folder():
     if not folder or not Path(folder).is_dir():
         pytest.skip("JAXLIF_DATA does not name a folder of recordings (see experiments/data.md)")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cell_file(tmp_path_factory):
+    """Two trials of noise, in a file."""
+    from tests.command_line import write
+
+    return write(tmp_path_factory.mktemp("recording") / "cell.npz")
+
+
+@pytest.fixture(scope="session")
+def steps_file(tmp_path_factory):
+    """A family of current steps, in a file."""
+    from tests.command_line import DT, step_family
+
+    path = tmp_path_factory.mktemp("recording") / "steps.npz"
+    np.savez(path, **dict(zip(("current", "voltage", "spikes"), step_family(), strict=True)), dt=DT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory, cell_file):
+    """The folder of a fit of the two trials with report and figures, made on the command line, and what it printed."""
+    from tests.command_line import good
+
+    folder = tmp_path_factory.mktemp("fit") / "out"
+    return folder, good("fit", cell_file, "--out", folder).output

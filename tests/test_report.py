@@ -11,16 +11,25 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif import report
+from jaxlif import pictures
 from jaxlif.fitting.drift import Drift
-from jaxlif.pictures import _worst_segments
-from jaxlif.report import SCORE_LABELS, parameter_rows, score_rows, write_report
+from jaxlif.neurons import AdaptiveLIFParams
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.report import (
+    SCORE_LABELS,
+    parameter_rows,
+    score_rows,
+    sweep_line,
+    sweep_rows,
+    text_table,
+    write_report,
+)
+from tests.command_line import DT
 
 NAME = "<b>&.npz"
 FIGURES = ("voltage", "raster", "intervals", "worst")
@@ -44,17 +53,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def recording():
-    noise = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1500.0, 0.5)
-    _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(), noise)
-    rows = [np.tile(np.asarray(x), (2, 1)) for x in (noise, output.v, output.spikes)]
-    rows[1][1] += 1e-6  # two trials, and not one that is stored twice
-    return jl.Recording(current=rows[0], voltage=rows[1], spikes=rows[2], dt=0.5, name=NAME, sha256="abc123")
+def recording(cell_file):
+    return jl.read_recording(cell_file)
 
 
 @pytest.fixture(scope="module")
-def fit(recording):
-    return replace(jl.fit_recording(recording), warnings=WARNINGS)
+def fit(stored):
+    """The stored fit, under a name and with warnings that a page must escape."""
+    read = jl.load_fit(stored[0] / "fit.json")
+    return replace(read, warnings=WARNINGS, data=dict(read.data) | {"name": NAME, "sha256": "abc123"})
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +113,14 @@ def test_vector_figures_are_whole_and_need_nothing(written):
 
 def test_the_worst_segment_is_where_the_voltage_was_spoiled(fit, recording):
     """10 mV added to 60 ms of the second sweep, far from a spike, come first, with the RMSE of the residual there."""
-    spikes = fit.spike_rule.find(recording)
-    forced = fit.predict(recording, force_spikes=True)
     voltage = recording.voltage.copy()
     voltage[1, 1100:1220] += 10.0
-    segments = _worst_segments(fit, replace(recording, voltage=voltage), spikes, forced)
-    sweep, first, last, error = segments[0]
-    assert sweep == 1 and first <= 1100 < 1220 <= last
-    before, after = (round(t / recording.dt) for t in fit.spike_cut)
-    rows = [n for n in range(first, last) if not spikes[1, max(0, n - after + 1) : n + before + 1].any()]
+    shown = pictures._Shown(fit, replace(recording, voltage=voltage))
+    spikes, forced = fit.spike_rule.find(shown.recording), fit.predict(shown.recording, force_spikes=True)
+    sweep, part, error = pictures._worst_segments(shown)[0]
+    assert sweep == 1 and part.start <= 1100 < 1220 <= part.stop
+    before, after = (round(t / DT) for t in fit.spike_cut)
+    rows = [n for n in range(part.start, part.stop) if not spikes[1, max(0, n - after + 1) : n + before + 1].any()]
     residual = voltage[1, rows] - forced.voltage[1, rows]
     assert error == pytest.approx(np.sqrt(np.mean(residual**2)))
 
@@ -129,7 +135,7 @@ def test_scores_and_provenance(text):
     words = Page(text).text
     for name in ("rate_data", "coincidence_factor", "reliability", "md_star", "voltage_rmse"):
         assert SCORE_LABELS[name] in words
-    for word in ("train", "test", "abc123", "seed 0", "dt = 0.5 ms", "2 sweeps", "0 to 1050 ms"):
+    for word in ("train", "test", "abc123", "seed 0", "dt = 0.5 ms", "2 sweeps", "0 to 1400 ms"):
         assert word in words
 
 
@@ -149,13 +155,13 @@ def test_names_and_warnings_are_escaped(text):
 
 
 def test_no_warnings_no_list(fit, recording, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "pictures", lambda *args: ())
+    monkeypatch.setattr(pictures, "images", lambda *args: ())
     write_report(replace(fit, warnings=()), tmp_path, recording)
     assert "<ul" not in (tmp_path / "report.html").read_text()
 
 
 def test_sweeps_that_differ_are_a_table(fit, recording, text, tmp_path, monkeypatch, browse):
-    monkeypatch.setattr(report, "pictures", lambda *args: ())
+    monkeypatch.setattr(pictures, "images", lambda *args: ())
     differing = replace(fit, drift=Drift(np.array([-0.5, 0.5]), np.array([0.98, 1.02])))
     write_report(differing, tmp_path, recording)
     page, _ = browse((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -172,6 +178,74 @@ def test_rates_have_a_curve_and_no_voltage(tmp_path):
     names = {path.name for path in write_report(fit, tmp_path)}
     assert names == {"f_i_curve.png", "f_i_curve.svg", "report.html"}
     assert "f-I curve, RMSE (Hz)" in (tmp_path / "report.html").read_text()
+
+
+def test_parameter_rows_name_value_and_unit():
+    rows = {row["name"]: row for row in parameter_rows(LIFParams(tau_m=12.34567, r_m=0.05))}
+    assert list(rows) == ["tau_m", "r_m", "v_rest", "v_th", "v_reset", "t_ref"]
+    expected = {
+        "standard_name": "membrane time constant",
+        "name": "tau_m",
+        "value": "12.35",
+        "interval": "not estimated",
+        "unit": "ms",
+    }
+    assert rows["tau_m"] == expected
+    assert rows["r_m"]["value"] == "0.05" and rows["r_m"]["unit"] == "GΩ"
+
+
+def test_score_rows_leave_gaps_and_drop_what_nobody_has():
+    scores = {"train": {"rate_data": 0.0, "md_star": None, "delta": 4.0}, "test": {"rate_data": 12.345, "rmse": 1.0}}
+    parts, rows = score_rows(scores)
+    assert parts == ["train", "test"]
+    assert rows == [("firing rate, cell (Hz)", ["0", "12.3"]), (SCORE_LABELS["rmse"], ["", "1"])]
+
+
+def test_text_table_aligns():
+    lines = text_table([("name", "x"), ("v", "12.5")]).splitlines()
+    assert lines == ["name     x", "v     12.5"]
+    assert text_table([("name", "x"), ("v", "12.5")], right=()).splitlines() == ["name  x", "v     12.5"]
+    with pytest.raises(ValueError):
+        text_table([("a", "b"), ("c",)])
+
+
+def test_an_interval_stands_beside_its_parameter_and_terms_are_counted_from_one():
+    params = AdaptiveLIFParams(eta=(60.0,), tau_eta=(80.0,))
+    rows = {row["name"]: row for row in parameter_rows(params, {"eta.0": (50.0, 71.5)})}
+    assert rows["eta.0"]["interval"] == "50 to 71.5" and rows["eta.0"]["unit"] == "pA"
+    assert rows["eta.0"]["standard_name"] == "jump of spike-triggered current 1"
+    assert rows["tau_eta.0"]["interval"] == "not estimated"
+    # Four digits, or what tells the ends apart: an interval is never shown without a width.
+    (row,) = (r for r in parameter_rows(LIFParams(), {"v_rest": (-70.0012, -69.9994)}) if r["name"] == "v_rest")
+    assert row["interval"] == "-70.001 to -69.999"
+    # What was looked for in vain is told from what was not looked for.
+    rows = {row["name"]: row["interval"] for row in parameter_rows(LIFParams(), {}, ("v_th",))}
+    assert rows.pop("v_th") == "not determined" and set(rows.values()) == {"not estimated"}
+
+
+def test_sweeps_that_differ_have_a_row_each_and_a_line_together(fit):
+    differing = replace(fit, drift=Drift(np.array([-0.5, 0.254, 0.0]), np.array([0.98, 1.0204, 1.0])), held_out=(2,))
+    assert [tuple(row.values()) for row in sweep_rows(differing)] == [
+        ("0", "-0.50", "0.980"),
+        ("1", "+0.25", "1.020"),
+        ("2 (held out)", "", ""),
+    ]
+    assert sweep_line(differing) == (
+        "sweeps differ: v_rest fitted, -0.50 to +0.25 mV off its mean; gain of the current 0.980 to 1.020"
+    )
+
+
+def test_a_measured_rest_is_known_of_sweeps_held_out_too_and_no_gain_was_fitted(fit):
+    drift = Drift(np.array([-1.0, 1.0, 3.0]), np.ones(3))
+    differing = replace(fit, drift=drift, rest="measured", held_out=(2,))
+    assert [tuple(row.values())[1:] for row in sweep_rows(differing)] == [("-1.00", ""), ("+1.00", ""), ("+3.00", "")]
+    assert sweep_line(differing) == "sweeps differ: v_rest measured, -1.00 to +3.00 mV off its mean"
+
+
+@pytest.mark.parametrize("offset", [None, [0.0, 0.0], [0.0]])
+def test_sweeps_that_do_not_differ_are_not_listed(fit, offset):
+    same = replace(fit, drift=None if offset is None else Drift(np.array(offset), np.ones(len(offset))))
+    assert sweep_rows(same) == [] and sweep_line(same) == ""
 
 
 # Runs in the browser, before anything of the page is parsed, and writes what a reader would see into the page.

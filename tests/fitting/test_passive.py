@@ -134,5 +134,3 @@ def test_the_command_line_fits_predicts_and_exports_a_membrane(tmp_path):
     }.items():
         script = tmp_path / f"cell.{'json' if target == 'json' else 'py'}"
         assert message in run(main, ["export", str(out / "fit.json"), "--to", target, "--out", str(script)]).output
-    simulated = run(main, ["simulate", "--fit", str(out / "fit.json"), "--out", str(tmp_path / "s.npz")])
-    assert simulated.exit_code == 2 and "no LIF" in simulated.output
