@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.data import Drift
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, standard_name
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.lif import LIFParams

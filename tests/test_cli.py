@@ -12,7 +12,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif import pictures, report
-from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.data import Drift
 from jaxlif.interop import to_brian2, to_nest, to_script
 from tests.command_line import DT, DURATION, TRUTH, bad, call, cell, good, step_family, write
 

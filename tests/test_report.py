@@ -17,7 +17,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif import pictures
-from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.data import Drift
 from jaxlif.neurons import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.report import (

@@ -231,20 +231,20 @@ def joint_likelihood(config: Config) -> Iterator[dict[str, Any]]:
 
 def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, int]:
     """Return the loss, its gradient, the seconds of one evaluation and the number of steps."""
+    from jaxlif.fitting.data import Data, with_spikes
     from jaxlif.fitting.joint_loss import evaluate, joint_loss
-    from jaxlif.fitting.task import Task
-    from jaxlif.fitting.traces import arranged, recorded_traces, refractory_period, regress
+    from jaxlif.fitting.traces import arranged, refractory_period, regress
 
     recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
     with jax.default_device(device):
-        traces = recorded_traces(Task(recording, jl.SpikeRule().find(recording), config.train, {}, None, 0, False))
-        start = regress(traces, t_ref=refractory_period(traces))
+        data = with_spikes(Data.of(recording, jl.SpikeRule().find(recording)), config.train)
+        start = regress(data, t_ref=refractory_period(data))
         start = replace(start, coupling=jl.VoltageCoupling(b=0.2, tau=8.0, v_i=start.v_th - 10.0))
-        loss, samples = joint_loss(start, arranged(traces, float(start.t_ref)), traces.dt)
+        loss, samples = joint_loss(start, arranged(data, float(start.t_ref)), data.dt)
         vector = loss.vector(start)
         value, slope, _ = evaluate(loss, vector, samples)
         run = timed(lambda: evaluate(loss, vector, samples)[:2])
-        return value, slope, interleave({"": run}, config.rounds)[""].median, traces.spikes.size
+        return value, slope, interleave({"": run}, config.rounds)[""].median, data.spikes.size
 
 
 def whole_fit(config: Config) -> Claims:

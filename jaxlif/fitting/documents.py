@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.data import Drift
 from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.lif import LIFParams

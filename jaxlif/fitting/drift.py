@@ -4,65 +4,13 @@ A cell changes between recordings. With its resting potential tied to what was m
 currents cannot take its place, and the model means the same in another regime.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlif.fitting.data import Drift
 from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_adaptive
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
-from jaxlif.recordings import Recording
-
-
-@dataclass(frozen=True, eq=False)
-class Drift:
-    r"""Terms of single sweeps: each rests at :math:`v_{rest} + o_s` and receives the current :math:`g_s I`.
-
-    Args:
-        offset: o, [sweeps], mV.
-        gain: g, [sweeps].
-    """
-
-    offset: np.ndarray
-    gain: np.ndarray
-
-    @classmethod
-    def none(cls, num_sweeps: int) -> Self:
-        """Return sweeps that do not differ."""
-        return cls(np.zeros(num_sweeps), np.ones(num_sweeps))
-
-    @classmethod
-    def of_rest(cls, rest: np.ndarray | None, v_rest: float, num_sweeps: int) -> Self:
-        """Return the terms of sweeps whose rest was measured, [sweeps], mV; none where it was not."""
-        none = cls.none(num_sweeps)
-        return none if rest is None else cls(rest - v_rest, none.gain)
-
-    def select(self, sweeps: np.ndarray) -> "Drift":
-        """Return the terms of some sweeps."""
-        return Drift(self.offset[sweeps], self.gain[sweeps])
-
-    def current(self, current: np.ndarray) -> np.ndarray:
-        """Return what reaches the cell of a current [sweeps, T], pA."""
-        return self.gain[:, None] * current
-
-    def driven(self, params: LIFParams | LeakyParams, recording: Recording) -> Recording:
-        r"""Return a recording whose current holds the terms: :math:`g_s I + o_s / r_m`, the same to the membrane.
-
-        Args:
-            params: the neuron.
-            recording: its current.
-
-        Example:
-            >>> recording = Recording(current=np.full((1, 4), 100.0), dt=0.1)
-            >>> Drift(np.array([2.0]), np.array([1.1])).driven(LIFParams(r_m=0.1), recording).current[0, 0].round(9)
-            np.float64(130.0)
-        """
-        shift = (self.offset / float(params.r_m))[:, None]
-        return replace(recording, current=self.current(recording.current) + shift)
 
 
 def estimate_drift(params: AdaptiveLIFParams, sweeps: list[ForcedSweeps], dt: float) -> Drift:

@@ -6,11 +6,20 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.data import Data, Options, with_spikes
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
-from jaxlif.fitting.membrane import Profile, Sweeps, profile_refractory, refine_membrane, regress_membrane
+from jaxlif.fitting.membrane import (
+    BEFORE_SPIKE,
+    Profile,
+    between_spikes,
+    profile_refractory,
+    refine_membrane,
+    regress_membrane,
+    spike_length,
+)
 from jaxlif.fitting.notes import at_bounds
-from jaxlif.fitting.task import Outcome, Task
+from jaxlif.fitting.task import Outcome
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
 from jaxlif.neurons.lif import LIFParams
 
@@ -20,41 +29,37 @@ MEMBRANE, TEXTBOOK = ("tau_m", "r_m", "v_rest"), (20.0, 0.1)  # ms, GΩ
 FREE = ("tau_m", "r_m", "v_rest", "v_reset")  # what the voltage between spikes determines
 
 
-def fit_fluctuating(task: Task) -> Outcome:
+def fit_fluctuating(data: Data, options: Options) -> Outcome:
     """Fit the membrane under teacher forcing, the refractory period by profile and the threshold in closed loop.
 
     Args:
-        task: the recording and what was asked for.
+        data: the recording.
+        options: what was asked for.
 
     Raises:
         ValueError: where no spike falls into the window, or the start leaves its bounds.
     """
-    if not task.spikes[:, task.samples(task.window)].any():
-        raise ValueError(f"train = {task.window[0]:g} to {task.window[1]:g} ms: no spike falls into this window")
-    data = task.sweeps(task.window)
-    if float(data.mask.sum()) < LEAST_SAMPLES:
+    chosen = reliable_stimuli(with_spikes(data, options.window))
+    part, length = between_spikes(data, options.window), spike_length(data)
+    if (count := int(part.judged.sum())) < LEAST_SAMPLES:
         raise ValueError(
-            f"voltage has only {int(data.mask.sum())} samples in the window that are not within"
-            f" {task.before_spike * task.recording.dt:g} ms before or"
-            f" {task.spike_length * task.recording.dt:g} ms after a spike: a fit of the membrane needs at least"
-            f" {LEAST_SAMPLES}, away from spikes"
+            f"voltage has only {count} samples in the window that are not within"
+            f" {data.steps(BEFORE_SPIKE) * data.dt:g} ms before or {length * data.dt:g} ms after a spike: a fit of the"
+            f" membrane needs at least {LEAST_SAMPLES}, away from spikes"
         )
-    params, profile = _fit_membrane(task, data, _start(task, data))
-    bracket = bracket_threshold(task.cell, params, data)
-    stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
-    v_th = choose_threshold(task.cell, params, stimuli, bracket, limits=task.bounds["v_th"])
-    params = replace(params, v_th=v_th)
-    estimate = membrane_estimate(task.cell, params, data, FREE)
-    intervals = with_refractory(estimate, profile, float(data.mask.sum()))
-    if set(MEMBRANE) & set(determined(params, intervals, task.bounds)[1]):
+    params, profile = _fit_membrane(part, options, _start(part, options, length))
+    bracket = bracket_threshold(params, part)
+    params = replace(params, v_th=choose_threshold(params, chosen, bracket, limits=options.bounds["v_th"]))
+    intervals = with_refractory(membrane_estimate(params, part, FREE), profile, float(count))
+    if set(MEMBRANE) & set(determined(params, intervals, options.bounds)[1]):
         intervals["v_th"] = -np.inf, np.inf  # it was chosen for this membrane
-    return Outcome(params, unreliable + _notes(task, params, bracket.highest), intervals=intervals)
+    return Outcome(params, chosen.notes + _notes(part, options, params, bracket.highest), intervals=intervals)
 
 
-def _notes(task: Task, params: LIFParams, highest: float) -> tuple[str, ...]:
+def _notes(data: Data, options: Options, params: LIFParams, highest: float) -> tuple[str, ...]:
     """Say where a search ended at its edge."""
     notes = []
-    if params.t_ref >= min(LONGEST_REFRACTORY, task.bounds["t_ref"][1]) - task.recording.dt:
+    if params.t_ref >= min(LONGEST_REFRACTORY, options.bounds["t_ref"][1]) - data.dt:
         notes.append(f"t_ref = {params.t_ref:.4g} ms is the longest that was tried: it is hardly refractoriness")
     if highest <= params.v_reset:
         notes.append(
@@ -64,57 +69,55 @@ def _notes(task: Task, params: LIFParams, highest: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _start(task: Task, data: Sweeps) -> LIFParams:
+def _start(data: Data, options: Options, length: int) -> LIFParams:
     """Start from the given parameters, or from a regression; the threshold is out of the way until it is searched."""
-    voltage = np.asarray(data.voltage)
-    if task.start is not None:
-        coordinates(task.start, task.bounds)
-        return replace(task.start, v_th=float(voltage.max()))
-    guess = regress_membrane(data, task.recording.dt) or (*TEXTBOOK, float(np.median(voltage)))
-    after = _after_spikes(np.asarray(data.spikes) > 0, task.spike_length)
-    values = dict(zip(MEMBRANE, guess, strict=True)) | {"v_reset": np.median(voltage[after])}
-    return LIFParams(**task.inside(**values), v_th=float(voltage.max()))
+    if options.start is not None:
+        coordinates(options.start, options.bounds)
+        return replace(options.start, v_th=float(data.voltage.max()))
+    guess = regress_membrane(data) or (*TEXTBOOK, float(np.median(data.voltage)))
+    after = _after_spikes(data.spikes, length)
+    values = dict(zip(MEMBRANE, guess, strict=True)) | {"v_reset": np.median(data.voltage[after])}
+    return LIFParams(**options.inside(**values), v_th=float(data.voltage.max()))
 
 
 def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
     """Mark the samples ``steps`` after each spike; the spikes themselves where the data end before."""
     shifted = np.zeros_like(spikes)
-    shifted[steps:] = spikes[: len(spikes) - steps]
+    shifted[:, steps:] = spikes[:, : spikes.shape[1] - steps]
     return shifted if shifted.any() else spikes
 
 
-def _fit_membrane(task: Task, data: Sweeps, start: LIFParams) -> tuple[LIFParams, Profile]:
+def _fit_membrane(data: Data, options: Options, start: LIFParams) -> tuple[LIFParams, Profile]:
     """Fit the membrane; where a regression led to the end of the bounds, from a textbook's membrane too."""
-    params, profile, loss = _alternated(task, data, start)
-    if task.start is not None or not at_bounds(params, {name: task.bounds[name] for name in FREE}):
+    params, profile, loss = _alternated(data, options, start)
+    if options.start is not None or not at_bounds(params, {name: options.bounds[name] for name in FREE}):
         return params, profile
-    rest = float(np.quantile(np.asarray(data.voltage), 0.1))
-    other = replace(start, **task.inside(**dict(zip(MEMBRANE, (*TEXTBOOK, rest), strict=True))))
-    second, other_profile, lower = _alternated(task, data, other)
+    rest = float(np.quantile(data.voltage, 0.1))
+    other = replace(start, **options.inside(**dict(zip(MEMBRANE, (*TEXTBOOK, rest), strict=True))))
+    second, other_profile, lower = _alternated(data, options, other)
     return (second, other_profile) if lower < loss else (params, profile)
 
 
-def _alternated(task: Task, data: Sweeps, params: LIFParams) -> tuple[LIFParams, Profile, float]:
+def _alternated(data: Data, options: Options, params: LIFParams) -> tuple[LIFParams, Profile, float]:
     """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
-    free = {name: task.bounds[name] for name in FREE}
+    free = {name: options.bounds[name] for name in FREE}
     t_ref, loss = None, np.inf
     for _ in range(4):
-        profile = _refractory_profile(task, params, data)
+        profile = _refractory_profile(data, options.bounds["t_ref"], params)
         params = replace(params, t_ref=round(float(profile.candidates[np.argmin(profile.errors)]), 9))
         if params.t_ref == t_ref:
             break
         t_ref = params.t_ref
-        result = refine_membrane(task.cell, params, data, free, progress=task.progress)
+        result = refine_membrane(params, data, free, progress=options.progress)
         params, loss = jax.tree.map(float, result.params), result.loss
         if not all(low < getattr(params, name) < high for name, (low, high) in free.items()):
             break  # rounded onto the end of its bounds, from where nothing can start
     return params, profile, loss
 
 
-def _refractory_profile(task: Task, params: LIFParams, data: Sweeps) -> Profile:
+def _refractory_profile(data: Data, bounds: tuple[float, float], params: LIFParams) -> Profile:
     """Search whole numbers of steps, coarse to fine, for the refractory period that explains the voltage best."""
-    dt = task.recording.dt
-    low, high = task.bounds["t_ref"]
+    dt, (low, high) = data.dt, bounds
     longest = high if low >= LONGEST_REFRACTORY else min(high, LONGEST_REFRACTORY)
     grid = np.arange(int(np.ceil(low / dt - 1e-6)), int(longest / dt + 1e-6) + 1)
     if not len(grid):
@@ -126,7 +129,7 @@ def _refractory_profile(task: Task, params: LIFParams, data: Sweeps) -> Profile:
         around = grid[::stride] if best is None else grid[max(0, best - 5 * stride) : best + 5 * stride + 1 : stride]
         # One length, for which the profile is compiled once.
         candidates = np.pad(around, (0, 16 - len(around)), mode="edge")
-        tried.append(profile_refractory(task.cell, params, data, candidates * dt))
+        tried.append(profile_refractory(params, data, candidates * dt))
         best = int(candidates[np.argmin(tried[-1].errors)] - grid[0])
         if stride == 1:
             break

@@ -14,15 +14,16 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.drift import Drift, estimate_drift
+from jaxlif.fitting.data import Data, Drift, Options, with_spikes
+from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.intervals import Uncertainty, uncertainty
 from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss
 from jaxlif.fitting.prediction import noisy_rasters
 from jaxlif.fitting.refinement import active_indices, believable, refine
 from jaxlif.fitting.scores import spike_scores
-from jaxlif.fitting.task import Outcome, Task
+from jaxlif.fitting.task import Outcome
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
-from jaxlif.fitting.traces import UPSTROKE, Traces, arranged, recorded_traces, refractory_period, regress
+from jaxlif.fitting.traces import UPSTROKE, arranged, refractory_period, regress
 from jaxlif.losses import bits_per_spike
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.recordings import Recording
@@ -46,53 +47,49 @@ class AdaptiveFit(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def fit_gif(
-    task: Task, *, coupling: bool | None = None, deterministic: bool = False, intervals: bool = True
-) -> Outcome:
+def fit_gif(data: Data, options: Options, *, deterministic: bool = False, intervals: bool = True) -> Outcome:
     """Fit an adaptive neuron with escape noise, or its deterministic twin, to a recording's voltage and spikes.
 
     Args:
-        task: the recording, without the electrode's drop, and what was asked for.
-        coupling: whether the threshold follows the voltage; None lets held-out time decide.
+        data: the recording.
+        options: what was asked for.
         deterministic: choose a threshold for the neuron without noise, in closed loop.
         intervals: estimate them; for a fit that is only scored and then refitted they would be lost.
 
     Raises:
         ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
     """
-    traces = recorded_traces(task)
-    if not intervals:  # a fit to the whole recording follows, which needs no other program
-        traces = traces._replace(length=task.recording.num_steps)
-    wanted = intervals and not task.drift
-    fitted = fit_adaptive(traces, coupling=coupling, intervals=wanted, progress=task.progress)
-    if task.drift:
-        traces, fitted = _with_drift(traces, fitted, intervals, task.progress)
-    return _outcome(task, traces, fitted, deterministic)
+    # Where a fit to the whole recording follows, it needs no other program.
+    part = replace(with_spikes(data, options.window), length=0 if intervals else data.num_steps)
+    wanted = intervals and not options.drift
+    fitted = fit_adaptive(part, coupling=options.coupling, intervals=wanted, progress=options.progress)
+    if options.drift:
+        part, fitted = _with_drift(part, fitted, intervals, options.progress)
+    return _outcome(part, fitted, deterministic)
 
 
-def _with_drift(traces: Traces, fitted: AdaptiveFit, intervals: bool, progress: bool) -> tuple[Traces, AdaptiveFit]:
+def _with_drift(data: Data, fitted: AdaptiveFit, intervals: bool, progress: bool) -> tuple[Data, AdaptiveFit]:
     """Fit the sweeps' own terms and the common parameters in turn."""
     notes = fitted.notes
     with jax.enable_x64(False):
         for left in reversed(range(DRIFT_ROUNDS)):
-            params, terms = fitted.params, traces.terms
-            more = estimate_drift(params, arranged(traces, float(params.t_ref)), traces.dt)
-            traces = traces._replace(drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
-            fitted = _polish(traces, params, progress, intervals=intervals and not left)
-    return traces, fitted._replace(notes=notes)
+            params, terms = fitted.params, data.terms
+            more = estimate_drift(params, arranged(data, float(params.t_ref)), data.dt)
+            data = replace(data, drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
+            fitted = _polish(data, params, progress, intervals=intervals and not left)
+    return data, fitted._replace(notes=notes)
 
 
-def _outcome(task: Task, traces: Traces, fitted: AdaptiveFit, deterministic: bool) -> Outcome:
+def _outcome(data: Data, fitted: AdaptiveFit, deterministic: bool) -> Outcome:
     """Choose the twin where one is wanted, and say how to go on with more of the data."""
     noisy, known, bits, notes = fitted
-    more = partial(_more, fitted, traces.drift, deterministic)
+    more = partial(_more, fitted, data.drift, deterministic)
     params, notes = noisy, notes + (known.notes if known else ())
     if deterministic:
-        stimuli, unreliable = reliable_stimuli(task.recording, task.spikes, task.window)
-        notes += unreliable
-        driven = [s._replace(current=_received(traces, params, s.sweeps)) for s in stimuli]
-        params = choose_twin(params, driven, dt=traces.dt)
-    cut = task.steps(UPSTROKE), task.steps(float(params.t_ref)) + 1
+        stimuli = reliable_stimuli(data)
+        notes += stimuli.notes
+        params = choose_twin(params, stimuli._replace(repeats=[_received(s, params) for s in stimuli.repeats]))
+    cut = data.steps(UPSTROKE), data.steps(float(params.t_ref)) + 1
     # What closed loop has changed is no longer what the interval was for.
     before, chosen = named_leaves(noisy), named_leaves(params)
     pairs = known.intervals if known else {}
@@ -104,61 +101,60 @@ def _outcome(task: Task, traces: Traces, fitted: AdaptiveFit, deterministic: boo
         intervals=intervals,
         refit=more,
         uncertainty=known,
-        drift=traces.terms,
+        drift=data.terms,
         bits_per_spike=bits,
     )
 
 
-def _received(traces: Traces, params: AdaptiveLIFParams, sweeps: np.ndarray) -> np.ndarray:
-    """Return the mean current that reaches the cell over the repeats of a stimulus, with the terms of the sweeps."""
-    part = Recording(current=traces.current[sweeps], dt=traces.dt)
-    return traces.terms.select(sweeps).driven(params, part).current.mean(axis=0)
+def _received(data: Data, params: AdaptiveLIFParams) -> Data:
+    """Return the repeats of a stimulus under the mean current that reaches the cell, with the terms of the sweeps."""
+    current = data.terms.driven(params, data).current.mean(axis=0)
+    return replace(data, current=np.broadcast_to(current, data.current.shape))
 
 
-def _more(start: AdaptiveFit, drift: Drift | None, deterministic: bool, task: Task) -> Outcome:
+def _more(start: AdaptiveFit, drift: Drift | None, deterministic: bool, data: Data, options: Options) -> Outcome:
     """Refine parameters on a wider window; keep the start where its spikes were better."""
-    traces, notes = recorded_traces(task)._replace(drift=drift), start.notes
-    params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(traces)))
+    part, notes = replace(with_spikes(data, options.window), drift=drift), start.notes
+    params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(part)))
     with jax.enable_x64(False):
-        fitted, worse = _checked(traces, params, _polish(traces, params, task.progress), "refined on all data")
-    return _outcome(task, traces, fitted._replace(notes=(*notes, *worse)), deterministic)
+        fitted, worse = _checked(part, params, _polish(part, params, options.progress), "refined on all data")
+    return _outcome(part, fitted._replace(notes=(*notes, *worse)), deterministic)
 
 
 def _checked(
-    traces: Traces, start: AdaptiveLIFParams, fitted: AdaptiveFit, stage: str
+    data: Data, start: AdaptiveLIFParams, fitted: AdaptiveFit, stage: str
 ) -> tuple[AdaptiveFit, tuple[str, ...]]:
     """Keep the start of a stage, and say so, where it has made the neuron's own spikes worse."""
-    before, after = (hard_score(params, traces) for params in (start, fitted.params))
+    before, after = (hard_score(params, data) for params in (start, fitted.params))
     if before is None or after is None or after >= before - SLIP:
         return fitted, ()
     what = f"{stage} the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
     return fitted._replace(params=start, known=None), (f"{what}: the parameters before that were kept",)
 
 
-def hard_score(params: AdaptiveLIFParams, traces: Traces) -> float | None:
+def hard_score(params: AdaptiveLIFParams, data: Data) -> float | None:
     """Score free-running spikes of a neuron with escape noise on some of the sweeps.
 
     Args:
         params: the neuron.
-        traces: what it was fitted to.
+        data: what it was fitted to.
 
     Returns:
         Md*, or the coincidence factor where no stimulus was repeated; None where neither is defined.
     """
-    few = traces.few()
-    recording = Recording(current=few.current, dt=few.dt)
-    rasters = noisy_rasters(params, few.terms.driven(params, recording), repeats=TRIALS, seed=0)
-    scores = spike_scores(recording, few.spikes, rasters)
+    few = data.few()
+    rasters = noisy_rasters(params, few.terms.driven(params, few), repeats=TRIALS, seed=0)
+    scores = spike_scores(Recording(current=few.current, dt=few.dt), few.spikes, rasters)
     return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
 
 
 def fit_adaptive(
-    traces: Traces, *, coupling: bool | None = None, intervals: bool = True, progress: bool = False
+    data: Data, *, coupling: bool | None = None, intervals: bool = True, progress: bool = False
 ) -> AdaptiveFit:
     """Fit an adaptive neuron with escape noise to voltage and spikes.
 
     Args:
-        traces: what to fit.
+        data: what to fit.
         coupling: whether the threshold follows the voltage; None lets held-out time decide.
         intervals: estimate what is known about the parameters.
         progress: show progress bars.
@@ -168,16 +164,16 @@ def fit_adaptive(
     """
     # Single precision takes half the time and ends at the same fit: a posteriori the gradient's error is under 1 %.
     with jax.enable_x64(False):
-        return _fit(traces, coupling, intervals, progress)
+        return _fit(data, coupling, intervals, progress)
 
 
-def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
-    start, few = regress(traces, t_ref=refractory_period(traces)), traces.few().coarser()
+def _fit(data: Data, coupling: bool | None, intervals: bool, progress: bool) -> AdaptiveFit:
+    start, few = regress(data, t_ref=refractory_period(data)), data.few().coarser()
     if coupling is False:  # nothing competes
-        return _polish(traces, start, progress, intervals=intervals)
+        return _polish(data, start, progress, intervals=intervals)
     if coupling is None and (judged := judged_spikes(few)) < LEAST_JUDGED:
         note = f"{judged} spikes in held-out time, of {LEAST_JUDGED} needed, do not say whether the threshold follows"
-        fitted = _polish(traces, start, progress, intervals=intervals)
+        fitted = _polish(data, start, progress, intervals=intervals)
         return fitted._replace(notes=(f"{note} the voltage: left away",))
     plain, best = race(few, start, progress, plain=coupling is None)
     notes: tuple[str, ...] = ()
@@ -192,39 +188,39 @@ def _fit(traces: Traces, coupling: bool | None, intervals: bool, progress: bool)
             said = f"is judged by a fit {other} it that went astray ({lowest:.2g} bits per held-out spike)"
         notes = (f"a threshold that follows the voltage {said}: {verdict}",)
     params = _without_coupling(replace(best.params, t_ref=start.t_ref))
-    fitted = _polish(traces, params, progress, intervals=intervals)
-    fitted, worse = _checked(traces, params, fitted, "refined on all sweeps")
+    fitted = _polish(data, params, progress, intervals=intervals)
+    fitted, worse = _checked(data, params, fitted, "refined on all sweeps")
     return fitted._replace(notes=(*notes, *worse))
 
 
 def race(
-    traces: Traces, start: AdaptiveLIFParams, progress: bool, *, plain: bool = True
+    data: Data, start: AdaptiveLIFParams, progress: bool, *, plain: bool = True
 ) -> tuple["Candidate | None", "Candidate"]:
     """Let thresholds that follow the voltage compete with one that does not: return this, and the best of those.
 
     Args:
-        traces: some sweeps, coarse: :meth:`Traces.few` and :meth:`Traces.coarser`.
+        data: some sweeps, coarse: :meth:`Data.few` and :meth:`Data.coarser`.
         start: where all start.
         progress: show progress bars.
         plain: whether the one that does not takes part.
     """
     taus = (*COUPLING_STARTS, *(None,) * plain)
-    found = dict(zip(taus, _race(traces, start, taus, progress), strict=True))
+    found = dict(zip(taus, _race(data, start, taus, progress), strict=True))
     return found.pop(None, None), min(found.values(), key=lambda candidate: candidate.loss)
 
 
-def _race(traces: Traces, start: AdaptiveLIFParams, taus: Sequence[float | None], progress: bool) -> list["Candidate"]:
+def _race(data: Data, start: AdaptiveLIFParams, taus: Sequence[float | None], progress: bool) -> list["Candidate"]:
     """Let starts compete side by side: a loop over time fills one core."""
-    fitted, start = split(traces), replace(start, t_ref=refractory_period(traces))
-    parts = arranged(traces, float(start.t_ref), fitted)
+    fitted, start = split(data), replace(start, t_ref=refractory_period(data))
+    parts = arranged(data.judging(fitted), float(start.t_ref))
     # One after the other: the first compiles what all others use.
-    entries = [_entry(traces, parts, start, tau) for tau in taus]
+    entries = [_entry(data, parts, start, tau) for tau in taus]
 
     def compete(entry):
         loss, params, samples, free = entry
         with jax.enable_x64(False):  # a setting of the thread
             params, value = refine(loss, params, samples, free, progress=progress)
-            return Candidate(params, value, held_out_bits(loss, params, traces, ~fitted))
+            return Candidate(params, value, held_out_bits(loss, params, data.judging(~fitted)))
 
     with ThreadPoolExecutor(len(entries)) as pool:
         return list(pool.map(compete, entries))
@@ -238,12 +234,12 @@ class Candidate(NamedTuple):
     held_out: float
 
 
-def _entry(traces, parts, start, tau):
+def _entry(data, parts, start, tau):
     """Return loss, parameters, samples and what is free of a start; no tau means no coupling."""
     coupling = VoltageCoupling(b=0.0 if tau is None else 0.2, tau=tau or 8.0, v_i=start.v_th - BEND)
     params = replace(start, coupling=coupling)
-    loss, samples = joint_loss(params, parts, traces.dt)
-    return loss, believable(loss, params, samples), samples, _free(traces, coupled=tau is not None)
+    loss, samples = joint_loss(params, parts, data.dt)
+    return loss, believable(loss, params, samples), samples, _free(data, coupled=tau is not None)
 
 
 def _without_coupling(params: AdaptiveLIFParams) -> AdaptiveLIFParams:
@@ -252,59 +248,58 @@ def _without_coupling(params: AdaptiveLIFParams) -> AdaptiveLIFParams:
     return replace(params, coupling=None) if coupling is not None and coupling.b == 0.0 else params
 
 
-def split(traces: Traces) -> np.ndarray:
+def split(data: Data) -> np.ndarray:
     """Mark the part of the time [T] that competing starts are fitted to; the rest judges them.
 
     Where hardly a spike falls into the last fifth of the time, the rest is that of the last fifth of the spikes.
     """
-    steps, (_, at) = traces.spikes.shape[1], np.nonzero(traces.spikes)
+    steps, (_, at) = data.num_steps, np.nonzero(data.spikes)
     cut = FITTED * steps
     if (at >= cut).sum() < LEAST_JUDGED:
         cut = np.quantile(at, FITTED)
     return np.arange(steps) < cut
 
 
-def judged_spikes(traces: Traces) -> int:
+def judged_spikes(data: Data) -> int:
     """Return how many spikes judge, or 0 where none are left to fit."""
-    fitted = split(traces)
-    return int(traces.spikes[:, ~fitted].sum()) if traces.spikes[:, fitted].any() else 0
+    fitted = split(data)
+    return int(data.spikes[:, ~fitted].sum()) if data.spikes[:, fitted].any() else 0
 
 
 _PLAIN = ("tau_m", "r_m", "v_reset", "eta.*", "tau_eta.*", "v_th", "delta_v", "gamma.*", "tau_gamma.*")
 
 
-def _free(traces: Traces, *, coupled: bool) -> tuple[str, ...]:
+def _free(data: Data, *, coupled: bool) -> tuple[str, ...]:
     """Return what is free: a resting potential that was measured is not."""
-    return (*_PLAIN, *("v_rest",) * (traces.rest is None), *("coupling.*",) * coupled)
+    return (*_PLAIN, *("v_rest",) * (data.v_rest is None), *("coupling.*",) * coupled)
 
 
-def _polish(traces: Traces, params: AdaptiveLIFParams, progress: bool, *, intervals: bool = True) -> AdaptiveFit:
+def _polish(data: Data, params: AdaptiveLIFParams, progress: bool, *, intervals: bool = True) -> AdaptiveFit:
     """Refine on everything."""
-    free = _free(traces, coupled=params.coupling is not None)
-    loss, samples = joint_loss(params, arranged(traces, float(params.t_ref)), traces.dt)
+    free = _free(data, coupled=params.coupling is not None)
+    loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt)
     params, _ = refine(loss, believable(loss, params, samples), samples, free, progress=progress)
     known: Uncertainty | None = None
     notes: tuple[str, ...] = ()
     if intervals:
-        params, known = uncertainty(loss, params, samples, active_indices(loss, free), traces.current)
+        params, known = uncertainty(loss, params, samples, active_indices(loss, free), data.current)
         notes = () if known else ("no interval: the information of the data at these parameters is not finite",)
-    bits = held_out_bits(loss, params, traces, np.ones(traces.spikes.shape[1], bool))
+    bits = held_out_bits(loss, params, data)
     return AdaptiveFit(params, known, bits, notes)
 
 
-def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, traces: Traces, judged: np.ndarray) -> float:
-    """Return the log-likelihood of the spikes where ``judged`` [T] is true, in bits per spike above a Poisson train.
+def held_out_bits(loss: JointLoss, params: AdaptiveLIFParams, data: Data) -> float:
+    """Return the log-likelihood of the spikes that are judged, in bits per spike above a Poisson train.
 
     Where there are none it is not defined, and a division by 0.
 
     Args:
         loss: a loss of these parameters.
         params: the neuron.
-        traces: voltage and spikes.
-        judged: [T], booleans.
+        data: voltage and spikes.
     """
-    count = int(traces.spikes[:, judged].sum())
-    _, samples = joint_loss(params, arranged(traces, float(params.t_ref), judged), traces.dt)
+    count = int((data.spikes & data.judged).sum())
+    _, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt)
     _, _, score = evaluate(loss, loss.vector(params), samples)
-    density = float(score.log_likelihood) - count * np.log(traces.dt)
-    return float(bits_per_spike(density, count, float(judged.sum()) * traces.dt * len(traces.spikes)))
+    density = float(score.log_likelihood) - count * np.log(data.dt)
+    return float(bits_per_spike(density, count, float(data.judged.sum()) * data.dt))

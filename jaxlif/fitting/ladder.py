@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import jax
 
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.gif import BEND, LEAST_GAIN, LEAST_JUDGED, held_out_bits, judged_spikes, race, split
 from jaxlif.fitting.joint_loss import joint_loss
 from jaxlif.fitting.refinement import believable, refine
-from jaxlif.fitting.traces import Traces, arranged, refractory_period, regress
+from jaxlif.fitting.traces import arranged, refractory_period, regress
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 
 MEMBRANE = ("tau_m", "r_m", "v_rest", "v_reset", "v_th", "delta_v")
@@ -65,14 +66,14 @@ class Ladder:
         return "; ".join(parts)
 
 
-def fit_ladder(traces: Traces, *, least: float = LEAST_GAIN, progress: bool = False) -> Ladder:
+def fit_ladder(data: Data, *, least: float = LEAST_GAIN, progress: bool = False) -> Ladder:
     """Fit the rungs on the same part of the traces and judge them on the rest.
 
     The rungs: a LIF with escape noise; refractoriness; spike-triggered currents; a threshold that moves at spikes; one
     that follows the voltage. The last two are those that compete where :func:`jaxlif.fit_recording` chooses a "gif".
 
     Args:
-        traces: voltage without the electrode, and spikes; some sweeps of them are used.
+        data: voltage without the electrode, and spikes; some sweeps of them are used.
         least: bits per spike from which on a gain counts.
         progress: show progress bars.
 
@@ -88,14 +89,14 @@ def fit_ladder(traces: Traces, *, least: float = LEAST_GAIN, progress: bool = Fa
         >>> current = 250.0 + jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 0.0, 150.0, 5.0, 6000.0, 0.5)
         >>> inputs = jl.escape_inputs(jax.random.key(1), jnp.tile(current[:, None], (1, 2)))
         >>> _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=0.5)), params, inputs)
-        >>> rows = [np.asarray(x).T for x in (inputs.input, output.v, output.spikes > 0)]
-        >>> ladder = fit_ladder(Traces(*rows, 0.5))
+        >>> current, voltage, spikes = [np.asarray(x).T for x in (inputs.input, output.v, output.spikes > 0)]
+        >>> ladder = fit_ladder(Data(current, voltage, spikes=spikes, dt=0.5))
         >>> ladder.rungs[2].name, ladder.rungs[2].gain > 0.1, ladder.rungs[4].gain < 0.1
         ('spike-triggered currents', True, True)
 
     Source: Teeter et al. 2018, doi:10.1038/s41467-017-02717-4 (a ladder of models, judged on held-out data).
     """
-    few = traces.few().coarser()
+    few = data.few().coarser()
     judged = judged_spikes(few)
     if judged < LEAST_JUDGED:
         raise ValueError(
@@ -104,13 +105,13 @@ def fit_ladder(traces: Traces, *, least: float = LEAST_GAIN, progress: bool = Fa
         )
     rungs: list[Rung] = []
     with jax.enable_x64(False):
-        for name, params, held in _levels(few, regress(traces, t_ref=refractory_period(traces)), progress):
+        for name, params, held in _levels(few, regress(data, t_ref=refractory_period(data)), progress):
             best = max((rung.held_out for rung in rungs), default=held)
             rungs.append(Rung(name, params, held, held - best, failed=held < best - COLLAPSED))
     return Ladder(tuple(rungs), least, judged)
 
 
-def _levels(few: Traces, full: AdaptiveLIFParams, progress: bool) -> Iterator[tuple[str, AdaptiveLIFParams, float]]:
+def _levels(few: Data, full: AdaptiveLIFParams, progress: bool) -> Iterator[tuple[str, AdaptiveLIFParams, float]]:
     """Yield each level's name, parameters and held-out bits; one starts from the level below and from a regression."""
     full = replace(full, t_ref=refractory_period(few))
     # No mechanism above the membrane: jumps of 0 that stay.
@@ -132,15 +133,15 @@ def _uncoupled(params: AdaptiveLIFParams) -> VoltageCoupling:
 
 
 def _fit(
-    traces: Traces, starts: list[AdaptiveLIFParams], free: tuple[str, ...], progress: bool
+    data: Data, starts: list[AdaptiveLIFParams], free: tuple[str, ...], progress: bool
 ) -> tuple[AdaptiveLIFParams, float]:
     """Refine all starts on the fitted part, and return the best with its score on the rest."""
-    fitted = split(traces)
-    moving = tuple(name for name in free if name != "v_rest" or traces.rest is None)
+    fitted = split(data)
+    moving = tuple(name for name in free if name != "v_rest" or data.v_rest is None)
     found = []
     for start in starts:
-        loss, samples = joint_loss(start, arranged(traces, float(start.t_ref), fitted), traces.dt)
+        loss, samples = joint_loss(start, arranged(data.judging(fitted), float(start.t_ref)), data.dt)
         params, value = refine(loss, believable(loss, start, samples), samples, moving, progress=progress)
         found.append((value, params))
     best = min(found, key=lambda pair: pair[0])[1]
-    return best, held_out_bits(loss, best, traces, ~fitted)
+    return best, held_out_bits(loss, best, data.judging(~fitted))

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import UNKNOWN, Estimate, sandwich
-from jaxlif.fitting.membrane import SOLVED, Profile, Sweeps, forced_start
+from jaxlif.fitting.membrane import SOLVED, Profile, columns, forced_start
 from jaxlif.fitting.segments import cut
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, TeacherForced
@@ -21,7 +22,7 @@ BLOCKS = 16  # of samples, over which the gradient's scatter is taken
 UNSEEN = 1e-6  # mV or Hz for a unit of a parameter: what moves an observation by less does not move it
 
 
-def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[str, ...]) -> Estimate:
+def membrane_estimate(params: LIFParams, data: Data, names: tuple[str, ...]) -> Estimate:
     r"""Estimate the errors of a least-squares fit of the forced voltage by the sandwich :math:`H^{-1} J H^{-1}`.
 
     Voltage errors last from sample to sample, so that the curvature :math:`H = \sum_t v'_t v_t'^T` alone would promise
@@ -31,7 +32,6 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
     as a step does tau_m, has no gradient there.
 
     Args:
-        cell: the neuron's numerics.
         params: the minimum of :class:`jaxlif.fitting.membrane.ForcedVoltageLoss`.
         data: what it was minimised on.
         names: the parameters that were free.
@@ -39,11 +39,11 @@ def membrane_estimate(cell: LIF, params: LIFParams, data: Sweeps, names: tuple[s
     Source: White 1982, doi:10.2307/1912526; Newey & West 1987, doi:10.2307/1913610 (the weights of the lags).
     """
     values = np.array([getattr(params, name) for name in names])
-    slopes, errors = slopes_and_errors(cell, names, jnp.asarray(values), params, data)
-    lasting = _lasting_scatter(slopes, errors, np.asarray(data.mask).T)
+    slopes, errors = slopes_and_errors(names, jnp.asarray(values), params, data)
+    lasting = _lasting_scatter(slopes, errors, data.judged)
     # Blocks run through one sweep after the other.
     slopes, errors = slopes.reshape(len(names), -1), errors.ravel()
-    curvature, least = slopes @ slopes.T, float(data.mask.sum()) * UNSEEN**2
+    curvature, least = slopes @ slopes.T, float(data.judged.sum()) * UNSEEN**2
     parts = list(zip(*(np.array_split(x, BLOCKS, axis=-1) for x in (slopes, errors)), strict=True))
     scores, shares = np.array([s @ e for s, e in parts]), np.array([(s**2).sum(axis=1) for s, _ in parts])
     spread_out = shares.sum(axis=0) ** 2 > 0.5 * BLOCKS * (shares**2).sum(axis=0)
@@ -82,13 +82,14 @@ def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -
 
 
 def slopes_and_errors(
-    cell: LIF, names: tuple[str, ...], values: jax.Array, params: LIFParams, data: Sweeps
+    names: tuple[str, ...], values: jax.Array, params: LIFParams, data: Data
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return dv/dp [n, S, T] and the errors [S, T], 0 where voltages are not compared, segment by segment."""
-    slopes, errors = np.zeros((len(names), *data.mask.T.shape)), np.zeros(data.mask.T.shape)
-    states = _start_and_slopes(cell, names, values, params, jax.tree.map(lambda x: jnp.asarray(x[:1]), data))
+    cell, held = LIF(dt=data.dt), columns(data)
+    slopes, errors = np.zeros((len(names), *data.judged.shape)), np.zeros(data.judged.shape)
+    states = _start_and_slopes(cell, names, values, params, jax.tree.map(lambda x: jnp.asarray(x[:1]), held))
     # The first sample is as it was recorded: it has neither an error nor a slope.
-    for place, part in cut(jax.tree.map(lambda x: np.asarray(x[1:]), data)):
+    for place, part in cut(jax.tree.map(lambda x: x[1:], held)):
         states, *found = _segment_of_slopes(cell, names, values, params, part, states)
         count, at = place.stop - place.start, slice(place.start + 1, place.stop + 1)
         slopes[..., at], errors[:, at] = (np.asarray(x)[..., :count, :].swapaxes(-1, -2) for x in found)

@@ -5,7 +5,7 @@ that a fit neither gets lost nor needs the threshold.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,16 +14,20 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.fit import Fit, fit, lbfgs, uninterrupted
 from jaxlif.fitting.segments import cut, filled, padded_length, simulated
-from jaxlif.losses import voltage_mse
+from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
 from jaxlif.simulation import simulate
 
+BEFORE_SPIKE = 3.0  # ms left out before a spike's upward crossing: the upstroke is no membrane
+LONGEST_SPIKE = 20.0  # ms after it within which the spike's shape ends
 
-class Sweeps(NamedTuple):
-    """Recorded sweeps with time first: current [T, S] pA, voltage [T, S] mV, spikes and mask [T, S] 0 or 1.
+
+class Columns(NamedTuple):
+    """Sweeps as a loop over time takes them: current pA, voltage mV, spikes and mask 0 or 1, all [T, S].
 
     Of a recording they are views where they can be, and booleans: an hour has 36 million samples.
     """
@@ -34,7 +38,36 @@ class Sweeps(NamedTuple):
     mask: Any
 
 
-def regress_membrane(data: Sweeps, dt: float, *, block: float = 1.0) -> tuple[float, float, float] | None:
+def columns(data: Data) -> Columns:
+    """Return data with time first; the mask is where they are judged."""
+    return Columns(data.current.T, data.voltage.T, data.spikes.T, data.judged.T)
+
+
+def spike_length(data: Data) -> int:
+    """Return the samples from a spike's upward crossing until its mean shape has fallen to the trough."""
+    longest = min(data.steps(LONGEST_SPIKE), data.num_steps - 1)
+    sweep, step = np.nonzero(data.spikes[:, : data.num_steps - longest])
+    if not len(sweep):
+        return max(1, longest)
+    shape = np.mean([data.voltage[s, n : n + longest + 1] for s, n in zip(sweep, step, strict=True)], axis=0)
+    # The first sample near the trough: where the voltage is held, noise decides which one is the lowest.
+    return max(1, int(np.argmax(shape <= shape.min() + 0.005 * np.ptp(shape))))
+
+
+def between_spikes(data: Data, window: tuple[float, float], chosen: np.ndarray | slice = slice(None)) -> Data:
+    """Return the chosen sweeps in a window, judged where the voltage is the membrane's.
+
+    A window that starts within a spike starts from the first voltage that is none.
+    """
+    before, after = data.steps(BEFORE_SPIKE), spike_length(data)
+    part = data.select(chosen)
+    # From the whole sweep: a spike just outside the window reaches into it.
+    part = part.judging(spike_mask(part.spikes.T, before=before, after=after).T > 0).window(*window)
+    first = np.take_along_axis(part.voltage, part.judged.argmax(axis=1)[:, None], axis=1)
+    return replace(part, voltage=np.concatenate([first, part.voltage[:, 1:]], axis=1))
+
+
+def regress_membrane(data: Data, *, block: float = 1.0) -> tuple[float, float, float] | None:
     r"""Regress the passive membrane on means over blocks of time.
 
     :math:`V_{k+1} = a V_k + (1 - a)(v_{rest} + r_m I_k)` with :math:`a = e^{-\Delta/\tau_m}`. The means over blocks of
@@ -42,8 +75,7 @@ def regress_membrane(data: Sweeps, dt: float, *, block: float = 1.0) -> tuple[fl
     a start for :func:`refine_membrane`, not an estimate.
 
     Args:
-        data: the sweeps; blocks that touch a masked sample are left out.
-        dt: sampling interval, ms.
+        data: the sweeps; blocks that touch a sample which is not judged are left out.
         block: :math:`\Delta`, ms.
 
     Returns:
@@ -51,15 +83,15 @@ def regress_membrane(data: Sweeps, dt: float, *, block: float = 1.0) -> tuple[fl
 
     Example:
         >>> t = np.arange(3000) * 0.1
-        >>> current = 100.0 * (np.sin(t / 7.0) > 0)[:, None]
+        >>> current = 100.0 * (np.sin(t / 7.0) > 0)
         >>> _, out = simulate(LIF(), LIFParams(v_th=0.0), jnp.asarray(current))
-        >>> none = jnp.zeros_like(out.v)
-        >>> tau_m, r_m, v_rest = regress_membrane(Sweeps(jnp.asarray(current), out.v, none, none + 1), 0.1)
+        >>> data = Data(current[None], np.asarray(out.v)[None], spikes=np.zeros((1, 3000), bool), dt=0.1)
+        >>> tau_m, r_m, v_rest = regress_membrane(data)
         >>> round(tau_m), round(r_m, 2), round(v_rest)
         (10, 0.1, -70)
     """
-    length = max(1, round(block / dt))
-    current, voltage, mask = (_block_means(np.asarray(x), length) for x in (data.current, data.voltage, data.mask))
+    length = max(1, data.steps(block))
+    current, voltage, mask = (_block_means(x.T, length) for x in (data.current, data.voltage, data.judged))
     # The current that acts between the centres of two blocks is half of each.
     between = 0.5 * (current[1:] + current[:-1])
     valid = (mask[1:] == 1.0) & (mask[:-1] == 1.0)
@@ -69,7 +101,7 @@ def regress_membrane(data: Sweeps, dt: float, *, block: float = 1.0) -> tuple[fl
     (a, b, c), *_ = np.linalg.lstsq(regressors, voltage[1:][valid], rcond=None)
     if not (0.0 < a < 1.0 and b > 0.0):
         return None
-    return float(-length * dt / np.log(a)), float(b / (1.0 - a)), float(c / (1.0 - a))
+    return float(-length * data.dt / np.log(a)), float(b / (1.0 - a)), float(c / (1.0 - a))
 
 
 def _block_means(x: np.ndarray, length: int) -> np.ndarray:
@@ -77,7 +109,7 @@ def _block_means(x: np.ndarray, length: int) -> np.ndarray:
     return x[:whole].reshape(-1, length, x.shape[1]).mean(axis=1)
 
 
-def forced(cell: Any, params: LIFParams, data: Sweeps) -> ForcedOutput:
+def forced(cell: Any, params: LIFParams, data: Columns) -> ForcedOutput:
     """Simulate the sweeps with their recorded spikes forced, from their first recorded voltage on.
 
     The first sample belongs to the end of the first step: it is taken as it was recorded, and predicted from the
@@ -96,7 +128,7 @@ def forced(cell: Any, params: LIFParams, data: Sweeps) -> ForcedOutput:
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
 
 
-def forced_start(cell: Any, params: LIFParams, data: Sweeps) -> tuple[Any, ForcedOutput]:
+def forced_start(cell: Any, params: LIFParams, data: Columns) -> tuple[Any, ForcedOutput]:
     """Return the state after the first sample and the outputs [S] that belong to it, for :func:`forced`."""
     before = jnp.asarray(data.voltage[0])
     fresh = cell.init_state(params, jnp.asarray(data.current[0], before.dtype))
@@ -104,7 +136,7 @@ def forced_start(cell: Any, params: LIFParams, data: Sweeps) -> tuple[Any, Force
     return state, ForcedOutput(jnp.zeros_like(v), v, before)
 
 
-def forced_segments(cell: Any, params: LIFParams, data: Sweeps) -> Iterator[tuple[slice, ForcedOutput]]:
+def forced_segments(cell: Any, params: LIFParams, data: Columns) -> Iterator[tuple[slice, ForcedOutput]]:
     """Yield the outputs of :func:`forced` piece by piece, each with its place in time."""
     state, first = forced_start(cell, params, data)
     yield slice(0, 1), jax.tree.map(lambda x: np.asarray(x)[None], first)
@@ -123,18 +155,17 @@ class ForcedVoltageLoss:
 
     cell: LIF
 
-    def __call__(self, params: LIFParams, data: Sweeps) -> Array:
+    def __call__(self, params: LIFParams, data: Columns) -> Array:
         """Return the loss of ``params`` on ``data``."""
         return voltage_mse(forced(self.cell, params, data).v, data.voltage, data.mask)
 
 
 def refine_membrane(
-    cell: LIF, params: LIFParams, data: Sweeps, bounds: Bounds, *, num_steps: int = 60, progress: bool = False
+    params: LIFParams, data: Data, bounds: Bounds, *, num_steps: int = 60, progress: bool = False
 ) -> Fit:
     """Fit every parameter named in ``bounds`` to the voltage under teacher forcing, by L-BFGS.
 
     Args:
-        cell: the neuron's numerics.
         params: the start.
         data: the sweeps.
         bounds: the free parameters and their intervals.
@@ -145,11 +176,11 @@ def refine_membrane(
         The :class:`jaxlif.Fit`; its loss is a mean square, mV².
     """
     settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
-    if not np.asarray(data.spikes).any():
+    if not data.spikes.any():
         bounds = {name: bound for name, bound in bounds.items() if name != "v_reset"}  # of which they say nothing
-    length = padded_length(len(data.mask))
-    data = jax.tree.map(lambda x: jnp.asarray(filled(np.asarray(x), length)), data)
-    return uninterrupted(fit(ForcedVoltageLoss(cell), params, bounds, data=data, **settings))
+    length = padded_length(data.num_steps)
+    held = jax.tree.map(lambda x: jnp.asarray(filled(x, length)), columns(data))
+    return uninterrupted(fit(ForcedVoltageLoss(LIF(dt=data.dt)), params, bounds, data=held, **settings))
 
 
 SOLVED = ("r_m", "v_rest", "v_reset")
@@ -167,14 +198,13 @@ class Profile(NamedTuple):
     grams: np.ndarray
 
 
-def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: np.ndarray) -> Profile:
+def profile_refractory(params: LIFParams, data: Data, candidates: np.ndarray) -> Profile:
     """Find how well each refractory period explains the voltage, with r_m, v_rest and v_reset solved for anew.
 
     A refractory period acts through a whole number of steps, so it has no gradient; but under teacher forcing the
     voltage is linear in the other three, and a linear least-squares problem per candidate settles the matter.
 
     Args:
-        cell: the neuron's numerics.
         params: where tau_m is taken from.
         data: the sweeps.
         candidates: refractory periods, [C], ms.
@@ -182,18 +212,18 @@ def profile_refractory(cell: LIF, params: LIFParams, data: Sweeps, candidates: n
     Returns:
         The :class:`Profile`.
     """
-    dtype = data.voltage.dtype
-    tau_m, t_ref = jnp.asarray(params.tau_m, dtype), jnp.asarray(candidates, dtype)
-    state, total = _unit_states(cell, tau_m, jax.tree.map(lambda x: jnp.asarray(x[0]), data), t_ref), None
+    cell, held = LIF(dt=data.dt), columns(data)
+    tau_m, t_ref = (jnp.asarray(x, data.voltage.dtype) for x in (params.tau_m, candidates))
+    state, total = _unit_states(cell, tau_m, jax.tree.map(lambda x: jnp.asarray(x[0]), held), t_ref), None
     # The first sample is as it was recorded, whatever the neuron.
-    for _, part in cut(jax.tree.map(lambda x: np.asarray(x[1:]), data)):
+    for _, part in cut(jax.tree.map(lambda x: x[1:], held)):
         state, found = _moments(cell, tau_m, part, t_ref, state)
         found = [np.asarray(x, np.float64) for x in found]
         total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
     grams, projections, squares = total  # type: ignore[misc]
     solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
-    return Profile(candidates, (squares - explained) / float(data.mask.sum()), solutions, grams)
+    return Profile(candidates, (squares - explained) / float(data.judged.sum()), solutions, grams)
 
 
 @jax.jit(static_argnums=0)
@@ -202,7 +232,7 @@ def _unit_states(cell, tau_m, first, candidates):
 
     def states(t_ref):
         def begin(params, start):
-            one = Sweeps(*(x[None] for x in first))
+            one = Columns(*(x[None] for x in first))
             return forced_start(cell, params, one._replace(voltage=start * one.voltage))[0]
 
         return jax.vmap(begin)(_unit_neurons(tau_m, t_ref), jnp.asarray([0.0, 0.0, 0.0, 1.0], tau_m.dtype))

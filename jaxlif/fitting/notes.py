@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.joint_loss import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES
-from jaxlif.fitting.task import Task
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.readout import LeakyParams
 
@@ -87,10 +87,10 @@ def undetermined_times(params: LIFParams | LeakyParams) -> tuple[str, ...]:
     )
 
 
-def score_notes(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def score_notes(data: Data, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Say what the scores do not say by themselves."""
     notes = []
-    if task.recording.current_source == "commanded":
+    if data.current_source == "commanded":
         notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
     if "test" not in scores and "f_i" not in scores:
         notes.append("nothing was held out: the scores are those of the data that were fitted")
@@ -108,11 +108,11 @@ def score_notes(task: Task, scores: Mapping[str, Mapping[str, Any]]) -> tuple[st
             f"the error of the voltage in what was held out is {100.0 * (1.0 - elsewhere):.0f} % of its variance: the"
             " cell or its rest was another there"
         )
-    data, model = judged["rate_data"], judged["rate_model"]
+    cell, model = judged["rate_data"], judged["rate_model"]
     if "f_i" in scores:
         return tuple(notes)
-    if data == 0.0 and "test" in scores and task.spikes.any():
+    if cell == 0.0 and "test" in scores and data.spikes.any():
         notes.append("no spike falls into what was held out: it says nothing about the model's spikes but their number")
-    if data != model and not 0.5 <= model / max(data, 1e-9) <= 2.0:
-        notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {data:.3g} Hz")
+    if cell != model and not 0.5 <= model / max(cell, 1e-9) <= 2.0:
+        notes.append(f"the model fires at {model:.3g} Hz where the cell fires at {cell:.3g} Hz")
     return tuple(notes)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
-from jaxlif.fitting.membrane import Sweeps, forced_segments
+from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.recurrence import from_blocks
 from jaxlif.fitting.segments import filled, padded_length, simulated
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
@@ -151,7 +152,7 @@ def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes
         return np.concatenate([voltage[:, :1], np.asarray(later.v).T], axis=1)
     if isinstance(params, AdaptiveLIFParams) and not params.a:
         return _forced_in_blocks(params, recording, voltage, spikes)
-    data, v = Sweeps(recording.current.T, voltage.T, spikes.T, ~spikes.T), np.zeros(voltage.shape)
+    data, v = columns(Data.of(recording, spikes)), np.zeros(voltage.shape)
     for place, outputs in forced_segments(neuron(params, recording.dt), params, data):
         v[:, place] = outputs.v.T
     return v

@@ -17,7 +17,7 @@ import numpy as np
 from jaxlif.checks import choice, numbers, whole
 from jaxlif.files import require_memory
 from jaxlif.fitting.bounds import Bounds, named_leaves
-from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.data import Data, Drift, Options, with_spikes
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fluctuating import fit_fluctuating
 from jaxlif.fitting.gif import fit_gif
@@ -36,8 +36,7 @@ from jaxlif.fitting.passive import fit_passive
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, sweep_checksums
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_protocol import fit_steps, has_deflections, has_fi_curve, no_fi_curve
-from jaxlif.fitting.task import Outcome, Task
-from jaxlif.fitting.traces import recorded_traces
+from jaxlif.fitting.task import Outcome
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import (
     Electrode,
@@ -151,14 +150,15 @@ def fit_recording(
         part, sampled = recording.select(kept), is_sampled(recording, spikes)
         clean = held_current(removed.recording, sampled)
         protocol = _protocol(part, spikes[kept], model)
-        everything = Task(clean, spikes, window, limits, start, seed, progress, tied, drift)
+        everything = Data.of(clean, spikes, **_at_rest(tied, kept))
+        options = Options(window, limits, start, coupling, drift, seed, progress)
         task, again = everything.select(kept), train is None and not len(held)
-        found = _recipe(model, protocol, coupling, intervals=not again)(task)
-        terms = _all_terms(everything, found, kept)
-        scores, outside = _judged(everything, task, found, terms, kept, held, model)
-        final, window = _on_everything(task, found, scores) if again else (found, task.window)
-        fitted = replace(task, window=window)
-        astray = free_run_notes(fitted, final, _some(terms, kept), kept, noisy=model == "gif")
+        found = _recipe(model, protocol, intervals=not again)(task, options)
+        everything = _with_terms(everything, found, kept)
+        task = everything.select(kept)
+        scores, outside = _judged(everything, task, found, options, held, model)
+        final, fitted = _on_everything(task, found, options, scores) if again else (found, options)
+        astray = free_run_notes(task, final, fitted, kept, noisy=model == "gif")
     own = {name: limits[name] for name in named_leaves(final.params)} if model in WITH_BOUNDS else {}
     intervals, undetermined = determined(final.params, final.intervals, own)
     return RecordingFit(
@@ -167,7 +167,7 @@ def fit_recording(
         scored=None if final is found else found.params,
         scores=scores,
         bounds=own,
-        train=task.window,
+        train=options.window,
         protocol=protocol,
         spike_rule=spike_rule,
         spike_cut=tuple(n * recording.dt for n in spike_cut(task, found)),  # type: ignore[arg-type]
@@ -193,8 +193,8 @@ def fit_recording(
         uncertainty=final.uncertainty,
         held_out=tuple(int(s) for s in held),
         rest="fitted" if tied is None else "measured",
-        drift=terms,
-        regimes=_regimes(task, window),
+        drift=everything.drift,
+        regimes=_regimes(task, fitted.window),
         bits_per_spike=final.bits_per_spike,
     )
 
@@ -211,58 +211,51 @@ def _unlike_steps(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
 
 
 def _judged(
-    whole: Task, task: Task, found: Outcome, terms: Drift | None, kept: np.ndarray, held: np.ndarray, model: str
+    whole: Data, data: Data, found: Outcome, options: Options, held: np.ndarray, model: str
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Score what was fitted and what was held out, in time or as sweeps, and say what the latter are to the model."""
-    parts = {"train": task.window} | _rest_part(task, held)
-    scores, _ = judge(task, found, _some(terms, kept), parts, noisy=model == "gif")
+    rest = None if len(held) else rest_of_time(data, options.window)
+    parts = {"train": options.window} | ({} if rest is None else {"test": rest})
+    scores, _ = judge(data, found, options, parts, noisy=model == "gif")
     if not len(held):
         return scores, ()
-    more, outside = _on_held_out(whole.select(held), held, task, found, _some(terms, held), model)
-    return scores | more, outside
+    other = whole.select(held)
+    everything = other.start, other.start + other.duration
+    more, rates = judge(other, found, options, {"test": everything}, noisy=model == "gif")
+    return scores | more, extrapolation_notes(_regimes(data, options.window), other, rates, held)
 
 
-def _on_held_out(
-    held: Task, numbers: np.ndarray, task: Task, found: Outcome, terms: Drift | None, model: str
-) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """Score the sweeps that were held out, and say what they are to a model of the others."""
-    whole = held.recording.start, held.recording.start + held.recording.duration
-    scores, rates = judge(held, found, terms, {"test": whole}, noisy=model == "gif")
-    return scores, extrapolation_notes(_regimes(task, task.window), held.recording, rates, numbers)
+def _at_rest(rest: np.ndarray | None, kept: np.ndarray | slice) -> dict[str, Any]:
+    """Return what measured rests make of v_rest, that of the sweeps to fit, and of the sweeps' own terms."""
+    if rest is None:
+        return {}
+    v_rest = float(rest[kept].mean())
+    return {"v_rest": v_rest, "drift": Drift.of_rest(rest, v_rest)}
 
 
-def _regimes(task: Task, window: tuple[float, float]) -> tuple[Regime, ...]:
-    return regimes(task.recording.window(*window), task.spikes[:, task.samples(window)])
+def _regimes(data: Data, window: tuple[float, float]) -> tuple[Regime, ...]:
+    part = data.window(*window)
+    return regimes(part, part.spikes)
 
 
-def _all_terms(whole: Task, found: Outcome, kept: np.ndarray) -> Drift | None:
-    """Return the terms of all sweeps: the fitted ones, and for the others what their measured rest says."""
+def _with_terms(whole: Data, found: Outcome, kept: np.ndarray) -> Data:
+    """Return the data with the terms of all sweeps: the fitted ones, and for the others what their rest says."""
     if found.drift is None:
-        return None
-    terms = Drift.of_rest(whole.rest, float(found.params.v_rest), whole.recording.num_sweeps)
+        return whole
+    terms = Drift(whole.terms.offset.copy(), np.ones(whole.num_sweeps))
     terms.offset[kept], terms.gain[kept] = found.drift.offset, found.drift.gain
-    return terms
+    return replace(whole, drift=terms)
 
 
-def _some(terms: Drift | None, sweeps: np.ndarray) -> Drift | None:
-    return None if terms is None else terms.select(sweeps)
-
-
-def _rest_part(task: Task, held: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Return the time to judge by, where no sweeps are held out."""
-    rest = None if len(held) else rest_of_time(task)
-    return {} if rest is None else {"test": rest}
-
-
-def _on_everything(task: Task, found: Outcome, scores: Mapping[str, Any]) -> tuple[Outcome, tuple[float, float]]:
+def _on_everything(data: Data, found: Outcome, options: Options, scores: Mapping[str, Any]) -> tuple[Outcome, Options]:
     """Refit to the whole recording, once a fit to its first part has been scored on the rest."""
     if found.refit is None:
-        return found, task.window
-    window = task.recording.start, task.recording.start + task.recording.duration
-    final = found.refit(replace(task, window=window))
-    fitted = f"{task.window[0]:g} to {task.window[1]:g} ms"
+        return found, options
+    everything = replace(options, window=(data.start, data.start + data.duration))
+    final = found.refit(data, everything)
+    fitted = f"{options.window[0]:g} to {options.window[1]:g} ms"
     note = f"the parameters are those of a refit to the whole recording, the scores those of a fit to {fitted} alone"
-    return final._replace(warnings=((note,) if "test" in scores else ()) + final.warnings), window
+    return final._replace(warnings=((note,) if "test" in scores else ()) + final.warnings), everything
 
 
 def model_ladder(
@@ -297,8 +290,8 @@ def model_ladder(
     window = _window(recording, train or default_split(recording, spikes)[0])
     tied = resting_potentials(removed.recording, spikes)
     clean = held_current(removed.recording, is_sampled(recording, spikes))
-    task = Task(clean, spikes, window, {}, None, 0, progress, tied)
-    return fit_ladder(recorded_traces(task), progress=progress)
+    data = Data.of(clean, spikes, **_at_rest(tied, slice(None)))
+    return fit_ladder(with_spikes(data, window), progress=progress)
 
 
 def check_options(
@@ -325,11 +318,11 @@ def _electrode_choice(electrode: Electrode | float | str | None, model: str) -> 
     return (None if model in WITH_BOUNDS else "auto") if electrode == "auto" else electrode
 
 
-def _recipe(model: str, protocol: str, coupling: bool | None, intervals: bool) -> Callable[[Task], Outcome]:
+def _recipe(model: str, protocol: str, intervals: bool) -> Callable[[Data, Options], Outcome]:
     if model == "passive":
         return fit_passive
     if model != "lif":
-        return partial(fit_gif, coupling=coupling, deterministic=model == "adaptive", intervals=intervals)
+        return partial(fit_gif, deterministic=model == "adaptive", intervals=intervals)
     return fit_steps if protocol == "steps" else fit_fluctuating
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.data import Data, Drift
 from jaxlif.fitting.documents import (
     FORMAT,
     drift_document,
@@ -23,7 +24,6 @@ from jaxlif.fitting.documents import (
     uncertainty_from,
     versions,
 )
-from jaxlif.fitting.drift import Drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.intervals import Uncertainty
 from jaxlif.fitting.likelihood import spike_bits
@@ -222,7 +222,7 @@ class RecordingFit:
             v_rest = float(self.params.v_rest)
             why = "no voltage" if recording.voltage is None else "no 100 ms without current before the stimulus"
             return none, (f"where the cell rests is not known ({why}): v_rest = {v_rest:.4g} mV, as in the fit",)
-        return Drift.of_rest(rest, float(self.params.v_rest), recording.num_sweeps), ()
+        return Drift.of_rest(rest, float(self.params.v_rest)), ()
 
     def _own_sweeps(self, recording: Recording) -> np.ndarray | None:
         """Return which sweeps of the fitted recording these are, by the checksums of their voltages; None if others."""
@@ -271,7 +271,7 @@ class RecordingFit:
         terms, _ = self._terms(recording)
         voltage = recording.measured_voltage() - self.electrode_drop(recording)
         clean = replace(self._held(recording), voltage=voltage)
-        bits = spike_bits(cast(AdaptiveLIFParams, self.params), clean, spikes, terms)
+        bits = spike_bits(cast(AdaptiveLIFParams, self.params), Data.of(clean, spikes, drift=terms))
         return collapse_notes(self.bits_per_spike, bits)
 
     def electrode_drop(self, recording: Recording) -> np.ndarray:

@@ -1,15 +1,17 @@
 """The recipe for current steps: the membrane from small subthreshold steps, the rest from the f-I curve."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.fi_curve import blocked, fit_fi_curve, poor_curve, rising_branch
 from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.lif_intervals import all_intervals, fi_estimate, membrane_estimate
-from jaxlif.fitting.membrane import Sweeps, refine_membrane, regress_membrane
-from jaxlif.fitting.task import Outcome, Task
+from jaxlif.fitting.membrane import between_spikes, refine_membrane, regress_membrane, spike_length
+from jaxlif.fitting.task import Outcome
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, fi_table, is_step_protocol, step_family, steps
 from jaxlif.recordings.notes import DRIFT
@@ -60,7 +62,7 @@ class Baselines(NamedTuple):
             return voltage
         return voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage)
 
-    def aligned(self, data: Sweeps, chosen: np.ndarray) -> Sweeps:
+    def aligned(self, data: Data, chosen: np.ndarray) -> Data:
         """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current.
 
         A sweep whose rest is not known stays where it is.
@@ -69,7 +71,7 @@ class Baselines(NamedTuple):
         if not known.any():
             return data
         shift, held = (np.where(known, x - np.median(x[known]), 0.0)[chosen] for x in self)
-        return data._replace(voltage=data.voltage - shift[None], current=data.current - held[None])
+        return replace(data, voltage=data.voltage - shift[:, None], current=data.current - held[:, None])
 
 
 def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
@@ -128,47 +130,50 @@ def protocol_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     return blocked(table.currents, table.rates) + moving + _left_out(recording, curve=bool(spikes.any()))
 
 
-def fit_steps(task: Task) -> Outcome:
+def fit_steps(data: Data, options: Options) -> Outcome:
     """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve.
 
     Args:
-        task: the recording and what was asked for.
+        data: the recording.
+        options: what was asked for.
     """
-    window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
-    table, membrane = _rising(fi_table(window, spikes)), step_membrane(task)
-    fitted = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=task.bounds, seed=task.seed)
+    window, membrane = data.window(*options.window), step_membrane(data, options)
+    table = _rising(fi_table(window, window.spikes))
+    fitted = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=options.bounds, seed=options.seed)
     curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
-    lowest, poor = float(task.recording.measured_voltage().min()), poor_curve(curve)
+    lowest, poor = float(data.voltage.min()), poor_curve(curve)
     warnings = membrane.notes + spontaneous(fitted.params) + _deep_reset(fitted.params, lowest) + poor
     counted, known = 1000.0 / (table.stop - table.start), membrane.estimate  # Hz that one spike is worth
     shape = None if poor else fi_estimate(fitted.params, table.currents, table.rates, known, resolution=counted)
     return Outcome(fitted.params, warnings, curve, membrane.sweeps, intervals=all_intervals(known, shape))
 
 
-def step_membrane(task: Task) -> StepMembrane:
+def step_membrane(data: Data, options: Options) -> StepMembrane:
     """Fit tau_m, r_m and v_rest to the smallest subthreshold steps.
 
     Args:
-        task: the recording and what was asked for.
+        data: the recording.
+        options: what was asked for.
     """
-    window, spikes = task.recording.window(*task.window), task.spikes[:, task.samples(task.window)]
-    baselines, deflections = step_baselines(window, spikes), _deflections(window, spikes)
+    window = data.window(*options.window)
+    baselines, deflections = step_baselines(window, window.spikes), _deflections(window, window.spikes)
     chosen = np.array([d.sweep for d in _smallest(deflections)])
-    part = task.window[0], fi_table(window, spikes).stop
-    data = baselines.aligned(task.sweeps(part, chosen), chosen)
+    before = options.window[0], fi_table(window, window.spikes).stop
+    part = baselines.aligned(between_spikes(data, before, chosen), chosen)
     resistance = float(np.median(_resistances(_smallest(deflections)) or [0.1]))
     # Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
-    noise = (task.recording.current - _levels(task.recording))[chosen, task.samples(part)].T
-    heard = [data, data._replace(current=data.current - noise)][: 1 + noise.any()]
-    fits = [fit_subthreshold(task, d, resistance) for d in heard]
+    noise = (data.current - _levels(data))[chosen, data.samples(before)]
+    heard = [part, replace(part, current=part.current - noise)][: 1 + noise.any()]
+    fits = [fit_subthreshold(x, options, spike_length(data), resistance) for x in heard]
     params, estimate = min(fits, key=lambda fit: fit[1].spread)
     if np.isfinite(baselines.voltage[chosen]).all():
-        estimate = _with_baselines(estimate, data, window.dt)
+        estimate = _with_baselines(estimate, part)
     if baselines.drift >= DRIFT:
         # The cell's v_rest is none of one value: that of any sweep lies within what it spans, and v_th moves with it.
         spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(baselines.rests()))])
         estimate = estimate._replace(covariance=spans)
-    return StepMembrane(params, estimate, chosen, _rectification(deflections, params) + protocol_notes(window, spikes))
+    notes = _rectification(deflections, params) + protocol_notes(window, window.spikes)
+    return StepMembrane(params, estimate, chosen, notes)
 
 
 def _levels(recording: Recording) -> np.ndarray:
@@ -191,36 +196,37 @@ def _ceiling(table: FITable) -> float:
     return float(table.currents[count - 1 : count + 1].mean()) if count < len(table.rates) else np.inf
 
 
-def fit_subthreshold(task: Task, data: Sweeps, resistance: float = 0.1) -> tuple[LIFParams, Estimate]:
+def fit_subthreshold(data: Data, options: Options, length: int, resistance: float = 0.1) -> tuple[LIFParams, Estimate]:
     """Fit tau_m, r_m and v_rest to voltages with hardly a spike.
 
     Args:
-        task: what was asked for.
         data: the sweeps.
+        options: what was asked for.
+        length: of a spike, samples.
         resistance: where r_m starts if a regression finds no membrane, GΩ.
     """
     rest = float(np.median(data.voltage))
-    tau_m, r_m, v_rest = regress_membrane(data, task.recording.dt) or (20.0, resistance, rest)
+    tau_m, r_m, v_rest = regress_membrane(data) or (20.0, resistance, rest)
     # A sweep may have spikes beside the step: there it is reset.
-    values = task.inside(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_reset=rest)
-    start = LIFParams(**values, v_th=values["v_reset"] + 50.0, t_ref=task.spike_length * task.recording.dt)
-    free = {name: task.bounds[name] for name in values}
-    result = refine_membrane(task.cell, start, data, free, progress=task.progress)
+    values = options.inside(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_reset=rest)
+    start = LIFParams(**values, v_th=values["v_reset"] + 50.0, t_ref=length * data.dt)
+    free = {name: options.bounds[name] for name in values}
+    result = refine_membrane(start, data, free, progress=options.progress)
     params = jax.tree.map(float, result.params)
-    return params, membrane_estimate(task.cell, params, data, ("tau_m", "r_m", "v_rest"))
+    return params, membrane_estimate(params, data, ("tau_m", "r_m", "v_rest"))
 
 
-def _with_baselines(estimate: Estimate, data: Sweeps, dt: float) -> Estimate:
+def _with_baselines(estimate: Estimate, data: Data) -> Estimate:
     """Add what the errors of the baselines, by which each sweep was moved, make of r_m and v_rest.
 
     Both are a regression of the voltage on the current; a median has pi / 2 times the variance of a mean.
     """
-    current = np.asarray(data.current)
-    sums = np.stack([current.sum(axis=0), np.full(current.shape[1], float(len(current)))])  # [2, S]
+    current = data.current
+    sums = np.stack([current.sum(axis=1), np.full(len(current), float(data.num_steps))])  # [2, S]
     squares = np.array([[np.sum(current**2), current.sum()], [current.sum(), float(current.size)]])
     moved = np.linalg.solve(squares, sums)
     covariance = np.array(estimate.covariance)
-    covariance[1:, 1:] += 0.5 * np.pi * estimate.spread * dt / BASELINE * moved @ moved.T
+    covariance[1:, 1:] += 0.5 * np.pi * estimate.spread * data.dt / BASELINE * moved @ moved.T
     return estimate._replace(covariance=covariance)
 
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlif.fitting.membrane import Sweeps, forced_segments
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability
 from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.recordings import Recording, is_step_protocol, repeats
+from jaxlif.recordings import is_step_protocol, repeats
 from jaxlif.recordings.recording import stimulus_label
 from jaxlif.simulation import simulate
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
@@ -29,75 +30,62 @@ class Bracket(NamedTuple):
     highest: float
 
 
-def bracket_threshold(cell: LIF, params: LIFParams, data: Sweeps) -> Bracket:
+def bracket_threshold(params: LIFParams, data: Data) -> Bracket:
     """Compare the teacher-forced voltage at the recorded spikes with that at all other steps.
 
     A deterministic neuron with the right membrane has its threshold above all silent steps and not above any spike; a
     real one has no such gap, and the bracket says where to search.
 
     Args:
-        cell: the neuron's numerics.
-        params: its parameters; the threshold is not used.
+        params: the neuron's; the threshold is not used.
         data: the sweeps.
 
     Returns:
         The :class:`Bracket`.
     """
     silent, at_spikes = -np.inf, []
-    for place, outputs in forced_segments(cell, params, data):
-        spiked = np.asarray(data.spikes[place]) > 0
+    for place, outputs in forced_segments(LIF(dt=data.dt), params, columns(data)):
+        spiked = data.spikes.T[place]
         silent = max(silent, float(outputs.v_before[~spiked].max(initial=-np.inf)))
         at_spikes.append(outputs.v_before[spiked])
     found = np.concatenate(at_spikes)
     return Bracket(silent, float(found.min()), float(found.max()))
 
 
-class Stimulus(NamedTuple):
-    """What to reproduce.
+class Stimuli(NamedTuple):
+    """The repeats of each stimulus to reproduce; whether only their number of spikes is; and what is left out."""
 
-    A current [T], pA; the spike trains, ms, that its repeats evoked; the numbers of those sweeps; and whether the cell
-    repeats its spikes: if not, only their number is reproduced.
-    """
-
-    current: np.ndarray
-    trains: list[np.ndarray]
-    sweeps: np.ndarray = np.zeros(0, int)
-    reliable: bool = True
+    repeats: list[Data]
+    by_rate: bool
+    notes: tuple[str, ...] = ()
 
 
-def reliable_stimuli(
-    recording: Recording, spikes: np.ndarray, window: tuple[float, float]
-) -> tuple[list[Stimulus], tuple[str, ...]]:
-    """Return the stimuli of a window whose spikes the cell repeats, and a note on those that are left out.
+def reliable_stimuli(data: Data) -> Stimuli:
+    """Return the stimuli whose spikes the cell repeats, and a note on those that are left out.
 
     Where the cell repeats none, and under steps of current, all are returned, for their firing rates.
-
-    Args:
-        recording: its current.
-        spikes: [sweeps, T], booleans.
-        window: start and stop, ms.
     """
-    part, steps = recording.window(*window), is_step_protocol(recording)
-    first = round((window[0] - recording.start) / recording.dt)
-    stimuli, dropped = [], []
-    for group in repeats(part):
-        trains = [np.asarray(spike_times(spikes[s, first : first + part.num_steps], part.dt)) for s in group]
-        own = own_reliability(trains, duration=part.duration)
-        # Under constant current spike times drift apart however good the rates are.
-        reliable = not steps and (own is None or own >= UNRELIABLE)
-        stimuli.append(Stimulus(part.current[group[0]], trains, group, reliable))
-        dropped += [] if reliable or steps else [f"{stimulus_label(part, group)} (R = {own:.2f})"]
-    if not dropped:
-        return stimuli, ()
-    kept = [stimulus for stimulus in stimuli if stimulus.reliable]
+    groups = [data.select(group) for group in repeats(data)]
+    if is_step_protocol(data):  # under constant current spike times drift apart however good the rates are
+        return Stimuli(groups, by_rate=True)
+    own = [own_reliability(_trains(group), duration=data.duration) for group in groups]
+    kept = [group for group, r in zip(groups, own, strict=True) if r is None or r >= UNRELIABLE]
+    if len(kept) == len(groups):
+        return Stimuli(groups, by_rate=False)
+    named = zip(repeats(data), own, strict=True)
+    dropped = [f"{stimulus_label(data, g)} (R = {r:.2f})" for g, r in named if r is not None and r < UNRELIABLE]
     used = "it has no part in the choice of the threshold" if kept else "the threshold is chosen by the rate alone"
-    return kept or stimuli, (f"the cell does not repeat its spikes for {', '.join(dropped)}: {used}",)
+    note = f"the cell does not repeat its spikes for {', '.join(dropped)}: {used}"
+    return Stimuli(kept or groups, by_rate=not kept, notes=(note,))
+
+
+def _trains(data: Data) -> list[np.ndarray]:
+    return [np.asarray(spike_times(train, data.dt)) for train in data.spikes]
 
 
 def choose_threshold(
-    cell: LIF,
     params: LIFParams,
-    stimuli: list[Stimulus],
+    stimuli: Stimuli,
     bracket: Bracket,
     *,
     limits: tuple[float, float],
@@ -110,8 +98,7 @@ def choose_threshold(
     side, then as many around the best of them.
 
     Args:
-        cell: the neuron's numerics.
-        params: its parameters; the threshold is replaced.
+        params: the neuron's; the threshold is replaced.
         stimuli: what to reproduce.
         bracket: from :func:`bracket_threshold`.
         limits: the threshold's own bounds, mV.
@@ -135,15 +122,13 @@ def choose_threshold(
         )
     for _ in range(2):
         candidates = np.linspace(low, high, num)
-        scores = closed_loop_scores(cell, _many(params, v_th=candidates), stimuli, delta=delta)
+        scores = closed_loop_scores(LIF, _many(params, v_th=candidates), stimuli, delta=delta)
         best = int(np.argmax(scores))
         low, high = candidates[max(best - 1, 0)], candidates[min(best + 1, num - 1)]
     return float(candidates[best])
 
 
-def choose_twin(
-    params: AdaptiveLIFParams, stimuli: list[Stimulus], *, dt: float, delta: float = 4.0, num: int = 64
-) -> AdaptiveLIFParams:
+def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli, *, delta: float = 4.0, num: int = 64) -> AdaptiveLIFParams:
     r"""Choose in closed loop the deterministic twin of a neuron with escape noise.
 
     A noisy neuron spikes below its threshold, and adapts to spikes that its twin does not have. :math:`v_{th}` is moved
@@ -154,7 +139,6 @@ def choose_twin(
     Args:
         params: the neuron with escape noise.
         stimuli: what to reproduce.
-        dt: step, ms.
         delta: larger half-width of the coincidence window, ms.
         num: thresholds tried; each costs four simulations of each stimulus.
 
@@ -163,10 +147,10 @@ def choose_twin(
     """
     thresholds = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, num)
     found = []
-    for scale in SCALES if all(stimulus.reliable for stimulus in stimuli) else (1.0,):
+    for scale in (1.0,) if stimuli.by_rate else SCALES:
         scaled = replace(params, eta=tuple(scale * x for x in params.eta), gamma=tuple(scale * x for x in params.gamma))
         many = _many(scaled, v_th=thresholds)
-        scores = closed_loop_scores(AdaptiveLIF(dt=dt), many, stimuli, delta=delta, shares=(0.5, 1.0))
+        scores = closed_loop_scores(AdaptiveLIF, many, stimuli, delta=delta, shares=(0.5, 1.0))
         smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), mode="valid")
         best = int(np.argmax(smooth))
         found.append((smooth[best], replace(scaled, v_th=float(thresholds[best]))))
@@ -174,9 +158,9 @@ def choose_twin(
 
 
 def closed_loop_scores(
-    cell: LIF | AdaptiveLIF,
+    neuron: type[LIF | AdaptiveLIF],
     params: LIFParams,
-    stimuli: list[Stimulus],
+    stimuli: Stimuli,
     *,
     delta: float = 4.0,
     shares: tuple[float, ...] = (1.0,),
@@ -188,7 +172,7 @@ def closed_loop_scores(
     a stimulus loses more there than all coincidences are worth: one that fires all the time meets every spike.
 
     Args:
-        cell: the neuron's numerics.
+        neuron: its kind.
         params: the candidates, leaves [C].
         stimuli: what to reproduce.
         delta: half-width of the coincidence window, ms.
@@ -198,20 +182,22 @@ def closed_loop_scores(
         The scores, [C].
     """
     deltas = [share * delta for share in shares]
-    return np.mean([_stimulus_scores(cell, params, stimulus, deltas) for stimulus in stimuli], axis=0)
+    found = [_scores_of_one(neuron, params, data, deltas, stimuli.by_rate) for data in stimuli.repeats]
+    return np.mean(found, axis=0)
 
 
-def _stimulus_scores(cell, params, stimulus, deltas):
-    duration, shortest = len(stimulus.current) * cell.dt, float(np.max(params.t_ref)) + 2.0 * cell.dt
-    recorded = max(1.0, float(np.mean([len(train) for train in stimulus.trains])))
+def _scores_of_one(neuron, params, data, deltas, by_rate):
+    """Score candidates on the repeats of one stimulus."""
+    trains, shortest = _trains(data), float(np.max(params.t_ref)) + 2.0 * data.dt
+    recorded = max(1.0, float(np.mean([len(train) for train in trains])))
     scores = []
-    for model in _free_times(cell, params, stimulus.current):
-        factors = [mean_coincidence_factor(stimulus.trains, [model], duration=duration, delta=d) for d in deltas]
+    for model in _free_times(neuron(dt=data.dt), params, data.current[0]):
+        factors = [mean_coincidence_factor(trains, [model], duration=data.duration, delta=d) for d in deltas]
         gamma = float(np.mean(factors))
         surplus = abs(len(model) - recorded) / recorded
         coincidences = gamma if np.isfinite(gamma) else -1.0
         lost = 2.0 * is_astray(recorded, model, shortest=shortest)
-        scores.append(coincidences - 1e-3 * surplus - lost if stimulus.reliable else -surplus)
+        scores.append(-surplus if by_rate else coincidences - 1e-3 * surplus - lost)
     return np.array(scores)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.drift import Drift
+from jaxlif.fitting.data import Drift
 from jaxlif.fitting.extrapolation import Regime
 from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.recordings import Electrode

@@ -7,7 +7,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps, joint_score
-from jaxlif.fitting.membrane import Sweeps, forced
+from jaxlif.fitting.membrane import Columns, forced
 from jaxlif.fitting.prediction import forced_voltage
 from jaxlif.fitting.recurrence import from_blocks, recurrence, to_blocks
 
@@ -117,6 +117,6 @@ def test_the_forced_voltage_of_a_recording_is_that_of_the_loop_over_time(x64):
     spikes[:, 0] = True  # elsewhere the first sample is taken as recorded, and one step's drift apart
     rows = rng.normal(100.0, 50.0, spikes.shape), rng.normal(-65.0, 1.0, spikes.shape), spikes, np.zeros_like(spikes)
     recording = jl.Recording(current=rows[0], voltage=rows[1], dt=0.1)
-    loop = forced(jl.AdaptiveLIF(dt=0.1), params, Sweeps(*(jnp.asarray(row.T, float) for row in rows))).v
+    loop = forced(jl.AdaptiveLIF(dt=0.1), params, Columns(*(jnp.asarray(row.T, float) for row in rows))).v
     # Sums of some thousand terms in another order: 1e-9 mV of rounding.
     np.testing.assert_allclose(forced_voltage(params, recording, spikes), np.asarray(loop).T, atol=1e-9, rtol=0)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting import gif
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.information import information, scales
 from jaxlif.fitting.joint_loss import evaluate, joint_loss, penalty
@@ -129,8 +128,8 @@ def test_the_twin_spikes_like_the_cell(recording):
 
 def test_the_gradient_is_that_of_differences_and_the_information_the_expected_curvature(recording):
     with jax.enable_x64(True):
-        traces = gif.Traces(recording.current, recording.voltage, recording.spikes, DT)
-        arranged = forced_sweeps(*traces[:3], refractory=8, before=10, dtype="float64")
+        rows = recording.current, recording.voltage, recording.spikes
+        arranged = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")
         loss, sample = joint_loss(TRUTH, [arranged], DT)
         x = loss.vector(TRUTH)
         _, gradient, _ = evaluate(loss, x, sample)

@@ -12,6 +12,7 @@ import jaxlif as jl
 from jaxlif.cli import main
 from jaxlif.fitting import gif
 from jaxlif.fitting.advisor import Advice
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.information import pieces
 from jaxlif.fitting.intervals import UNKNOWN, determined, sandwich, uncertainty
@@ -30,7 +31,7 @@ def recorded(current, seed):
     _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), TRUTH, inputs)
     spikes = np.asarray(output.spikes).T > 0
     noise = 0.5 * np.random.default_rng(seed).standard_normal(spikes.shape)
-    return gif.Traces(current, np.asarray(output.v).T + noise, spikes, DT)
+    return Data(np.asarray(current), np.asarray(output.v).T + noise, spikes=spikes, dt=DT)
 
 
 def noise(seed, sd=120.0, sweeps=3, duration=6000.0):
@@ -39,7 +40,7 @@ def noise(seed, sd=120.0, sweeps=3, duration=6000.0):
 
 
 def loss_of(traces, names=None, params=TRUTH):
-    arranged = forced_sweeps(*traces[:3], refractory=8, before=10, dtype="float64")
+    arranged = forced_sweeps(traces.current, traces.voltage, traces.spikes, refractory=8, before=10, dtype="float64")
     return joint_loss(params, [arranged], DT, *([] if names is None else [free_bounds(names)]))
 
 
@@ -159,11 +160,9 @@ def test_what_is_advised_helps(fit):
     assert advice.candidates == ("large", "small")
     widths = {}
     for name, current in candidates.items():
-        both = (
-            np.concatenate(pair, axis=0)
-            for pair in zip(recorded(noise(0), 1)[:3], recorded(current, 5)[:3], strict=True)
-        )
-        known = fitted(gif.Traces(*both, DT)).uncertainty
+        pair = recorded(noise(0), 1), recorded(current, 5)
+        rows = {n: np.concatenate([getattr(x, n) for x in pair]) for n in ("current", "voltage", "spikes")}
+        known = fitted(Data(**rows, dt=DT)).uncertainty
         widths[name] = np.sqrt(np.diag(known.covariance))
     before = np.sqrt(np.diag(fit.uncertainty.covariance))
     for name, ratios in zip(advice.candidates, advice.ratios, strict=True):

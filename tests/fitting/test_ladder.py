@@ -10,11 +10,11 @@ from scipy.optimize import minimize
 import jaxlif as jl
 from jaxlif.fitting import gif
 from jaxlif.fitting import ladder as ladders
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.forced_adaptive import forced_sweeps
 from jaxlif.fitting.joint_loss import evaluate, joint_loss
 from jaxlif.fitting.ladder import Ladder, Rung
 from jaxlif.fitting.refinement import believable
-from jaxlif.fitting.traces import Traces
 from tests.fitting.test_gif import DT, TRUTH, recorded
 
 
@@ -43,8 +43,8 @@ def test_the_rungs_of_a_known_cell(params, needed, idle, monkeypatch):
         assert gains["spike-triggered currents"] + gains[needed[0]] > 0.1, gains
     assert not any(rung.failed for rung in ladder.rungs) and ladder.judged > 100
     # A fit of a gif asks the same question of the same data, whatever it goes on to do with the winner.
-    monkeypatch.setattr(gif, "_polish", lambda traces, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
-    monkeypatch.setattr(gif, "_checked", lambda traces, start, fitted, stage: (fitted, ()))
+    monkeypatch.setattr(gif, "_polish", lambda data, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
+    monkeypatch.setattr(gif, "_checked", lambda data, start, fitted, stage: (fitted, ()))
     notes = jl.fit_recording(recording, "gif", electrode=None).warnings
     *_, plain, coupled = (rung.held_out for rung in ladder.rungs)
     (said,) = (re.search(r"changes held-out spikes by (\S+) bits", note) for note in notes if "held-out spikes" in note)
@@ -69,7 +69,7 @@ def test_a_gain_is_counted_from_the_best_rung_below_and_a_collapse_is_a_failure(
     monkeypatch.setattr(ladders, "regress", lambda *_, **__: TRUTH)
     spikes = np.zeros((1, 1000), bool)
     spikes[0, 5::20] = True
-    rungs = ladders.fit_ladder(Traces(spikes * 0.0, spikes * 0.0, spikes, DT)).rungs
+    rungs = ladders.fit_ladder(Data(spikes * 0.0, spikes * 0.0, spikes=spikes, dt=DT)).rungs
     np.testing.assert_allclose([rung.gain for rung in rungs], [0.0, -1.6, -0.1, 0.1, 1.4])
     assert [rung.failed for rung in rungs] == [False, True, False, False, False]
 
@@ -86,10 +86,10 @@ def test_a_gain_is_counted_from_the_best_rung_below_and_a_collapse_is_a_failure(
 def test_a_fit_that_went_astray_is_no_measure_of_a_gain(held_out, words, monkeypatch):
     plain, coupled = (gif.Candidate(TRUTH, 0.0, x) for x in held_out)
     monkeypatch.setattr(gif, "race", lambda *_, **__: (plain, coupled))
-    monkeypatch.setattr(gif, "_polish", lambda traces, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
-    monkeypatch.setattr(gif, "_checked", lambda traces, start, fitted, stage: (fitted, ()))
+    monkeypatch.setattr(gif, "_polish", lambda data, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
+    monkeypatch.setattr(gif, "_checked", lambda data, start, fitted, stage: (fitted, ()))
     made = recorded(TRUTH, sweeps=1, duration=4000.0)
-    (note,) = gif.fit_adaptive(Traces(made.current, made.voltage, made.spikes, DT)).notes
+    (note,) = gif.fit_adaptive(Data.of(made, made.spikes)).notes
     assert note == f"a threshold that follows the voltage {words}"
 
 
@@ -105,7 +105,7 @@ def test_a_fit_that_went_astray_is_no_measure_of_a_gain(held_out, words, monkeyp
 def test_what_judges_has_spikes_or_there_is_no_verdict(steps, judged):
     spikes = np.zeros((2, 1000), bool)
     spikes[:, list(steps)] = True
-    traces = Traces(spikes * 0.0, spikes * 0.0, spikes, DT)
+    traces = Data(spikes * 0.0, spikes * 0.0, spikes=spikes, dt=DT)
     assert gif.judged_spikes(traces) == 2 * judged
     if judged < 5:
         with pytest.raises(ValueError, match=f"^{2 * judged} spikes are left to judge by"):

@@ -13,9 +13,10 @@ from scipy.signal import lfilter
 from scipy.special import stdtrit
 
 import jaxlif as jl
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import Estimate, determined, flat_coordinates, is_determined
 from jaxlif.fitting.lif_intervals import fi_estimate, membrane_estimate, with_refractory
-from jaxlif.fitting.membrane import Profile, Sweeps, forced
+from jaxlif.fitting.membrane import Profile, columns, forced
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.report import parameter_rows
 
@@ -70,21 +71,24 @@ def test_errors_of_the_membrane_are_the_scatter_of_repeated_experiments(stimulus
     if stimulus == "pulse":  # all that is known of r_m comes from 40 ms
         current = 0.0 * current
         current[300:340] = 100.0
-    quiet = jnp.zeros_like(jnp.asarray(current))
-    clean = Sweeps(jnp.asarray(current), TRUTH.v_rest + quiet, quiet, quiet + 1.0)
+    quiet = np.zeros(current.T.shape)
+    clean = Data(current.T, TRUTH.v_rest + quiet, spikes=quiet > 0, dt=1.0)
+    held = jax.tree.map(jnp.asarray, columns(clean))
     passive = replace(TRUTH, v_th=1000.0)
-    v = forced(cell, passive, clean).v
+    v = forced(cell, passive, held).v
     # The voltage is linear in both: its columns are differences of two simulations, the estimate is a regression.
-    columns = np.stack([(forced(cell, replace(passive, r_m=1.1), clean).v - v).ravel(), (v - v + 1.0).ravel()], axis=1)
+    regressors = np.stack(
+        [(forced(cell, replace(passive, r_m=1.1), held).v - v).ravel(), (v - v + 1.0).ravel()], axis=1
+    )
     estimates, promised = [], []
     for _ in range(60):
         # Errors that last for 10 ms, far longer than a sample: white-noise errors would be promised 4 times smaller.
         errors = lfilter([1.0], [1.0, -0.9], random.normal(0.0, 0.2, v.shape), axis=0)
-        off = np.linalg.lstsq(columns, errors.ravel(), rcond=None)[0]
+        off = np.linalg.lstsq(regressors, errors.ravel(), rcond=None)[0]
         params = replace(passive, r_m=0.1 + off[0], v_rest=-70.0 + off[1])
-        data = clean._replace(voltage=jnp.asarray(v + errors))
+        data = replace(clean, voltage=np.asarray(v + errors).T)
         estimates.append(off)
-        promised.append(np.diag(membrane_estimate(cell, params, data, names).covariance))
+        promised.append(np.diag(membrane_estimate(params, data, names).covariance))
     # 60 repetitions know their scatter to 9 %, and the first, given sample pulls v_rest a little.
     np.testing.assert_allclose(np.sqrt(np.mean(promised, axis=0)), np.std(estimates, axis=0), rtol=0.3)
 

@@ -10,10 +10,11 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting import recordings
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, penalty
 from jaxlif.fitting.notes import score_notes, undetermined_times, unlikely_membrane, unlikely_threshold
-from jaxlif.fitting.task import Outcome, Task
-from jaxlif.fitting.threshold import Stimulus, closed_loop_scores, reliable_stimuli
+from jaxlif.fitting.task import Outcome
+from jaxlif.fitting.threshold import Stimuli, closed_loop_scores, reliable_stimuli
 
 PARAMS = jl.AdaptiveLIFParams(
     eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,), a=(1.0,), tau_a=(900.0,),
@@ -59,7 +60,7 @@ def recording():
 
 
 def fit_that_finds(params, recording, monkeypatch, model="gif"):
-    monkeypatch.setattr(recordings, "fit_gif", lambda task, **options: Outcome(params))
+    monkeypatch.setattr(recordings, "fit_gif", lambda data, options, **more: Outcome(params))
     return jl.fit_recording(recording, model, electrode=None)
 
 
@@ -139,9 +140,10 @@ def test_a_candidate_that_fires_all_the_time_meets_every_spike_and_never_wins():
     many = jax.tree.map(lambda x: jnp.full(3, x), jl.LIFParams(t_ref=3.0, v_reset=-75.0))
     _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(t_ref=3.0, v_reset=-75.0), current)
     # Its own spikes, 12 ms late: nothing coincides but by chance.
-    trains = [np.flatnonzero(output.spikes) * 0.5 + 12.0]
+    late = np.roll(np.asarray(output.spikes) > 0, 24)[None]
+    data = Data(np.asarray(current)[None], 0.0 * late, spikes=late, dt=0.5)
     many = replace(many, v_th=jnp.asarray([-69.5, -55.0, 0.0]))
-    scores = closed_loop_scores(jl.LIF(dt=0.5), many, [Stimulus(np.asarray(current), trains)])
+    scores = closed_loop_scores(jl.LIF, many, Stimuli([data], by_rate=False))
     assert scores[0] < scores[1] - 1.0 and scores[2] < scores[1] - 1.0
 
 
@@ -150,16 +152,16 @@ def test_under_steps_the_twin_is_chosen_by_its_counts():
     current[:, 500:1500] = [[100.0], [200.0]]
     spikes = np.zeros(current.shape, bool)
     spikes[1, 600:1400:100] = True
-    stimuli, notes = reliable_stimuli(jl.Recording(current=current, dt=0.5), spikes, (0.0, 1000.0))
-    assert [stimulus.reliable for stimulus in stimuli] == [False, False] and notes == ()
+    found = reliable_stimuli(Data(current, 0.0 * current, spikes=spikes, dt=0.5))
+    assert len(found.repeats) == 2 and found.by_rate and found.notes == ()
 
 
 @pytest.mark.parametrize(("held_out", "said"), [(0.9, 0), (0.4, 1), (-2.98, 1), (None, 0)])
 def test_a_voltage_that_is_another_in_what_was_held_out_is_said(held_out, said):
     recording = jl.Recording(np.zeros(100), np.zeros(100), dt=0.1)
-    task = Task(recording, np.ones((1, 100), bool), (0.0, 10.0), {}, None, 0, False)
+    data = Data.of(recording, np.ones((1, 100), bool))
     rates = {"rate_data": 5.0, "rate_model": 5.0}
     scores = {"train": rates | {"voltage_variance_explained": 0.6}}
-    notes = score_notes(task, scores | {"test": rates | {"voltage_variance_explained": held_out}})
+    notes = score_notes(data, scores | {"test": rates | {"voltage_variance_explained": held_out}})
     assert len(notes) == said and all("in what was held out" in note for note in notes)
     assert not said or f"{100.0 * (1.0 - held_out):.0f} % of its variance" in notes[0]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.membrane import Sweeps, profile_refractory, regress_membrane
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.membrane import profile_refractory, regress_membrane
 from jaxlif.fitting.threshold import bracket_threshold
 
 DT = 0.1
@@ -16,7 +17,8 @@ TRUTH = jl.LIFParams(tau_m=17.0, r_m=0.12, v_rest=-68.0, v_th=-51.0, v_reset=-60
 
 
 def sweeps(current, voltage, spikes, *, before, after):
-    return Sweeps(current.T, voltage.T, spikes.T, jl.losses.spike_mask(spikes.T, before=before, after=after))
+    mask = jl.losses.spike_mask(spikes.T, before=before, after=after).T > 0
+    return Data(np.asarray(current), np.asarray(voltage), spikes=spikes, judged=mask, dt=DT)
 
 
 def noisy_recording(truth=TRUTH, *, seed=0, duration=5000.0, noise=0.2):
@@ -134,8 +136,9 @@ def test_the_profile_equals_least_squares_on_simulated_responses():
     target = (voltage - respond(0, 0, 0, voltage[0]))[used]
     solution, *_ = np.linalg.lstsq(columns, target, rcond=None)
     expected = np.mean((target - columns @ solution) ** 2)
-    data = Sweeps(*(jnp.asarray(x)[:, None] for x in (current, voltage, spikes, mask)))
-    found = profile_refractory(jl.LIF(dt=DT), replace(TRUTH, tau_m=tau_m), data, np.array([n_ref * DT]))
+    rows = {"spikes": spikes[None] > 0, "judged": mask[None] > 0}
+    data = Data(current[None], voltage[None], **rows, dt=DT)
+    found = profile_refractory(replace(TRUTH, tau_m=tau_m), data, np.array([n_ref * DT]))
     np.testing.assert_allclose(found.solutions[0], solution, rtol=1e-6)
     assert found.errors[0] == pytest.approx(
         expected, rel=1e-9
@@ -145,7 +148,7 @@ def test_the_profile_equals_least_squares_on_simulated_responses():
 def test_the_bracket_contains_the_threshold():
     recording = noisy_recording(duration=2000.0, noise=0.0)
     data = sweeps(recording.current, recording.voltage, recording.voltage > 10.0, before=0, after=1)
-    bracket = bracket_threshold(jl.LIF(dt=DT), TRUTH, data)
+    bracket = bracket_threshold(TRUTH, data)
     assert bracket.silent < TRUTH.v_th <= bracket.lowest <= bracket.highest
     # One step of 0.1 ms moves the voltage by up to dt/tau_m times some 20 mV.
     assert bracket.lowest - bracket.silent < 0.2
@@ -157,7 +160,7 @@ def test_the_regression_starts_near_the_truth_in_spite_of_noise():
     _, output = jl.simulate(jl.LIF(dt=DT), quiet, recording.current[0])
     voltage = np.asarray(output.v)[None] + np.random.default_rng(0).normal(0.0, 0.2, (1, 20_000))
     data = sweeps(recording.current, voltage, np.zeros(voltage.shape, bool), before=0, after=0)
-    tau_m, r_m, v_rest = regress_membrane(data, DT)
+    tau_m, r_m, v_rest = regress_membrane(data)
     # A start: the trapezoid of the current over 1 ms blocks and the noise in V bias tau_m by some percent.
     assert (tau_m, r_m, v_rest) == pytest.approx((17.0, 0.12, -68.0), rel=0.1)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.drift import Drift, estimate_drift
+from jaxlif.fitting.data import Data, Drift
+from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
 from jaxlif.fitting.held_out import default_split, held_out_sweeps
@@ -225,13 +226,12 @@ def test_an_unreliable_stimulus_has_no_part_in_the_choice_of_a_threshold(recordi
     rng = np.random.default_rng(0)
     random = rng.random(recording.spikes.shape) < 0.005
     mixed = np.where(np.arange(4)[:, None] < 2, recording.spikes, random)
-    window = 0.0, 6000.0
-    kept, notes = reliable_stimuli(recording, mixed, window)
-    assert [s.sweeps.tolist() for s in kept] == [[0, 1]] and kept[0].reliable
-    assert "stimulus strong (R = " in notes[0] and "no part" in notes[0]
-    everything, notes = reliable_stimuli(recording, random, window)
-    assert [s.reliable for s in everything] == [False, False] and "by the rate alone" in notes[0]
-    assert reliable_stimuli(recording, recording.spikes, window)[1] == ()
+    told, silent, known = (reliable_stimuli(Data.of(recording, x)) for x in (mixed, random, recording.spikes))
+    (kept,) = told.repeats
+    assert not told.by_rate and set(kept.stimulus) == {"weak"}
+    assert "stimulus strong (R = " in told.notes[0] and "no part" in told.notes[0]
+    assert len(silent.repeats) == 2 and silent.by_rate and "by the rate alone" in silent.notes[0]
+    assert known.notes == () and not known.by_rate
 
 
 def test_the_rate_alone_sets_the_threshold_of_an_unreliable_cell(recording):

@@ -9,8 +9,9 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting import segments
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.lif_intervals import slopes_and_errors
-from jaxlif.fitting.membrane import ForcedVoltageLoss, Sweeps, forced, forced_segments, profile_refractory
+from jaxlif.fitting.membrane import Columns, ForcedVoltageLoss, columns, forced, forced_segments, profile_refractory
 from jaxlif.fitting.prediction import free_response, noisy_rasters
 from jaxlif.fitting.threshold import _free_times, _many
 
@@ -31,8 +32,9 @@ def recording():
 
 @pytest.fixture(scope="module")
 def data(recording):
-    spikes = recording.spikes.T
-    return Sweeps(recording.current.T, recording.voltage.T, spikes, jl.losses.spike_mask(spikes, before=1, after=3))
+    return Data.of(recording, recording.spikes).judging(
+        jl.losses.spike_mask(recording.spikes.T, before=1, after=3).T > 0
+    )
 
 
 @pytest.fixture(params=[2**15, 64])
@@ -49,8 +51,8 @@ def test_lengths_are_few_and_at_most_a_quarter_more():
 
 
 def test_forced_and_free_voltages_are_those_of_one_run(recording, data, segment):
-    whole = forced(CELL, TRUTH, jax.tree.map(jnp.asarray, data))
-    pieces = list(forced_segments(CELL, TRUTH, data))
+    whole = forced(CELL, TRUTH, jax.tree.map(jnp.asarray, columns(data)))
+    pieces = list(forced_segments(CELL, TRUTH, columns(data)))
     assert [n for place, _ in pieces for n in range(place.start, place.stop)] == list(range(STEPS))
     for field in ("v", "v_before"):
         np.testing.assert_array_equal(np.concatenate([getattr(x, field) for _, x in pieces]), getattr(whole, field))
@@ -71,11 +73,12 @@ def test_candidates_spike_as_they_do_alone(recording, segment):
 
 def test_slopes_and_errors_are_those_of_the_whole_jacobian(data, segment):
     values = np.array([getattr(TRUTH, name) for name in NAMES]) * 1.01
-    found = slopes_and_errors(CELL, NAMES, jnp.asarray(values), TRUTH, data)
+    found = slopes_and_errors(NAMES, jnp.asarray(values), TRUTH, data)
+    held = jax.tree.map(jnp.asarray, columns(data))
 
     def residual(values):
-        v = forced(CELL, replace(TRUTH, **dict(zip(NAMES, values, strict=True))), jax.tree.map(jnp.asarray, data)).v
-        return (v - data.voltage) * jnp.asarray(data.mask, float)
+        v = forced(CELL, replace(TRUTH, **dict(zip(NAMES, values, strict=True))), held).v
+        return (v - held.voltage) * jnp.asarray(held.mask, float)
 
     slopes = np.asarray(jax.jacfwd(residual)(jnp.asarray(values))).transpose(2, 1, 0)
     for mine, whole in zip(found, (slopes, np.asarray(residual(jnp.asarray(values))).T), strict=True):
@@ -86,7 +89,7 @@ def test_the_profile_does_not_depend_on_the_segments(data, monkeypatch):
     found = []
     for size in (2**15, 64):
         monkeypatch.setattr(segments, "SEGMENT", size)
-        found.append(profile_refractory(CELL, TRUTH, data, np.array([1.0, 2.0, 3.0])))
+        found.append(profile_refractory(TRUTH, data, np.array([1.0, 2.0, 3.0])))
     np.testing.assert_allclose(found[0].solutions, found[1].solutions, rtol=1e-8)
     np.testing.assert_allclose(found[0].errors, found[1].errors, rtol=1e-8)
 
@@ -120,7 +123,7 @@ def test_a_sample_of_a_gradient_takes_few_bytes():
     steps = 20_480
     floats, booleans = (jax.ShapeDtypeStruct((steps, 1), kind) for kind in (jnp.float64, bool))
     loss = jax.value_and_grad(ForcedVoltageLoss(CELL))
-    memory = jax.jit(loss).lower(TRUTH, Sweeps(floats, floats, booleans, booleans)).compile().memory_analysis()
+    memory = jax.jit(loss).lower(TRUTH, Columns(floats, floats, booleans, booleans)).compile().memory_analysis()
     held = 17 * steps  # current and voltage of the recording, its spikes
     assert held + memory.argument_size_in_bytes + memory.temp_size_in_bytes < 100 * steps
 
@@ -135,6 +138,6 @@ def test_a_fit_that_memory_cannot_hold_is_refused_before_it_begins(recording, mo
 
 def test_a_mask_of_booleans_at_hand_stays_at_hand_inside_a_transformation(data):
     """The fit's own call: the loss is traced, and what it compares with is not."""
-    held = jax.tree.map(jnp.asarray, data)
+    held = jax.tree.map(jnp.asarray, columns(data))
     loss = jax.eval_shape(lambda tau_m: ForcedVoltageLoss(CELL)(replace(TRUTH, tau_m=tau_m), held), jnp.asarray(12.0))
     assert loss.shape == ()

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
+from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.fi_curve import FICoordinates, fit_fi_curve, rising_branch
 from jaxlif.fitting.intervals import Estimate
-from jaxlif.fitting.membrane import Sweeps
 from jaxlif.fitting.recordings import BOUNDS
 from jaxlif.fitting.step_protocol import _with_baselines, step_membrane
-from jaxlif.fitting.task import Task
 from tests.fitting.test_recordings import DT, LEVELS, TRUTH, step_recording
 
 
@@ -53,7 +52,7 @@ def test_a_holding_current_that_differs_by_sweep_is_no_drift():
     current = np.array(step_recording(TRUTH, LEVELS).current) + holding[:, None]
     _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(current)
     cell = jl.Recording(current=current, voltage=output.v, spikes=output.spikes, dt=DT).window(60.0, 700.0)
-    found = step_membrane(Task(cell, cell.spikes, (60.0, 700.0), BOUNDS, None, 0, False))
+    found = step_membrane(Data.of(cell, cell.spikes), Options((60.0, 700.0), BOUNDS))
     # 60 ms, three and a half time constants, bring the start to within 3 % of what 40 pA do.
     for name in ("tau_m", "r_m", "v_rest"):
         assert getattr(found.params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name
@@ -67,7 +66,7 @@ def test_a_baseline_full_of_spikes_is_no_rest(steps):
     _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(steps.current + hidden)
     cell = replace(steps, voltage=output.v, spikes=output.spikes)
     assert np.ptp(np.median(np.asarray(output.v)[:, 500:1000], axis=1)) > 2.0, "what looks like a drift"
-    found = step_membrane(Task(cell, cell.spikes, (0.0, 700.0), BOUNDS, None, 0, False))
+    found = step_membrane(Data.of(cell, cell.spikes), Options((0.0, 700.0), BOUNDS))
     assert found.sweeps.tolist() == [1], "the smallest step without a spike is fitted all the same"
     assert any("the rest cannot be measured in 13 of 13 sweeps" in note for note in found.notes)
     assert not any(text in note for note in found.notes for text in ("rest moves", "rectifies", "not positive"))
@@ -80,7 +79,7 @@ def test_the_errors_of_baselines_reach_the_membrane():
     """Against 4000 regressions of a voltage whose sweeps were moved by medians of noise."""
     current = np.repeat([[0.0, 0.0, 0.0], [-20.0, 20.0, 40.0], [0.0, 0.0, 0.0]], [100, 400, 50], axis=0)
     nothing = Estimate(("tau_m", "r_m", "v_rest"), np.zeros(3), np.zeros((3, 3)), 15, spread=0.01)
-    found = _with_baselines(nothing, Sweeps(current, current, current, current), dt=0.5).covariance
+    found = _with_baselines(nothing, Data(current.T, current.T, spikes=current.T > 1e9, dt=0.5)).covariance
     medians = np.median(0.1 * np.random.default_rng(0).standard_normal((100, 3, 4000)), axis=0)
     design = np.stack([current.T.ravel(), np.ones(current.size)], axis=1)
     expected = np.cov(np.linalg.lstsq(design, np.repeat(medians, len(current), axis=0), rcond=None)[0])
@@ -97,7 +96,7 @@ def test_a_hum_in_the_record_of_the_current_is_none_in_the_cell(steps, heard):
     _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(current if heard else steps.current)
     noise = np.random.default_rng(1).standard_normal((2, *current.shape))
     cell = replace(steps, current=current + noise[0], voltage=output.v + 0.05 * noise[1], spikes=output.spikes)
-    found = step_membrane(Task(cell, cell.spikes, (0.0, 700.0), BOUNDS, None, 0, False))
+    found = step_membrane(Data.of(cell, cell.spikes), Options((0.0, 700.0), BOUNDS))
     for name in ("tau_m", "r_m", "v_rest"):
         # Noise of 1 pA and 0.05 mV; where only the record hums, fitted as it is it gives a tau_m of 19.7 ms.
         assert getattr(found.params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name

@@ -1,0 +1,176 @@
+"""The one container of a fit: recorded sweeps as a recipe, a judge and a prediction see them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.readout import LeakyParams
+from jaxlif.recordings import Recording
+
+_R = TypeVar("_R", bound=Recording)
+
+FEW = 3  # sweeps that stand for all
+COARSE = 0.25  # ms: steps this long do for a competition of starts
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    r"""Terms of single sweeps: each rests at :math:`v_{rest} + o_s` and receives the current :math:`g_s I`.
+
+    Args:
+        offset: o, [sweeps], mV.
+        gain: g, [sweeps].
+    """
+
+    offset: np.ndarray
+    gain: np.ndarray
+
+    @classmethod
+    def none(cls, num_sweeps: int) -> Self:
+        """Return sweeps that do not differ."""
+        return cls(np.zeros(num_sweeps), np.ones(num_sweeps))
+
+    @classmethod
+    def of_rest(cls, rest: np.ndarray, v_rest: float) -> Self:
+        """Return the terms of sweeps whose rest was measured, [sweeps], mV."""
+        return cls(rest - v_rest, np.ones(len(rest)))
+
+    def select(self, sweeps: np.ndarray) -> "Drift":
+        """Return the terms of some sweeps."""
+        return Drift(self.offset[sweeps], self.gain[sweeps])
+
+    def current(self, current: np.ndarray) -> np.ndarray:
+        """Return what reaches the cell of a current [sweeps, T], pA."""
+        return self.gain[:, None] * current
+
+    def driven(self, params: LIFParams | LeakyParams, recording: _R) -> _R:
+        r"""Return a recording whose current holds the terms: :math:`g_s I + o_s / r_m`, the same to the membrane."""
+        shift = (self.offset / float(params.r_m))[:, None]
+        return replace(recording, current=self.current(recording.current) + shift)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data(Recording):
+    """A recording as a fit sees it: held current, voltage without the electrode, and known spikes, all [sweeps, T].
+
+    It is made of a :class:`jaxlif.Recording`, which was checked, and so checks nothing itself.
+
+    Args:
+        drift: what the sweeps' own terms are, or None where they do not differ.
+        v_rest: mean of the resting potentials that were measured, of which the sweeps' offsets are counted, mV; None
+            where the resting potential is to be fitted.
+        judged: booleans, [sweeps, T] or [T]: the samples that count; all by default.
+        length: samples that a layout for a compiled loop has room for: a later fit to more of the recording then finds
+            its gradient compiled.
+    """
+
+    voltage: np.ndarray
+    spikes: np.ndarray = field(kw_only=True)
+    drift: Drift | None = field(default=None, kw_only=True)
+    v_rest: float | None = field(default=None, kw_only=True)
+    judged: np.ndarray = field(default_factory=lambda: np.ones((), bool), kw_only=True)
+    length: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judged", np.broadcast_to(self.judged, self.spikes.shape))
+
+    @classmethod
+    def of(cls, recording: Recording, spikes: np.ndarray, **more: Any) -> Self:
+        """Return a recording's data with its spikes [sweeps, T]; ``more`` are other fields."""
+        held = {f.name: getattr(recording, f.name) for f in fields(Recording)}
+        return cls(**held | {"voltage": recording.measured_voltage(), "spikes": spikes} | more)
+
+    @property
+    def terms(self) -> Drift:
+        """The terms of the sweeps: none where they do not differ."""
+        return Drift.none(self.num_sweeps) if self.drift is None else self.drift
+
+    def steps(self, time: float) -> int:
+        """Return a duration in ms as a number of samples."""
+        return round(time / self.dt)
+
+    def samples(self, window: tuple[float, float]) -> slice:
+        """Return a window in ms as a slice of samples."""
+        first, last = (self.steps(t - self.start) for t in window)
+        return slice(first, last)
+
+    def window(self, start: float, stop: float) -> Self:
+        """Return the steps between two times, ms; ``times`` keep their values."""
+        steps = self.samples((start, stop))
+        if steps.stop - steps.start < 2:
+            raise ValueError(f"window = {start:g} to {stop:g} ms: it must hold at least two samples of {self.dt:g} ms")
+        return self._rows(np.s_[:, steps], start=self.start + steps.start * self.dt)
+
+    def select(self, sweeps: Any) -> Self:
+        """Return some of the sweeps, by their numbers."""
+        chosen = np.atleast_1d(np.arange(self.num_sweeps)[sweeps])
+        if np.array_equal(chosen, np.arange(self.num_sweeps)):
+            return self  # an hour is not copied
+        names = None if self.stimulus is None else [self.stimulus[s] for s in chosen]
+        drift = None if self.drift is None else self.drift.select(chosen)
+        return self._rows(np.s_[chosen], stimulus=names, drift=drift)
+
+    def few(self) -> Self:
+        """Return some of the sweeps, spread over all."""
+        count = self.num_sweeps
+        return self.select(np.unique(np.linspace(0, count - 1, min(FEW, count)).round().astype(int)))
+
+    def coarser(self) -> Self:
+        """Return the data at a whole multiple of dt up to 0.25 ms: means of the current, ends of the rest."""
+        factor = int(COARSE / self.dt + 1e-9)
+        if factor < 2:
+            return self
+        steps = self.num_steps // factor * factor
+        current, spikes, judged = (
+            x[:, :steps].reshape(len(x), -1, factor) for x in (self.current, self.spikes, self.judged)
+        )
+        rows = {"current": current.mean(axis=2), "voltage": self.voltage[:, factor - 1 : steps : factor]}
+        rows |= {"spikes": spikes.any(axis=2), "judged": judged.all(axis=2)}
+        return replace(self, **rows, dt=factor * self.dt, length=0)
+
+    def judging(self, judged: np.ndarray) -> Self:
+        """Return the data with other samples that count, booleans [sweeps, T] or [T]."""
+        return replace(self, judged=judged)
+
+    def _rows(self, index: Any, **changes: Any) -> Self:
+        rows = {name: getattr(self, name)[index] for name in ("current", "voltage", "spikes", "judged")}
+        return replace(self, **rows, **changes)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked of a fit.
+
+    Args:
+        window: the part of the time to fit, ms.
+        bounds: intervals of all parameters.
+        start: where to start, or None.
+        coupling: whether a threshold follows the voltage, or None where held-out time decides.
+        drift: whether each sweep has an offset and a gain of its own.
+        seed: of random starts.
+        progress: show progress bars.
+    """
+
+    window: tuple[float, float]
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    start: LIFParams | None = None
+    coupling: bool | None = None
+    drift: bool = False
+    seed: int = 0
+    progress: bool = False
+
+    def inside(self, **values: float) -> dict[str, float]:
+        """Return starting values inside their bounds: each itself where it is, else the middle of its interval."""
+        middle = {name: 0.5 * sum(self.bounds[name]) for name in values}
+        legal = {name: self.bounds[name][0] < value < self.bounds[name][1] for name, value in values.items()}
+        return {name: float(value) if legal[name] else middle[name] for name, value in values.items()}
+
+
+def with_spikes(data: Data, window: tuple[float, float]) -> Data:
+    """Return the data in a window, ms, which must hold a spike."""
+    if not data.spikes[:, data.samples(window)].any():
+        raise ValueError(f"train = {window[0]:g} to {window[1]:g} ms: no spike falls into this window")
+    return data.window(*window)
