@@ -106,7 +106,7 @@ def test_the_profile_finds_the_refractory_period_and_its_true_error():
     spikes = recording.voltage > 10.0
     data = sweeps(recording.current, recording.voltage, spikes, before=0, after=1)
     candidates = np.arange(20, 45) * DT
-    errors = profile_refractory(jl.LIF(dt=DT), TRUTH, data, candidates).errors
+    errors = profile_refractory(TRUTH, data, candidates).errors
     assert candidates[np.argmin(errors)] == pytest.approx(TRUTH.t_ref)
     # What is left at the truth is the noise: 0.04 mV^2, of 20 000 samples, known to 1 % (sqrt(2/20000)); three of them.
     assert errors.min() == pytest.approx(0.04, rel=0.03)
