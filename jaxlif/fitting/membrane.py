@@ -4,6 +4,7 @@ With the resets forced at the recorded spikes the voltage is linear in r_m, v_re
 that a fit neither gets lost nor needs the threshold.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -180,7 +181,10 @@ def refine_membrane(
         bounds = {name: bound for name, bound in bounds.items() if name != "v_reset"}  # of which they say nothing
     length = padded_length(data.num_steps)
     held = jax.tree.map(lambda x: jnp.asarray(filled(x, length)), columns(data))
-    return uninterrupted(fit(ForcedVoltageLoss(LIF(dt=data.dt)), params, bounds, data=held, **settings))
+    with warnings.catch_warnings():
+        # What the voltage does not depend on has no interval, and is named as not determined.
+        warnings.filterwarnings("ignore", ".*the loss does not depend on")
+        return uninterrupted(fit(ForcedVoltageLoss(LIF(dt=data.dt)), params, bounds, data=held, **settings))
 
 
 SOLVED = ("r_m", "v_rest", "v_reset")
