@@ -17,7 +17,7 @@ from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, neuron_jso
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.inspection import inspect_recording
 from jaxlif.interop import to_brian2, to_nest, to_script
-from jaxlif.neurons.readout import LeakyParams
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.options import noted_warnings, refuse_options, taken_reading, taken_spikes, with_options
 from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.sampling import held_current

@@ -13,8 +13,8 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Drift
 from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, standard_name
 from jaxlif.fitting.several import RecordingFits
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording
 
 Scores = Mapping[str, Mapping[str, Any]]  # by part, such as "test", the scores by name

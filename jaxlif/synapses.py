@@ -17,6 +17,7 @@ from jaxlif.neurons.cell import (
     SPIKING,
     LinearNeuron,
     SpikingNeuron,
+    SpikingOutput,
     check_cell,
     check_inputs,
     prepared,
@@ -24,7 +25,7 @@ from jaxlif.neurons.cell import (
     state_dtype,
     widened,
 )
-from jaxlif.neurons.lif import LIFOutput, LIFParams
+from jaxlif.neurons.lif import LIFParams
 
 
 class Drive(NamedTuple):
@@ -172,12 +173,12 @@ class Synaptic:
         neuron, v = self.neuron.settle(params.neuron, state.neuron, v, spikes)
         return SynapticState(neuron, state.synapse), v
 
-    def step(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, LIFOutput]:
+    def step(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, SpikingOutput]:
         """Advance one step under the input and the arrivals of ``x``."""
         state, v = self.integrate(params, state, x)
         v, spikes = self.emit(params, state, v)
         state, v = self.settle(params, state, v, spikes)
-        return state, LIFOutput(spikes, v)
+        return state, SpikingOutput(spikes, v)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jaxlif.networks import (
     RecurrentParams,
     Sequential,
 )
-from jaxlif.neurons.escape import Noisy
+from jaxlif.neurons.wrappers import Noisy
 
 DT, T, N, SUBSTEPS = 0.5, 120, 3, 50
 RNG = np.random.default_rng(7)
@@ -254,7 +254,7 @@ def test_a_neuron_that_integrates_in_its_own_way_takes_jumps_alone(neuron):
 def test_a_layer_refuses_what_takes_no_array(neuron):
     layers = [Recurrent, lambda cell: Sequential((Dense(), cell))]
     layers += [lambda cell: Feedback(LIF, cell), lambda cell: Feedback(jl.TeacherForced(cell), Dense())]
-    for layer in layers if neuron.takes is not jl.neurons.escape.Noisy else layers[:-1]:
+    for layer in layers if neuron.takes is not Noisy else layers[:-1]:
         with pytest.raises(ValueError, match=r"passes an array, and \w+ takes a|needs a neuron with integrate"):
             layer(neuron)
 
@@ -274,7 +274,10 @@ def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: jl.Synaptic(jl.LIF, jl.VoltageJump()), "neuron = type: Synaptic needs a neuron with integrate"),
+        (
+            lambda: jl.Synaptic(jl.LIF, jl.VoltageJump()),
+            "neuron = the class LIF: Synaptic needs a neuron",
+        ),
         (lambda: jl.Synaptic(LIF, jl.VoltageJump), "synapse = type: Synaptic needs a kind of synapse"),
         (lambda: jl.Synaptic(LIF, LIF), "synapse = LIF: Synaptic needs a kind of synapse"),
         (lambda: Feedback(LIF, None), "path = NoneType: Feedback needs a cell"),

@@ -35,8 +35,8 @@ from jaxlif.networks import (
     SparseParams,
 )
 from jaxlif.neurons.cell import Scans
-from jaxlif.neurons.escape import Noisy
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
+from jaxlif.neurons.wrappers import Noisy
 
 N, T = 5, 60
 RNG = np.random.default_rng(12)

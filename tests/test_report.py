@@ -18,7 +18,7 @@ import pytest
 import jaxlif as jl
 from jaxlif import pictures
 from jaxlif.fitting.data import Drift
-from jaxlif.neurons import AdaptiveLIFParams
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.report import (
     SCORE_LABELS,

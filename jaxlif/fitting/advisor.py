@@ -19,7 +19,7 @@ from jaxlif.fitting.intervals import Uncertainty, joint_covariance
 from jaxlif.fitting.joint_loss import free_bounds, joint_loss
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
-from jaxlif.neurons.escape import EscapeNoise, escape_inputs
+from jaxlif.neurons.wrappers import EscapeNoise, escape_inputs
 from jaxlif.simulation import simulate
 
 SWEEPS = 8  # of a candidate that are simulated side by side

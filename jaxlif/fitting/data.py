@@ -6,8 +6,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Recording
 
 _R = TypeVar("_R", bound=Recording)

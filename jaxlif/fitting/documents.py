@@ -10,8 +10,8 @@ import numpy as np
 from jaxlif.fitting.data import Drift
 from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Electrode
 
 FORMAT = "jaxlif fit 1"

@@ -17,8 +17,8 @@ from jaxlif.fitting.bounds import Bounds, named_leaves
 from jaxlif.fitting.information import pieces, prior_information, scales
 from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, with_variance
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 
 POSITIVE = ("tau", "r_m", "delta_v", "coupling.tau", "coupling.k")
 BLOCKS = 50  # of time, over which the score's scatter is taken; fewer where time is short

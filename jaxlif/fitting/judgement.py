@@ -14,7 +14,7 @@ from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores,
 from jaxlif.fitting.step_protocol import has_deflections, step_baselines
 from jaxlif.fitting.task import Outcome
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.neurons.readout import LeakyParams
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.recordings import Recording, fi_table
 
 MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps

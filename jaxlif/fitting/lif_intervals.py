@@ -14,7 +14,7 @@ from jaxlif.fitting.intervals import UNKNOWN, Estimate, sandwich
 from jaxlif.fitting.membrane import SOLVED, Profile, columns, forced_start
 from jaxlif.fitting.segments import cut
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.neurons.teacher_forced import Forced, TeacherForced
+from jaxlif.neurons.wrappers import Forced, TeacherForced
 from jaxlif.simulation import simulate
 from jaxlif.theory import firing_rate
 

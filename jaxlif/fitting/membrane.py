@@ -20,7 +20,7 @@ from jaxlif.fitting.fit import Fit, fit, lbfgs, uninterrupted
 from jaxlif.fitting.segments import cut, filled, padded_length, simulated
 from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.neurons.teacher_forced import Forced, ForcedOutput, TeacherForced
+from jaxlif.neurons.wrappers import Forced, ForcedOutput, TeacherForced
 from jaxlif.simulation import simulate
 
 BEFORE_SPIKE = 3.0  # ms left out before a spike's upward crossing: the upstroke is no membrane

@@ -10,8 +10,8 @@ from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.joint_loss import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room

@@ -6,7 +6,7 @@ from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.membrane import between_spikes, spike_length
 from jaxlif.fitting.step_protocol import fit_subthreshold, has_deflections, step_membrane
 from jaxlif.fitting.task import Outcome
-from jaxlif.neurons.readout import LeakyParams
+from jaxlif.neurons.leaky import LeakyParams
 
 
 def fit_passive(data: Data, options: Options) -> Outcome:

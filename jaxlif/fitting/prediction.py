@@ -13,9 +13,9 @@ from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.recurrence import from_blocks
 from jaxlif.fitting.segments import filled, padded_length, simulated
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
-from jaxlif.neurons.escape import EscapeNoise, Noisy
+from jaxlif.neurons.leaky import LeakyIntegrator, LeakyParams, LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.neurons.readout import LeakyIntegrator, LeakyParams, LeakyState
+from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 from jaxlif.recordings import Recording
 from jaxlif.simulation import simulate
 

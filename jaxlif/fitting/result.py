@@ -29,8 +29,8 @@ from jaxlif.fitting.intervals import Uncertainty
 from jaxlif.fitting.likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_responses
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, resting_potentials
 from jaxlif.recordings.sampling import held_current
 from jaxlif.writing import staged

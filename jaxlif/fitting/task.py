@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxlif.fitting.data import Data, Drift, Options
 from jaxlif.fitting.intervals import Uncertainty
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.neurons.readout import LeakyParams
 
 
 class Outcome(NamedTuple):

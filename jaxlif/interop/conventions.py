@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 from jaxlif.checks import choice, concrete, numbers, positive, require, require_finite, require_params, require_positive
-from jaxlif.neurons.cell import initial_voltage
-from jaxlif.neurons.lif import LIF, LIFOutput, LIFParams, LIFState
+from jaxlif.neurons.cell import SpikingOutput, initial_voltage
+from jaxlif.neurons.lif import LIF, LIFParams, LIFState
 from jaxlif.surrogate import Arctan, SuperSpike, Surrogate, spike
 
 _SNNTORCH, _NORSE = Arctan(2.0), SuperSpike(1.0)  # what they use by default
@@ -78,14 +78,14 @@ class SnnTorchLeaky:
         """Return the voltage 0 in the shape of the input ``x`` and the parameters."""
         return SnnTorchState(initial_voltage(0.0, params, x))
 
-    def step(self, params: SnnTorchParams, state: SnnTorchState, x: Array) -> tuple[SnnTorchState, LIFOutput]:
+    def step(self, params: SnnTorchParams, state: SnnTorchState, x: Array) -> tuple[SnnTorchState, SpikingOutput]:
         """Advance one step under the input ``x`` [N]; the voltage is recorded after what is reset at once."""
         late = jnp.asarray(jax.lax.stop_gradient(state.v - params.threshold) > 0, state.v.dtype)
         v = _RESETS[self.reset](state.v, jnp.asarray(x, state.v.dtype), late, params.beta, params.threshold)
         spikes = _strictly_above(v - params.threshold, self.surrogate)
         if not self.reset_delay and self.reset != "none":
             v = v - (spikes - late) * (params.threshold if self.reset == "subtract" else v)
-        return SnnTorchState(v), LIFOutput(spikes, v)
+        return SnnTorchState(v), SpikingOutput(spikes, v)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class NorseLIF:
         state = self.membrane.init_state(params.neuron, x)
         return NorseState(state, jnp.zeros_like(state.v))
 
-    def step(self, params: NorseParams, state: NorseState, x: Array) -> tuple[NorseState, LIFOutput]:
+    def step(self, params: NorseParams, state: NorseState, x: Array) -> tuple[NorseState, SpikingOutput]:
         """Advance one step in which ``x`` [N] arrives."""
         current = state.current + jnp.asarray(x, state.current.dtype)
         neuron, output = self.membrane.step(params.neuron, state.neuron, current)

@@ -14,9 +14,8 @@ from jaxlif.networks.convolution import Conv, Flatten, SumPool, per_axis, zeros
 from jaxlif.networks.delays import Delayed, DelayParams
 from jaxlif.networks.layers import Dense, DenseParams, Stateless
 from jaxlif.neurons.cell import check_cell, relax, state_dtype
-from jaxlif.neurons.driven import convolved_decays
-from jaxlif.neurons.lif import LIF, LIFParams, LIFState
-from jaxlif.neurons.readout import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
+from jaxlif.neurons.leaky import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
+from jaxlif.neurons.lif import LIF, LIFParams, LIFState, convolved_decays
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 
 MS = 1000.0  # in a second

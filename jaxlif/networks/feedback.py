@@ -22,7 +22,7 @@ from jaxlif.neurons.cell import (
     state_dtype,
     step_size,
 )
-from jaxlif.neurons.escape import EscapeNoise, Noisy
+from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
 Edge = tuple[int, int]

@@ -39,7 +39,7 @@ def signal(output: Any) -> Array:
     """Return what a layer passes on: its spikes where it has any, else its voltage, else itself; of a network the last.
 
     Example:
-        >>> from jaxlif.neurons import LeakyOutput
+        >>> from jaxlif.neurons.leaky import LeakyOutput
         >>> float(signal(LeakyOutput(v=jnp.asarray(0.5))))
         0.5
     """

@@ -66,7 +66,7 @@ class Recurrent:
         ValueError: for another matmul, or a neuron that takes no array or has no spikes.
 
     Example:
-        >>> from jaxlif.neurons import LIF
+        >>> from jaxlif.neurons.lif import LIF
         >>> cell, params = Recurrent(LIF(dt=1.0)), init_recurrent(jax.random.key(0), 3)
         >>> x = jnp.array([0.0, 50.0, 0.0])
         >>> cell.step(params, cell.init_state(params, x), x)[1].spikes.tolist()

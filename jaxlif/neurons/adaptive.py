@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.checks import require_different, require_finite, require_params, require_positive
-from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.lif import AroundLIF, LIFParams, Parameter, plain_state
+from jaxlif import checks
+from jaxlif.neurons.cell import Parameter, initial_voltage, relax
+from jaxlif.neurons.lif import LIFParams, OnGrid, plain_state
 
 
 @jax.tree_util.register_dataclass
@@ -43,10 +43,10 @@ class VoltageCoupling:
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule."""
-        require_positive("coupling.tau", self.tau, "ms")
-        require_positive("coupling.k", self.k, "mV")
-        require_finite("coupling.b", self.b, "")
-        require_finite("coupling.v_i", self.v_i, "mV")
+        checks.require_positive("coupling.tau", self.tau, "ms")
+        checks.require_positive("coupling.k", self.k, "mV")
+        checks.require_finite("coupling.b", self.b, "")
+        checks.require_finite("coupling.v_i", self.v_i, "mV")
 
 
 @jax.tree_util.register_dataclass
@@ -87,15 +87,10 @@ class AdaptiveLIFParams(LIFParams):
     lambda_0: Parameter = 1.0
 
     def normalised(self) -> Self:
-        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1: :math:`v' = (v - v_{rest})/(v_{th} - v_{rest})`.
+        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1, as :meth:`LIFParams.normalised` does.
 
-        Differences of voltages, ``gamma``, ``delta_v`` and the coupling's ``k`` among them, are divided by
-        :math:`v_{th} - v_{rest}`, and its ``v_i`` moves as every voltage does. A current in pA, ``eta`` among them,
-        becomes :math:`r_m I / (v_{th} - v_{rest})`, and ``a`` the number :math:`a r_m`. Times, ``lambda_0`` and the
-        coupling's ``b`` stay.
-
-        Raises:
-            ValueError: where v_rest is not below v_th.
+        Differences of voltages are divided by :math:`v_{th} - v_{rest}`, currents become
+        :math:`r_m I / (v_{th} - v_{rest})`, and ``a`` the number :math:`a r_m`. Times, rates and numbers stay.
 
         Example:
             >>> p = AdaptiveLIFParams(r_m=0.1, v_rest=-70.0, v_th=-50.0, eta=(40.0,), tau_eta=(80.0,), delta_v=2.0)
@@ -115,17 +110,17 @@ class AdaptiveLIFParams(LIFParams):
     def check(self) -> None:
         """Raise ValueError where tuples do not pair up or a concrete value breaks its rule; tracers pass."""
         # v_reset may lie above v_th: a threshold that jumps at a spike is higher for a while.
-        self._check_membrane()
-        require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
+        checks.check_fields(self)
+        checks.require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
         for jumps, times, unit in (("eta", "tau_eta", "pA"), ("gamma", "tau_gamma", "mV"), ("a", "tau_a", "nS")):
             sizes, taus = getattr(self, jumps), getattr(self, times)
             if len(sizes) != len(taus):
                 raise ValueError(f"{jumps} has {len(sizes)} terms and {times} {len(taus)}: they come in pairs")
             for i, (size, tau) in enumerate(zip(sizes, taus, strict=True)):
-                require_finite(f"{jumps}.{i}", size, unit)
-                require_positive(f"{times}.{i}", tau, "ms")
-        require_positive("delta_v", self.delta_v, "mV")
-        require_positive("lambda_0", self.lambda_0, "1/ms")
+                checks.require_finite(f"{jumps}.{i}", size, unit)
+                checks.require_positive(f"{times}.{i}", tau, "ms")
+        checks.require_positive("delta_v", self.delta_v, "mV")
+        checks.require_positive("lambda_0", self.lambda_0, "1/ms")
         if self.coupling is not None:
             self.coupling.check()
 
@@ -154,7 +149,7 @@ class AdaptiveOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdaptiveLIF(AroundLIF):
+class AdaptiveLIF(OnGrid):
     r"""The adaptive leaky integrate-and-fire neuron, also known as the generalised one (GIF).
 
     .. math::
@@ -187,7 +182,7 @@ class AdaptiveLIF(AroundLIF):
 
     def check(self, params: AdaptiveLIFParams) -> None:
         """Refuse parameters of another neuron."""
-        require_params(self, params, AdaptiveLIFParams)
+        checks.require_params(self, params, AdaptiveLIFParams)
 
     def init_state(self, params: AdaptiveLIFParams, x: Array) -> AdaptiveState:
         """Return the neuron at rest, not refractory, with no spike behind it."""

@@ -1,10 +1,10 @@
-"""What every cell shares: the contract, the exact relaxation, the shape and dtype of a fresh state.
+"""What every cell shares: the contract and its optional parts, the exact relaxation, a fresh state's shape and dtype.
 
 A *cell* is a frozen, hashable value that holds numerics and no arrays; *params* are a pytree of physics; *state* and
 *output* are named tuples. Anything with ``init_state`` and ``step`` can be simulated, fitted and trained.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -93,12 +93,23 @@ class RefusesFeedback(Protocol):
     no_feedback: Any
 
 
+class SpikingOutput(NamedTuple):
+    """Spikes [N], 0 or 1, and the voltage [N], mV, after the reset, at the step's end."""
+
+    spikes: Array
+    v: Array
+
+
+@runtime_checkable
 class SpikingNeuron(Cell, Protocol):
     """A cell whose step is three verbs, so that synapses and teacher forcing compose with it.
 
-    ``step`` is integrate, then emit, then settle. A wrapper may add to the voltage between the first two, or
-    replace the spikes between the last two.
+    A wrapper may add to the voltage between the first two, or replace the spikes between the last two.
     """
+
+    @property
+    def dt(self) -> float:
+        """Step, ms."""
 
     def integrate(self, params: Any, state: Any, x: Any) -> tuple[Any, Array]:
         """Return the state with everything but the voltage advanced, and the voltage at the step's end."""
@@ -108,6 +119,13 @@ class SpikingNeuron(Cell, Protocol):
 
     def settle(self, params: Any, state: Any, v: Array, spikes: Array) -> tuple[Any, Array]:
         """Return the state and the voltage after ``spikes``: reset, refractoriness started or counted down."""
+
+    def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
+        """Advance one step under the input ``x``, for a plain neuron the current [N], pA, held over it."""
+        state, v = self.integrate(params, state, x)
+        v, spikes = self.emit(params, state, v)
+        state, v = self.settle(params, state, v, spikes)
+        return state, SpikingOutput(spikes, v)
 
 
 class LinearNeuron(SpikingNeuron, Protocol):
@@ -129,6 +147,7 @@ class LinearNeuron(SpikingNeuron, Protocol):
         """Integrate under conductances too, nS at the step's start, that decay with ``tau_syn``."""
 
 
+Parameter = Array | float  # of one neuron, or of each, [N]
 SPIKING = ("integrate", "emit", "settle")
 
 
@@ -136,7 +155,7 @@ def require_verbs(wrapper: Any, neuron: Any, verbs: tuple[str, ...]) -> None:
     """Refuse a neuron that does not offer what a wrapper calls, when the wrapper is made."""
     missing = [verb for verb in verbs if not _offers(neuron, verb)]
     if missing:
-        kind, name = type(wrapper).__name__, type(neuron).__name__
+        kind, name = type(wrapper).__name__, _name(neuron)
         needed = f"{kind} needs a neuron with {', '.join(verbs)}"
         raise ValueError(f"neuron = {name}: {needed}, and {name} has no {missing[0]} of its own")
 
@@ -146,6 +165,10 @@ def _offers(neuron: Any, verb: str) -> bool:
     ranks = {name: i for i, kind in reversed([*enumerate(type(neuron).__mro__)]) for name in vars(kind)}
     own = verb in SPIKING or ranks.get(verb, 0) <= ranks.get("integrate", 0)
     return own and callable(getattr(neuron, verb, None)) and not isinstance(neuron, type)
+
+
+def _name(cell: Any) -> str:
+    return f"the class {cell.__name__}" if isinstance(cell, type) else type(cell).__name__
 
 
 def is_cell(value: Any) -> bool:
@@ -193,8 +216,7 @@ def check_inputs(cell: Any, inputs: Any) -> None:
 
 def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
     """Refuse no cell, and one whose input is a named tuple, where a layer passes an array, when the layer is made."""
-    kind, name = type(wrapper).__name__, (cell if isinstance(cell, type) else type(cell)).__name__
-    takes = input_kind(cell)
+    takes, kind, name = input_kind(cell), type(wrapper).__name__, _name(cell)
     if not is_cell(cell):
         raise ValueError(f"{what} = {name}: {kind} needs a cell, with init_state and step")
     if takes is not None:
@@ -203,22 +225,7 @@ def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
 
 
 def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Array:
-    r"""Relax exponentially for one step: :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`.
-
-    It solves :math:`\tau \dot v = v_\infty - v` exactly, for any dt.
-
-    Args:
-        v: value at the step's start, any shape.
-        v_inf: value approached, broadcastable with ``v``.
-        tau: time constant, ms.
-        dt: step, ms.
-
-    Returns:
-        The value at the step's end.
-
-    Example:
-        >>> round(float(relax(jnp.asarray(-70.0), jnp.asarray(-58.0), 10.0, 10.0)), 4)
-        -62.4146
+    r"""Relax exponentially for one step, :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`: exact for any dt.
 
     Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570.
     """

@@ -1,16 +1,14 @@
 """A conductance-based point neuron that makes its own spikes, to compare the integrate-and-fire neurons with."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.checks import require, require_finite, require_not_negative, require_params, require_positive
-from jaxlif.neurons.cell import initial_voltage, relax
-
-Parameter = Array | float
+from jaxlif import checks
+from jaxlif.neurons.cell import Parameter, SpikingOutput, initial_voltage, relax
 
 
 @jax.tree_util.register_dataclass
@@ -55,24 +53,14 @@ class HodgkinHuxleyParams:
     v_t: Parameter = -56.2
     tau_max: Parameter = 608.0
 
-    @classmethod
-    def fast_spiking(cls) -> Self:
-        """Return the fast-spiking interneuron of Pospischil et al., on a membrane of 20 000 µm².
-
-        Example:
-            >>> HodgkinHuxleyParams.fast_spiking().c_m
-            200.0
-        """
-        return cls(c_m=200.0, g_l=7.6, g_na=11_600.0, g_k=780.0, g_m=15.74, e_l=-70.4, v_t=-57.9, tau_max=502.0)
-
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
         for field, unit in (("c_m", "pF"), ("g_l", "nS"), ("tau_max", "ms")):
-            require_positive(field, getattr(self, field), unit)
+            checks.require_positive(field, getattr(self, field), unit)
         for field in ("g_na", "g_k", "g_m"):
-            require_not_negative(field, getattr(self, field), "nS")
+            checks.require_not_negative(field, getattr(self, field), "nS")
         for field in ("e_l", "e_na", "e_k", "v_t"):
-            require_finite(field, getattr(self, field), "mV")
+            checks.require_finite(field, getattr(self, field), "mV")
 
 
 class HodgkinHuxleyState(NamedTuple):
@@ -85,13 +73,6 @@ class HodgkinHuxleyState(NamedTuple):
     p: Array
 
 
-class HodgkinHuxleyOutput(NamedTuple):
-    """Spikes [N], 1 where the voltage crossed 0 mV upwards in the step, and the voltage [N], mV, at its end."""
-
-    spikes: Array
-    v: Array
-
-
 @dataclass(frozen=True)
 class HodgkinHuxley:
     r"""The conductance-based neuron, integrated by exponential Euler in substeps.
@@ -99,8 +80,8 @@ class HodgkinHuxley:
     In a substep the gates relax exactly towards their values at the present voltage, and then the voltage relaxes
     exactly towards :math:`\sum_i g_i e_i / \sum_i g_i` at the new gates. Staggered like this the error of the voltage
     is of second order in dt / substeps where the gates start at their steady state, as in Strang's splitting; substeps
-    of 0.01 ms place the spikes to a few microseconds. The spike is an event of the output only: there is no
-    reset, and no gradient passes through it.
+    of 0.01 ms place the spikes to a few microseconds. The spike is an event of the output only, where the voltage
+    crossed 0 mV upwards in the step: there is no reset, and no gradient passes through it.
 
     Args:
         dt: step, ms.
@@ -124,12 +105,12 @@ class HodgkinHuxley:
     substeps: int = 10
 
     def __post_init__(self) -> None:
-        require_positive("dt", self.dt, "ms")
-        require(self.substeps >= 1, "substeps", self.substeps, "", "substeps must be 1 or more")
+        checks.require_positive("dt", self.dt, "ms")
+        checks.require(self.substeps >= 1, "substeps", self.substeps, "", "substeps must be 1 or more")
 
     def check(self, params: HodgkinHuxleyParams) -> None:
         """Refuse parameters of another neuron."""
-        require_params(self, params, HodgkinHuxleyParams)
+        checks.require_params(self, params, HodgkinHuxleyParams)
 
     def init_state(self, params: HodgkinHuxleyParams, x: Array) -> HodgkinHuxleyState:
         """Return the neuron at its leak potential, with gates at their steady state there.
@@ -141,31 +122,19 @@ class HodgkinHuxley:
 
     def step(
         self, params: HodgkinHuxleyParams, state: HodgkinHuxleyState, x: Array
-    ) -> tuple[HodgkinHuxleyState, HodgkinHuxleyOutput]:
+    ) -> tuple[HodgkinHuxleyState, SpikingOutput]:
         """Advance one step under the current ``x`` [N], pA, held over it."""
         current = jnp.asarray(x, state.v.dtype)
         substep = self.dt / self.substeps
         new = jax.lax.fori_loop(0, self.substeps, lambda _, s: _substep(params, s, current, substep), state)
         crossed = (state.v < 0.0) & (new.v >= 0.0)
-        return new, HodgkinHuxleyOutput(crossed.astype(new.v.dtype), new.v)
+        return new, SpikingOutput(crossed.astype(new.v.dtype), new.v)
 
 
 def gates(v: Array, params: HodgkinHuxleyParams) -> tuple[tuple[Array, Array], ...]:
     r"""Return steady state and time constant of the gates m, h, n and p at a voltage.
 
     For m, h and n they are :math:`\alpha / (\alpha + \beta)` and :math:`1 / (\alpha + \beta)`, with rates in 1/ms.
-
-    Args:
-        v: membrane potential, mV, any shape.
-        params: of which ``v_t`` and ``tau_max`` are used.
-
-    Returns:
-        Four pairs of arrays of the shape of ``v``: dimensionless, and ms.
-
-    Example:
-        >>> m, h, n, p = gates(jnp.asarray(-35.0), HodgkinHuxleyParams())
-        >>> round(float(p[0]), 6), round(float(p[1]), 3)
-        (0.5, 141.395)
 
     Source: Pospischil et al. 2008, doi:10.1007/s00422-008-0263-8, equations 3 to 5; Traub & Miles 1991.
     """
@@ -182,18 +151,7 @@ def gates(v: Array, params: HodgkinHuxleyParams) -> tuple[tuple[Array, Array], .
 
 
 def linoid(x: Array) -> Array:
-    r"""The rectifying rate function :math:`x / (e^x - 1)`, 1 at x = 0, with its derivative finite everywhere.
-
-    Args:
-        x: dimensionless, any shape.
-
-    Returns:
-        An array of the shape of ``x``.
-
-    Example:
-        >>> [round(float(linoid(jnp.asarray(x))), 4) for x in (-2.0, 0.0, 2.0)]
-        [2.313, 1.0, 0.313]
-    """
+    r"""The rectifying rate function :math:`x / (e^x - 1)`, 1 at x = 0, with its derivative finite everywhere."""
     # Near 0 the series, to x^4: the quotient is 0/0, and its derivative loses digits before that. Away from 0
     # x e^{-x} / (1 - e^{-x}) for positive x, since e^x would overflow. Both branches stay finite, or the unused one
     # would turn the gradient into NaN.

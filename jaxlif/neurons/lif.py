@@ -5,21 +5,12 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxlif.checks import (
-    require_below,
-    require_different,
-    require_fields,
-    require_finite,
-    require_not_negative,
-    require_positive,
-)
-from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.driven import beside, conductance_rise, convolved_decays, per_kind
+from jaxlif import checks
+from jaxlif.neurons.cell import Parameter, SpikingNeuron, initial_voltage, relax
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
-
-Parameter = Array | float
 
 
 @jax.tree_util.register_dataclass
@@ -100,22 +91,15 @@ class LIFParams:
             >>> n.v_rest, n.v_th, n.v_reset, n.r_m
             (0.0, 1.0, 0.5, 1.0)
         """
-        require_below("v_rest", self.v_rest, "v_th", self.v_th, "mV")
+        checks.require_below("v_rest", self.v_rest, "v_th", self.v_th, "mV")
         v_reset = (self.v_reset - self.v_rest) / (self.v_th - self.v_rest)
         return replace(self, v_rest=0.0, v_th=1.0, v_reset=v_reset, r_m=1.0)
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-        self._check_membrane()
-        require_below("v_reset", self.v_reset, "v_th", self.v_th, "mV")
-        require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
-
-    def _check_membrane(self) -> None:
-        require_positive("tau_m", self.tau_m, "ms")
-        require_positive("r_m", self.r_m, "GΩ")
-        require_not_negative("t_ref", self.t_ref, "ms")
-        for field in ("v_rest", "v_th", "v_reset"):
-            require_finite(field, getattr(self, field), "mV")
+        checks.check_fields(self)
+        checks.require_below("v_reset", self.v_reset, "v_th", self.v_th, "mV")
+        checks.require_different("v_rest", self.v_rest, "v_th", self.v_th, "mV")
 
 
 class LIFState(NamedTuple):
@@ -125,15 +109,27 @@ class LIFState(NamedTuple):
     refractory: Array
 
 
-class LIFOutput(NamedTuple):
-    """Spikes [N], 0 or 1, and the voltage [N], mV, after the reset, at the step's end."""
+@dataclass(frozen=True)
+class OnGrid(SpikingNeuron):
+    """The numerics of neurons that spike on the grid, and the plain neuron that these make their membrane."""
 
-    spikes: Array
-    v: Array
+    dt: float = 0.1
+    surrogate: Surrogate = SuperSpike()
+    reset: str = "value"
+    detach_reset: bool = True
+
+    def __post_init__(self) -> None:
+        checks.require_positive("dt", self.dt, "ms")
+        checks.choice("reset", self.reset, ("value", "subtract"))
+
+    @property
+    def membrane(self) -> "LIF":
+        """The plain neuron that integrates, tests and resets."""
+        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
 
 
 @dataclass(frozen=True)
-class LIF:
+class LIF(OnGrid):
     r"""The leaky integrate-and-fire neuron: exact on the grid, a surrogate gradient at the threshold.
 
     A step integrates :math:`\tau_m \dot v = v_{rest} - v + r_m I` exactly for the current held over it, tests
@@ -161,19 +157,9 @@ class LIF:
     Neftci, Mostafa & Zenke 2019, doi:10.1109/MSP.2019.2931595 (surrogate gradients).
     """
 
-    dt: float = 0.1
-    surrogate: Surrogate = SuperSpike()
-    reset: str = "value"
-    detach_reset: bool = True
-
-    def __post_init__(self) -> None:
-        require_positive("dt", self.dt, "ms")
-        if self.reset not in ("value", "subtract"):
-            raise ValueError(f'reset = {self.reset!r}: reset must be "value" or "subtract"')
-
     def check(self, params: LIFParams) -> None:
         """Refuse parameters with a mechanism that this neuron does not have."""
-        require_fields(type(self).__name__, params)
+        checks.require_fields(type(self).__name__, params)
 
     def init_state(self, params: LIFParams, x: Array) -> LIFState:
         """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""
@@ -201,7 +187,7 @@ class LIF:
         self, params: LIFParams, state: LIFState, x: Array, g: Array, tau_syn: Array, e_rev: Array
     ) -> tuple[LIFState, Array]:
         """Integrate the voltage for one step under the conductances [K, N], nS, too, which decay within it."""
-        return state, state.v + conductance_rise(params, state.v, x, g, tau_syn, e_rev, self.dt)
+        return state, state.v + _conductance_rise(params, state.v, x, g, tau_syn, e_rev, self.dt)
 
     def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
@@ -218,91 +204,66 @@ class LIF:
         else:
             v = v - (params.v_th - params.v_reset) * spikes
         counting = jnp.maximum(state.refractory - 1, 0)
-        refractory = jnp.where(spikes > 0, refractory_steps(params.t_ref, self.dt), counting)
-        return LIFState(v, refractory), v
-
-    def step(self, params: LIFParams, state: LIFState, x: Array) -> tuple[LIFState, LIFOutput]:
-        """Advance one step under the current ``x`` [N], pA, held over it."""
-        state, v = self.integrate(params, state, x)
-        v, spikes = self.emit(params, state, v)
-        state, v = self.settle(params, state, v, spikes)
-        return state, LIFOutput(spikes, v)
-
-
-@dataclass(frozen=True)
-class AroundLIF:
-    """What neurons share that add a mechanism to a plain one: its numerics, of which they make their membrane.
-
-    Args:
-        dt: step, ms.
-        surrogate: pseudo-derivative of the spike.
-        reset: "value" or "subtract".
-        detach_reset: keep the surrogate out of the reset's gradient.
-
-    Raises:
-        ValueError: for a dt that is not positive, or another reset.
-
-    Example:
-        >>> AroundLIF(dt=0.5).membrane == LIF(dt=0.5)
-        True
-    """
-
-    dt: float = 0.1
-    surrogate: Surrogate = SuperSpike()
-    reset: str = "value"
-    detach_reset: bool = True
-
-    def __post_init__(self) -> None:
-        self.membrane  # noqa: B018, its rules are those of the LIF
-
-    @property
-    def membrane(self) -> LIF:
-        """The plain neuron that integrates, tests and resets."""
-        return LIF(self.dt, self.surrogate, self.reset, self.detach_reset)
+        return LIFState(v, jnp.where(spikes > 0, refractory_steps(params.t_ref, self.dt), counting)), v
 
 
 def plain_state(state: Any) -> LIFState:
-    """Return the part of a neuron's state that its membrane needs.
-
-    Args:
-        state: anything with a voltage ``v`` and steps ``refractory``.
-
-    Example:
-        >>> plain_state(LIFState(jnp.asarray(-70.0), jnp.asarray(0))).v.item()
-        -70.0
-    """
+    """Return the part of a neuron's state that its membrane needs."""
     return LIFState(state.v, state.refractory)
 
 
 def threshold_distance(params: LIFParams, v: Array) -> Array:
-    r"""Return the surrogate's argument, the dimensionless distance :math:`(v - v_{th}) / |v_{th} - v_{rest}|`.
-
-    Args:
-        params: the neuron.
-        v: voltage, mV, any shape.
-
-    Example:
-        >>> float(threshold_distance(LIFParams(v_rest=-70.0, v_th=-50.0), jnp.asarray(-45.0)))
-        0.25
-    """
+    r"""Return the surrogate's argument, the dimensionless distance :math:`(v - v_{th}) / |v_{th} - v_{rest}|`."""
     # The scale is dimension, not physics: its gradient would be an artefact of the surrogate.
     return (v - params.v_th) / jax.lax.stop_gradient(jnp.abs(params.v_th - params.v_rest))
 
 
 def refractory_steps(t_ref: Parameter, dt: float) -> Array:
-    r"""Return the whole number of steps :math:`\lceil t_{ref}/dt \rceil` of an absolute refractory period.
-
-    Args:
-        t_ref: refractory period, ms, any shape.
-        dt: step, ms.
-
-    Returns:
-        int32 of the shape of ``t_ref``.
-
-    Example:
-        >>> [int(refractory_steps(t, 0.1)) for t in (0.0, 2.0, 2.01)]
-        [0, 20, 21]
-    """
+    r"""Return the whole number of steps :math:`\lceil t_{ref}/dt \rceil` of an absolute refractory period."""
     # t_ref = 2.1, dt = 0.1 divides to a little more than 21; a millionth of it is rounding, not time.
     steps = jax.lax.stop_gradient(jnp.asarray(t_ref) / dt)
     return jnp.ceil(steps - jnp.minimum(1e-6 * steps, 0.01)).astype(jnp.int32)
+
+
+def per_kind(leaf: Any) -> Any:
+    """Return a neuron's parameter, scalar or [N], beside kinds of synapse [K, N]."""
+    return jnp.expand_dims(leaf, 0) if jnp.ndim(leaf) else leaf
+
+
+def beside(tau_syn: Array, *leaves: Any) -> Array:
+    """Return time constants, scalar, [K] or [K, N], beside parameters of :func:`per_kind`."""
+    rank = max(map(jnp.ndim, leaves))
+    return tau_syn.reshape(tau_syn.shape + (1,) * (rank - tau_syn.ndim)) if tau_syn.ndim else tau_syn
+
+
+def convolved_decays(tau_m: Array, tau_syn: Array, dt: float) -> Array:
+    r"""Return :math:`\int_0^{dt} e^{-(dt-s)/\tau_m} e^{-s/\tau_{syn}} ds`, also for equal time constants."""
+    y = dt / tau_syn - dt / tau_m
+    # (1 - e^-y)/y by its series near 0, where both the quotient and its gradient lose their digits.
+    small = jnp.abs(y) < 1e-2
+    safe = jnp.where(small, 1.0, y)
+    series = 1.0 - y / 2.0 * (1.0 - y / 3.0 * (1.0 - y / 4.0 * (1.0 - y / 5.0 * (1.0 - y / 6.0))))
+    return dt * jnp.exp(-dt / tau_m) * jnp.where(small, series, -jnp.expm1(-safe) / safe)
+
+
+# Four Gauss-Legendre nodes and weights on [0, 1].
+_QUADRATURE = [(0.5 + 0.5 * float(s), 0.5 * float(w)) for s, w in zip(*np.polynomial.legendre.leggauss(4), strict=True)]
+
+
+def _conductance_rise(p: LIFParams, v: Array, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float) -> Array:
+    r"""Return u(dt) of :math:`\tau_m u' = -(1 + r_m g(s))\, u + d(s)`, u(0) = 0, where u = v(s) - v(0).
+
+    Solved by its integrating factor; the integral left is taken by quadrature, that of the leak alone exactly.
+    """
+    leak, push = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype), e_rev - v[None]
+
+    def _exponent(s):  # the integral of (1 + r_m g) / tau_m from 0 to s
+        return (s - p.r_m * jnp.sum(g * (tau_syn * jnp.expm1(-s / tau_syn)), axis=0)) / p.tau_m
+
+    def _drive(s):
+        return leak + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * push, axis=0)
+
+    end, steps = _exponent(dt), dt / p.tau_m
+    rise = sum(weight * steps * jnp.exp(_exponent(s * dt) - end) * _drive(s * dt) for s, weight in _QUADRATURE)
+    missed = -jnp.expm1(-steps) - sum(weight * steps * jnp.exp((s - 1.0) * steps) for s, weight in _QUADRATURE)
+    return rise + missed * leak

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
-from jaxlif.checks import concrete, integers, require, require_fields, require_positive
+from jaxlif import checks
 from jaxlif.neurons.cell import initial_voltage, relax
 from jaxlif.neurons.lif import LIFParams, threshold_distance
 from jaxlif.surrogate import Surrogate, spike
@@ -56,8 +57,8 @@ class PreciseLIF:
         >>> import jaxlif as jl
         >>> cell, params = PreciseLIF(dt=1.0), LIFParams(v_reset=-70.0, t_ref=2.0)
         >>> _, output = jl.simulate(cell, params, jnp.full(100, 160.0))
-        >>> precise_spike_times(output, 1.0).round(6).tolist()  # the first at 10 ln(16 / 1) ms
-        [27.725887, 57.451774, 87.177662]
+        >>> [round(float(nth_spike_time(output, n, 1.0)), 6) for n in (0, 1)]  # the first at 10 ln(16 / 1) ms
+        [27.725887, 57.451774]
 
     Source: Hanuschkin et al. 2010, doi:10.3389/fninf.2010.00113 (precise spike times on a grid of currents).
     """
@@ -66,14 +67,14 @@ class PreciseLIF:
     surrogate: Surrogate | None = None
 
     def __post_init__(self) -> None:
-        require_positive("dt", self.dt, "ms")
+        checks.require_positive("dt", self.dt, "ms")
 
     def check(self, params: LIFParams) -> None:
         """Refuse mechanisms that this neuron does not have, and periods in which two spikes could fall into a step."""
-        require_fields(type(self).__name__, params)
-        if concrete(params.t_ref):
+        checks.require_fields(type(self).__name__, params)
+        if checks.concrete(params.t_ref):
             rule = f"t_ref must be dt = {self.dt:g} ms or more, so that at most one spike falls into a step"
-            require(np.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)
+            checks.require(np.asarray(params.t_ref) >= self.dt * (1.0 - 1e-6), "t_ref", params.t_ref, "ms", rule)
 
     def init_state(self, params: LIFParams, x: Array) -> PreciseState:
         """Return the neuron at rest, not refractory, in the shape of the input ``x`` and the parameters."""
@@ -112,31 +113,7 @@ def _crossing_time(params: LIFParams, v: Array, v_inf: Array, crosses: Array) ->
     return jnp.where(crosses, params.tau_m * jnp.log1p(rise / overdrive), 0.0)
 
 
-def precise_spike_times(output: PreciseOutput, dt: float) -> Array:
-    r"""Return the spike times of one neuron, :math:`t = n\, dt + \delta_n`, with their gradient.
-
-    Args:
-        output: of a simulation, leaves [T], not traced in ``spikes``.
-        dt: step, ms.
-
-    Returns:
-        [spikes], ms.
-
-    Raises:
-        ValueError: for more than one neuron.
-
-    Example:
-        >>> output = PreciseOutput(jnp.array([0.0, 1.0]), jnp.zeros(2), jnp.array([0.0, 0.25]))
-        >>> precise_spike_times(output, 1.0).tolist()
-        [1.25]
-    """
-    if output.spikes.ndim != 1:
-        raise ValueError(f"spikes has shape {output.spikes.shape}: one neuron, [T], is expected")
-    (steps,) = jnp.nonzero(jax.lax.stop_gradient(output.spikes) > 0)
-    return steps.astype(output.spike_time.dtype) * dt + output.spike_time[steps]
-
-
-def nth_spike_time(output: PreciseOutput, n: int, dt: float) -> Array:
+def nth_spike_time(output: PreciseOutput, n: int, dt: float) -> Float[Array, "*N"]:
     r"""Return the time of spike ``n`` of each neuron, counted from 0, with its exact gradient; shapes are static.
 
     Args:
@@ -159,7 +136,7 @@ def nth_spike_time(output: PreciseOutput, n: int, dt: float) -> Array:
         raise ValueError(
             f"spikes has shape {output.spikes.shape}: it must be [T] or [T, N]; a batch goes through jax.vmap"
         )
-    n = int(integers("n", n, 0))
+    n = int(checks.integers("n", n, 0))
     fired = jax.lax.stop_gradient(output.spikes) > 0
     count = jnp.cumsum(fired, axis=0)
     chosen = fired & (count == (count[-1:] + n + 1 if n < 0 else n + 1))
@@ -168,12 +145,11 @@ def nth_spike_time(output: PreciseOutput, n: int, dt: float) -> Array:
     return jnp.where(chosen.any(axis=0), time, jnp.inf)
 
 
-def interval_rate(output: PreciseOutput, dt: float) -> Array:
+def interval_rate(output: PreciseOutput, dt: float) -> Float[Array, "*N"]:
     r"""Read a firing rate off precise spike times: :math:`\nu = 1000\, (n - 1) / (t_n - t_1)`, with an exact gradient.
 
-    It is the rate between the first spike and the last, free of the rounding of a count over a window; constant current
-    gives the closed form at any dt. It jumps by less than one interval's share where a spike enters or leaves at the
-    end, and falls to 0, with gradient 0, below two spikes: near rheobase, use a longer simulation or a surrogate.
+    Free of the rounding of a count over a window, it is the closed form under a constant current. It jumps by less than
+    one interval's share where a spike enters or leaves at the end, and is 0, with gradient 0, below two spikes.
 
     Args:
         output: of a simulation, leaves [T] or [T, N].
@@ -181,9 +157,6 @@ def interval_rate(output: PreciseOutput, dt: float) -> Array:
 
     Returns:
         Rate in Hz, [] or [N].
-
-    Raises:
-        ValueError: for a batch.
 
     Example:
         >>> import jaxlif as jl

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import concrete, require, require_finite, require_params, require_positive
-from jaxlif.neurons.cell import initial_voltage, relax
-from jaxlif.neurons.driven import beside, per_kind
-from jaxlif.neurons.lif import AroundLIF, LIFOutput, LIFParams, Parameter, plain_state
+from jaxlif import checks
+from jaxlif.neurons.cell import Parameter, initial_voltage, relax
+from jaxlif.neurons.lif import LIFParams, OnGrid, beside, per_kind, plain_state
 
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
 _SERIES = 0.25
@@ -64,12 +63,14 @@ class ResonantLIFParams(LIFParams):
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
         super().check()
-        require_positive("tau_w", self.tau_w, "ms")
-        require_finite("a", self.a, "nS")
-        require_finite("b", self.b, "pA")
-        if concrete(self.a, self.r_m):
+        checks.require_positive("tau_w", self.tau_w, "ms")
+        checks.require_finite("a", self.a, "nS")
+        checks.require_finite("b", self.b, "pA")
+        if checks.concrete(self.a, self.r_m):
             a, r_m = np.broadcast_arrays(self.a, self.r_m)
-            require(a * r_m > -1.0, "a", a, "nS", "a must be more than -1 / r_m, or the neuron has no stable rest")
+            checks.require(
+                a * r_m > -1.0, "a", a, "nS", "a must be more than -1 / r_m, or the neuron has no stable rest"
+            )
 
 
 class Propagator(NamedTuple):
@@ -101,7 +102,7 @@ class ResonantState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ResonantLIF(AroundLIF):
+class ResonantLIF(OnGrid):
     r"""The leaky integrate-and-fire neuron with a coupled adaptation current, which can resonate.
 
     .. math::
@@ -138,7 +139,7 @@ class ResonantLIF(AroundLIF):
 
     def check(self, params: ResonantLIFParams) -> None:
         """Refuse parameters of another neuron."""
-        require_params(self, params, ResonantLIFParams)
+        checks.require_params(self, params, ResonantLIFParams)
 
     def init_state(self, params: ResonantLIFParams, x: Array) -> ResonantState:
         """Return the neuron at rest, not refractory, without adaptation."""
@@ -200,13 +201,6 @@ class ResonantLIF(AroundLIF):
         plain, v = self.membrane.settle(params, plain_state(state), v, spikes)
         return ResonantState(plain.v, state.w + params.b * spikes, plain.refractory), v
 
-    def step(self, params: ResonantLIFParams, state: ResonantState, x: Array) -> tuple[ResonantState, LIFOutput]:
-        """Advance one step under the current ``x`` [N], pA, held over it."""
-        state, v = self.integrate(params, state, x)
-        v, spikes = self.emit(params, state, v)
-        state, v = self.settle(params, state, v, spikes)
-        return state, LIFOutput(spikes, v)
-
 
 def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
     r"""Return :math:`e^{A\,dt} - 1` for the pair's matrix A, in closed form.
@@ -214,18 +208,6 @@ def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
     With :math:`\sigma` half the trace of :math:`A\,dt`, and q² the square of half the difference of its eigenvalues,
     :math:`e^{A\,dt} = e^\sigma (\cosh q + \frac{\sinh q}{q} (A\,dt - \sigma))`: two decays, an oscillation where q² is
     negative, and their limit at q = 0, where the derivative is finite too.
-
-    Args:
-        params: the neuron.
-        dt: step, ms.
-
-    Returns:
-        Its :class:`Propagator`, each entry in the shape that the parameters broadcast to.
-
-    Example:
-        >>> p = propagator(ResonantLIFParams(a=0.0), 10.0)  # uncoupled: each decays by itself
-        >>> round(float(p.vv), 6), round(float(p.ww), 6), float(p.wv)
-        (-0.632121, -0.181269, 0.0)
 
     Source: Moler & Van Loan 2003, doi:10.1137/S00361445024180.
     """

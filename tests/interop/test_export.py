@@ -10,7 +10,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.interop.export import to_brian2, to_nest, to_script
-from jaxlif.neurons.escape import Noisy
+from jaxlif.neurons.wrappers import Noisy
 
 DT = 0.1
 GIF = jl.AdaptiveLIFParams(

@@ -21,6 +21,8 @@ from jaxlif.networks import (
     init_recurrent,
 )
 from jaxlif.networks.layers import NetworkOutput, signal
+from jaxlif.neurons.cell import SpikingOutput
+from jaxlif.neurons.leaky import LeakyOutput
 
 T, IN, N, OUT, B = 10, 5, 7, 3, 4
 NETWORK = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
@@ -222,9 +224,9 @@ def test_a_network_is_a_layer():
 
 def test_signal_is_spikes_then_voltage_then_the_array():
     spikes, v = jnp.ones(2), jnp.zeros(2)
-    output = jl.neurons.LIFOutput(spikes=spikes, v=v)
+    output = SpikingOutput(spikes=spikes, v=v)
     assert signal(output) is spikes
-    assert signal(jl.neurons.LeakyOutput(v=v)) is v
+    assert signal(LeakyOutput(v=v)) is v
     assert signal(v) is v
     assert signal(NetworkOutput((v, output))) is spikes
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.neurons.escape import Noisy
+from jaxlif.neurons.wrappers import Noisy
 
 DT = 0.1
 PARAMS = jl.AdaptiveLIFParams(

@@ -72,14 +72,11 @@ def test_rest_is_the_published_one_and_stays():
     assert float(output.spikes.sum()) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("params", "counts"), [(HodgkinHuxleyParams(), (0, 3, 16)), (HodgkinHuxleyParams.fast_spiking(), (0, 6, 28))]
-)
-def test_rheobase_and_gain_are_those_of_a_cortical_cell(params, counts):
+def test_rheobase_and_gain_are_those_of_a_cortical_cell():
     current = jnp.array([100.0, 250.0, 600.0])
-    _, output = simulate(HodgkinHuxley(dt=0.1, substeps=5), params, jnp.tile(current, (5000, 1)))
+    _, output = simulate(HodgkinHuxley(dt=0.1, substeps=5), HodgkinHuxleyParams(), jnp.tile(current, (5000, 1)))
     low, middle, high = (int(n) for n in output.spikes.sum(axis=0))
-    assert low == counts[0] and middle >= counts[1] and high >= counts[2]
+    assert low == 0 and middle >= 3 and high >= 16
 
 
 def test_adaptation_needs_the_m_current():

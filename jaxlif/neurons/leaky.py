@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.checks import MEMBRANE, require_fields, require_finite, require_positive
-from jaxlif.neurons.cell import initial_voltage, relax
+from jaxlif import checks
+from jaxlif.neurons.cell import Parameter, initial_voltage, relax
 
 
 @jax.tree_util.register_dataclass
@@ -26,15 +26,13 @@ class LeakyParams:
         20.0
     """
 
-    tau_m: Array | float = 10.0
-    r_m: Array | float = 1.0
-    v_rest: Array | float = 0.0
+    tau_m: Parameter = 10.0
+    r_m: Parameter = 1.0
+    v_rest: Parameter = 0.0
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-        require_positive("tau_m", self.tau_m, "ms")
-        require_positive("r_m", self.r_m, "GΩ")
-        require_finite("v_rest", self.v_rest, "mV")
+        checks.check_fields(self, checks.MEMBRANE)
 
 
 class LeakyState(NamedTuple):
@@ -70,11 +68,11 @@ class LeakyIntegrator:
     no_feedback: ClassVar[str] = "it has none"
 
     def __post_init__(self) -> None:
-        require_positive("dt", self.dt, "ms")
+        checks.require_positive("dt", self.dt, "ms")
 
     def check(self, params: LeakyParams) -> None:
         """Refuse parameters of no membrane, or with adaptation, which this one does not have."""
-        require_fields(type(self).__name__, params, MEMBRANE, ("a",))
+        checks.require_fields(type(self).__name__, params, checks.MEMBRANE, ("a",))
 
     def init_state(self, params: LeakyParams, x: Array) -> LeakyState:
         """Return the membrane at rest, in the shape of the input ``x`` and the parameters."""
