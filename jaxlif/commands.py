@@ -56,9 +56,9 @@ def inspect(file, out, **given) -> None:
 @click.command()
 @options.out_file("The .npz recording to write.")
 @click.option("--model", type=click.Choice(["hodgkin-huxley"]), required=True, help="The cell.")
-@click.option("--duration", type=float, default=6000.0, show_default=True, help="Of a sweep, ms.")
-@click.option("--dt", type=float, default=0.1, show_default=True, help="Sampling interval, ms.")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Sweeps of the same current.")
+@click.option("--duration", default=6000.0, help="Of a sweep, ms.")
+@click.option("--dt", default=0.1, help="Sampling interval, ms.")
+@click.option("--repeats", type=click.IntRange(1), default=5, help="Sweeps of the same current.")
 @options.seed
 def simulate(out, model, duration, dt, repeats, seed) -> None:
     """Simulate a recording, to try the other commands on.
@@ -81,7 +81,7 @@ def simulate(out, model, duration, dt, repeats, seed) -> None:
 @options.fit_file
 @options.recording
 @options.out_file("The .npz file to write.")
-@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Presentations of each sweep.")
+@click.option("--repeats", type=click.IntRange(1), default=1, help="Presentations of each sweep.")
 @options.seed
 @options.reading
 @options.spikes
@@ -125,9 +125,7 @@ def _scores(
 
 @click.command()
 @options.fit_file
-@click.option(
-    "--for", "names", multiple=True, metavar="NAME", help="Rank by this parameter; may be given several times."
-)
+@click.option("--for", "names", multiple=True, metavar="NAME", help="Rank by this parameter, or these.")
 @click.option("--duration", type=float, help="Of the further recording, s. Default: as long as the fitted one.")
 @options.seed
 def advise(fit_file, names, duration, seed) -> None:
@@ -144,21 +142,16 @@ def advise(fit_file, names, duration, seed) -> None:
 
 @click.command()
 @options.fit_file
-@click.option(
-    "--to",
-    "target",
-    type=click.Choice(["nest", "brian2", "json"]),
-    required=True,
-    help="A Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the parameters as JSON.",
-)
+@click.option("--to", "target", type=click.Choice(["nest", "brian2", "json"]), required=True, help="What to write.")
 @options.out_file("The file to write, .py or .json.")
 @click.option("--drive", type=options.file, help="A recording whose current the script injects.")
-@click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", show_default=True, help="For NEST.")
+@click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", help="For NEST.")
 @options.reading
 def export(fit_file, target, out, drive, synapse, **given) -> None:
     """Write a fitted neuron for another program.
 
-    FIT is a fit.json. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
+    FIT is a fit.json. Writes a Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the
+    parameters as JSON. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
     1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif. What the
     fit warns of is repeated in what is written.
     """

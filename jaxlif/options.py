@@ -1,7 +1,10 @@
 """The options that commands share, their types, and one line for everything that a user can cause."""
 
+import os
 import re
 import signal
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +29,24 @@ _OPTIONS = {"electrode_channel": "from-electrode"} | {
 class Commands(click.Group):
     """Commands whose errors are one line and exit status 2, and whose warnings are one line each."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; one that was interrupted ends at once, since XLA's threads may still be at work."""
+        alone = sys.stdout is sys.__stdout__  # and not within a test
+        if alone:
+            sys.unraisablehook = _not_lost
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if alone and end.code == INTERRUPTED:
+                sys.stdout.flush()
+                os._exit(INTERRUPTED)  # an orderly end would take their memory away under them, and crash
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command within what turns errors and warnings into lines."""
         try:
             with noted_warnings() as notes:
-                result = super().invoke(ctx)
+                super().invoke(ctx)
         except UsageError as error:
             error.ctx = None  # with it click prints two lines more
             raise
@@ -43,7 +59,14 @@ class Commands(click.Group):
             raise UsageError(with_options(" ".join(str(error).split()))) from error
         for note in notes:
             click.echo(f"warning: {note}", err=True)
-        return result
+
+
+def _not_lost(unraisable: Any) -> None:
+    """Send an interrupt again that came where Python ignores exceptions, such as JAX's part of a garbage collection."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 @contextmanager
@@ -131,9 +154,7 @@ def _several(*options: Callable[..., Any]) -> Callable[..., Any]:
 file = click.Path(path_type=Path)
 recording = click.argument("file", type=file)
 fit_file = click.argument("fit_file", metavar="FIT", type=file)
-seed = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of everything random."
-)
+seed = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Seed of everything random.")
 
 
 def out_folder(text: str, *, required: bool = True) -> Callable[..., Any]:
@@ -146,57 +167,30 @@ def out_file(text: str) -> Callable[..., Any]:
     return click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help=text)
 
 
-spikes = _several(
-    click.option(
-        "--spike-threshold", "threshold", type=float, show_default="0", help="Level that a spike crosses upwards, mV."
-    ),
-    click.option(
-        "--spike-method",
-        "method",
-        type=click.Choice(METHODS),
-        show_default="level",
-        help="A spike is marked where the voltage crosses the level, or at the foot from which it rises at 20 mV/ms.",
-    ),
-    click.option("--spike-width", "width", type=float, show_default="20", help="Time in which a spike falls back, ms."),
-    click.option(
-        "--dead-time",
-        type=float,
-        show_default="0.5",
-        help="Spikes closer to the last one are not counted, ms. All four: for predict as for the fit, by default.",
-    ),
-)
-
-
-def _corrections(quantity: str, unit: str) -> Callable[..., Any]:
+def corrections(quantity: str, unit: str) -> Callable[..., Any]:
+    """Make the options for what a file says wrongly of a quantity."""
+    gain = f"Factor to the {quantity}; 0.1 where it was stored ten times too large."
     return _several(
         click.option(f"--{quantity}-unit", help=f"{quantity} in this unit, whatever the file says."),
-        click.option(
-            f"--{quantity}-gain",
-            type=float,
-            help=f"Factor to the {quantity}; 0.1 where it was stored ten times too large.",
-        ),
+        click.option(f"--{quantity}-gain", type=float, help=gain),
         click.option(f"--{quantity}-offset", type=float, help=f"Added to the {quantity} after that, {unit}."),
     )
 
 
-current_corrections = _corrections("current", "pA")
 reading = _several(
+    click.option("--current", type=click.Choice(["recorded", "commanded"]), help="Which to take from an .abf file."),
+    click.option("--sweeps", type=sweep_numbers, metavar="N,N-N", help="Which to read, from 0. Default: all."),
+    click.option("--from-electrode", metavar="NAME", help="Of an .nwb file, or channel of an .abf file: V2 or V2,I1."),
+    corrections("voltage", "mV"),
+    corrections("current", "pA"),
+)
+spikes = _several(
+    click.option("--spike-threshold", "threshold", type=float, help="Level that a spike crosses upwards, mV [0]."),
     click.option(
-        "--current",
-        type=click.Choice(["recorded", "commanded"]),
-        help="Which current to take from an .abf file; by default the recorded one where there is one.",
+        "--spike-method", "method", type=click.Choice(METHODS), help="Mark the crossing, or the foot [level]."
     ),
-    click.option(
-        "--sweeps", type=sweep_numbers, metavar="N,N-N", help="Which sweeps to read, numbered from 0. Default: all."
-    ),
-    click.option(
-        "--from-electrode",
-        metavar="NAME",
-        help="Which electrode of an .nwb file, or channel of an .abf file (V2, or V2,I1 with its current), to read"
-        " where there are several.",
-    ),
-    _corrections("voltage", "mV"),
-    current_corrections,
+    click.option("--spike-width", "width", type=float, help="Time in which a spike falls back, ms [20]."),
+    click.option("--dead-time", type=float, help="Spikes closer to the last one are not counted, ms [0.5]."),
 )
 
 

@@ -2,8 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -28,32 +26,6 @@ CELL, MODEL = "black", plotting.PALETTE[1]
 _STYLE = plotting.STYLE | {"svg.hashsalt": "jaxlif"}
 
 
-class Image(NamedTuple):
-    """A figure as files, with its name and caption."""
-
-    name: str
-    caption: str
-    png: bytes
-    svg: bytes
-
-
-def images(fit: RecordingFit, recording: Recording | None = None) -> Iterator[Image]:
-    """Draw the figures of a fit one by one as PNG and SVG."""
-    with plt.rc_context(_STYLE):
-        for picture in pictures(fit, recording):
-            png = _saved(picture.figure, "png")
-            picture.figure.set_layout_engine("none")  # the layout stays; made anew it would take as long as drawing
-            svg = _saved(picture.figure, "svg")
-            plt.close(picture.figure)
-            yield Image(picture.name, picture.caption, png, svg)
-
-
-def _saved(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
-
-
 class Picture(NamedTuple):
     """A figure with its file name and caption."""
 
@@ -61,92 +33,101 @@ class Picture(NamedTuple):
     caption: str
     figure: Figure
 
+    def saved(self) -> tuple[bytes, bytes]:
+        """Return the figure as PNG and as SVG, and close it."""
+        png, svg = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(png, format="png", dpi=130)
+        self.figure.set_layout_engine("none")  # the layout stays; made anew it would take as long as drawing
+        self.figure.savefig(svg, format="svg", dpi=130, metadata={"Date": None})
+        plt.close(self.figure)
+        return png.getvalue(), svg.getvalue()
+
 
 def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[Picture]:
-    """Draw the figures of a fit one by one, in the order of a report; whoever takes one closes it."""
+    """Draw the figures of a fit one by one, in the order of a report; whoever takes one saves or closes it."""
+    part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
+    with plt.rc_context(_STYLE):
+        for caption, figure in _drawn(fit, recording):
+            yield Picture(caption.removeprefix("step_"), _CAPTIONS[caption].format(part=part), figure)
+
+
+def _drawn(fit: RecordingFit, recording: Recording | None) -> Iterator[tuple[str, Figure]]:
     if fit.curve:
-        yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", _curve(fit))
+        yield "f_i_curve", _curve(fit)
     if recording is None:
         return
-    # What is shown of a part that was not fitted is a prediction.
-    shown = _Shown(fit.as_scored(), recording)
+    shown = _shown(fit.as_scored(), recording)  # of a part that was not fitted a prediction
     if fit.protocol == "steps" and fit.curve:
         free = shown.fit.predict(recording)
-        caption = "Voltage of four steps: recorded, and the free-running model with its spikes drawn to 20 mV."
-        yield Picture("steps", caption, _steps(shown, free))
-        caption = "Spikes of every sweep, the cell's in black and the model's above them, with their mean rates."
-        yield Picture("raster", caption, _step_raster(shown, free))
+        yield "steps", _steps(shown, free)
+        yield "step_raster", _step_raster(shown, free)
     else:
-        part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
-        caption = f"Voltage with the recorded spikes forced, and its residual away from spikes, in {part}."
-        yield Picture("voltage", caption, _voltage(shown))
+        yield "voltage", _voltage(shown)
         if not isinstance(fit.params, LIFParams):
             return
-        caption = "Spikes of the cell's repeats and, above them, of the free-running model, with their rates, in"
-        yield Picture("raster", f"{caption} {part}.", _raster(shown))
         free = shown.fit.predict(recording, seed=fit.seed)
+        yield "raster", _raster(shown)
     if isinstance(fit.params, AdaptiveLIFParams):
-        caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
-        yield Picture("kernels", caption, _kernels(fit.params))
+        yield "kernels", _kernels(fit.params)
         if fit.uncertainty is not None:
-            caption = "Correlations of the parameters: near 1 or -1 the data determine only a combination of the two."
-            figure = _correlations(fit.uncertainty.names, fit.uncertainty.correlations)
-            yield Picture("correlations", caption, figure)
+            yield "correlations", _correlations(fit.uncertainty.names, fit.uncertainty.correlations)
     if (shown.spikes.sum(axis=1) > 1).any():
-        caption = "Intervals between spikes: the cell's and the model's."
-        yield Picture("intervals", caption, _intervals(shown, free))
+        yield "intervals", _intervals(shown, free)
     if segments := _worst_segments(shown):
-        caption = (
-            "Where the voltage with the recorded spikes forced is worst, away from spikes: the largest RMSE first."
-        )
-        yield Picture("worst", caption, _worst(shown, segments))
+        yield "worst", _worst(shown, segments)
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A fit and what it was fitted to, with what several figures need of both."""
+_CAPTIONS = {
+    "f_i_curve": "f-I curve: measured, and the closed form of the fitted neuron.",
+    "steps": "Voltage of four steps: recorded, and the free-running model with its spikes drawn to 20 mV.",
+    "step_raster": "Spikes of every sweep, the cell's in black and the model's above them, with their mean rates.",
+    "voltage": "Voltage with the recorded spikes forced, and its residual away from spikes, in {part}.",
+    "raster": "Spikes of the cell's repeats and, above them, of the free-running model, with their rates, in {part}.",
+    "kernels": "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ.",
+    "correlations": "Correlations of the parameters: near 1 or -1 the data determine only a combination of the two.",
+    "intervals": "Intervals between spikes: the cell's and the model's.",
+    "worst": "Where the voltage with the recorded spikes forced is worst, away from spikes: the largest RMSE first.",
+}
+
+
+class _Shown(NamedTuple):
+    """A fit and its recording; the voltage with forced spikes is what the electrode would see, NaN around spikes."""
 
     fit: RecordingFit
     recording: Recording
+    spikes: np.ndarray
+    recorded: np.ndarray
+    forced: np.ndarray
 
-    @cached_property
-    def spikes(self) -> np.ndarray:
-        return self.fit.spike_rule.find(self.recording)
 
-    @cached_property
-    def recorded(self) -> np.ndarray:
-        return self.recording.measured_voltage()
+def _shown(fit: RecordingFit, recording: Recording) -> _Shown:
+    spikes, found = fit.spike_rule.find(recording), fit.predict(recording, force_spikes=True)
+    before, after = (round(t / recording.dt) for t in fit.spike_cut)
+    compared = spike_mask(spikes.T, before=before, after=after).T
+    forced = np.where(compared, found.voltage + found.electrode_drop, np.nan)
+    return _Shown(fit, recording, spikes, recording.measured_voltage(), forced)
 
-    @cached_property
-    def forced(self) -> np.ndarray:
-        """The model's voltage with the recorded spikes forced, as the electrode sees it; NaN around spikes."""
-        found = self.fit.predict(self.recording, force_spikes=True)
-        before, after = (round(t / self.recording.dt) for t in self.fit.spike_cut)
-        compared = spike_mask(self.spikes.T, before=before, after=after).T
-        return np.where(compared, found.voltage + found.electrode_drop, np.nan)
 
-    @cached_property
-    def window(self) -> tuple[float, float]:
-        """A second of the part that was held out, or of the whole where nothing was."""
-        start = self.fit.scores.get("test", self.fit.scores["train"])["start_ms"]
-        return start, min(start + 1000.0, self.recording.start + self.recording.duration)
+def _judged(shown: _Shown) -> tuple[tuple[float, float], np.ndarray]:
+    """Return a second of the part that was held out, or of the whole, and the sweeps that were, or all."""
+    start = shown.fit.scores.get("test", shown.fit.scores["train"])["start_ms"]
+    window = start, min(start + 1000.0, shown.recording.start + shown.recording.duration)
+    return window, np.array(shown.fit.held_out or range(shown.recording.num_sweeps), int)
 
-    @cached_property
-    def sweeps(self) -> np.ndarray:
-        """Those that were held out, or all."""
-        return np.array(self.fit.held_out or range(self.recording.num_sweeps), int)
 
-    def samples(self, window: tuple[float, float]) -> slice:
-        return slice(*(round((t - self.recording.start) / self.recording.dt) for t in window))
+def _samples(recording: Recording, start: float, stop: float) -> slice:
+    return slice(*(round((t - recording.start) / recording.dt) for t in (start, stop)))
 
-    def trains(self, sweeps: np.ndarray) -> list[np.ndarray]:
-        return [self.recording.times[self.spikes[sweep]] for sweep in sweeps]
 
-    def around_epoch(self, share: float) -> tuple[float, float]:
-        """The epoch whose rates were fitted, with a share of its length on both sides."""
-        start, stop = self.fit.curve["epoch_ms"]
-        times, margin = self.recording.times, share * (stop - start)
-        return max(start - margin, self.recording.start), min(stop + margin, float(times[-1]))
+def _around_epoch(shown: _Shown, share: float) -> tuple[float, float]:
+    """Return the epoch whose rates were fitted, with a share of its length on both sides."""
+    start, stop = shown.fit.curve["epoch_ms"]
+    margin = share * (stop - start)
+    return max(start - margin, shown.recording.start), min(stop + margin, float(shown.recording.times[-1]))
+
+
+def _trains(shown: _Shown, sweeps: np.ndarray | range) -> list[np.ndarray]:
+    return [shown.recording.times[shown.spikes[sweep]] for sweep in sweeps]
 
 
 def _subplots(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -188,15 +169,16 @@ def _steps(shown: _Shown, free: Prediction) -> Figure:
         spikes = on_grid(free.spike_time[own], recording.dt, recording.num_steps)
         title = f"{levels[sweep]:.4g} pA"
         _beside(ax, recording.times, shown.recorded[sweep], free.voltage[sweep], spikes, title)
-    axes[0, 0].set_xlim(shown.around_epoch(0.2))
+    axes[0, 0].set_xlim(_around_epoch(shown, 0.2))
     return figure
 
 
 def _voltage(shown: _Shown) -> Figure:
     """Draw a sweep with a typical number of spikes."""
-    samples = shown.samples(shown.window)
-    counts = shown.spikes[shown.sweeps, samples].sum(axis=1)
-    sweep = int(shown.sweeps[np.argsort(counts, kind="stable")[len(counts) // 2]])
+    window, sweeps = _judged(shown)
+    samples = _samples(shown.recording, *window)
+    counts = shown.spikes[sweeps, samples].sum(axis=1)
+    sweep = int(sweeps[np.argsort(counts, kind="stable")[len(counts) // 2]])
     figure, axes = _two_panels(5.0)
     voltages = shown.recorded[sweep, samples], shown.forced[sweep, samples]
     labels = (f"recorded, sweep {sweep}", "model, recorded spikes forced")
@@ -208,9 +190,10 @@ def _voltage(shown: _Shown) -> Figure:
 def _raster(shown: _Shown) -> Figure:
     """Draw the spikes of the most repeated stimulus, the model's above them, and the rates of both in bins of 10 ms."""
     fit, recording, spikes = shown.fit, shown.recording, shown.spikes
-    groups = (shown.sweeps[g] for g in repeats(recording.select(shown.sweeps)))
+    window, sweeps = _judged(shown)
+    groups = (sweeps[g] for g in repeats(recording.select(sweeps)))
     group = max(groups, key=lambda g: (spikes[g].any(), len(g), spikes[g].sum()))
-    cell, count = shown.trains(group), len(group) if fit.model == "gif" else 1
+    cell, count = _trains(shown, group), len(group) if fit.model == "gif" else 1
     free = fit.predict(recording.select(group[:1]), repeats=count, seed=fit.seed)
     own = [free.spike_time[free.spike_repeat == k] + recording.start for k in range(count)]
     figure, (ax, rate) = _two_panels(4.5)
@@ -218,7 +201,7 @@ def _raster(shown: _Shown) -> Figure:
     ax.axhline(len(cell) - 0.5, color="0.6", linewidth=0.8)
     ax.set_yticks([0, len(cell) - 1, len(cell) + 0.5 * (count - 1)], ["1", str(len(cell)), "model"])
     ax.set_xlabel("")
-    _rates(rate, cell, own, shown.window, 10.0)
+    _rates(rate, cell, own, window, 10.0)
     return figure
 
 
@@ -228,7 +211,7 @@ def _step_raster(shown: _Shown, free: Prediction) -> Figure:
     levels = np.median(shown.recording.window(start, stop).current, axis=1)
     order = np.argsort(levels, kind="stable")
     figure, (ax, rate) = _two_panels(5.0)
-    cell = shown.trains(order)
+    cell = _trains(shown, order)
     own = [free.spike_time[free.spike_sweep == sweep] + shown.recording.start for sweep in order]
     for trains, color, height in ((cell, CELL, 0.0), (own, MODEL, 0.4)):
         rows = np.repeat(np.arange(len(trains)), [len(train) for train in trains]) + height
@@ -237,7 +220,7 @@ def _step_raster(shown: _Shown, free: Prediction) -> Figure:
     ticks = np.unique(np.linspace(0, len(order) - 1, 8).round().astype(int))
     ax.set_yticks(ticks, [f"{levels[order[n]]:.4g}" for n in ticks])
     ax.set(ylabel="current (pA)", ylim=(-0.6, len(order)))
-    _rates(rate, cell, own, shown.around_epoch(0.1), max(10.0, (stop - start) / 50.0))
+    _rates(rate, cell, own, _around_epoch(shown, 0.1), max(10.0, (stop - start) / 50.0))
     return figure
 
 
@@ -278,8 +261,8 @@ def _kernels(params: AdaptiveLIFParams) -> Figure:
 
 
 def _intervals(shown: _Shown, free: Prediction) -> Figure:
-    sweeps = np.arange(shown.recording.num_sweeps)
-    cell = np.concatenate([np.diff(train) for train in shown.trains(sweeps)])
+    sweeps = range(shown.recording.num_sweeps)
+    cell = np.concatenate([np.diff(train) for train in _trains(shown, sweeps)])
     model = np.concatenate([np.diff(free.spike_time[free.spike_sweep == s]) for s in sweeps])
     figure, axes = _subplots((6.0, 3.0))
     ax, both = axes[0, 0], np.concatenate([cell, model])
@@ -298,7 +281,7 @@ def _worst_segments(shown: _Shown) -> list[tuple[int, slice, float]]:
     if shown.fit.protocol == "steps":
         start, stop = shown.fit.curve["epoch_ms"]
         # Above threshold the voltage is the spike mechanism's, and after the step nothing was fitted.
-        squares[shown.spikes[:, shown.samples((start, stop))].any(axis=1)] = np.nan
+        squares[shown.spikes[:, _samples(recording, start, stop)].any(axis=1)] = np.nan
         squares[:, recording.times > stop] = np.nan
     length = min(recording.num_steps, round(WORST_LENGTH / recording.dt))
     blocks = squares[:, : recording.num_steps // length * length].reshape(recording.num_sweeps, -1, length)

@@ -55,13 +55,14 @@ def write_report(fit: RecordingFit, directory: Path, recording: Recording | None
 
     Without what was fitted there are no figures of voltage and spikes.
     """
-    from jaxlif.pictures import images  # it loads matplotlib, which no other command needs
+    from jaxlif.pictures import pictures  # it loads matplotlib, which no other command needs
 
     written: dict[str, bytes] = {}
     figures = []
-    for image in images(fit, recording):
-        written |= {f"{image.name}.png": image.png, f"{image.name}.svg": image.svg}
-        figures.append({"caption": image.caption, "data": base64.b64encode(image.png).decode()})
+    for picture in pictures(fit, recording):
+        png, svg = picture.saved()
+        written |= {f"{picture.name}.png": png, f"{picture.name}.svg": svg}
+        figures.append({"caption": picture.caption, "data": base64.b64encode(png).decode()})
     written["report.html"] = _page(fit, figures).encode()
     for name, content in written.items():
         (directory / name).write_bytes(content)

@@ -27,7 +27,7 @@ def drawn():
 @pytest.fixture(autouse=True)
 def pictures_where_asked_for(request, monkeypatch, stored):
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(pictures, "images", lambda *args: ())
+        monkeypatch.setattr(pictures, "pictures", lambda *args: ())
 
 
 @pytest.fixture

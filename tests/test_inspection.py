@@ -102,7 +102,7 @@ def test_the_figure_shows_every_sweep():
 
 
 def call(*args):
-    return CliRunner().invoke(main, ["--no-cache", "inspect", *map(str, args)])
+    return CliRunner().invoke(main, ["inspect", *map(str, args)])
 
 
 def test_the_command_prints_it_and_draws_it(tmp_path):

@@ -115,7 +115,7 @@ def test_the_worst_segment_is_where_the_voltage_was_spoiled(fit, recording):
     """10 mV added to 60 ms of the second sweep, far from a spike, come first, with the RMSE of the residual there."""
     voltage = recording.voltage.copy()
     voltage[1, 1100:1220] += 10.0
-    shown = pictures._Shown(fit, replace(recording, voltage=voltage))
+    shown = pictures._shown(fit, replace(recording, voltage=voltage))
     spikes, forced = fit.spike_rule.find(shown.recording), fit.predict(shown.recording, force_spikes=True)
     sweep, part, error = pictures._worst_segments(shown)[0]
     assert sweep == 1 and part.start <= 1100 < 1220 <= part.stop
@@ -155,13 +155,13 @@ def test_names_and_warnings_are_escaped(text):
 
 
 def test_no_warnings_no_list(fit, recording, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "images", lambda *args: ())
+    monkeypatch.setattr(pictures, "pictures", lambda *args: ())
     write_report(replace(fit, warnings=()), tmp_path, recording)
     assert "<ul" not in (tmp_path / "report.html").read_text()
 
 
 def test_sweeps_that_differ_are_a_table(fit, recording, text, tmp_path, monkeypatch, browse):
-    monkeypatch.setattr(pictures, "images", lambda *args: ())
+    monkeypatch.setattr(pictures, "pictures", lambda *args: ())
     differing = replace(fit, drift=Drift(np.array([-0.5, 0.5]), np.array([0.98, 1.02])))
     write_report(differing, tmp_path, recording)
     page, _ = browse((tmp_path / "report.html").read_text(encoding="utf-8"))
