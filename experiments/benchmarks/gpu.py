@@ -232,7 +232,7 @@ def joint_likelihood(config: Config) -> Iterator[dict[str, Any]]:
 def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, int]:
     """Return the loss, its gradient, the seconds of one evaluation and the number of steps."""
     from jaxlif.fitting.data import Data, with_spikes
-    from jaxlif.fitting.joint_loss import evaluate, joint_loss
+    from jaxlif.fitting.joint_likelihood import evaluate, joint_loss
     from jaxlif.fitting.traces import arranged, refractory_period, regress
 
     recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif import stimulus
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
-from jaxlif.fitting.information import pieces, prior_information
 from jaxlif.fitting.intervals import Uncertainty, joint_covariance
-from jaxlif.fitting.joint_loss import free_bounds, joint_loss
+from jaxlif.fitting.joint_likelihood import ForcedSweeps, forced_sweeps, joint_loss
+from jaxlif.fitting.optimise import pieces, prior_information
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.wrappers import EscapeNoise, escape_inputs
@@ -169,11 +168,10 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     dt = float(fit.data["dt_ms"])
     params = cast(AdaptiveLIFParams, fit.params)
     part = _simulated(fit, current, seed)
-    bounds = free_bounds(known.names)
-    loss, samples = joint_loss(params, [part], dt, bounds, variance=known.voltage_error**2)
-    at, every = loss.vector(params), np.arange(len(known.names))
-    more = pieces(loss, at, samples, every).information * (duration / (current.size * dt))
-    prior = prior_information(loss, at, samples, every)
+    loss, samples = joint_loss(params, [part], dt, variance=known.voltage_error**2)
+    at, active = loss.vector(params), loss.active(known.names)
+    more = pieces(loss, at, samples, active).information * (duration / (current.size * dt))
+    prior = prior_information(loss, at, samples, active)
     before, after = (
         np.diag(joint_covariance(information, prior, known.dispersion))
         for information in (known.information, known.information + more)

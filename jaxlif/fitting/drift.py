@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.data import Drift
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_adaptive
+from jaxlif.fitting.joint_likelihood import ForcedSweeps, forced_adaptive
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
 
@@ -27,7 +27,8 @@ def estimate_drift(params: AdaptiveLIFParams, sweeps: list[ForcedSweeps], dt: fl
     Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275 (the voltage of forced spikes is linear).
     """
     rows = np.concatenate([np.asarray(_terms(params, part, dt)) for part in sweeps])
-    rows = rows[[bool(part.compared[..., s].any()) for part in sweeps for s in range(part.start.shape[0])]]
+    counted = [part.compared.reshape(-1, len(part.start)).any(axis=0) for part in sweeps]
+    rows = rows[np.concatenate(counted)]
     return Drift(rows[:, 0] - rows[:, 0].mean(), rows[:, 1] / rows[:, 1].mean())
 
 
@@ -37,14 +38,17 @@ def _terms(params: AdaptiveLIFParams, part: ForcedSweeps, dt: float) -> jax.Arra
 
     def voltage(offset, gain):
         moved = part._replace(current=gain * part.current, offset=part.offset + offset)
-        return forced_adaptive(params, moved, dt).v
+        return forced_adaptive(params, moved, dt)[0]
 
     one, zero = jnp.ones((), part.voltage.dtype), jnp.zeros((), part.voltage.dtype)
     base = voltage(zero, one)
     # Both are linear: a difference of any size is the derivative.
-    columns = jnp.stack([voltage(one, one) - base, voltage(zero, 2.0 * one) - base])
-    gram = jnp.einsum("ilbs,jlbs,lbs->sij", columns, columns, part.compared)
-    projection = jnp.einsum("ilbs,lbs->si", columns, part.compared * (part.voltage - base))
+    slopes = jnp.stack([voltage(one, one) - base, voltage(zero, 2.0 * one) - base])
+    columns, compared, error = (
+        x.reshape(*x.shape[:-2], -1, len(part.start)) for x in (slopes, part.compared, part.voltage - base)
+    )
+    gram = jnp.einsum("ins,jns,ns->sij", columns, columns, compared)
+    projection = jnp.einsum("ins,ns->si", columns, compared * error)
     # A sweep that only fills up its part is compared nowhere; a millionth of a sample makes it solvable.
     solution = jnp.linalg.solve(gram + 1e-6 * jnp.eye(2, dtype=gram.dtype)[None], projection[..., None])[..., 0]
     return solution.at[:, 1].add(1.0)

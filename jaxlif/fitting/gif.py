@@ -17,9 +17,9 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Data, Drift, Options, with_spikes
 from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.intervals import Uncertainty, uncertainty
-from jaxlif.fitting.joint_loss import JointLoss, evaluate, joint_loss
+from jaxlif.fitting.joint_likelihood import JointLoss, evaluate, joint_loss
+from jaxlif.fitting.optimise import believable, refine
 from jaxlif.fitting.prediction import noisy_rasters
-from jaxlif.fitting.refinement import active_indices, believable, refine
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.task import Outcome
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
@@ -282,7 +282,7 @@ def _polish(data: Data, params: AdaptiveLIFParams, progress: bool, *, intervals:
     known: Uncertainty | None = None
     notes: tuple[str, ...] = ()
     if intervals:
-        params, known = uncertainty(loss, params, samples, active_indices(loss, free), data.current)
+        params, known = uncertainty(loss, params, samples, loss.active(free), data.current)
         notes = () if known else ("no interval: the information of the data at these parameters is not finite",)
     bits = held_out_bits(loss, params, data)
     return AdaptiveFit(params, known, bits, notes)

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from jaxlif.fitting.bounds import Bounds, named_leaves
-from jaxlif.fitting.information import pieces, prior_information, scales
-from jaxlif.fitting.joint_loss import JointLoss, Samples, evaluate, with_variance
+from jaxlif.fitting.joint_likelihood import JointLoss, Samples, evaluate, with_variance
+from jaxlif.fitting.optimise import pieces, prior_information, scales
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -231,7 +231,7 @@ def uncertainty(
         return params, None
     vector = _settled(loss, vector, samples, active, parts.information.sum(axis=0) + prior)
     point = jnp.asarray(vector, samples[0].bend.dtype)
-    params = jax.tree.map(float, loss.params(point, samples[0]))
+    params = jax.tree.map(float, loss.params(point, samples[0].params))
     blocks = _blocks(parts.scores)
     voltage, spikes = (_dispersion(b, f, scale) for b, f in zip(blocks, parts.information, strict=True))
     dispersion = voltage, max(spikes, 1.0)  # spikes never say more than the likelihood of the right model
@@ -239,7 +239,7 @@ def uncertainty(
     names = tuple(loss.coordinates.free[i][0] for i in active)
 
     def _values(x):
-        leaves = named_leaves(loss.params(x, samples[0]))
+        leaves = named_leaves(loss.params(x, samples[0].params))
         return jnp.stack([leaves[name] for name in names])
 
     slopes = np.asarray(jax.jacfwd(_values)(point), float)[:, active]

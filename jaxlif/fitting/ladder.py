@@ -12,8 +12,8 @@ import jax
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.gif import BEND, LEAST_GAIN, LEAST_JUDGED, held_out_bits, judged_spikes, race, split
-from jaxlif.fitting.joint_loss import joint_loss
-from jaxlif.fitting.refinement import believable, refine
+from jaxlif.fitting.joint_likelihood import joint_loss
+from jaxlif.fitting.optimise import believable, refine
 from jaxlif.fitting.traces import arranged, refractory_period, regress
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 

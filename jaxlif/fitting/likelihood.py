@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.forced_adaptive import joint_score
+from jaxlif.fitting.joint_likelihood import evaluate, joint_loss
 from jaxlif.fitting.traces import arranged
 from jaxlif.losses import bits_per_spike
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -24,10 +24,9 @@ def spike_bits(params: AdaptiveLIFParams, data: Data, window: slice = slice(None
         return None
     judged = np.zeros(data.num_steps, bool)
     judged[window] = True
-    parts = arranged(replace(data, judged=judged, length=0), float(params.t_ref))
-    total = sum(float(_score(params, part, data.dt).log_likelihood) for part in parts)
-    density = total - count * np.log(data.dt)
+    with jax.enable_x64(False):  # as the fit, whose programs it shares
+        parts = arranged(replace(data, judged=judged, length=0), float(params.t_ref))
+        loss, samples = joint_loss(params, parts, data.dt)
+        _, _, score = evaluate(loss, loss.vector(params), samples)
+    density = float(score.log_likelihood) - count * np.log(data.dt)
     return float(bits_per_spike(density, count, data.num_sweeps * judged.sum() * data.dt))
-
-
-_score = jax.jit(joint_score, static_argnums=2)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import is_inside
-from jaxlif.fitting.joint_loss import TAU_RANGE
+from jaxlif.fitting.joint_likelihood import TAU_RANGE
 from jaxlif.fitting.result import STANDARD_NAMES
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
+from jaxlif.fitting.joint_likelihood import forced_adaptive, forced_sweeps
 from jaxlif.fitting.membrane import columns, forced_segments
-from jaxlif.fitting.recurrence import from_blocks
+from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.fitting.segments import filled, padded_length, simulated
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyParams, LeakyState
@@ -164,11 +164,11 @@ def _forced_in_blocks(params, recording, voltage, spikes):
     length = padded_length(spikes.shape[1])
     rows = (filled(x.T, length).T for x in (recording.current, voltage, spikes))
     data = forced_sweeps(*rows, refractory=held, before=0, dtype=dtype)
-    v = from_blocks(_forced_adaptive(params, data, recording.dt), spikes.shape[1])
+    v = from_lanes(_forced_adaptive(params, data, recording.dt), spikes.shape)
     v = np.where(spikes, float(params.v_reset), v)
     return np.concatenate([np.where(spikes[:, :1], v[:, :1], voltage[:, :1]), v[:, 1:]], axis=1)
 
 
 @jax.jit(static_argnums=2)
 def _forced_adaptive(params, data, dt):
-    return forced_adaptive(params, data, dt).v
+    return forced_adaptive(params, data, dt)[0]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.forced_adaptive import ForcedSweeps, forced_sweeps
+from jaxlif.fitting.joint_likelihood import ForcedSweeps, forced_sweeps
 from jaxlif.fitting.segments import padded_length
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams

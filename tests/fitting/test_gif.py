@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.forced_adaptive import forced_sweeps
-from jaxlif.fitting.information import information, scales
-from jaxlif.fitting.joint_loss import evaluate, joint_loss, penalty
+from jaxlif.fitting.joint_likelihood import evaluate, forced_sweeps, joint_loss, penalty
+from jaxlif.fitting.optimise import information, scales
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.report import write_report

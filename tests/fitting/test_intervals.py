@@ -13,10 +13,9 @@ from jaxlif.cli import main
 from jaxlif.fitting import gif
 from jaxlif.fitting.advisor import Advice
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.forced_adaptive import forced_sweeps
-from jaxlif.fitting.information import pieces
 from jaxlif.fitting.intervals import UNKNOWN, determined, sandwich, uncertainty
-from jaxlif.fitting.joint_loss import evaluate, free_bounds, joint_loss
+from jaxlif.fitting.joint_likelihood import evaluate, forced_sweeps, joint_loss
+from jaxlif.fitting.optimise import pieces
 
 DT = 0.5
 TRUTH = jl.AdaptiveLIFParams(
@@ -39,9 +38,9 @@ def noise(seed, sd=120.0, sweeps=3, duration=6000.0):
     return np.asarray(jax.vmap(lambda k: jl.stimulus.ornstein_uhlenbeck(k, 170.0, sd, 4.0, duration, DT))(keys))
 
 
-def loss_of(traces, names=None, params=TRUTH):
+def loss_of(traces, params=TRUTH):
     arranged = forced_sweeps(traces.current, traces.voltage, traces.spikes, refractory=8, before=10, dtype="float64")
-    return joint_loss(params, [arranged], DT, *([] if names is None else [free_bounds(names)]))
+    return joint_loss(params, [arranged], DT)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +61,8 @@ def test_the_scores_of_the_blocks_are_the_gradient(traces):
 def test_at_the_truth_the_score_vanishes_and_scatters_as_the_information_says():
     # The test of a consistent likelihood: simulator and likelihood agree on reset, refractoriness and the spike's step.
     count, names = 16, ["v_th", "delta_v", "gamma.0", "tau_gamma.0"]
-    loss, samples = loss_of(recorded(noise(3, sweeps=count, duration=3000.0), 4), names)
-    found = pieces(loss, loss.vector(TRUTH), samples, np.arange(4))
+    loss, samples = loss_of(recorded(noise(3, sweeps=count, duration=3000.0), 4))
+    found = pieces(loss, loss.vector(TRUTH), samples, loss.active(names))
     root = np.linalg.cholesky(found.information[1] / count)
     whitened = np.linalg.solve(root, found.scores[1].sum(axis=0).T)
     # 16 sweeps in 4 directions, each standard normal: 4 standard errors of the means, and of the mean square.
@@ -74,10 +73,16 @@ def test_at_the_truth_the_score_vanishes_and_scatters_as_the_information_says():
 def test_the_intervals_are_those_of_the_curvature_in_the_parameters_own_units(traces):
     """Spikes alone, against second differences of the loss in mV and ms, in which no jump is carried anywhere."""
     names = ("v_th", "delta_v", "gamma.0", "tau_gamma.0")
-    loss, samples = loss_of(traces, names)
-    fitted = minimize(lambda x: evaluate(loss, x, samples)[:2], loss.vector(TRUTH), jac=True, method="BFGS").x
-    params = jax.tree.map(float, loss.params(fitted, samples[0]))
-    params, known = uncertainty(loss, params, samples, np.arange(4), traces.current)
+    loss, samples = loss_of(traces)
+    active, start = loss.active(names), loss.vector(TRUTH)
+
+    def objective(x):
+        value, gradient, _ = evaluate(loss, start + np.eye(len(start))[:, active] @ x, samples)
+        return value, gradient[active]
+
+    moved = np.eye(len(start))[:, active] @ minimize(objective, np.zeros(4), jac=True, method="BFGS").x
+    params = jax.tree.map(float, loss.params(start + moved, samples[0].params))
+    params, known = uncertainty(loss, params, samples, active, traces.current)
 
     def at(x):
         v_th, delta_v, gamma, tau = map(float, x)
@@ -118,8 +123,9 @@ def test_a_sandwich_is_that_of_a_regression_whatever_its_units():
 
 
 def test_a_time_constant_of_nothing_has_no_interval(traces):
-    loss, samples = loss_of(traces, ["v_th", "tau_eta.0"], replace(TRUTH, eta=(0.0,)))
-    params, known = uncertainty(loss, replace(TRUTH, eta=(0.0,)), samples, np.arange(2), traces.current)
+    silent = replace(TRUTH, eta=(0.0,))
+    loss, samples = loss_of(traces, silent)
+    params, known = uncertainty(loss, silent, samples, loss.active(["v_th", "tau_eta.0"]), traces.current)
     kept, lost = determined(params, known.intervals)
     assert lost == ("tau_eta.0",) and set(kept) == {"v_th"}
     assert np.isfinite(known.correlations).all()

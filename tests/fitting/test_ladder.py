@@ -11,10 +11,9 @@ import jaxlif as jl
 from jaxlif.fitting import gif
 from jaxlif.fitting import ladder as ladders
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.forced_adaptive import forced_sweeps
-from jaxlif.fitting.joint_loss import evaluate, joint_loss
+from jaxlif.fitting.joint_likelihood import evaluate, forced_sweeps, joint_loss
 from jaxlif.fitting.ladder import Ladder, Rung
-from jaxlif.fitting.refinement import believable
+from jaxlif.fitting.optimise import believable
 from tests.fitting.test_gif import DT, TRUTH, recorded
 
 

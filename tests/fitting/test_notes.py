@@ -11,7 +11,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting import recordings
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.joint_loss import BEND_WIDTH, TAU_RANGE, penalty
+from jaxlif.fitting.joint_likelihood import BEND_WIDTH, TAU_RANGE, penalty
 from jaxlif.fitting.notes import score_notes, undetermined_times, unlikely_membrane, unlikely_threshold
 from jaxlif.fitting.task import Outcome
 from jaxlif.fitting.threshold import Stimuli, closed_loop_scores, reliable_stimuli

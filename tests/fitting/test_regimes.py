@@ -12,9 +12,10 @@ import jaxlif as jl
 from jaxlif.fitting.data import Data, Drift
 from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
-from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps
 from jaxlif.fitting.held_out import default_split, held_out_sweeps
+from jaxlif.fitting.joint_likelihood import forced_adaptive, forced_sweeps
 from jaxlif.fitting.prediction import free_response
+from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.fitting.threshold import reliable_stimuli
 from jaxlif.pictures import pictures
 from jaxlif.recordings import Recording, resting_potentials
@@ -135,9 +136,11 @@ def test_the_blocks_know_where_each_sweep_rests(recording):
     rows = [x[[0, 2], :900] for x in (recording.current, recording.voltage, recording.spikes)]
     offset = np.array([1.0, -0.5])
     told = forced_sweeps(*rows, refractory=8, before=10, offset=offset, dtype="float64")
-    plain = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")
-    direct = forced_adaptive(replace(TRUTH, v_rest=jnp.asarray(TRUTH.v_rest + offset)), plain, DT)
-    np.testing.assert_allclose(forced_adaptive(TRUTH, told, DT).v, direct.v, rtol=0, atol=1e-12)
+    found = from_lanes(forced_adaptive(TRUTH, told, DT)[0], (2, 900))
+    for n, above in enumerate(offset):
+        alone = forced_sweeps(*(x[n : n + 1] for x in rows), refractory=8, before=10, dtype="float64")
+        v, _ = forced_adaptive(replace(TRUTH, v_rest=TRUTH.v_rest + above), alone, DT)
+        np.testing.assert_allclose(found[n], from_lanes(v, (1, 900))[0], rtol=0, atol=1e-12)
 
 
 def test_drift_comes_back():
@@ -146,7 +149,7 @@ def test_drift_comes_back():
     rows = recording.current, recording.voltage, recording.spikes
     offset, gain = np.array([0.5, -0.5, 1.0, -1.0]), np.array([1.05, 0.95, 1.1, 0.9])
     made = forced_sweeps(gain[:, None] * rows[0], *rows[1:], refractory=8, before=10, offset=offset, dtype="float64")
-    voltage = forced_adaptive(TRUTH, made, DT).v
+    voltage, _ = forced_adaptive(TRUTH, made, DT)
     seen = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")._replace(voltage=voltage)
     found = estimate_drift(TRUTH, [seen], DT)
     # Linear least squares without noise: the ridge of 1e-6 samples is all that is off.

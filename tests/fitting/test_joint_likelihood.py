@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.forced_adaptive import forced_adaptive, forced_sweeps, joint_score
+from jaxlif.fitting.joint_likelihood import evaluate, forced_adaptive, forced_sweeps, joint_loss
 from jaxlif.fitting.membrane import Columns, forced
 from jaxlif.fitting.prediction import forced_voltage
-from jaxlif.fitting.recurrence import from_blocks, recurrence, to_blocks
+from jaxlif.fitting.recurrence import from_lanes, recurrence, to_lanes
 
 PARAMS = jl.AdaptiveLIFParams(
     tau_m=12.0, r_m=0.1, v_rest=-68.0, v_th=-50.0, v_reset=-60.0, t_ref=2.0, delta_v=1.5,
@@ -54,7 +54,7 @@ def stepped(params, recorded, dt):
 @pytest.mark.usefixtures("x64")
 def test_the_blocks_are_the_steps(recorded):
     data = forced_sweeps(*recorded, refractory=20, before=5, dtype="float64")
-    trace = [from_blocks(np.asarray(y), 950) for y in jax.jit(forced_adaptive, static_argnums=2)(PARAMS, data, 0.1)]
+    trace = [from_lanes(y, (3, 950)) for y in jax.jit(forced_adaptive, static_argnums=2)(PARAMS, data, 0.1)]
     for fast, slow in zip(trace, stepped(PARAMS, recorded, 0.1), strict=True):
         # Only the order of additions differs: 1e-10 mV is a thousand roundings of -60 mV.
         np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-10)
@@ -72,7 +72,8 @@ def test_the_likelihood_is_that_of_the_steps(recorded):
             rate = 0.1 * np.exp((v[s, n] - threshold[s, n]) / 1.5)
             expected += np.log(-np.expm1(-rate)) if spikes[s, n] else -rate * (held == 0)
             held = 20 if spikes[s, n] else max(held - 1, 0)
-    score = joint_score(PARAMS, data, 0.1)
+    loss, samples = joint_loss(PARAMS, [data], 0.1)
+    score = evaluate(loss, loss.vector(PARAMS), samples)[2]
     assert float(score.log_likelihood) == pytest.approx(expected, rel=1e-10)
     near = np.zeros((3, 950), bool)
     for s, n in zip(*np.nonzero(spikes), strict=True):
@@ -89,17 +90,17 @@ def test_the_gradient_of_the_blocks_is_that_of_a_plain_scan(always):
     keep = np.ones_like(keep) if always else keep
 
     def blocked(decay, inputs, start):
-        y = recurrence(decay, None if always else jnp.asarray(to_blocks(keep, 3)), inputs, start)
-        return jnp.sum(y * to_blocks(weight, 3))
+        y = recurrence(decay, None if always else jnp.asarray(to_lanes(keep, 3)), inputs, start)
+        return jnp.sum(y * to_lanes(weight, 3))
 
     def plain(decay, inputs, start):
         total, y = 0.0, start
         for n in range(7):
-            y = decay * keep[:, n] * y + inputs[n % 3, n // 3]
+            y = decay * keep[:, n] * y + inputs[n % 3, 2 * (n // 3) :][:2]
             total = total + jnp.sum(weight[:, n] * y)
         return total
 
-    point = jnp.asarray(0.8), jnp.asarray(to_blocks(inputs, 3)), jnp.asarray([0.5, -1.0])
+    point = jnp.asarray(0.8), jnp.asarray(to_lanes(inputs, 3)), jnp.asarray([0.5, -1.0])
     assert float(blocked(*point)) == pytest.approx(float(plain(*point)), rel=1e-13)
     for a, b in zip(jax.grad(blocked, (0, 1, 2))(*point), jax.grad(plain, (0, 1, 2))(*point), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
