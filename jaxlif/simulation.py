@@ -5,17 +5,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from jaxlif.checks import check_params, input_arrays, whole
+from jaxlif import checks
 from jaxlif.compiled import compiled
-from jaxlif.neurons.cell import Cell, Scans, check_cell, check_inputs, from_half, is_cell, prepared
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.cell import Cell
 
 
 def simulate(
     cell: Cell,
-    params: Any,
-    inputs: Any,
-    state: Any = None,
+    params: PyTree,
+    inputs: PyTree,
+    state: PyTree = None,
     *,
     checkpoint: int | None = None,
     unroll: int = 1,
@@ -48,13 +50,13 @@ def simulate(
         >>> output.v.shape, int(output.spikes.sum())
         ((1000,), 10)
     """
-    _require_hashable(cell)
-    inputs = input_arrays(inputs)
-    steps, unroll = _num_steps(inputs), whole("unroll", unroll, 1)
-    segment = None if checkpoint is None else min(whole("checkpoint", checkpoint, 1, "steps"), steps)
-    check_params(params)
-    check_cell(cell, params)
-    check_inputs(cell, inputs)
+    _require_cell(cell)
+    inputs = checks.input_arrays(inputs)
+    steps, unroll = _num_steps(inputs), checks.whole("unroll", unroll, 1)
+    segment = None if checkpoint is None else min(checks.whole("checkpoint", checkpoint, 1, "steps"), steps)
+    checks.check_params(params)
+    protocol.check_cell(cell, params)
+    protocol.check_inputs(cell, inputs)
     try:
         return _simulate(cell, segment, unroll, params, inputs, state)
     except AttributeError as error:  # such as the parameters of another cell
@@ -64,8 +66,8 @@ def simulate(
 
 @compiled(values=3, keep=64)
 def _simulate(cell, segment, unroll, params, inputs, state):
-    params, state = from_half((params, state))
-    fresh = cell.init_state(params, from_half(jax.tree.map(lambda x: jnp.asarray(x)[0], inputs)))
+    params, state = jax.tree.map(checks.single, (params, state))
+    fresh = cell.init_state(params, jax.tree.map(lambda x: checks.single(jnp.asarray(x)[0]), inputs))
     state = fresh if state is None else _of_this_cell(state, fresh)
     run = partial(scan_cell, cell, params, unroll=unroll)
     if segment is None:
@@ -78,19 +80,10 @@ def scan_cell(
 ) -> tuple[Any, Any]:
     """Run a cell over the time axis, by its own ``scan`` where it has one: :func:`simulate` without checks or jit.
 
-    Args:
-        cell: the cell.
-        params: its parameters.
-        state: where to start.
-        inputs: a pytree of arrays [T, ...].
-        unroll: steps per iteration of the loop, or of those inside the cell.
-        recompute: let the backward pass compute each step again, where the cell has no scan of its own.
-
-    Returns:
-        The final state and the outputs [T, ...].
+    ``unroll`` reaches the loops inside the cell too; ``recompute`` lets the backward pass compute each step again.
     """
-    params = prepared(cell, params)
-    if isinstance(cell, Scans):
+    params = protocol.prepared(cell, params)
+    if isinstance(cell, protocol.Scans):
         return cell.scan(params, state, inputs, unroll=unroll)
     # A step is computed again in the backward pass instead of keeping its intermediate numbers: a LIF's gradient takes
     # half the memory in about the same time, one with conductances a thirteenth.
@@ -121,15 +114,15 @@ def _of_this_cell(state: Any, fresh: Any) -> Any:
     return state
 
 
-def _require_hashable(cell: Cell) -> None:
+def _require_cell(cell: Cell) -> None:
+    if not protocol.is_cell(cell):
+        name = cell.__name__ if isinstance(cell, type) else type(cell).__name__
+        raise ValueError(f"cell = {name}: a cell must be a value with a step, such as LIF(dt=0.1)")
     try:
         hash(cell)
     except TypeError as error:
         message = f"cell = {type(cell).__name__}: a cell must be a frozen dataclass of hashable fields ({error})"
         raise ValueError(message) from error
-    if not is_cell(cell):
-        name = cell.__name__ if isinstance(cell, type) else type(cell).__name__
-        raise ValueError(f"cell = {name}: a cell must be a value with a step, such as LIF(dt=0.1)")
 
 
 def _num_steps(inputs: Any) -> int:

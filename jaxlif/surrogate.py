@@ -12,6 +12,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 
 class Surrogate(Protocol):
@@ -24,10 +25,7 @@ class Surrogate(Protocol):
 
 @dataclass(frozen=True)
 class SuperSpike:
-    r"""The squared fast sigmoid: :math:`1 / (1 + \beta |x|)^2`, peak 1.
-
-    Args:
-        slope: :math:`\beta > 0`, dimensionless; larger is narrower.
+    r"""The squared fast sigmoid, :math:`1 / (1 + \beta |x|)^2`, peak 1; a larger ``slope`` :math:`\beta` is narrower.
 
     Example:
         >>> float(SuperSpike(slope=10.0)(jnp.asarray(0.1)))
@@ -45,14 +43,7 @@ class SuperSpike:
 
 @dataclass(frozen=True)
 class Arctan:
-    r"""The derivative of an arctangent: :math:`\frac{a}{2} / (1 + (\frac{\pi}{2} a x)^2)`, peak :math:`a/2`.
-
-    Args:
-        slope: :math:`a > 0`, dimensionless; larger is narrower.
-
-    Example:
-        >>> float(Arctan(slope=2.0)(jnp.asarray(0.0)))
-        1.0
+    r"""The derivative of an arctangent, :math:`\frac{a}{2} / (1 + (\frac{\pi}{2} a x)^2)`, peak :math:`a/2`, slope a.
 
     Source: Fang et al. 2021, doi:10.1109/ICCV48922.2021.00266.
     """
@@ -66,14 +57,7 @@ class Arctan:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    r"""The derivative of a logistic: :math:`a \, \sigma(a x) (1 - \sigma(a x))`, peak :math:`a/4`.
-
-    Args:
-        slope: :math:`a > 0`, dimensionless; larger is narrower.
-
-    Example:
-        >>> float(Sigmoid(slope=4.0)(jnp.asarray(0.0)))
-        1.0
+    r"""The derivative of a logistic, :math:`a \, \sigma(a x) (1 - \sigma(a x))`, peak :math:`a/4`, slope a.
 
     Source: Neftci, Mostafa & Zenke 2019, doi:10.1109/MSP.2019.2931595.
     """
@@ -88,15 +72,7 @@ class Sigmoid:
 
 @dataclass(frozen=True)
 class Triangular:
-    r"""A triangle: :math:`h \max(0, 1 - |x|/w)`, peak :math:`h`.
-
-    Args:
-        height: :math:`h`, dimensionless.
-        width: :math:`w > 0`, dimensionless half-width of the base.
-
-    Example:
-        >>> float(Triangular(height=0.5, width=2.0)(jnp.asarray(-1.0)))
-        0.25
+    r"""A triangle of a ``height`` h and half a base's ``width`` w, :math:`h \max(0, 1 - |x|/w)`.
 
     Source: Bellec et al. 2018, arXiv:1803.09574 (there h = 0.3, w = 1).
     """
@@ -111,14 +87,7 @@ class Triangular:
 
 @dataclass(frozen=True)
 class Gaussian:
-    r"""A normal density: :math:`N(x; 0, \sigma^2)`, peak :math:`1 / (\sqrt{2\pi}\, \sigma)`.
-
-    Args:
-        sigma: :math:`\sigma > 0`, dimensionless.
-
-    Example:
-        >>> round(float(Gaussian(sigma=0.5)(jnp.asarray(0.0))), 6)
-        0.797885
+    r"""A normal density, :math:`N(x; 0, \sigma^2)`, peak :math:`1 / (\sqrt{2\pi}\, \sigma)`.
 
     Source: Yin, Corradi & Bohté 2021, doi:10.1038/s42256-021-00397-w.
     """
@@ -142,10 +111,6 @@ class MultiGaussian:
         spread: :math:`s`, the flanks' width in units of sigma.
         scale: :math:`\gamma`, an overall factor.
 
-    Example:
-        >>> round(float(MultiGaussian()(jnp.asarray(0.0))), 6)
-        0.439112
-
     Source: Yin, Corradi & Bohté 2021, doi:10.1038/s42256-021-00397-w.
     """
 
@@ -166,17 +131,12 @@ def _normal(x: Array, mean: float, sigma: float) -> Array:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def spike(x: Array, surrogate: Surrogate) -> Array:
-    r"""Emit a spike where the distance to threshold is not negative.
-
-    Forwards :math:`S(x) = [x \ge 0]`, backwards :math:`dS/dx := ` ``surrogate(x)``.
+def spike(x: Float[Array, "*N"], surrogate: Surrogate) -> Float[Array, "*N"]:
+    r"""Emit a spike, 1, where the distance to threshold is not negative: :math:`S(x) = [x \ge 0]`, S' = ``surrogate``.
 
     Args:
         x: distance to threshold, dimensionless, any shape.
-        surrogate: the pseudo-derivative.
-
-    Returns:
-        1 or 0 in the dtype of ``x``, of its shape.
+        surrogate: the pseudo-derivative, which takes the derivative's place.
 
     Example:
         >>> [float(spike(jnp.asarray(x), SuperSpike())) for x in (-1e-9, 0.0, 1e-9)]

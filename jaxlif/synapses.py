@@ -5,27 +5,16 @@ integration: a voltage jump is seen by that step's threshold test, a current or 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.checks import concrete, require, require_finite, require_params, require_positive
-from jaxlif.neurons.cell import (
-    SPIKING,
-    LinearNeuron,
-    SpikingNeuron,
-    SpikingOutput,
-    check_cell,
-    check_inputs,
-    prepared,
-    require_verbs,
-    state_dtype,
-    widened,
-)
-from jaxlif.neurons.lif import LIFParams
+from jaxlif import checks
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons import lif
 
 
 class Drive(NamedTuple):
@@ -61,7 +50,7 @@ class SynapticParams:
         2.0
     """
 
-    neuron: Any = LIFParams()
+    neuron: Any = lif.LIFParams()
     synapse: Any = None
 
 
@@ -73,14 +62,25 @@ class _Prepared(SynapticParams):
     response: Any
 
 
+@runtime_checkable
 class Synapse(Protocol):
     """A kind of synapse: its closed state, and the neuron's voltage integrated with it over one step.
 
-    ``needs`` are the verbs of the neuron that it calls, ``params`` the type of its parameters.
+    ``needs`` are the verbs of the neuron that it calls, ``params`` the type of its parameters, ``signed`` says whether
+    a weight may be negative.
     """
 
-    needs: ClassVar[tuple[str, ...]]
-    params: ClassVar[type | None]
+    needs: ClassVar[tuple[str, ...]] = ()
+    params: ClassVar[type | None] = None
+    signed: ClassVar[bool] = True
+
+    def check_arrivals(self, arrivals: Any) -> None:
+        """Refuse arrivals that it cannot take, where they are at hand."""
+        return None
+
+    def respond(self, neuron: Any, params: SynapticParams) -> Any:
+        """Return what ``integrate`` needs of the parameters alone, computed once before a loop."""
+        return None
 
     def targets(self, params: Any, x: Drive) -> tuple[int, ...]:
         """Return the shape of the neurons that the arrivals of ``x`` reach."""
@@ -88,12 +88,12 @@ class Synapse(Protocol):
     def init_state(self, params: Any, x: Drive) -> Any:
         """Return closed synapses for the arrivals of ``x``."""
 
-    def integrate(self, neuron: Any, params: SynapticParams, state: Any, x: Drive) -> tuple[SynapticState, Array]:
+    def integrate(self, neuron: Any, params: Any, state: Any, x: Drive) -> tuple[SynapticState, Array]:
         """Return the state after the step, arrivals added, and the voltage at its end."""
 
 
 @dataclass(frozen=True)
-class Synaptic:
+class Synaptic(protocol.SpikingNeuron):
     """A spiking neuron with synapses, itself a spiking neuron.
 
     A neuron that does not offer what the synapse needs is refused here: jumps take any with integrate, emit and settle,
@@ -117,46 +117,44 @@ class Synaptic:
         -69.615
     """
 
-    neuron: SpikingNeuron
+    neuron: protocol.SpikingNeuron
     synapse: Synapse
     takes: ClassVar[type] = Drive
 
     def __post_init__(self) -> None:
-        if isinstance(self.synapse, type) or not callable(getattr(self.synapse, "targets", None)):
+        if isinstance(self.synapse, type) or not isinstance(self.synapse, Synapse):
             name = type(self.synapse).__name__
             raise ValueError(f"synapse = {name}: Synaptic needs a kind of synapse, such as ExponentialCurrent()")
-        require_verbs(self, self.neuron, (*SPIKING, *self.synapse.needs))
+        protocol.require_verbs(self, self.neuron, (*protocol.SPIKING, *self.synapse.needs))
 
     @property
     def dt(self) -> float:
         """Step, ms."""
-        return self.neuron.dt  # type: ignore[attr-defined]
+        return self.neuron.dt
 
     def check(self, params: SynapticParams) -> None:
         """Refuse parameters of another synapse, and what breaks a rule of the neuron."""
-        require_params(self, params, SynapticParams)
+        checks.require_params(self, params, SynapticParams)
         if self.synapse.params is not None:
-            require_params(self.synapse, params.synapse, self.synapse.params, "params.synapse")
-        check_cell(self.neuron, params.neuron)
+            checks.require_params(self.synapse, params.synapse, self.synapse.params, "params.synapse")
+        protocol.check_cell(self.neuron, params.neuron)
 
     def check_inputs(self, inputs: Drive) -> None:
-        """Refuse arrivals that the synapse cannot take, where they are at hand."""
-        if hasattr(self.synapse, "check_arrivals"):
-            self.synapse.check_arrivals(inputs.arrivals)
-        check_inputs(self.neuron, inputs.input)
+        """Refuse what the synapse or the neuron cannot take, where it is at hand."""
+        self.synapse.check_arrivals(inputs.arrivals)
+        protocol.check_inputs(self.neuron, inputs.input)
 
     def prepare(self, params: SynapticParams) -> SynapticParams:
         """Return the parameters with the neuron's response beside them, so that a loop computes it once."""
         if isinstance(params, _Prepared):
             return params
-        neuron = prepared(self.neuron, params.neuron)
-        response = self.synapse.respond(self.neuron, params) if hasattr(self.synapse, "respond") else None
+        neuron, response = protocol.prepared(self.neuron, params.neuron), self.synapse.respond(self.neuron, params)
         return _Prepared(neuron=neuron, synapse=params.synapse, response=response)
 
     def init_state(self, params: SynapticParams, x: Drive) -> SynapticState:
         """Return the neuron's fresh state and closed synapses."""
-        neuron = self.neuron.init_state(params.neuron, widened(x.input, self.synapse.targets(params, x)))
-        return SynapticState(neuron, self.synapse.init_state(params, x))
+        reached = protocol.widened(x.input, self.synapse.targets(params, x))
+        return SynapticState(self.neuron.init_state(params.neuron, reached), self.synapse.init_state(params, x))
 
     def integrate(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Advance synapses and voltage for one step."""
@@ -173,16 +171,9 @@ class Synaptic:
         neuron, v = self.neuron.settle(params.neuron, state.neuron, v, spikes)
         return SynapticState(neuron, state.synapse), v
 
-    def step(self, params: SynapticParams, state: SynapticState, x: Drive) -> tuple[SynapticState, SpikingOutput]:
-        """Advance one step under the input and the arrivals of ``x``."""
-        state, v = self.integrate(params, state, x)
-        v, spikes = self.emit(params, state, v)
-        state, v = self.settle(params, state, v, spikes)
-        return state, SpikingOutput(spikes, v)
-
 
 @dataclass(frozen=True)
-class VoltageJump:
+class VoltageJump(Synapse):
     r"""Synapses so fast that a spike moves the voltage at once: :math:`v \leftarrow v + w`, w in mV.
 
     What arrives during refractoriness is lost.
@@ -195,9 +186,6 @@ class VoltageJump:
         -68.0
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    params: ClassVar[type | None] = None
-
     def targets(self, params: Any, x: Drive) -> tuple[int, ...]:
         """Return the shape of the arrivals, [N]."""
         return jnp.shape(x.arrivals)
@@ -206,12 +194,27 @@ class VoltageJump:
         """Return nothing: a jump leaves no trace."""
         return ()
 
-    def integrate(
-        self, neuron: SpikingNeuron, params: SynapticParams, state: SynapticState, x: Drive
-    ) -> tuple[SynapticState, Array]:
+    def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron, then add the jumps."""
         inner, v = neuron.integrate(params.neuron, state.neuron, x.input)
         return SynapticState(inner, ()), v + jnp.asarray(x.arrivals, v.dtype)
+
+
+class _Decaying(Synapse):
+    """Synapses that open at a spike and close exponentially, each kind on its own."""
+
+    def targets(self, params: SynapticParams, x: Drive) -> tuple[int, ...]:
+        """Return the shape of arrivals and time constants, [K, N], without the kinds of synapse."""
+        return jnp.broadcast_shapes(jnp.shape(x.arrivals)[1:], jnp.shape(params.synapse.tau_syn)[1:])
+
+    def init_state(self, params: SynapticParams, x: Drive) -> Array:
+        """Return synapses at 0, [K, ...], with as many axes behind that of the kinds as the neurons have."""
+        if jnp.ndim(x.arrivals) == 0:
+            raise ValueError("arrivals are one number a step: they must be [K] or [K, N], for K kinds of synapse")
+        own = self.targets(params, x)
+        neurons = max(map(jnp.ndim, jax.tree.leaves((params.neuron, x.input))))
+        shape = (len(x.arrivals), *(1,) * (neurons - len(own)), *own)
+        return jnp.zeros(shape, protocol.state_dtype(params, x))
 
 
 @jax.tree_util.register_dataclass
@@ -223,15 +226,15 @@ class CurrentParams:
         tau_syn: decay time constants, ms, scalar, [K] or [K, N].
     """
 
-    tau_syn: Array | float = 5.0
+    tau_syn: protocol.Parameter = 5.0
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-        require_positive("tau_syn", self.tau_syn, "ms")
+        checks.require_positive("tau_syn", self.tau_syn, "ms")
 
 
 @dataclass(frozen=True)
-class ExponentialCurrent:
+class ExponentialCurrent(_Decaying):
     r"""Currents that jump by w pA at a spike and decay: :math:`\tau_{syn} \dot I = -I`, each kind on its own.
 
     Current and neuron are integrated together exactly.
@@ -246,15 +249,7 @@ class ExponentialCurrent:
     needs: ClassVar[tuple[str, ...]] = ("respond", "integrate_currents")
     params: ClassVar[type | None] = CurrentParams
 
-    def targets(self, params: SynapticParams, x: Drive) -> tuple[int, ...]:
-        """Return the shape of arrivals and time constants, [K, N], without the kinds of synapse."""
-        return _targets(params, x)
-
-    def init_state(self, params: SynapticParams, x: Drive) -> Array:
-        """Return no current, [K, N]."""
-        return _closed(params, x)
-
-    def respond(self, neuron: LinearNeuron, params: SynapticParams) -> Any:
+    def respond(self, neuron: protocol.LinearNeuron, params: SynapticParams) -> Any:
         """Return what currents of 1 pA do to the neuron in a step."""
         return neuron.respond(params.neuron, jnp.asarray(params.synapse.tau_syn))
 
@@ -276,17 +271,17 @@ class ConductanceParams:
         e_rev: reversal potentials, mV, likewise.
     """
 
-    tau_syn: Array | float = 5.0
-    e_rev: Array | float = 0.0
+    tau_syn: protocol.Parameter = 5.0
+    e_rev: protocol.Parameter = 0.0
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-        require_positive("tau_syn", self.tau_syn, "ms")
-        require_finite("e_rev", self.e_rev, "mV")
+        checks.require_positive("tau_syn", self.tau_syn, "ms")
+        checks.require_finite("e_rev", self.e_rev, "mV")
 
 
 @dataclass(frozen=True)
-class Conductance:
+class Conductance(_Decaying):
     r"""Ligand-gated channels, :math:`I = g (E_{rev} - v)`, :math:`\tau_{syn} \dot g = -g`: they drive and they shunt.
 
     Between arrivals the neuron obeys a linear equation with the known coefficients g(t). That of a plain or adaptive
@@ -317,21 +312,11 @@ class Conductance:
 
     def check_arrivals(self, arrivals: Any) -> None:
         """Refuse negative conductances."""
-        if concrete(arrivals):
+        if checks.concrete(arrivals):
             rule = "a conductance must be 0 nS or more; what inhibits is its e_rev"
-            require(~(np.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
+            checks.require(~(np.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
 
-    def targets(self, params: SynapticParams, x: Drive) -> tuple[int, ...]:
-        """Return the shape of arrivals and time constants, [K, N], without the kinds of synapse."""
-        return _targets(params, x)
-
-    def init_state(self, params: SynapticParams, x: Drive) -> Array:
-        """Return closed channels, [K, N]."""
-        return _closed(params, x)
-
-    def integrate(
-        self, neuron: Any, params: SynapticParams, state: SynapticState, x: Drive
-    ) -> tuple[SynapticState, Array]:
+    def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron under its input and the conductances, then add the arrivals to these."""
         g, tau_syn = state.synapse, _per_kind("tau_syn", params.synapse.tau_syn, state.synapse)
         e_rev = _per_kind("e_rev", params.synapse.e_rev, g)
@@ -340,19 +325,6 @@ class Conductance:
         arrivals = jnp.asarray(x.arrivals, g.dtype)
         opened = jnp.where(arrivals < -1e-3, jnp.nan, arrivals)
         return SynapticState(inner, _decayed(g, tau_syn, neuron.dt, opened)), v
-
-
-def _closed(params: SynapticParams, x: Drive) -> Array:
-    """Return synapses at 0, [K, ...], with as many axes behind that of the kinds as the neurons have."""
-    if jnp.ndim(x.arrivals) == 0:
-        raise ValueError("arrivals are one number a step: they must be [K] or [K, N], for K kinds of synapse")
-    own = _targets(params, x)
-    neurons = max(map(jnp.ndim, jax.tree.leaves((params.neuron, x.input))))
-    return jnp.zeros((len(x.arrivals), *(1,) * (neurons - len(own)), *own), state_dtype(params, x))
-
-
-def _targets(params: SynapticParams, x: Drive) -> tuple[int, ...]:
-    return jnp.broadcast_shapes(jnp.shape(x.arrivals)[1:], jnp.shape(params.synapse.tau_syn)[1:])
 
 
 def _decayed(synapse: Array, tau_syn: Array, dt: float, arrivals: Array) -> Array:
@@ -364,10 +336,7 @@ def _per_kind(name: str, value: Any, synapse: Array) -> Array:
     value = jnp.asarray(value, synapse.dtype)
     missing = (1,) * (synapse.ndim - value.ndim)
     value = value.reshape(value.shape[:1] + missing + value.shape[1:]) if value.ndim else value
-    fits = (
-        value.ndim in (0, synapse.ndim)
-        and jnp.broadcast_shapes(value.shape[:1], synapse.shape[:1]) == synapse.shape[:1]
-    )
-    if not fits:
+    kinds = synapse.shape[:1]
+    if value.ndim not in (0, synapse.ndim) or jnp.broadcast_shapes(value.shape[:1], kinds) != kinds:
         raise ValueError(f"{name} has shape {value.shape}: it does not fit arrivals {synapse.shape}, [K, ...]")
     return value

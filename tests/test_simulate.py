@@ -105,12 +105,12 @@ def test_a_second_call_compiles_nothing(caplog):
 
 
 @dataclass
-class Mutable:
+class Mutable(Sum):
     gain: float = 1.0
 
 
 @dataclass(frozen=True)
-class HoldsArray:
+class HoldsArray(Sum):
     weight: Any
 
 

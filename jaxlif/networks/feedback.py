@@ -169,7 +169,7 @@ class Arriving:
     @property
     def signed(self) -> bool:
         """Whether weights may be negative."""
-        return getattr(self.neuron.synapse, "signed", True)
+        return self.neuron.synapse.signed
 
     def check(self, params: PyTree) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
@@ -177,8 +177,7 @@ class Arriving:
 
     def check_inputs(self, inputs: Array) -> None:
         """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
-        if hasattr(self.neuron.synapse, "check_arrivals"):
-            self.neuron.synapse.check_arrivals(inputs)
+        self.neuron.synapse.check_arrivals(inputs)
 
     def prepare(self, params: PyTree) -> PyTree:
         """Let the neuron compute once what depends on its parameters alone."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlif.checks import HALF, single
+from jaxlif import checks
 
 
 @runtime_checkable
@@ -237,12 +237,7 @@ def state_dtype(*trees: Any) -> jnp.dtype:
     """Return the floating dtype, single at least, that parameters and input agree on, JAX's default for none."""
     leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
     # In half precision a voltage stops where a step moves it by less than its last digit.
-    return jnp.result_type(float, *(jnp.float32 if jnp.result_type(x) in HALF else x for x in leaves))
-
-
-def from_half(tree: Any) -> Any:
-    """Return the leaves of half precision in single precision, the others as they are."""
-    return jax.tree.map(single, tree)
+    return jnp.result_type(float, *(jnp.float32 if jnp.result_type(x) in checks.HALF else x for x in leaves))
 
 
 def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:
