@@ -116,8 +116,7 @@ def _of_this_cell(state: Any, fresh: Any) -> Any:
 
 def _require_cell(cell: Cell) -> None:
     if not protocol.is_cell(cell):
-        name = cell.__name__ if isinstance(cell, type) else type(cell).__name__
-        raise ValueError(f"cell = {name}: a cell must be a value with a step, such as LIF(dt=0.1)")
+        raise ValueError(f"cell = {protocol.kind_of(cell)}: a cell must be a value with a step, such as LIF(dt=0.1)")
     try:
         hash(cell)
     except TypeError as error:

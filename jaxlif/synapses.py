@@ -123,8 +123,8 @@ class Synaptic(protocol.SpikingNeuron):
 
     def __post_init__(self) -> None:
         if isinstance(self.synapse, type) or not isinstance(self.synapse, Synapse):
-            name = type(self.synapse).__name__
-            raise ValueError(f"synapse = {name}: Synaptic needs a kind of synapse, such as ExponentialCurrent()")
+            found = protocol.kind_of(self.synapse)
+            raise ValueError(f"synapse = {found}: Synaptic needs a kind of synapse, such as ExponentialCurrent()")
         protocol.require_verbs(self, self.neuron, (*protocol.SPIKING, *self.synapse.needs))
 
     @property

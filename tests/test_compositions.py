@@ -278,7 +278,7 @@ def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
             lambda: jl.Synaptic(jl.LIF, jl.VoltageJump()),
             "neuron = the class LIF: Synaptic needs a neuron",
         ),
-        (lambda: jl.Synaptic(LIF, jl.VoltageJump), "synapse = type: Synaptic needs a kind of synapse"),
+        (lambda: jl.Synaptic(LIF, jl.VoltageJump), "synapse = the class VoltageJump: Synaptic needs a kind of synapse"),
         (lambda: jl.Synaptic(LIF, LIF), "synapse = LIF: Synaptic needs a kind of synapse"),
         (lambda: Feedback(LIF, None), "path = NoneType: Feedback needs a cell"),
         (lambda: driven((3, 2, 3), (3, 4)), r"input has shape \(4,\) in a step, and what comes with it \(3,\)"),

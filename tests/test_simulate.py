@@ -105,8 +105,8 @@ def test_a_second_call_compiles_nothing(caplog):
 
 
 @dataclass
-class Mutable(Sum):
-    gain: float = 1.0
+class Mutable:
+    init_state, step = Sum.init_state, Sum.step
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def require_verbs(wrapper: Any, neuron: Any, verbs: tuple[str, ...]) -> None:
     """Refuse a neuron that does not offer what a wrapper calls, when the wrapper is made."""
     missing = [verb for verb in verbs if not _offers(neuron, verb)]
     if missing:
-        kind, name = type(wrapper).__name__, _name(neuron)
+        kind, name = type(wrapper).__name__, kind_of(neuron)
         needed = f"{kind} needs a neuron with {', '.join(verbs)}"
         raise ValueError(f"neuron = {name}: {needed}, and {name} has no {missing[0]} of its own")
 
@@ -167,7 +167,8 @@ def _offers(neuron: Any, verb: str) -> bool:
     return own and callable(getattr(neuron, verb, None)) and not isinstance(neuron, type)
 
 
-def _name(cell: Any) -> str:
+def kind_of(cell: Any) -> str:
+    """Name the kind of a cell, or a class that stands where a cell should."""
     return f"the class {cell.__name__}" if isinstance(cell, type) else type(cell).__name__
 
 
@@ -216,7 +217,7 @@ def check_inputs(cell: Any, inputs: Any) -> None:
 
 def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
     """Refuse no cell, and one whose input is a named tuple, where a layer passes an array, when the layer is made."""
-    takes, kind, name = input_kind(cell), type(wrapper).__name__, _name(cell)
+    takes, kind, name = input_kind(cell), type(wrapper).__name__, kind_of(cell)
     if not is_cell(cell):
         raise ValueError(f"{what} = {name}: {kind} needs a cell, with init_state and step")
     if takes is not None:
