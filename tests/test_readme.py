@@ -1,4 +1,4 @@
-"""The README's code runs as written, and the tables are those of the results."""
+"""The code of README and docs runs as written, their links lead somewhere, and the tables are those of the results."""
 
 import re
 import subprocess
@@ -9,10 +9,16 @@ import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+BLOCKS = {  # a block that stands on two pages runs once
+    block: f"{name} {n}"
+    for name, text in reversed(TEXTS.items())
+    for n, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {n}" for n in range(len(BLOCKS))])
+@pytest.mark.parametrize("block", BLOCKS, ids=BLOCKS.values())
 def test_the_code_runs_as_written(block, tmp_path, monkeypatch, capsys):
     """Under the settings that JAX starts with, those of whoever pastes a block, and in an empty folder."""
     monkeypatch.chdir(tmp_path)
@@ -21,6 +27,14 @@ def test_the_code_runs_as_written(block, tmp_path, monkeypatch, capsys):
         exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     assert printed and "nan" not in printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_and_named_files_exist(page):
+    links = [link for link in re.findall(r"\]\(([^)#]+)", TEXTS[page.name]) if "://" not in link]
+    files = re.findall(r"(?:experiments|notebooks|docs|tests)/[\w./]+\.\w+", TEXTS[page.name])
+    assert not [link for link in links if not (page.parent / link).exists()]
+    assert not [file for file in files if not (ROOT / file).exists() and not file.startswith("out/")]
 
 
 def test_the_tables_are_those_of_the_results():
