@@ -47,9 +47,9 @@ from jaxlif.networks import (
     Sequential,
     Training,
     accuracy,
+    cross_entropy,
     hold_out,
     init_dense,
-    per_step_cross_entropy,
     train,
 )
 
@@ -172,8 +172,8 @@ def loss(config: Config, params: tuple, batch: Beats, key: jax.Array) -> tuple[j
     """Return the cross-entropy of the steps that count, and the accuracy."""
     logits = simulate(config, params, batch.spikes).output.v
     labels = batch.labels.astype(jnp.int32)
-    value = jax.vmap(partial(per_step_cross_entropy, skip=config.skip))(logits, labels).mean()
-    return value, {"accuracy": accuracy(logits[:, config.skip :], labels[:, config.skip :])}
+    logits, labels = logits[:, config.skip :], labels[:, config.skip :]
+    return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
 
 
 def train_seed(config: Config, seed: int, rest: Beats, held_out: Beats) -> tuple[Training, float]:

@@ -129,7 +129,7 @@ def loss(config: Config):
 
 def child(config: Config, folder: str, out: str) -> None:
     """What the processes do that are killed, or not."""
-    result = run(config, checkpoint=folder)
+    result = run(config, folder=folder)
     leaves = jax.tree.leaves((result.params, result.last_params, result.history))
     np.savez(out, *(np.asarray(x) for x in leaves))
 

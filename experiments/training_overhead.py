@@ -30,7 +30,7 @@ from claims import claim, table, write_claims
 from command_line import run_script
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Recurrent, Sequential, init_dense, init_recurrent, per_step_cross_entropy, train
+from jaxlif.networks import Dense, Recurrent, Sequential, cross_entropy, init_dense, init_recurrent, train
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def ecg(config: Config) -> Task:
 
     def loss(params, batch, key):
         run = jax.vmap(lambda x: jl.simulate(network, params, x)[1].output.v)
-        return jnp.mean(jax.vmap(partial(per_step_cross_entropy, skip=10))(run(batch["x"]), batch["y"]))
+        return cross_entropy(run(batch["x"])[:, 10:], batch["y"][:, 10:])
 
     bounds = {"*.weight": jl.REAL, "*.bias": jl.REAL}
     return Task(loss, params, bounds, {"x": spikes.astype(float), "y": labels}, config.batch, config.epochs)

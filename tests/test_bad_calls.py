@@ -156,17 +156,13 @@ GOOD = {
     "stimulus.poisson": Call(stimulus.poisson, DRAWN | {"rate": 50.0}, ("rate",)),
     "networks.train": Call(lambda **a: networks.train(_linear, **a).history, ONE_TRAINING),
     "networks.cross_entropy": Call(networks.cross_entropy, {"logits": LOGITS[0], "labels": 1}),
-    "networks.per_step_cross_entropy": Call(
-        networks.per_step_cross_entropy, {"logits": LOGITS, "labels": LABELS, "skip": 2}
-    ),
     "networks.accuracy": Call(networks.accuracy, {"logits": LOGITS, "labels": LABELS}),
-    "networks.class_counts": Call(networks.class_counts, {"labels": LABELS, "num_classes": 3}, loose=("labels",)),
     "networks.activity_band": Call(
         networks.activity_band,
         {"spikes": np.stack([TRAIN, OTHER], 1), "low": 2.0, "high": 20.0, "dt": 0.5},
         loose=("spikes",),
     ),
-    "networks.first_spike_time": Call(networks.first_spike_time, {"spikes": TRAIN, "dt": 0.5}, wide=("spikes",)),
+    "networks.time_to_first_spike": Call(networks.time_to_first_spike, {"spikes": TRAIN, "dt": 0.5}, wide=("spikes",)),
     "recordings.detect_spikes": Call(
         recordings.detect_spikes, {"voltage": VOLTAGE + 60.0, "dt": 0.5, "threshold": 0.0}, free=("voltage",)
     ),

@@ -12,7 +12,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.compiled import compiled
-from jaxlif.networks import flight_record, recorder, train, training_epoch
+from jaxlif.networks import epoch, flight_record, recorder, train
 
 
 class Held:
@@ -50,7 +50,7 @@ def recorded(loss):
 CALLS = {
     "fit": (fit, FITTING._advance),
     "multistart": (multistart, FITTING._advance),
-    "train": (trained, training_epoch.run_epoch),
+    "train": (trained, epoch.run_epoch),
     "flight_record": (recorded, recorder._record),
 }
 

@@ -208,7 +208,7 @@ CASES |= {
     ),
     # Under this key nothing is dropped: else an output would be still.
     "dropout": layer(networks.Dropout(0.1), networks.DropoutParams(key=jax.random.key(1))),
-    "normalise": layer(networks.Normalise(), networks.NormaliseParams(scale=SPREAD, shift=0.5)),
+    "normalise": layer(networks.Normalise(), None),
     "snntorch": layer(*from_snntorch(beta=0.9 * SPREAD, threshold=1.0), CURRENT / 600.0),
     "norse": layer(*from_norse("LIFCell", tau_mem_inv=100.0 * SPREAD), CURRENT / 600.0),
     "norse box": layer(NorseLIFBox(dt=0.5), NEURON),

@@ -1,8 +1,9 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
 from jaxlif.networks.classification import accuracy as accuracy
-from jaxlif.networks.classification import class_counts as class_counts
+from jaxlif.networks.classification import activity_band as activity_band
 from jaxlif.networks.classification import cross_entropy as cross_entropy
+from jaxlif.networks.classification import time_to_first_spike as time_to_first_spike
 from jaxlif.networks.convolution import Conv as Conv
 from jaxlif.networks.convolution import Flatten as Flatten
 from jaxlif.networks.convolution import MaxPool as MaxPool
@@ -20,25 +21,15 @@ from jaxlif.networks.layers import DenseParams as DenseParams
 from jaxlif.networks.layers import Sequential as Sequential
 from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
+from jaxlif.networks.liveliness import Dropout as Dropout
+from jaxlif.networks.liveliness import DropoutParams as DropoutParams
+from jaxlif.networks.liveliness import Normalise as Normalise
 from jaxlif.networks.liveliness import alive_gain as alive_gain
 from jaxlif.networks.liveliness import balance as balance
-from jaxlif.networks.readouts import first_spike_time as first_spike_time
-from jaxlif.networks.readouts import last as last
-from jaxlif.networks.readouts import max_over_time as max_over_time
-from jaxlif.networks.readouts import mean_over_time as mean_over_time
-from jaxlif.networks.readouts import per_step_cross_entropy as per_step_cross_entropy
-from jaxlif.networks.readouts import spike_count as spike_count
-from jaxlif.networks.recorder import FlightRecord as FlightRecord
 from jaxlif.networks.recorder import flight_record as flight_record
 from jaxlif.networks.recurrent import Recurrent as Recurrent
 from jaxlif.networks.recurrent import RecurrentParams as RecurrentParams
 from jaxlif.networks.recurrent import init_recurrent as init_recurrent
-from jaxlif.networks.regularisation import Dropout as Dropout
-from jaxlif.networks.regularisation import DropoutParams as DropoutParams
-from jaxlif.networks.regularisation import Normalise as Normalise
-from jaxlif.networks.regularisation import NormaliseParams as NormaliseParams
-from jaxlif.networks.regularisation import activity_band as activity_band
-from jaxlif.networks.regularisation import init_normalise as init_normalise
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect

@@ -1,4 +1,9 @@
-"""Classification: cross-entropy and accuracy of readouts."""
+"""Losses and readouts of classification, and a penalty on rates.
+
+What the last layer gave over time, v [T, K], becomes the logits [K] of K classes by one call: ``v[-1]``,
+``jnp.mean(v, axis=0)``, ``jnp.max(v, axis=0)``, ``jnp.sum(spikes, axis=0)``; of a padded sample with its ``mask`` [T],
+``jnp.mean(v, axis=0, where=mask[:, None])``.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +11,17 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlif.checks import concrete, counted, floating, integers, require, whole
+from jaxlif.checks import concrete, counted, floating, integers, not_negative, numbers, one_sample, positive, require
+from jaxlif.losses import spike_count_rate
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
-    r"""Average :math:`-\log \mathrm{softmax}(z)_{label}` over the samples.
-
-    A readout becomes logits by its mean or its maximum over time, as in ``output.output.v.mean(axis=0)``.
+    r"""Average :math:`-\log \mathrm{softmax}(z)_{label}` over the samples, or over samples and steps.
 
     Args:
         logits: z [..., K] for K classes.
         labels: integers [...] from 0 to K - 1.
-        mask: the samples that count, of the shape of ``labels``, 0 or 1; all by default. Elsewhere the label may be
-            anything.
+        mask: what counts, of the shape of ``labels``, 0 or 1; all by default. Elsewhere the label may be anything.
 
     Returns:
         A scalar in the dtype of ``logits``, nats; nan where nothing counts, and under a trace for a label outside
@@ -37,36 +40,87 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None =
         z, y = jnp.where(counts[..., None], z, 0.0), jnp.where(counts, y, 0)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(z), y[..., None], axis=-1)[..., 0]
     # A negative label would count from the end.
-    return -_mean(jnp.where((y >= 0) & (y < z.shape[-1]), chosen, jnp.nan), counts)
+    return -jnp.mean(jnp.where((y >= 0) & (y < z.shape[-1]), chosen, jnp.nan), where=counts)
 
 
 def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
-    """Return the fraction of samples whose largest logit is at the label.
+    """Return the fraction of samples whose largest logit is at the label, without a gradient.
 
-    Args:
-        logits: [..., K] for K classes.
-        labels: integers [...] from 0 to K - 1.
-        mask: as for :func:`cross_entropy`.
-
-    Returns:
-        A scalar between 0 and 1 in the dtype of ``logits``; it has no gradient. nan where a logit is nan.
-
-    Raises:
-        ValueError: as :func:`cross_entropy`.
+    Arguments and errors are those of :func:`cross_entropy`; the result is nan where a logit is.
 
     Example:
         >>> float(accuracy(jnp.array([[0.0, 2.0], [3.0, 1.0]]), jnp.array([1, 1])))
         0.5
     """
-    z, labels, counts = _checked(logits, labels, mask)
-    right = (jnp.argmax(z, axis=-1).astype(labels.dtype) == labels).astype(z.dtype)
+    z, y, counts = _checked(logits, labels, mask)
+    right = (jnp.argmax(z, axis=-1).astype(y.dtype) == y).astype(z.dtype)
     # The largest of numbers that are none is none.
-    return _mean(jnp.where(jnp.isnan(z).any(axis=-1), jnp.nan, right), counts)
+    return jnp.mean(jnp.where(jnp.isnan(z).any(axis=-1), jnp.nan, right), where=counts)
 
 
-def _mean(x: Array, counts: Array | None) -> Array:
-    """Average what counts."""
-    return jnp.mean(x) if counts is None else jnp.sum(jnp.where(counts, x, 0.0)) / jnp.sum(counts, dtype=x.dtype)
+def time_to_first_spike(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None) -> Array:
+    r"""Return the time of the first spike, :math:`t = dt \sum_{n=0}^{T} \prod_{m<n} (1 - s_m)`, T dt + dt without one.
+
+    The earliest class wins: logits are ``-time_to_first_spike(...) / tau``. A spike in step n has the time (n + 1) dt,
+    the end of its step. The gradient is that of the product with the spikes' surrogate: one more spike in a step before
+    the first would bring the time forward to that step, and less of the first would put it off to the next. It is
+    biased as every surrogate is; for the exact gradient of spike times use :class:`jaxlif.PreciseLIF`.
+
+    Args:
+        spikes: [T, K], 0 or 1.
+        dt: step, ms.
+        mask: the steps that count, [T], 0 or 1; all by default. Time ends with the last of them.
+
+    Returns:
+        Times [K], ms.
+
+    Raises:
+        ValueError: for a batch, no step, a mask of another shape, or a dt that is not positive.
+
+    Example:
+        >>> time_to_first_spike(jnp.array([[0, 0, 1], [0, 1, 1]]), 0.5).tolist()
+        [1.5, 1.0, 0.5]
+
+    Source: Göltz et al. 2021, doi:10.1038/s42256-021-00388-x (classes by their first spikes).
+    """
+    dt, s = positive("dt", dt, "ms"), one_sample("spikes", spikes)
+    counts = counted(np.ones(len(s)) if mask is None else mask, "spikes", s)
+    # Time runs on through steps that do not count, and ends with the last that does.
+    before_end = jnp.cumsum(counts[::-1], axis=0)[::-1] > 0
+    silent = jnp.cumprod(1.0 - jnp.where(counts, s, 0.0), axis=0)
+    return dt * (1.0 + jnp.sum(jnp.where(before_end, silent, 0.0), axis=0))
+
+
+def activity_band(spikes: ArrayLike, low: float, high: float, dt: float, mask: ArrayLike | None = None) -> Array:
+    r"""Penalise rates outside a band: :math:`\mathrm{mean}_i\,(\nu_i - \mathrm{clip}(\nu_i, \nu_{low}, \nu_{high}))^2`.
+
+    For a batch [B, T, N], either ``vmap`` (each sample within the band) or first average over the samples (each neuron
+    within it on average). Of an image's spikes make neurons first, ``spikes.reshape(T, -1)``.
+
+    Args:
+        spikes: 0 or 1, [T] or [T, N], with the surrogate's gradient where a cell made them.
+        low: lowest rate without penalty, Hz.
+        high: highest rate without penalty, Hz.
+        dt: step, ms.
+        mask: the steps that count, [T], 0 or 1; all by default.
+
+    Returns:
+        A scalar, Hz², in the dtype of ``spikes``; nan where no step counts.
+
+    Raises:
+        ValueError: for a batch, a mask of another shape, a dt that is not positive, a negative rate, or a low above
+            high.
+
+    Example:
+        >>> spikes = jnp.zeros((1000, 2)).at[:30, 0].set(1.0).at[:8, 1].set(1.0)  # 30 Hz and 8 Hz
+        >>> float(activity_band(spikes, 10.0, 20.0, 1.0))
+        52.0
+    """
+    low = not_negative("low", low, "Hz")
+    if not low <= numbers("high", high, "Hz", rank=0, finite=False):
+        raise ValueError(f"low = {low:g} Hz: low must not exceed high = {high:g} Hz")
+    rate = spike_count_rate(spikes, dt, mask)
+    return jnp.mean(jnp.maximum(rate - high, 0.0) ** 2 + jnp.maximum(low - rate, 0.0) ** 2)
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array, Array | None]:
@@ -82,36 +136,3 @@ def _checked(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None) -> tu
         ok |= False if counts is None else ~np.asarray(counts)
         require(ok, "labels", y, "", f"labels must lie between 0 and {z.shape[-1] - 1}")
     return z, jnp.asarray(y, int), counts
-
-
-def class_counts(labels: Array, num_classes: int) -> np.ndarray:
-    """Count the samples of each class, and refuse labels that a training would choke on or learn nothing from.
-
-    Call it on the training labels, and on the held-out ones, before a training.
-
-    Args:
-        labels: integers of any shape, from 0 to ``num_classes`` - 1.
-        num_classes: K.
-
-    Returns:
-        The number of samples of each class, [K].
-
-    Raises:
-        ValueError: for labels that are not integers, a label outside 0 .. K - 1, or a class without a sample.
-
-    Example:
-        >>> class_counts(jnp.array([0, 2, 1, 2]), 3).tolist()
-        [1, 1, 2]
-    """
-    values, num_classes = np.asarray(integers("labels", labels)), whole("num_classes", num_classes, 1)
-    rule = f"labels must lie between 0 and {num_classes - 1}"
-    require((values >= 0) & (values < num_classes), "labels", values, "", rule)
-    counts = np.bincount(values.ravel(), minlength=num_classes)
-    empty = np.flatnonzero(counts == 0)
-    if empty.size:
-        more = f" (and {empty.size - 1} others)" if empty.size > 1 else ""
-        raise ValueError(
-            f"class {empty[0]}{more} of 0 to {num_classes - 1} has no sample: every class needs at least one; look at "
-            "how the samples were split"
-        )
-    return counts

@@ -146,8 +146,8 @@ class Events:
     def mask(self, dt: float, num_steps: int | None = None) -> Bool[np.ndarray, "S T"]:
         """Mark the steps of each sample that are its own, and no padding behind its last event.
 
-        Readouts and losses take it, so that a sample gives the same in a batch as alone:
-        ``jax.vmap(mean_over_time)(v, mask)``. Arguments are those of :meth:`dense`; the first step always counts.
+        Losses and ``jnp.mean(v, axis=1, where=mask[..., None])`` take it, so that a sample gives the same in a batch as
+        alone. Arguments are those of :meth:`dense`; the first step always counts.
         """
         steps, num_steps = self._steps(dt, num_steps)
         last = np.zeros(len(self), np.int64)

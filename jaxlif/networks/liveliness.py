@@ -1,18 +1,18 @@
-"""Weights that keep a network alive: the gain with which a layer fires at a wanted rate before it has learned."""
+"""What keeps a network alive: the gain at which a layer fires, balanced weights, normalisation, dropout."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
-from scipy.optimize import brentq
 
 from jaxlif import theory
-from jaxlif.checks import check_params, number, require, require_not_negative, require_positive
-from jaxlif.networks.layers import DenseParams
+from jaxlif.checks import check_params, not_negative, number, numbers, positive, random_key, require
+from jaxlif.networks.layers import DenseParams, Stateless
+from jaxlif.neurons.cell import state_dtype
 
 
 def alive_gain(
@@ -49,7 +49,7 @@ def alive_gain(
             mean currents: :math:`\overline{p^2} - \overline{p}^2` in place of :math:`\overline{p^2}`.
 
     Returns:
-        g, in units of the rheobase for normalised neurons, for :func:`init_dense`.
+        g to 1e-4, in units of the rheobase for normalised neurons, for :func:`init_dense`.
 
     Raises:
         ValueError: for inputs without spikes or with more than one a step, or a rate that no gain reaches: with half
@@ -64,10 +64,8 @@ def alive_gain(
     Source: Brunel 2000, doi:10.1023/A:1008925309027 (mean-field rates); Rossbroich, Gygax & Zenke 2022,
     doi:10.1088/2634-4386/ac97bb (fluctuation-driven initialisation).
     """
-    require_positive("dt", number("dt", dt, "ms"), "ms")
-    require_positive("rate", number("rate", rate, "Hz"), "Hz")
-    require_not_negative("recurrent_gain", number("recurrent_gain", recurrent_gain), "")
-    number("bias", bias)
+    dt, rate = positive("dt", dt, "ms"), positive("rate", rate, "Hz")
+    recurrent_gain, bias = not_negative("recurrent_gain", recurrent_gain), number("bias", bias)
     if not hasattr(neuron, "tau_m"):
         raise ValueError(f"neuron = {type(neuron).__name__}: neuron must be the parameters of neurons, with a tau_m")
     check_params(neuron)
@@ -79,11 +77,21 @@ def alive_gain(
     per_gain = np.array([np.var(chance) if balanced else np.mean(chance**2), np.mean(chance * (1.0 - chance))])
     kinds, share = _kinds(neuron)
 
-    def excess(gain: float) -> float:
+    def _excess(gain: float) -> float:
         return _layer_rate(kinds, share, dt, bias, gain**2 * per_gain, recurrent_gain) - rate
 
-    low, high = _bracket(excess, rate)
-    return float(brentq(excess, low, high, rtol=1e-4))
+    low = 1e-3
+    if _excess(low) > 0.0:
+        raise ValueError(f"rate = {rate:g} Hz: bias and recurrence alone make the neurons fire faster")
+    while _excess(2.0 * low) < 0.0:
+        low *= 2.0
+        if low > 1e6:
+            raise ValueError(f"rate = {rate:g} Hz: no gain reaches it, the most is {_excess(low) + rate:.3g} Hz")
+    high = 2.0 * low
+    while high - low > 1e-4 * low:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _excess(middle) < 0.0 else (low, middle)
+    return 0.5 * (low + high)
 
 
 def balance(params: DenseParams) -> DenseParams:
@@ -91,33 +99,12 @@ def balance(params: DenseParams) -> DenseParams:
 
     Inputs of one rate then drive all neurons alike: none is silent, and none saturated, because of the draw.
 
-    Args:
-        params: a projection with weight [num_in, num_out].
-
-    Returns:
-        The projection with a weight whose columns sum to 0.
-
-    Raises:
-        ValueError: for a weight that is no matrix of finite numbers.
-
     Example:
         >>> balance(DenseParams(weight=jnp.array([[1.0], [4.0]]))).weight.tolist()
         [[-1.5], [1.5]]
     """
     params.check()
     return replace(params, weight=params.weight - jnp.mean(params.weight, axis=0, keepdims=True))
-
-
-def _bracket(excess: Callable[[float], float], rate: float) -> tuple[float, float]:
-    """Return two gains between which the wanted rate lies, the upper one at most twice the lower."""
-    gain = 1e-3
-    if excess(gain) > 0.0:
-        raise ValueError(f"rate = {rate:g} Hz: bias and recurrence alone make the neurons fire faster")
-    while excess(2.0 * gain) < 0.0:
-        gain *= 2.0
-        if gain > 1e6:
-            raise ValueError(f"rate = {rate:g} Hz: no gain reaches it, the most is {excess(gain) + rate:.3g} Hz")
-    return gain, 2.0 * gain
 
 
 def _kinds(neuron: Any) -> tuple[Any, np.ndarray]:
@@ -149,14 +136,118 @@ def _mean_field(kinds, share, dt, bias, variances):
     z = jnp.linspace(-5.0, 5.0, 101, dtype=variances.dtype)
     weight = jnp.exp(-0.5 * z**2)
 
-    def rates(z):
+    def _rates(z):
         mean = theory.equilibrium(kinds, bias + z * jnp.sqrt(variances[0]))
         sd = kinds.r_m * jnp.sqrt(variances[1] * jnp.tanh(dt / (2.0 * kinds.tau_m)))
         return theory.diffusion_rate(kinds, mean, sd, dt)
 
-    def mean(values):
+    def _mean(values):
         return weight @ (values @ share) / weight.sum()
 
-    rate = jnp.minimum(jax.vmap(rates)(z), 1000.0 / dt)
+    rate = jnp.minimum(jax.vmap(_rates)(z), 1000.0 / dt)
     q = rate * dt / 1000.0
-    return mean(rate), jnp.stack([mean(q**2), mean(q * (1.0 - q))])
+    return _mean(rate), jnp.stack([_mean(q**2), _mean(q * (1.0 - q))])
+
+
+@dataclass(frozen=True)
+class Normalise(Stateless):
+    r"""Layer normalisation of each step's input by itself: :math:`y = (x - \bar x)/\sqrt{s^2 + \epsilon}`.
+
+    Mean and variance are those over all features of one sample in one step, so nothing depends on the batch, on other
+    steps, or on whether it trains. It has no parameters: gain and shift of a current are the neurons' ``r_m`` and
+    ``v_rest``, which may be free.
+
+    Args:
+        epsilon: added to the variance, square of the input's unit; a step without any spread stays at 0.
+
+    Raises:
+        ValueError: for an epsilon that is not positive; while simulating, for an input of one feature.
+
+    Example:
+        >>> Normalise(epsilon=1e-12).apply((), jnp.array([1.0, 3.0])).round(6).tolist()
+        [-1.0, 1.0]
+
+    Source: Ba, Kiros & Hinton 2016, doi:10.48550/arXiv.1607.06450.
+    """
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        positive("epsilon", self.epsilon)
+
+    def apply(self, params: Any, x: Array) -> Array:
+        """Normalise ``x`` over all its features."""
+        x = jnp.asarray(x, state_dtype(x))
+        if x.size < 2:
+            raise ValueError(f"input {list(x.shape)}: the spread over features needs two or more")
+        distance = x - jnp.mean(x)
+        return distance / jnp.sqrt(jnp.mean(distance**2) + self.epsilon)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DropoutParams:
+    """What a dropout draws its mask from: the random key of a simulation; None keeps everything, for evaluation."""
+
+    key: Array | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for a key that is none, such as its seed."""
+        if self.key is not None:
+            random_key(self.key)
+
+
+class DropoutState(NamedTuple):
+    """The factor of each input [N]: 0 or 1/(1 - rate), the same in all steps."""
+
+    mask: Array
+
+
+@dataclass(frozen=True)
+class Dropout:
+    r"""Inputs that fall silent for a whole simulation: :math:`y_n = m\,x_n`, :math:`P(m_i = 1/(1-r)) = 1 - r`, else 0.
+
+    The mask is drawn from the key in the parameters when the state is made, so a step is pure and one key gives one
+    network throughout the sample. :func:`train` folds it with its step, so that each drops others, and takes it out in
+    validation; elsewhere a new step takes a new one, ``replace(params, key=key)``, and a batch one for each sample, by
+    ``vmap``. Without a key, or at rate 0, the input passes unchanged, as it should in evaluation.
+
+    Args:
+        rate: r, the probability that an input is dropped.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = DropoutParams(key=jax.random.key(0))
+        >>> sorted(set(jl.simulate(Dropout(0.5), params, jnp.ones((3, 100)))[1].sum(axis=0).tolist()))
+        [0.0, 6.0]
+
+    Source: Srivastava et al. 2014, JMLR 15:1929; Lee et al. 2020, doi:10.3389/fnins.2020.00119 (one mask for all
+    steps of a spiking network).
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= numbers("rate", self.rate, rank=0, finite=False) < 1.0:
+            raise ValueError(f"rate = {self.rate:g}: rate must be 0 or more and below 1")
+
+    def init_state(self, params: DropoutParams, x: Array) -> DropoutState:
+        """Draw the mask, in the shape of the input ``x``."""
+        dtype = state_dtype(x)
+        if params.key is None or self.rate == 0.0:
+            return DropoutState(jnp.ones(jnp.shape(x), dtype))
+        kept = jax.random.bernoulli(params.key, 1.0 - self.rate, jnp.shape(x))
+        return DropoutState(kept.astype(dtype) / (1.0 - self.rate))
+
+    def step(self, params: DropoutParams, state: DropoutState, x: Array) -> tuple[DropoutState, Array]:
+        """Multiply ``x`` [N] by the mask."""
+        return state, state.mask * jnp.asarray(x, state.mask.dtype)
+
+    def scan(
+        self, params: DropoutParams, state: DropoutState, inputs: Array, *, unroll: int = 1
+    ) -> tuple[DropoutState, Array]:
+        """Multiply each step of ``inputs`` [T, N] by the mask."""
+        return state, state.mask[None] * jnp.asarray(inputs, state.mask.dtype)

@@ -7,103 +7,91 @@ checkpoint to the same numbers, bit by bit, as one that was not.
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
+from jaxtyping import PyTree
 from tqdm import tqdm
 
-from jaxlif.checks import number
+from jaxlif.checks import check_params, function, number, optimiser, random_key, whole
 from jaxlif.fitting.bounds import Bounds, coordinates
-from jaxlif.networks.recorder import FlightRecord
-from jaxlif.networks.training_checkpoints import Point, TrainingWarning, fingerprint, open_store
-from jaxlif.networks.training_checks import (
-    record_names,
-    require_batches,
-    require_functions,
-    require_judge,
-    require_numbers,
-    require_samples,
-    typed_key,
-)
-from jaxlif.networks.training_epoch import (
-    ABSORBING,
+from jaxlif.networks.checkpoints import Point, Store, fingerprint, open_store
+from jaxlif.networks.epoch import (
     HOLD_OUT,
-    Failure,
     Problem,
+    Seen,
+    at_step,
+    batch_mesh,
     evaluate,
+    is_key,
     num_samples,
+    on_host,
+    require_losses,
+    require_samples,
     run_epoch,
     start,
+    without_dropout,
 )
-from jaxlif.networks.training_watch import Watch, broken_rule, last_record
+
+_STUCK = 10  # skipped steps at the end of an epoch after which no batch is to blame
+
+
+class TrainingWarning(UserWarning):
+    """A training that failed, or learns nothing."""
 
 
 @dataclass(frozen=True)
 class Training:
     """The result of :func:`train`.
 
-    Args:
-        params: the parameters after the best epoch by validation; the last ones without validation.
-        last_params: the parameters after the last epoch.
-        history: by name an array [epochs done]: ``loss``, the auxiliary numbers and ``gradient_norm`` (over all free
-            coordinates), means over the steps that were not skipped; ``skipped`` steps; ``validation_loss`` and
-            ``validation_metric`` after the epoch.
-        best_epoch: the epoch, counted from 0, that ``params`` come from; -1 before the first.
-        message: one line on how the training ended, and which of the parameters break a rule of theirs.
-        completed: False where it failed, was interrupted, or ended with an epoch all of whose steps were skipped.
-        record: what ``record`` returned for the last parameters, on the first batch, or on the one that failed; None
-            where it raised.
+    ``history`` holds by name an array [epochs done]: ``loss``, the auxiliary numbers and ``gradient_norm`` (over all
+    free coordinates), means over the steps that were not skipped; ``skipped`` steps; ``validation_loss`` and
+    ``validation_metric`` after the epoch.
     """
 
-    params: Any
-    last_params: Any
+    params: PyTree  # after the best epoch by validation; the last ones without validation
+    last_params: PyTree  # after the last epoch
     history: dict[str, np.ndarray]
-    best_epoch: int
-    message: str
-    completed: bool
-    record: FlightRecord | None = None
+    best_epoch: int  # counted from 0, that ``params`` come from; -1 before the first
+    message: str  # how the training ended, and which of the parameters break a rule of theirs
+    completed: bool  # False where it was stopped, interrupted, or no validation was a finite number
 
 
 def train(
     loss: Callable[..., Any],
-    params: Any,
+    params: PyTree,
     bounds: Bounds,
-    data: Any,
+    data: PyTree,
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int,
     key: Array,
-    validation: Any = None,
+    validation: PyTree | float | None = None,
     metric: Callable[[Any, Any], Array] | str | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    folder: str | os.PathLike | None = None,
     every: int = 1,
     progress: bool = False,
     mesh: Mesh | None = None,
-    patience: int | None = None,
     average: float | None = None,
-    record: Callable[[Any, Any, Array], FlightRecord] | None = None,
 ) -> Training:
     r"""Minimise ``loss`` over shuffled batches, in coordinates without bounds, one compiled scan per epoch.
 
     Epoch e takes the samples in the order ``permutation(fold_in(key, e), samples)``; what is left over after the last
-    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted. Ten in a row are
-    an absorbing failure: skipping leaves the parameters where they are, so the later steps fail too. It stops the
-    training with a warning that names the parameter, and with ``record`` the layer, the time step and a remedy. A
+    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted. An epoch whose
+    last ten steps were skipped, or all of fewer, stops the training with a warning that names the parameter. A
     parameter whose gradient is 0 through a whole epoch is warned of by name, and parameters that break a rule of theirs
     at the end, such as a time constant below 0 that no bound kept above.
 
     Random keys among the parameters, as :class:`DropoutParams` hold them, are folded with epoch and step: each step
     drops others. In validation nothing is dropped.
-
-    With ``average`` = d, validation and the result use the bias-free exponential mean of the free coordinates z,
-    :math:`\bar z_n = \frac{1 - d}{1 - d^n} \sum_{k=1}^{n} d^{\,n-k} z_k`, instead of the last ones.
 
     Args:
         loss: ``loss(params, batch, key)``, a scalar, or a scalar and a dict of scalars to record. ``batch`` is
@@ -119,17 +107,14 @@ def train(
             key. The epoch with the best metric, or without a metric the smallest loss, is kept; of equals the first.
         metric: ``metric(params, batch)``, higher is better, averaged over the held-out samples in batches; or the name
             of an auxiliary number of the loss, which then costs no second simulation.
-        checkpoint: a folder. The state is saved there as a whole or not at all, the last two are kept, and the same
-            call continues from the last. ``epochs``, ``every`` and ``patience`` may change in between, and after a
-            failure, which is not saved, the optimiser. Data, start, loss and network must be the same: what they
-            compute is compared, not how they are written.
+        folder: of checkpoints. The state is saved there as a whole or not at all, the last two are kept, and the same
+            call continues from the last, with more ``epochs`` if wanted. Data, start, loss, network, optimiser and
+            versions must be the same: what they compute is compared, not how they are written.
         every: epochs between checkpoints; the last epoch is always saved.
         progress: show a progress bar.
         mesh: devices with one axis, over which the samples and each batch are split; parameters are on all of them.
-        patience: stop after this many epochs without a better validation.
-        average: d, from 0 to below 1.
-        record: ``record(params, batch, key)``, a :func:`flight_record` of the network on a batch. Its alarms before the
-            first epoch become warnings.
+        average: d, from 0 to below 1, for the bias-free exponential mean of the free coordinates z,
+            :math:`\bar z_n = \frac{1 - d}{1 - d^n} \sum_{k=1}^{n} d^{\,n-k} z_k`, in validation and result.
 
     Returns:
         The :class:`Training`. Ctrl-C ends it after the last whole epoch.
@@ -137,10 +122,9 @@ def train(
     Raises:
         ValueError: for data, sizes or options that do not fit, a sample that is nan, parameters that break a rule,
             bounds that do not fit them, or a checkpoint of another problem or that cannot be read.
-        ImportError: for ``checkpoint`` without orbax-checkpoint.
+        ImportError: for ``folder`` without orbax-checkpoint.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> x = jnp.linspace(-1.0, 1.0, 64)
         >>> result = train(
         ...     lambda p, batch, key: jnp.mean((p["w"] * batch["x"] - batch["y"]) ** 2), {"w": jnp.asarray(0.0)},
@@ -152,31 +136,33 @@ def train(
 
     Source: Polyak & Juditsky 1992, doi:10.1137/0330046 (averaging); Kingma & Ba 2015, arXiv:1412.6980 (its bias).
     """
-    key = typed_key(key)
-    require_numbers(epochs, batch_size, every, patience, average)
-    epochs, batch_size, every = int(epochs), int(batch_size), int(every)  # of arrays, which are no part of a key
-    require_functions(loss, optimizer, metric, record, mesh)
-    data, validation = _split(data, validation, key)
-    require_judge(validation, metric, patience)
-    require_batches(data, batch_size, mesh)
-    mesh = mesh and Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
-    impl = str(jax.random.key_impl(key))
-    samples = num_samples(data)
-    problem = Problem(loss, metric, coordinates(params, bounds), optimizer, batch_size, samples, average, mesh, impl)
-    names = record_names(problem, params, data, validation, key)
-    with open_store(checkpoint, fingerprint(problem, params, data, validation, key, names)) as store:
-        point = store.load(partial(_point, problem, params, names, validation is not None))
-        point = point._replace(state=problem.place(point.state))
-        held_out = None if validation is None else problem.place_batches(validation)
-        noise = np.asarray(jax.random.key_data(key))
-        run = _Run(problem, problem.place(params), problem.place_samples(data), held_out, noise)
-        watch = Watch(run, data, record)
-        point, message, completed = _loop(run, watch, point, store, epochs, every, patience, progress)
-    return _result(problem, params, watch, point, message, completed)
+    key = _typed_key(key)
+    # Numbers of Python: arrays are no part of a compiled program's key.
+    epochs, batch_size, every = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1), whole("every", every, 1)
+    if average is not None and not 0.0 <= number("average", average) < 1.0:
+        raise ValueError(f"average = {average:g}: the decay of the mean must be 0 or more and below 1")
+    function("loss", loss), optimiser(optimizer)
+    if isinstance(validation, float | int | np.number):
+        data, validation = hold_out(data, float(validation), jax.random.fold_in(key, HOLD_OUT))
+    samples = require_samples(data, "data")
+    if samples < batch_size:
+        raise ValueError(f"batch_size = {batch_size}: data has {samples} samples, not enough for one batch")
+    if mesh is not None:
+        mesh = batch_mesh(mesh, batch_size)
+    free, impl = coordinates(params, bounds), str(jax.random.key_impl(key))
+    problem = Problem(loss, metric, free, optimizer, batch_size, samples, average, mesh, impl)
+    require_losses(problem, params, data, validation, key)
+    about = {} if folder is None else fingerprint(problem, params, data, validation, key)
+    state = start(problem, params)
+    with open_store(folder, about) as store:
+        point = store.load(Point(state, None if validation is None else state.free, []))
+        run = _Run(problem, params, data, validation, np.asarray(jax.random.key_data(key)))
+        point, early = _loop(run, point, store, epochs, every, progress)
+    return _result(problem, params, point, early)
 
 
-def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
-    """Cut a random part off the samples, the same for the same key.
+def hold_out(data: PyTree, fraction: float, key: Array) -> tuple[PyTree, PyTree]:
+    """Cut a random part off the samples, the same for the same key; each keeps the samples' order.
 
     Args:
         data: a pytree of arrays [samples, ...].
@@ -184,139 +170,137 @@ def hold_out(data: Any, fraction: float, key: Array) -> tuple[Any, Any]:
         key: random key; it is consumed.
 
     Returns:
-        The rest and the part, each in the samples' order.
+        The rest and the part.
 
     Raises:
         ValueError: for arrays of different lengths, or a fraction that leaves no sample on either side.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> rest, part = hold_out(jnp.arange(10), 0.2, jax.random.key(0))
         >>> rest.shape, part.shape
         ((8,), (2,))
     """
-    samples, key = require_samples(data, "data"), typed_key(key)
+    samples, key = require_samples(data, "data"), _typed_key(key)
     size = round(fraction * samples) if 0.0 < number("validation", fraction) < 1.0 else 0
     if not 0 < size < samples:
-        raise ValueError(
-            f"validation = {fraction:g} of {samples} samples: both parts must have at least one, so it must lie "
-            "between 0 and 1"
-        )
+        rule = "both parts must have at least one, so it must lie between 0 and 1"
+        raise ValueError(f"validation = {fraction:g} of {samples} samples: {rule}")
     order = np.asarray(jax.random.permutation(key, samples))
     part, rest = np.sort(order[:size]), np.sort(order[size:])
     return jax.tree.map(lambda x: x[rest], data), jax.tree.map(lambda x: x[part], data)
 
 
-class _Run(NamedTuple):
-    """What the loop reads, the arrays on the device."""
+@dataclass
+class _Run:
+    """What an epoch reads, in the host's memory and on the devices, and what was said already."""
 
     problem: Problem
     params: Any
     data: Any
-    validation: Any  # as whole batches, and what is left over
+    validation: Any
     noise: np.ndarray  # the data of the training's key
+    said: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.placed = self.problem.place(self.params), self.problem.place_samples(self.data)
+        self.batches = [] if self.validation is None else self.problem.batches(self.validation)
+        self.held_out = [self.problem.place_batch(batch) for batch in self.batches]
+
+    def advance(self, point: Point) -> tuple[Point, str]:
+        """Train one epoch and judge it; say why it must be the last one, if it must."""
+        problem, epoch = self.problem, np.int32(point.epoch)
+        state, seen = run_epoch(problem, *self.placed, point.state, epoch, self.noise)
+        seen = jax.device_get(seen)
+        self._look_at_steps(point.epoch, seen)
+        good = seen.good
+        record = {n: float(np.mean(x[good], dtype=float)) if good.any() else np.nan for n, x in seen.numbers.items()}
+        record["skipped"] = int(np.sum(~good))
+        if self.held_out:
+            record |= self._judged(point.epoch, problem.judged(state))
+        history, best = [*point.history, record], point.best
+        if best is not None and _best_epoch(history) == point.epoch:
+            best = jax.device_get(problem.judged(state))
+        return Point(state, best, history), _stuck(point.epoch, seen)
+
+    def _look_at_steps(self, epoch: int, seen: Seen) -> None:
+        """Look at what was skipped, and what had no gradient at all."""
+        if not seen.good.all() and self._first_time("skipped"):
+            # Outside of jit the loss's own checks see numbers, such as labels out of range, and raise.
+            data, params = jax.tree.map(on_host, (self.data, self.params))
+            order, key = self.problem.order(self.noise, epoch)
+            step = int(np.argmin(seen.good))
+            batch = jax.tree.map(lambda x: jnp.asarray(x[np.asarray(order[step])]), data)
+            self.problem.loss(at_step(params, epoch, step), batch, jax.random.fold_in(key, step))
+        names = [name for name, x in seen.largest.items() if (x == 0.0).all() and self._first_time(name)]
+        if names:
+            others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
+            why = (
+                "neurons that it depends on never spike (flight_record shows which), or the loss does not depend on it"
+            )
+            what = f"the gradient of {names[0]}{others} was 0 in every step of epoch {epoch}"
+            _warn(f"{what}, so it learns nothing: either {why}")
+
+    def _judged(self, epoch: int, free: Any) -> dict[str, float]:
+        """Return loss and metric, means over all held-out samples; say where they are no numbers."""
+        problem, sizes = self.problem, [num_samples(batch) for batch in self.batches]
+        judge = partial(evaluate, problem, self.placed[0], free)
+        scores = jax.device_get([judge(batch, np.int32(i), self.noise) for i, batch in enumerate(self.held_out)])
+        means = {name: float(np.average([x[name] for x in scores], weights=sizes)) for name in scores[0]}
+        bad = [name for name, x in means.items() if not np.isfinite(x)]
+        if bad and self._first_time("validation"):
+            params = problem.rebuilt(jax.device_get(free), without_dropout(self.params))
+            for batch in self.batches:  # outside of jit, as above
+                problem.loss(params, jax.tree.map(jnp.asarray, batch), problem.order(self.noise, epoch)[1])
+            what = f"the {bad[0].replace('_', ' ')} of epoch {epoch} is {means[bad[0]]:g}"
+            _warn(f"{what}: such an epoch is never the best")
+        return means
+
+    def _first_time(self, what: str) -> bool:
+        new = what not in self.said
+        self.said.add(what)
+        return new
 
 
-def _point(problem: Problem, params: Any, names: tuple[str, ...], validated: bool, epochs: int = 0) -> Point:
-    """Return the start on the host, with room for some epochs of history: also what a checkpoint is read into."""
-    state = start(problem, params)
-    history = {name: np.zeros(epochs, int if name == "skipped" else float) for name in names}
-    return Point(state, state.free if validated else None, history)
+def _warn(message: str) -> None:
+    warnings.warn(message, TrainingWarning, stacklevel=6)
 
 
-def _loop(run, watch, point, store, epochs, every, patience, progress):
-    """Train until the epochs are done or something ends it; return the point, how it ended and whether as planned."""
+def _loop(run: _Run, point: Point, store: Store, epochs: int, every: int, progress: bool) -> tuple[Point, str]:
+    """Train until the epochs are done or something ends it; return the point, and what ended it early."""
     if point.epoch > epochs:
-        raise ValueError(f"epochs = {epochs}: checkpoint {store.path} has {point.epoch} epochs already")
-    saved, interrupted = point.epoch, False
-    watch.before(point)
+        raise ValueError(f"epochs = {epochs}: checkpoint {store.folder} has {point.epoch} epochs already")
+    point, early = point._replace(state=run.problem.place(point.state)), ""
     with tqdm(total=epochs, initial=point.epoch, disable=not progress, unit="epoch") as bar:
         try:
-            while point.epoch < epochs and not _ended(point, patience):
-                point = _advance(run, watch, point)
-                if point.epoch % every == 0 and not _failed(point):
+            while point.epoch < epochs and not early:
+                point, early = run.advance(point)
+                # A failure is not saved: the last checkpoint is the last good one.
+                if not early and (point.epoch % every == 0 or point.epoch == epochs):
                     store.save(point)
-                    saved = point.epoch
-                bar.set_postfix({name: f"{x[-1]:.4g}" for name, x in point.history.items()}, refresh=False)
+                bar.set_postfix({name: f"{x:.4g}" for name, x in point.history[-1].items()}, refresh=False)
                 bar.update()
         except KeyboardInterrupt:
-            interrupted = True
-    # A failure is not saved: the last checkpoint is the last good one, and another optimiser can continue from it.
-    if _failed(point):
-        store.fail()
-    elif saved < point.epoch:
-        store.save(point)
-    if interrupted:
-        return point, f"interrupted after {point.epoch} epochs", False
-    blind = point.best is not None and point.epoch > 0 and _best_epoch(point.history) < 0
-    planned = f"ended stuck in {_culprit(point.state.failure)}" if _stuck(point) else f"{point.epoch} epochs"
-    return point, _ended(point, patience) or planned, not (_stuck(point) or blind)
+            early = f"interrupted after {point.epoch} epochs"
+            if point.epoch:
+                store.save(point)
+    return point, early
 
 
-def _advance(run: _Run, watch: "Watch", point: Point) -> Point:
-    """Train one epoch and judge it."""
-    state, seen = run_epoch(run.problem, run.params, run.data, point.state, np.int32(point.epoch), run.noise)
-    seen = jax.device_get(seen)
-    watch.after(point.epoch, state, seen)
-    record = _means(seen)
-    if run.validation is not None:
-        judged = evaluate(run.problem, run.params, run.problem.judged(state), run.validation, run.noise)
-        record |= {name: float(x) for name, x in jax.device_get(judged).items()}
-        watch.judged(point.epoch, state, record)
-    history = {name: np.append(x, np.asarray(record[name], x.dtype)) for name, x in point.history.items()}
-    best = point.best
-    if best is not None and _best_epoch(history) == point.epoch:
-        best = jax.device_get(run.problem.judged(state))
-    return Point(state, best, history)
-
-
-def _means(seen):
-    """Average loss, auxiliary numbers and norm over the steps that were not skipped; nan where all were."""
-    taken = {"loss": seen.loss, **seen.aux, "gradient_norm": seen.norm}
-    means = {
-        name: float(np.mean(x[seen.good], dtype=float)) if seen.good.any() else np.nan for name, x in taken.items()
-    }
-    return means | {"skipped": int(np.sum(~seen.good))}
-
-
-def _best_epoch(history: dict[str, np.ndarray]) -> int:
-    """Return the first of the best epochs by validation; the last without one, -1 before the first."""
-    scores = history.get("validation_metric", -history.get("validation_loss", np.zeros(0)))
-    if not np.isfinite(scores).any():
-        return -1 if scores.size else len(history["loss"]) - 1
-    return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
-
-
-def _ended(point: Point, patience: int | None) -> str:
-    """Say why the training must end here, if it must."""
-    if _failed(point):
-        return f"stopped in {_culprit(point.state.failure)}"
-    best = _best_epoch(point.history)
-    if patience is not None and point.epoch - 1 - best >= patience:
-        if best < 0:
-            return f"stopped after {point.epoch} epochs: the validation was never a finite number"
-        return f"stopped after {point.epoch} epochs, the last {patience} without a better validation"
-    return ""
-
-
-def _failed(point: Point) -> bool:
-    return int(point.state.failure.row) >= ABSORBING
-
-
-def _stuck(point: Point) -> bool:
-    """Say whether a training failed, or was about to: every step of its last epoch was skipped."""
-    return _failed(point) or (point.epoch > 0 and bool(np.isnan(point.history["loss"][-1])))
-
-
-def _culprit(failure: Failure) -> str:
-    bad = [name for name, flag in failure.bad.items() if flag]
-    more = f" (first of {len(bad)} parameters)" if len(bad) > 1 else ""
-    what = f"the gradient of {bad[0]}{more} is" if bad else "the optimiser's update is"
-    if not bad and not np.isfinite(failure.loss):
-        what = "the loss is"
+def _stuck(epoch: int, seen: Seen) -> str:
+    """Say what was not finite where the last steps of an epoch were all skipped."""
+    good = seen.good
+    if good[-_STUCK:].any():
+        return ""
+    first = len(good) - int(np.argmax(good[::-1])) if good.any() else 0
+    bad = [name for name, x in seen.largest.items() if not np.isfinite(x[first])]
+    value = float(seen.numbers["loss"][first])
+    others = f" (first of {len(bad)} parameters)" if len(bad) > 1 else ""
+    what = (
+        f"the gradient of {bad[0]}{others}" if bad else "the optimiser's update" if np.isfinite(value) else "the loss"
+    )
     return (
-        f"epoch {int(failure.epoch)}, step {int(failure.step)}: from there {int(failure.row)} steps in a row were "
-        f"skipped, at the first {what} not finite, loss = {float(failure.loss):g}; the last good parameters are kept"
+        f"stopped in epoch {epoch}: every step from step {first} on was skipped, at the first {what} is not finite, "
+        f"loss = {value:g}; the last good parameters are kept"
     )
 
 
@@ -327,36 +311,44 @@ _REMEDY = (
 )
 
 
-def _result(problem, params, watch, point, message, completed):
+def _result(problem: Problem, params: Any, point: Point, early: str) -> Training:
     best_epoch = _best_epoch(point.history)
     last = jax.device_get(problem.judged(point.state))
     best = last if point.best is None or best_epoch < 0 else point.best
-    failure = point.state.failure
-    stuck = _stuck(point)
-    where = (int(failure.epoch), int(failure.step)) if stuck else (0, 0)
-    record, broken = last_record(watch, point, where)
-    best_params, last_params = (problem.rebuilt(free, params) for free in (best, last))
-    broken = broken_rule(best_params, last_params) or broken
-    if stuck:
-        found = broken or ("" if record is None else record.failure or "; ".join(record.alarms))
-        message += f"; {found or _REMEDY}"
-    elif broken:
-        message += f"; {broken}"
-    if stuck or broken:
-        warnings.warn(f"the training {message}" if stuck else message, TrainingWarning, stacklevel=3)
-    return Training(
-        params=best_params,
-        last_params=last_params,
-        history=point.history,
-        best_epoch=best_epoch,
-        message=message,
-        completed=completed,
-        record=record,
-    )
+    parts = {"params": problem.rebuilt(best, params), "last_params": problem.rebuilt(last, params)}
+    broken = _broken_rule(parts)
+    failed = early.startswith("stopped")
+    notes = [early or f"{point.epoch} epochs", broken or (_REMEDY if failed else "")]
+    message = "; ".join(note for note in notes if note)
+    if failed or broken:
+        warnings.warn(f"the training {message}" if failed else message, TrainingWarning, stacklevel=3)
+    names = point.history[0] if point.history else ()
+    history = {name: np.array([record[name] for record in point.history]) for name in names}
+    blind = point.best is not None and best_epoch < 0
+    return Training(**parts, history=history, best_epoch=best_epoch, message=message, completed=not early and not blind)
 
 
-def _split(data, validation, key):
-    """Return the training data and the held-out data, if any."""
-    if not isinstance(validation, float | int | np.number):
-        return data, validation
-    return hold_out(data, float(validation), jax.random.fold_in(key, HOLD_OUT))
+def _broken_rule(parts: dict[str, Any]) -> str:
+    """Say which of the parameters that are handed out breaks a rule of its own, if one does."""
+    for name, params in parts.items():
+        try:
+            check_params(params)
+        except ValueError as error:
+            return f"{name} break a rule: {error}; bounds keep a parameter inside it"
+    return ""
+
+
+def _best_epoch(history: list[dict[str, float]]) -> int:
+    """Return the first of the best epochs by validation; the last without one, -1 before the first."""
+    if not history or "validation_loss" not in history[0]:
+        return len(history) - 1
+    scores = np.array([record.get("validation_metric", -record["validation_loss"]) for record in history])
+    return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores))) if np.isfinite(scores).any() else -1
+
+
+def _typed_key(key: Array) -> Array:
+    """Return one typed key, also of an old-style one."""
+    key = key if is_key(random_key(key)) else jax.random.wrap_key_data(jnp.asarray(key))
+    if key.shape != ():
+        raise ValueError(f"key has shape {key.shape}: one key is needed")
+    return key

@@ -1,13 +1,24 @@
-"""Cross-entropy and accuracy against numbers worked out by hand."""
+"""Losses and readouts of classification against numbers worked out by hand, NumPy and closed-form gradients."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxlif.networks import accuracy, class_counts, cross_entropy
+import jaxlif as jl
+from jaxlif.networks import (
+    Dense,
+    Sequential,
+    accuracy,
+    activity_band,
+    cross_entropy,
+    init_dense,
+    init_neurons,
+    time_to_first_spike,
+)
 
 
 def test_cross_entropy_by_hand(dtype):
@@ -81,13 +92,122 @@ def test_the_accuracy_of_nan_is_nan():
     assert np.isnan(accuracy(jnp.array([[0.0, jnp.nan], [1.0, 0.0]]), jnp.array([1, 0])))
 
 
-def test_classes_are_counted_and_an_empty_one_is_refused():
-    assert class_counts(jnp.array([[0, 2], [1, 2]]), 3).tolist() == [1, 1, 2]
-    with pytest.raises(ValueError, match=r"^class 1 of 0 to 2 has no sample: every class needs at least one"):
-        class_counts(jnp.array([0, 2]), 3)
-    with pytest.raises(ValueError, match=r"^class 1 \(and 2 others\) of 0 to 4 has no sample"):
-        class_counts(jnp.array([0, 2]), 5)
-    with pytest.raises(ValueError, match=r"^labels\[1\] = 3: labels must lie between 0 and 2$"):
-        class_counts(jnp.array([0, 3]), 3)
-    with pytest.raises(ValueError, match="^labels are float64: labels must be integers$"):
-        class_counts(jnp.zeros(3), 1)
+T, K = 12, 4
+SPIKES = np.zeros((T, K))
+SPIKES[[0, 5, 7, 11], [0, 1, 1, 2]] = 1.0  # first in the first step, twice, in the last step, never
+
+
+def test_spikes_of_any_dtype_have_a_time():
+    for kind in (bool, "uint8", float):
+        np.testing.assert_allclose(time_to_first_spike(SPIKES.astype(kind), 0.5), [0.5, 3.0, 6.0, 6.5], rtol=1e-14)
+
+
+def test_the_gradient_of_the_time_to_first_spike():
+    """A spike at n < first moves the time from (first + 1) dt to (n + 1) dt; less of the first lets the next come."""
+    gradient = jax.grad(lambda s: time_to_first_spike(s, 0.5)[1])(jnp.asarray(SPIKES))
+    expected = np.zeros((T, K))
+    expected[:5, 1] = 0.5 * (np.arange(5) - 5)
+    expected[5, 1] = 0.5 * (5 - 7)  # to the second spike, in step 7
+    np.testing.assert_allclose(gradient, expected, rtol=1e-14)
+
+
+def test_the_surrogate_brings_a_first_spike_forward():
+    """Behind a neuron the gradient by the current has the right sign, and a step along it the effect."""
+    cell, params = jl.LIF(dt=0.5), jl.LIFParams(t_ref=0.0)
+
+    def time(current):
+        return time_to_first_spike(jl.simulate(cell, params, jnp.full((200, 1), 1.0) * current)[1].spikes, 0.5)[0]
+
+    assert jax.grad(time)(200.0) < 0.0
+    assert time(250.0) < time(200.0) < time(0.0) == 100.5
+
+
+MASKED = {
+    "mean": lambda v, m: jnp.mean(v, axis=0, where=None if m is None else m[:, None]),
+    "time": lambda s, m: time_to_first_spike(s, 0.5, m),
+    "cross-entropy": lambda z, m: cross_entropy(z, jnp.full(len(z), 2), m),
+    "band": lambda s, m: activity_band(s, 100.0, 150.0, 1.0, m),
+}
+
+
+@pytest.mark.parametrize("readout", MASKED.values(), ids=MASKED.keys())
+def test_padding_changes_no_number(readout):
+    """Samples of 12 and 7 steps in one batch, with nan behind the shorter, against each alone; values and gradients."""
+    mask = np.arange(T) < np.array([[T], [7]])
+    x = (np.random.default_rng(1).random((2, T, K)) < 0.2).astype(float)
+    padded = jnp.asarray(np.where(mask[..., None], x, np.nan))
+
+    @jax.jit
+    def slope(x, m=None):
+        return jax.value_and_grad(lambda x: jnp.sum(readout(x, m) ** 2))(x)
+
+    values, gradients = jax.jit(jax.vmap(slope))(padded, jnp.asarray(mask))
+    for i, n in enumerate((T, 7)):
+        alone, expected = slope(jnp.asarray(x[i, :n]))
+        # The same numbers, and zeros, are added: the last places alone may differ.
+        np.testing.assert_allclose(values[i], alone, rtol=1e-14)
+        np.testing.assert_allclose(gradients[i, :n], expected, rtol=1e-13, atol=1e-16)
+        assert not gradients[i, n:].any()
+
+
+def test_steps_at_the_start_may_be_left_out():
+    np.testing.assert_array_equal(time_to_first_spike(SPIKES, 0.5, np.arange(T) >= 5), [6.5, 3.0, 6.0, 6.5])
+
+
+def spikes_at(rates, num_steps=1000, dt=0.5):
+    spikes = np.zeros((num_steps, len(rates)))
+    for i, rate in enumerate(rates):
+        spikes[: round(rate * num_steps * dt / 1000.0), i] = 1.0
+    return spikes
+
+
+def test_the_band_is_a_square_outside_and_nothing_inside(dtype):
+    spikes = jnp.asarray(spikes_at([0.0, 10.0, 14.0, 20.0, 50.0]), dtype)
+    value = activity_band(spikes, 10.0, 20.0, 0.5)
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, (10.0**2 + 30.0**2) / 5.0, rtol=1e-5)
+    assert activity_band(spikes[:, 2:3], 10.0, 20.0, 0.5) == 0.0
+    np.testing.assert_allclose(activity_band(spikes[:, 1:4], 10.0, 20.0, 0.5), 0.0, atol=1e-9)
+    np.testing.assert_allclose(activity_band(spikes[:, 2] > 0, 20.0, 20.0, 0.5), 36.0, rtol=1e-5)
+
+
+def test_the_bands_gradient_pushes_inwards():
+    spikes = spikes_at([0.0, 14.0, 50.0])
+    gradient = jax.grad(lambda s: activity_band(s, 10.0, 20.0, 0.5))(jnp.asarray(spikes))
+    # d/ds of (nu - bound)²/3 with nu = 2 Hz per spike in 500 ms.
+    expected = np.array([-2.0 * 10.0, 0.0, 2.0 * 30.0]) * 2.0 / 3.0
+    np.testing.assert_allclose(gradient, np.tile(expected, (1000, 1)), rtol=1e-12)
+
+
+def test_silent_neurons_can_be_woken():
+    """The surrogate's gradient reaches the weights of neurons that do not spike."""
+    network, first = Sequential((Dense(), jl.LIF(dt=1.0))), init_dense(jax.random.key(0), 7, 6, gain=0.5)
+    inputs = np.random.default_rng(8).normal(3.0, 2.0, (20, 7))
+
+    def rates(params):
+        return jl.simulate(network, params, inputs)[1].output.spikes
+
+    def loss(params):
+        return activity_band(rates(params), 50.0, 200.0, 1.0)
+
+    start = (first, init_neurons(6))
+    assert (rates(start).sum(axis=0) == 0).any()
+    fitted = jl.fit(loss, start, {"*.weight": jl.REAL}, optimizer=optax.adam(0.05), num_steps=300)
+    assert loss(fitted.params) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: time_to_first_spike(jnp.zeros((3, T, K)), 1.0), r"^spikes has shape \(3, 12, 4\): it must be one"),
+        (lambda: time_to_first_spike(SPIKES, 1.0, np.ones(K)), r"^spikes has shape \(12, 4\) and mask \(4,\)"),
+        (lambda: time_to_first_spike(SPIKES, 0.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
+        (lambda: activity_band(jnp.zeros((3, 2)), 20.0, 10.0, 1.0), r"^low = 20 Hz: low must not exceed high = 10 Hz"),
+        (lambda: activity_band(jnp.zeros((3, 2)), -1.0, 10.0, 1.0), r"^low = -1 Hz: low must be 0 Hz or more"),
+        (lambda: activity_band(jnp.zeros((9, 3, 2)), 1.0, 10.0, 1.0), r"^spikes has shape \(9, 3, 2\): it must be one"),
+        (lambda: activity_band(jnp.zeros((3, 2)), 1.0, 10.0, 0.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
+    ],
+)
+def test_bad_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,4 +1,6 @@
-"""Gains from theory against simulated layers."""
+"""Gains from theory against simulated layers; normalisation and dropout against their closed forms."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,9 @@ import jaxlif as jl
 from jaxlif.networks import (
     Dense,
     DenseParams,
+    Dropout,
+    DropoutParams,
+    Normalise,
     Recurrent,
     Sequential,
     alive_gain,
@@ -110,3 +115,70 @@ def test_what_is_refused(change, message):
     options = {"rate": 20.0, "input_rate": 50.0, "dt": 1.0} | change
     with pytest.raises(ValueError, match=message):
         alive_gain(init_neurons(3), **options)
+
+
+FEATURES = np.random.default_rng(8).normal(3.0, 2.0, (20, 7))
+
+
+def test_normalise_equals_numpy(dtype):
+    _, y = jl.simulate(Normalise(epsilon=0.1), (), jnp.asarray(FEATURES, dtype))
+    spread = np.sqrt(FEATURES.var(axis=1, keepdims=True) + 0.1)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, (FEATURES - FEATURES.mean(axis=1, keepdims=True)) / spread, rtol=1e-4, atol=1e-5)
+    _, other = jl.simulate(Normalise(1e-12), (), 7.0 * FEATURES.reshape(10, 2, 7) - 30.0)  # images, another scale
+    np.testing.assert_allclose(other.std(axis=(1, 2)), 1.0, rtol=1e-6)  # some roundings in single precision
+
+
+def test_silence_is_normalised_to_0_with_a_finite_gradient():
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(jl.simulate(Normalise(), (), x)[1] ** 2))(jnp.zeros((2, 7)))
+    assert value == 0.0 and np.isfinite(gradient).all()
+
+
+def test_a_mask_is_the_same_in_all_steps_and_scales_what_is_left():
+    inputs = np.random.default_rng(1).normal(size=(5, 10_000))
+    _, y = jl.simulate(Dropout(0.3), DropoutParams(key=jax.random.key(0)), inputs)
+    dropped = (y == 0.0).all(axis=0)
+    np.testing.assert_allclose(y[:, ~dropped], inputs[:, ~dropped] / 0.7, rtol=1e-14)
+    # 10 000 draws: the standard error of the fraction is 0.0046; five of them.
+    assert abs(dropped.mean() - 0.3) < 0.023 and not (y[:, ~dropped] == 0.0).any()
+
+
+def test_keys_decide():
+    def mask(seed):
+        return jl.simulate(Dropout(0.5), DropoutParams(key=jax.random.key(seed)), np.ones((2, 50)))[1]
+
+    np.testing.assert_array_equal(mask(0), mask(0))
+    assert (mask(0) != mask(1)).any()
+
+
+@pytest.mark.parametrize(("rate", "key"), [(0.0, jax.random.key(0)), (0.9, None)])
+def test_evaluation_changes_nothing(rate, key):
+    np.testing.assert_array_equal(jl.simulate(Dropout(rate), DropoutParams(key=key), FEATURES)[1], FEATURES)
+
+
+def test_chunks_and_steps_keep_the_mask(dtype):
+    cell, params, inputs = Dropout(0.5), DropoutParams(key=jax.random.key(2)), jnp.asarray(FEATURES, dtype)
+    _, whole = jl.simulate(cell, params, inputs)
+    state, head = jl.simulate(cell, params, inputs[:7])
+    # The key is spent: another one in a later chunk draws nothing.
+    _, tail = jl.simulate(cell, replace(params, key=jax.random.key(5)), inputs[7:], state)
+    np.testing.assert_array_equal(whole, np.concatenate([head, tail]))
+    state = cell.init_state(params, inputs[0])
+    np.testing.assert_array_equal(whole, np.stack([cell.step(params, state, x)[1] for x in inputs]))
+    assert whole.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Normalise(0.0), r"^epsilon = 0: epsilon must be greater than 0"),
+        (lambda: jl.simulate(Normalise(), (), np.ones((4, 1))), r"^input \[1\]: the spread"),
+        (lambda: Dropout(1.0), r"^rate = 1: rate must be 0 or more and below 1"),
+        (lambda: Dropout(-0.1), r"^rate = -0.1"),
+        (lambda: Dropout(float("nan")), r"^rate = nan"),
+        (lambda: jl.simulate(Dropout(0.5), DropoutParams(key=3), FEATURES), "^key = 3: key must be a JAX random key"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -20,8 +20,6 @@ from jaxlif.networks import (
     Feedback,
     FeedbackParams,
     Graph,
-    Normalise,
-    NormaliseParams,
     Recurrent,
     RecurrentParams,
     Sequential,
@@ -32,7 +30,6 @@ from jaxlif.networks import (
     connect,
     init_dense,
     init_neurons,
-    init_normalise,
     pairwise,
 )
 from jaxlif.networks.encoders import latency_code, level_crossing, population_code, rate_code
@@ -87,13 +84,6 @@ REFUSED = {
         lambda: jl.simulate(Graph((LIF,), ((-1, 0),)), NEURONS, X),
         "params = LIFParams: params must",
     ),
-    "the spread of one": (lambda: jl.simulate(Normalise(), NormaliseParams(), X[:, :1]), r"input \[1\]: the spread"),
-    "scales of others": (
-        lambda: jl.simulate(Normalise(), NormaliseParams(scale=X[0, :2]), X),
-        r"scale \[2\]: it does not go with an input \[3\]",
-    ),
-    "a scale with a hole": (lambda: jl.simulate(Normalise(), NormaliseParams(scale=NAN), X), "scale = nan"),
-    "init_normalise": (lambda: init_normalise(3, scale=NAN), "scale = nan: scale must be finite"),
     "half an input": (lambda: init_dense(KEY, 2.5, 2), "num_in = 2.5: num_in must be a whole number"),
     "a seed": (lambda: init_dense(0, 3, 2), "key = 0: key must be a JAX random key"),
     "a gain without end": (lambda: init_dense(KEY, 3, 2, gain=float("inf")), "gain = inf: gain must be finite"),

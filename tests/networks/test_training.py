@@ -1,4 +1,6 @@
-"""Training against a plain Python loop, what ends it early, and what it refuses."""
+"""Training against a plain Python loop, what ends it early, what it says and what it refuses."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import jaxlif as jl
+from jaxlif.networks import Dropout, DropoutParams, cross_entropy
 from jaxlif.networks.training import TrainingWarning, hold_out
 from tests.networks.training_problem import (
     FREE,
@@ -29,7 +32,7 @@ from tests.networks.training_problem import (
 )
 
 
-def by_hand(epochs, decay):
+def by_hand(epochs):
     """Train in Python: plain indexing and plain optax; the bounded tau_m as a logit written out here."""
     params, data = make_params(), jax.device_get(make_data())
     hidden = params[1]
@@ -51,7 +54,7 @@ def by_hand(epochs, decay):
 
     with jax.numpy_dtype_promotion("standard"):
         state = OPTIMIZER.init(z)
-    every, losses = [], []
+    losses = []
     for epoch in range(epochs):
         order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, epoch), SAMPLES))
         noise = jax.random.fold_in(jax.random.fold_in(KEY, 2**31), epoch)
@@ -59,30 +62,42 @@ def by_hand(epochs, decay):
         for step in range(SAMPLES // B):
             batch = jax.tree.map(lambda x, i=order[step * B : (step + 1) * B]: x[i], data)
             z, state, value = update(z, state, batch, jax.random.fold_in(noise, step))
-            every.append(jax.device_get(z))
             seen.append(float(value))
         losses.append(np.mean(seen))
-    weights = decay ** np.arange(len(every))[::-1]
-    mean = jax.tree.map(lambda *x: sum(w * y for w, y in zip(weights / weights.sum(), x, strict=True)), *every)
-    return build(z), build(mean), losses
+    return build(z), losses
 
 
-@pytest.fixture(scope="module")
-def hand():
-    return by_hand(3, 0.8)
-
-
-def test_it_equals_a_python_loop(hand):
-    result = go(3)
-    tree_close(result.params, hand[0])
-    np.testing.assert_allclose(result.history["loss"], hand[2], rtol=1e-10)
+def test_it_equals_a_python_loop():
+    result, (expected, losses) = go(3), by_hand(3)
+    tree_close(result.params, expected)
+    np.testing.assert_allclose(result.history["loss"], losses, rtol=1e-10)
     assert 0.02 < result.history["rate"].min() < result.history["rate"].max() < 0.9
     assert result.best_epoch == 2 and result.completed and result.message == "3 epochs"
     tree_equal(result.params, result.last_params)
 
 
-def test_the_average_is_the_weighted_mean_of_all_points(hand):
-    tree_close(go(3, average=0.8).params, hand[1])
+def line_by_hand(epochs, without=None):
+    """Return the line's free coordinates after each step of a plain loop that leaves out batches with a sample."""
+    z = {"w": jnp.log(9.0 + LINE_PARAMS["w"]) - jnp.log(9.0 - LINE_PARAMS["w"]), "c": LINE_PARAMS["c"]}
+    gradient, every = jax.jit(jax.grad(lambda z, batch: line_loss(built(z), batch, KEY))), []
+    for epoch in range(epochs):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, epoch), 20)).reshape(4, 5)
+        for index in order[~(order == without).any(axis=1)]:
+            grad = gradient(z, {name: x[index] for name, x in LINE.items()})
+            z = {name: z[name] - 0.1 * grad[name] for name in z}
+            every.append(z)
+    return every
+
+
+def built(z):
+    return {"w": -9.0 + 18.0 / (1.0 + jnp.exp(-z["w"])), "c": z["c"]}
+
+
+def test_the_average_is_the_weighted_mean_of_all_points():
+    every = line_by_hand(2)
+    weights = 0.8 ** np.arange(len(every))[::-1]
+    mean = jax.tree.map(lambda *x: sum(w * y for w, y in zip(weights / weights.sum(), x, strict=True)), *every)
+    tree_close(fit_line(2, average=0.8).params, built(mean))
     # Another compiled program: equal to rounding.
     tree_close(fit_line(2, average=0.0).params, fit_line(2).params)
 
@@ -135,16 +150,6 @@ def test_without_a_metric_the_smallest_validation_loss_wins():
     np.testing.assert_allclose(line_loss(result.params, shifted, KEY), values.min(), rtol=1e-12)
 
 
-def test_patience_ends_it():
-    shifted = {"x": LINE["x"], "y": 0.9 * LINE["y"]}
-    whole = fit_line(30, validation=shifted)
-    result = fit_line(30, validation=shifted, patience=3)
-    assert len(result.history["loss"]) == whole.best_epoch + 4
-    assert result.message == f"stopped after {whole.best_epoch + 4} epochs, the last 3 without a better validation"
-    assert result.completed
-    tree_equal(result.params, whole.params)
-
-
 def test_a_fraction_is_held_out_by_the_key():
     rest, part = hold_out(LINE, 0.25, jax.random.fold_in(KEY, 2**31 + 2))
     assert len(rest["x"]) == 15 and len(part["x"]) == 5
@@ -164,22 +169,24 @@ def test_both_precisions(dtype):
     np.testing.assert_allclose(result.params["w"], 3.0, rtol=2e-2)
 
 
-def test_an_epoch_compiles_once(tmp_path):
+def test_an_epoch_compiles_once():
     traces = []
 
     def counting(params, batch, key):
         traces.append(1)
         return line_loss(params, batch, key)
 
-    fit_line(1, loss=counting, checkpoint=tmp_path / "run")
+    fit_line(1, loss=counting)
     first = len(traces)
-    fit_line(4, loss=counting, checkpoint=tmp_path / "run")
+    fit_line(4, loss=counting)
     fit_line(5, loss=counting, params=jax.tree.map(lambda x: x + 1.0, LINE_PARAMS))
     # Other epochs and other values look at nothing again.
     assert len(traces) == first
 
 
 # Steps that are not finite
+
+KEY_OF_EPOCH_0 = jax.random.fold_in(KEY, 0)
 
 
 def spoiled(params, batch, key):
@@ -193,86 +200,51 @@ def marked(*samples):
 
 
 def test_a_step_that_is_not_finite_is_skipped():
-    def without(epochs):
-        params, steps = dict(LINE_PARAMS), 0
-        z = {"w": jnp.log(9.0 + params["w"]) - jnp.log(9.0 - params["w"]), "c": params["c"]}
-        for epoch in range(epochs):
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, epoch), 20)).reshape(4, 5)
-            for index in order[~(order == 3).any(axis=1)]:
-                batch = {name: x[index] for name, x in LINE.items()}
-                grad = jax.grad(lambda z, b=batch: line_loss(build(z), b, KEY))(z)
-                z, steps = {name: z[name] - 0.1 * grad[name] for name in z}, steps + 1
-        return build(z), steps
-
-    def build(z):
-        return {"w": -9.0 + 18.0 / (1.0 + jnp.exp(-z["w"])), "c": z["c"]}
-
     result = fit_line(3, loss=spoiled, data=marked(3))
-    expected, steps = without(3)
-    assert steps == 9
-    tree_close(result.params, expected)
+    every = line_by_hand(3, without=3)
+    assert len(every) == 9
+    tree_close(result.params, built(every[-1]))
     np.testing.assert_array_equal(result.history["skipped"], [1, 1, 1])
     assert np.isfinite(result.history["loss"]).all() and result.completed
 
 
-def test_ten_skipped_steps_in_a_row_end_it(tmp_path):
+def test_an_epoch_without_a_good_step_at_its_end_is_the_last(tmp_path):
     def late(params, batch, key):
         """Fine while w is small; then its gradient has no value, whatever the batch."""
         return line_loss(params, batch, key) + params["w"] * jnp.where(params["w"] > 1.0, jnp.nan, 0.0)
 
     message = (
-        r"^the training stopped in epoch \d, step \d: from there 10 steps in a row were skipped, at the first the "
-        r"gradient of w is not finite, loss = nan; the last good parameters are kept; try a steeper surrogate, smaller "
-        r"recurrent weights, neurons with detach_reset=True, or a lower learning rate with optax.clip_by_global_norm "
-        r"from the start$"
+        r"^the training stopped in epoch \d: every step from step 0 on was skipped, at the first the gradient of w is "
+        r"not finite, loss = nan; the last good parameters are kept; try a steeper surrogate, .* from the start$"
     )
     with pytest.warns(TrainingWarning, match=message):
-        result = fit_line(50, loss=late, checkpoint=tmp_path / "run")
-    assert not result.completed and result.message.startswith("stopped in epoch")
-    epoch = int(result.message.split("epoch ")[1].split(",")[0])
-    step = int(result.message.split("step ")[1].split(":")[0])
+        result = fit_line(50, loss=late, folder=tmp_path / "run")
     skipped = result.history["skipped"]
-    assert epoch == int(np.flatnonzero(skipped)[0]) and step == 4 - skipped[epoch]
+    assert not result.completed and result.message.startswith(f"stopped in epoch {len(skipped) - 1}:")
+    assert skipped[-1] == 4 and (skipped[:-2] == 0).all()
     assert result.params["w"] > 1.0  # the step that crossed is the last good one
-    # The failure is not saved, so it happens again, or with other options does not.
-    last = max(int(p.name) for p in (tmp_path / "run").iterdir())
-    assert last == len(skipped) - 1
+    # The failure is not saved, so it happens again.
+    assert max(int(p.name) for p in (tmp_path / "run").iterdir()) == len(skipped) - 1
     with pytest.warns(TrainingWarning, match=message):
-        same(result, fit_line(50, loss=late, checkpoint=tmp_path / "run"))
+        same(result, fit_line(50, loss=late, folder=tmp_path / "run"))
 
 
-def test_after_a_failure_another_optimiser_continues_but_no_other_loss(tmp_path):
-    """Too high a rate from the third epoch on; without a failure the optimiser must be the same."""
-    wild, tame = (optax.sgd(lambda n, high=high: jnp.where(n < 8, 0.1, high)) for high in (jnp.inf, 0.05))
-    fit_line(2, optimizer=wild, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="its optimiser is .*; name another folder$"):
-        fit_line(5, optimizer=tame, checkpoint=tmp_path)
-    with pytest.warns(TrainingWarning, match="10 steps in a row were skipped"):
-        fit_line(9, optimizer=wild, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="its loss or network is .*; name another folder$"):
-        fit_line(5, loss=noisy_loss, optimizer=tame, checkpoint=tmp_path)
-    healed = fit_line(5, optimizer=tame, checkpoint=tmp_path)
-    assert healed.completed and healed.history["skipped"].tolist() == [0, 0, 4, 4, 0]
-    np.testing.assert_array_equal(healed.history["loss"][:2], fit_line(2, optimizer=wild).history["loss"])
-
-
-def test_too_short_a_training_to_fail_does_not_count_as_done():
-    with pytest.warns(
-        TrainingWarning, match="^the training ended stuck in epoch 0, step 0: from there 8 steps in a row"
-    ):
-        result = fit_line(2, loss=spoiled, data=marked(*range(20)))
-    assert not result.completed and result.history["skipped"].tolist() == [4, 4]
+def test_ten_skipped_steps_end_a_longer_epoch():
+    """One sample a batch: the last ten of twenty steps, and not nine."""
+    order = np.asarray(jax.random.permutation(KEY_OF_EPOCH_0, 20))
+    with pytest.warns(TrainingWarning, match="stopped in epoch 0: every step from step 10 on was skipped"):
+        assert len(fit_line(9, loss=spoiled, data=marked(*order[10:]), batch_size=1).history["loss"]) == 1
+    assert fit_line(1, loss=spoiled, data=marked(*order[11:]), batch_size=1).completed
 
 
 def test_the_first_of_several_parameters_is_named():
     def broken(params, batch, key):
         return line_loss(params, batch, key) * jnp.nan
 
-    with pytest.warns(TrainingWarning, match=r"epoch 0, step 0.*the gradient of c \(first of 2 parameters\) is not"):
+    with pytest.warns(TrainingWarning, match=r"epoch 0.*step 0.*the gradient of c \(first of 2 parameters\) is not"):
         result = fit_line(9, loss=broken)
-    assert np.isnan(result.history["loss"]).all()
+    assert np.isnan(result.history["loss"]).all() and len(result.history["loss"]) == 1
     tree_equal(result.params, LINE_PARAMS)
-    assert len(result.history["loss"]) == 3  # ten steps of four an epoch
 
 
 def test_an_infinite_loss_and_an_infinite_update_are_named():
@@ -295,13 +267,11 @@ NO_ARGUMENT = {
     "epochs": (None, 2.5, True, np.nan, np.inf, "3"),
     "batch_size": (None, 2.5, True, "3"),
     "every": (None, 1.5),
-    "patience": (1.5, np.nan, "3"),
     "average": ("0.9", np.nan, 1j, [0.5]),
     "key": (None, 3, np.arange(3), "key"),
     "metric": (3, ["loss"]),
-    "record": (3, "flight_record"),
     "mesh": (3, "batch"),
-    "checkpoint": (True, 3, np.zeros(2)),
+    "folder": (True, 3, np.zeros(2)),
     "data": ({"x": np.array(["a"]), "y": np.zeros(1)}, {"x": None}, np.array([None]), 3.0, {}),
     "validation": (True, np.inf, "0.2", {"x": LINE["x"], "y": np.array(["a"] * 20)}),
 }
@@ -327,8 +297,6 @@ def test_what_the_functions_return_is_looked_at_before_the_first_epoch():
             fit_line(loss=returning)
     with pytest.raises(ValueError, match=r"^the metric returned float64 of shape \(5,\): it must be a real scalar$"):
         fit_line(validation=0.25, metric=lambda p, b: b["x"])
-    with pytest.raises(ValueError, match="^record returned int: it must return a FlightRecord$"):
-        fit_line(record=lambda p, b, k: 3)
 
 
 @pytest.mark.parametrize(
@@ -338,8 +306,6 @@ def test_what_the_functions_return_is_looked_at_before_the_first_epoch():
         ({"batch_size": 0}, "^batch_size = 0: batch_size must be a whole number, 1 or more$"),
         ({"batch_size": 21}, "^batch_size = 21: data has 20 samples, not enough for one batch$"),
         ({"every": 0}, "^every = 0"),
-        ({"patience": 0, "validation": 0.2}, "^patience = 0"),
-        ({"patience": 2}, "^patience is given without validation: patience needs held-out samples$"),
         ({"metric": lambda p, b: 0.0}, "^metric is given without validation"),
         ({"average": 1.0}, "^average = 1: the decay of the mean must be 0 or more and below 1$"),
         ({"validation": 1.5}, "^validation = 1.5 of 20 samples: both parts"),
@@ -363,3 +329,160 @@ def test_what_is_refused(options, message):
 def test_progress_is_shown(capsys):
     fit_line(2, progress=True, validation=0.2)
     assert "2/2" in capsys.readouterr().err
+
+
+# What a training says about networks that are silent, explode, or are fed nonsense
+
+
+def warned(call):
+    """Return a call's result, and the texts of what it warned of."""
+    with pytest.warns(TrainingWarning) as caught:
+        result = call()
+    return result, [str(warning.message) for warning in caught]
+
+
+def silent_params():
+    first, *rest = make_params()
+    return (replace(first, weight=0.01 * first.weight), *rest)
+
+
+def test_a_network_that_never_fires_is_said():
+    result, texts = warned(lambda: go(3, params=silent_params()))
+    # Without spikes neither the weights between the neurons nor those of the readout have a gradient; once said.
+    assert texts == [
+        "the gradient of 1.weight (and 1 others) was 0 in every step of epoch 0, so it learns nothing: either neurons "
+        "that it depends on never spike (flight_record shows which), or the loss does not depend on it"
+    ]
+    decay = result.params[2].weight / make_params()[2].weight  # what AdamW does without any gradient
+    np.testing.assert_allclose(decay, decay[0, 0], rtol=1e-12)
+    assert result.completed
+
+
+def test_an_exploding_gradient_stops_it():
+    first, hidden, *rest = silent_params()
+    # Silent neurons whose surrogates pass on 1e31 times more gradient in each step back: beyond 1e308 in ten.
+    params = (first, replace(hidden, weight=jnp.full_like(hidden.weight, 1e34)), *rest)
+    result, texts = warned(lambda: go(3, params=params))
+    assert not result.completed and texts[-1] == f"the training {result.message}"
+    assert "the gradient of 0.bias (first of 4 parameters) is not finite, loss = 1." in result.message
+    jax.tree.map(np.testing.assert_array_equal, result.params, params)
+    assert result.history["skipped"].tolist() == [5]
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_label_out_of_range_is_named(held_out):
+    """What is nan in the compiled program is named by the loss outside of it."""
+
+    def loss(params, batch, key):
+        return cross_entropy(jnp.outer(batch["x"], jnp.stack([params["w"], params["c"], 1.0])), batch["y"])
+
+    data = {"x": LINE["x"], "y": jnp.zeros(20, int)}
+    bad = data | {"y": data["y"].at[8].set(5)}
+    with pytest.raises(ValueError, match=r"^labels\[\d\] = 5: labels must lie between 0 and 2$"):
+        fit_line(1, loss=loss, **({"data": data, "validation": bad} if held_out else {"data": bad}))
+
+
+def test_a_parameter_that_the_loss_does_not_use_is_named():
+    def half(params, batch, key):
+        return line_loss({"w": params["w"], "c": 0.0}, batch, key)
+
+    _, texts = warned(lambda: fit_line(3, loss=half))
+    assert len(texts) == 1 and texts[0].startswith("the gradient of c was 0 in every step of epoch 0, so it learns")
+
+
+def negative():
+    """A parameter with a rule, and a loss that pulls it below 0, where its gradient ends."""
+
+    def loss(params, batch, key):
+        return params["w"].tau_m * batch["x"].mean() + 0.0 * jnp.where(params["w"].tau_m < 0.0, jnp.nan, 1.0)
+
+    return loss, {"w": jl.LeakyParams(tau_m=jnp.asarray(1.0))}, {"x": jnp.ones(20)}
+
+
+def test_parameters_that_break_their_rule_are_kept_and_named():
+    loss, params, data = negative()
+
+    def go(bounds, params=params):
+        options = {"optimizer": optax.sgd(0.4), "epochs": 9, "batch_size": 5, "key": KEY}
+        return train(loss, params, bounds, data, **options)
+
+    result, texts = warned(lambda: go({"w.tau_m": jl.REAL}))
+    assert not result.completed and result.params["w"].tau_m < 0.0
+    rule = "; params break a rule: tau_m = -0.2 ms: tau_m must be greater than 0 ms; bounds keep a parameter inside it"
+    assert result.message.endswith("the last good parameters are kept" + rule) and result.message in texts[-1]
+    assert go({"w.tau_m": (0.0, np.inf)}).completed
+    with pytest.raises(ValueError, match="^tau_m = -1 ms: tau_m must be greater than 0 ms$"):
+        go({"w.tau_m": jl.REAL}, {"w": jl.LeakyParams(tau_m=-1.0)})
+
+
+def test_a_nan_among_the_samples_is_refused_at_the_door():
+    bad = LINE | {"y": LINE["y"].at[7].set(jnp.nan)}
+    with pytest.raises(ValueError, match=r"^data.y\[7\] = nan: sample 7 must be numbers; leave it out or fill it in$"):
+        fit_line(data=bad)
+    with pytest.raises(ValueError, match=r"^validation.y\[7\] = nan: sample 7"):
+        fit_line(validation=bad)
+    with pytest.raises(ValueError, match=r"^data\[2, 1\] = nan: sample 2"):
+        fit_line(data=np.array([[0.0, 1.0], [1.0, 2.0], [3.0, np.nan]]))
+
+
+def test_a_validation_that_is_no_number_is_said():
+    """The samples are numbers, and the loss of one is none: no epoch is the best."""
+    held = LINE | {"y": LINE["y"].at[7].set(-1e200)}
+    result, texts = warned(lambda: fit_line(2, validation=held, loss=lambda p, b, k: line_loss(p, b, k) ** 2))
+    assert texts == ["the validation loss of epoch 0 is inf: such an epoch is never the best"]
+    assert not result.completed and result.best_epoch == -1
+
+
+# Random keys among the parameters
+
+
+def dropped(key):
+    """A line through a dropout, whose gradient shows which weights were kept, by a key of either kind."""
+    network, params = Dropout(0.5), {"drop": DropoutParams(key=key), "w": jnp.ones(400), "c": jnp.asarray(0.0)}
+
+    def loss(params, batch, key):
+        kept = jl.simulate(network, params["drop"], jnp.ones((1, 400)))[1][0]
+        return jnp.sum(kept * params["w"]) + params["c"] * batch["x"].mean(), {"kept": (kept > 0).mean()}
+
+    def go(epochs, data=LINE, **options):
+        options = {"optimizer": optax.sgd(1.0), "batch_size": 5, "key": KEY} | options
+        return train(loss, params, {"w": jl.REAL}, data, epochs=epochs, **options)
+
+    return go
+
+
+@pytest.mark.parametrize("kind", [jax.random.key, jax.random.PRNGKey])
+def test_a_dropout_drops_others_in_each_step(tmp_path, kind):
+    go = dropped(kind(3))
+    result = go(5, validation=LINE, metric="kept")
+    # Each of 20 steps moves what it keeps by -2: the moves are binomial, and not 0 or 20 times the same.
+    moves = np.round((1.0 - result.last_params["w"]) / 2.0)
+    # Of 400 weights the mean and variance of binomial(20, 1/2) within five standard errors.
+    assert abs(moves.mean() - 10.0) < 5 * np.sqrt(5.0 / 400) and abs(moves.var() - 5.0) < 5 * 5.0 * np.sqrt(2.0 / 400)
+    np.testing.assert_array_equal(result.history["validation_metric"], 1.0)  # in validation nothing is dropped
+    assert len(set(result.history["kept"])) > 1
+    go(2, folder=tmp_path)
+    np.testing.assert_array_equal(go(4, folder=tmp_path).last_params["w"], go(4).last_params["w"])
+    np.testing.assert_array_equal(jax.random.key_data(result.params["drop"].key), jax.random.key_data(kind(3)))
+    with pytest.raises(ValueError, match="its start is"):
+        dropped(kind(4))(4, folder=tmp_path)
+
+
+def test_the_norm_of_the_gradient_is_recorded():
+    result = fit_line(1, data=jax.tree.map(lambda x: x[:5], LINE))
+    # One batch, at the start w = c = 0, in the coordinates of fit: w lies between -9 and 9, so dw/dz = 18/4.
+    x, y = (np.asarray(LINE[name][:5]) for name in "xy")
+    expected = np.hypot(4.5 * np.mean(-2.0 * x * y), np.mean(-2.0 * y))
+    np.testing.assert_allclose(result.history["gradient_norm"], [expected], rtol=1e-12)
+
+
+def test_a_metric_may_be_an_auxiliary_number():
+    def both(params, batch, key):
+        return line_loss(params, batch, key), {"minus": -line_loss(params, batch, key)}
+
+    result = fit_line(4, loss=both, validation=LINE, metric="minus")
+    np.testing.assert_array_equal(result.history["validation_metric"], -result.history["validation_loss"])
+    with pytest.raises(
+        ValueError, match="^metric = 'plus': it must be an auxiliary number of the loss, which has minus"
+    ):
+        fit_line(1, loss=both, validation=LINE, metric="plus")

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Recurrent, Sequential, accuracy, cross_entropy, init_dense, init_recurrent
+from jaxlif.networks import Dense, Recurrent, Sequential, cross_entropy, init_dense, init_recurrent
 from jaxlif.networks.encoders import rate_code
 from jaxlif.networks.training import train
 
@@ -47,10 +47,6 @@ def loss(params, batch, key):
     return cross_entropy(logits, batch["label"]), {"rate": rate}
 
 
-def metric(params, batch):
-    return accuracy(logits_of(params, batch, jax.random.key(3))[0], batch["label"])
-
-
 OPTIMIZER = optax.adamw(0.02)
 
 
@@ -70,9 +66,9 @@ def line_loss(params, batch, key):
     return jnp.mean((params["w"] * batch["x"] + params["c"] - batch["y"]) ** 2)
 
 
-def fit_line(epochs=3, loss=line_loss, params=LINE_PARAMS, data=LINE, **options):
+def fit_line(epochs=3, loss=line_loss, params=LINE_PARAMS, data=LINE, bounds=FREE, **options):
     options = {"optimizer": SGD, "batch_size": 5, "key": KEY} | options
-    return train(loss, params, FREE, data, epochs=epochs, **options)
+    return train(loss, params, bounds, data, epochs=epochs, **options)
 
 
 def tree_equal(a, b):

@@ -4,7 +4,6 @@ Weights, biases and each neuron's time constant are free. Reset by subtraction, 
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))  # last, so that this script does not hide its library
@@ -24,8 +23,8 @@ from jaxlif.networks import (
     Recurrent,
     RecurrentParams,
     Sequential,
+    cross_entropy,
     init_neurons,
-    per_step_cross_entropy,
     train,
 )
 
@@ -46,7 +45,7 @@ def prepare(problem, cell=LIF, neurons=None, bounds=BOUNDS):
     def loss(params, batch, key):
         inputs, labels = batch
         logits = jax.vmap(lambda x: jl.simulate(network, params, x)[1].output.v)(inputs)
-        return jax.vmap(partial(per_step_cross_entropy, skip=SKIP))(logits, labels).mean()
+        return cross_entropy(logits[:, SKIP:], labels[:, SKIP:])
 
     return lambda: float(train(loss, params, bounds, data, **options).history["loss"][-1])
 

@@ -5,78 +5,65 @@ import socket
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
 from jaxlif.fitting.bounds import coordinates
-from jaxlif.networks.training_epoch import Problem, run_epoch
-from jaxlif.networks.training_epoch import start as start_state
-from tests.networks.training_problem import (
-    BOUNDS,
-    KEY,
-    OPTIMIZER,
-    ROUNDING,
-    SAMPLES,
-    finish,
-    fit_line,
-    loss,
-    make_data,
-    make_params,
-    metric,
-    running,
-    same,
-    train,
-    tree_close,
-)
+from jaxlif.networks.epoch import Problem, run_epoch
+from jaxlif.networks.epoch import start as start_state
+from tests.networks.training_problem import KEY, OPTIMIZER, ROUNDING, finish, fit_line, running, same, train, tree_close
+
+SAMPLES = 45
+PLANE = {"x": jax.random.normal(jax.random.key(2), (SAMPLES, 6)), "y": jnp.linspace(0.0, 1.0, SAMPLES)}
+START, FREE = {"w": jnp.ones(6)}, {"w": (-9.0, 9.0)}
+
+
+def loss(params, batch, key):
+    noise = 1e-3 * jax.random.normal(key, batch["y"].shape)
+    return jnp.mean((batch["x"] @ params["w"] - batch["y"] + noise) ** 2), {"mean": batch["y"].mean()}
+
+
+def metric(params, batch):
+    return -jnp.mean(jnp.abs(batch["x"] @ params["w"] - batch["y"]))
 
 
 def on_eight_devices():
-    """Compare eight virtual devices with one; run in a process of its own."""
-    mesh, shardings = jax.make_mesh((8,), ("batch",)), []
+    """Compare eight virtual devices with one, and look at where the samples are; run in a process of its own."""
+    mesh, shardings = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,)), []
 
     def seen(params, batch, key):
-        jax.debug.inspect_array_sharding(batch["image"], callback=lambda s: shardings.append(s.num_devices))
+        jax.debug.inspect_array_sharding(batch["x"], callback=lambda s: shardings.append(s.num_devices))
         return loss(params, batch, key)
 
-    run = partial(train, params=make_params(), bounds=BOUNDS, data=make_data(), optimizer=OPTIMIZER, epochs=2,
-                  batch_size=16, key=KEY, validation=0.3, metric=metric)  # fmt: skip
+    run = partial(train, params=START, bounds=FREE, data=PLANE, optimizer=OPTIMIZER, epochs=3, batch_size=16, key=KEY,
+                  validation=0.3, metric=metric)  # fmt: skip
     one, eight = run(loss), run(seen, mesh=mesh)
     for name, values in one.history.items():
-        np.testing.assert_allclose(eight.history[name], values, rtol=1e-6)
+        np.testing.assert_allclose(eight.history[name], values, **ROUNDING)
     tree_close(eight.params, one.params)
     assert 8 in shardings, shardings
-
-
-def spread_over_eight_devices():
-    """Look at where the samples are, and at the compiled epoch; run in a process of its own."""
-    mesh, data = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,)), make_data()
-    free = coordinates(make_params(), BOUNDS)
+    free = coordinates(START, FREE)
     problem = Problem(loss, metric, free, OPTIMIZER, 16, SAMPLES, None, mesh, str(jax.random.key_impl(KEY)))
-    placed, (whole, rest) = problem.place_samples(data), problem.place_batches(data)
+    placed, batches = problem.place_samples(PLANE), problem.batches(PLANE)
     for name, x in placed.items():
         # 45 samples on eight devices: six on each, the last three again the last sample.
         assert [s.data.shape[0] for s in x.addressable_shards] == [6] * 8
-        np.testing.assert_array_equal(x, data[name][np.minimum(np.arange(48), 44)])
-        assert [s.data.shape[:2] for s in whole[name].addressable_shards] == [(2, 2)] * 8
-        np.testing.assert_array_equal(np.concatenate([*np.asarray(whole[name]), rest[name]]), data[name])
-    state, noise = problem.place(start_state(problem, make_params())), np.asarray(jax.random.key_data(KEY))
-    arguments = problem.place(make_params()), placed, state, np.int32(0), noise
+        np.testing.assert_array_equal(x, PLANE[name][np.minimum(np.arange(48), 44)])
+        np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), PLANE[name])
+        held = [problem.place_batch(batch)[name].addressable_shards[0].data.shape[0] for batch in batches]
+        assert held == [2, 2, 13], "whole batches are split, what is left over is whole on each"
+    state, noise = problem.place(start_state(problem, START)), np.asarray(jax.random.key_data(KEY))
+    arguments = problem.place(START), placed, state, np.int32(0), noise
     text = run_epoch.program(problem).lower(*arguments).compile().as_text()
-    shapes = re.findall(r"f64\[\d+,6\]", text)  # of images
+    shapes = re.findall(r"f64\[\d+,6\]", text)
     assert "f64[6,6]" in shapes and "f64[48,6]" not in shapes, "a device holds the others' samples"
 
 
-def test_samples_are_split_over_eight_devices():
+def test_eight_devices_equal_one_and_each_holds_its_samples():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    with running("test_training_devices", "t.spread_over_eight_devices()", **flags) as process:
-        finish(process)
-
-
-def test_eight_devices_equal_one():
-    """Unoptimised programs: what is tested is how work is spread, and they compile in half the time."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    with running("test_training_devices", "t.on_eight_devices()", **flags) as process:
+    with running("test_epoch", "t.on_eight_devices()", **flags) as process:
         finish(process)
 
 
@@ -87,8 +74,8 @@ def in_two_processes(rank, folder):
     """Train over two processes with one device each, with a stop in between; the first writes what it has."""
     mesh = Mesh(np.array(jax.devices()), ("batch",))
     assert mesh.size == 2 and jax.process_count() == 2
-    fit_line(1, mesh=mesh, checkpoint=f"{folder}/run", **LINE_OPTIONS)
-    result = fit_line(5, mesh=mesh, checkpoint=f"{folder}/run", **LINE_OPTIONS)
+    fit_line(1, mesh=mesh, folder=f"{folder}/run", **LINE_OPTIONS)
+    result = fit_line(5, mesh=mesh, folder=f"{folder}/run", **LINE_OPTIONS)
     if rank == 0:
         np.savez(f"{folder}/out.npz", *jax.tree.leaves((result.params, result.history)))
 
@@ -104,7 +91,7 @@ def test_two_processes_equal_one(tmp_path):
     )
     code = f"t.in_two_processes(%d, {str(tmp_path)!r})"
     flags = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    first, second = (running("test_training_devices", code % rank, join % rank, **flags) for rank in (0, 1))
+    first, second = (running("test_epoch", code % rank, join % rank, **flags) for rank in (0, 1))
     with first as one, second as two:
         finish(one)
         finish(two)
