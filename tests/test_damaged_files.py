@@ -173,7 +173,8 @@ def good_files(folder: Path) -> dict[str, Good]:
     _add("ibw 2", "Ch3_1.ibw", _ibw2, sealed=126)
     _add("events npz", "events.npz", _events_npz, _events, sealed=-1)
     _add("events h5", "events.h5", lambda p: write_shd(p, [[0.0, 0.25], [0.5]], [[3, 699], [5]], [1, 0]), _events)
-    _add("events bin", "1/a.bin", _bin, lambda path: _events(path.parents[1]))
+    if importlib.util.find_spec("tonic"):
+        _add("events bin", "1/a.bin", _bin, lambda path: _events(path.parents[1]))
     return made
 
 
