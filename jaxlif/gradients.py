@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxlif.checks import check_params, input_arrays, number, random_key, require_positive, scalar, whole
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.networks.layers import Sequential
+from jaxlif.networks.graph import Sequential
 from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.lif import LIF
 from jaxlif.neurons.precise import PreciseLIF

@@ -7,6 +7,7 @@ that no checksum covers and that are as good as the ones before: numbers in a ta
 fixed seed draws the damage: the suite makes a tenth of it, `python -m tests.test_damaged_files` all 2000.
 """
 
+import importlib.util
 import signal
 import struct
 import sys

@@ -26,10 +26,22 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxlif.checks import check_params, choice, positive
-from jaxlif.interop.nir_nodes import MS, NEURONS, SPIKING, TABLE, WRITERS, Reading, Scale, ValueParams, integers, kind
-from jaxlif.networks.feedback import INPUT, Feedback, FeedbackParams, Graph
-from jaxlif.networks.layers import Dense, DenseParams, Sequential, named_layer, paired, signal
-from jaxlif.networks.recurrent import Recurrent, RecurrentParams
+from jaxlif.interop.nir_nodes import (
+    MS,
+    NEURON_CELLS,
+    NEURONS,
+    SPIKING,
+    TABLE,
+    WRITERS,
+    Reading,
+    Scale,
+    ValueParams,
+    integers,
+    kind,
+)
+from jaxlif.networks.feedback import Feedback, FeedbackParams, Recurrent, RecurrentParams
+from jaxlif.networks.graph import INPUT, Graph, Sequential, named_layer, paired
+from jaxlif.networks.layers import Dense, signal
 from jaxlif.neurons.cell import Cell, check_cell, step_size
 from jaxlif.surrogate import SuperSpike, Surrogate
 
@@ -81,93 +93,67 @@ def to_nir(network: Cell, params: PyTree, input_shape: tuple[int, ...], dt: floa
     if None not in (dt, own) and dt != own:
         raise ValueError(f"dt = {dt:g} ms: dt must be the network's, which is {own:g} ms")
     step = own if dt is None else dt
-    facts = {"source": "jaxlif", "time_unit": "s", "reset": "value", "threshold": "v >= v_threshold"}
-    parts = _parts(network, params) or _row((network,), (params,))
-    return _written(nir, parts, tuple(input_shape), facts | ({} if step is None else {"dt": step / MS}))
+    facts: dict[str, Any] = {"source": "jaxlif", "time_unit": "s", "reset": "value", "threshold": "v >= v_threshold"}
+    facts |= {} if step is None else {"dt": step / MS}
+    if not isinstance(network, Sequential | Graph):
+        network, params = Sequential((network,)), (params,)
+    return _node(nir, network, params, tuple(input_shape), **facts)
 
 
-class _Parts(NamedTuple):
-    """What a composite layer is made of: cells and parameters, edges, those of a step later, the output, its name."""
-
-    cells: tuple[Cell, ...]
-    params: tuple[Any, ...]
-    edges: tuple[Edge, ...]
-    feedback: tuple[Edge, ...] = ()
-    last: int = -1
-    names: tuple[str, ...] = ()
+_NETWORKS = (Sequential, Graph, Recurrent, Feedback)
 
 
-def _row(cells: tuple, params: tuple, **more: Any) -> _Parts:
-    return _Parts(cells, params, tuple((i - 1, i) for i in range(len(cells))), **more)
+def _node(nir: Any, layer: Any, p: Any, shape: tuple[int, ...], **metadata: Any) -> Any:
+    """Return a layer's node, a network's graph; by exact types, since a subclass may compute something else."""
+    if type(layer) in (Recurrent, Feedback):
+        if {type(cell) for cell in _all_cells(layer.path)} & {*NEURON_CELLS}:
+            raise ValueError("path: its neuron takes a step before the first input, and NIR has no way to say so")
+        loop = Graph((layer.neuron, layer.path), ((INPUT, 0), (0, 1)), ((1, 0),))
+        return _graph_node(nir, loop, (p.neuron, p.path), shape, ("lif", "w_rec"), recurrent_delay="one step")
+    if type(layer) in (Sequential, Graph):
+        _require_readable(layer)
+        return _graph_node(nir, layer, p, shape, **metadata)
+    if type(layer) not in WRITERS:
+        known = ", ".join(sorted({cell.__name__ for cell in (*WRITERS, *_NETWORKS)}))
+        raise ValueError(f"{type(layer).__name__}: NIR has no node for it; it has nodes for {known}")
+    return WRITERS[type(layer)](nir, layer, p, shape)
 
 
-def _parts(cell: Cell, p: Any) -> _Parts | None:
-    """Return what a composite layer is made of, None for any other."""
-    if type(cell) is Sequential:
-        return _row(*_flat(cell, p))
-    if type(cell) is Recurrent:
-        return _loop(cell.neuron, p.neuron, (Dense(),), (DenseParams(weight=p.weight),))
-    if type(cell) is Feedback:
-        return _loop(cell.neuron, p.neuron, *_flat(cell.path, p.path))
-    return _graph_parts(cell, p) if type(cell) is Graph else None
+def _all_cells(layer: Cell) -> list[Cell]:
+    inside = layer.layers if isinstance(layer, Sequential | Graph) else ()
+    return [layer, *(cell for inner in inside for cell in _all_cells(inner))]
 
 
-def _flat(cell: Cell, params: Any) -> tuple[tuple, tuple]:
-    """Return the layers of a chain of chains, and their parameters."""
-    if type(cell) is not Sequential:
-        return (cell,), (params,)
-    parts = [_flat(layer, p) for layer, p in paired(cell.layers, params)]
-    return sum((cells for cells, _ in parts), ()), sum((q for _, q in parts), ())
-
-
-def _loop(neuron: Cell, p: Any, path: tuple, params: tuple) -> _Parts:
-    """Return neurons whose output goes back to them over a way without neurons."""
-    if any(type(cell) in TABLE["LIF"].layers for cell in path):
-        raise ValueError("path: its neuron takes a step before the first input, and NIR has no way to say so")
-    names = ("w_rec",) if len(path) == 1 else tuple(f"path_{i}" for i in range(len(path)))
-    loop = {"feedback": ((len(path), 0),), "last": 0, "names": ("lif", *names)}
-    return _row((neuron, *path), (p, *params), **loop)
-
-
-def _graph_parts(cell: Graph, params: tuple) -> _Parts:
-    kinds = [type(layer) for layer in cell.layers]
-    nested = {i for i, k in enumerate(kinds) if k in (Sequential, Recurrent, Feedback, Graph)}
-    neurons = nested | {i for i, k in enumerate(kinds) if k in TABLE["LIF"].layers}
-    found = returning({*cell.edges, *cell.feedback, (len(kinds) - 1, "output")}, neurons, INPUT)
-    if found != set(cell.feedback):
+def _require_readable(network: Sequential | Graph) -> None:
+    """Refuse a graph whose signals a reader of NIR would let wait elsewhere."""
+    kinds = [type(layer) for layer in network.layers]
+    neurons = {i for i, k in enumerate(kinds) if k in (*NEURON_CELLS, *_NETWORKS)}
+    found = returning({*network.edges, *network.feedback, (len(kinds) - 1, "output")}, neurons, INPUT)
+    if found != set(network.feedback):
         waiting = f"a reader of NIR would let other signals wait: {sorted(found)}"
-        raise ValueError(f"feedback {sorted(cell.feedback)}: {waiting}")
-    if len(set(cell.edges)) < len(cell.edges):
-        raise ValueError(f"edges {cell.edges}: NIR has each edge once")
-    if nested and cell.feedback:
+        raise ValueError(f"feedback {sorted(network.feedback)}: {waiting}")
+    if len(set(network.edges)) < len(network.edges):
+        raise ValueError(f"edges {network.edges}: NIR has each edge once")
+    if network.feedback and {*kinds} & {*_NETWORKS}:
         raise ValueError("feedback around layers that are networks: put their layers into the graph itself")
-    return _Parts(cell.layers, params, cell.edges, cell.feedback)
 
 
-def _written(nir: Any, parts: _Parts, shape: tuple[int, ...], metadata: dict[str, Any]) -> Any:
-    """Return a NIR graph of an input of this shape; a composite layer is a graph of its own within it."""
-    nodes, shapes, names = {"input": nir.Input(np.array(shape))}, {INPUT: shape}, {INPUT: "input"}
-    for i, (cell, p) in enumerate(zip(parts.cells, parts.params, strict=True)):
-        inside = shapes[next(a for a, b in parts.edges if b == i)]
+def _graph_node(
+    nir: Any, network: Any, params: Any, shape: tuple[int, ...], names: tuple[str, ...] = (), **metadata: Any
+) -> Any:
+    """Return a NIR graph of an input of this shape; a network within is a graph of its own. Names make it a loop."""
+    nodes, shapes, named = {"input": nir.Input(np.array(shape))}, {INPUT: shape}, {INPUT: "input"}
+    for i, (cell, p) in enumerate(paired(network.layers, params)):
+        inside = shapes[next(a for a, b in network.edges if b == i)]
         with named_layer(i, cell):
             node = _node(nir, cell, p, inside)
             shapes[i] = _output_shape(cell, p, inside)
-        names[i] = parts.names[i] if parts.names else f"{i}_{kind(node).lower()}"
-        nodes[names[i]] = node
-    last = parts.last % len(parts.cells)
+        named[i] = names[i] if names else f"{i}_{kind(node).lower()}"
+        nodes[named[i]] = node
+    last = 0 if names else len(network.layers) - 1
     nodes["output"] = nir.Output(np.array(shapes[last]))
-    edges = [(names[a], names[b]) for a, b in (*parts.edges, *parts.feedback)]
-    return nir.NIRGraph(nodes, [*edges, (names[last], "output")], metadata=metadata)
-
-
-def _node(nir: Any, layer: Cell, p: Any, shape: tuple[int, ...]) -> Any:
-    parts = _parts(layer, p)
-    if parts is not None:
-        return _written(nir, parts, shape, {"recurrent_delay": "one step"} if parts.feedback else {})
-    if type(layer) not in WRITERS:
-        known = ", ".join(sorted({cell.__name__ for cell in (*WRITERS, Sequential, Recurrent, Feedback, Graph)}))
-        raise ValueError(f"{type(layer).__name__}: NIR has no node for it; it has nodes for {known}")
-    return WRITERS[type(layer)](nir, layer, p, shape)
+    edges = [(named[a], named[b]) for a, b in (*network.edges, *network.feedback)]
+    return nir.NIRGraph(nodes, [*edges, (named[last], "output")], metadata=metadata)
 
 
 def _output_shape(layer: Cell, params: Any, shape: tuple[int, ...]) -> tuple[int, ...]:

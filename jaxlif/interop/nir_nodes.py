@@ -291,7 +291,8 @@ def _read_neuron(node, how):
 
 _DENSE = Entry((Dense,), _write_dense, _read_dense)
 _CONV = Entry((Conv,), _write_conv, _read_conv)
-_NEURON = Entry((LIF, IntegrateAndFire, LeakyIntegrator, Integrator, CurrentBased), _write_neuron, _read_neuron)
+NEURON_CELLS = (LIF, IntegrateAndFire, LeakyIntegrator, Integrator, CurrentBased)
+_NEURON = Entry(NEURON_CELLS, _write_neuron, _read_neuron)
 SPIKING = ("IF", "LIF", "CubaLIF")
 NEURONS = (*SPIKING, "I", "LI", "CubaLI")
 TABLE = {

@@ -15,10 +15,13 @@ from jaxlif.networks.events import read_events as read_events
 from jaxlif.networks.feedback import Arriving as Arriving
 from jaxlif.networks.feedback import Feedback as Feedback
 from jaxlif.networks.feedback import FeedbackParams as FeedbackParams
-from jaxlif.networks.feedback import Graph as Graph
+from jaxlif.networks.feedback import Recurrent as Recurrent
+from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
+from jaxlif.networks.feedback import init_recurrent as init_recurrent
+from jaxlif.networks.graph import Graph as Graph
+from jaxlif.networks.graph import Sequential as Sequential
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
-from jaxlif.networks.layers import Sequential as Sequential
 from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
 from jaxlif.networks.liveliness import Dropout as Dropout
@@ -27,9 +30,6 @@ from jaxlif.networks.liveliness import Normalise as Normalise
 from jaxlif.networks.liveliness import alive_gain as alive_gain
 from jaxlif.networks.liveliness import balance as balance
 from jaxlif.networks.recorder import flight_record as flight_record
-from jaxlif.networks.recurrent import Recurrent as Recurrent
-from jaxlif.networks.recurrent import RecurrentParams as RecurrentParams
-from jaxlif.networks.recurrent import init_recurrent as init_recurrent
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect

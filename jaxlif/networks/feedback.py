@@ -1,19 +1,24 @@
-"""Layers in loops and on any graph, and neurons with synapses as a layer."""
+"""Neurons that drive one another, directly or through any path, and neurons with synapses as a layer."""
 
 import math
+from abc import ABC
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Float, Key, PyTree
 
-from jaxlif.checks import whole
-from jaxlif.networks.layers import NetworkOutput, Sequential, named_layer, paired, require_weights_for, signal
-from jaxlif.networks.recurrent import require_drivable, spikes_of
+from jaxlif.checks import check_params, floats, require_params, whole
+from jaxlif.networks.graph import require_weights_for, worth_recomputing
+from jaxlif.networks.layers import Dense, DenseParams, init_dense, init_neurons, product, require_input, signal
 from jaxlif.neurons.cell import (
     Cell,
+    RefusesFeedback,
     check_cell,
     check_inputs,
     input_kind,
@@ -25,8 +30,68 @@ from jaxlif.neurons.cell import (
 from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
-Edge = tuple[int, int]
-INPUT = -1  # the network's input, as the source of an edge
+
+class FeedbackState(NamedTuple):
+    """The neurons' state, the path's state, and the spikes [N] of the step before."""
+
+    neuron: PyTree
+    path: PyTree
+    spikes: Array
+
+
+class _Loop(ABC):
+    """A ``neuron`` whose spikes reach it one step later through a ``path``; params have a field for each."""
+
+    neuron: Cell
+    path: Cell
+
+    def __post_init__(self) -> None:
+        neuron = self.neuron.neuron if isinstance(self.neuron, EscapeNoise) else self.neuron
+        require_array_input(self, neuron)
+        if isinstance(neuron, RefusesFeedback) and neuron.no_feedback:
+            name = type(neuron).__name__
+            raise ValueError(f"neuron = {name}: {type(self).__name__} feeds spikes back, and {neuron.no_feedback}")
+
+    @property
+    def takes(self) -> type | None:
+        """The named tuple that the neuron takes, None for an array."""
+        return input_kind(self.neuron)
+
+    def check(self, params: PyTree) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron or the path."""
+        check_cell(self.neuron, params.neuron)
+        check_cell(self.path, params.path)
+        require_weights_for(self.neuron, params.path)
+
+    def check_inputs(self, inputs: PyTree) -> None:
+        """Raise ValueError where a concrete input breaks a rule of the neuron."""
+        check_inputs(self.neuron, inputs)
+
+    def init_state(self, params: PyTree, x: PyTree) -> FeedbackState:
+        """Return fresh neurons, none of which has spiked; their number is that of the input or of their parameters."""
+        x = jax.tree.map(lambda x: jnp.asarray(x, state_dtype(params, x)), x)
+        neuron = self.neuron.init_state(params.neuron, x)
+        # One step shows the shape of the spikes; the compiler drops its arithmetic.
+        output = self.neuron.step(params.neuron, neuron, x)[1]
+        if not hasattr(output, "spikes"):
+            raise ValueError(f"neuron gives {type(output).__name__}: a neuron that feeds back needs spikes")
+        spikes = jnp.zeros_like(output.spikes)
+        return FeedbackState(neuron, self.path.init_state(params.path, spikes), spikes)
+
+    def step(self, params: PyTree, state: FeedbackState, x: PyTree) -> tuple[FeedbackState, Any]:
+        """Advance one step under the input ``x``; the output is the neuron's."""
+        path, arriving = self.path.step(params.path, state.path, state.spikes)
+        neuron, output = self.neuron.step(params.neuron, state.neuron, _added(x, signal(arriving)))
+        return FeedbackState(neuron, path, output.spikes), output
+
+
+def _added(x: Any, arriving: Array) -> Any:
+    if isinstance(x, Noisy):
+        return x._replace(input=_added(x.input, arriving))
+    x = jnp.asarray(x, arriving.dtype)
+    if jnp.broadcast_shapes(x.shape, arriving.shape) != arriving.shape:
+        raise ValueError(f"path returns {list(arriving.shape)}: it must be what the neurons take, {list(x.shape)}")
+    return x + arriving
 
 
 @jax.tree_util.register_dataclass
@@ -43,16 +108,8 @@ class FeedbackParams:
     path: PyTree
 
 
-class FeedbackState(NamedTuple):
-    """The neurons' state, the path's state, and the spikes [N] of the step before."""
-
-    neuron: PyTree
-    path: PyTree
-    spikes: Array
-
-
 @dataclass(frozen=True)
-class Feedback:
+class Feedback(_Loop):
     r"""Neurons that drive one another one step later through any path: :math:`I_n = x_n + path(s_{n-1})`.
 
     With a :class:`Dense` path this is :class:`Recurrent`, whose gradient is faster; with a :class:`Sparse` one a large
@@ -70,7 +127,7 @@ class Feedback:
 
     Example:
         >>> import jaxlif as jl
-        >>> from jaxlif.networks import Delayed, DelayParams, Dense, init_dense, init_neurons
+        >>> from jaxlif.networks import Delayed, DelayParams, Sequential
         >>> cell = Feedback(jl.LIF(dt=1.0), Sequential((Delayed(dt=1.0, max_delay=5.0), Dense())))
         >>> path = DelayParams(delay=jnp.linspace(0.0, 5.0, 50)), init_dense(jax.random.key(1), 50, 50, bias=False)
         >>> params = FeedbackParams(neuron=init_neurons(50), path=path)
@@ -84,53 +141,193 @@ class Feedback:
     path: Cell
 
     def __post_init__(self) -> None:
-        require_drivable(self, self.neuron.neuron if isinstance(self.neuron, EscapeNoise) else self.neuron)
+        super().__post_init__()
         require_array_input(self, self.path, "path")
         own, way = step_size(self.neuron), step_size(self.path)
         if own is not None and way is not None and not math.isclose(own, way, rel_tol=1e-9):
             raise ValueError(f"dt must be the same: the neuron has {own:g} ms and the path {way:g} ms")
 
-    @property
-    def takes(self) -> type | None:
-        """The named tuple that the neuron takes, None for an array."""
-        return input_kind(self.neuron)
-
-    def check(self, params: FeedbackParams) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of the neuron or the path."""
-        check_cell(self.neuron, params.neuron)
-        check_cell(self.path, params.path)
-        require_weights_for(self.neuron, params.path)
-
-    def check_inputs(self, inputs: PyTree) -> None:
-        """Raise ValueError where a concrete input breaks a rule of the neuron."""
-        check_inputs(self.neuron, inputs)
-
     def prepare(self, params: FeedbackParams) -> FeedbackParams:
         """Let neuron and path compute once what depends on their parameters alone."""
         return replace(params, neuron=prepared(self.neuron, params.neuron), path=prepared(self.path, params.path))
 
-    def init_state(self, params: FeedbackParams, x: PyTree) -> FeedbackState:
-        """Return fresh neurons, none of which has spiked; their number is that of the input or of their parameters."""
-        x = jax.tree.map(lambda x: jnp.asarray(x, state_dtype(params, x)), x)
-        neuron = self.neuron.init_state(params.neuron, x)
-        # One step shows the shape of the spikes; the compiler drops its arithmetic.
-        spikes = jnp.zeros_like(spikes_of(self.neuron.step(params.neuron, neuron, x)[1]))
-        return FeedbackState(neuron, self.path.init_state(params.path, spikes), spikes)
 
-    def step(self, params: FeedbackParams, state: FeedbackState, x: PyTree) -> tuple[FeedbackState, Any]:
-        """Advance one step under the input ``x``; the output is the neuron's."""
-        path, arriving = self.path.step(params.path, state.path, state.spikes)
-        neuron, output = self.neuron.step(params.neuron, state.neuron, _added(x, signal(arriving)))
-        return FeedbackState(neuron, path, output.spikes), output
+# --- directly ---------------------------------------------------------------------------------------------
 
 
-def _added(x: Any, arriving: Array) -> Any:
-    if isinstance(x, Noisy):
-        return x._replace(input=_added(x.input, arriving))
-    x = jnp.asarray(x, arriving.dtype)
-    if jnp.broadcast_shapes(x.shape, arriving.shape) != arriving.shape:
-        raise ValueError(f"path returns {list(arriving.shape)}: it must be what the neurons take, {list(x.shape)}")
-    return x + arriving
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class RecurrentParams:
+    """Parameters of a layer of neurons that project to one another.
+
+    Args:
+        neuron: the neuron's own parameters, each leaf a scalar or [N].
+        weight: [N, N], from row to column, current per spike of the step before.
+    """
+
+    neuron: PyTree
+    weight: Float[Array, "N N"]
+
+    @property
+    def path(self) -> DenseParams:
+        """The weight as the parameters of a dense path."""
+        return DenseParams(weight=self.weight)
+
+    def check(self) -> None:
+        """Raise ValueError where a shape or a concrete value breaks its rule."""
+        size = jnp.shape(self.weight)[0] if jnp.ndim(self.weight) else None
+        floats("weight", self.weight, (size, size), "[N, N]")
+        check_params(self.neuron)
+
+
+@dataclass(frozen=True)
+class Recurrent(_Loop):
+    r"""Neurons that drive one another one step later: :math:`I_n = x_n + s_{n-1} W`.
+
+    The input is a current [N]: put a :class:`Dense` before it, whose matmul then stays outside the loop over
+    time.
+
+    Args:
+        neuron: a spiking cell whose input is a current [N].
+        matmul: dtype of the factors of :math:`s W`, as for :class:`Dense`; the neurons' state keeps its own.
+
+    Raises:
+        ValueError: for another matmul, or a neuron that takes no array or has no spikes.
+
+    Example:
+        >>> from jaxlif.neurons.lif import LIF
+        >>> cell, params = Recurrent(LIF(dt=1.0)), init_recurrent(jax.random.key(0), 3)
+        >>> x = jnp.array([0.0, 50.0, 0.0])
+        >>> cell.step(params, cell.init_state(params, x), x)[1].spikes.tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    neuron: Cell
+    matmul: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_array_input(self, self.neuron)
+        _ = self.path  # which refuses another matmul
+
+    @property
+    def path(self) -> Dense:  # type: ignore[override] # a field elsewhere; here it follows from another
+        """The way back, as a layer."""
+        return Dense(self.matmul)
+
+    def check(self, params: RecurrentParams) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
+        require_params(self, params, RecurrentParams)
+        super().check(params)
+
+    def prepare(self, params: RecurrentParams) -> RecurrentParams:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return replace(params, neuron=prepared(self.neuron, params.neuron))
+
+    def init_state(self, params: RecurrentParams, x: Array) -> FeedbackState:
+        """Return fresh neurons, none of which has spiked."""
+        require_input(params.weight, x)
+        state = super().init_state(params, x)
+        require_input(params.weight, state.spikes)  # such as those of neurons [N, 1]
+        return state
+
+    def scan(
+        self, params: RecurrentParams, state: FeedbackState, inputs: Array, *, unroll: int = 1
+    ) -> tuple[FeedbackState, Any]:
+        """Advance through ``inputs`` [T, N]; the weight's gradient is one matmul after the backward loop."""
+        require_input(params.weight, inputs[0])
+        inputs = jnp.asarray(inputs, params.weight.dtype)
+        start = (state.neuron, state.spikes)
+        (neuron, spikes), output = _scan(self, unroll, params.neuron, params.weight, start, inputs)
+        return FeedbackState(neuron, (), spikes), output
+
+
+def init_recurrent(
+    key: Key[Array, ""],
+    num_neurons: int,
+    *,
+    gain: float = 1.0,
+    tau_m: Float[ArrayLike, "#N"] | float = 20.0,
+    t_ref: float = 0.0,
+) -> RecurrentParams:
+    r"""Draw the neurons of :func:`init_neurons` and the weights between them, :math:`W_{ij} \sim N(0, g^2 / N)`.
+
+    The eigenvalues of W fill a disc of radius g. Neurons that spike with probability q in a step give one
+    another a current of variance :math:`g^2 q`.
+
+    Example:
+        >>> params = init_recurrent(jax.random.key(0), 100)
+        >>> params.weight.shape, round(float(params.weight.std() * 100**0.5), 1)
+        ((100, 100), 1.0)
+
+    Source: Girko 1985, doi:10.1137/1129095 (the circular law).
+    """
+    neuron = init_neurons(num_neurons, tau_m=tau_m, t_ref=t_ref)
+    return RecurrentParams(neuron=neuron, weight=init_dense(key, num_neurons, num_neurons, gain=gain).weight)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _scan(layer, unroll, params, weight, state, inputs):
+    """Scan ``inputs`` [T, N] from ``state``, the neurons' and their last spikes; return the last state and the outputs.
+
+    The tangent of a scan is a scan that is linear in the tangents, and the part of W's tangent is known before it:
+    transposed, this is the gradient of W as one matmul after the backward loop, instead of an update in every step.
+    """
+    state, (outputs, _, _) = _recur(layer, unroll, params, weight, state, inputs)
+    return state, outputs
+
+
+def _recur(layer, unroll, params, weight, state, inputs):
+    """Scan, and keep what each step started from: the neurons' state, and their current."""
+
+    def _step(state, x):
+        cells, spikes = state
+        current = x + product(spikes, weight, layer.matmul)
+        after, output = layer.neuron.step(params, cells, current)
+        return (after, output.spikes), (output, cells, current)
+
+    return jax.lax.scan(_step, state, inputs, unroll=unroll)
+
+
+@_scan.defjvp
+def _scan_jvp(layer, unroll, primals, tangents):
+    params, weight, (cells, spikes), inputs = primals
+    params_dot, weight_dot, (cells_dot, spikes_dot), inputs_dot = tangents
+    final, (outputs, starts, currents) = _recur(layer, unroll, params, weight, (cells, spikes), inputs)
+    before = jnp.concatenate([spikes[None], outputs.spikes[:-1]])
+    # Transposed, this product is the weight's gradient: one matmul.
+    drive_dot = inputs_dot + product(before, weight_dot, layer.matmul)
+
+    def _step(carry, x):
+        moving, spikes_dot = carry
+        start, current, drive_dot = x
+        current_dot = drive_dot + product(spikes_dot, weight, layer.matmul)
+        tangent = (params_dot, _with_still(start, moving), current_dot)
+        _, (after_dot, output_dot) = jax.jvp(layer.neuron.step, (params, start, current), tangent)
+        return (_moving(after_dot), output_dot.spikes), _moving(output_dot)
+
+    again = jax.checkpoint(_step, prevent_cse=False) if worth_recomputing(cells) else _step
+    first = (_moving(cells_dot), spikes_dot)
+    carry, outputs_dot = jax.lax.scan(again, first, (starts, currents, drive_dot), unroll=unroll)
+    final_dot = (_with_still(final[0], carry[0]), carry[1])
+    return (final, outputs), (final_dot, _with_still(outputs, outputs_dot))
+
+
+def _moving(tangents: PyTree) -> list[Array]:
+    """Return the tangents of floating leaves: those of integers, such as steps left, cannot pass through a scan."""
+    return [t for t in jax.tree.leaves(tangents) if t.dtype != jax.dtypes.float0]
+
+
+def _with_still(primal: PyTree, moving: list[Array]) -> PyTree:
+    """Return tangents in the form of ``primal``: ``moving`` for its floating leaves, none for the others."""
+    leaves, form = jax.tree.flatten(primal)
+    rest = iter(moving)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    still = [np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves]
+    return jax.tree.unflatten(form, [next(rest) if f else s for f, s in zip(floating, still, strict=True)])
+
+
+# --- synapses ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -148,7 +345,7 @@ class Arriving:
 
     Example:
         >>> import jaxlif as jl
-        >>> from jaxlif.networks import Dense, Sequential, init_dense
+        >>> from jaxlif.networks import Sequential
         >>> neuron = jl.Synaptic(jl.LIF(dt=1.0), jl.ExponentialCurrent())
         >>> params = jl.SynapticParams(neuron=jl.LIFParams().normalised(), synapse=jl.CurrentParams(tau_syn=5.0))
         >>> network = Sequential((Dense(), Arriving(neuron)))
@@ -199,117 +396,3 @@ class Arriving:
             raise ValueError(f"input {list(x.shape)}: for {self.kinds} kinds of synapse it must be [{self.kinds} N]")
         arrivals = x.reshape((self.kinds, -1))
         return Drive(arrivals, jnp.zeros_like(arrivals[0]))
-
-
-class GraphState(NamedTuple):
-    """The layers' states, and what each layer that feeds back passed on in the step before."""
-
-    layers: tuple[Any, ...]
-    before: dict[int, Array]
-
-
-@dataclass(frozen=True)
-class Graph:
-    r"""Layers that feed one another along any edges: :math:`x^b_n = \sum_{a \to b} y^a_n + \sum_{a \to b} y^a_{n-1}`.
-
-    The first sum is over ``edges``, in the same step, the second over ``feedback``, one step later. Before the first
-    step no neuron has spiked: a layer without memory that feeds back has passed on what it makes of silence.
-    A chain is faster as :class:`Sequential`, neurons that drive themselves as :class:`Recurrent` or :class:`Feedback`.
-
-    Args:
-        layers: cells; what the last one puts out is the graph's output.
-        edges: pairs (from, to) of indices of layers, from -1 for the input, always from a lower to a higher one.
-        feedback: pairs whose signal arrives one step later.
-
-    Raises:
-        ValueError: for layers whose dt disagree, an edge to nowhere or against the order, or a layer that no edge
-            leads to; while simulating, for signals of different shapes that meet.
-
-    Example:
-        >>> import jaxlif as jl
-        >>> from jaxlif.networks import Dense, init_dense, init_neurons
-        >>> skip = Graph((Dense(), jl.LIF(dt=1.0), Dense()), edges=((-1, 0), (0, 1), (1, 2), (-1, 2)))
-        >>> params = (init_dense(jax.random.key(0), 4, 4), init_neurons(4), init_dense(jax.random.key(1), 4, 2))
-        >>> jl.simulate(skip, params, jnp.ones((20, 4)))[1].output.shape
-        (20, 2)
-    """
-
-    layers: tuple[Cell, ...]
-    edges: tuple[Edge, ...]
-    feedback: tuple[Edge, ...] = ()
-
-    def __post_init__(self) -> None:
-        Sequential(self.layers)  # which refuses none, dt that disagree, and those that take no array
-        require_array_input(self, self.layers[0], "layer 0")
-        last = len(self.layers) - 1
-        for edge in (*self.edges, *self.feedback):
-            if not (isinstance(edge, tuple) and len(edge) == 2 and all(isinstance(n, int) for n in edge)):
-                raise ValueError(f"edge {edge!r}: it must be a pair of indices, (from, to)")
-        for a, b in self.edges:
-            if not INPUT <= a < b <= last:
-                raise ValueError(f"edge ({a}, {b}): it must lead from a layer, or {INPUT}, to a later one up to {last}")
-        for a, b in self.feedback:
-            if not (0 <= a <= last and 0 <= b <= last):
-                raise ValueError(f"feedback ({a}, {b}): it must lead from one layer to another, 0 to {last}")
-        for b in set(range(last + 1)) - {b for _, b in self.edges}:
-            raise ValueError(f"layer {b} ({type(self.layers[b]).__name__}): no edge leads to it")
-
-    @property
-    def dt(self) -> float | None:
-        """The step that the layers share, ms, or None where none has one."""
-        return Sequential(self.layers).dt
-
-    def check(self, params: PyTree) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of its layer."""
-        for i, (layer, p) in enumerate(paired(self.layers, params)):
-            with named_layer(i, layer):
-                check_cell(layer, p)
-                for a in (a for a, b in self.edges + self.feedback if b == i and a != INPUT):
-                    require_weights_for(layer, params[a])
-
-    def prepare(self, params: PyTree) -> PyTree:
-        """Let each layer compute once what depends on its parameters alone."""
-        return tuple(prepared(layer, p) for layer, p in paired(self.layers, params))
-
-    def init_state(self, params: PyTree, x: Array) -> GraphState:
-        """Return each layer's fresh state, and what those that feed back pass on in silence."""
-        states: list[Any] = []
-        signals = {INPUT: jnp.zeros_like(x)}
-        for i, (layer, p) in enumerate(paired(self.layers, params)):
-            with named_layer(i, layer):
-                inputs = _sum([signals[a] for a, b in self.edges if b == i])
-                states.append(layer.init_state(p, inputs))
-                signals[i] = _silent(layer, p, states[-1], inputs)
-        return GraphState(tuple(states), {a: signals[a] for a, _ in self.feedback})
-
-    def step(self, params: PyTree, state: GraphState, x: Array) -> tuple[GraphState, NetworkOutput]:
-        """Advance every layer one step, in order; ``x`` is the network's input."""
-        states, outputs = [], []
-        signals = {INPUT: jnp.asarray(x)}
-        for i, ((layer, p), s) in enumerate(zip(paired(self.layers, params), state.layers, strict=True)):
-            with named_layer(i, layer):
-                now = [signals[a] for a, b in self.edges if b == i]
-                s, output = layer.step(p, s, _sum(now + [state.before[a] for a, b in self.feedback if b == i]))
-            signals[i] = signal(output)
-            states.append(s)
-            outputs.append(output)
-        return GraphState(tuple(states), {a: signals[a] for a in state.before}), NetworkOutput(tuple(outputs))
-
-
-def _sum(signals: list[Array]) -> Array:
-    """Add what arrives along several edges; one alone keeps its dtype."""
-    if len({jnp.shape(s) for s in signals}) > 1:
-        shapes = ", ".join(str(list(jnp.shape(s))) for s in signals)
-        raise ValueError(f"signals of shapes {shapes} meet: they must be the same")
-    if len(signals) == 1:
-        return signals[0]
-    dtype = state_dtype(signals)
-    return sum((jnp.asarray(s, dtype) for s in signals[1:]), start=jnp.asarray(signals[0], dtype))
-
-
-def _silent(layer: Cell, params: Any, state: Any, inputs: Array) -> Array:
-    """Return what a layer passes on before anything has happened: no spikes, a membrane at rest."""
-    memory = bool(jax.tree.leaves(state))
-    output = layer.step(params, state, jnp.zeros_like(inputs) if memory else inputs)[1]
-    passed = signal(output)
-    return jnp.zeros_like(passed) if hasattr(output, "spikes") else passed

@@ -17,7 +17,8 @@ from jaxtyping import Float, PyTree
 
 from jaxlif.checks import check_params, function, positive
 from jaxlif.compiled import compiled
-from jaxlif.networks.layers import NetworkOutput, Sequential, signal
+from jaxlif.networks.graph import Sequential
+from jaxlif.networks.layers import NetworkOutput, signal
 from jaxlif.neurons.cell import SPIKING, Cell, Wraps, check_cell, innermost, step_size
 from jaxlif.simulation import scan_cell, simulate
 

@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 import jaxlif as jl
 from jaxlif.networks import Dense, Recurrent, RecurrentParams, Sequential, init_dense, init_neurons, init_recurrent
-from jaxlif.networks.layers import worth_recomputing
+from jaxlif.networks.graph import worth_recomputing
 
 IN, N, OUT, T = 32, 64, 4, 40
 

@@ -68,7 +68,7 @@ REFUSED = {
         lambda: jl.simulate(
             Recurrent(LIF), RecurrentParams(neuron=replace(NEURONS, tau_m=10.0 * COLUMN), weight=WEIGHT), X
         ),
-        r"neuron gives spikes \[3, 3\] for an input \[3\]",
+        r"weight \[3, 3\] takes an input \[3\], not \[3, 3\]",
     ),
     "recurrence without spikes": (recurrent(WEIGHT, jl.LeakyIntegrator()), "feeds spikes back, and it has none"),
     "delays that are a column": (
@@ -76,7 +76,7 @@ REFUSED = {
         r"delay \[3, 1\]: it does not go with an input \[3\]",
     ),
     "no tuple of layers": (lambda: Sequential([Dense()]), "layers = list: layers must be a tuple of cells"),
-    "a layer that is a class": (lambda: Sequential((LIF, Dense)), "layer 1 = Dense: Sequential needs a cell"),
+    "a layer that is a class": (lambda: Sequential((LIF, Dense)), "layer 1 = the class Dense: Sequential needs a cell"),
     "no tuple of params": (chain((LIF,), NEURONS), "params = LIFParams: params must be a tuple"),
     "too few params": (chain((Dense(), LIF), PAIR[:1]), "params are for 1 layers: this network has 2"),
     "params of other layers": (chain((Dense(), LIF), PAIR[::-1]), r"layer 0 \(Dense\): params = LIFParams: Dense"),

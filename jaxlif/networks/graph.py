@@ -1,0 +1,296 @@
+"""Layers in a row, or on any graph: networks, which are cells too."""
+
+import math
+from abc import ABC
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import PyTree
+
+from jaxlif.checks import concrete, require
+from jaxlif.networks.layers import NetworkOutput, signal
+from jaxlif.neurons.cell import (
+    Cell,
+    check_cell,
+    check_inputs,
+    input_kind,
+    is_cell,
+    prepared,
+    require_array_input,
+    state_dtype,
+    step_size,
+)
+from jaxlif.simulation import scan_cell
+
+Edge = tuple[int, int]
+INPUT = -1  # the network's input, as the source of an edge
+
+
+class _Network(ABC):
+    """Layers that feed one another along edges, in the same step, and along ``feedback``, one step later."""
+
+    layers: tuple[Cell, ...]
+    edges: tuple[Edge, ...]
+    feedback: tuple[Edge, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, tuple):
+            raise ValueError(f"layers = {type(self.layers).__name__}: layers must be a tuple of cells")
+        if not self.layers:
+            raise ValueError("layers = (): a network needs at least one layer")
+        for i, layer in enumerate(self.layers):
+            if i or not is_cell(layer):
+                require_array_input(self, layer, f"layer {i}")
+        steps = [(f"layer {i} ({type(layer).__name__})", step_size(layer)) for i, layer in enumerate(self.layers)]
+        timed = [(name, dt) for name, dt in steps if dt is not None]
+        # 0.1 + 0.2 and 0.3 are the same step.
+        if not all(math.isclose(dt, timed[0][1], rel_tol=1e-9) for _, dt in timed):
+            found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
+            raise ValueError(f"dt must be the same in all layers: {found}")
+
+    @property
+    def dt(self) -> float | None:
+        """The step that the layers share, ms, or None where none has one."""
+        return next((dt for layer in self.layers if (dt := step_size(layer)) is not None), None)
+
+    def check(self, params: PyTree) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of its layer."""
+        for i, (layer, p) in enumerate(paired(self.layers, params)):
+            with named_layer(i, layer):
+                check_cell(layer, p)
+                for a in {a for a, b in self.edges + self.feedback if b == i and a != INPUT}:
+                    self._check_weights(layer, params, a)
+
+    def _check_weights(self, layer: Cell, params: PyTree, source: int) -> None:
+        if require_weights_for(layer, params[source]):
+            for a in {a for a, b in self.edges if b == source and a != INPUT}:
+                self._check_weights(layer, params, a)
+
+    def prepare(self, params: PyTree) -> PyTree:
+        """Let each layer compute once what depends on its parameters alone."""
+        return tuple(prepared(layer, p) for layer, p in paired(self.layers, params))
+
+    def _fresh(self, params: PyTree, x: PyTree) -> tuple[tuple, dict[int, Any]]:
+        """Return each layer's state, in the shape of what reaches it, and what each passes on in silence."""
+
+        def _init(layer, p, _, x):
+            # One step shows the shape of the layer's output; the compiler drops its arithmetic.
+            state = layer.init_state(p, x)
+            still = jax.tree.map(jnp.zeros_like, x) if jax.tree.leaves(state) else x
+            output = layer.step(p, state, still)[1]
+            # Before anything has happened there are no spikes, and a membrane is at rest.
+            return state, jnp.zeros_like(signal(output)) if hasattr(output, "spikes") else signal(output)
+
+        states, _, signals = self._through(_init, params, (None,) * len(self.layers), x)
+        return states, signals
+
+    def _through(
+        self, run: Callable, params: PyTree, state: tuple, x: PyTree, before: dict[int, Array] | None = None
+    ) -> tuple[tuple, NetworkOutput, dict[int, Any]]:
+        """Call ``run(layer, params, state, x) -> (state, output)`` on each layer; ``before`` arrives along feedback."""
+        signals, states, outputs = {INPUT: x}, [], []
+        for i, ((layer, p), s) in enumerate(zip(paired(self.layers, params), state, strict=True)):
+            with named_layer(i, layer):
+                late = [before[a] for a, b in self.feedback if b == i] if before else []
+                s, output = run(layer, p, s, _sum([signals[a] for a, b in self.edges if b == i] + late))
+            signals[i] = signal(output)
+            states.append(s)
+            outputs.append(output)
+        return tuple(states), NetworkOutput(tuple(outputs)), signals
+
+
+@dataclass(frozen=True)
+class Sequential(_Network):
+    """Layers in a row, each fed with the signal of the one before in the same step: spikes, else a voltage; a cell too.
+
+    Params and state are tuples with one entry for each layer; the output is a named tuple of all ``layers``' outputs,
+    ``output`` the last one's. The whole time axis goes through one layer before the next.
+
+    Args:
+        layers: a tuple of cells; the first takes the network's input.
+
+    Raises:
+        ValueError: for no layer, layers whose dt disagree, or one after the first that takes no array.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> from jaxlif.networks import Dense, Recurrent, init_dense, init_recurrent
+        >>> network = Sequential((Dense(), Recurrent(jl.LIF(dt=1.0)), Dense(), jl.LeakyIntegrator(dt=1.0)))
+        >>> keys = jax.random.split(jax.random.key(0), 3)
+        >>> hidden = (init_dense(keys[0], 5, 8), init_recurrent(keys[1], 8))
+        >>> params = (*hidden, init_dense(keys[2], 8, 2), jl.LeakyParams())
+        >>> _, output = jl.simulate(network, params, jnp.ones((20, 5)))
+        >>> output.output.v.shape, output.layers[1].spikes.shape
+        ((20, 2), (20, 8))
+    """
+
+    layers: tuple[Cell, ...]
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:  # type: ignore[override] # what a graph is given follows from the layers here
+        """Each layer feeds the next."""
+        return tuple((i - 1, i) for i in range(len(self.layers)))
+
+    @property
+    def takes(self) -> type | None:
+        """The named tuple that the first layer takes, None for an array."""
+        return input_kind(self.layers[0])
+
+    def check_inputs(self, inputs: PyTree) -> None:
+        """Raise ValueError where a concrete input breaks a rule of the first layer."""
+        check_inputs(self.layers[0], inputs)
+
+    def init_state(self, params: PyTree, x: PyTree) -> tuple:
+        """Return each layer's fresh state, in the shape of what the layers before it pass on."""
+        return self._fresh(params, x)[0]
+
+    def step(self, params: PyTree, state: tuple, x: PyTree) -> tuple[tuple, NetworkOutput]:
+        """Advance every layer one step; ``x`` is the first layer's input."""
+        return self._through(lambda layer, p, s, x: layer.step(p, s, x), params, state, x)[:2]
+
+    def scan(self, params: PyTree, state: tuple, inputs: PyTree, *, unroll: int = 1) -> tuple[tuple, NetworkOutput]:
+        """Take the ``inputs`` [T, ...] through one layer after the other."""
+
+        def _run(layer, p, s, x):
+            return scan_cell(layer, p, s, x, unroll=unroll, recompute=worth_recomputing(s))
+
+        return self._through(_run, params, state, inputs)[:2]
+
+
+class GraphState(NamedTuple):
+    """The layers' states, and what each layer that feeds back passed on in the step before."""
+
+    layers: tuple[Any, ...]
+    before: dict[int, Array]
+
+
+@dataclass(frozen=True)
+class Graph(_Network):
+    r"""Layers that feed one another along any edges: :math:`x^b_n = \sum_{a \to b} y^a_n + \sum_{a \to b} y^a_{n-1}`.
+
+    The first sum is over ``edges``, in the same step, the second over ``feedback``, one step later. Before the first
+    step no neuron has spiked: a layer without memory that feeds back has passed on what it makes of silence.
+    A chain is faster as :class:`Sequential`, neurons that drive themselves as :class:`Recurrent` or :class:`Feedback`.
+
+    Args:
+        layers: cells; what the last one puts out is the graph's output.
+        edges: pairs (from, to) of indices of layers, from -1 for the input, always from a lower to a higher one.
+        feedback: pairs whose signal arrives one step later.
+
+    Raises:
+        ValueError: for layers whose dt disagree, an edge to nowhere or against the order, or a layer that no edge
+            leads to; while simulating, for signals of different shapes that meet.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> from jaxlif.networks import Dense, init_dense, init_neurons
+        >>> skip = Graph((Dense(), jl.LIF(dt=1.0), Dense()), edges=((-1, 0), (0, 1), (1, 2), (-1, 2)))
+        >>> params = (init_dense(jax.random.key(0), 4, 4), init_neurons(4), init_dense(jax.random.key(1), 4, 2))
+        >>> jl.simulate(skip, params, jnp.ones((20, 4)))[1].output.shape
+        (20, 2)
+    """
+
+    layers: tuple[Cell, ...]
+    edges: tuple[Edge, ...]
+    feedback: tuple[Edge, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_array_input(self, self.layers[0], "layer 0")
+        last = len(self.layers) - 1
+        for edge in (*self.edges, *self.feedback):
+            if not (isinstance(edge, tuple) and len(edge) == 2 and all(isinstance(n, int) for n in edge)):
+                raise ValueError(f"edge {edge!r}: it must be a pair of indices, (from, to)")
+        for a, b in self.edges:
+            if not INPUT <= a < b <= last:
+                raise ValueError(f"edge ({a}, {b}): it must lead from a layer, or {INPUT}, to a later one up to {last}")
+        for a, b in self.feedback:
+            if not (0 <= a <= last and 0 <= b <= last):
+                raise ValueError(f"feedback ({a}, {b}): it must lead from one layer to another, 0 to {last}")
+        for b in set(range(last + 1)) - {b for _, b in self.edges}:
+            raise ValueError(f"layer {b} ({type(self.layers[b]).__name__}): no edge leads to it")
+
+    def init_state(self, params: PyTree, x: Array) -> GraphState:
+        """Return each layer's fresh state, and what those that feed back pass on in silence."""
+        states, signals = self._fresh(params, jnp.zeros_like(x))
+        return GraphState(states, {a: signals[a] for a, _ in self.feedback})
+
+    def step(self, params: PyTree, state: GraphState, x: Array) -> tuple[GraphState, NetworkOutput]:
+        """Advance every layer one step, in order; ``x`` is the network's input."""
+
+        def _run(layer, p, s, x):
+            return layer.step(p, s, x)
+
+        states, output, signals = self._through(_run, params, state.layers, jnp.asarray(x), state.before)
+        return GraphState(states, {a: signals[a] for a in state.before}), output
+
+
+def _sum(signals: list[Any]) -> Any:
+    """Add what arrives along several edges; one alone stays as it is."""
+    if len(signals) == 1:
+        return signals[0]
+    if len({jnp.shape(s) for s in signals}) > 1:
+        shapes = ", ".join(str(list(jnp.shape(s))) for s in signals)
+        raise ValueError(f"signals of shapes {shapes} meet: they must be the same")
+    dtype = state_dtype(signals)
+    return sum((jnp.asarray(s, dtype) for s in signals[1:]), start=jnp.asarray(signals[0], dtype))
+
+
+def paired(layers: tuple[Cell, ...], params: Any) -> list[tuple[Cell, Any]]:
+    """Return each layer with its parameters, refusing those that are no tuple with one entry for each."""
+    if not isinstance(params, tuple | list):
+        raise ValueError(f"params = {type(params).__name__}: params must be a tuple, one entry for each layer")
+    if len(params) != len(layers):
+        raise ValueError(f"params are for {len(params)} layers: this network has {len(layers)}")
+    return list(zip(layers, params, strict=True))
+
+
+@contextmanager
+def named_layer(index: int, layer: Cell) -> Iterator[None]:
+    """Say which layer of a network an error comes from, such as a field that the params of another layer lack."""
+    try:
+        yield
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"layer {index} ({type(layer).__name__}): {error}") from error
+
+
+def worth_recomputing(state: PyTree) -> bool:
+    """Say whether the backward pass of a layer should make a step's intermediate numbers anew, not keep them.
+
+    A step with several state variables has many: recomputing takes half to two thirds of the time. A plain neuron with
+    its voltage alone has few, which are read faster than made.
+    """
+    return sum(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)) > 1
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """A layer that says whether the weights that reach it may be negative; others take any."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether they may."""
+
+
+def require_weights_for(layer: Cell, way: PyTree) -> bool:
+    """Refuse negative weights, at hand, that reach a layer as conductances; ``way`` holds the params before it.
+
+    Returns whether all of these keep the sign of what comes before them, as delays and dropout do.
+    """
+    if isinstance(layer, Signed) and not layer.signed:
+        rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"
+        for stage in reversed(jax.tree.leaves(way, is_leaf=is_dataclass)):
+            fields = vars(stage) if is_dataclass(stage) else {}
+            for name in {"weight", "bias"} & fields.keys() if "neuron" not in fields else ():
+                if concrete(fields[name]):
+                    require(~(np.asarray(fields[name]) < 0.0), name, fields[name], "nS", rule)
+            if not fields.keys() <= {"delay", "sigma", "key"}:
+                return False
+        return True
+    return False
