@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.special import stdtrit
 
 _ONE_IN = 1.35e-3  # the tail of a normal distribution beyond three standard errors
 _ROUND = 64  # pairs that are computed at once
@@ -148,6 +147,8 @@ def agreement(evidence: Evidence) -> Agreement:
     error = float(np.sqrt(scatter)) / power if power else 0.0
     across, doubt, null = _across(evidence, rest, slope)
     norm = float(np.hypot(slope, np.sqrt(max(across, 0.0))))
+    from scipy.special import stdtrit
+
     beyond = stdtrit(m - 1, 1.0 - _ONE_IN)
     sure = abs(slope) > beyond * error
     turn = np.hypot(max(across, 0.0) * error, 0.5 * slope * doubt)

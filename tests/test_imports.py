@@ -127,6 +127,7 @@ def test_importing_loads_no_library_of_a_single_task():
         "orbax",
         "sklearn",
         "tensorflow",
+        "scipy",
         "tonic",
     )
     code = f"""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import stdtrit
 
 from jaxlif.fitting.bounds import Bounds, named_leaves
 from jaxlif.fitting.joint_likelihood import JointLoss, Samples, evaluate, with_variance
@@ -51,6 +50,8 @@ class Estimate(NamedTuple):
     @property
     def quantile(self) -> float:
         """Standard errors from the estimate to the end of a 95 % interval."""
+        from scipy.special import stdtrit
+
         return float(stdtrit(self.freedom, 0.975))
 
     def intervals(self) -> dict[str, tuple[float, float]]:

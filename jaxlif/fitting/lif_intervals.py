@@ -7,7 +7,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import UNKNOWN, Estimate, sandwich
@@ -62,6 +61,8 @@ def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -
 
     Slopes are [n, S, T], errors and mask [S, T]; sweeps are independent.
     """
+    from scipy.fft import irfft, next_fast_len, rfft
+
     steps = errors.shape[1]
     lags = max(1, min(errors.size // BLOCKS, steps))
     length = next_fast_len(steps + lags, real=True)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.optimize import minimize
 from tqdm import tqdm
 
 from jaxlif.fitting.joint_likelihood import JointLoss, Sample, Samples, evaluate, penalty, with_variance
@@ -63,6 +62,7 @@ def refine(
 
 def _minimise(loss, vector, samples, active, axes, steps, progress):
     """Return where a round ends, and the loss before and after it."""
+    from scipy.optimize import minimize  # takes as long to load as half of JAX
 
     def _at(y):
         point = vector.copy()
