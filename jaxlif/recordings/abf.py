@@ -27,14 +27,6 @@ class _Channel(NamedTuple):
     unit: str
 
 
-class _Choice(NamedTuple):
-    """The names that were asked for, the voltage channel that is read, and all of them."""
-
-    named: tuple[str, ...]
-    voltage: _Channel
-    voltages: list[_Channel]
-
-
 def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from an ABF1 or ABF2 file.
 
@@ -60,8 +52,12 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
             outputs = _relabelled(outputs, "current", unit, asked.channel)
         if unit is None:
             _require_current_clamp(abf, inputs, outputs, active, dt)
-        choice = _choice(inputs, used or outputs, active, asked.channel)
-        voltage = _input(abf, choice.voltage, "voltage")
+        voltages = _of_kind(inputs, "voltage")
+        if not voltages:
+            raise ValueError(_no_voltage(inputs, active))
+        named = _known(asked.channel, voltages + _of_kind(used or outputs, "current"))
+        read = _only("voltage", voltages, named)
+        voltage = _input(abf, read, "voltage")
         measured = {channel: _input(abf, channel, "current") for channel in recorded}
         factors = {channel: to_library_unit("current", channel.unit) for channel in _of_kind(outputs, "current")}
         found = {channel: waveforms(abf, channel.number, factor) for channel, factor in factors.items()}
@@ -70,10 +66,18 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
     if not used and not commands:
         raise ValueError(_no_command(abf, outputs, recorded))
-    current = measured[_current("current", used, choice)] if used else _command(commands, choice)
+    if used:
+        current = measured[_current("current", used, voltages, read, named)]
+    else:
+        # Not every output has an input of its own number: where the numbers differ, those with a protocol count.
+        varying = [channel for channel, waveform in commands.items() if varies(waveform)] or list(commands)[:1]
+        channels = list(commands) if len(commands) == len(voltages) else varying
+        current = commands[_current("commanded current", channels, voltages, read, named)]
     known = [asked.corrections.corrected("current", sweep) for sweep in current]
     if used:
-        _warn_of_a_shared_current(used, choice)
+        if len(used) == 1 < len(voltages) and used[0].name not in named:
+            text = f"the only recorded current, {used[0].name}, is taken for that of {read.name}: was it injected there"
+            warnings.warn(f"{text}, and not into another of {_listed(voltages)}?", RecordingWarning, stacklevel=3)
         warn_of_difference([(known, command) for command in commands.values()], dt, "the recorded one is used")
     else:
         warn_of_difference([(other, known) for other in measured.values()], dt, "the command was asked for")
@@ -190,18 +194,6 @@ def _require_current_clamp(
         raise ValueError(voltage_clamp(_listed(commanded)))
 
 
-def _choice(inputs: list[_Channel], currents: list[_Channel], active: list[_Channel], asked: str | None) -> _Choice:
-    """Return which voltage is read, and what else was named: of the channels that hold its current."""
-    voltages = _of_kind(inputs, "voltage")
-    if not voltages:
-        raise ValueError(_no_voltage(inputs, active))
-    known = voltages + _of_kind(currents, "current")
-    named = _names(asked, {channel.name for channel in known})
-    if unknown := [name for name in named if name not in {channel.name for channel in known}]:
-        raise ValueError(f"electrode_channel = {unknown[0]!r}: the channels are {_listed(known)}")
-    return _Choice(named, _only("voltage", voltages, named), voltages)
-
-
 def _no_voltage(inputs: list[_Channel], active: list[_Channel]) -> str:
     if _of_kind(active, "voltage"):
         return voltage_clamp(_listed(active))
@@ -220,6 +212,15 @@ def _names(asked: str | None, known: set[str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in asked.split(","))
 
 
+def _known(asked: str | None, channels: list[_Channel]) -> tuple[str, ...]:
+    """Return the names that were given, each of which is a channel's."""
+    names = {channel.name for channel in channels}
+    named = _names(asked, names)
+    if unknown := [name for name in named if name not in names]:
+        raise ValueError(f"electrode_channel = {unknown[0]!r}: the channels are {_listed(channels)}")
+    return named
+
+
 def _only(kind: str, channels: list[_Channel], named: tuple[str, ...], example: str = "") -> _Channel:
     """Return the channel that was named, or the only one."""
     found = [channel for channel in channels if channel.name in named] or channels
@@ -229,33 +230,17 @@ def _only(kind: str, channels: list[_Channel], named: tuple[str, ...], example: 
     return found[0]
 
 
-def _current(kind: str, channels: list[_Channel], choice: _Choice) -> _Channel:
+def _current(
+    kind: str, channels: list[_Channel], voltages: list[_Channel], read: _Channel, named: tuple[str, ...]
+) -> _Channel:
     """Return the current that was named, or of as many as there are voltages the one at the same place."""
-    if len(channels) == len(choice.voltages) and not any(channel.name in choice.named for channel in channels):
-        return channels[choice.voltages.index(choice.voltage)]
-    example = f", such as {choice.voltage.name},{channels[0].name}" if len(choice.voltages) > 1 else ""
-    return _only(kind, channels, choice.named, example)
-
-
-def _warn_of_a_shared_current(recorded: list[_Channel], choice: _Choice) -> None:
-    if len(recorded) == 1 < len(choice.voltages) and recorded[0].name not in choice.named:
-        warnings.warn(
-            f"the only recorded current, {recorded[0].name}, is taken for that of {choice.voltage.name}:"
-            f" was it injected there, and not into another of {_listed(choice.voltages)}?",
-            RecordingWarning,
-            stacklevel=4,
-        )
+    if len(channels) == len(voltages) and not any(channel.name in named for channel in channels):
+        return channels[voltages.index(read)]
+    example = f", such as {read.name},{channels[0].name}" if len(voltages) > 1 else ""
+    return _only(kind, channels, named, example)
 
 
 # --- the command ------------------------------------------------------------------------------------------
-
-
-def _command(commands: dict[_Channel, list[np.ndarray]], choice: _Choice) -> list[np.ndarray]:
-    """Return the commanded current of the electrode."""
-    # Not every output has an input of its own number: where the numbers differ, those that carry a protocol count.
-    varying = [channel for channel, waveform in commands.items() if varies(waveform)] or list(commands)[:1]
-    channels = list(commands) if len(commands) == len(choice.voltages) else varying
-    return commands[_current("commanded current", channels, choice)]
 
 
 def _no_command(abf: Any, outputs: list[_Channel], recorded: list[_Channel]) -> str:
@@ -292,14 +277,12 @@ def _waveform(abf: Any, output: int, sweep: int) -> np.ndarray | None:
     from pyabf.stimulus import Stimulus
     from pyabf.waveform import EpochTable
 
-    if not _has_list(abf):
-        return Stimulus(abf, output).stimulusWaveform(sweep)
-    if _unread_list(abf) is not None:
+    if _unread_list(abf):
         return None
-    if not abf._dacSection.nWaveformEnable[output]:
+    if not _has_list(abf) or not abf._dacSection.nWaveformEnable[output]:
         return Stimulus(abf, output).stimulusWaveform(sweep)
     table = EpochTable(abf, output)
-    varied: Any = _varied_epoch(abf, table.epochs)
+    varied: Any = _varied_epoch(abf, table)
     # Past its end a list is repeated where that was ticked, and else its last value stays.
     count = len(abf.userList)
     varied.level = abf.userList[sweep % count if abf.userListRepeat[0] else min(sweep, count - 1)]
@@ -311,21 +294,20 @@ def _has_list(abf: Any) -> bool:
     return any(getattr(abf, "userListEnable", None) or ())
 
 
-def _varied_epoch(abf: Any, epochs: list[Any]) -> Any | None:
+def _varied_epoch(abf: Any, table: Any) -> Any | None:
     number = abf.userListParamToVary[0] - _FIRST_LEVEL
-    return next((epoch for epoch in epochs if epoch.epochNumber == number), None)
+    return next((epoch for epoch in table.epochs if epoch.epochNumber == number), None)
 
 
-def _unread_list(abf: Any) -> str | None:
+def _unread_list(abf: Any) -> str:
     """Say why a user list of the file cannot be followed; pyabf reads it, and does not apply it."""
     from pyabf.waveform import EpochTable
 
     if not _has_list(abf):
-        return None
-    parameters = abf.userListParamToVary
-    if abf.abfVersion["major"] == 2 and len(parameters) == 1 and abf.userList:
+        return ""
+    if abf.abfVersion["major"] == 2 and len(abf.userListParamToVary) == 1 and abf.userList:
         driven = [n for n, on in enumerate(abf._dacSection.nWaveformEnable) if on]
-        if len(driven) == 1 and _varied_epoch(abf, EpochTable(abf, driven[0]).epochs):
-            return None
-    varied = f"parameter {parameters[0]} of the epochs"
-    return f"a user list varies {varied}; read are lists of one epoch's level, in an ABF2 file with one output"
+        if len(driven) == 1 and _varied_epoch(abf, EpochTable(abf, driven[0])):
+            return ""
+    varied = f"a user list varies parameter {abf.userListParamToVary[0]} of the epochs"
+    return f"{varied}; read are lists of one epoch's level, in an ABF2 file with one output"

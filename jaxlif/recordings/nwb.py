@@ -34,13 +34,11 @@ class _Pair(NamedTuple):
 def read_nwb(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from the current-clamp series of an NWB 2 file.
 
-    A sweep is a CurrentClampSeries with the current of the same electrode that belongs to it: by the table of
-    intracellular recordings where there is one, else by sweep number (of the series or of the sweep table), by
-    starting time, by the numbers in the names, or by order. The current is a stimulus series (commanded) or an
-    acquired series in amperes (recorded), which is preferred where it covers as many sweeps. Voltage-clamp series and
-    current-clamp series without a current are left out. Conversion, offset and unit are those of the file; where
-    stimulus and response start or end at different times, their overlap is read, and NaN at the end is cut away. With
-    ``current_unit`` a CurrentClampStimulusSeries in volts is a current.
+    A sweep is a CurrentClampSeries with the current of its electrode that belongs to it: by the table of intracellular
+    recordings, else by sweep number, by starting time, by the numbers in the names, or by order. The current is a
+    stimulus series (commanded), or an acquired series in amperes (recorded), which is preferred where it covers as many
+    sweeps. Conversion, offset and unit are those of the file; where stimulus and response start or end at different
+    times, their overlap is read, and NaN at the end is cut away. What has no current is left out.
     """
     with _opened(path) as nwb:
         pairs, source = _pairs(nwb, asked)
@@ -65,7 +63,7 @@ def nwb_channels(path: Path) -> list[str]:
 
 def _beside(nwb: Any, source: str, asked: Asked) -> list[np.ndarray] | None:
     """Return the other current of the same sweeps: the command of a recorded one, or the other way round."""
-    other = {"recorded": "commanded", "commanded": "recorded"}[source]
+    other = "commanded" if source == "recorded" else "recorded"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordingWarning)
         try:
@@ -100,9 +98,6 @@ def _as_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-# --- one series -------------------------------------------------------------------------------------------
-
-
 def _is_a(series: Any, name: str) -> bool:
     # By name: a class that an extension of the file defines inherits from pynwb's.
     return any(kind.__name__ == name for kind in type(series).__mro__)
@@ -111,6 +106,10 @@ def _is_a(series: Any, name: str) -> bool:
 def _unit(series: Any) -> str:
     """Return the unit that the file states; pynwb would put volts and amperes in its place."""
     return symbol(_as_text(getattr(series.data, "attrs", {}).get("unit", series.unit)))
+
+
+def _is_in(series: Any, quantity: str) -> bool:
+    return _is_a(series, "TimeSeries") and is_unit(quantity, _unit(series))
 
 
 def _electrode(series: Any) -> str:
@@ -157,9 +156,6 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     return factor * (series.conversion * raw.astype(np.float64).reshape(-1) + series.offset)
 
 
-# --- which series belong together -------------------------------------------------------------------------
-
-
 def _pairs(nwb: Any, asked: Asked) -> tuple[list[_Pair], str]:
     """Return the chosen sweeps of the electrode that have a current, and whether that was recorded or commanded."""
     every = _responses(nwb)
@@ -194,7 +190,7 @@ def _responses(nwb: Any) -> list[Any]:
 
 
 def _of_electrode(responses: list[Any], electrode: str | None) -> list[Any]:
-    counts = Counter(_electrode(series) for series in responses)
+    counts = Counter(map(_electrode, responses))
     listed = ", ".join(f"{name!r}: {number} series" for name, number in sorted(counts.items()))
     if electrode is None and len(counts) > 1:
         raise ValueError(f"{len(counts)} electrodes ({listed}): choose one with `electrode_channel`")
@@ -212,25 +208,22 @@ def _currents(group: Any, responses: list[Any], corrections: Corrections, *, alo
     found = [
         s
         for s in group.values()
-        if s.object_id not in known and (_is_current(s) or (named and _is_a(s, "CurrentClampStimulusSeries")))
+        if s.object_id not in known
+        and (_is_in(s, "current") or (named and _is_a(s, "CurrentClampStimulusSeries")))
+        and not _is_a(s, "VoltageClampSeries")
     ]
     own = [series for series in found if _electrode(series) in ("", _electrode(responses[0]))]
     return own or (found if alone else [])
-
-
-def _is_current(series: Any) -> bool:
-    acquired = _is_a(series, "TimeSeries") and not _is_a(series, "VoltageClampSeries")
-    return acquired and is_unit("current", _unit(series))
 
 
 def _match(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
     """Pair by the first rule that finds a pair, the most explicit one first."""
     numbers = _sweep_table(nwb)
     keys: list[Callable[[Any], Any]] = [
-        lambda series: _sweep_number(series, numbers),
-        lambda series: round(_start(_Part(series)), 4),
+        lambda s: numbers.get(s.object_id) if getattr(s, "sweep_number", None) is None else int(s.sweep_number),
+        lambda s: round(_start(_Part(s)), 4),
         # The numbers in a name: (1,) for both CurrentClampSeries_01 and CurrentClampStimulusSeries_01.
-        lambda series: tuple(int(number) for number in re.findall(r"\d+", series.name)) or None,
+        lambda s: tuple(int(number) for number in re.findall(r"\d+", s.name)) or None,
     ]
     by_key = (_by_key(responses, stimuli, key) for key in keys)
     return _by_table(nwb, responses, stimuli) or next((pairs for pairs in by_key if pairs), [])
@@ -245,12 +238,9 @@ def _by_table(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]
     known = [{series.object_id for series in group} for *_, group in sides]
     rows = [[column[row] for column in columns] for row in range(len(table))]
     # A row without a stimulus or a response refers to no series, or to no samples of one.
-    whole = [row for row in rows if all(_refers_to(*side) for side in zip(row, known, strict=True))]
-    return [_Pair(*(_Part(r.timeseries, int(r.idx_start), int(r.idx_start + r.count)) for r in row)) for row in whole]
-
-
-def _refers_to(reference: Any, known: set[str]) -> bool:
-    return reference.timeseries is not None and reference.count > 0 and reference.timeseries.object_id in known
+    full = [row for row in rows if all(r.timeseries is not None and r.count > 0 for r in row)]
+    ours = [row for row in full if all(r.timeseries.object_id in ids for r, ids in zip(row, known, strict=True))]
+    return [_Pair(*(_Part(r.timeseries, int(r.idx_start), int(r.idx_start + r.count)) for r in row)) for row in ours]
 
 
 def _by_key(responses: list[Any], stimuli: list[Any], key: Callable[[Any], Any]) -> list[_Pair]:
@@ -270,26 +260,20 @@ def _sweep_table(nwb: Any) -> dict[str, int]:
     return {series.object_id: int(table["sweep_number"][row]) for row in rows for series in table["series"][row]}
 
 
-def _sweep_number(series: Any, table: dict[str, int]) -> int | None:
-    number = getattr(series, "sweep_number", None)
-    return table.get(series.object_id) if number is None else int(number)
-
-
 def _by_order(responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
-    if len(responses) != len(stimuli):
-        return []
     orders = [sorted(group, key=lambda series: series.name) for group in (stimuli, responses)]
-    return [_Pair(_Part(stimulus), _Part(response)) for stimulus, response in zip(*orders, strict=True)]
+    pairs = [_Pair(_Part(stimulus), _Part(response)) for stimulus, response in zip(*orders, strict=False)]
+    return pairs if len(responses) == len(stimuli) else []
 
 
 def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
-    volts = [s for s in nwb.stimulus.values() if _is_a(s, "TimeSeries") and is_unit("voltage", _unit(s))]
+    volts = [s for s in nwb.stimulus.values() if _is_in(s, "voltage")]
     if clamped := [pair.stimulus.series for pair in _match(nwb, responses, volts)]:
         return voltage_clamp(f"{type(clamped[0]).__name__} {clamped[0].name} in {_unit(clamped[0])}")
-    asked = f'current = "{current}": ' if current else ""
-    places = {"recorded": "acquisition", "commanded": "stimulus", None: "acquisition or stimulus"}[current]
+    places = {"recorded": "acquisition", "commanded": "stimulus"}.get(current or "", "acquisition or stimulus")
     seen = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
     units = ", ".join(sorted({f"{type(s).__name__} in {_unit(s)}" for s in seen}))
+    asked = f'current = "{current}": ' if current else ""
     return f"{asked}no current in the {places} belongs to the {len(responses)} CurrentClampSeries (found: {units})"
 
 
@@ -297,26 +281,20 @@ def _warn_of_rest(responses: list[Any], pairs: list[_Pair]) -> None:
     paired = {pair.response.series.object_id for pair in pairs}
     alone = sorted(series.name for series in responses if series.object_id not in paired)
     if alone:
-        listed = ", ".join(alone[:3]) + (", ..." if len(alone) > 3 else "")
-        text = f"{len(alone)} of {len(responses)} CurrentClampSeries have no current and are left out ({listed})"
-        warnings.warn(text, RecordingWarning, stacklevel=5)
+        text = f"{len(alone)} of {len(responses)} CurrentClampSeries have no current and are left out"
+        warnings.warn(f"{text} ({', '.join(alone[:3])})", RecordingWarning, stacklevel=5)
 
 
 def _warn_of_amplifier(responses: list[Any], source: str) -> None:
     """Warn of what the amplifier did beside the command, where the file says that it did."""
-    bias = [1e12 * series.bias_current for series in responses if series.bias_current and source == "commanded"]
-    bias = [value for value in bias if np.isfinite(value)]
-    if bias:
-        span = f"{min(bias):g}" if min(bias) == max(bias) else f"{min(bias):g} to {max(bias):g}"
+    bias = [1e12 * series.bias_current for series in responses if np.isfinite(series.bias_current or np.nan)]
+    if bias and source == "commanded":
+        span = " to ".join(f"{pA:g}" for pA in sorted({min(bias), max(bias)}))
         text = f"the amplifier added bias_current = {span} pA in {len(bias)} sweeps; the command is read without it"
         warnings.warn(text, RecordingWarning, stacklevel=4)
-    unbalanced = [series for series in responses if series.bridge_balance == 0]
-    if unbalanced:
-        text = f"bridge_balance = 0 Ω in {len(unbalanced)} sweeps: the voltage holds the electrode's drop"
+    if unbalanced := sum(series.bridge_balance == 0 for series in responses):
+        text = f"bridge_balance = 0 Ω in {unbalanced} sweeps: the voltage holds the electrode's drop"
         warnings.warn(text, RecordingWarning, stacklevel=4)
-
-
-# --- the samples ------------------------------------------------------------------------------------------
 
 
 def _traces(pairs: list[_Pair], corrections: Corrections) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -345,12 +323,10 @@ def _traces(pairs: list[_Pair], corrections: Corrections) -> tuple[list[np.ndarr
 
 
 def _require_a_pair(pair: _Pair, corrections: Corrections) -> None:
-    stimulus, response = (part.series for part in pair)
-    if abs(_interval(stimulus) - _interval(response)) > 1e-3 * _interval(response):
-        raise ValueError(
-            f"{response.name} was sampled every {_interval(response):g} ms and its current {stimulus.name} every"
-            f" {_interval(stimulus):g} ms: they must agree"
-        )
+    (stimulus, response), (theirs, own) = zip(*((part.series, _interval(part.series)) for part in pair), strict=True)
+    if abs(theirs - own) > 1e-3 * own:
+        times = f"{response.name} was sampled every {own:g} ms and its current {stimulus.name} every {theirs:g} ms"
+        raise ValueError(f"{times}: they must agree")
     if is_unit("current", corrections.unit("voltage", _unit(response))):
         listed = "; ".join(f"{series.name}: {_unit(series)}" for series in (response, stimulus))
         raise ValueError(
