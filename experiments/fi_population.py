@@ -13,8 +13,10 @@ measured resistance is the slope of a line through all passive voltages; in the 
 Command: JAXLIF_DATA=folder python experiments/fi_population.py
 """
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import claims
@@ -25,8 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxlif import plotting
-from jaxlif.fitting.fi_cells import FICell, read_fi_population
-from jaxlif.fitting.population import HeldOut, Population, fit_fi_population, held_out_rmse
+from jaxlif.fitting import FICell, Population, fit_fi_population
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def main(config: Config = Config()) -> None:
     start = time.perf_counter()
     joint = fit_fi_population(cells)
     seconds = time.perf_counter() - start
-    held = {name: held_out_rmse(cells, **options) for name, options in FORMULAS.items()}
-    medians = {name: float(np.median(h.rmse)) for name, h in held.items()}
+    held = {name: held_out_rmse(cells, options) for name, options in FORMULAS.items()}
+    medians = {name: float(np.median(rmse)) for name, rmse in held.items()}
     rows = [
         claims.claim("cells fitted", len(joint.names)),
         claims.claim("one call for all cells, compilation included", seconds, "s", "<= 10"),
@@ -68,9 +69,50 @@ def main(config: Config = Config()) -> None:
     claims.write_claims("fi_population", rows, draw(held))
 
 
-def paired(name: str, held: dict[str, HeldOut]) -> dict[str, Any]:
+def read_fi_population(path: Path) -> list[FICell]:
+    """Read cells from ``{"cells": [{"cell", "sweeps": [{"current", "spikes", "v_rest", "v_steady"}]}]}``, pA, Hz, mV.
+
+    Positive currents make the f-I curve, with the mean over repeats. Negative ones without a spike make the passive
+    table, each voltage corrected by the distance of its own sweep's v_rest from the cell's median.
+    """
+    return [read_cell(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+
+
+def read_cell(entry: dict[str, Any]) -> FICell:
+    fields = ("current", "spikes", "v_rest", "v_steady")
+    current, spikes, rest, steady = (np.array([sweep[field] for sweep in entry["sweeps"]], float) for field in fields)
+    levels, v_rest = np.unique(current[current > 0]), float(np.median(rest))
+    silent = (current < 0) & (spikes == 0) & np.isfinite(steady)
+    return FICell(
+        name=str(entry["cell"]),
+        currents=levels,
+        rates=np.array([spikes[current == level].mean() for level in levels]),
+        passive_currents=current[silent],
+        passive_voltages=(steady - rest)[silent] + v_rest,
+        v_rest=v_rest,
+    )
+
+
+def held_out_rmse(cells: list[FICell], options: dict[str, bool]) -> np.ndarray:
+    """Return the error [cells] at every second current of the fit to the others, Hz, the mean of both halves."""
+    halves = [[half_of(cell, half) for cell in cells] for half in (0, 1)]
+    fits = [fit_fi_population(half, **options) for half in halves]
+    assert not any(fit.failed for fit in fits)
+    errors = [
+        [np.sqrt(np.mean((fit.rates(cell.name, cell.currents) - cell.rates) ** 2)) for cell in half]
+        for fit, half in zip(fits, halves[::-1], strict=True)
+    ]
+    return np.mean(errors, axis=0)
+
+
+def half_of(cell: FICell, half: int) -> FICell:
+    """Return every second current of a cell, whose currents ascend."""
+    return replace(cell, currents=cell.currents[half::2], rates=cell.rates[half::2])
+
+
+def paired(name: str, held: dict[str, np.ndarray]) -> dict[str, Any]:
     """Compare a formula with the plain one cell by cell."""
-    gain = held[name].rmse - held["plain"].rmse
+    gain = held[name] - held["plain"]
     error = float(np.std(gain, ddof=1) / np.sqrt(len(gain)))
     return claims.claim(
         f"{name} changes the plain formula's RMSE by, mean over cells", float(gain.mean()), "Hz", sd=error
@@ -84,13 +126,13 @@ def close(cells: list[FICell], found: Population) -> float:
     return float(np.mean(np.abs(np.asarray(found.params.r_m) / slopes - 1.0) < 0.25))
 
 
-def draw(held: dict[str, HeldOut]) -> plt.Figure:
+def draw(held: dict[str, np.ndarray]) -> plt.Figure:
     with plt.rc_context(plotting.STYLE):
         figure, ax = plt.subplots(figsize=(4.6, 4.0), layout="constrained")
-        low, high = (f([f(h.rmse) for h in held.values()]) for f in (np.min, np.max))
+        low, high = (f([f(rmse) for rmse in held.values()]) for f in (np.min, np.max))
         ax.plot([low, high], [low, high], color="0.6", linewidth=0.8)
         for name, marker in (("noise", "o"), ("adaptation", "^"), ("both", "s")):
-            ax.plot(held["plain"].rmse, held[name].rmse, marker, label=name)
+            ax.plot(held["plain"], held[name], marker, label=name)
         ax.set(xlabel="RMSE, plain formula (Hz)", ylabel="RMSE (Hz)", xscale="log", yscale="log")
         ax.legend()
     return figure

@@ -33,10 +33,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from digits import Digits, load, make_batches, split
+from fi_population import read_fi_population
 
 import jaxlif as jl
 from jaxlif import plotting
-from jaxlif.fitting.fi_cells import read_fi_population
 from jaxlif.networks import (
     Dense,
     Recurrent,

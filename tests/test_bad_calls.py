@@ -84,7 +84,7 @@ def _recording(**changed):
 
 
 def _population(**changed):
-    return jl.fit_fi_population([replace(CELL, **changed)], num_starts=1).rmse
+    return jl.fit_fi_population([replace(CELL, **changed)]).rmse
 
 
 def _population_options(**changed):
@@ -195,7 +195,7 @@ GOOD = {
     ),
     "fit_fi_population": Call(_population, {"currents": LEVELS, "rates": RATES, **PASSIVE, "v_rest": -70.0}),
     "fit_fi_population, options": Call(
-        _population_options, {"adaptation": False, "noise": False, "passive": "joint", "num_starts": 1, "seed": 0}
+        _population_options, {"adaptation": False, "noise": False, "passive": "joint", "seed": 0}
     ),
     "interop.to_nest": Call(
         lambda **a: jl.interop.to_nest(**a)[1], {"params": PARAMS, "dt": 0.1, "synapse": "delta", "tau_syn": (2.0, 2.0)}

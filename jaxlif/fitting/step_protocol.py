@@ -139,13 +139,13 @@ def fit_steps(data: Data, options: Options) -> Outcome:
     """
     window, membrane = data.window(*options.window), step_membrane(data, options)
     table = _rising(fi_table(window, window.spikes))
-    fitted = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=options.bounds, seed=options.seed)
-    curve = fitted.table(table.currents, table.rates) | {"epoch_ms": [table.start, table.stop]}
+    params, curve = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=options.bounds, seed=options.seed)
+    curve |= {"epoch_ms": [table.start, table.stop]}
     lowest, poor = float(data.voltage.min()), poor_curve(curve)
-    warnings = membrane.notes + spontaneous(fitted.params) + _deep_reset(fitted.params, lowest) + poor
+    warnings = membrane.notes + spontaneous(params) + _deep_reset(params, lowest) + poor
     counted, known = 1000.0 / (table.stop - table.start), membrane.estimate  # Hz that one spike is worth
-    shape = None if poor else fi_estimate(fitted.params, table.currents, table.rates, known, resolution=counted)
-    return Outcome(fitted.params, warnings, curve, membrane.sweeps, intervals=all_intervals(known, shape))
+    shape = None if poor else fi_estimate(params, table.currents, table.rates, known, resolution=counted)
+    return Outcome(params, warnings, curve, membrane.sweeps, intervals=all_intervals(known, shape))
 
 
 def step_membrane(data: Data, options: Options) -> StepMembrane:

@@ -185,17 +185,6 @@ def test_a_rectifying_membrane_and_a_cell_that_fires_at_rest_are_named():
     assert not any("rectifies" in note for note in jl.fit_recording(recording).warnings)
 
 
-def test_rates_on_the_closed_form_are_fitted_exactly():
-    currents = np.linspace(50.0, 600.0, 24)
-    rates = np.asarray(jl.theory.firing_rate(TRUTH, currents))
-    result = jl.fit_rates(
-        currents, rates, replace(TRUTH, v_th=-40.0, v_reset=-70.0, t_ref=1.0, tau_m=10.0), free_tau_m=True
-    )
-    for name, value in asdict(TRUTH).items():
-        assert getattr(result.params, name) == pytest.approx(value, rel=1e-6), name
-    assert result.scores["f_i"]["rmse_held_out"] < 1e-3
-
-
 def test_an_unreliable_cell_is_not_scored_by_its_reliability():
     """Four responses that share only their stimulus's mean: what one repeat says of another is chance."""
     rng = np.random.default_rng(1)
@@ -288,21 +277,6 @@ def test_a_flipped_current_is_named(steps):
     voltage = np.where(steps.voltage > 10.0, 20.0, -136.0 - steps.voltage)  # mirrored about v_rest
     flipped = jl.Recording(current=steps.current, voltage=voltage, dt=DT)
     assert any("sign of the current" in note for note in jl.fit_recording(flipped).warnings)
-
-
-def test_rates_that_no_neuron_fires_at_are_named():
-    currents = np.linspace(0.0, 500.0, 11)
-    falling = jl.fit_rates(currents, 50.0 - currents / 10.0 + 1.0, jl.LIFParams())
-    assert any("no LIF" in note for note in falling.warnings)
-    # Rates and currents in each other's column.
-    swapped = jl.fit_rates(np.where(currents > 200.0, currents / 4.0, 0.0), currents, jl.LIFParams())
-    assert any("fires without current" in note for note in swapped.warnings)
-    with pytest.raises(ValueError, match=r"rates\[10\] = -1 Hz: rates must be"):
-        jl.fit_rates(currents, np.append(currents[:-1], -1.0), jl.LIFParams())
-    with pytest.raises(ValueError, match=r"currents has shape \(10,\) and rates \(11,\)"):
-        jl.fit_rates(currents[1:], currents, jl.LIFParams())
-    with pytest.raises(ValueError, match=r"r_m = 150: the start must lie inside its bounds"):
-        jl.fit_rates(currents, currents / 10.0, replace(TRUTH, r_m=150.0))
 
 
 def test_a_regression_that_leads_astray_is_not_the_last_word():

@@ -8,7 +8,6 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.data import Data, Options
-from jaxlif.fitting.fi_curve import FICoordinates, fit_fi_curve, rising_branch
 from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.recordings import BOUNDS
 from jaxlif.fitting.step_protocol import _with_baselines, step_membrane
@@ -140,47 +139,3 @@ def test_a_trial_that_is_stored_twice_counts_once_and_a_padded_sweep_not_at_all(
     voltage[4, 4000:] = 0.0
     with pytest.raises(ValueError, match="from 400 ms to the end in sweep 4 .*stopped early and was padded"):
         jl.fit_recording(replace(steps, voltage=voltage))
-
-
-@pytest.mark.parametrize(
-    ("rates", "count"),
-    [
-        ([0.0, 0.0, 10.0, 20.0, 30.0], 5),
-        ([0.0, 50.0, 90.0, 40.0, 3.0], 3),
-        ([0.0, 50.0, 90.0, 85.0, 60.0, 0.0], 4),
-        ([0.0, 50.0, 30.0, 60.0, 61.0], 5),  # a dip
-        ([0.0, 50.0, 45.0, 48.0, 41.0], 5),  # saturation, with noise
-        ([0.0, 2.0, 4.0, 2.0, 0.0], 5),  # single spikes
-        ([90.0, 40.0, 3.0], 1),
-    ],
-)
-def test_the_rising_branch_ends_where_the_rates_fall_for_good(rates, count):
-    assert rising_branch(np.arange(float(len(rates))), np.array(rates)) == count
-
-
-def test_a_table_of_rates_with_a_block_is_fitted_by_its_rising_branch():
-    currents = np.linspace(0.0, 600.0, 13)
-    rates = np.asarray(jl.theory.firing_rate(TRUTH, currents))
-    blocked = jl.fit_rates(currents, np.where(currents > 450.0, 0.3 * rates, rates), TRUTH)
-    for name in ("v_th", "v_reset", "t_ref"):  # exact rates: the optimum is the truth
-        assert getattr(blocked.params, name) == pytest.approx(getattr(TRUTH, name), rel=1e-3)
-    assert blocked.scores["f_i"]["rmse"] < 1e-2 and len(blocked.curve["current_pA"]) == 10
-    assert any("the 3 levels from 500 pA on are left out" in note for note in blocked.warnings)
-    with pytest.raises(ValueError, match="as in depolarisation block.*fewer than the 3 that a fit needs"):
-        jl.fit_rates(currents[:4], np.array([0.0, 90.0, 40.0, 0.0]), TRUTH)
-
-
-@pytest.mark.parametrize("reset_bounds", [(-90.0, -60.0), (-150.0, 30.0), (-np.inf, np.inf)])
-def test_no_coordinates_take_v_reset_out_of_its_bounds(reset_bounds):
-    for rheobase in (-50.0, 0.0, 120.0, 800.0):  # of TRUTH: thresholds from -74 to 28 mV
-        for share in (0.001, 0.5, 0.999):
-            shape = FICoordinates(tau_m=10.0, rheobase=rheobase, reset_share=share, t_ref=2.0)
-            neuron = shape.neuron(TRUTH, reset_bounds)
-            assert reset_bounds[0] <= neuron.v_reset <= reset_bounds[1] and neuron.v_reset < neuron.v_th
-            assert neuron.v_th == pytest.approx(TRUTH.v_rest + TRUTH.r_m * rheobase)
-
-
-def test_a_reset_below_its_bounds_is_fitted_inside_them():
-    currents = np.linspace(0.0, 600.0, 13)
-    rates = np.asarray(jl.theory.firing_rate(replace(TRUTH, v_reset=-350.0), currents))
-    assert -150.0 <= fit_fi_curve(TRUTH, currents, rates, bounds=BOUNDS).params.v_reset < -149.0

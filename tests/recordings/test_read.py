@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from jaxlif.fitting import load_fit, read_fi_population
+from jaxlif.fitting import load_fit
 from jaxlif.networks import read_events
 from jaxlif.recordings import RecordingWarning, read, read_rates, read_recording
 from jaxlif.recordings.units import to_library_unit
@@ -77,7 +77,6 @@ def test_no_door_waits_at_a_pipe(tmp_path):
     for door, suffix in (
         (read_events, ".npz"),
         (read_rates, ".csv"),
-        (read_fi_population, ".json"),
         (load_fit, ".fit"),
     ):
         pipe = tmp_path / f"pipe{suffix}"
