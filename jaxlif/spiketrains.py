@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Real, Shaped
-from numpy.typing import ArrayLike
 
 from jaxlif import checks
 
@@ -16,10 +15,10 @@ from jaxlif import checks
 # rounding and far below any sampling interval makes the window closed, whatever the grid.
 _SLACK = 1e-6  # ms
 
-Train = Real[ArrayLike, "n"]
+Train = Real[np.ndarray, "_"] | Sequence[float]
 
 
-def spike_times(spikes: Shaped[ArrayLike, "T *N"], dt: float) -> np.ndarray | list[np.ndarray]:
+def spike_times(spikes: Shaped[np.ndarray, "T *N"] | Sequence[int], dt: float) -> np.ndarray | list[np.ndarray]:
     r"""List the spike times of a raster, :math:`t = (n + 1)\, dt`: a spike in step n is found at the end of that step.
 
     Args:
@@ -83,7 +82,7 @@ def step_slack(times: Any, dt: float) -> np.ndarray:
     return np.minimum(_SLACK + _rounding(np.asarray(times)) / dt, 0.5)
 
 
-def isi(times: Train) -> Float[np.ndarray, "n-1"]:
+def isi(times: Train) -> Float[np.ndarray, "_"]:
     """Take the interspike intervals of a train, ms; none for fewer than two spikes.
 
     Example:

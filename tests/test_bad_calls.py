@@ -23,12 +23,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
+from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
 
 import jaxlif as jl
 from jaxlif import losses, networks, plotting, recordings, spiketrains, stimulus, theory
 from jaxlif.fitting import FICell, coordinates
 
 SEED, CALLS = 10, 500
+GROUND = ("theory", "losses", "spiketrains", "stimulus", "surrogate")
 STEPS = 40
 HOME = str(Path(jl.__file__).parent)
 
@@ -415,6 +418,17 @@ def _close(a, b):
 
 def _short(result):
     return str(result)[:100].replace("\n", " ")
+
+
+TYPED = [name for name, call in GOOD.items() if call.function.__module__ in ("jaxlif." + m for m in GROUND)]
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_good_call_fits_its_signature(name):
+    """Shapes and dtypes of arguments and results are those that the annotations say, by a checker of types."""
+    call = GOOD[name]
+    checker = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+    jaxtyped(typechecker=checker)(call.function)(**call.arguments)
 
 
 @pytest.mark.parametrize("bad", drawn_calls(CALLS // 10), ids=lambda bad: f"{bad.name}({bad.argument}={bad.way})")

@@ -47,8 +47,7 @@ class PreciseLIF:
     Args:
         dt: step, ms. At most one spike fits into it: t_ref >= dt is required.
         surrogate: None, or a pseudo-derivative of ``spikes`` in the distance of the step's highest voltage to
-            threshold, so that a loss on counts has a direction in which spikes appear and vanish. It does not touch the
-            gradients of voltages and times.
+            threshold, for a loss on counts or a network. The gradients of voltages and times stay exact.
 
     Raises:
         ValueError: for a dt that is not positive.
@@ -93,16 +92,12 @@ class PreciseLIF:
         crossing = jnp.where(at_once, 0.0, _crossing_time(params, state.v, v_inf, spiked & ~at_once))
         refractory = jnp.where(spiked, params.t_ref - (free - crossing), state.refractory - waiting)
         after = jnp.where(spiked, params.v_reset, v)
-        spikes = self._spikes(params, jnp.maximum(v, state.v), spiked)
-        spike_time = jnp.where(spiked, waiting + crossing, 0.0)
-        return PreciseState(after, refractory), PreciseOutput(spikes, after, spike_time)
-
-    def _spikes(self, params: LIFParams, highest: Array, spiked: Array) -> Array:
-        spikes = spiked.astype(highest.dtype)
-        if self.surrogate is None:
-            return spikes
-        soft = spike(threshold_distance(params, highest), self.surrogate)
-        return spikes + soft - jax.lax.stop_gradient(soft)
+        spikes = spiked.astype(v.dtype)
+        if self.surrogate is not None:
+            soft = spike(threshold_distance(params, jnp.maximum(v, state.v)), self.surrogate)
+            spikes = spikes + soft - jax.lax.stop_gradient(soft)
+        output = PreciseOutput(spikes, after, jnp.where(spiked, waiting + crossing, 0.0))
+        return PreciseState(after, refractory), output
 
 
 def _crossing_time(params: LIFParams, v: Array, v_inf: Array, crosses: Array) -> Array:
