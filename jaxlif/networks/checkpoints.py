@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlif.networks.epoch import Problem, State, is_key, update, value_and_gradient
+from jaxlif.networks.epoch import Problem, State, is_key, objective, update
 
 
 class Point(NamedTuple):
@@ -41,7 +42,7 @@ def fingerprint(problem: Problem, params: Any, data: Any, validation: Any, key: 
     metric = problem.metric
 
     def _gradient(free, params, batch, key):
-        return value_and_gradient(problem, free, params, batch, key)
+        return jax.value_and_grad(partial(objective, problem, params, batch, key), has_aux=True)(free)
 
     def _updated(free, opt_state):
         # What a line search evaluates is the loss, whose program is another entry.

@@ -61,21 +61,16 @@ def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
 def time_to_first_spike(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None) -> Array:
     r"""Return the time of the first spike, :math:`t = dt \sum_{n=0}^{T} \prod_{m<n} (1 - s_m)`, T dt + dt without one.
 
-    The earliest class wins: logits are ``-time_to_first_spike(...) / tau``. A spike in step n has the time (n + 1) dt,
-    the end of its step. The gradient is that of the product with the spikes' surrogate: one more spike in a step before
-    the first would bring the time forward to that step, and less of the first would put it off to the next. It is
-    biased as every surrogate is; for the exact gradient of spike times use :class:`jaxlif.PreciseLIF`.
+    The earliest class wins: logits are ``-time_to_first_spike(...) / tau``. The gradient is that of the product with
+    the spikes' surrogate, and biased as every surrogate is; for the exact one use :class:`jaxlif.PreciseLIF`.
 
     Args:
-        spikes: [T, K], 0 or 1.
+        spikes: [T, K], 0 or 1; one in step n has the time (n + 1) dt, the end of its step.
         dt: step, ms.
         mask: the steps that count, [T], 0 or 1; all by default. Time ends with the last of them.
 
     Returns:
         Times [K], ms.
-
-    Raises:
-        ValueError: for a batch, no step, a mask of another shape, or a dt that is not positive.
 
     Example:
         >>> time_to_first_spike(jnp.array([[0, 0, 1], [0, 1, 1]]), 0.5).tolist()
@@ -94,22 +89,14 @@ def time_to_first_spike(spikes: ArrayLike, dt: float, mask: ArrayLike | None = N
 def activity_band(spikes: ArrayLike, low: float, high: float, dt: float, mask: ArrayLike | None = None) -> Array:
     r"""Penalise rates outside a band: :math:`\mathrm{mean}_i\,(\nu_i - \mathrm{clip}(\nu_i, \nu_{low}, \nu_{high}))^2`.
 
-    For a batch [B, T, N], either ``vmap`` (each sample within the band) or first average over the samples (each neuron
-    within it on average). Of an image's spikes make neurons first, ``spikes.reshape(T, -1)``.
-
     Args:
-        spikes: 0 or 1, [T] or [T, N], with the surrogate's gradient where a cell made them.
-        low: lowest rate without penalty, Hz.
-        high: highest rate without penalty, Hz.
+        spikes: 0 or 1, [T] or [T, N], of one sample, or means over samples.
+        low, high: lowest and highest rate without penalty, Hz.
         dt: step, ms.
         mask: the steps that count, [T], 0 or 1; all by default.
 
     Returns:
-        A scalar, Hz², in the dtype of ``spikes``; nan where no step counts.
-
-    Raises:
-        ValueError: for a batch, a mask of another shape, a dt that is not positive, a negative rate, or a low above
-            high.
+        A scalar, Hz²; nan where no step counts.
 
     Example:
         >>> spikes = jnp.zeros((1000, 2)).at[:30, 0].set(1.0).at[:8, 1].set(1.0)  # 30 Hz and 8 Hz

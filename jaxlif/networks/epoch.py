@@ -45,14 +45,8 @@ class Problem:
 
     def place(self, tree: Any, *axes: str | None) -> Any:
         """Put the arrays of a pytree on the devices, whole on each or split along axes; numbers stay numbers."""
-
-        def _put(x):
-            if isinstance(x, float | int):
-                return x
-            where = None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*axes))
-            return jnp.asarray(x) if where is None else jax.device_put(on_host(x), where)
-
-        return jax.tree.map(_put, tree)
+        where = None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*axes))
+        return jax.tree.map(lambda x: x if isinstance(x, float | int) else jax.device_put(on_host(x), where), tree)
 
     def laid_out(self, tree: Any, *axes: str) -> Any:
         """Have each array of a computation whole on every device, or split along axes."""
@@ -132,12 +126,9 @@ def _step(problem, params, data, epoch, state, item):
     # Each device picks what it has of the batch; the parts then travel to where the batch is split.
     batch = problem.laid_out(jax.tree.map(lambda x: x[index], data), *problem.axes)
     params = at_step(params, epoch, step)
-    (value, aux), grad = value_and_gradient(problem, state.free, params, batch, key)
-
-    def _value(free):
-        return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))[0]
-
-    free, opt_state = update(problem, state.free, state.opt_state, _value, value, grad)
+    of_free = partial(objective, problem, params, batch, key)
+    (value, aux), grad = jax.value_and_grad(of_free, has_aux=True)(state.free)
+    free, opt_state = update(problem, state.free, state.opt_state, lambda free: of_free(free)[0], value, grad)
     updates = state.updates + 1
     moved = State(free, opt_state, _averaged(problem, state, free, updates), updates)
     # Not optax.apply_if_finite: it looks at gradients alone, and lets an infinite loss or update pass.
@@ -148,13 +139,9 @@ def _step(problem, params, data, epoch, state, item):
     return jax.tree.map(partial(jnp.where, good), moved, state), seen
 
 
-def value_and_gradient(problem: Problem, free: Any, params: Any, batch: Any, key: Any) -> Any:
-    """Return the loss with its auxiliary numbers, and its gradient by the free coordinates."""
-
-    def _objective(free):
-        return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
-
-    return jax.value_and_grad(_objective, has_aux=True)(free)
+def objective(problem: Problem, params: Any, batch: Any, key: Any, free: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the loss with its auxiliary numbers, of the free coordinates."""
+    return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
 
 
 def update(problem: Problem, free: Any, opt_state: Any, value_fn: Any, value: Any, grad: Any) -> tuple[Any, Any]:

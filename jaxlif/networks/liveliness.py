@@ -34,9 +34,8 @@ def alive_gain(
     the wanted one. Recurrent spikes, at the layer's own rates q and with gain h, add :math:`h^2\,\overline{q^2}` and
     :math:`h^2\,\overline{q(1-q)}` to the two variances.
 
-    It holds for inputs that are many (single spikes far below threshold) and independent, and for neurons without
-    adaptation. Inputs of high rate leave many neurons silent whatever the gain, those with a negative mean current:
-    ``balanced`` weights do not.
+    It holds for inputs that are many and independent, and for neurons without adaptation. Inputs of high rate silence
+    neurons with a negative mean current whatever the gain: ``balanced`` weights do not.
 
     Args:
         neuron: parameters of the neurons that are to fire, such as those of :func:`init_neurons`, scalars or [N].
@@ -52,9 +51,8 @@ def alive_gain(
         g to 1e-4, in units of the rheobase for normalised neurons, for :func:`init_dense`.
 
     Raises:
-        ValueError: for inputs without spikes or with more than one a step, or a rate that no gain reaches: with half
-            of the mean currents negative the layer cannot exceed about half of the highest rate; and one that bias and
-            recurrence alone exceed.
+        ValueError: for inputs without spikes or with more than one a step, a rate that no gain reaches (half of the
+            mean currents are negative), or that bias and recurrence alone exceed.
 
     Example:
         >>> from jaxlif.networks.layers import init_neurons
@@ -153,9 +151,8 @@ def _mean_field(kinds, share, dt, bias, variances):
 class Normalise(Stateless):
     r"""Layer normalisation of each step's input by itself: :math:`y = (x - \bar x)/\sqrt{s^2 + \epsilon}`.
 
-    Mean and variance are those over all features of one sample in one step, so nothing depends on the batch, on other
-    steps, or on whether it trains. It has no parameters: gain and shift of a current are the neurons' ``r_m`` and
-    ``v_rest``, which may be free.
+    Mean and variance are those over all features of one sample in one step. It has no parameters: gain and shift of a
+    current are the neurons' ``r_m`` and ``v_rest``, which may be free.
 
     Args:
         epsilon: added to the variance, square of the input's unit; a step without any spread stays at 0.
@@ -207,10 +204,9 @@ class DropoutState(NamedTuple):
 class Dropout:
     r"""Inputs that fall silent for a whole simulation: :math:`y_n = m\,x_n`, :math:`P(m_i = 1/(1-r)) = 1 - r`, else 0.
 
-    The mask is drawn from the key in the parameters when the state is made, so a step is pure and one key gives one
-    network throughout the sample. :func:`train` folds it with its step, so that each drops others, and takes it out in
-    validation; elsewhere a new step takes a new one, ``replace(params, key=key)``, and a batch one for each sample, by
-    ``vmap``. Without a key, or at rate 0, the input passes unchanged, as it should in evaluation.
+    The mask is drawn from the key in the parameters when the state is made: one key gives one network throughout the
+    sample. :func:`train` folds it with its step, so that each drops others, and takes it out in validation; elsewhere a
+    new step takes a new one, ``replace(params, key=key)``. Without a key, or at rate 0, the input passes unchanged.
 
     Args:
         rate: r, the probability that an input is dropped.

@@ -5,7 +5,7 @@ it can be read off one batch.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from jaxlif.checks import check_params, function, positive
 from jaxlif.compiled import compiled
 from jaxlif.networks.graph import Sequential
 from jaxlif.networks.layers import NetworkOutput, signal
-from jaxlif.neurons.cell import SPIKING, Cell, Wraps, check_cell, innermost, step_size
+from jaxlif.neurons.cell import Cell, check_cell, step_size
 from jaxlif.simulation import scan_cell, simulate
 
 _SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
@@ -27,29 +27,15 @@ _SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
 
 @dataclass(frozen=True)
 class FlightRecord:
-    """The result of :func:`flight_record`, for the L layers that spike.
+    """The result of :func:`flight_record`, for the L layers that spike."""
 
-    Args:
-        layers: their names, such as "layer 1 (Recurrent)".
-        dt: step, ms.
-        rates: for each layer the rate of each neuron, [N], Hz, the mean over batch and time.
-        silent: fraction of neurons without a spike in the batch, [L].
-        saturated: fraction of neurons that spike in more than half of all steps, [L].
-        occupancy: mean of the surrogate's derivative over its value at threshold, 0 while refractory, [L]: the
-            fraction of neurons and steps through which a gradient passes. nan for a neuron without a surrogate.
-        broken: the first step with a number in the layer's output that is not finite, [L], from 0; -1 for none.
-        gradient_norm: norm over batch and neurons of the loss's gradient with respect to the layer's spikes in each
-            step, [L, T]; None without a loss.
-    """
-
-    layers: tuple[str, ...]
-    dt: float
-    rates: tuple[np.ndarray, ...]
-    silent: np.ndarray
-    saturated: np.ndarray
-    occupancy: np.ndarray
-    broken: np.ndarray
-    gradient_norm: np.ndarray | None
+    layers: tuple[str, ...]  # their names, such as "layer 1 (Recurrent)"
+    dt: float  # step, ms
+    rates: tuple[np.ndarray, ...]  # for each layer that of each neuron, [N], Hz, the mean over batch and time
+    silent: np.ndarray  # fraction of neurons without a spike in the batch, [L]
+    saturated: np.ndarray  # fraction of neurons that spike in more than half of all steps, [L]
+    broken: np.ndarray  # the first step, from 0, in which the output is not finite, [L]; -1 for none
+    gradient_norm: np.ndarray | None  # by the layer's spikes, over batch and neurons, in each step, [L, T]
 
     @property
     def mean_rate(self) -> np.ndarray:
@@ -127,17 +113,16 @@ def flight_record(
     taps = {name: jnp.zeros(seen.spikes.shape, seen.spikes.dtype) for name, seen in shapes.items()}
     found = jax.device_get(_record(network, loss, params, inputs, taps))
     layers = tuple(name for name in _names(network) if name in found)
-    seen = [found[name] for name in layers]
-    active = [np.asarray(x.active, float).ravel() for x in seen]
+    spiking, finite, norms = zip(*(found[name] for name in layers), strict=True)
+    active = [np.asarray(x, float).ravel() for x in spiking]
     return FlightRecord(
         layers=layers,
         dt=dt,
         rates=tuple(1000.0 / dt * x for x in active),
         silent=np.array([np.mean(x == 0.0) for x in active]),
         saturated=np.array([np.mean(x > 0.5) for x in active]),
-        occupancy=np.array([float(x.openness) for x in seen]),
-        broken=np.array([-1 if x.finite.all() else int(np.argmin(x.finite)) for x in seen]),
-        gradient_norm=None if loss is None else np.stack([np.asarray(x.norm, float) for x in seen]),
+        broken=np.array([-1 if x.all() else int(np.argmin(x)) for x in finite]),
+        gradient_norm=None if loss is None else np.stack(norms).astype(float),
     )
 
 
@@ -154,12 +139,8 @@ def _checked_dt(network: Cell, dt: float | None) -> float:
 def _names(layer, path=""):
     """Return the name of each layer that is not itself a network, in order."""
     if not isinstance(layer, Sequential):
-        return [_title(path, layer)]
+        return [f"layer {path} ({type(layer).__name__})" if path else type(layer).__name__]
     return [name for i, inner in enumerate(layer.layers) for name in _names(inner, f"{path}.{i}".lstrip("."))]
-
-
-def _title(path, layer) -> str:
-    return f"layer {path} ({type(layer).__name__})" if path else type(layer).__name__
 
 
 def _gradient_alarm(norm: np.ndarray) -> Iterator[str]:
@@ -187,35 +168,22 @@ def _gradient_alarm(norm: np.ndarray) -> Iterator[str]:
 
 
 class _Seen(NamedTuple):
-    """What a layer did: spikes and openness [B, T, N], and whether its output was finite, [B, T]."""
+    """What a layer did: spikes [B, T, N], and whether its output was finite, [B, T]."""
 
     spikes: Array
-    openness: Array
     finite: Array
-
-
-class _Found(NamedTuple):
-    """What is kept of it: spikes per step [N], the mean openness, and over batch and neurons [T]."""
-
-    active: Array
-    openness: Array
-    finite: Array
-    norm: Array | None
 
 
 @compiled(values=2, keep=4)
 def _record(network, loss, params, inputs, taps):
-    """Return what each layer did, and the norm of the gradient with respect to its spikes, by its name."""
+    """Return by a layer's name spikes per step [N], and in each step whether all is finite and the gradient's norm."""
     observe = partial(_observe, network, loss)
     if loss is None:
         norms, (_, seen) = dict.fromkeys(taps), observe(params, inputs, taps)
     else:
         gradients, seen = jax.grad(observe, argnums=2, has_aux=True)(params, inputs, taps)
-        norms = jax.tree.map(_norm_per_step, gradients)
-    return {
-        name: _Found(jnp.mean(x.spikes, axis=(0, 1)), jnp.mean(x.openness), x.finite.all(axis=0), norms[name])
-        for name, x in seen.items()
-    }
+        norms = {name: _norm_per_step(gradient) for name, gradient in gradients.items()}
+    return {name: (jnp.mean(x.spikes, axis=(0, 1)), x.finite.all(axis=0), norms[name]) for name, x in seen.items()}
 
 
 def _norm_per_step(gradient):
@@ -240,7 +208,7 @@ def _observe(network, loss, params, inputs, taps):
 def _through(layer, params, x, taps, seen, path=""):
     """Take the time axis through a layer, or through those inside it, and note what the spiking ones do."""
     if not isinstance(layer, Sequential):
-        return _tapped(layer, params, x, taps, seen, _title(path, layer))
+        return _tapped(layer, params, x, taps, seen, _names(layer, path)[0])
     outputs = []
     for i, (inner, p) in enumerate(zip(layer.layers, params, strict=True)):
         outputs.append(_through(inner, p, x, taps, seen, f"{path}.{i}".lstrip(".")))
@@ -254,49 +222,11 @@ def _tapped(layer, params, x, taps, seen, name):
     if not hasattr(output, "spikes"):
         return scan_cell(layer, params, layer.init_state(params, first), x)[1]
     tap = taps.get(name, jnp.zeros((len(jax.tree.leaves(x)[0]), *output.spikes.shape), output.spikes.dtype))
-    cell = _Tapped(_probed(layer))
-    output, openness = scan_cell(cell, params, cell.init_state(params, (first, tap[0])), (x, tap))[1]
+    cell = _Tapped(layer)
+    output = scan_cell(cell, params, cell.init_state(params, (first, tap[0])), (x, tap))[1]
     finite = [jnp.isfinite(y.reshape(len(tap), -1)).all(axis=1) for y in jax.tree.leaves(output)]
-    seen[name] = _Seen(output.spikes, openness, jnp.stack(finite).all(axis=0))
+    seen[name] = _Seen(output.spikes, jnp.stack(finite).all(axis=0))
     return output
-
-
-class _Probed(NamedTuple):
-    """A neuron's output, and how open its surrogate is: the slope of its spikes over that at threshold, [N]."""
-
-    output: Any
-    openness: Array
-
-    @property
-    def spikes(self) -> Array:
-        return self.output.spikes
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A neuron that also says how open its surrogate is."""
-
-    neuron: Any
-
-    def init_state(self, params, x):
-        return self.neuron.init_state(params, x)
-
-    def step(self, params, state, x):
-        advanced, v = self.neuron.integrate(params, state, x)
-        # Measured, not computed: the slope of the spikes knows about held neurons and moving thresholds.
-        emit = partial(self.neuron.emit, params, advanced)
-        slope = jax.jvp(lambda v: emit(v)[1], (v,), (jnp.ones_like(v),))[1]
-        physics, surrogate = innermost(params), innermost(self.neuron).surrogate
-        state, output = self.neuron.step(params, state, x)
-        openness = slope * jnp.abs(physics.v_th - physics.v_rest) / surrogate(jnp.zeros_like(v))
-        return state, _Probed(output, openness)
-
-
-def _probed(layer):
-    """Return a layer whose neuron is probed where it has a surrogate; else the layer itself."""
-    if all(hasattr(layer, verb) for verb in SPIKING):
-        return layer if getattr(innermost(layer), "surrogate", None) is None else _Probe(layer)
-    return replace(layer, neuron=_probed(layer.neuron)) if isinstance(layer, Wraps) else layer  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -310,9 +240,7 @@ class _Tapped:
 
     def step(self, params, state, x):
         state, output = self.layer.step(params, state, x[0])
-        if not isinstance(output, _Probed):
-            output = _Probed(output, jnp.full_like(output.spikes, jnp.nan))
         spikes = output.spikes + x[1]
         # A recurrent layer remembers its spikes, to send them to itself in the next step.
         state = state._replace(spikes=spikes) if "spikes" in getattr(state, "_fields", ()) else state
-        return state, (output.output._replace(spikes=spikes), output.openness)
+        return state, output._replace(spikes=spikes)

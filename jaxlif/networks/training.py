@@ -85,21 +85,16 @@ def train(
     r"""Minimise ``loss`` over shuffled batches, in coordinates without bounds, one compiled scan per epoch.
 
     Epoch e takes the samples in the order ``permutation(fold_in(key, e), samples)``; what is left over after the last
-    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted. An epoch whose
-    last ten steps were skipped, or all of fewer, stops the training with a warning that names the parameter. A
-    parameter whose gradient is 0 through a whole epoch is warned of by name, and parameters that break a rule of theirs
-    at the end, such as a time constant below 0 that no bound kept above.
-
-    Random keys among the parameters, as :class:`DropoutParams` hold them, are folded with epoch and step: each step
-    drops others. In validation nothing is dropped.
+    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted; an epoch whose
+    last ten steps were skipped, or all of fewer, is the last. Warned of are such an end, a parameter whose gradient is
+    0 through a whole epoch, and parameters that break a rule of theirs at the end. Random keys among the parameters, as
+    :class:`DropoutParams` hold them, are others in each step; in validation nothing is dropped.
 
     Args:
         loss: ``loss(params, batch, key)``, a scalar, or a scalar and a dict of scalars to record. ``batch`` is
             ``data`` with ``batch_size`` samples; the key is new in each step and the same in each validation.
-        params: the start, a pytree; its leaves have dotted names such as ``1.neuron.tau_m``.
-        bounds: the free names or patterns, each with (low, high) in its unit, as for :func:`jaxlif.fit`.
+        params, bounds, optimizer: as for :func:`jaxlif.fit`.
         data: a pytree of arrays [samples, ...]; they stay on the device, with a mesh a part of them on each.
-        optimizer: any Optax optimiser.
         epochs: passes over the data, those of a continued checkpoint included.
         batch_size: samples in a batch, B.
         key: random key, of everything random in the training; it is consumed.
@@ -107,9 +102,9 @@ def train(
             key. The epoch with the best metric, or without a metric the smallest loss, is kept; of equals the first.
         metric: ``metric(params, batch)``, higher is better, averaged over the held-out samples in batches; or the name
             of an auxiliary number of the loss, which then costs no second simulation.
-        folder: of checkpoints. The state is saved there as a whole or not at all, the last two are kept, and the same
-            call continues from the last, with more ``epochs`` if wanted. Data, start, loss, network, optimiser and
-            versions must be the same: what they compute is compared, not how they are written.
+        folder: of checkpoints, saved as a whole or not at all. The last two are kept, and the same call continues from
+            the last. Data, start, loss, network, optimiser and versions must be the same: what they compute is
+            compared, not how they are written.
         every: epochs between checkpoints; the last epoch is always saved.
         progress: show a progress bar.
         mesh: devices with one axis, over which the samples and each batch are split; parameters are on all of them.
@@ -120,8 +115,7 @@ def train(
         The :class:`Training`. Ctrl-C ends it after the last whole epoch.
 
     Raises:
-        ValueError: for data, sizes or options that do not fit, a sample that is nan, parameters that break a rule,
-            bounds that do not fit them, or a checkpoint of another problem or that cannot be read.
+        ValueError: for arguments that do not fit, a sample that is nan, or a checkpoint of another problem or damaged.
         ImportError: for ``folder`` without orbax-checkpoint.
 
     Example:
@@ -139,7 +133,8 @@ def train(
     key = _typed_key(key)
     # Numbers of Python: arrays are no part of a compiled program's key.
     epochs, batch_size, every = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1), whole("every", every, 1)
-    if average is not None and not 0.0 <= number("average", average) < 1.0:
+    average = None if average is None else float(number("average", average))
+    if average is not None and not 0.0 <= average < 1.0:
         raise ValueError(f"average = {average:g}: the decay of the mean must be 0 or more and below 1")
     function("loss", loss), optimiser(optimizer)
     if isinstance(validation, float | int | np.number):
@@ -170,10 +165,7 @@ def hold_out(data: PyTree, fraction: float, key: Array) -> tuple[PyTree, PyTree]
         key: random key; it is consumed.
 
     Returns:
-        The rest and the part.
-
-    Raises:
-        ValueError: for arrays of different lengths, or a fraction that leaves no sample on either side.
+        The rest and the part, each with a sample at least.
 
     Example:
         >>> rest, part = hold_out(jnp.arange(10), 0.2, jax.random.key(0))

@@ -30,13 +30,6 @@ def loop_params(weight, drive=0.0):
     return (DenseParams(weight=jnp.full((1, 2), drive)), RecurrentParams(neuron=init_neurons(2), weight=weight))
 
 
-def test_occupancy_of_a_silent_layer():
-    record = flight_record(LOOP, loop_params(70.0 * ROTATION), jnp.ones((2, 100, 1)))
-    # At rest, one threshold below it: SuperSpike(10) has slope 1/11^2 of that at threshold.
-    assert record.occupancy[0] == pytest.approx(1.0 / 11.0**2, rel=1e-6)
-    assert record.silent.tolist() == [1.0] and record.saturated.tolist() == [0.0]
-
-
 def final_spikes(output):
     return output.output.spikes[:, -1].sum()
 
