@@ -199,7 +199,6 @@ CASES |= {
     "conv 1d": layer(Conv(), DenseParams(weight=KERNEL[..., 0], bias=np.ones(3)), IMAGE[:, :, 0]),
     "conv 2d": layer(Conv(stride=2), DenseParams(weight=KERNEL), IMAGE),
     "flatten": layer(networks.Flatten(), None, IMAGE),
-    "max pool": layer(networks.MaxPool(2), None, IMAGE),
     "sum pool": layer(networks.SumPool(2), None, IMAGE),
     "delayed": layer(Delayed(0.5, 5.0), LINE),
     "delayed recurrent": layer(

@@ -70,7 +70,7 @@ def to_nir(network: Cell, params: PyTree, input_shape: tuple[int, ...], dt: floa
 
     Raises:
         ValueError: for what NIR cannot express, naming layer and field: a refractory period, ``reset = "subtract"``,
-            a delay spread over lags, any other layer (adaptive neurons, synapses, MaxPool, Normalise, ...), padding
+            a delay spread over lags, any other layer (adaptive neurons, synapses, Normalise, ...), padding
             that is not the same on both sides; or for params that break a rule.
         ImportError: without the package ``nir``.
 

@@ -6,13 +6,11 @@ from jaxlif.networks.classification import cross_entropy as cross_entropy
 from jaxlif.networks.classification import time_to_first_spike as time_to_first_spike
 from jaxlif.networks.convolution import Conv as Conv
 from jaxlif.networks.convolution import Flatten as Flatten
-from jaxlif.networks.convolution import MaxPool as MaxPool
 from jaxlif.networks.convolution import SumPool as SumPool
 from jaxlif.networks.delays import Delayed as Delayed
 from jaxlif.networks.delays import DelayParams as DelayParams
 from jaxlif.networks.events import Events as Events
 from jaxlif.networks.events import read_events as read_events
-from jaxlif.networks.feedback import Arriving as Arriving
 from jaxlif.networks.feedback import Feedback as Feedback
 from jaxlif.networks.feedback import FeedbackParams as FeedbackParams
 from jaxlif.networks.feedback import Recurrent as Recurrent
@@ -20,6 +18,7 @@ from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
 from jaxlif.networks.feedback import init_recurrent as init_recurrent
 from jaxlif.networks.graph import Graph as Graph
 from jaxlif.networks.graph import Sequential as Sequential
+from jaxlif.networks.layers import Arriving as Arriving
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
 from jaxlif.networks.layers import init_dense as init_dense

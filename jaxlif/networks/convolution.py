@@ -1,7 +1,7 @@
 """Convolution and pooling without memory, for inputs [C, L] or [C, H, W], channels first as in PyTorch and NIR."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,6 @@ class Conv(Stateless):
         stride: s, places between outputs, one number or one for each axis.
         padding: "SAME" pads with zeros to ceil(L/s) outputs, the odd one at the end; "VALID" pads nothing; a number,
             or one for each axis, pads so many zeros, p, on both sides.
-
-    Raises:
-        ValueError: for a stride below 1, or another padding; while simulating, for sizes that do not fit.
 
     Example:
         >>> params = DenseParams(weight=jnp.array([[[1.0, 1.0]]]))
@@ -61,24 +58,27 @@ class Conv(Stateless):
             raise ValueError(f"weight {sizes} takes an input [{sizes[0]}, {places}], not {found}")
         pads = zeros(self.padding, axes)
         _require_room(f"weight {sizes}", sizes[2:], found[1:], pads)
-        form = [axis + "XYZUVW"[:axes] for axis in ("NC", "IO", "NC")]
-        y = jax.lax.conv_general_dilated(
-            jnp.asarray(x, params.weight.dtype)[None],
-            params.weight,
-            per_axis("stride", self.stride, axes),
-            pads,
-            dimension_numbers=(form[0], form[1], form[2]),
-        )[0]
+        x, stride = jnp.asarray(x, params.weight.dtype)[None], per_axis("stride", self.stride, axes)
+        form = jax.lax.ConvDimensionNumbers(*((*pair, *range(2, axes + 2)) for pair in ((0, 1), (1, 0), (0, 1))))
+        y = jax.lax.conv_general_dilated(x, params.weight, stride, pads, dimension_numbers=form)[0]
         return y if params.bias is None else y + params.bias.reshape((-1,) + (1,) * axes)
 
 
 @dataclass(frozen=True)
-class _Pool(Stateless):
+class SumPool(Stateless):
+    """The sum over windows of an input [C, L] or [C, H, W]: the number of spikes in each.
+
+    Window and stride are one number or one for each axis; by default windows do not overlap. "VALID" leaves out what
+    fills no window, "SAME" fills it up with zeros, a number, or one for each axis, pads so many on both sides.
+
+    Example:
+        >>> SumPool(2).step(None, (), jnp.array([[1.0, 0.0, 1.0, 1.0]]))[1].tolist()
+        [[1.0, 2.0]]
+    """
+
     window: Sizes = 2
     stride: Sizes | None = None
     padding: Padding = "VALID"
-    start: ClassVar[float]
-    combine: ClassVar[Any]
 
     def __post_init__(self) -> None:
         per_axis("window", self.window)
@@ -92,54 +92,16 @@ class _Pool(Stateless):
         return window, window if self.stride is None else per_axis("stride", self.stride, axes)
 
     def apply(self, params: None, x: Array) -> Array:
-        """Reduce the windows of ``x`` [C, ...]."""
+        """Add up the windows of ``x`` [C, ...]."""
         x = jnp.asarray(x, state_dtype(x))
         if x.ndim < 2:
-            raise ValueError(f"{type(self).__name__} takes an input [C, L] or [C, H, W], not {list(x.shape)}")
+            raise ValueError(f"SumPool takes an input [C, L] or [C, H, W], not {list(x.shape)}")
         (window, stride), pads = self.windows(x.ndim - 1), zeros(self.padding, x.ndim - 1)
         _require_room(f"window {list(window)}", window, x.shape[1:], pads)
-        if not isinstance(pads, str):
-            if any(p >= w for (p, _), w in zip(pads, window, strict=True)):
-                raise ValueError(f"padding = {self.padding}: it must be less than the window {window}, or one is empty")
-            pads = ((0, 0), *pads)
-        # Not a JAX array: only a known start lets JAX see a sum or a maximum, whose gradient it has.
-        first = np.asarray(self.start, x.dtype)
-        return jax.lax.reduce_window(x, first, self.combine, (1, *window), (1, *stride), pads)
-
-
-class SumPool(_Pool):
-    """The sum over windows of an input [C, L] or [C, H, W]: the number of spikes in each.
-
-    Args:
-        window: places along each axis, one number or one for each.
-        stride: places between windows; the window by default, so that none overlap.
-        padding: "VALID" leaves out what fills no window, "SAME" fills it up with zeros, a number, or one for each axis,
-            pads so many on both sides.
-
-    Raises:
-        ValueError: for a window or stride below 1, or another padding; while simulating, for sizes that do not fit.
-
-    Example:
-        >>> SumPool(2).step(None, (), jnp.array([[1.0, 0.0, 1.0, 1.0]]))[1].tolist()
-        [[1.0, 2.0]]
-    """
-
-    start = 0.0
-    combine = staticmethod(jax.lax.add)
-
-
-class MaxPool(_Pool):
-    """The maximum over windows, as :class:`SumPool`: whether any place of each spikes; what is padded does not count.
-
-    Of equal maxima the first one takes the gradient.
-
-    Example:
-        >>> MaxPool(2).step(None, (), jnp.array([[1.0, 0.0, 3.0, 5.0]]))[1].tolist()
-        [[1.0, 5.0]]
-    """
-
-    start = -np.inf
-    combine = staticmethod(jax.lax.max)
+        pads = pads if isinstance(pads, str) else ((0, 0), *pads)
+        # Not a JAX array: only a known start lets JAX see a sum, whose gradient it has.
+        first = np.asarray(0.0, x.dtype)
+        return jax.lax.reduce_window(x, first, jax.lax.add, (1, *window), (1, *stride), pads)
 
 
 @dataclass(frozen=True)

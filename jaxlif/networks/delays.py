@@ -61,9 +61,6 @@ class Delayed:
         max_delay: longest delay, ms; K is the number of steps in it, rounded up.
         sigma: spread over lags, steps; 0 for linear interpolation.
 
-    Raises:
-        ValueError: for a dt or max_delay that is not positive, or a negative spread.
-
     Example:
         >>> import jaxlif as jl
         >>> cell, params = Delayed(dt=1.0, max_delay=5.0), DelayParams(delay=jnp.array([0.0, 2.0, 2.25]))

@@ -7,25 +7,16 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Key, Shaped
 
-from jaxlif.checks import concrete, number, random_key, require, require_finite, require_positive, whole
+from jaxlif.checks import concrete, number, positive, random_key, require, require_finite, require_positive, whole
 from jaxlif.neurons.cell import state_dtype
 
 
 def rate_code(
     key: Key[Array, ""], values: Shaped[ArrayLike, " *shape"], num_steps: int
 ) -> Float[Array, " num_steps *shape"]:
-    r"""Draw independent spikes with probability :math:`P(s_n = 1) = x` in every step: :math:`1000\,x / dt` Hz.
+    r"""Draw spikes, 0 or 1, of probability :math:`P(s_n = 1) = x` in each of T steps, :math:`1000\,x / dt` Hz.
 
-    Args:
-        key: random key.
-        values: x in [0, 1].
-        num_steps: T.
-
-    Returns:
-        0 or 1, in the dtype of ``values``, to which they carry no gradient.
-
-    Raises:
-        ValueError: for a value outside [0, 1], or no step.
+    Values lie in [0, 1]; spikes have their dtype and carry no gradient to them.
 
     Example:
         >>> spikes = rate_code(jax.random.key(0), jnp.array([0.0, 0.3, 1.0]), 1000)
@@ -39,9 +30,9 @@ def rate_code(
 
 
 def latency_code(values: Shaped[ArrayLike, " *shape"], num_steps: int) -> Float[Array, " num_steps *shape"]:
-    r"""Let every input spike once, the larger the earlier: in step :math:`n = round((1 - x)(T - 1))`.
+    r"""Let every input spike once, the larger the earlier: in step :math:`n = round((1 - x)(T - 1))` of T.
 
-    Arguments and result are those of :func:`rate_code`.
+    Values lie in [0, 1]; spikes have their dtype and carry no gradient to them.
 
     Example:
         >>> latency_code(jnp.array([1.0, 0.5, 0.0]), 3).tolist()
@@ -100,7 +91,6 @@ def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float
     if jnp.shape(step) not in ((), (1,), values.shape[1:]):
         raise ValueError(f"step has shape {jnp.shape(step)}: step must be a number or one for each channel")
     step = jnp.broadcast_to(jnp.asarray(step, values.dtype), values.shape[1:])
-
     # Of value, start, difference and quotient: what is a whole step away but for that has arrived.
     rounding = 4.0 * jnp.finfo(values.dtype).eps * (jnp.abs(values).max(axis=0) / step + 1.0)
     slack = jnp.minimum(rounding, 0.25)
@@ -118,25 +108,11 @@ def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float
 def population_code(
     values: Shaped[ArrayLike, " *shape"], num_neurons: int, *, low: float, high: float, width: float = 1.0
 ) -> Float[Array, "*shape num_neurons"]:
-    r"""Let a population of Gaussian tuning curves share each value: :math:`y_i = e^{-(x - c_i)^2 / (2 \sigma^2)}`.
+    r"""Let Gaussian tuning curves share each value: :math:`y_i = e^{-(x - c_i)^2 / (2 \sigma^2)}`, from 0 to 1.
 
-    The centres :math:`c_i` lie evenly from ``low`` to ``high``, and :math:`\sigma` is ``width`` times their distance.
-    The result lies between 0 and 1: :func:`rate_code` or :func:`latency_code` makes spikes of it. Here the gradient
-    reaches the values.
-
-    Args:
-        values: x; outside the range the outermost neurons fade out.
-        num_neurons: M, 2 or more.
-        low: centre of the first neuron, in the unit of ``values``.
-        high: centre of the last.
-        width: standard deviation of a tuning curve, in distances between centres.
-
-    Returns:
-        Activities in the dtype of ``values``.
-
-    Raises:
-        ValueError: for values that are not finite, fewer than two neurons, low at or above high, or a width that is
-            not positive.
+    The centres :math:`c_i` of two or more neurons lie evenly from ``low`` to ``high``, and :math:`\sigma` is ``width``
+    times their distance. :func:`rate_code` or :func:`latency_code` makes spikes of it; here the gradient reaches the
+    values.
 
     Example:
         >>> [round(float(y), 2) for y in population_code(0.25, 5, low=0.0, high=1.0)]
@@ -145,10 +121,9 @@ def population_code(
     Source: Georgopoulos, Schwartz & Kettner 1986, doi:10.1126/science.3749885.
     """
     whole("num_neurons", num_neurons, 2)
-    low, high = number("low", low), number("high", high)
+    low, high, width = number("low", low), number("high", high), positive("width", width)
     require(low < high, "low", low, "", f"low must be below high = {high:g}")
     require_finite("values", values, "")
-    require_positive("width", number("width", width), "")
     values = jnp.asarray(values, state_dtype(values))
     centres = jnp.linspace(low, high, num_neurons, dtype=values.dtype)
     z = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / (width * (high - low) / (num_neurons - 1))

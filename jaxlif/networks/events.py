@@ -74,18 +74,12 @@ class Events:
     def from_samples(
         cls, samples: Iterable[tuple[Any, int]], sensor_size: tuple[int, int, int], classes: Iterable[str] = ()
     ) -> Self:
-        """Gather samples as the package tonic reads them, such as one of its data sets, or files of cameras.
+        """Gather samples as the package tonic gives them: its data sets, and what it reads of cameras.
 
         Args:
             samples: pairs of events, records with ``t`` in µs, ``x``, and ``y`` and ``p`` or not, and a label.
             sensor_size: width, height and number of polarities; the units' shape is its reverse.
             classes: names of the classes; by default their numbers.
-
-        Returns:
-            The events, times in ms.
-
-        Raises:
-            ValueError: for an event beyond the sensor, or what :class:`Events` refuses.
 
         Example:
             >>> events = np.array([(1500, 3, 0), (2500, 1, 1)], dtype=[("t", int), ("x", int), ("p", int)])
@@ -119,15 +113,8 @@ class Events:
     def dense(self, dt: float, num_steps: int | None = None) -> Int[np.ndarray, "S T N"]:
         r"""Count the events of each unit in each step: :math:`n = \lfloor t / dt \rfloor`, from n dt on.
 
-        Args:
-            dt: step, ms.
-            num_steps: T; later events are left out. By default enough for the last event.
-
-        Returns:
-            Counts, uint8 unless one is above 255.
-
-        Raises:
-            ValueError: for a dt or a number of steps that is not positive, or counts beyond the memory at hand.
+        Events after ``num_steps`` steps are left out; by default there are enough for the last. Counts are uint8 unless
+        one is above 255.
         """
         steps, num_steps = self._steps(dt, num_steps)
         units = prod(self.shape)
@@ -178,17 +165,12 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None) -> Ev
     * ``.npz``: the arrays of :class:`Events` by name; or binned ``spikes`` [S, T, N], ``labels`` [S] and ``dt`` in ms,
       whose events lie at the start of their step.
 
-    Args:
-        path: the file or folder.
-        shape: of the channels; by default (700,), (2, 34, 34), or what the .npz archive says.
-
-    Returns:
-        The events, times in ms.
+    ``shape`` is that of the channels, by default (700,), (2, 34, 34), or what the archive says.
 
     Raises:
         FileNotFoundError: for a path that does not exist.
-        ValueError: for an unknown format, a damaged file, a missing group or array, or values that :class:`Events`
-            refuses. The message starts with the file's name.
+        ValueError: for an unknown format, a damaged file, a missing array, or values that :class:`Events` refuses. The
+            message starts with the file's name.
         ImportError: for HDF5 without h5py, for a folder without tonic.
 
     Example:
@@ -240,21 +222,21 @@ def _read_hdf5(path: Path, shape: tuple[int, ...] | None) -> Events:
         import h5py
     except ImportError as error:
         raise ImportError("HDF5 files need the package h5py: pip install 'jaxlif[snn]'") from error
+
+    def _stored(file, name, kinds=""):
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError(f"{name} is missing: needed are spikes/times, spikes/units and labels")
+        kind = h5py.check_vlen_dtype(dataset.dtype)
+        if kinds and (dataset.ndim != 1 or kind is None or np.dtype(kind).kind not in kinds):
+            wanted = f"a list of {'integers' if kinds == 'iu' else 'real numbers'} for each sample is expected"
+            raise ValueError(f"{name} {list(dataset.shape)} holds {kind or dataset.dtype}: {wanted}")
+        require_stored(name, dataset)
+        return dataset[()]
+
     with open_hdf5(path) as file:
-        found = {}
-        for name, kinds in (("spikes/times", "fiu"), ("spikes/units", "iu"), ("labels", ""), ("extra/keys", "")):
-            dataset = file.get(name)
-            if not isinstance(dataset, h5py.Dataset):
-                if name == "extra/keys":
-                    continue
-                raise ValueError(f"{name} is missing: needed are spikes/times, spikes/units and labels")
-            kind = h5py.check_vlen_dtype(dataset.dtype)
-            if kinds and (dataset.ndim != 1 or kind is None or np.dtype(kind).kind not in kinds):
-                wanted = f"a list of {'integers' if kinds == 'iu' else 'real numbers'} for each sample is expected"
-                raise ValueError(f"{name} {list(dataset.shape)} holds {kind or dataset.dtype}: {wanted}")
-            require_stored(name, dataset)
-            found[name] = dataset[()]
-    times, units = found["spikes/times"], found["spikes/units"]
+        times, units = _stored(file, "spikes/times", "fiu"), _stored(file, "spikes/units", "iu")
+        labels, keys = _stored(file, "labels"), _stored(file, "extra/keys") if "extra/keys" in file else ()
     counts = [len(x) for x in times]
     if counts != [len(x) for x in units]:
         raise ValueError("spikes/times and spikes/units must be as long for every sample")
@@ -262,9 +244,9 @@ def _read_hdf5(path: Path, shape: tuple[int, ...] | None) -> Events:
         times=np.concatenate([np.zeros(0, np.float32), *times], dtype=np.float32) * np.float32(1000.0),
         units=np.concatenate([np.zeros(0, np.uint8), *units]),
         offsets=np.cumsum([0, *counts]),
-        labels=found["labels"],
+        labels=labels,
         shape=shape or (700,),
-        classes=tuple(x.decode() if isinstance(x, bytes) else str(x) for x in found.get("extra/keys", ())),
+        classes=tuple(x.decode() if isinstance(x, bytes) else str(x) for x in keys),
     )
 
 

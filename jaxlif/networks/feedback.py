@@ -1,10 +1,10 @@
-"""Neurons that drive one another, directly or through any path, and neurons with synapses as a layer."""
+"""Neurons that drive one another, directly or through any path."""
 
 import math
 from abc import ABC
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Key, PyTree
 
-from jaxlif.checks import check_params, floats, require_params, whole
+from jaxlif.checks import check_params, floats, require_params
 from jaxlif.networks.graph import require_weights_for, worth_recomputing
-from jaxlif.networks.layers import Dense, DenseParams, init_dense, init_neurons, product, require_input, signal
+from jaxlif.networks.layers import Dense, DenseParams, init_dense, init_neurons, require_input, signal
 from jaxlif.neurons.cell import (
     Cell,
     RefusesFeedback,
@@ -28,7 +28,6 @@ from jaxlif.neurons.cell import (
     step_size,
 )
 from jaxlif.neurons.wrappers import EscapeNoise, Noisy
-from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
 
 class FeedbackState(NamedTuple):
@@ -68,7 +67,7 @@ class _Loop(ABC):
         check_inputs(self.neuron, inputs)
 
     def init_state(self, params: PyTree, x: PyTree) -> FeedbackState:
-        """Return fresh neurons, none of which has spiked; their number is that of the input or of their parameters."""
+        """Return fresh neurons, none of which has spiked, as many as the input or their parameters say."""
         x = jax.tree.map(lambda x: jnp.asarray(x, state_dtype(params, x)), x)
         neuron = self.neuron.init_state(params.neuron, x)
         # One step shows the shape of the spikes; the compiler drops its arithmetic.
@@ -97,12 +96,7 @@ def _added(x: Any, arriving: Array) -> Any:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class FeedbackParams:
-    """Parameters of neurons that feed back.
-
-    Args:
-        neuron: the neuron's own parameters.
-        path: those of the way from spikes to input.
-    """
+    """The neuron's own parameters, and those of the way from spikes to input."""
 
     neuron: PyTree
     path: PyTree
@@ -120,10 +114,6 @@ class Feedback(_Loop):
             neuron in :class:`EscapeNoise`, whose input is :class:`Noisy`.
         path: a cell that takes the spikes [N]; its signal is added to the input. An input of fewer numbers, such as
             [1], is broadcast to it.
-
-    Raises:
-        ValueError: for a neuron or a path with another input, a neuron without spikes, or another dt of the path; while
-            simulating, for a path that returns fewer numbers than the input has.
 
     Example:
         >>> import jaxlif as jl
@@ -158,12 +148,7 @@ class Feedback(_Loop):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class RecurrentParams:
-    """Parameters of a layer of neurons that project to one another.
-
-    Args:
-        neuron: the neuron's own parameters, each leaf a scalar or [N].
-        weight: [N, N], from row to column, current per spike of the step before.
-    """
+    """The neuron's own parameters, and the weights [N, N], from row to column, current per spike of the step before."""
 
     neuron: PyTree
     weight: Float[Array, "N N"]
@@ -187,13 +172,6 @@ class Recurrent(_Loop):
     The input is a current [N]: put a :class:`Dense` before it, whose matmul then stays outside the loop over
     time.
 
-    Args:
-        neuron: a spiking cell whose input is a current [N].
-        matmul: dtype of the factors of :math:`s W`, as for :class:`Dense`; the neurons' state keeps its own.
-
-    Raises:
-        ValueError: for another matmul, or a neuron that takes no array or has no spikes.
-
     Example:
         >>> from jaxlif.neurons.lif import LIF
         >>> cell, params = Recurrent(LIF(dt=1.0)), init_recurrent(jax.random.key(0), 3)
@@ -203,17 +181,11 @@ class Recurrent(_Loop):
     """
 
     neuron: Cell
-    matmul: str | None = None
+    path: ClassVar[Dense] = Dense()  # type: ignore[misc] # elsewhere a field
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_array_input(self, self.neuron)
-        _ = self.path  # which refuses another matmul
-
-    @property
-    def path(self) -> Dense:  # type: ignore[override] # a field elsewhere; here it follows from another
-        """The way back, as a layer."""
-        return Dense(self.matmul)
 
     def check(self, params: RecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
@@ -236,9 +208,9 @@ class Recurrent(_Loop):
     ) -> tuple[FeedbackState, Any]:
         """Advance through ``inputs`` [T, N]; the weight's gradient is one matmul after the backward loop."""
         require_input(params.weight, inputs[0])
-        inputs = jnp.asarray(inputs, params.weight.dtype)
-        start = (state.neuron, state.spikes)
-        (neuron, spikes), output = _scan(self, unroll, params.neuron, params.weight, start, inputs)
+        inputs, spikes = (jnp.asarray(x, params.weight.dtype) for x in (inputs, state.spikes))
+        start = (state.neuron, spikes)
+        (neuron, spikes), output = _scan(self.neuron, unroll, params.neuron, params.weight, start, inputs)
         return FeedbackState(neuron, (), spikes), output
 
 
@@ -267,43 +239,43 @@ def init_recurrent(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _scan(layer, unroll, params, weight, state, inputs):
+def _scan(neuron, unroll, params, weight, state, inputs):
     """Scan ``inputs`` [T, N] from ``state``, the neurons' and their last spikes; return the last state and the outputs.
 
     The tangent of a scan is a scan that is linear in the tangents, and the part of W's tangent is known before it:
     transposed, this is the gradient of W as one matmul after the backward loop, instead of an update in every step.
     """
-    state, (outputs, _, _) = _recur(layer, unroll, params, weight, state, inputs)
+    state, (outputs, _, _) = _recur(neuron, unroll, params, weight, state, inputs)
     return state, outputs
 
 
-def _recur(layer, unroll, params, weight, state, inputs):
+def _recur(neuron, unroll, params, weight, state, inputs):
     """Scan, and keep what each step started from: the neurons' state, and their current."""
 
     def _step(state, x):
         cells, spikes = state
-        current = x + product(spikes, weight, layer.matmul)
-        after, output = layer.neuron.step(params, cells, current)
+        current = x + spikes @ weight
+        after, output = neuron.step(params, cells, current)
         return (after, output.spikes), (output, cells, current)
 
     return jax.lax.scan(_step, state, inputs, unroll=unroll)
 
 
 @_scan.defjvp
-def _scan_jvp(layer, unroll, primals, tangents):
+def _scan_jvp(neuron, unroll, primals, tangents):
     params, weight, (cells, spikes), inputs = primals
     params_dot, weight_dot, (cells_dot, spikes_dot), inputs_dot = tangents
-    final, (outputs, starts, currents) = _recur(layer, unroll, params, weight, (cells, spikes), inputs)
+    final, (outputs, starts, currents) = _recur(neuron, unroll, params, weight, (cells, spikes), inputs)
     before = jnp.concatenate([spikes[None], outputs.spikes[:-1]])
     # Transposed, this product is the weight's gradient: one matmul.
-    drive_dot = inputs_dot + product(before, weight_dot, layer.matmul)
+    drive_dot = inputs_dot + before @ weight_dot
 
     def _step(carry, x):
         moving, spikes_dot = carry
         start, current, drive_dot = x
-        current_dot = drive_dot + product(spikes_dot, weight, layer.matmul)
+        current_dot = drive_dot + spikes_dot @ weight
         tangent = (params_dot, _with_still(start, moving), current_dot)
-        _, (after_dot, output_dot) = jax.jvp(layer.neuron.step, (params, start, current), tangent)
+        _, (after_dot, output_dot) = jax.jvp(neuron.step, (params, start, current), tangent)
         return (_moving(after_dot), output_dot.spikes), _moving(output_dot)
 
     again = jax.checkpoint(_step, prevent_cse=False) if worth_recomputing(cells) else _step
@@ -325,74 +297,3 @@ def _with_still(primal: PyTree, moving: list[Array]) -> PyTree:
     floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
     still = [np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves]
     return jax.tree.unflatten(form, [next(rest) if f else s for f, s in zip(floating, still, strict=True)])
-
-
-# --- synapses ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Arriving:
-    """A neuron with synapses as a layer: what the layer before passes on are the weights that arrive at its synapses.
-
-    Args:
-        neuron: a :class:`jaxlif.Synaptic` neuron with synapses of one kind, and not of another below them; put a
-            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused.
-        kinds: K, kinds of synapse: the input [K N] is that of the first kind for all neurons, then that of the next.
-            Without effect on :class:`jaxlif.VoltageJump`, which takes [N].
-
-    Raises:
-        ValueError: for no kind, or another neuron; while simulating, for an input that the kinds do not divide.
-
-    Example:
-        >>> import jaxlif as jl
-        >>> from jaxlif.networks import Sequential
-        >>> neuron = jl.Synaptic(jl.LIF(dt=1.0), jl.ExponentialCurrent())
-        >>> params = jl.SynapticParams(neuron=jl.LIFParams().normalised(), synapse=jl.CurrentParams(tau_syn=5.0))
-        >>> network = Sequential((Dense(), Arriving(neuron)))
-        >>> _, output = jl.simulate(network, (init_dense(jax.random.key(0), 4, 3), params), jnp.ones((20, 4)))
-        >>> output.output.spikes.shape
-        (20, 3)
-    """
-
-    neuron: Synaptic
-    kinds: int = 1
-
-    def __post_init__(self) -> None:
-        whole("kinds", self.kinds, 1)
-        if not isinstance(self.neuron, Synaptic):
-            raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
-        require_array_input(self, self.neuron.neuron)
-
-    @property
-    def signed(self) -> bool:
-        """Whether weights may be negative."""
-        return self.neuron.synapse.signed
-
-    def check(self, params: PyTree) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
-        check_cell(self.neuron, params)
-
-    def check_inputs(self, inputs: Array) -> None:
-        """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
-        self.neuron.synapse.check_arrivals(inputs)
-
-    def prepare(self, params: PyTree) -> PyTree:
-        """Let the neuron compute once what depends on its parameters alone."""
-        return prepared(self.neuron, params)
-
-    def init_state(self, params: PyTree, x: Array) -> PyTree:
-        """Return the neuron's fresh state and closed synapses."""
-        return self.neuron.init_state(params, self._drive(x))
-
-    def step(self, params: PyTree, state: PyTree, x: Array) -> tuple[PyTree, Any]:
-        """Advance one step in which ``x`` [K N] arrives; the output is the neuron's."""
-        return self.neuron.step(params, state, self._drive(x))
-
-    def _drive(self, x: Array) -> Drive:
-        x = jnp.asarray(x, state_dtype(x))
-        if isinstance(self.neuron.synapse, VoltageJump):
-            return Drive(x, jnp.zeros_like(x))
-        if x.ndim != 1 or x.shape[0] % self.kinds:
-            raise ValueError(f"input {list(x.shape)}: for {self.kinds} kinds of synapse it must be [{self.kinds} N]")
-        arrivals = x.reshape((self.kinds, -1))
-        return Drive(arrivals, jnp.zeros_like(arrivals[0]))

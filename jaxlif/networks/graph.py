@@ -112,12 +112,6 @@ class Sequential(_Network):
     Params and state are tuples with one entry for each layer; the output is a named tuple of all ``layers``' outputs,
     ``output`` the last one's. The whole time axis goes through one layer before the next.
 
-    Args:
-        layers: a tuple of cells; the first takes the network's input.
-
-    Raises:
-        ValueError: for no layer, layers whose dt disagree, or one after the first that takes no array.
-
     Example:
         >>> import jaxlif as jl
         >>> from jaxlif.networks import Dense, Recurrent, init_dense, init_recurrent
@@ -183,10 +177,6 @@ class Graph(_Network):
         edges: pairs (from, to) of indices of layers, from -1 for the input, always from a lower to a higher one.
         feedback: pairs whose signal arrives one step later.
 
-    Raises:
-        ValueError: for layers whose dt disagree, an edge to nowhere or against the order, or a layer that no edge
-            leads to; while simulating, for signals of different shapes that meet.
-
     Example:
         >>> import jaxlif as jl
         >>> from jaxlif.networks import Dense, init_dense, init_neurons
@@ -211,7 +201,7 @@ class Graph(_Network):
             if not INPUT <= a < b <= last:
                 raise ValueError(f"edge ({a}, {b}): it must lead from a layer, or {INPUT}, to a later one up to {last}")
         for a, b in self.feedback:
-            if not (0 <= a <= last and 0 <= b <= last):
+            if not (0 <= min(a, b) and max(a, b) <= last):
                 raise ValueError(f"feedback ({a}, {b}): it must lead from one layer to another, 0 to {last}")
         for b in set(range(last + 1)) - {b for _, b in self.edges}:
             raise ValueError(f"layer {b} ({type(self.layers[b]).__name__}): no edge leads to it")

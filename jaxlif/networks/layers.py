@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Key
+from jaxtyping import Float, Key, PyTree
 
 from jaxlif.checks import floats, number, numbers, random_key, require_params, whole
+from jaxlif.neurons.cell import check_cell, prepared, require_array_input, state_dtype
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
 
 class NetworkOutput(NamedTuple):
@@ -67,12 +69,7 @@ class Stateless(ABC):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DenseParams:
-    """Parameters of a projection, of a :class:`Dense` layer or, with a kernel, of a :class:`Conv`.
-
-    Args:
-        weight: [num_in, num_out] or [num_in, num_out, *kernel], current per unit of input.
-        bias: constant current [num_out], or None.
-    """
+    """The weight of a :class:`Dense` layer or, with a kernel, of a :class:`Conv`, and a constant current or None."""
 
     weight: Float[Array, "num_in num_out *kernel"]
     bias: Float[Array, " num_out"] | None = None
@@ -92,24 +89,11 @@ class Dense(Stateless):
 
     A simulation in chunks equals the whole to rounding, not bitwise: a matmul may sum in another order.
 
-    Args:
-        matmul: dtype of the product's factors, such as "bfloat16", which accelerators multiply several times faster;
-            sums, outputs and parameters keep the weight's. None for the weight's own.
-
-    Raises:
-        ValueError: for another matmul.
-
     Example:
         >>> params = DenseParams(weight=jnp.array([[1.0], [2.0]]), bias=jnp.array([0.5]))
         >>> Dense().step(params, (), jnp.array([1.0, 1.0]))[1].tolist()
         [3.5]
     """
-
-    matmul: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.matmul not in (None, "bfloat16", "float16", "float32"):
-            raise ValueError(f"matmul = {self.matmul!r}: matmul must be None or one of bfloat16, float16, float32")
 
     def check(self, params: DenseParams) -> None:
         """Raise ValueError for parameters of another kind, or of a convolution."""
@@ -119,22 +103,76 @@ class Dense(Stateless):
     def apply(self, params: DenseParams, x: Array) -> Array:
         """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
         require_input(params.weight, x)
-        y = product(x, params.weight, self.matmul)
+        y = jnp.asarray(x, params.weight.dtype) @ params.weight
         return y if params.bias is None else y + params.bias
-
-
-def product(x: Array, weight: Array, matmul: str | None = None) -> Array:
-    """Multiply ``x`` [..., K] by ``weight`` [K, N], both rounded to ``matmul``; sum in the weight's dtype."""
-    if matmul is None:
-        return jnp.asarray(x, weight.dtype) @ weight
-    few = jnp.dtype(matmul)
-    return jnp.matmul(jnp.asarray(x, few), weight.astype(few), preferred_element_type=weight.dtype)
 
 
 def require_input(weight: Array, x: Array) -> None:
     """Refuse an input of another size than a weight takes."""
     if jnp.shape(x) != weight.shape[:1]:
         raise ValueError(f"weight {list(weight.shape)} takes an input [{weight.shape[0]}], not {list(jnp.shape(x))}")
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """A neuron with synapses as a layer: what the layer before passes on are the weights that arrive at its synapses.
+
+    Args:
+        neuron: a :class:`jaxlif.Synaptic` neuron with synapses of one kind, and not of another below them; put a
+            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused.
+        kinds: K, kinds of synapse: the input [K N] is that of the first kind for all neurons, then that of the next.
+            Without effect on :class:`jaxlif.VoltageJump`, which takes [N].
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = jl.SynapticParams(neuron=jl.LIFParams().normalised(), synapse=jl.CurrentParams(tau_syn=5.0))
+        >>> cell = Arriving(jl.Synaptic(jl.LIF(dt=1.0), jl.ExponentialCurrent()))
+        >>> jl.simulate(cell, params, jnp.ones((20, 3)))[1].spikes.shape
+        (20, 3)
+    """
+
+    neuron: Synaptic
+    kinds: int = 1
+
+    def __post_init__(self) -> None:
+        whole("kinds", self.kinds, 1)
+        if not isinstance(self.neuron, Synaptic):
+            raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
+        require_array_input(self, self.neuron.neuron)
+
+    @property
+    def signed(self) -> bool:
+        """Whether weights may be negative."""
+        return self.neuron.synapse.signed
+
+    def check(self, params: PyTree) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
+        check_cell(self.neuron, params)
+
+    def check_inputs(self, inputs: Array) -> None:
+        """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
+        self.neuron.synapse.check_arrivals(inputs)
+
+    def prepare(self, params: PyTree) -> PyTree:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return prepared(self.neuron, params)
+
+    def init_state(self, params: PyTree, x: Array) -> PyTree:
+        """Return the neuron's fresh state and closed synapses."""
+        return self.neuron.init_state(params, self._drive(x))
+
+    def step(self, params: PyTree, state: PyTree, x: Array) -> tuple[PyTree, Any]:
+        """Advance one step in which ``x`` [K N] arrives; the output is the neuron's."""
+        return self.neuron.step(params, state, self._drive(x))
+
+    def _drive(self, x: Array) -> Drive:
+        x = jnp.asarray(x, state_dtype(x))
+        if isinstance(self.neuron.synapse, VoltageJump):
+            return Drive(x, jnp.zeros_like(x))
+        if x.ndim != 1 or x.shape[0] % self.kinds:
+            raise ValueError(f"input {list(x.shape)}: for {self.kinds} kinds of synapse it must be [{self.kinds} N]")
+        arrivals = x.reshape((self.kinds, -1))
+        return Drive(arrivals, jnp.zeros_like(arrivals[0]))
 
 
 def init_dense(
@@ -151,16 +189,8 @@ def init_dense(
     Independent inputs of mean square q give a current of variance :math:`g^2 q`: with q = 1 and g = 1 one
     standard deviation is the rheobase of a normalised neuron. Rare spikes need a larger gain.
 
-    Args:
-        key: random key.
-        num_in: number of inputs, or channels.
-        num_out: number of outputs, or channels.
-        kernel: k, its size along each axis, for a :class:`Conv`.
-        gain: :math:`g`, in units of the rheobase.
-        bias: whether there is one.
-
-    Raises:
-        ValueError: for a size below 1, or a gain that is not finite.
+    The gain :math:`g` is in units of the rheobase. With sizes k of a kernel, inputs and outputs are the channels of a
+    :class:`Conv`.
 
     Example:
         >>> params = init_dense(jax.random.key(0), 1000, 10, gain=2.0)

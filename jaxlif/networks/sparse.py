@@ -6,7 +6,6 @@ so that a large network costs what its spikes cost.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -159,18 +158,8 @@ def pairwise(
 ) -> Int[np.ndarray, "num_in K"]:
     r"""Connect every input with every output with the same probability, each pair on its own.
 
-    Args:
-        key: random key.
-        num_in: number of inputs.
-        num_out: number of outputs.
-        probability: of a synapse, above 0 and up to 1.
-        self_connections: whether input i may reach output i.
-
-    Returns:
-        Targets as :class:`SparseParams` takes them; K is the largest number that any input reaches.
-
-    Raises:
-        ValueError: for a size below 1, or another probability.
+    Without ``self_connections`` input i does not reach output i. Targets are those of :class:`SparseParams`; K is the
+    largest number that any input reaches.
 
     Example:
         >>> target = pairwise(jax.random.key(0), 100, 200, 0.1)
@@ -200,39 +189,23 @@ def pairwise(
 def connect(target: Int[np.ndarray, "num_in K"], num_out: int, weight: ArrayLike = 1.0) -> SparseParams:
     """Give synapses, such as those of :func:`pairwise`, their weights.
 
-    Args:
-        target: where they end; num_out marks a place without a synapse.
-        num_out: number of outputs.
-        weight: one for all; one for each input, [num_in]: a neuron excites or inhibits all that it reaches; or
-            [num_in, K].
-
-    Returns:
-        Parameters of a :class:`Sparse` in JAX's default precision.
-
-    Raises:
-        ValueError: for another shape of the weight, one that is not finite, or targets that are not there.
+    One for all, one for each input, [num_in]: a neuron excites or inhibits all that it reaches; or [num_in, K]. Targets
+    that are not there are refused.
 
     Example:
         >>> connect(np.array([[0, 1], [1, 2]]), 2, jnp.array([1.0, -4.0])).weight.tolist()
         [[1.0, 1.0], [-4.0, 0.0]]
     """
-    weight, ends = jnp.asarray(numbers("weight", weight), float), _ends(target, num_out)
+    whole("num_out", num_out, 1)
+    weight, ends = jnp.asarray(numbers("weight", weight), float), np.asarray(target)
+    if ends.ndim != 2 or not np.issubdtype(ends.dtype, np.integer):
+        raise ValueError(f"target is {ends.dtype} {list(ends.shape)}: target must be integers [num_in, K]")
+    rule = f"target must be 0 to num_out = {num_out}, which marks no synapse"
+    require((ends >= 0) & (ends <= num_out), "target", ends, "", rule)
     if weight.shape not in ((), ends.shape[:1], ends.shape):
         raise ValueError(
             f"weight {list(weight.shape)}: weight must be one number, one for each of {len(ends)} inputs or "
             f"one for each synapse, {list(ends.shape)}"
         )
-    columns = weight[:, None] if weight.ndim == 1 else weight
-    spread = jnp.broadcast_to(columns, ends.shape)
+    spread = jnp.broadcast_to(weight[:, None] if weight.ndim == 1 else weight, ends.shape)
     return SparseParams(weight=jnp.where(ends < num_out, spread, 0.0), target=jnp.asarray(ends, jnp.int32))
-
-
-def _ends(target: Any, num_out: int) -> np.ndarray:
-    """Return the targets, refusing those that a smaller ``num_out`` would drop."""
-    whole("num_out", num_out, 1)
-    found = np.asarray(target)
-    if found.ndim != 2 or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"target is {found.dtype} {list(found.shape)}: target must be integers [num_in, K]")
-    rule = f"target must be 0 to num_out = {num_out}, which marks no synapse"
-    require((found >= 0) & (found <= num_out), "target", found, "", rule)
-    return found

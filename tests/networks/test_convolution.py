@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Conv, Dense, DenseParams, Flatten, MaxPool, Sequential, SumPool, init_dense
+from jaxlif.networks import Conv, Dense, DenseParams, Flatten, Sequential, SumPool, init_dense
 
 T = 4
 RNG = np.random.default_rng(3)
@@ -70,24 +70,22 @@ POOLS = [(LINE, 2, None, "SAME"), (LINE, (3,), 1, "VALID"), (IMAGE, 2, None, "VA
 
 
 @pytest.mark.parametrize(("inputs", "window", "stride", "padding"), POOLS)
-@pytest.mark.parametrize(("cell", "fill", "reduce"), [(SumPool, 0.0, np.sum), (MaxPool, -np.inf, np.max)])
-def test_pooling_equals_plain_loops(cell, fill, reduce, inputs, window, stride, padding):
+def test_pooling_equals_plain_loops(inputs, window, stride, padding):
     places = inputs.ndim - 2
     k = (window,) * places if isinstance(window, int) else window
     s = k if stride is None else (stride,) * places
 
     def value(patch):
-        return reduce(patch.reshape(2, -1), axis=1)
+        return np.sum(patch.reshape(2, -1), axis=1)
 
-    _, y = jl.simulate(cell(window, stride, padding), None, inputs)
-    expected = np.stack([over_windows(x, k, s, padding, fill, 2, value) for x in inputs])
+    _, y = jl.simulate(SumPool(window, stride, padding), None, inputs)
+    expected = np.stack([over_windows(x, k, s, padding, 0.0, 2, value) for x in inputs])
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-13)
 
 
 LAYERS = {
     "conv": (Conv(2, "VALID"), init_dense(jax.random.key(0), 2, 3, kernel=(3, 2)), IMAGE),
     "sum": (SumPool(2), None, IMAGE),
-    "max": (MaxPool((3, 2), 1, "SAME"), None, IMAGE),
     "flatten": (Flatten(), None, IMAGE),
 }
 
@@ -123,15 +121,13 @@ def test_a_number_pads_both_sides():
 
 
 def test_pooled_gradients_go_where_the_value_came_from():
-    x = jnp.array([[[1.0, 5.0, 2.0, 2.0]]])
-    for cell, expected in ((SumPool(2), [1.0, 1.0, 1.0, 1.0]), (MaxPool(2), [0.0, 1.0, 1.0, 0.0])):
-        gradient = jax.grad(lambda x, cell=cell: jnp.sum(cell.scan(None, (), x)[1]))(x)
-        np.testing.assert_array_equal(gradient[0, 0], expected)
+    gradient = jax.grad(lambda x: jnp.sum(SumPool(2).scan(None, (), x)[1] ** 2))(jnp.array([[[1.0, 5.0, 2.0, 2.0]]]))
+    np.testing.assert_array_equal(gradient[0, 0], [12.0, 12.0, 8.0, 8.0])
 
 
 def test_a_convolutional_network_trains_through():
     lif = jl.LIF(dt=1.0)
-    network = Sequential((Conv(), lif, SumPool(2), Conv(2), lif, MaxPool(2), Flatten(), Dense()))
+    network = Sequential((Conv(), lif, SumPool(2), Conv(2), lif, SumPool(2), Flatten(), Dense()))
     keys = jax.random.split(jax.random.key(1), 3)
     neuron = jl.LIFParams(tau_m=20.0, t_ref=0.0).normalised()
     params = (
@@ -168,8 +164,8 @@ REFUSED = {
     "padding": (lambda: Conv(padding="FULL"), r"^padding = 'FULL': padding must be \"SAME\", \"VALID\" or a number"),
     "negative padding": (lambda: Conv(padding=-1), r"^padding = -1: padding must be an integer of 0 or more"),
     "window": (lambda: SumPool(0), r"^window = 0"),
-    "pool's stride": (lambda: MaxPool(2, stride=(0, 1)), r"^stride = \(0, 1\)"),
-    "windows": (lambda: run(MaxPool((2,)), None, IMAGE), r"^window = \(2,\): .* one for each of 2 axes"),
+    "pool's stride": (lambda: SumPool(2, stride=(0, 1)), r"^stride = \(0, 1\)"),
+    "windows": (lambda: run(SumPool((2,)), None, IMAGE), r"^window = \(2,\): .* one for each of 2 axes"),
     "no channels": (lambda: init_dense(KEY, 0, 1, kernel=(3,)), r"^num_in = 0: num_in must be a whole number, 1 or"),
     "empty kernel": (lambda: init_dense(KEY, 1, 1, kernel=(3, 0)), r"^kernel = 0"),
     "kernel": (lambda: init_dense(KEY, 1, 1, kernel=3), "kernel = 3: kernel must be a tuple of sizes"),
@@ -183,7 +179,6 @@ REFUSED = {
     "beyond": (lambda: run(Conv(padding="VALID"), (3, 9), IMAGES), r"it must fit into the input \[8, 8\]"),
     "beyond the padding": (lambda: run(Conv(padding=0), (9, 9), IMAGES), r"with padding \[0, 0\] it must fit"),
     "window beyond": (lambda: run(SumPool(9), None, IMAGES), r"window \[9, 9\]: with padding"),
-    "an empty window": (lambda: run(MaxPool(2, padding=2), None, IMAGES), r"padding = 2: it must be less than"),
     "no places": (lambda: run(SumPool(2), None, np.zeros((T, 5))), r"^SumPool takes an input .* not \[5\]"),
 }
 
