@@ -391,7 +391,7 @@ def start_of(config: Config) -> tuple[jl.LIFParams, Cell]:
     spikes = jl.SpikeRule().find(recording)
     clean = remove_electrode(recording, spikes, "auto").recording
     # What the fit predicts of other time is not looked at.
-    start = jl.fit_recording(clean, "lif", electrode=None, train=config.fitted).params
+    start = jl.fit_recording(clean, "lif", electrode=None, window=config.fitted).params
     return start, Cell(recording.current.mean(axis=0), spikes)
 
 

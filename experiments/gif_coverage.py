@@ -32,7 +32,7 @@ from tqdm import tqdm
 import jaxlif as jl
 from jaxlif import plotting
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.result import standard_name
+from jaxlif.fitting.names import standard_name
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 
 TRUTH = jl.AdaptiveLIFParams(
@@ -70,7 +70,7 @@ def one_seed(config: Config, seed: int, keep: Path | None) -> dict[str, Any]:
     if kept is not None and kept.exists():
         return json.loads(kept.read_text())
     recording = simulate(config, seed)
-    result = jl.fit_recording(recording, "gif", electrode=None, coupling=True, train=(0.0, config.duration), seed=seed)
+    result = jl.fit_recording(recording, "gif", electrode=None, coupling=True, window=(0.0, config.duration), seed=seed)
     found = {"intervals": result.uncertainty.intervals, "shifted": abs(shifted_score(recording))}
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)

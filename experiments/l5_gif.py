@@ -83,7 +83,7 @@ def deterministic(recording: jl.Recording, config: Config) -> list[dict[str, Any
 
 
 def held_out_scores(recording: jl.Recording, config: Config, model: str, **options: Any) -> dict[str, Any]:
-    return dict(jl.fit_recording(recording, model, train=config.train, **options).scores["test"])
+    return dict(jl.fit_recording(recording, model, window=config.train, **options).scores["test"])
 
 
 def commands(config: Config) -> list[dict[str, Any]]:

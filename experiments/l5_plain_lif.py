@@ -25,7 +25,7 @@ class Config:
 
 def main(config: Config = Config()) -> None:
     recording = jl.read_recording(claims.recording_path(config.file))
-    scores = jl.fit_recording(recording, train=config.train).scores["test"]
+    scores = jl.fit_recording(recording, window=config.train).scores["test"]
     metrics = {
         "coincidence_factor": ("coincidence factor at 4 ms", ""),
         "reliability": ("the cell's own reliability at 4 ms", ""),

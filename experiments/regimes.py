@@ -76,7 +76,7 @@ def main(config: Config = Config()) -> None:
 
 def in_regime(recording: jl.Recording, model: str, config: Config) -> Scores:
     """Fit the first part of a stimulus and score the rest."""
-    result = jl.fit_recording(recording, model, train=config.train)
+    result = jl.fit_recording(recording, model, window=config.train)
     window = config.train[1], recording.start + recording.duration
     return _scores(result, recording, window, config)
 

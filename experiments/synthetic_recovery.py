@@ -72,7 +72,7 @@ def main(config: Config = Config()) -> None:
         recording = record(truth, config, seed, rng)
         window = (0.0, config.duration)
         for name, start in (("start 50 % off", draw_start(truth, config, rng)), ("own start", None)):
-            result = jl.fit_recording(recording, train=window, start=start)
+            result = jl.fit_recording(recording, window=window, start=start)
             found[name].append(errors(result.params, truth, config.dt))
     rows = []
     for name, runs in found.items():

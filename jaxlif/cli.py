@@ -15,7 +15,7 @@ from click.exceptions import Exit
 from jaxlif import options
 from jaxlif.commands import advise, export, inspect, predict, simulate
 from jaxlif.fitting.rates import fit_rates
-from jaxlif.fitting.recordings import MODELS, check_options, fit_recording, model_ladder
+from jaxlif.fitting.recordings import ALIASES, MODELS, check_options, fit_recording, model_ladder
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
@@ -47,7 +47,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=options.file)
-@click.option("--model", type=click.Choice(MODELS), default="lif", help="The neuron to fit.")
+@click.option("--model", type=click.Choice((*MODELS, *ALIASES)), default="lif", help="The neuron to fit.")
 @click.option(
     "--electrode", type=options.electrode, metavar="WHAT", default="auto", help="What is taken off the voltage."
 )
@@ -74,8 +74,8 @@ def fit(files, out, window, bounds, **given) -> None:
     resets at the recorded spikes, and a threshold chosen in closed loop. Prints the parameters and the scores and
     writes OUT/fit.json, OUT/report.html and the figures.
 
-    The neuron is "lif"; "gif", adaptive with escape noise; "adaptive", its deterministic twin; or "passive", the
-    membrane alone, from sweeps without a spike. For gif and adaptive: --electrode is "auto" (estimated), "none" or a
+    The neuron is "lif"; "gif", adaptive with escape noise; "deterministic-gif" ("adaptive"), the same without
+    noise; or "passive", the membrane alone, from sweeps without a spike. For adaptive ones: --electrode is "auto" (estimated), "none" or a
     series resistance in GΩ; held-out time decides on the coupling; --rest auto takes each sweep's voltage before the
     stimulus, where there is such time; --drift may be given.
 
@@ -103,7 +103,7 @@ def fit(files, out, window, bounds, **given) -> None:
             with noted_warnings() as notes:
                 recording = read_recording(file, **reading)
                 chosen = window(recording) if window else None
-                result = fit_recording(recording, train=chosen, progress=progress, **given)
+                result = fit_recording(recording, window=chosen, progress=progress, **given)
             result = replace(result, warnings=tuple(notes) + result.warnings)
             write_report(result, folder, recording)
             result.save(folder)
@@ -176,7 +176,7 @@ def ladder(file, window, **given) -> None:
     """
     rule, recording = SpikeRule(**taken_spikes(given)), read_recording(file, **taken_reading(given))
     chosen = window(recording) if window else None
-    found = model_ladder(recording, train=chosen, spike_rule=rule, progress=sys.stderr.isatty())
+    found = model_ladder(recording, window=chosen, spike_rule=rule, progress=sys.stderr.isatty())
     rows = [("model, each with the ones above it", "held out (bits per spike)", "gain")]
     rows += [(r.name, f"{r.held_out:.3f}", "failed" if r.failed else f"{r.gain:+.3f}") for r in found.rungs]
     click.echo(f"{text_table(rows)}\n\n{found.sentence}")

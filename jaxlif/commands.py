@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlif import options
 from jaxlif.fitting.advisor import advise_protocol
-from jaxlif.fitting.result import Prediction, RecordingFit, load_fit, neuron_json
+from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.inspection import inspect_recording
 from jaxlif.interop import to_brian2, to_nest, to_script
@@ -163,6 +163,8 @@ def export(fit_file, target, out, drive, synapse, **given) -> None:
     with _one_file(out, suffix, fit_file, drive) as path:
         result = load_fit(fit_file)
         if target == "json":
+            from jaxlif.fitting.documents import neuron_json  # it loads pydantic
+
             text = neuron_json(result)
         else:
             text = script_of(result, target, read_recording(drive, **reading) if drive else None, synapse)
@@ -181,8 +183,10 @@ def script_of(fit: RecordingFit, target: str, drive: Recording | None, synapse: 
     """Return a script that runs a fitted neuron, 1 s under 1.5 times its rheobase without a drive, and its warnings."""
     if isinstance(fit.params, LeakyParams):
         raise ValueError(f'model = "passive": a membrane without spikes is no neuron of {target}; export it to json')
-    if target == "nest" and fit.model == "adaptive":
-        raise ValueError("model = adaptive: NEST has this neuron with escape noise only; export a gif, or to brian2")
+    if target == "nest" and fit.model == "deterministic-gif":
+        raise ValueError(
+            "model = deterministic-gif: NEST has this neuron with escape noise only; export a gif, or to brian2"
+        )
     if drive is None:
         dt = float(fit.data.get("dt_ms", 0.1))
         current = np.full(round(1000.0 / dt), 1.5 * (fit.params.v_th - fit.params.v_rest) / fit.params.r_m)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from jaxlif.fitting.recordings import checked_spikes
+from jaxlif.fitting.prepare import checked_spikes
 from jaxlif.fitting.step_protocol import has_fi_curve, no_fi_curve, protocol_notes
 from jaxlif.recordings import (
     Recording,

@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Drift
-from jaxlif.fitting.result import STANDARD_NAMES, RecordingFit, standard_name
+from jaxlif.fitting.names import STANDARD_NAMES, standard_name
+from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -97,7 +98,9 @@ def _lead(fit: RecordingFit) -> str:
     if fit.electrodes:
         found = ", ".join(f"{1000.0 * e.resistance:.3g} MΩ ({e.source})" for _, e in fit.electrodes)
         size += f"; taken off the voltage: an electrode of {found}"
-    return f"{size}; fitted on {fit.train[0]:g} to {fit.train[1]:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."
+    return (
+        f"{size}; fitted on {fit.window[0]:g} to {fit.window[1]:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."
+    )
 
 
 def parameter_rows(

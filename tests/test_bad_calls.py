@@ -194,7 +194,7 @@ GOOD = {
     "fit_recording": Call(
         lambda **a: jl.fit_recording(**a).params.tau_m,
         {"recording": RECORDING, "model": "lif", "coupling": False, "drift": False, "rest": "auto", "seed": 0}
-        | {"train": np.array([0.0, 500.0])},
+        | {"window": np.array([0.0, 500.0])},
     ),
     "fit_fi_population": Call(_population, {"currents": LEVELS, "rates": RATES, **PASSIVE, "v_rest": -70.0}),
     "fit_fi_population, options": Call(
@@ -332,7 +332,7 @@ def _is_good(name: str, argument: str, way: str) -> bool:
         "steps",
         "checkpoint",
         "coupling",
-        "train",
+        "window",
         "mask",
         "active",
         "validation",

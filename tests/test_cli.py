@@ -88,7 +88,7 @@ def test_a_fit_read_back_is_the_same(stored, cell_file, tmp_path):
     data, read = jl.read_recording(cell_file), jl.load_fit(stored[0] / "fit.json")
     direct = jl.fit_recording(data)
     assert asdict(read.params) == asdict(direct.params) and read.scores == direct.scores
-    assert read.train == direct.train and read.spike_rule == direct.spike_rule
+    assert read.window == direct.window and read.spike_rule == direct.spike_rule
     read.save(tmp_path)
     assert (tmp_path / "fit.json").read_bytes() == (stored[0] / "fit.json").read_bytes()
     for a, b in zip(read.predict(data), direct.predict(data), strict=True):
@@ -98,12 +98,12 @@ def test_a_fit_read_back_is_the_same(stored, cell_file, tmp_path):
 @pytest.mark.parametrize(
     ("option", "text", "keyword", "value"),
     [
-        ("--window", "0:1", "train", (0.0, 1000.0)),
-        ("--window", "0:1s", "train", (0.0, 1000.0)),
-        ("--train", "0:1000ms", "train", (0.0, 1000.0)),
-        ("--train", "0:1000", "train", (0.0, 1000.0)),  # it lasts 2 s: these are ms
-        ("--window", "0:10", "train", (0.0, 10000.0)),  # and here the duration was misjudged
-        ("--train", " .5 : 1.0 s ", "train", (500.0, 1000.0)),
+        ("--window", "0:1", "window", (0.0, 1000.0)),
+        ("--window", "0:1s", "window", (0.0, 1000.0)),
+        ("--train", "0:1000ms", "window", (0.0, 1000.0)),
+        ("--train", "0:1000", "window", (0.0, 1000.0)),  # it lasts 2 s: these are ms
+        ("--window", "0:10", "window", (0.0, 10000.0)),  # and here the duration was misjudged
+        ("--train", " .5 : 1.0 s ", "window", (500.0, 1000.0)),
         ("--bounds", "tau_m=15:40", "bounds", {"tau_m": (15.0, 40.0)}),
         ("--electrode", "none", "electrode", None),
         ("--electrode", "auto", "electrode", "auto"),
@@ -121,7 +121,7 @@ def test_a_fit_read_back_is_the_same(stored, cell_file, tmp_path):
 def test_what_is_asked_for_is_what_is_fitted(asked, cell_file, tmp_path, option, text, keyword, value):
     good("fit", cell_file, "--out", tmp_path, option, text)
     assert asked[0][keyword] == value
-    defaults = {"model": "lif", "electrode": "auto", "coupling": None, "rest": "auto", "drift": False, "train": None}
+    defaults = {"model": "lif", "electrode": "auto", "coupling": None, "rest": "auto", "drift": False, "window": None}
     defaults |= {"held_out": None, "bounds": None, "spike_rule": jl.SpikeRule(), "seed": 0, "progress": False}
     assert asked[0] == {"recording": asked[0]["recording"]} | defaults | {keyword: value}
 
@@ -148,7 +148,7 @@ def test_the_ladder_is_asked_with_the_same_options(cell_file, monkeypatch):
 
     monkeypatch.setattr("jaxlif.cli.model_ladder", _ladder)
     printed = good("ladder", cell_file, "--window", "0:1", "--spike-threshold", -10).output
-    assert seen["train"] == (0.0, 1000.0) and seen["spike_rule"] == jl.SpikeRule(threshold=-10.0)
+    assert seen["window"] == (0.0, 1000.0) and seen["spike_rule"] == jl.SpikeRule(threshold=-10.0)
     assert "plain" in printed and "1.250" in printed and "+0.500" in printed and "It needs nothing." in printed
 
 
@@ -495,10 +495,10 @@ def test_bad_files(tmp_path, cell_file):
         (["--bounds", "tau_m=5:x"], ["'--bounds'", "'x' is not a number"]),
         (["--bounds", "v_reset=-40:-30", "--bounds", "v_th=-60:-50"], ["v_reset must be below v_th", "mV"]),
         (["--bounds", "t_ref=3.01:3.04"], ["t_ref", "3.01 to 3.04 ms", "0.5 ms"]),
-        (["--window", "0:10"], ["train", "0 to 10000 ms", "2000 ms"]),
-        (["--window", "1:1"], ["train", "1000 to 1000 ms"]),
-        (["--window", "1:0.5"], ["train", "1000 to 500 ms"]),
-        (["--train", "0:3s"], ["train", "3000 ms", "0 to 2000 ms"]),
+        (["--window", "0:10"], ["window", "0 to 10000 ms", "2000 ms"]),
+        (["--window", "1:1"], ["window", "1000 to 1000 ms"]),
+        (["--window", "1:0.5"], ["window", "1000 to 500 ms"]),
+        (["--train", "0:3s"], ["window", "3000 ms", "0 to 2000 ms"]),
         (["--window", "ten"], ["'--window'", "'ten'", "0:10"]),
         (["--train", "0:1.2.3"], ["'--window'", "'0:1.2.3'", "seconds"]),
         (["--window", "0:2ms"], ["0 to 2 ms", "no spike"]),

@@ -250,7 +250,7 @@ def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, in
 def whole_fit(config: Config) -> Claims:
     recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
     start = time.perf_counter()
-    fit = jl.fit_recording(recording, "gif", train=config.train)
+    fit = jl.fit_recording(recording, "gif", window=config.train)
     seconds = time.perf_counter() - start
     scores = [claim("gif: Md* at 4 ms", m) for m in [fit.scores["test"]["md_star"]] if m is not None]
     return [claim("gif: fit_recording, with compilation", seconds, "s"), *scores]

@@ -1,14 +1,17 @@
 """The one container of a fit: recorded sweeps as a recipe, a judge and a prediction see them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording
+
+if TYPE_CHECKING:  # it stands on the likelihood, which takes the container
+    from jaxlif.fitting.intervals import Uncertainty
 
 _R = TypeVar("_R", bound=Recording)
 
@@ -87,6 +90,11 @@ class Data(Recording):
     def terms(self) -> Drift:
         """The terms of the sweeps: none where they do not differ."""
         return Drift.none(self.num_sweeps) if self.drift is None else self.drift
+
+    @property
+    def whole(self) -> tuple[float, float]:
+        """All of the time, ms."""
+        return self.start, self.start + self.duration
 
     def steps(self, time: float) -> int:
         """Return a duration in ms as a number of samples."""
@@ -169,8 +177,28 @@ class Options:
         return {name: float(value) if legal[name] else middle[name] for name, value in values.items()}
 
 
+class Outcome(NamedTuple):
+    """What a recipe found.
+
+    ``curve``: for steps the f-I table with the fitted rates; ``fitted_sweeps``: those whose voltage was fitted;
+    ``spike_cut``: samples before and after a spike in which voltages are not compared, where they are not the
+    recording's; ``refit``: how to go on from here with more data; ``drift``: the terms of single sweeps.
+    """
+
+    params: LIFParams | LeakyParams
+    warnings: tuple[str, ...] = ()
+    curve: dict[str, list[float]] = {}
+    fitted_sweeps: np.ndarray | slice = slice(None)
+    spike_cut: tuple[int, int] | None = None
+    intervals: Mapping[str, tuple[float, float]] = {}
+    refit: "Callable[[Data, Options], Outcome] | None" = None
+    uncertainty: "Uncertainty | None" = None
+    drift: Drift | None = None
+    bits_per_spike: float | None = None
+
+
 def with_spikes(data: Data, window: tuple[float, float]) -> Data:
     """Return the data in a window, ms, which must hold a spike."""
     if not data.spikes[:, data.samples(window)].any():
-        raise ValueError(f"train = {window[0]:g} to {window[1]:g} ms: no spike falls into this window")
+        raise ValueError(f"window = {window[0]:g} to {window[1]:g} ms: no spike falls into this window")
     return data.window(*window)

@@ -1,85 +1,335 @@
-"""The parts of a fit as plain values for its file, and back."""
+"""A fit as JSON and back.
 
+A fit.json is an input like any other: what is not as it was written is refused by its name. Pydantic checks it, and is
+loaded only where a fit is written or read.
+"""
+
+import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import NonNegativeFloat as NotNegative
+from pydantic import NonNegativeInt as Count
+from pydantic import PositiveFloat as Positive
+from pydantic import PositiveInt as Number
 
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Drift
+from jaxlif.fitting.extrapolation import Regime
 from jaxlif.fitting.intervals import Stimulation, Uncertainty
+from jaxlif.fitting.names import standard_name
+from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Electrode
+from jaxlif.recordings import Electrode, SpikeRule
 
 FORMAT = "jaxlif fit 1"
+OLD_NAMES = {"adaptive": "deterministic-gif"}
+
+Pair = tuple[float, float]
+Row = Annotated[list[float], Field(min_length=1)]
+Square = list[Row]
+Checksum = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def electrode_document(sweeps: tuple[int, ...], electrode: Electrode) -> dict[str, Any]:
-    """Return an electrode and the sweeps it belongs to as plain values."""
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Parameter(_Part):
+    value: float
+    unit: str
+    bounds: Pair | None
+    interval_95: Pair | None
+    standard_name: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, pair in (("bounds", self.bounds), ("interval_95", self.interval_95)):
+            _require(pair is None or pair[0] <= pair[1], f"{name} = {pair}: the first must not be above the second")
+        inside = self.bounds is None or self.bounds[0] <= self.value <= self.bounds[1]
+        _require(inside, f"value = {self.value:g} {self.unit} lies outside its bounds {self.bounds}")
+        return self
+
+
+class _Data(_Part):
+    name: str
+    sha256: str
+    corrections: dict[str, int | float | str] = {}
+
+
+class _RecordingData(_Data):
+    corrections: dict[str, int | float | str]
+    current_source: str
+    current_sampled: bool
+    dt_ms: Positive
+    sweeps: Number
+    samples: Number
+    sweep_crc32: list[Checksum]
+
+
+class _Electrode(_Part):
+    sweeps: Annotated[list[Count], Field(min_length=1)]
+    resistance_GOhm: float
+    source: Literal["electrode trace", "recording", "given"]
+    dt_ms: Positive
+    kernel_GOhm: Row
+
+
+class _Terms(_Part):
+    offset_mV: Row
+    gain: Row
+
+
+class _Regime(_Part):
+    stimulus: str
+    mean_pA: float
+    sd_pA: NotNegative
+    rate_Hz: NotNegative
+
+
+class _Stimulus(_Part):
+    mean_pA: float
+    sd_pA: NotNegative
+    tau_ms: NotNegative
+    duration_ms: Positive
+
+
+class _Uncertainty(_Part):
+    names: Annotated[list[str], Field(min_length=1)]
+    correlations: Square
+    covariance: Square
+    information_voltage: Square
+    information_spikes: Square
+    dispersion_voltage: NotNegative
+    dispersion_spikes: NotNegative
+    voltage_error_mV: NotNegative
+    stimulus: _Stimulus
+
+    @model_validator(mode="after")
+    def _matrices(self) -> Self:
+        size = len(self.names)
+        _require(len(set(self.names)) == size, f"names = {self.names}: a name occurs twice")
+        for name in ("correlations", "covariance", "information_voltage", "information_spikes"):
+            rows = getattr(self, name)
+            shape = len(rows), *sorted({len(row) for row in rows})
+            _require(shape == (size, size), f"{name} is {' x '.join(map(str, shape))}, names are {size}")
+            matrix = np.array(rows)
+            _require(np.allclose(matrix, matrix.T, rtol=1e-4), f"{name} is not symmetric")
+        _require(bool((np.diag(self.covariance) > 0).all()), "covariance has a variance that is not positive")
+        return self
+
+
+class _Fit(_Part):
+    format: str
+    model: Literal["lif", "gif", "deterministic-gif", "adaptive", "passive"]
+    protocol: Literal["steps", "fluctuating", "rates"]
+    parameters: dict[str, _Parameter]
+    scores: dict[str, dict[str, int | float | None]]
+    train_ms: Pair
+    spike_rule: SpikeRule
+    spike_cut_ms: tuple[NotNegative, NotNegative]
+    data: _RecordingData | _Data
+    seed: Count
+    warnings: list[str]
+    f_i_curve: dict[str, list[float]]
+    electrodes: list[_Electrode]
+    held_out_sweeps: list[Count]
+    resting_potential: Literal["measured", "fitted"]
+    sweep_terms: _Terms | None
+    regimes: list[_Regime]
+    bits_per_spike: float | None
+    undetermined: list[str]
+    uncertainty: _Uncertainty | None
+    scored_parameters: dict[str, float] | None
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _one_recording(self) -> Self:
+        data = self.data if isinstance(self.data, _RecordingData) else None
+        _require(
+            data is not None or self.protocol == "rates", f'protocol = "{self.protocol}": data lack their recording'
+        )
+        sweeps = data.sweeps if data else 0
+        numbers = [n for electrode in self.electrodes for n in electrode.sweeps]
+        _require(len(set(numbers)) == len(numbers), "electrodes share a sweep")
+        for name, found in (("electrodes", numbers), ("held_out_sweeps", self.held_out_sweeps)):
+            _require(max(found, default=-1) < sweeps, f"{name} name sweep {max(found, default=0)}: there are {sweeps}")
+        count = len(data.sweep_crc32) if data else 0
+        _require(count == sweeps, f"data.sweep_crc32 has {count} checksums: there are {sweeps} sweeps")
+        if self.sweep_terms is not None:
+            lengths = {len(self.sweep_terms.offset_mV), len(self.sweep_terms.gain)}
+            _require(lengths == {sweeps}, f"sweep_terms have {sorted(lengths)} sweeps: there are {sweeps}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        first, last = self.train_ms
+        _require(first <= last, f"train_ms = {first:g} to {last:g}: the window ends before it starts")
+        kind = "adaptive" if "delta_v" in self.parameters else "lif" if "v_th" in self.parameters else "passive"
+        own = kind if kind == self.model or (kind == "adaptive" and self.model not in ("lif", "passive")) else None
+        _require(own is not None, f'model = "{self.model}": parameters are those of another model')
+        told = {"undetermined": self.undetermined, "uncertainty": self.uncertainty.names if self.uncertainty else []}
+        for field, names in told.items():
+            unknown = [name for name in names if name not in self.parameters]
+            _require(not unknown, f"{field} names {unknown}, which are no parameters")
+        _require(
+            kind == "adaptive" or self.uncertainty is None, f'uncertainty is of adaptive neurons, not of "{self.model}"'
+        )
+        columns = [x for name, x in self.f_i_curve.items() if name.endswith(("_pA", "_Hz"))]
+        _require(len({len(column) for column in columns}) <= 1, "f_i_curve has columns of unequal length")
+        return self
+
+
+def _require(ok: bool, rule: str) -> None:
+    if not ok:
+        raise ValueError(rule)
+
+
+# --- a fit as plain values --------------------------------------------------------------------------------
+
+
+def written(fit: RecordingFit) -> str:
+    """Return a fit as JSON."""
+    return json.dumps(_document(fit), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def neuron_json(fit: RecordingFit) -> str:
+    """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words."""
+    kept = ("value", "unit", "standard_name")
+    parameters = {name: {key: x[key] for key in kept} for name, x in _parameters(fit).items()}
+    neuron = {"model": fit.model, "parameters": parameters, "warnings": list(fit.warnings)}
+    return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _parameters(fit: RecordingFit) -> dict[str, dict[str, Any]]:
+    rows = {}
+    for name, value in named_leaves(fit.params).items():
+        words, unit = standard_name(name)
+        rows[name] = {"value": value, "unit": unit, "bounds": fit.bounds.get(name)}
+        rows[name] |= {"interval_95": fit.intervals.get(name), "standard_name": words}
+    return rows
+
+
+def _document(fit: RecordingFit) -> dict[str, Any]:
     return {
-        "sweeps": list(sweeps),
-        "resistance_GOhm": electrode.resistance,
-        "source": electrode.source,
-        "dt_ms": electrode.dt,
-        "kernel_GOhm": electrode.kernel.tolist(),
+        "format": FORMAT,
+        "model": fit.model,
+        "protocol": fit.protocol,
+        "parameters": _parameters(fit),
+        "scores": fit.scores,
+        "train_ms": fit.window,
+        "spike_rule": vars(fit.spike_rule),
+        "spike_cut_ms": fit.spike_cut,
+        "data": fit.data,
+        "seed": fit.seed,
+        "warnings": fit.warnings,
+        "f_i_curve": fit.curve,
+        "electrodes": [
+            {"sweeps": sweeps, "resistance_GOhm": e.resistance, "source": e.source, "dt_ms": e.dt}
+            | {"kernel_GOhm": e.kernel.tolist()}
+            for sweeps, e in fit.electrodes
+        ],
+        "held_out_sweeps": fit.held_out,
+        "resting_potential": fit.rest,
+        "sweep_terms": fit.drift and {"offset_mV": fit.drift.offset.tolist(), "gain": fit.drift.gain.tolist()},
+        "regimes": [vars(regime) for regime in fit.regimes],
+        "bits_per_spike": fit.bits_per_spike,
+        "undetermined": fit.undetermined,
+        "uncertainty": fit.uncertainty and _known(fit.uncertainty),
+        "scored_parameters": fit.scored and named_leaves(fit.scored),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("jaxlif", "jax", "jaxlib", "optax", "numpy")},
     }
 
 
-def electrode_from(document: Mapping[str, Any]) -> tuple[tuple[int, ...], Electrode]:
-    """Undo :func:`electrode_document`."""
-    kernel = np.asarray(document["kernel_GOhm"], float)
-    return tuple(document["sweeps"]), Electrode(kernel, float(document["dt_ms"]), document["source"])
-
-
-def drift_document(drift: Drift | None) -> dict[str, list[float]] | None:
-    """Return the terms of single sweeps as plain values."""
-    return None if drift is None else {"offset_mV": drift.offset.tolist(), "gain": drift.gain.tolist()}
-
-
-def drift_from(document: Mapping[str, Any] | None) -> Drift | None:
-    """Undo :func:`drift_document`."""
-    if not document:
-        return None
-    return Drift(np.asarray(document["offset_mV"], float), np.asarray(document["gain"], float))
-
-
-def uncertainty_document(known: Uncertainty) -> dict[str, Any]:
-    """Matrices over the names, in free coordinates; the correlations again follow from the covariance."""
+def _known(known: Uncertainty) -> dict[str, Any]:
+    """Return matrices over the names, in free coordinates; the correlations again follow from the covariance."""
+    voltage, spikes = known.information.tolist()
     return {
-        "names": list(known.names),
+        "names": known.names,
         "correlations": known.correlations.round(4).tolist(),
         "covariance": known.covariance.tolist(),
-        "information_voltage": known.information[0].tolist(),
-        "information_spikes": known.information[1].tolist(),
+        "information_voltage": voltage,
+        "information_spikes": spikes,
         "dispersion_voltage": known.dispersion[0],
         "dispersion_spikes": known.dispersion[1],
         "voltage_error_mV": known.voltage_error,
-        "stimulus": dict(zip(_STIMULUS, known.stimulus, strict=True)),
+        "stimulus": dict(zip(_Stimulus.model_fields, known.stimulus, strict=True)),
     }
 
 
-_STIMULUS = ("mean_pA", "sd_pA", "tau_ms", "duration_ms")
+# --- and back ---------------------------------------------------------------------------------------------
 
 
-def uncertainty_from(document: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> Uncertainty:
-    """Undo :func:`uncertainty_document`, with the intervals of the parameters."""
-    matrices = (np.array(document[f"information_{kind}"], float) for kind in ("voltage", "spikes"))
-    return Uncertainty(
-        names=tuple(document["names"]),
-        intervals=dict(intervals),
-        covariance=np.array(document["covariance"], float),
-        information=np.stack(list(matrices)),
-        dispersion=(document["dispersion_voltage"], document["dispersion_spikes"]),
-        voltage_error=document["voltage_error_mV"],
-        notes=(),
-        stimulus=Stimulation(*(float(document["stimulus"][name]) for name in _STIMULUS)),
+def restored(text: bytes) -> RecordingFit:
+    """Return the fit that a file holds, or raise ValueError naming what is not as it must be."""
+    try:
+        document = _Fit.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(_line(error, text)) from error
+    if document.format != FORMAT:
+        raise ValueError(f'format = "{document.format}": this version of jaxlif reads "{FORMAT}"')
+    fit, read = _restored(document), json.loads(text)
+    for neuron in (fit.params, fit.scored):
+        if neuron is not None:
+            neuron.check()
+    kept = {"versions": read["versions"], "model": OLD_NAMES.get(read["model"], read["model"])}
+    _require_same(read | {"model": kept["model"]}, json.loads(json.dumps(_document(fit))) | kept)
+    return fit
+
+
+def _restored(document: _Fit) -> RecordingFit:
+    rows, terms, known = document.parameters, document.sweep_terms, document.uncertainty
+    intervals = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
+    scored = document.scored_parameters
+    return RecordingFit(
+        model=OLD_NAMES.get(document.model, document.model),
+        params=_params({name: row.value for name, row in rows.items()}),
+        scored=None if scored is None else _params(scored),
+        bounds={name: row.bounds for name, row in rows.items() if row.bounds},
+        intervals=intervals,
+        scores=document.scores,
+        window=document.train_ms,
+        protocol=document.protocol,
+        spike_rule=document.spike_rule,
+        spike_cut=document.spike_cut_ms,
+        data=document.data.model_dump(exclude_unset=True),
+        seed=document.seed,
+        warnings=tuple(document.warnings),
+        curve=document.f_i_curve,
+        electrodes=tuple(
+            (tuple(e.sweeps), Electrode(np.array(e.kernel_GOhm, float), e.dt_ms, e.source)) for e in document.electrodes
+        ),
+        held_out=tuple(document.held_out_sweeps),
+        rest=document.resting_potential,
+        drift=None if terms is None else Drift(np.array(terms.offset_mV, float), np.array(terms.gain, float)),
+        regimes=tuple(Regime(**regime.model_dump()) for regime in document.regimes),
+        bits_per_spike=document.bits_per_spike,
+        undetermined=tuple(document.undetermined),
+        uncertainty=None if known is None else _uncertainty(known, intervals),
     )
 
 
-def params_from(values: Mapping[str, float]) -> LIFParams | LeakyParams:
+def _uncertainty(known: _Uncertainty, intervals: Mapping[str, Pair]) -> Uncertainty:
+    return Uncertainty(
+        names=tuple(known.names),
+        intervals=dict(intervals),
+        covariance=np.array(known.covariance, float),
+        information=np.array([known.information_voltage, known.information_spikes], float),
+        dispersion=(known.dispersion_voltage, known.dispersion_spikes),
+        voltage_error=known.voltage_error_mV,
+        notes=(),
+        stimulus=Stimulation(*known.stimulus.model_dump().values()),
+    )
+
+
+def _params(values: Mapping[str, float]) -> LIFParams | LeakyParams:
     """Put values with dotted names back into parameters."""
     if "v_th" not in values:
         return LeakyParams(**values)
@@ -94,7 +344,35 @@ def params_from(values: Mapping[str, float]) -> LIFParams | LeakyParams:
     return AdaptiveLIFParams(**plain, **terms, coupling=VoltageCoupling(**coupling) if coupling else None)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what a fit was made with."""
-    packages = {name: version(name) for name in ("jaxlif", "jax", "jaxlib", "optax", "numpy")}
-    return {"python": platform.python_version()} | packages
+def _require_same(read: Any, again: Any, where: str = "") -> None:
+    """Refuse a document that a fit would not write again as it is: something in it had no effect."""
+    if isinstance(read, dict) and isinstance(again, dict):
+        lacking, unknown = sorted(again.keys() - read.keys()), sorted(read.keys() - again.keys())
+        _require(
+            not (lacking or unknown), f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads"
+        )
+        for key in read:
+            _require_same(read[key], again[key], f"{where}.{key}".strip("."))
+    else:
+        _require(read == again, f"{where} = {str(read)[:60]}: the rest of the file says {str(again)[:60]}")
+
+
+def _line(error: ValidationError, text: bytes) -> str:
+    """Return the first fault in one line; branches of a union, which are no keys of the file, are left out."""
+    first = error.errors()[0]
+    rule = " ".join(first["msg"].removeprefix("Value error, ").split())
+    if first["type"] == "json_invalid":
+        return rule
+    node: Any = json.loads(text)
+    keys: list[str] = []
+    for key in first["loc"]:
+        try:
+            node = node[key]
+        except (KeyError, IndexError, TypeError):
+            keys += [str(key)] * (first["type"] == "missing" and key == first["loc"][-1])
+        else:
+            keys.append(str(key))
+    where, value = ".".join(keys) or "the file", " ".join(repr(first["input"]).split())
+    if first["type"] in ("value_error", "missing"):
+        return f"{where}: {rule[:1].lower()}{rule[1:]}"
+    return f"{where} = {value[:57] + '...' if len(value) > 60 else value}: {rule[:1].lower()}{rule[1:]}"

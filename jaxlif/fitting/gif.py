@@ -14,14 +14,13 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.data import Data, Drift, Options, with_spikes
+from jaxlif.fitting.data import Data, Drift, Options, Outcome, with_spikes
 from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.intervals import Uncertainty, uncertainty
 from jaxlif.fitting.joint_likelihood import JointLoss, evaluate, joint_loss
 from jaxlif.fitting.optimise import believable, refine
 from jaxlif.fitting.prediction import noisy_rasters
 from jaxlif.fitting.scores import spike_scores
-from jaxlif.fitting.task import Outcome
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
 from jaxlif.fitting.traces import UPSTROKE, arranged, refractory_period, regress
 from jaxlif.losses import bits_per_spike

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, Outcome
 from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.joint_likelihood import TAU_RANGE
-from jaxlif.fitting.result import STANDARD_NAMES
+from jaxlif.fitting.judgement import Judged
+from jaxlif.fitting.names import STANDARD_NAMES
+from jaxlif.fitting.prepare import ADAPTIVE, Case
+from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 
@@ -21,6 +24,35 @@ USUAL_C_M, USUAL_THRESHOLD = 100.0, 20.0  # pF, and mV above the rest
 HIGHEST = 80.0  # mV above the rest that a threshold can lie
 MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
+
+
+def fit_notes(
+    case: Case,
+    found: Outcome,
+    final: Outcome,
+    judged: Judged,
+    bounds: Mapping[str, tuple[float, float]],
+    undetermined: tuple[str, ...],
+) -> tuple[str, ...]:
+    """Return all that a fit has to say, the worst first: of its model, its data, its parameters and its scores."""
+    first, last = case.window
+    again = final is not found and "test" in judged.scores
+    refitted = (
+        "the parameters are those of a refit to the whole recording, the scores those of a fit to"
+        f" {first:g} to {last:g} ms alone"
+    )
+    return (
+        *judged.astray,
+        *case.notes,
+        *(refitted,) * again,
+        *final.warnings,
+        *undetermined_names(undetermined),
+        *(undetermined_times(final.params) if case.model in ADAPTIVE else at_bounds(found.params, bounds)),
+        *unlikely_membrane(final.params),
+        *score_notes(case.fitted, judged.scores),
+        *(unreliable_notes(case.recording, case.data.spikes) if case.protocol == "fluctuating" else ()),
+        *judged.outside,
+    )
 
 
 def at_bounds(params: LIFParams | LeakyParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:

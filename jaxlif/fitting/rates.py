@@ -99,7 +99,7 @@ def fit_rates(
         params=params,
         scores={"f_i": fi_curve.curve_errors(curve)},
         bounds=limits,
-        train=(0.0, 0.0),
+        window=(0.0, 0.0),
         protocol="rates",
         spike_rule=SpikeRule(),
         spike_cut=(0.0, 0.0),

@@ -1,77 +1,27 @@
-"""What a fit to a recording leaves behind: parameters with units, scores, predictions, and a file of them."""
+"""What a fit to a recording leaves behind: a neuron with scores, its predictions, and a file of it."""
 
-import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 
-from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Data, Drift
-from jaxlif.fitting.documents import (
-    FORMAT,
-    drift_document,
-    drift_from,
-    electrode_document,
-    electrode_from,
-    params_from,
-    uncertainty_document,
-    uncertainty_from,
-    versions,
-)
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.intervals import Uncertainty
 from jaxlif.fitting.likelihood import spike_bits
-from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_responses
+from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_responses
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, resting_potentials
 from jaxlif.recordings.sampling import held_current
 from jaxlif.writing import staged
-
-STANDARD_NAMES = {
-    "tau_m": ("membrane time constant", "ms"),
-    "r_m": ("membrane resistance", "GΩ"),
-    "v_rest": ("resting potential", "mV"),
-    "v_th": ("spike threshold", "mV"),
-    "v_reset": ("reset potential", "mV"),
-    "t_ref": ("absolute refractory period", "ms"),
-    "eta": ("jump of spike-triggered current", "pA"),
-    "tau_eta": ("time constant of spike-triggered current", "ms"),
-    "gamma": ("jump of threshold at a spike", "mV"),
-    "tau_gamma": ("time constant of threshold jump", "ms"),
-    "a": ("subthreshold adaptation", "nS"),
-    "tau_a": ("time constant of subthreshold adaptation", "ms"),
-    "coupling.b": ("coupling of threshold to voltage", ""),
-    "coupling.tau": ("time constant of that coupling", "ms"),
-    "coupling.v_i": ("voltage from which the threshold follows", "mV"),
-    "coupling.k": ("width of that bend", "mV"),
-    "delta_v": ("width of escape noise", "mV"),
-    "lambda_0": ("escape rate at threshold", "1/ms"),
-}
-
-
-def standard_name(parameter: str) -> tuple[str, str]:
-    """Return what a parameter is called in words, and its unit.
-
-    Args:
-        parameter: its dotted name, such as "tau_m" or "eta.0".
-
-    Example:
-        >>> standard_name("eta.0")
-        ('jump of spike-triggered current 1', 'pA')
-    """
-    if parameter in STANDARD_NAMES:
-        return STANDARD_NAMES[parameter]
-    base, _, index = parameter.rpartition(".")
-    words, unit = STANDARD_NAMES[base]
-    return f"{words} {int(index) + 1}", unit
 
 
 class Prediction(NamedTuple):
@@ -99,7 +49,7 @@ class RecordingFit:
         params: fitted parameters, Python floats; of a "passive" membrane :class:`jaxlif.LeakyParams`.
         scores: by part ("train", "test", "f_i") the scores by name; None where one is not defined.
         bounds: of the free parameters, in their units.
-        train: the window that was fitted before the rest was scored, ms.
+        window: the part of the time that was fitted before the rest was scored, ms.
         protocol: "steps" or "fluctuating".
         spike_rule: how spikes were found.
         spike_cut: time before and after each spike in which voltages were not compared, ms.
@@ -118,7 +68,7 @@ class RecordingFit:
         regimes: the inputs that were fitted, and how the cell answered.
         bits_per_spike: log-likelihood of the fitted spikes above a Poisson train, where the model has one.
         uncertainty: correlations and information behind the intervals, or None.
-        scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``train``
+        scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``window``
             alone and that the scores belong to.
     """
 
@@ -126,7 +76,7 @@ class RecordingFit:
     params: LIFParams | LeakyParams
     scores: Mapping[str, Mapping[str, Any]]
     bounds: Mapping[str, tuple[float, float]]
-    train: tuple[float, float]
+    window: tuple[float, float]
     protocol: str
     spike_rule: SpikeRule
     spike_cut: tuple[float, float]
@@ -144,6 +94,17 @@ class RecordingFit:
     bits_per_spike: float | None = None
     uncertainty: Uncertainty | None = None
     scored: LIFParams | LeakyParams | None = None
+
+    @property
+    def cell(self) -> Any:
+        """The neuron's numerics: ``jaxlif.simulate(fit.cell, fit.params, current)`` runs it, current [T, ...] in pA.
+
+        LIF, AdaptiveLIF for a "deterministic-gif", LeakyIntegrator for a "passive" membrane; and for a "gif"
+        EscapeNoise(AdaptiveLIF), whose inputs :func:`jaxlif.escape_inputs` makes of a key and the current. It starts at
+        v_rest and knows nothing of single sweeps: their terms and the electrode are :meth:`predict`'s.
+        """
+        cell = neuron(self.params, float(self.data.get("dt_ms", 0.1)))
+        return EscapeNoise(cell) if self.model == "gif" else cell
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
@@ -301,50 +262,17 @@ class RecordingFit:
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
+        from jaxlif.fitting.documents import written  # it loads pydantic, which nothing else needs
+
         folder = Path(directory)
-        text = json.dumps(self._document(), indent=2, ensure_ascii=False, allow_nan=False)
         with staged(folder) as temporary:
-            (temporary / "fit.json").write_bytes(text.encode())
+            (temporary / "fit.json").write_bytes(written(self).encode())
         return folder / "fit.json"
-
-    def _document(self) -> dict[str, Any]:
-        def parameter(name, value):
-            words, unit = standard_name(name)
-            bounds = list(self.bounds[name]) if name in self.bounds else None
-            interval = list(self.intervals[name]) if name in self.intervals else None
-            return {"value": value, "unit": unit, "bounds": bounds, "interval_95": interval, "standard_name": words}
-
-        document: dict[str, Any] = {"format": FORMAT, "model": self.model, "protocol": self.protocol}
-        document["parameters"] = {name: parameter(name, x) for name, x in named_leaves(self.params).items()}
-        document |= {"scores": self.scores, "train_ms": list(self.train), "spike_rule": asdict(self.spike_rule)}
-        document["spike_cut_ms"] = list(self.spike_cut)
-        document |= {"data": self.data, "seed": self.seed, "warnings": list(self.warnings), "f_i_curve": self.curve}
-        document["electrodes"] = [electrode_document(*pair) for pair in self.electrodes]
-        document |= {"held_out_sweeps": list(self.held_out), "resting_potential": self.rest}
-        document["sweep_terms"] = drift_document(self.drift)
-        document["regimes"] = [asdict(regime) for regime in self.regimes]
-        document["bits_per_spike"] = self.bits_per_spike
-        document["undetermined"] = list(self.undetermined)
-        document["uncertainty"] = None if self.uncertainty is None else uncertainty_document(self.uncertainty)
-        document["scored_parameters"] = None if self.scored is None else named_leaves(self.scored)
-        return document | {"versions": versions()}
 
 
 def sweep_checksums(recording: Recording) -> list[int]:
     """Return a checksum of the voltage of each sweep; none where there is no voltage."""
     return [] if recording.voltage is None else [zlib.crc32(row.tobytes()) for row in recording.voltage]
-
-
-def neuron_json(fit: RecordingFit) -> str:
-    """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words.
-
-    Args:
-        fit: the fit.
-    """
-    named = {name: (x, *standard_name(name)) for name, x in named_leaves(fit.params).items()}
-    parameters = {name: {"value": x, "unit": unit, "standard_name": words} for name, (x, words, unit) in named.items()}
-    neuron = {"model": fit.model, "parameters": parameters, "warnings": list(fit.warnings)}
-    return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def load_fit(path: str | os.PathLike) -> RecordingFit:
@@ -356,7 +284,7 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
     Raises:
         ValueError: for a file that is missing, not JSON, or not such a fit.
     """
-    from jaxlif.fitting.schema import checked_document  # it loads pydantic, which nothing else needs
+    from jaxlif.fitting.documents import restored  # it loads pydantic, which nothing else needs
 
     source = Path(path)
     if source.exists() and not (source.is_file() or source.is_dir()):
@@ -368,57 +296,6 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
     except OSError as error:
         raise ValueError(f"{path}: not a readable file ({error.strerror})") from error
     try:
-        document = checked_document(text, spike_rule=SpikeRule)
-        fit = _from_document(document)
-        _require_same(document, json.loads(json.dumps(fit._document() | {"versions": document["versions"]})))
+        return restored(text)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a fit that jaxlif has written: {error}") from error
-    return fit
-
-
-def _require_same(read: Any, written: Any, where: str = "") -> None:
-    """Refuse a document that a fit would not write again as it is: something in it had no effect."""
-    if isinstance(read, dict) and isinstance(written, dict) and read.keys() == written.keys():
-        for key in read:
-            _require_same(read[key], written[key], f"{where}.{key}".strip("."))
-    elif isinstance(read, dict) and isinstance(written, dict):
-        lacking, unknown = sorted(written.keys() - read.keys()), sorted(read.keys() - written.keys())
-        raise ValueError(f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads")
-    elif read != written:
-        raise ValueError(f"{where} = {str(read)[:60]}: the rest of the file says {str(written)[:60]}")
-
-
-def _from_document(document: dict[str, Any]) -> RecordingFit:
-    parameters = document["parameters"]
-    params = params_from({name: p["value"] for name, p in parameters.items()})
-    scored = document["scored_parameters"]
-    intervals = {name: tuple(p["interval_95"]) for name, p in parameters.items() if p["interval_95"]}
-    known = document["uncertainty"]
-    fit = RecordingFit(
-        model=document["model"],
-        params=params,
-        scores=document["scores"],
-        bounds={name: tuple(p["bounds"]) for name, p in parameters.items() if p["bounds"]},
-        train=tuple(document["train_ms"]),
-        protocol=document["protocol"],
-        spike_rule=SpikeRule(**document["spike_rule"]),
-        spike_cut=tuple(document["spike_cut_ms"]),
-        data=document["data"],
-        seed=document["seed"],
-        warnings=tuple(document["warnings"]),
-        curve=document["f_i_curve"],
-        electrodes=tuple(electrode_from(e) for e in document["electrodes"]),
-        intervals=intervals,
-        undetermined=tuple(document["undetermined"]),
-        uncertainty=uncertainty_from(known, intervals) if known else None,
-        scored=None if scored is None else params_from(scored),
-        held_out=tuple(document["held_out_sweeps"]),
-        rest=document["resting_potential"],
-        drift=drift_from(document["sweep_terms"]),
-        regimes=tuple(Regime(**regime) for regime in document["regimes"]),
-        bits_per_spike=document["bits_per_spike"],
-    )
-    for neuron in (fit.params, fit.scored):
-        if neuron is not None:
-            neuron.check()
-    return fit

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxlif.fitting.data import Data, Options
+from jaxlif.fitting.data import Data, Options, Outcome
 from jaxlif.fitting.fi_curve import blocked, fit_fi_curve, poor_curve, rising_branch
 from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.lif_intervals import all_intervals, fi_estimate, membrane_estimate
 from jaxlif.fitting.membrane import between_spikes, refine_membrane, regress_membrane, spike_length
-from jaxlif.fitting.task import Outcome
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, fi_table, is_step_protocol, step_family, steps
 from jaxlif.recordings.notes import DRIFT

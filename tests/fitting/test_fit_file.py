@@ -28,7 +28,7 @@ def fits():
         "current_sampled": True,
     }
     data |= {"dt_ms": 0.1, "sweeps": 3, "samples": 5000, "sweep_crc32": [1, 2, 3]}
-    shared = {"train": (0.0, 350.0), "spike_rule": jl.SpikeRule(), "spike_cut": (3.0, 2.5), "data": data, "seed": 3}
+    shared = {"window": (0.0, 350.0), "spike_rule": jl.SpikeRule(), "spike_cut": (3.0, 2.5), "data": data, "seed": 3}
     lif = jl.RecordingFit(
         model="lif",
         params=PLAIN,

@@ -144,7 +144,7 @@ def fitted(traces):
     data = {"name": "", "sha256": "", "dt_ms": DT, "sweeps": 3, "samples": 12_000, "current_source": "commanded"}
     data |= {"current_sampled": False, "corrections": {}, "sweep_crc32": [1, 2, 3]}
     return jl.RecordingFit(
-        model="gif", params=params, scores={}, bounds={}, train=(0.0, 6000.0), protocol="fluctuating",
+        model="gif", params=params, scores={}, bounds={}, window=(0.0, 6000.0), protocol="fluctuating",
         spike_rule=jl.SpikeRule(), spike_cut=(5.0, 4.5), data=data, seed=0,
         intervals=known.intervals, uncertainty=known,
     )  # fmt: skip

@@ -10,10 +10,9 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting import recordings
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, Outcome
 from jaxlif.fitting.joint_likelihood import BEND_WIDTH, TAU_RANGE, penalty
 from jaxlif.fitting.notes import score_notes, undetermined_times, unlikely_membrane, unlikely_threshold
-from jaxlif.fitting.task import Outcome
 from jaxlif.fitting.threshold import Stimuli, closed_loop_scores, reliable_stimuli
 
 PARAMS = jl.AdaptiveLIFParams(
@@ -109,7 +108,7 @@ def test_rates_in_another_unit_of_current_are_said(r_m, factor, unit):
     assert len(notes) == bool(unit) and all(f"is the current {unit}" in note for note in notes)
 
 
-@pytest.mark.parametrize("model", ["gif", "adaptive"])
+@pytest.mark.parametrize("model", ["gif", "deterministic-gif"])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -132,7 +131,7 @@ def test_a_model_that_runs_away_or_is_silent_is_not_handed_out_without_a_word(
         assert cell == jl.SpikeRule().find(recording)[:, :1400].sum()
         _, output = jl.simulate(jl.AdaptiveLIF(dt=0.5), params, jnp.asarray(window.current[0]))
         # Without noise exactly; with it a saturated or a silent neuron does nearly the same.
-        assert own == pytest.approx(float(output.spikes.sum()), rel=0.0 if model == "adaptive" else 0.1)
+        assert own == pytest.approx(float(output.spikes.sum()), rel=0.0 if model == "deterministic-gif" else 0.1)
 
 
 def test_a_candidate_that_fires_all_the_time_meets_every_spike_and_never_wins():

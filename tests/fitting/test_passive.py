@@ -110,7 +110,7 @@ def test_what_needs_spikes_is_refused_with_advice():
             jl.fit_recording(recording, model)
     with pytest.raises(ValueError, match="voltage has no spikes: the recording's own `spikes` are False"):
         jl.fit_recording(replace(recording, spikes=np.zeros(recording.current.shape, bool)))
-    with pytest.raises(ValueError, match='drift is for "gif" and "adaptive"'):
+    with pytest.raises(ValueError, match='drift is for "gif" and "deterministic-gif"'):
         jl.fit_recording(recording, "passive", drift=True)
     with pytest.raises(ValueError, match="finds its own start"):
         jl.fit_recording(recording, "passive", start=jl.LIFParams())

@@ -68,7 +68,7 @@ def test_all_six_parameters_come_back_from_half_off(seed):
     start = jl.LIFParams(**{name: v * f for (name, v), f in zip(asdict(TRUTH).items(), away, strict=True)})
     start = replace(start, v_reset=min(start.v_reset, start.v_th - 1.0))
     start = replace(start, **{name: max(getattr(start, name), -119.0) for name in ("v_rest", "v_th", "v_reset")})
-    found = asdict(jl.fit_recording(recording, train=(0.0, 5000.0), start=start).params)
+    found = asdict(jl.fit_recording(recording, window=(0.0, 5000.0), start=start).params)
     # 1 % is the promise; 0.2 mV of noise on 50 000 samples leaves a few tenths at worst.
     for name, value in asdict(TRUTH).items():
         assert found[name] == pytest.approx(value, rel=0.01), name
@@ -77,7 +77,7 @@ def test_all_six_parameters_come_back_from_half_off(seed):
 
 def test_without_noise_the_free_running_model_reproduces_every_spike():
     recording = noisy_recording(noise=0.0)
-    result = jl.fit_recording(recording, train=(0.0, 3500.0))
+    result = jl.fit_recording(recording, window=(0.0, 3500.0))
     scores = result.scores["test"]
     # The one imperfection left is where in its bracket the threshold lies, which can move a spike by a step.
     assert scores["coincidence_factor"] == 1.0
@@ -90,7 +90,7 @@ def test_time_outside_the_window_does_not_reach_the_fit(noisy, noisy_fit):
     voltage = np.array(noisy.voltage)
     voltage[:, 35_000:] = np.where(voltage[:, 35_000:] < 10.0, -60.0, 20.0)
     changed = jl.fit_recording(jl.Recording(current=noisy.current, voltage=voltage, dt=DT))
-    assert noisy_fit.train == changed.train == (0.0, 3500.0)
+    assert noisy_fit.window == changed.window == (0.0, 3500.0)
     assert noisy_fit.params == changed.params
     assert noisy_fit.scores["test"]["voltage_rmse"] < 1.0 < changed.scores["test"]["voltage_rmse"]
 
@@ -204,7 +204,7 @@ def test_an_unreliable_cell_is_not_scored_by_its_reliability():
         ({"model": "hh"}, ["model", "hh", "lif, adaptive, gif"]),
         ({"model": "gif", "start": TRUTH}, ["gif", "start"]),
         ({"electrode": "yes"}, ["electrode", "yes", "auto"]),
-        ({"train": (0.0, 9000.0)}, ["train", "9000 ms", "0 to 500 ms"]),
+        ({"window": (0.0, 9000.0)}, ["window", "9000 ms", "0 to 500 ms"]),
         ({"bounds": {"tau": (1.0, 2.0)}}, ["'tau'", "tau_m"]),
         ({"bounds": {"tau_m": (5.0, 2.0)}}, ["tau_m", "low"]),
         ({"start": replace(TRUTH, tau_m=900.0)}, ["tau_m = 900", "(0.5, 500)"]),
@@ -229,7 +229,7 @@ def test_real_fast_spiking_interneuron(data_folder):
 
 def test_real_pyramidal_cell(data_folder):
     recording = jl.read_recording(data_folder / "recordings" / "l5_pyramidal_frozen_noise.npz").select([0, 1, 2])
-    scores = jl.fit_recording(recording, train=(0.0, 4000.0)).scores["test"]
+    scores = jl.fit_recording(recording, window=(0.0, 4000.0)).scores["test"]
     # Repeats of the cell agree to 0.8; a plain LIF reaches some two thirds of that. Half of it would be a broken fit.
     assert scores["reliability"] > 0.6
     assert scores["coincidence_factor_over_reliability"] > 0.5
@@ -261,9 +261,9 @@ def test_spikes_at_the_start_of_every_sweep_leave_sweeps_to_judge_by():
     _, output = jl.simulate(jl.LIF(dt=DT), jl.LIFParams(), current.T)
     voltage = np.where(output.spikes.T > 0, 20.0, output.v.T)
     fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT))
-    assert fit.held_out == (1,) and fit.train == (0.0, 400.0) and fit.scores["test"]["rate_data"] > 0.0
+    assert fit.held_out == (1,) and fit.window == (0.0, 400.0) and fit.scores["test"]["rate_data"] > 0.0
     assert any("held out instead of its end: of the sweeps 1" in note for note in fit.warnings)
-    silent = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT), train=(0.0, 280.0))
+    silent = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT), window=(0.0, 280.0))
     notes = " ".join(silent.warnings)
     assert "no spike falls into what was held out" in notes and "fires at 0 Hz" not in notes
 

@@ -12,9 +12,9 @@ import jaxlif as jl
 from jaxlif.fitting.data import Data, Drift
 from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
-from jaxlif.fitting.held_out import default_split, held_out_sweeps
 from jaxlif.fitting.joint_likelihood import forced_adaptive, forced_sweeps
 from jaxlif.fitting.prediction import free_response
+from jaxlif.fitting.prepare import default_split, held_out_sweeps
 from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.fitting.threshold import reliable_stimuli
 from jaxlif.pictures import pictures
@@ -240,7 +240,7 @@ def test_an_unreliable_stimulus_has_no_part_in_the_choice_of_a_threshold(recordi
 def test_the_rate_alone_sets_the_threshold_of_an_unreliable_cell(recording):
     random = np.random.default_rng(0).random(recording.spikes.shape) < 0.005  # 10 Hz
     random[:, :800] = False
-    result = jl.fit_recording(replace(recording, spikes=random), electrode=None, train=(0.0, 6000.0))
+    result = jl.fit_recording(replace(recording, spikes=random), electrode=None, window=(0.0, 6000.0))
     scores = result.scores["train"]
     assert scores["coincidence_factor_over_reliability"] is None
     # 64 thresholds set the rate to a few per cent; two stimuli share one.
@@ -292,7 +292,7 @@ def test_what_is_held_out_where_nobody_says(spikes, window, held):
 
 
 def test_options_are_checked(recording):
-    with pytest.raises(ValueError, match="rest = 'free': it must be auto or fitted"):
+    with pytest.raises(ValueError, match="""rest = 'free': rest must be "auto" or "fitted""" + '"'):
         jl.fit_recording(recording, "gif", rest="free")
-    with pytest.raises(ValueError, match='drift is for "gif" and "adaptive"'):
+    with pytest.raises(ValueError, match='drift is for "gif" and "deterministic-gif"'):
         jl.fit_recording(recording, drift=True)

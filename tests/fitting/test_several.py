@@ -31,7 +31,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(files):
-    return jl.fit_recordings(files, train=(0.0, 1000.0))
+    return jl.fit_recordings(files, window=(0.0, 1000.0))
 
 
 def written(fit, folder):
@@ -41,7 +41,7 @@ def written(fit, folder):
 def test_each_fit_is_that_of_its_recording_alone(found, files, tmp_path):
     assert list(found.fits) == ["fast", "slow"]
     for path in (files[0], files[4]):
-        alone = jl.fit_recording(jl.read_recording(path), train=(0.0, 1000.0))
+        alone = jl.fit_recording(jl.read_recording(path), window=(0.0, 1000.0))
         assert written(found.fits[path.stem], tmp_path) == written(alone, tmp_path)
     # Noiseless data of the model itself.
     assert found.fits["slow"].params.tau_m == pytest.approx(16.0, rel=2e-3)
@@ -56,7 +56,7 @@ def test_bad_ones_are_listed_with_their_reasons(found):
 
 def test_recordings_by_name_are_fitted_like_files(found, files, tmp_path):
     recording = jl.read_recording(files[0])
-    named = jl.fit_recordings({"x": recording, "y": str(files[4])}, train=(0.0, 1000.0))
+    named = jl.fit_recordings({"x": recording, "y": str(files[4])}, window=(0.0, 1000.0))
     for name, twin in (("x", "fast"), ("y", "slow")):
         assert written(named.fits[name], tmp_path) == written(found.fits[twin], tmp_path)
     assert not named.failed

@@ -1,4 +1,9 @@
-"""The recipe for a fluctuating current: membrane, refractory period, threshold."""
+"""A LIF under a fluctuating current, and a membrane that never spikes.
+
+With the resets forced at the recorded spikes, tau_m, r_m, v_rest and v_reset are fitted to the voltage between them by
+gradient; the refractory period, which has none, by a search over whole steps; the threshold in closed loop, by the
+spikes of the neuron itself.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
-from jaxlif.fitting.data import Data, Options, with_spikes
+from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import (
@@ -19,8 +24,9 @@ from jaxlif.fitting.membrane import (
     spike_length,
 )
 from jaxlif.fitting.notes import at_bounds
-from jaxlif.fitting.task import Outcome
+from jaxlif.fitting.step_protocol import fit_subthreshold, has_deflections, step_membrane
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
@@ -30,15 +36,7 @@ FREE = ("tau_m", "r_m", "v_rest", "v_reset")  # what the voltage between spikes 
 
 
 def fit_fluctuating(data: Data, options: Options) -> Outcome:
-    """Fit the membrane under teacher forcing, the refractory period by profile and the threshold in closed loop.
-
-    Args:
-        data: the recording.
-        options: what was asked for.
-
-    Raises:
-        ValueError: where no spike falls into the window, or the start leaves its bounds.
-    """
+    """Fit the membrane under teacher forcing, the refractory period by profile and the threshold in closed loop."""
     chosen = reliable_stimuli(with_spikes(data, options.window))
     part, length = between_spikes(data, options.window), spike_length(data)
     if (count := int(part.judged.sum())) < LEAST_SAMPLES:
@@ -54,6 +52,17 @@ def fit_fluctuating(data: Data, options: Options) -> Outcome:
     if set(MEMBRANE) & set(determined(params, intervals, options.bounds)[1]):
         intervals["v_th"] = -np.inf, np.inf  # it was chosen for this membrane
     return Outcome(params, chosen.notes + _notes(part, options, params, bracket.highest), intervals=intervals)
+
+
+def fit_passive(data: Data, options: Options) -> Outcome:
+    """Fit tau_m, r_m and v_rest: to the smallest of current steps, or to the voltage under any other current."""
+    if has_deflections(data, data.spikes):
+        params, estimate, sweeps, notes = step_membrane(data, options)
+    else:
+        params, estimate = fit_subthreshold(between_spikes(data, options.window), options, spike_length(data))
+        sweeps, notes = np.arange(data.num_sweeps), ()
+    membrane = LeakyParams(tau_m=params.tau_m, r_m=params.r_m, v_rest=params.v_rest)
+    return Outcome(membrane, notes, fitted_sweeps=sweeps, intervals=estimate.intervals())
 
 
 def _notes(data: Data, options: Options, params: LIFParams, highest: float) -> tuple[str, ...]:

@@ -1,0 +1,273 @@
+"""From a recording to what a fit sees: its spikes, the sweeps and the window to fit, and what is left to judge by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jaxlif.checks import numbers
+from jaxlif.fitting.data import Data, Drift
+from jaxlif.fitting.step_protocol import has_deflections, has_fi_curve, no_fi_curve
+from jaxlif.recordings import Electrode, Recording, SpikeRule, notes_on, remove_electrode, repeats, resting_potentials
+from jaxlif.recordings.notes import rest_notes
+from jaxlif.recordings.recording import require_stimulus, sweep_indices
+from jaxlif.recordings.sampling import copies, held_current, is_sampled, without_padding
+from jaxlif.recordings.spikes import spike_notes
+
+ADAPTIVE = ("gif", "deterministic-gif")  # they find their own start, and have no bounds
+KINDS = ("stimulus", "repeat", "sweep")
+SHARE = 0.7  # of the time that is fitted where nothing else was asked for
+LEAST_REST = 100.0  # ms of time beside the window that can judge
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A recording prepared for one model.
+
+    Args:
+        model: its name.
+        recording: as it was given, without what was padded.
+        data: all sweeps, as a fit sees them.
+        window: the part of the time to fit, ms.
+        kept: numbers of the sweeps to fit.
+        held: numbers of the sweeps to judge by.
+        protocol: "steps" or "fluctuating", which says how it is fitted.
+        refit: whether the model is fitted again, to the whole recording, once it has been scored.
+        sampled: whether the current was sampled beside the voltage, and not held.
+        electrodes: what was taken off the voltage, each with its sweeps.
+        notes: what preparing it has to say.
+    """
+
+    model: str
+    recording: Recording
+    data: Data
+    window: tuple[float, float]
+    kept: np.ndarray
+    held: np.ndarray
+    protocol: str
+    refit: bool
+    sampled: bool
+    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def fitted(self) -> Data:
+        """The sweeps to fit."""
+        return self.data.select(self.kept)
+
+    @property
+    def rest(self) -> tuple[float, float] | None:
+        """The longer of what lies after and before the window, unless both are shorter than 100 ms."""
+        (begin, end), (first, last) = self.data.whole, self.window
+        longest = max([(last, end), (begin, first)], key=lambda part: part[1] - part[0])
+        return longest if longest[1] - longest[0] >= LEAST_REST else None
+
+    def with_drift(self, found: Drift | None) -> "Case":
+        """Return the case with fitted terms of the sweeps that were kept; the others have what their rest says."""
+        if found is None:
+            return self
+        terms = Drift(self.data.terms.offset.copy(), np.ones(self.data.num_sweeps))
+        terms.offset[self.kept], terms.gain[self.kept] = found.offset, found.gain
+        return replace(self, data=replace(self.data, drift=terms))
+
+
+def prepare(
+    recording: Recording,
+    model: str,
+    *,
+    window: tuple[float, float] | None = None,
+    held_out: str | Sequence[int] | None = None,
+    electrode: Electrode | float | str | None = "auto",
+    rest: str = "auto",
+    rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
+) -> Case:
+    """Find spikes, take the electrode off and split; a recording that cannot be fitted is refused."""
+    recording, notes = without_padding(recording)
+    if model == "passive":
+        recording, notes = _silent(recording, rule, held_out, notes)
+    spikes = checked_spikes(recording, rule, model)
+    part, held, why = _split(recording, spikes, model, window, held_out)
+    others = np.setdiff1d(np.arange(recording.num_sweeps), held)
+    # Of several copies of one trial the first.
+    kept = others[np.sort(np.unique(copies(recording)[others], return_index=True)[1])]
+    adaptive, sampled = model in ADAPTIVE, is_sampled(recording, spikes)
+    removed = remove_electrode(recording, spikes, None if electrode == "auto" and not adaptive else electrode)
+    tied = resting_potentials(removed.recording, spikes) if adaptive and rest == "auto" else None
+    protocol = _protocol(recording, spikes, kept, model)
+    notes += notes_on(recording, spikes, rule, held=held, compensated=removed.recording) + removed.notes + why
+    if model == "lif" and protocol == "fluctuating":
+        chosen = recording.select(kept)
+        notes += no_fi_curve(chosen, spikes[kept]) + rest_notes(chosen, spikes[kept])
+    return Case(
+        model=model,
+        recording=recording,
+        data=Data.of(held_current(removed.recording, sampled), spikes, **_at_rest(tied, kept)),
+        window=part,
+        kept=kept,
+        held=held,
+        protocol=protocol,
+        refit=window is None and not len(held),
+        sampled=sampled,
+        electrodes=removed.electrodes,
+        notes=notes,
+    )
+
+
+def _silent(
+    recording: Recording, rule: SpikeRule, held_out: str | Sequence[int] | None, notes: tuple[str, ...]
+) -> tuple[Recording, tuple[str, ...]]:
+    """Return the sweeps of a recording that have no spike, and say which these are where others have some."""
+    silent = np.flatnonzero(~rule.find(recording).any(axis=1))
+    if len(silent) == recording.num_sweeps:
+        return recording, notes
+    if not len(silent):
+        raise ValueError('model = "passive": every sweep has spikes; "lif" fits the membrane between them')
+    if held_out is not None:
+        raise ValueError(f'held_out = {held_out!r}: model = "passive" leaves sweeps with spikes out; choose the sweeps')
+    return recording.select(silent), (*notes, f"fitted to the sweeps without a spike: {', '.join(map(str, silent))}")
+
+
+def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") -> np.ndarray:
+    """Return the spikes of a recording that can be fitted; one without a stimulus or spikes is refused."""
+    voltage, spikes = recording.measured_voltage(), rule.find(recording)
+    if not spikes.any() and model != "passive":
+        never = (
+            f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); move the"
+            " spike threshold, or give the recording's spikes"
+        )
+        why = spike_notes(recording, rule)
+        reasons = why if voltage.max() >= rule.threshold and why else (never, *why)
+        if recording.spikes is not None:
+            reasons = ("the recording's own `spikes` are False in every sample; without them they are looked for",)
+        raise ValueError(
+            f"voltage has no spikes: {'; '.join(reasons)}; the membrane alone is fitted with `model` passive"
+        )
+    require_stimulus(recording, spikes)  # after the spikes: those that are not known hide what the current does
+    return spikes
+
+
+def _at_rest(rest: np.ndarray | None, kept: np.ndarray) -> dict[str, Any]:
+    """Return what measured rests make of v_rest, that of the sweeps to fit, and of the sweeps' own terms."""
+    if rest is None:
+        return {}
+    v_rest = float(rest[kept].mean())
+    return {"v_rest": v_rest, "drift": Drift.of_rest(rest, v_rest)}
+
+
+def _protocol(recording: Recording, spikes: np.ndarray, kept: np.ndarray, model: str) -> str:
+    is_family = {"lif": has_fi_curve, "passive": has_deflections}.get(model)
+    return "steps" if is_family and is_family(recording.select(kept), spikes[kept]) else "fluctuating"
+
+
+# --- what is fitted, and what judges ----------------------------------------------------------------------
+
+
+def _split(
+    recording: Recording,
+    spikes: np.ndarray,
+    model: str,
+    window: tuple[float, float] | None,
+    held_out: str | Sequence[int] | None,
+) -> tuple[tuple[float, float], np.ndarray, tuple[str, ...]]:
+    """Return the window to fit, the sweeps to hold out, and why these where nobody asked for them."""
+    everything, held = (recording.start, recording.start + recording.duration), held_out_sweeps(recording, held_out)
+    if window is not None:
+        return _checked_window(recording, window), held, ()
+    others = np.setdiff1d(np.arange(recording.num_sweeps), held)
+    if len(held) or _protocol(recording, spikes, others, model) == "steps":
+        return everything, held, ()
+    part, held = default_split(recording, spikes) if model != "passive" else (_first_part(recording), held)
+    if part != everything:
+        return part, held, ()
+    listed = f"of the sweeps {', '.join(map(str, held))}" if len(held) else "nothing"
+    return part, held, (f"all spikes fall into one part of the time: held out instead of its end: {listed}",)
+
+
+def _checked_window(recording: Recording, window: tuple[float, float]) -> tuple[float, float]:
+    begin, end = recording.start, recording.start + recording.duration
+    pair = numbers("window", window, "ms", rank=1)
+    if len(pair) != 2:
+        raise ValueError(f"window = {window!r}: window must be a pair (start, stop), ms")
+    first, last = map(float, pair)
+    if not begin <= first < last <= end + 1e-6:
+        raise ValueError(
+            f"window = {first:g} to {last:g} ms: it must lie inside the recording, {begin:g} to {end:g} ms"
+        )
+    return first, min(last, end)
+
+
+def default_split(recording: Recording, spikes: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
+    """Return the window to fit, ms, and the sweeps to hold out: time where both of its parts have spikes, else sweeps.
+
+    Example:
+        >>> early = np.zeros((3, 100), bool)
+        >>> early[:, 5] = True
+        >>> default_split(Recording(current=np.tile(np.arange(100.0), (3, 1)), dt=1.0), early)
+        ((0.0, 100.0), array([1]))
+    """
+    cut = round(SHARE * recording.num_steps)
+    if spikes[:, :cut].any() and spikes[:, cut:].any():
+        return _first_part(recording), np.zeros(0, int)
+    return (recording.start, recording.start + recording.duration), np.flatnonzero(spikes.any(axis=1))[1::3]
+
+
+def _first_part(recording: Recording) -> tuple[float, float]:
+    return recording.start, recording.start + SHARE * recording.duration
+
+
+def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """Return the numbers of the sweeps that a fit does not see.
+
+    Args:
+        recording: whose sweeps.
+        choice: "stimulus:04" for all sweeps of a named stimulus, "repeat:3" for the fourth repeat of every stimulus,
+            "sweep:0,5" or a sequence of numbers for single sweeps; several after commas, negative ones count from the
+            end. None for no sweep.
+
+    Example:
+        >>> ramp = np.arange(400.0)
+        >>> recording = Recording(current=np.stack([ramp, ramp, -ramp, -ramp]), dt=0.1, stimulus=["a", "a", "b", "b"])
+        >>> held_out_sweeps(recording, "stimulus:b"), held_out_sweeps(recording, "repeat:-1")
+        (array([2, 3]), array([1, 3]))
+    """
+    if choice is None:
+        return np.zeros(0, int)
+    found = _named(recording, choice) if isinstance(choice, str) else sweep_indices(choice, recording.num_sweeps)
+    if len(found := np.unique(found)) == recording.num_sweeps:
+        raise ValueError(f"held_out = {choice!r}: no sweep is left to fit")
+    return found
+
+
+def _named(recording: Recording, choice: str) -> np.ndarray:
+    kind, colon, rest = choice.partition(":")
+    wanted = [part.strip() for part in rest.split(",")]
+    if kind not in KINDS or not colon or not all(wanted):
+        raise ValueError(f'held_out = {choice!r}: write "stimulus:NAME", "repeat:NUMBER" or "sweep:NUMBER"')
+    if kind == "stimulus":
+        return np.concatenate([_stimulus(recording, name) for name in wanted])
+    try:
+        chosen = [int(part) for part in wanted]
+    except ValueError as error:
+        raise ValueError(f"held_out = {choice!r}: {rest!r} are no whole numbers") from error
+    if kind == "sweep":
+        return sweep_indices(chosen, recording.num_sweeps)
+    groups = repeats(recording)
+    return np.concatenate([_repeat(groups, number) for number in chosen])
+
+
+def _stimulus(recording: Recording, name: str) -> np.ndarray:
+    known = recording.stimulus or ()
+    found = np.array([s for s, own in enumerate(known) if own == name], int)
+    if not len(found):
+        listed = ", ".join(dict.fromkeys(known)) or "not named"
+        raise ValueError(f"held_out = 'stimulus:{name}': the stimuli of this recording are {listed}")
+    return found
+
+
+def _repeat(groups: list[np.ndarray], number: int) -> np.ndarray:
+    found = [group[number] for group in groups if -len(group) <= number < len(group)]
+    if not found:
+        most = max(map(len, groups))
+        raise ValueError(f"held_out = 'repeat:{number}': the stimuli have up to {most} repeats, numbered from 0")
+    return np.array(found)
