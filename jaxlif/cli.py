@@ -74,10 +74,10 @@ def fit(files, out, window, bounds, **given) -> None:
     resets at the recorded spikes, and a threshold chosen in closed loop. Prints the parameters and the scores and
     writes OUT/fit.json, OUT/report.html and the figures.
 
-    The neuron is "lif"; "gif", adaptive with escape noise; "deterministic-gif" ("adaptive"), the same without
-    noise; or "passive", the membrane alone, from sweeps without a spike. For adaptive ones: --electrode is "auto" (estimated), "none" or a
-    series resistance in GΩ; held-out time decides on the coupling; --rest auto takes each sweep's voltage before the
-    stimulus, where there is such time; --drift may be given.
+    The neuron is "lif"; "gif", adaptive with escape noise; "deterministic-gif" (or "adaptive"), the same without
+    noise; or "passive", the membrane alone, from sweeps without a spike. For adaptive ones: --electrode is "auto"
+    (estimated), "none" or a series resistance in GΩ; held-out time decides on the coupling; --rest auto takes each
+    sweep's voltage before the stimulus, where there is such time; --drift may be given.
 
     --window is in seconds or has a unit: 0:10, 0:10s, 0:10000ms. An end past the last second of the recording is read
     as ms, if the window then has 100 ms. Default: the first 70 %; all of a step protocol. --held-out is
