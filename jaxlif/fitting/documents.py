@@ -6,9 +6,9 @@ loaded only where a fit is written or read.
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +22,6 @@ from jaxlif.fitting.data import Drift
 from jaxlif.fitting.extrapolation import Regime
 from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.fitting.names import standard_name
-from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -31,6 +30,7 @@ from jaxlif.recordings import Electrode, SpikeRule
 FORMAT = "jaxlif fit 1"
 OLD_NAMES = {"adaptive": "deterministic-gif"}
 
+_F = TypeVar("_F")
 Pair = tuple[float, float]
 Row = Annotated[list[float], Field(min_length=1)]
 Square = list[Row]
@@ -194,12 +194,12 @@ def _require(ok: bool, rule: str) -> None:
 # --- a fit as plain values --------------------------------------------------------------------------------
 
 
-def written(fit: RecordingFit) -> str:
+def written(fit: Any) -> str:
     """Return a fit as JSON."""
     return json.dumps(_document(fit), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def neuron_json(fit: RecordingFit) -> str:
+def neuron_json(fit: Any) -> str:
     """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words."""
     kept = ("value", "unit", "standard_name")
     parameters = {name: {key: x[key] for key in kept} for name, x in _parameters(fit).items()}
@@ -207,7 +207,7 @@ def neuron_json(fit: RecordingFit) -> str:
     return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _parameters(fit: RecordingFit) -> dict[str, dict[str, Any]]:
+def _parameters(fit: Any) -> dict[str, dict[str, Any]]:
     rows = {}
     for name, value in named_leaves(fit.params).items():
         words, unit = standard_name(name)
@@ -216,7 +216,7 @@ def _parameters(fit: RecordingFit) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _document(fit: RecordingFit) -> dict[str, Any]:
+def _document(fit: Any) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": fit.model,
@@ -267,28 +267,29 @@ def _known(known: Uncertainty) -> dict[str, Any]:
 # --- and back ---------------------------------------------------------------------------------------------
 
 
-def restored(text: bytes) -> RecordingFit:
-    """Return the fit that a file holds, or raise ValueError naming what is not as it must be."""
+def restored(text: bytes, make: Callable[..., _F]) -> _F:
+    """Make the fit that a file holds of its fields, or raise ValueError naming what is not as it must be."""
     try:
         document = _Fit.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(_line(error, text)) from error
     if document.format != FORMAT:
         raise ValueError(f'format = "{document.format}": this version of jaxlif reads "{FORMAT}"')
-    fit, read = _restored(document), json.loads(text)
-    for neuron in (fit.params, fit.scored):
+    found, read = _fields(document), json.loads(text)
+    for neuron in (found["params"], found["scored"]):
         if neuron is not None:
             neuron.check()
+    fit = make(**found)
     kept = {"versions": read["versions"], "model": OLD_NAMES.get(read["model"], read["model"])}
     _require_same(read | {"model": kept["model"]}, json.loads(json.dumps(_document(fit))) | kept)
     return fit
 
 
-def _restored(document: _Fit) -> RecordingFit:
+def _fields(document: _Fit) -> dict[str, Any]:
     rows, terms, known = document.parameters, document.sweep_terms, document.uncertainty
     intervals = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
     scored = document.scored_parameters
-    return RecordingFit(
+    return dict(
         model=OLD_NAMES.get(document.model, document.model),
         params=_params({name: row.value for name, row in rows.items()}),
         scored=None if scored is None else _params(scored),

@@ -161,7 +161,11 @@ def _report(
 def _asked(case: Case, options: Options, rule: SpikeRule) -> dict[str, Any]:
     """Return what was asked for, and of which data."""
     recording = case.recording
-    data = {"name": recording.name, "sha256": recording.sha256, "corrections": dict(recording.corrections)}
+    data: dict[str, Any] = {
+        "name": recording.name,
+        "sha256": recording.sha256,
+        "corrections": dict(recording.corrections),
+    }
     data |= {"current_source": recording.current_source, "current_sampled": case.sampled, "dt_ms": recording.dt}
     data |= {"sweeps": recording.num_sweeps, "samples": recording.num_steps, "sweep_crc32": sweep_checksums(recording)}
     return {

@@ -296,6 +296,6 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
     except OSError as error:
         raise ValueError(f"{path}: not a readable file ({error.strerror})") from error
     try:
-        return restored(text)
+        return restored(text, RecordingFit)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a fit that jaxlif has written: {error}") from error

@@ -201,7 +201,7 @@ def test_an_unreliable_cell_is_not_scored_by_its_reliability():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": "hh"}, ["model", "hh", "lif, adaptive, gif"]),
+        ({"model": "hh"}, ["hh", "lif, gif, deterministic-gif, passive"]),
         ({"model": "gif", "start": TRUTH}, ["gif", "start"]),
         ({"electrode": "yes"}, ["electrode", "yes", "auto"]),
         ({"window": (0.0, 9000.0)}, ["window", "9000 ms", "0 to 500 ms"]),
