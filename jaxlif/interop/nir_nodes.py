@@ -76,6 +76,10 @@ class CurrentBased:
 
     neuron: LIF | LeakyIntegrator
 
+    def __post_init__(self) -> None:
+        if type(self.neuron) not in (LIF, LeakyIntegrator):  # of another the membrane is not this one
+            raise ValueError(f"neuron = {type(self.neuron).__name__}: it must be a LIF or a LeakyIntegrator")
+
     def check(self, params: CurrentBasedParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the membrane."""
         require_params(self, params, CurrentBasedParams)

@@ -13,7 +13,8 @@ import pytest
 from scipy.linalg import expm
 
 import jaxlif as jl
-from jaxlif.interop.nir_graph import from_nir, returning, to_nir
+from jaxlif.interop.nir_graph import from_nir, to_nir
+from jaxlif.interop.nir_wires import returning
 from jaxlif.networks import (
     Conv,
     Delayed,
