@@ -21,15 +21,10 @@ COARSE = 0.25  # ms: steps this long do for a competition of starts
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    r"""Terms of single sweeps: each rests at :math:`v_{rest} + o_s` and receives the current :math:`g_s I`.
+    r"""Terms of single sweeps: each rests at :math:`v_{rest} + o_s` and receives the current :math:`g_s I`."""
 
-    Args:
-        offset: o, [sweeps], mV.
-        gain: g, [sweeps].
-    """
-
-    offset: np.ndarray
-    gain: np.ndarray
+    offset: np.ndarray  # o, [sweeps], mV
+    gain: np.ndarray  # g, [sweeps]
 
     @classmethod
     def none(cls, num_sweeps: int) -> Self:
@@ -60,21 +55,17 @@ class Data(Recording):
     """A recording as a fit sees it: held current, voltage without the electrode, and known spikes, all [sweeps, T].
 
     It is made of a :class:`jaxlif.Recording`, which was checked, and so checks nothing itself.
-
-    Args:
-        drift: what the sweeps' own terms are, or None where they do not differ.
-        v_rest: mean of the resting potentials that were measured, of which the sweeps' offsets are counted, mV; None
-            where the resting potential is to be fitted.
-        judged: booleans, [sweeps, T] or [T]: the samples that count; all by default.
-        length: samples that a layout for a compiled loop has room for: a later fit to more of the recording then finds
-            its gradient compiled.
     """
 
     voltage: np.ndarray
     spikes: np.ndarray = field(kw_only=True)
+    # The sweeps' own terms, or None where they do not differ.
     drift: Drift | None = field(default=None, kw_only=True)
+    # The mean of the resting potentials that were measured, from which the offsets count, mV; None: it is to be fitted.
     v_rest: float | None = field(default=None, kw_only=True)
+    # The samples that count, [sweeps, T] or [T]; all by default.
     judged: np.ndarray = field(default_factory=lambda: np.ones((), bool), kw_only=True)
+    # Samples that a layout for a compiled loop has room for: a fit to more of the recording finds its program compiled.
     length: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -150,23 +141,13 @@ class Data(Recording):
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked of a fit.
+    """What was asked of a fit."""
 
-    Args:
-        window: the part of the time to fit, ms.
-        bounds: intervals of all parameters.
-        start: where to start, or None.
-        coupling: whether a threshold follows the voltage, or None where held-out time decides.
-        drift: whether each sweep has an offset and a gain of its own.
-        seed: of random starts.
-        progress: show progress bars.
-    """
-
-    window: tuple[float, float]
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    window: tuple[float, float]  # the part of the time to fit, ms
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of all parameters
     start: LIFParams | None = None
-    coupling: bool | None = None
-    drift: bool = False
+    coupling: bool | None = None  # whether a threshold follows the voltage; None: held-out time decides
+    drift: bool = False  # whether each sweep has an offset and a gain of its own
     seed: int = 0
     progress: bool = False
 
@@ -178,20 +159,15 @@ class Options:
 
 
 class Outcome(NamedTuple):
-    """What a recipe found.
-
-    ``curve``: for steps the f-I table with the fitted rates; ``fitted_sweeps``: those whose voltage was fitted;
-    ``spike_cut``: samples before and after a spike in which voltages are not compared, where they are not the
-    recording's; ``refit``: how to go on from here with more data; ``drift``: the terms of single sweeps.
-    """
+    """What a recipe found."""
 
     params: LIFParams | LeakyParams
     warnings: tuple[str, ...] = ()
-    curve: dict[str, list[float]] = {}
-    fitted_sweeps: np.ndarray | slice = slice(None)
-    spike_cut: tuple[int, int] | None = None
+    curve: dict[str, list[float]] = {}  # for steps: the f-I table with the fitted rates
+    fitted_sweeps: np.ndarray | slice = slice(None)  # whose voltage was fitted
+    spike_cut: tuple[int, int] | None = None  # samples around a spike that were not, where they are not the recording's
     intervals: Mapping[str, tuple[float, float]] = {}
-    refit: "Callable[[Data, Options], Outcome] | None" = None
+    refit: "Callable[[Data, Options], Outcome] | None" = None  # how to go on from here with more data
     uncertainty: "Uncertainty | None" = None
     drift: Drift | None = None
     bits_per_spike: float | None = None

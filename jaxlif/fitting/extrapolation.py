@@ -19,14 +19,7 @@ COLLAPSED = 0.5  # share of the fitted likelihood, in bits per spike, below whic
 
 @dataclass(frozen=True)
 class Regime:
-    """An input that a model was fitted to.
-
-    Args:
-        stimulus: what it is called.
-        mean_pA: mean of the current.
-        sd_pA: its standard deviation.
-        rate_Hz: the cell's firing rate.
-    """
+    """An input that a model was fitted to."""
 
     stimulus: str
     mean_pA: float
@@ -35,17 +28,7 @@ class Regime:
 
 
 def regimes(recording: Recording, spikes: np.ndarray) -> tuple[Regime, ...]:
-    """Return the regimes of a recording, one for each stimulus.
-
-    Args:
-        recording: its current.
-        spikes: [sweeps, T], booleans.
-
-    Example:
-        >>> recording = Recording(current=np.array([[0.0, 200.0] * 500]), dt=1.0, stimulus="a")
-        >>> regimes(recording, np.eye(1, 1000) > 0)
-        (Regime(stimulus='stimulus a', mean_pA=100.0, sd_pA=100.0, rate_Hz=1.0),)
-    """
+    """Return the regimes of a recording, one for each stimulus."""
     found = []
     for group in repeats(recording):
         current = recording.current[group]
@@ -60,14 +43,7 @@ def extrapolation_notes(
     rates: np.ndarray,
     numbers: np.ndarray | None = None,
 ) -> tuple[str, ...]:
-    """Say where a recording's current, or the model's answer to it, lies outside the regimes that were fitted.
-
-    Args:
-        known: the regimes of the fit.
-        recording: what is predicted.
-        rates: the model's rate in each of its sweeps, [sweeps], Hz.
-        numbers: what the sweeps are called, [sweeps]; by default they are counted from 0.
-    """
+    """Say where a recording's current, or the model's answer to it, lies outside the regimes that were fitted."""
     known = tuple(known)
     if not known:
         return ()

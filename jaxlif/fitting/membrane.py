@@ -69,27 +69,9 @@ def between_spikes(data: Data, window: tuple[float, float], chosen: np.ndarray |
 
 
 def regress_membrane(data: Data, *, block: float = 1.0) -> tuple[float, float, float] | None:
-    r"""Regress the passive membrane on means over blocks of time.
+    """Return tau_m, r_m and v_rest by V[k+1] = a V[k] + (1 - a)(v_rest + r_m I[k]), a = exp(-block / tau_m).
 
-    :math:`V_{k+1} = a V_k + (1 - a)(v_{rest} + r_m I_k)` with :math:`a = e^{-\Delta/\tau_m}`. The means over blocks of
-    :math:`\Delta` average the measurement noise that a regression of dV/dt would amplify; the result is
-    a start for :func:`refine_membrane`, not an estimate.
-
-    Args:
-        data: the sweeps; blocks that touch a sample which is not judged are left out.
-        block: :math:`\Delta`, ms.
-
-    Returns:
-        tau_m in ms, r_m in GΩ, v_rest in mV; None where the data do not look like a passive membrane.
-
-    Example:
-        >>> t = np.arange(3000) * 0.1
-        >>> current = 100.0 * (np.sin(t / 7.0) > 0)
-        >>> _, out = simulate(LIF(), LIFParams(v_th=0.0), jnp.asarray(current))
-        >>> data = Data(current[None], np.asarray(out.v)[None], spikes=np.zeros((1, 3000), bool), dt=0.1)
-        >>> tau_m, r_m, v_rest = regress_membrane(data)
-        >>> round(tau_m), round(r_m, 2), round(v_rest)
-        (10, 0.1, -70)
+    V and I are means over blocks, ms, without the noise that dV/dt would amplify; None where that is no membrane.
     """
     length = max(1, data.steps(block))
     current, voltage, mask = (_block_means(x.T, length) for x in (data.current, data.voltage, data.judged))
@@ -115,14 +97,6 @@ def forced(cell: Any, params: LIFParams, data: Columns) -> ForcedOutput:
 
     The first sample belongs to the end of the first step: it is taken as it was recorded, and predicted from the
     second step on.
-
-    Args:
-        cell: the neuron's numerics, any cell with integrate, emit and settle.
-        params: its parameters.
-        data: the sweeps.
-
-    Returns:
-        The outputs, [T, S].
     """
     state, first = forced_start(cell, params, data)
     _, later = simulate(TeacherForced(cell), params, Forced(data.current[1:], data.spikes[1:]), state)
@@ -148,11 +122,7 @@ def forced_segments(cell: Any, params: LIFParams, data: Columns) -> Iterator[tup
 
 @dataclass(frozen=True)
 class ForcedVoltageLoss:
-    """The masked mean squared error, mV², of a teacher-forced voltage: a loss for :func:`jaxlif.fit`.
-
-    Args:
-        cell: the neuron's numerics.
-    """
+    """The masked mean squared error, mV², of a teacher-forced voltage: a loss for :func:`jaxlif.fit`."""
 
     cell: LIF
 
@@ -164,18 +134,7 @@ class ForcedVoltageLoss:
 def refine_membrane(
     params: LIFParams, data: Data, bounds: Bounds, *, num_steps: int = 60, progress: bool = False
 ) -> Fit:
-    """Fit every parameter named in ``bounds`` to the voltage under teacher forcing, by L-BFGS.
-
-    Args:
-        params: the start.
-        data: the sweeps.
-        bounds: the free parameters and their intervals.
-        num_steps: updates.
-        progress: show a progress bar.
-
-    Returns:
-        The :class:`jaxlif.Fit`; its loss is a mean square, mV².
-    """
+    """Fit every parameter named in ``bounds`` to the voltage under teacher forcing, by L-BFGS."""
     settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
     if not data.spikes.any():
         bounds = {name: bound for name, bound in bounds.items() if name != "v_reset"}  # of which they say nothing
@@ -191,15 +150,12 @@ SOLVED = ("r_m", "v_rest", "v_reset")
 
 
 class Profile(NamedTuple):
-    """Refractory periods ``candidates`` [C], ms; the mean squared ``errors`` [C] that each leaves, mV².
+    """Refractory periods, and how well each explains the voltage."""
 
-    ``solutions`` [C, 3]: r_m, v_rest and v_reset solved for with each, and ``grams`` [C, 3, 3], what says them.
-    """
-
-    candidates: np.ndarray
-    errors: np.ndarray
-    solutions: np.ndarray
-    grams: np.ndarray
+    candidates: np.ndarray  # [C], ms
+    errors: np.ndarray  # [C], the mean squares that each leaves, mV²
+    solutions: np.ndarray  # [C, 3]: r_m, v_rest and v_reset solved for with each
+    grams: np.ndarray  # [C, 3, 3], what says them
 
 
 def profile_refractory(params: LIFParams, data: Data, candidates: np.ndarray) -> Profile:
@@ -207,14 +163,6 @@ def profile_refractory(params: LIFParams, data: Data, candidates: np.ndarray) ->
 
     A refractory period acts through a whole number of steps, so it has no gradient; but under teacher forcing the
     voltage is linear in the other three, and a linear least-squares problem per candidate settles the matter.
-
-    Args:
-        params: where tau_m is taken from.
-        data: the sweeps.
-        candidates: refractory periods, [C], ms.
-
-    Returns:
-        The :class:`Profile`.
     """
     cell, held = LIF(dt=data.dt), columns(data)
     tau_m, t_ref = (jnp.asarray(x, data.voltage.dtype) for x in (params.tau_m, candidates))

@@ -31,24 +31,14 @@ class Response(NamedTuple):
 
 
 def neuron(params: LIFParams | LeakyParams, dt: float) -> Any:
-    """Return the neuron, or the membrane, that has these parameters.
-
-    Args:
-        params: of the plain or the adaptive neuron, or of a passive membrane.
-        dt: step, ms.
-    """
+    """Return the neuron, or the membrane, that has these parameters."""
     if isinstance(params, LeakyParams):
         return LeakyIntegrator(dt=dt)
     return AdaptiveLIF(dt=dt) if isinstance(params, AdaptiveLIFParams) else LIF(dt=dt)
 
 
 def free_response(params: LIFParams | LeakyParams, recording: Recording) -> Response:
-    """Let the neuron run under the recording's current: from rest, or from reset where it cannot rest below threshold.
-
-    Args:
-        params: the neuron.
-        recording: its current and dt.
-    """
+    """Let the neuron run under the recording's current, from rest, or from reset where it rests above threshold."""
     cell = neuron(params, recording.dt)
     state = cell.init_state(params, jnp.asarray(recording.current[:, 0]))
     if isinstance(params, LeakyParams):
@@ -68,15 +58,6 @@ def noisy_responses(
     """Let the neuron with escape noise run under the recording's current, in single precision.
 
     The random numbers of a response depend on the seed, its repeat and its sweep alone.
-
-    Args:
-        params: the neuron.
-        recording: its current and dt.
-        repeats: responses to each sweep.
-        seed: of the random numbers.
-
-    Yields:
-        Number of the repeat, number of the sweep, and the :class:`Response` [T] to it.
     """
     for chunk, inputs in _noisy_inputs(recording, repeats, seed):
         found = _response(neuron(params, recording.dt), _single(params), *inputs)
@@ -119,14 +100,7 @@ def _spikes(cell, params, current, seed, lanes):
 
 
 def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int) -> np.ndarray:
-    """Return the spikes of :func:`noisy_responses`, [repeats, sweeps, T], booleans.
-
-    Args:
-        params: the neuron.
-        recording: its current and dt.
-        repeats: responses to each sweep.
-        seed: of the random numbers.
-    """
+    """Return the spikes of :func:`noisy_responses`, [repeats, sweeps, T], booleans."""
     spikes = np.zeros((repeats, *recording.current.shape), bool)
     for chunk, inputs in _noisy_inputs(recording, repeats, seed):
         found = np.asarray(_spikes(neuron(params, recording.dt), _single(params), *inputs))[: recording.num_steps]
@@ -135,16 +109,7 @@ def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: i
 
 
 def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes: np.ndarray) -> np.ndarray:
-    """Run the neuron from the first recorded voltage on and reset it at recorded spikes, which a membrane ignores.
-
-    Args:
-        params: the neuron.
-        recording: its current, voltage and dt.
-        spikes: recorded spikes, [sweeps, T], booleans.
-
-    Returns:
-        The voltage, [sweeps, T], mV.
-    """
+    """Run the neuron from the first recorded voltage on and reset it at recorded spikes, which a membrane ignores."""
     voltage = recording.measured_voltage()
     if isinstance(params, LeakyParams):
         start, current = jnp.asarray(voltage[:, 0], float), jnp.asarray(recording.current.T)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlif.checks import numbers
+from jaxlif.checks import numbers as checked_numbers
 from jaxlif.fitting.data import Data, Drift
 from jaxlif.fitting.step_protocol import has_deflections, has_fi_curve, no_fi_curve
 from jaxlif.recordings import Electrode, Recording, SpikeRule, notes_on, remove_electrode, repeats, resting_potentials
@@ -23,33 +23,19 @@ LEAST_REST = 100.0  # ms of time beside the window that can judge
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A recording prepared for one model.
-
-    Args:
-        model: its name.
-        recording: as it was given, without what was padded.
-        data: all sweeps, as a fit sees them.
-        window: the part of the time to fit, ms.
-        kept: numbers of the sweeps to fit.
-        held: numbers of the sweeps to judge by.
-        protocol: "steps" or "fluctuating", which says how it is fitted.
-        refit: whether the model is fitted again, to the whole recording, once it has been scored.
-        sampled: whether the current was sampled beside the voltage, and not held.
-        electrodes: what was taken off the voltage, each with its sweeps.
-        notes: what preparing it has to say.
-    """
+    """A recording prepared for one model."""
 
     model: str
-    recording: Recording
-    data: Data
-    window: tuple[float, float]
-    kept: np.ndarray
-    held: np.ndarray
-    protocol: str
-    refit: bool
-    sampled: bool
-    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...]
-    notes: tuple[str, ...]
+    recording: Recording  # as it was given, without what was padded
+    data: Data  # all sweeps, as a fit sees them
+    window: tuple[float, float]  # the part of the time to fit, ms
+    kept: np.ndarray  # numbers of the sweeps to fit
+    held: np.ndarray  # and of those to judge by
+    protocol: str  # "steps" or "fluctuating"
+    refit: bool  # to the whole recording, once the model has been scored
+    sampled: bool  # whether the current was sampled beside the voltage, and not held
+    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...]  # that were taken off, each with its sweeps
+    notes: tuple[str, ...]  # what preparing has to say
 
     @property
     def fitted(self) -> Data:
@@ -186,7 +172,7 @@ def _split(
 
 def _checked_window(recording: Recording, window: tuple[float, float]) -> tuple[float, float]:
     begin, end = recording.start, recording.start + recording.duration
-    pair = numbers("window", window, "ms", rank=1)
+    pair = checked_numbers("window", window, "ms", rank=1)
     if len(pair) != 2:
         raise ValueError(f"window = {window!r}: window must be a pair (start, stop), ms")
     first, last = map(float, pair)
@@ -219,11 +205,8 @@ def _first_part(recording: Recording) -> tuple[float, float]:
 def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarray | None) -> np.ndarray:
     """Return the numbers of the sweeps that a fit does not see.
 
-    Args:
-        recording: whose sweeps.
-        choice: "stimulus:04" for all sweeps of a named stimulus, "repeat:3" for the fourth repeat of every stimulus,
-            "sweep:0,5" or a sequence of numbers for single sweeps; several after commas, negative ones count from the
-            end. None for no sweep.
+    "stimulus:04" are all sweeps of a named stimulus, "repeat:3" the fourth repeat of every stimulus, "sweep:0,5" or a
+    sequence of numbers single sweeps; several after commas, negative ones count from the end.
 
     Example:
         >>> ramp = np.arange(400.0)
@@ -247,27 +230,23 @@ def _named(recording: Recording, choice: str) -> np.ndarray:
     if kind == "stimulus":
         return np.concatenate([_stimulus(recording, name) for name in wanted])
     try:
-        chosen = [int(part) for part in wanted]
+        numbers = [int(part) for part in wanted]
     except ValueError as error:
         raise ValueError(f"held_out = {choice!r}: {rest!r} are no whole numbers") from error
-    if kind == "sweep":
-        return sweep_indices(chosen, recording.num_sweeps)
-    groups = repeats(recording)
-    return np.concatenate([_repeat(groups, number) for number in chosen])
+    return sweep_indices(numbers, recording.num_sweeps) if kind == "sweep" else _repeats(repeats(recording), numbers)
 
 
 def _stimulus(recording: Recording, name: str) -> np.ndarray:
     known = recording.stimulus or ()
-    found = np.array([s for s, own in enumerate(known) if own == name], int)
-    if not len(found):
+    if name not in known:
         listed = ", ".join(dict.fromkeys(known)) or "not named"
         raise ValueError(f"held_out = 'stimulus:{name}': the stimuli of this recording are {listed}")
-    return found
+    return np.flatnonzero(np.array(known) == name)
 
 
-def _repeat(groups: list[np.ndarray], number: int) -> np.ndarray:
-    found = [group[number] for group in groups if -len(group) <= number < len(group)]
-    if not found:
-        most = max(map(len, groups))
-        raise ValueError(f"held_out = 'repeat:{number}': the stimuli have up to {most} repeats, numbered from 0")
-    return np.array(found)
+def _repeats(groups: list[np.ndarray], numbers: list[int]) -> np.ndarray:
+    most = max(map(len, groups))
+    for number in numbers:
+        if not -most <= number < most:
+            raise ValueError(f"held_out = 'repeat:{number}': the stimuli have up to {most} repeats, numbered from 0")
+    return np.array([g[n] for n in numbers for g in groups if -len(g) <= n < len(g)])

@@ -42,58 +42,30 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordingFit:
-    """A model fitted to a recording.
-
-    Args:
-        model: the model's name.
-        params: fitted parameters, Python floats; of a "passive" membrane :class:`jaxlif.LeakyParams`.
-        scores: by part ("train", "test", "f_i") the scores by name; None where one is not defined.
-        bounds: of the free parameters, in their units.
-        window: the part of the time that was fitted before the rest was scored, ms.
-        protocol: "steps" or "fluctuating".
-        spike_rule: how spikes were found.
-        spike_cut: time before and after each spike in which voltages were not compared, ms.
-        data: name, sha256, corrections of units and scales, current_source, whether its current was sampled beside the
-            voltage and not held, dt in ms and shape of the recording, and a checksum of each sweep's voltage.
-        seed: of everything random in the fit.
-        warnings: what the user should know.
-        curve: for steps the f-I table: currents pA, rates and fitted rates in Hz.
-        electrodes: the electrodes that were taken off the voltage, each with the sweeps it belongs to.
-        intervals: 95 % intervals of the parameters, by name, where the model has them.
-        undetermined: names of the parameters that have none because the data do not determine them: their values say
-            nothing.
-        held_out: numbers of the sweeps that the fit did not see.
-        rest: whether v_rest was "measured" before the stimulus, sweep by sweep, or "fitted".
-        drift: offset of the resting potential and gain of the current in each sweep of the recording, or None.
-        regimes: the inputs that were fitted, and how the cell answered.
-        bits_per_spike: log-likelihood of the fitted spikes above a Poisson train, where the model has one.
-        uncertainty: correlations and information behind the intervals, or None.
-        scored: where ``params`` were refitted to the whole recording, the parameters that were fitted to ``window``
-            alone and that the scores belong to.
-    """
+    """A model fitted to a recording: its neuron, scores and all that is known about them."""
 
     model: str
-    params: LIFParams | LeakyParams
-    scores: Mapping[str, Mapping[str, Any]]
-    bounds: Mapping[str, tuple[float, float]]
-    window: tuple[float, float]
-    protocol: str
+    params: LIFParams | LeakyParams  # Python floats; of a "passive" membrane LeakyParams
+    scores: Mapping[str, Mapping[str, Any]]  # by part, "train", "test" or "f_i", and name; None where not defined
+    bounds: Mapping[str, tuple[float, float]]  # of the free parameters, in their units
+    window: tuple[float, float]  # that was fitted before the rest was scored, ms
+    protocol: str  # "steps", "fluctuating" or "rates"
     spike_rule: SpikeRule
-    spike_cut: tuple[float, float]
-    data: Mapping[str, Any]
+    spike_cut: tuple[float, float]  # before and after each spike, in which voltages were not compared, ms
+    data: Mapping[str, Any]  # name, sha256, corrections, source of the current, dt and shape, checksums of the sweeps
     seed: int
-    warnings: tuple[str, ...] = ()
-    curve: Mapping[str, list[float]] = field(default_factory=dict)
-    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    undetermined: tuple[str, ...] = ()
-    held_out: tuple[int, ...] = ()
-    rest: str = "fitted"
-    drift: Drift | None = None
-    regimes: tuple[Regime, ...] = ()
-    bits_per_spike: float | None = None
-    uncertainty: Uncertainty | None = None
-    scored: LIFParams | LeakyParams | None = None
+    warnings: tuple[str, ...] = ()  # what the user should know
+    curve: Mapping[str, list[float]] = field(default_factory=dict)  # for steps: currents pA, rates and fitted rates Hz
+    electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()  # that were taken off, each with its sweeps
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by name
+    undetermined: tuple[str, ...] = ()  # parameters without an interval: their values say nothing
+    held_out: tuple[int, ...] = ()  # sweeps that the fit did not see
+    rest: str = "fitted"  # or v_rest was "measured" before the stimulus, sweep by sweep
+    drift: Drift | None = None  # the terms of the recording's sweeps
+    regimes: tuple[Regime, ...] = ()  # the inputs that were fitted, and how the cell answered
+    bits_per_spike: float | None = None  # log-likelihood of the fitted spikes above a Poisson train
+    uncertainty: Uncertainty | None = None  # correlations and information behind the intervals
+    scored: LIFParams | LeakyParams | None = None  # what the scores belong to, where params were refitted to everything
 
     @property
     def cell(self) -> Any:

@@ -10,12 +10,7 @@ from jaxlif.recordings.recording import stimulus_label
 from jaxlif.recordings.sampling import copies
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
-SPIKE_TIME_SCORES = (
-    "coincidence_factor",
-    "reliability",
-    "coincidence_factor_over_reliability",
-    "md_star",
-)
+SPIKE_TIME_SCORES = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
 FEW = 4  # spikes more or less that say nothing about a model
 UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike times say little
 
@@ -26,46 +21,25 @@ def spike_scores(
     r"""Score predicted spikes, by groups of sweeps that received the same current, averaged over the groups.
 
     Spike times are averaged over the groups whose spikes the cell repeats (R >= 0.2), or over all where it repeats
-    none.
-
-    Args:
-        recording: the recording; its current and dt are used, and its voltage to find trials that are stored twice.
-        spikes: recorded spikes, [sweeps, T], booleans.
-        model_spikes: predicted spikes, of the same shape, or [repeats, sweeps, T] of a model with noise.
-        delta: half-width of the coincidence window, ms.
-
-    Returns:
-        ``delta`` in ms; the rates of data and model in Hz; the coincidence factor :math:`\Gamma`; and, where some
-        current was repeated, the cell's reliability R, their ratio (None below R = 0.2), Md*, and the lowest R of all
-        groups. None where a score is not defined.
+    none. ``model_spikes`` is [sweeps, T], or [repeats, sweeps, T] with noise; what is not defined is None.
     """
-    data, rasters = _trains(spikes, recording.dt), model_spikes.reshape(-1, *spikes.shape)
-    each = [_trains(raster, recording.dt) for raster in rasters]
+    data, dt = trains_of(spikes, recording.dt), recording.dt
+    each = [trains_of(raster, dt) for raster in model_spikes.reshape(-1, *spikes.shape)]
     # A trial that is stored twice says nothing of how well the cell repeats itself.
     trials = np.unique(copies(recording))
-    groups = [[int(s) for s in np.intersect1d(group, trials)] for group in repeats(recording)]
-    groups = [group for group in groups if group]
-    model = [[trains[s] for trains in each] for s in range(len(data))]
-    scored = [
-        _group_scores([data[s] for s in g], [x for s in g for x in model[s]], recording.duration, delta) for g in groups
-    ]
-    names = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
+    groups = [g for g in (np.intersect1d(group, trials) for group in repeats(recording)) if g.size]
+    pairs = [([data[s] for s in g], [trains[s] for s in g for trains in each]) for g in groups]
+    scored = [_group_scores(*pair, recording.duration, delta) for pair in pairs]
     everything = [x for trains in each for x in trains]
     rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", everything))}
     repeated = [s for s in scored if s["reliability"] is None or s["reliability"] >= UNRELIABLE]
-    means = {name: _mean([s[name] for s in repeated or scored]) for name in names}
+    means = {name: _mean([s[name] for s in repeated or scored]) for name in SPIKE_TIME_SCORES}
     lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
     return {"delta": delta, **rates} | means | {"lowest_reliability": lowest}
 
 
 def own_reliability(trains: list[np.ndarray], *, duration: float, delta: float = 4.0) -> float | None:
-    """Return how well a cell predicts itself, or None where that is not defined: a single repeat, no spikes.
-
-    Args:
-        trains: spike times of the repeats of one stimulus, ms.
-        duration: of each, ms.
-        delta: half-width of the coincidence window, ms.
-    """
+    """Return how well a cell predicts itself, or None where that is not defined: a single repeat, no spikes."""
     return _finite(reliability(trains, duration=duration, delta=delta)) if len(trains) > 1 else None
 
 
@@ -74,15 +48,6 @@ def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
 
     It fires more than three times as often, or twice as often at the shortest interval that it can; a few spikes do
     not matter.
-
-    Args:
-        count: the cell's spikes, or their mean over repeats.
-        model: the model's spike times, ms.
-        shortest: the interval that follows from its refractory period, ms.
-
-    Example:
-        >>> is_astray(10, np.arange(25) * 4.0, shortest=4.0), is_astray(10, np.arange(25) * 9.0, shortest=4.0)
-        (True, False)
     """
     if not len(model):
         return count > FEW
@@ -93,17 +58,9 @@ def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
 def astray_notes(
     numbers: np.ndarray, spikes: np.ndarray, model: np.ndarray, t_ref: float, dt: float
 ) -> tuple[str, ...]:
-    """Say in which sweeps a model that ran freely on what it was fitted to is no answer.
-
-    Args:
-        numbers: what the sweeps are called, [sweeps].
-        spikes: the cell's, [sweeps, T], booleans.
-        model: the model's, [sweeps, T].
-        t_ref: its refractory period, ms.
-        dt: sampling interval, ms.
-    """
+    """Say in which sweeps a model that ran freely on what it was fitted to is no answer."""
     shortest = t_ref + 2.0 * dt
-    rows = zip(numbers, spikes.sum(axis=1), _trains(model, dt), strict=True)
+    rows = zip(numbers, spikes.sum(axis=1), trains_of(model, dt), strict=True)
     bad = [(number, count, len(train)) for number, count, train in rows if is_astray(count, train, shortest=shortest)]
     if not bad:
         return ()
@@ -116,14 +73,8 @@ def astray_notes(
 
 
 def unreliable_notes(recording: Recording, spikes: np.ndarray, *, delta: float = 4.0) -> tuple[str, ...]:
-    """Name the stimuli whose spikes the cell does not repeat: its reliability is under 0.2.
-
-    Args:
-        recording: its current and dt.
-        spikes: [sweeps, T], booleans.
-        delta: half-width of the coincidence window, ms.
-    """
-    trains, notes = _trains(spikes, recording.dt), []
+    """Name the stimuli whose spikes the cell does not repeat: its reliability is under 0.2."""
+    trains, notes = trains_of(spikes, recording.dt), []
     for group in repeats(recording):
         own = own_reliability([trains[s] for s in group], duration=recording.duration, delta=delta)
         if own is not None and own < UNRELIABLE:
@@ -137,19 +88,7 @@ def unreliable_notes(recording: Recording, spikes: np.ndarray, *, delta: float =
 def voltage_scores(
     recording: Recording, spikes: np.ndarray, forced_voltage: np.ndarray, *, before: int, after: int
 ) -> dict[str, Any]:
-    r"""Score a voltage predicted with the recorded spikes forced, away from the spikes.
-
-    Args:
-        recording: the recording.
-        spikes: recorded spikes, [sweeps, T], booleans.
-        forced_voltage: [sweeps, T], mV.
-        before: samples left out before each spike.
-        after: samples left out from each spike on.
-
-    Returns:
-        The RMSE in mV, and the share of the voltage's variance that is explained,
-        :math:`1 - \sum (v - \hat v)^2 / \sum (v - \bar v)^2`.
-    """
+    """Return RMSE, mV, and share of the variance explained of a forced voltage [sweeps, T], away from the spikes."""
     mask = spike_mask(spikes.T, before=before, after=after).T
     v = recording.measured_voltage()[mask]
     squares = (v - forced_voltage[mask]) ** 2
@@ -158,7 +97,8 @@ def voltage_scores(
     return {"voltage_rmse": float(np.sqrt(squares.mean())), "voltage_variance_explained": explained}
 
 
-def _trains(spikes, dt):
+def trains_of(spikes: np.ndarray, dt: float) -> list[np.ndarray]:
+    """Return the spike times of each sweep of a raster, ms."""
     return [np.asarray(spike_times(train, dt)) for train in np.asarray(spikes)]
 
 
@@ -168,17 +108,13 @@ def _rate(trains, duration):
 
 def _group_scores(data, model, duration, delta):
     gamma = _finite(mean_coincidence_factor(data, _distinct(model), duration=duration, delta=delta))
-    if len(data) < 2:
-        return {"coincidence_factor": gamma} | dict.fromkeys(
-            ("reliability", "coincidence_factor_over_reliability", "md_star")
-        )
     own = own_reliability(data, duration=duration, delta=delta)
     reliable = gamma is not None and own is not None and own >= UNRELIABLE
     return {
         "coincidence_factor": gamma,
         "reliability": own,
         "coincidence_factor_over_reliability": gamma / own if reliable else None,
-        "md_star": _finite(md_star(data, _distinct(model), delta=delta)),
+        "md_star": _finite(md_star(data, _distinct(model), delta=delta)) if len(data) > 1 else None,
     }
 
 

@@ -12,12 +12,7 @@ SEGMENT = 2**15  # steps: of all that is longer
 
 
 def padded_length(steps: int) -> int:
-    """Return the next of the lengths that programs are compiled for, four in an octave: at most a quarter more.
-
-    Example:
-        >>> [padded_length(n) for n in (3, 1000, 1100, 32769)]
-        [3, 1024, 1280, 40960]
-    """
+    """Return the next of the lengths that programs are compiled for, four in an octave: at most a quarter more."""
     grain = 2 ** max(0, (steps - 1).bit_length() - 3)
     return -(-steps // grain) * grain
 
@@ -37,14 +32,7 @@ def filled(x: np.ndarray, length: int) -> np.ndarray:
 
 
 def simulated(cell: Any, params: Any, inputs: Any, state: Any) -> Iterator[tuple[slice, Any]]:
-    """Simulate in segments, the state handed on; yield the place of each and its outputs.
-
-    Args:
-        cell: as for :func:`jaxlif.simulate`, like the rest.
-        params: its parameters.
-        inputs: a pytree of NumPy arrays [T, ...].
-        state: where to start.
-    """
+    """Simulate inputs [T, ...] in segments, the state handed on; yield the place of each and its outputs."""
     for place, part in cut(inputs):
         state, outputs = simulate(cell, params, part, state)
         count = place.stop - place.start

@@ -109,18 +109,7 @@ def fit_recordings(
 
 
 def named_files(files: Iterable[str | Path]) -> dict[str, Path]:
-    """Name each file as it is called without its suffix.
-
-    Args:
-        files: paths.
-
-    Raises:
-        ValueError: for two of one name, one that leads elsewhere as a folder, or one path in the place of several.
-
-    Example:
-        >>> list(named_files(["data/a.npz", "data/b.abf"]))
-        ['a', 'b']
-    """
+    """Name each file as it is called without its suffix."""
     if isinstance(files, str | Path):
         raise ValueError(f"recordings = {str(files)!r}: several files are expected; one is for fit_recording")
     named: dict[str, Path] = {}
@@ -142,16 +131,7 @@ def _folded(name: str) -> str:
 def fit_each(
     cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], *, progress: bool = False
 ) -> RecordingFits:
-    """Fit cells one after another, and note why the bad ones have no fit.
-
-    Args:
-        cells: by name whatever ``fit_one`` takes beside the name.
-        fit_one: returns the fit of a cell; its ValueError or OSError is the cell's, any other exception is raised.
-        progress: show a progress bar.
-
-    Returns:
-        The :class:`RecordingFits`.
-    """
+    """Fit cells one after another; a ValueError or OSError of ``fit_one(name, cell)`` is the cell's and is noted."""
     fits, failed = {}, {}
     for name, cell in tqdm(cells.items(), disable=not progress, unit="cell"):
         try:

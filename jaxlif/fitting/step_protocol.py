@@ -74,12 +74,7 @@ class Baselines(NamedTuple):
 
 
 def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
-    """Say whether there are steps with levels enough for an f-I curve, three that fire and one that deflects below.
-
-    Args:
-        recording: any recording.
-        spikes: [sweeps, T], booleans.
-    """
+    """Say whether there are steps with levels enough for an f-I curve, three that fire and one that deflects below."""
     if not is_step_protocol(recording):
         return False
     table = _rising(fi_table(recording, spikes))
@@ -88,22 +83,12 @@ def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
 
 
 def has_deflections(recording: Recording, spikes: np.ndarray) -> bool:
-    """Say whether there are steps, one of which at least deflects the voltage without a spike.
-
-    Args:
-        recording: any recording.
-        spikes: [sweeps, T], booleans.
-    """
+    """Say whether there are steps, one of which at least deflects the voltage without a spike."""
     return is_step_protocol(recording) and bool(_deflections(recording, spikes))
 
 
 def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
-    """Say why current steps were not fitted as such, in one line; nothing for another current.
-
-    Args:
-        recording: any recording.
-        spikes: [sweeps, T], booleans.
-    """
+    """Say why current steps were not fitted as such, in one line; nothing for another current."""
     if not is_step_protocol(recording) or has_fi_curve(recording, spikes):
         return ()
     whole = fi_table(recording, spikes)
@@ -118,24 +103,14 @@ def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
 
 
 def protocol_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
-    """Say what a family of steps holds that its f-I curve does not show: a block, a rest that drifts, other steps.
-
-    Args:
-        recording: current steps and voltage.
-        spikes: [sweeps, T], booleans.
-    """
+    """Say what a family of steps holds that its f-I curve does not show: a block, a rest that drifts, other steps."""
     table = fi_table(recording, spikes)
     moving = _drifting(step_baselines(recording, spikes), curve=bool(spikes.any()))
     return blocked(table.currents, table.rates) + moving + _left_out(recording, curve=bool(spikes.any()))
 
 
 def fit_steps(data: Data, options: Options) -> Outcome:
-    """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve.
-
-    Args:
-        data: the recording.
-        options: what was asked for.
-    """
+    """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve."""
     window, membrane = data.window(*options.window), step_membrane(data, options)
     table = _rising(fi_table(window, window.spikes))
     params, curve = fit_fi_curve(membrane.params, table.currents, table.rates, bounds=options.bounds, seed=options.seed)
@@ -148,12 +123,7 @@ def fit_steps(data: Data, options: Options) -> Outcome:
 
 
 def step_membrane(data: Data, options: Options) -> StepMembrane:
-    """Fit tau_m, r_m and v_rest to the smallest subthreshold steps.
-
-    Args:
-        data: the recording.
-        options: what was asked for.
-    """
+    """Fit tau_m, r_m and v_rest to the smallest subthreshold steps."""
     window = data.window(*options.window)
     baselines, deflections = step_baselines(window, window.spikes), _deflections(window, window.spikes)
     chosen = np.array([d.sweep for d in _smallest(deflections)])
@@ -196,14 +166,7 @@ def _ceiling(table: FITable) -> float:
 
 
 def fit_subthreshold(data: Data, options: Options, length: int, resistance: float = 0.1) -> tuple[LIFParams, Estimate]:
-    """Fit tau_m, r_m and v_rest to voltages with hardly a spike.
-
-    Args:
-        data: the sweeps.
-        options: what was asked for.
-        length: of a spike, samples.
-        resistance: where r_m starts if a regression finds no membrane, GΩ.
-    """
+    """Fit tau_m, r_m and v_rest to voltages with hardly a spike."""
     rest = float(np.median(data.voltage))
     tau_m, r_m, v_rest = regress_membrane(data) or (20.0, resistance, rest)
     # A sweep may have spikes beside the step: there it is reset.

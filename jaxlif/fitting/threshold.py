@@ -9,14 +9,14 @@ import numpy as np
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.membrane import columns, forced_segments
-from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability
+from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability, trains_of
 from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import is_step_protocol, repeats
 from jaxlif.recordings.recording import stimulus_label
 from jaxlif.simulation import simulate
-from jaxlif.spiketrains import mean_coincidence_factor, spike_times
+from jaxlif.spiketrains import mean_coincidence_factor
 
 SCALES = (0.6, 0.8, 1.0, 1.2)  # of the jumps of a deterministic twin
 BEYOND = 10.0  # mV searched where the forced voltages give no interval
@@ -35,13 +35,6 @@ def bracket_threshold(params: LIFParams, data: Data) -> Bracket:
 
     A deterministic neuron with the right membrane has its threshold above all silent steps and not above any spike; a
     real one has no such gap, and the bracket says where to search.
-
-    Args:
-        params: the neuron's; the threshold is not used.
-        data: the sweeps.
-
-    Returns:
-        The :class:`Bracket`.
     """
     silent, at_spikes = -np.inf, []
     for place, outputs in forced_segments(LIF(dt=data.dt), params, columns(data)):
@@ -68,7 +61,7 @@ def reliable_stimuli(data: Data) -> Stimuli:
     groups = [data.select(group) for group in repeats(data)]
     if is_step_protocol(data):  # under constant current spike times drift apart however good the rates are
         return Stimuli(groups, by_rate=True)
-    own = [own_reliability(_trains(group), duration=data.duration) for group in groups]
+    own = [own_reliability(trains_of(group.spikes, data.dt), duration=data.duration) for group in groups]
     kept = [group for group, r in zip(groups, own, strict=True) if r is None or r >= UNRELIABLE]
     if len(kept) == len(groups):
         return Stimuli(groups, by_rate=False)
@@ -77,10 +70,6 @@ def reliable_stimuli(data: Data) -> Stimuli:
     used = "it has no part in the choice of the threshold" if kept else "the threshold is chosen by the rate alone"
     note = f"the cell does not repeat its spikes for {', '.join(dropped)}: {used}"
     return Stimuli(kept or groups, by_rate=not kept, notes=(note,))
-
-
-def _trains(data: Data) -> list[np.ndarray]:
-    return [np.asarray(spike_times(train, data.dt)) for train in data.spikes]
 
 
 def choose_threshold(
@@ -96,17 +85,6 @@ def choose_threshold(
 
     Where the bracket has a gap its middle is the answer. Elsewhere ``num`` thresholds over the bracket run side by
     side, then as many around the best of them.
-
-    Args:
-        params: the neuron's; the threshold is replaced.
-        stimuli: what to reproduce.
-        bracket: from :func:`bracket_threshold`.
-        limits: the threshold's own bounds, mV.
-        delta: half-width of the coincidence window, ms.
-        num: thresholds in each of the two rounds.
-
-    Returns:
-        The threshold, mV.
     """
     gap = 0.5 * (bracket.silent + bracket.lowest)
     if bracket.silent < bracket.lowest and limits[0] < gap < limits[1]:
@@ -129,21 +107,10 @@ def choose_threshold(
 
 
 def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli, *, delta: float = 4.0, num: int = 64) -> AdaptiveLIFParams:
-    r"""Choose in closed loop the deterministic twin of a neuron with escape noise.
+    """Choose in closed loop the twin without noise: v_th moved by -4 to 2 delta_v, and all jumps scaled.
 
-    A noisy neuron spikes below its threshold, and adapts to spikes that its twin does not have. :math:`v_{th}` is moved
-    by -4 to 2 :math:`\Delta_v` and all jumps are scaled by 0.6 to 1.2, side by side. A candidate is judged with its
-    four nearest thresholds, at delta and at half of it: under one frozen noise a single threshold, or a single
-    precision, scores well by chance.
-
-    Args:
-        params: the neuron with escape noise.
-        stimuli: what to reproduce.
-        delta: larger half-width of the coincidence window, ms.
-        num: thresholds tried; each costs four simulations of each stimulus.
-
-    Returns:
-        The twin's parameters.
+    A noisy neuron spikes below its threshold. A candidate is judged with its four nearest thresholds, at delta and at
+    half of it: under one frozen noise a single threshold, or precision, scores well by chance.
     """
     thresholds = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, num)
     found = []
@@ -165,21 +132,10 @@ def closed_loop_scores(
     delta: float = 4.0,
     shares: tuple[float, ...] = (1.0,),
 ) -> np.ndarray:
-    """Score candidates by the coincidence factor of their free-running spikes, averaged over repeats and stimuli.
+    """Return the scores [C] of candidates: the coincidence factor of their own spikes, averaged over the stimuli.
 
-    A thousandth of the spike count's relative error is taken off, to settle between candidates whose coincidences tie.
-    Where the cell does not repeat its spikes that error is all there is. A candidate that runs away or is silent under
-    a stimulus loses more there than all coincidences are worth: one that fires all the time meets every spike.
-
-    Args:
-        neuron: its kind.
-        params: the candidates, leaves [C].
-        stimuli: what to reproduce.
-        delta: half-width of the coincidence window, ms.
-        shares: of delta, at which coincidences are counted and averaged.
-
-    Returns:
-        The scores, [C].
+    A thousandth of the count's relative error settles ties; by rate it is all there is. One that runs away or is silent
+    loses more than all coincidences are worth: who fires all the time meets every spike.
     """
     deltas = [share * delta for share in shares]
     found = [_scores_of_one(neuron, params, data, deltas, stimuli.by_rate) for data in stimuli.repeats]
@@ -188,7 +144,7 @@ def closed_loop_scores(
 
 def _scores_of_one(neuron, params, data, deltas, by_rate):
     """Score candidates on the repeats of one stimulus."""
-    trains, shortest = _trains(data), float(np.max(params.t_ref)) + 2.0 * data.dt
+    trains, shortest = trains_of(data.spikes, data.dt), float(np.max(params.t_ref)) + 2.0 * data.dt
     recorded = max(1.0, float(np.mean([len(train) for train in trains])))
     scores = []
     for model in _free_times(neuron(dt=data.dt), params, data.current[0]):
