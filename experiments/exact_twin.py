@@ -41,11 +41,11 @@ from command_line import run_script
 
 import jaxlif as jl
 from jaxlif import plotting
+from jaxlif.audit import Agreement, agreement, smoothed_slopes
 from jaxlif.losses import van_rossum
 from jaxlif.neurons.lif import LIFState, refractory_steps
 from jaxlif.neurons.precise import PreciseState
 from jaxlif.recordings import remove_electrode
-from jaxlif.smoothing import Agreement, agreement, gather
 from jaxlif.spiketrains import jackknife_error, mean_coincidence_factor, reliability, spike_times
 
 
@@ -287,7 +287,7 @@ def seen_from_afar(problem: Problem, key: jax.Array) -> Agreement:
     slope = np.asarray(jax.jit(jax.grad(problem.whole))(z))
     draw = partial(jax.random.normal, shape=z.shape)
     pairs, noise = problem.config.pairs, problem.config.noise
-    return agreement(gather(problem.whole, draw, key, noise, pairs, gradient=slope))
+    return agreement(slope, *smoothed_slopes(problem.whole, draw, key, noise, pairs))
 
 
 def free_trains(way: str, params: jl.LIFParams, current: np.ndarray, config: Config) -> list[np.ndarray]:

@@ -24,8 +24,8 @@ from jaxlif.fitting import lbfgs as lbfgs
 from jaxlif.fitting import load_fit as load_fit
 from jaxlif.fitting import model_ladder as model_ladder
 from jaxlif.fitting import multistart as multistart
-from jaxlif.gradients import GradientAudit as GradientAudit
-from jaxlif.gradients import audit_gradient as audit_gradient
+from jaxlif.audit import GradientAudit as GradientAudit
+from jaxlif.audit import audit_gradient as audit_gradient
 from jaxlif.inspection import inspect_recording as inspect_recording
 from jaxlif.neurons.adaptive import AdaptiveLIF as AdaptiveLIF
 from jaxlif.neurons.adaptive import AdaptiveLIFParams as AdaptiveLIFParams

@@ -177,7 +177,7 @@ GOOD = {
     ),
     "audit_gradient": Call(
         lambda **a: jl.audit_gradient(lambda v: v.v.mean(), jl.LIF(), **a).scale,
-        {"params": PARAMS, "inputs": CURRENT, "key": KEY, "noise": 0.02, "samples": 8, "bins": 2},
+        {"params": PARAMS, "inputs": CURRENT, "key": KEY, "noise": 0.02, "samples": 8},
         wide=("inputs",),
     ),
     "fit": Call(lambda **a: jl.fit(_parabola, **a).losses, ONE_FIT),

@@ -1,0 +1,309 @@
+"""Can this gradient be trusted? One loss, three gradients of it, and a verdict.
+
+A spiking loss jumps where spikes appear and vanish. Its surrogate gradient is a convention, its exact gradient ignores
+the jumps; what an optimiser needs is the slope of the loss seen from a little distance. The audit compares all three.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from jaxlif.checks import check_params, input_arrays, number, random_key, require_positive, scalar, whole
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.lif import LIF
+from jaxlif.neurons.precise import PreciseLIF
+from jaxlif.simulation import simulate
+
+ONE_IN = 1.35e-3  # the tail of a normal distribution beyond three standard errors
+AT_ONCE = 64  # pairs that are computed side by side
+GRADES = {0.9: "trustworthy", 0.5: "roughly downhill", -1.0: "poor"}  # by the least cosine
+
+
+class Agreement(NamedTuple):
+    """How a gradient agrees with the slope of the smoothed loss: numbers without the noise of many directions.
+
+    Args:
+        slope: of the smoothed loss along the gradient.
+        error: its standard error.
+        norm: length of the smoothed slope over all directions.
+        cosine: of the angle between both, nan for a gradient of 0.
+        doubt: its standard error.
+        downhill: 1 where the loss falls against the gradient, -1 where it grows, 0 where neither is beyond chance.
+        sloping: whether there is a slope beyond chance, along the gradient or across.
+        pairs: M.
+    """
+
+    slope: float
+    error: float
+    norm: float
+    cosine: float
+    doubt: float
+    downhill: int
+    sloping: bool
+    pairs: int
+
+
+@dataclass(frozen=True)
+class GradientAudit:
+    """The result of :func:`audit_gradient`; gradients are of the loss, per unit of ``scale``.
+
+    Args:
+        names: audited parameters by dotted name; an array of parameters has one name.
+        scale: what one unit of each parameter is, by name.
+        cell: gradient by autodiff of the cell itself, by name.
+        precise: gradient by autodiff of its precise counterpart, by name; None without one.
+        smoothed: slope of the loss smoothed over parameter noise, by name.
+        error: standard error of ``smoothed``, by name.
+        cosines: of the angles of "cell" and "precise" with "smoothed", nan where one is 0. The error of "smoothed"
+            lowers these, the more the parameters; it does not lower that of the verdict.
+        verdict: one line in plain words, on "cell".
+        agreement: what the verdict is made of, as numbers.
+    """
+
+    names: tuple[str, ...]
+    scale: dict[str, np.ndarray]
+    cell: dict[str, np.ndarray]
+    precise: dict[str, np.ndarray] | None
+    smoothed: dict[str, np.ndarray]
+    error: dict[str, np.ndarray]
+    cosines: dict[str, float]
+    verdict: str
+    agreement: Agreement
+
+
+def audit_gradient(
+    loss: Callable[[Any], Array],
+    cell: Cell,
+    params: PyTree,
+    inputs: PyTree,
+    *,
+    key: PRNGKeyArray,
+    precise: Cell | None = None,
+    names: tuple[str, ...] | None = None,
+    noise: float = 0.02,
+    samples: int = 1024,
+) -> GradientAudit:
+    r"""Compare the gradient of a loss on a cell's output with the slope of the smoothed loss.
+
+    The smoothed loss is :math:`\bar L(p) = E_\epsilon L(p + \sigma s \epsilon)`, with s the scale of each parameter.
+    Its slope is estimated without any derivative, from antithetic pairs that share their noise,
+    :math:`\partial_p \bar L = E[\epsilon\, (L(p + \sigma s\epsilon) - L(p - \sigma s\epsilon))] / (2\sigma s)`.
+    The verdict rests on the slope along the gradient, whose error does not grow with the number of parameters, and on
+    the length of the slope, see :func:`agreement`.
+
+    Args:
+        loss: ``loss(output)``, a scalar, of the outputs [T, ...].
+        cell: the cell, with its surrogate.
+        params: its parameters.
+        inputs: its inputs, [T, ...].
+        key: of the noise; it is consumed.
+        precise: a cell with the same parameters and exact gradients; for :class:`LIF` with t_ref >= dt it is made.
+        names: the parameters to audit, by dotted name; all floating ones by default.
+        noise: :math:`\sigma`, the size of the noise in units of the scale.
+        samples: antithetic pairs.
+
+    Returns:
+        The :class:`GradientAudit`.
+
+    Raises:
+        ValueError: for a loss that is no scalar, an unknown name, noise or samples not positive, or parameters that
+            break their rules.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = jl.LIFParams(t_ref=2.0)
+        >>> audit = audit_gradient(
+        ...     lambda out: jnp.mean(out.v), jl.LIF(dt=0.5), params, jnp.full(400, 60.0), key=jax.random.key(0)
+        ... )
+        >>> audit.cosines["cell"] > 0.99  # below rheobase the membrane is passive, and all agree
+        True
+
+    Source: Nesterov & Spokoiny 2017, doi:10.1007/s10208-015-9296-2 (Gaussian smoothing); Gygax & Zenke 2025,
+    doi:10.1162/neco_a_01752 (what surrogate gradients estimate).
+    """
+    require_positive("noise", number("noise", noise), "")
+    samples, key, inputs = whole("samples", samples, 2), random_key(key), input_arrays(inputs)
+    check_params(params)
+    params = _as_arrays(params)
+    chosen = _chosen(params, names)
+    scale = {name: _scale(value) for name, value in chosen.items()}
+
+    def _loss_at(cell, shift):
+        moved = {name: x + scale[name] * shift[name] for name, x in chosen.items()}
+        return loss(simulate(cell, _with(params, moved), inputs)[1])
+
+    still = {name: jnp.zeros_like(x) for name, x in chosen.items()}
+    scalar("the loss", jax.eval_shape(partial(_loss_at, cell), still), np.floating)
+    cells = {"cell": cell, "precise": _counterpart(cell, params) if precise is None else precise}
+    gradients = {
+        label: jax.device_get(jax.jit(jax.grad(partial(_loss_at, each)))(still))
+        for label, each in cells.items()
+        if each is not None
+    }
+    directions, slopes = smoothed_slopes(partial(_loss_at, cell), partial(_draw, still), key, noise, samples)
+    found = agreement(_flat(gradients["cell"]), directions, slopes)
+    mean = slopes @ directions / samples
+    error = np.sqrt(np.maximum(slopes**2 @ directions**2 / samples - mean**2, 0.0) / (samples - 1))
+    return GradientAudit(
+        names=tuple(chosen),
+        scale=jax.device_get(scale),
+        cell=gradients["cell"],
+        precise=gradients.get("precise"),
+        smoothed=_named(mean, chosen),
+        error=_named(error, chosen),
+        cosines={label: _cosine(_flat(gradient), mean) for label, gradient in gradients.items()},
+        verdict=_verdict(gradients["cell"], found),
+        agreement=found,
+    )
+
+
+def smoothed_slopes(
+    loss_at: Callable[[PyTree], Array], draw: Callable[[Array], PyTree], key: PRNGKeyArray, noise: float, samples: int
+) -> tuple[Float[np.ndarray, "samples d"], Float[np.ndarray, " samples"]]:
+    r"""Return directions :math:`\epsilon`, flat, and the slopes of a loss along them, from pairs of opposite shifts.
+
+    :math:`a = (L(\sigma\epsilon) - L(-\sigma\epsilon)) / 2\sigma`, and :math:`E[a\,\epsilon]` is the gradient of the
+    smoothed loss, where ``draw`` makes of a key a direction, a pytree of standard normal arrays.
+    """
+
+    def _one(key):
+        direction = draw(key)
+        up, down = (loss_at(jax.tree.map(partial(jnp.multiply, size), direction)) for size in (noise, -noise))
+        return direction, (up - down) / (2.0 * noise)
+
+    run = jax.jit(partial(jax.lax.map, _one, batch_size=AT_ONCE))
+    directions, slopes = run(jax.random.split(key, samples))
+    columns = [np.asarray(x, float).reshape(samples, -1) for x in jax.tree.leaves(directions)]
+    return np.concatenate(columns, axis=1), np.asarray(slopes, float)
+
+
+def agreement(
+    gradient: Float[np.ndarray, " d"], directions: Float[np.ndarray, "M d"], slopes: Float[np.ndarray, " M"]
+) -> Agreement:
+    r"""Judge a gradient by the slopes a of a loss along directions :math:`\epsilon`.
+
+    With :math:`z` the component of a direction along the gradient, regression gives the slope along it,
+    :math:`s = \sum a z / \sum z^2`, whose error does not grow with the number of parameters. What is left,
+    :math:`r = a - s z`, has across it the squared slope :math:`p^2 = \sum_{i \ne j} r_i r_j\, \epsilon_i \cdot
+    \epsilon_j / M(M-1)`, with the components along the gradient taken out; its error grows with the square root of
+    that number. The cosine is :math:`s / \sqrt{s^2 + p^2}`. (The mean itself, whose error grows with the number, takes
+    nine pairs for each parameter to be beyond three errors.) Source: Hoeffding 1948, doi:10.1214/aoms/1177730196 (sums
+    over pairs without the diagonal are unbiased).
+    """
+    from scipy.special import stdtrit
+
+    m, length = len(slopes), np.linalg.norm(gradient)
+    directed = bool(np.isfinite(length) and length > 0.0)
+    z = directions @ (gradient / length) if directed else np.zeros(m)
+    power = float(z @ z)
+    slope = float(slopes @ z) / power if directed else 0.0
+    rest = slopes - slope * z
+    # The larger of what equal and what unequal scatter along z give: few pairs show too little of the latter.
+    scatter = max(float(rest @ rest) * power, m * float(rest**2 @ z**2)) / (m - 1)
+    error = float(np.sqrt(scatter)) / power if directed else 0.0
+    across, doubt, null = _across(directions, z, rest)
+    norm = float(np.hypot(slope, np.sqrt(max(across, 0.0))))
+    beyond = stdtrit(m - 1, 1.0 - ONE_IN)
+    sure = abs(slope) > beyond * error
+    turn = np.hypot(max(across, 0.0) * error, 0.5 * slope * doubt)
+    return Agreement(
+        slope,
+        error,
+        norm,
+        cosine=float("nan") if not directed else slope / norm if norm else 0.0,
+        doubt=float(turn / norm**3) if norm else float("inf"),
+        downhill=int(np.sign(slope)) if sure else 0,
+        sloping=bool(sure or across > beyond * null),
+        pairs=m,
+    )
+
+
+def _across(directions, z, rest):
+    """Return the squared slope across the gradient, its standard error, and that of no slope at all."""
+    m, dimension = len(rest), directions.shape[1] - bool(z.any())
+    total = np.sum((rest @ directions) ** 2) - (rest @ z) ** 2
+    square = float(total - rest**2 @ (np.sum(directions**2, axis=1) - z**2)) / (m * (m - 1))
+    power = float(np.mean(rest**2))
+    null = np.sqrt(2.0 * dimension) * power / m
+    beyond = 4.0 * max(square, 0.0) * (power + max(square, 0.0)) / m
+    return square, float(np.sqrt(null**2 + beyond)), float(null)
+
+
+def _as_arrays(params):
+    """Return the parameters as arrays, plain numbers in the default precision."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
+
+
+def _chosen(params, names):
+    leaves = {n: x for n, x in named_leaves(params).items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    unknown = [name for name in names or () if name not in leaves]
+    if unknown:
+        raise ValueError(f"names has {unknown[0]!r}, which is no parameter; the parameters are {', '.join(leaves)}")
+    return {name: leaves[name] for name in names or leaves}
+
+
+def _counterpart(cell, params):
+    """Return the precise neuron of a grid one, unless two spikes could fall into its step."""
+    t_ref = getattr(params, "t_ref", None)
+    if isinstance(cell, LIF) and cell.reset == "value" and t_ref is not None and bool((t_ref >= cell.dt).all()):
+        return PreciseLIF(dt=cell.dt)
+    return None
+
+
+def _scale(value):
+    """Return the root mean square of a parameter, and 1 for zeros: one noise then suits times, voltages and weights."""
+    size = jnp.sqrt(jnp.mean(value**2))
+    return jnp.where(size > 0, size, 1.0)
+
+
+def _with(params, values):
+    leaves, structure = jax.tree.flatten(params)
+    changed = [values.get(name, leaf) for name, leaf in zip(named_leaves(params), leaves, strict=True)]
+    return jax.tree.unflatten(structure, changed)
+
+
+def _draw(like, key):
+    keys = dict(zip(like, jax.random.split(key, len(like)), strict=True))
+    return {name: jax.random.normal(keys[name], x.shape, x.dtype) for name, x in like.items()}
+
+
+def _flat(named):
+    return np.concatenate([np.ravel(np.asarray(named[name], float)) for name in sorted(named)])
+
+
+def _named(flat, like):
+    """Return a flat vector, in the order of sorted names, as arrays by name."""
+    ends = np.cumsum([like[name].size for name in sorted(like)])
+    parts = dict(zip(sorted(like), np.split(flat, ends[:-1]), strict=True))
+    return {name: parts[name].reshape(x.shape) for name, x in like.items()}
+
+
+def _cosine(a, b):
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / size) if size else float("nan")
+
+
+def _verdict(gradient, found):
+    bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
+    if bad:
+        return f"the gradient is not finite in {', '.join(bad)}"
+    length = float(np.linalg.norm(_flat(gradient)))
+    if length == 0 and found.sloping:
+        return "the gradient is zero where the smoothed loss has a slope"
+    # Known to lead elsewhere, even if not whether the gradient points up or down.
+    poor = abs(found.cosine) + 3.0 * found.doubt < 0.5
+    if not (found.downhill or poor):
+        seen = f"along the gradient the smoothed slope is {found.slope:.3g} with an error of {found.error:.3g}"
+        return f"undecided: {seen} after {found.pairs} pairs; take more samples or more noise"
+    ratio = length / found.norm
+    size = "" if 0.1 <= ratio <= 10.0 else f", but {ratio:.2g} times as long"
+    words = next(words for limit, words in GRADES.items() if found.cosine >= limit)
+    words = "uphill: it lies" if found.downhill < 0 else words
+    return f"{words}: cosine {found.cosine:.2f} ± {found.doubt:.2f} with the smoothed slope{size}"
