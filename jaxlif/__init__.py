@@ -9,6 +9,8 @@ from jaxlif import networks as networks
 from jaxlif import spiketrains as spiketrains
 from jaxlif import stimulus as stimulus
 from jaxlif import theory as theory
+from jaxlif.audit import GradientAudit as GradientAudit
+from jaxlif.audit import audit_gradient as audit_gradient
 from jaxlif.fitting import REAL as REAL
 from jaxlif.fitting import Advice as Advice
 from jaxlif.fitting import Fit as Fit
@@ -24,8 +26,6 @@ from jaxlif.fitting import lbfgs as lbfgs
 from jaxlif.fitting import load_fit as load_fit
 from jaxlif.fitting import model_ladder as model_ladder
 from jaxlif.fitting import multistart as multistart
-from jaxlif.audit import GradientAudit as GradientAudit
-from jaxlif.audit import audit_gradient as audit_gradient
 from jaxlif.inspection import inspect_recording as inspect_recording
 from jaxlif.neurons.adaptive import AdaptiveLIF as AdaptiveLIF
 from jaxlif.neurons.adaptive import AdaptiveLIFParams as AdaptiveLIFParams
