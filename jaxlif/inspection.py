@@ -58,7 +58,6 @@ def inspect_recording(
 
     Raises:
         ValueError: for a file that does not exist, is damaged or of an unknown format.
-        ImportError: for a format whose library is not installed.
 
     Example:
         >>> current = np.repeat([[0.0, 50.0, 0.0], [0.0, 100.0, 0.0]], 1000, axis=1)
@@ -150,15 +149,13 @@ def _facts(recording: Recording, spikes: np.ndarray, rest: np.ndarray) -> dict[s
 
 
 def _rest(rest: np.ndarray) -> str:
-    known = rest[np.isfinite(rest)]
+    known = np.flatnonzero(np.isfinite(rest))
     if not known.size:
         return "not known: no sweep starts with a constant current under which the cell is silent"
-    where = "all" if known.size == rest.size else str(known.size)
-    text = f"{np.median(known):.2f} mV before the current changes, in {where} sweeps within {np.ptp(known):.2f} mV"
-    if known.size < 3:
-        return text
-    drift = float(np.polyfit(np.linspace(0.0, 1.0, rest.size)[np.isfinite(rest)], known, 1)[0])
-    return f"{text}, of which {drift:+.2f} mV are a drift from the first to the last"
+    mv, where = rest[known], "all" if known.size == rest.size else known.size
+    text = f"{np.median(mv):.2f} mV before the current changes, in {where} sweeps within {np.ptp(mv):.2f} mV"
+    drift = (rest.size - 1) * np.polyfit(known, mv, 1)[0] if known.size > 2 else 0.0
+    return text + (f", of which {drift:+.2f} mV are a drift from the first to the last" if known.size > 2 else "")
 
 
 def _verdict(recording: Recording, rule: SpikeRule) -> str:

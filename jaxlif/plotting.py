@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from jaxlif.checks import numbers
+from jaxlif.checks import numbers, require_same_shape
 
 #: Colours that the colour-blind tell apart: blue, vermillion, green, orange, purple, sky.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
@@ -169,7 +169,7 @@ def fit_overlay(
     predicted: ArrayLike,
     spikes: ArrayLike | None = None,
     predicted_spikes: ArrayLike | None = None,
-    axes: Sequence[Axes] | None = None,
+    axes: Sequence[Axes] | np.ndarray | None = None,
     *,
     labels: tuple[str, str] = ("recorded", "model"),
 ) -> tuple[Axes, Axes]:
@@ -230,8 +230,7 @@ def _vector(name: str, value: ArrayLike) -> np.ndarray:
 
 def _like(name: str, value: ArrayLike, other: str, reference: np.ndarray) -> np.ndarray:
     array = np.asarray(numbers(name, value, finite=False))
-    if array.shape != reference.shape:
-        raise ValueError(f"{name} has shape {array.shape}: it must have that of {other}, {reference.shape}")
+    require_same_shape(**{name: array, other: reference})
     return array
 
 

@@ -57,9 +57,9 @@ def write(path, **changes):
     return path
 
 
-def step_family():
+def step_family(levels=LEVELS):
     """Return current, voltage and spikes of a step of the true neuron at each level, 200 to 700 ms of 800."""
-    current = np.zeros((len(LEVELS), 1600))
-    current[:, 400:1400] = LEVELS[:, None]
+    current = np.zeros((len(levels), 1600))
+    current[:, 400:1400] = levels[:, None]
     _, output = jl.simulate(jl.LIF(dt=DT), TRUTH, current.T)
     return current, np.asarray(output.v).T, np.asarray(output.spikes).T

@@ -781,7 +781,7 @@ def artefacts():
 
 
 def only_firing():
-    return dict(zip(("current", "voltage", "spikes"), (x[2:] for x in step_family()), strict=True))
+    return dict(zip(("current", "voltage", "spikes"), step_family(np.linspace(160.0, 400.0, 8)), strict=True))
 
 
 def two_cells():
@@ -792,7 +792,7 @@ def two_cells():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (only_firing, ["no f-I curve with a membrane below it: of 6 levels 6 fire"]),
+        (only_firing, ["no f-I curve with a membrane below it: of 8 levels 8 fire"]),
         (artefacts, ["spikes come within 0.3 ms of a step of the current", "the voltage jumps by"]),
         (lambda: {"voltage": np.maximum(cell()[1], -64.0)}, ["is it saturated or clipped?"]),
         (two_cells, ["its spike times say little"]),
