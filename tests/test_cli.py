@@ -716,7 +716,13 @@ def test_export_writes_what_interop_writes(stored, cell_file, tmp_path):
 
 def test_export_without_a_drive_injects_one_that_fires(stored, tmp_path):
     good("export", stored[0] / "fit.json", "--to", "brian2", "--out", tmp_path / "cell.py")
-    compile((tmp_path / "cell.py").read_text(), "cell.py", "exec")
+    script = (tmp_path / "cell.py").read_text()
+    compile(script, "cell.py", "exec")
+    fit = jl.load_fit(stored[0] / "fit.json").params
+    (current,) = (line for line in script.splitlines() if line.startswith("current = "))
+    value, count = current.removeprefix("current = [").split("]*")
+    rheobase = (fit.v_th - fit.v_rest) / fit.r_m
+    assert float(value) == pytest.approx(1.5 * rheobase) and int(count) == 1000.0 / DT
     assert "wrote" not in bad("export", stored[0] / "fit.json", "--to", "nest", "--out", tmp_path / "cell.json")
 
 

@@ -125,6 +125,28 @@ def test_the_worst_segment_is_where_the_voltage_was_spoiled(fit, recording):
     assert error == pytest.approx(np.sqrt(np.mean(residual**2)))
 
 
+def test_the_figures_show_the_numbers(fit, recording):
+    """From the recording alone: spikes and their rates in 10 ms, intervals, and the voltage away from spikes."""
+    shown = {picture.name: picture.figure for picture in pictures.pictures(fit, recording)}
+    spikes, times = fit.spike_rule.find(recording), recording.times
+    window = (times > 1400.0) & (times <= 2400.0)  # a second of what was held out, as far as it goes
+    trace, residual = shown["voltage"].axes
+    recorded, model = trace.lines[:2]
+    np.testing.assert_allclose(recorded.get_ydata(), recording.voltage[1, window], atol=2e-6)
+    assert np.nanmax(np.abs(residual.lines[0].get_ydata())) < 0.1  # mV; parameters are known to 1e-3
+    assert np.isnan(model.get_ydata()[spikes[1, window]]).all()
+    ticks, rates = shown["raster"].axes
+    cell = np.sort(ticks.lines[0].get_xdata()[ticks.lines[0].get_ydata() < 2])
+    np.testing.assert_allclose(cell, np.sort(np.repeat(times[spikes[0]], 2)))
+    steps = rates.patches[0].get_data()
+    counts = np.histogram(times[spikes[0]], steps.edges)[0]
+    np.testing.assert_allclose(steps.values, counts / 0.010)  # Hz; both trials are alike
+    intervals = np.concatenate([np.diff(times[train]) for train in spikes])
+    labels = [text.get_text() for text in shown["intervals"].axes[0].get_legend().get_texts()]
+    assert labels[0] == f"cell, {len(intervals)} intervals" and len(shown["worst"].axes) == 2
+    plt.close("all")
+
+
 def test_every_parameter_with_its_unit(fit, text):
     for row in parameter_rows(fit.params, fit.intervals):
         cells = [re.escape(html.escape(row[name])) for name in ("standard_name", "name", "value", "interval", "unit")]
