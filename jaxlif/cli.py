@@ -57,13 +57,7 @@ def main() -> None:
 @options.out_folder("Folder for fit.json, report and figures.")
 @click.option("--held-out", metavar="WHAT", help="Sweeps to judge by instead of time.")
 @click.option("--window", "--train", type=options.window, metavar="A:B", help="What is fitted; the rest is scored.")
-@click.option(
-    "--bounds",
-    type=options.interval,
-    multiple=True,
-    metavar="NAME=LOW:HIGH",
-    help="Of a parameter: tau_m=5:40.",
-)
+@click.option("--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Such as tau_m=5:40.")
 @options.seed
 @options.reading
 @options.spikes
@@ -95,8 +89,10 @@ def fit(files, out, window, bounds, **given) -> None:
       jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
       jaxlif fit a.npz b.nwb c.abf --out out/
     """
-    reading, given = taken_reading(given), given | {"spike_rule": SpikeRule(**taken_spikes(given))}
-    given["bounds"] = dict(bounds) or None
+    reading, rule, limits = taken_reading(given), SpikeRule(**taken_spikes(given)), dict(bounds)
+    if len(limits) < len(bounds):
+        raise ValueError("bounds: a parameter is named twice")
+    given |= {"spike_rule": rule, "bounds": limits or None}
 
     def _fit_one(file: Path, out: Path, *, progress: bool = False) -> RecordingFit:
         with _results(out) as folder:

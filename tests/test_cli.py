@@ -493,6 +493,7 @@ def test_bad_files(tmp_path, cell_file):
         (["--bounds", "tau_m=-10:-5"], ["tau_m", "-10 to -5 ms", "negative"]),
         (["--bounds", "tau=5:40"], ["'tau'", "no parameter", "tau_m"]),
         (["--bounds", "tau_m=5"], ["'--bounds'", "tau_m=5", "NAME=LOW:HIGH"]),
+        (["--bounds", "tau_m=5:9", "--bounds", "tau_m=6:8"], ["bounds", "twice"]),
         (["--bounds", "tau_m=5:x"], ["'--bounds'", "'x' is not a number"]),
         (["--bounds", "v_reset=-40:-30", "--bounds", "v_th=-60:-50"], ["v_reset must be below v_th", "mV"]),
         (["--bounds", "t_ref=3.01:3.04"], ["t_ref", "3.01 to 3.04 ms", "0.5 ms"]),
@@ -667,8 +668,9 @@ def test_the_installed_command(tmp_path):
 
 def test_an_interrupted_process_ends_with_130(tmp_path):
     """The real signal, while the command works."""
-    code = "import os, signal, time, jaxlif.cli as cli\n"
-    code += "cli.read_recording = lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\ncli.main()"
+    code = "import signal, jaxlif.cli as cli\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what runs in the background ignores it
+    code += "cli.read_recording = lambda *a, **k: signal.raise_signal(signal.SIGINT)\ncli.main()"
     command = [sys.executable, "-c", code, "fit", "any.npz", "--out", "out"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert (ended.returncode, ended.stderr) == (130, "interrupted\n") and not names(tmp_path)
