@@ -233,8 +233,8 @@ def test_text_table_aligns():
 
 def test_an_interval_stands_beside_its_parameter_and_terms_are_counted_from_one():
     params = AdaptiveLIFParams(eta=(60.0,), tau_eta=(80.0,))
-    rows = {row["name"]: row for row in parameter_rows(params, {"eta.0": (50.0, 71.5)})}
-    assert rows["eta.0"]["interval"] == "50 to 71.5" and rows["eta.0"]["unit"] == "pA"
+    rows = {row["name"]: row for row in parameter_rows(params, {"eta.0": (50.0, 71.54)})}
+    assert rows["eta.0"]["interval"] == "50 to 71.54" and rows["eta.0"]["unit"] == "pA"
     assert rows["eta.0"]["standard_name"] == "jump of spike-triggered current 1"
     assert rows["tau_eta.0"]["interval"] == "not estimated"
     # Four digits, or what tells the ends apart: an interval is never shown without a width.
