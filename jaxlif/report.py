@@ -98,9 +98,8 @@ def _lead(fit: RecordingFit) -> str:
     if fit.electrodes:
         found = ", ".join(f"{1000.0 * e.resistance:.3g} MΩ ({e.source})" for _, e in fit.electrodes)
         size += f"; taken off the voltage: an electrode of {found}"
-    return (
-        f"{size}; fitted on {fit.window[0]:g} to {fit.window[1]:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."
-    )
+    start, stop = fit.window
+    return f"{size}; fitted on {start:g} to {stop:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."
 
 
 def parameter_rows(
