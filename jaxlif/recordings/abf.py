@@ -64,23 +64,16 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     commands = {channel: waveform for channel, waveform in found.items() if waveform is not None}
     if asked.current == "recorded" and not used:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
-    if not used and not commands:
+    if not (data := measured if used else commands):
         raise ValueError(_no_command(abf, outputs, recorded))
-    if used:
-        current = measured[_current("current", used, voltages, read, named)]
-    else:
-        # Not every output has an input of its own number: where the numbers differ, those with a protocol count.
-        varying = [channel for channel, waveform in commands.items() if varies(waveform)] or list(commands)[:1]
-        channels = list(commands) if len(commands) == len(voltages) else varying
-        current = commands[_current("commanded current", channels, voltages, read, named)]
+    kind, channels = ("current", used) if used else ("commanded current", _commanding(commands, len(voltages)))
+    current = data[_current(kind, channels, voltages, read, named)]
     known = [asked.corrections.corrected("current", sweep) for sweep in current]
-    if used:
-        if len(used) == 1 < len(voltages) and used[0].name not in named:
-            text = f"the only recorded current, {used[0].name}, is taken for that of {read.name}: was it injected there"
-            warnings.warn(f"{text}, and not into another of {_listed(voltages)}?", RecordingWarning, stacklevel=3)
-        warn_of_difference([(known, command) for command in commands.values()], dt, "the recorded one is used")
-    else:
-        warn_of_difference([(other, known) for other in measured.values()], dt, "the command was asked for")
+    if len(used) == 1 < len(voltages) and used[0].name not in named:
+        text = f"the only recorded current, {used[0].name}, is taken for that of {read.name}: was it injected there"
+        warnings.warn(f"{text}, and not into another of {_listed(voltages)}?", RecordingWarning, stacklevel=3)
+    pairs = [(known, other) if used else (other, known) for other in (commands if used else measured).values()]
+    warn_of_difference(pairs, dt, "the recorded one is used" if used else "the command was asked for")
     source = "recorded" if used else "commanded"
     return {"current": current, "voltage": voltage, "dt": dt, "current_source": source}
 
@@ -241,6 +234,12 @@ def _current(
 
 
 # --- the command ------------------------------------------------------------------------------------------
+
+
+def _commanding(commands: dict[_Channel, list[np.ndarray]], num_voltages: int) -> list[_Channel]:
+    """Return all commands where each voltage has one; else not each has a voltage of its number: those that vary."""
+    varying = [channel for channel, waveform in commands.items() if varies(waveform)]
+    return list(commands) if len(commands) == num_voltages else varying or list(commands)[:1]
 
 
 def _no_command(abf: Any, outputs: list[_Channel], recorded: list[_Channel]) -> str:
