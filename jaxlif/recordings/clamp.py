@@ -45,16 +45,12 @@ def varies(sweeps: _OfSweeps) -> bool:
 
 def warn_of_difference(pairs: Sequence[tuple[_OfSweeps, _OfSweeps]], dt: float, which: str) -> None:
     """Warn of a recorded current that follows no command, or whose levels are others; ``which`` says what is read."""
-    comparable = [(np.stack(a), np.stack(b)) for a, b in pairs if varies(b) and _one_length(a, b)]
-    texts = [_difference(a, b, dt) for a, b in comparable]
+    even = [(a, b) for a, b in pairs if len({sweep.size for sweep in (*a, *b)}) == 1 and a[0].size > 1]
+    texts = [_difference(np.stack(a), np.stack(b), dt) for a, b in even if varies(b)]
     if texts and all(texts):
         # Of several commands, or recorded currents, the one that follows best is meant.
         text = min((t for t in texts if t), key=lambda t: t.startswith(_FOLLOWS_NOT))
         warnings.warn(f"{text}; {which}", RecordingWarning, stacklevel=4)
-
-
-def _one_length(a: _OfSweeps, b: _OfSweeps) -> bool:
-    return len({sweep.size for sweep in (*a, *b)}) == 1 and a[0].size > 1
 
 
 def _difference(recorded: np.ndarray, command: np.ndarray, dt: float) -> str | None:

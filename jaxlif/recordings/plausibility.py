@@ -79,7 +79,9 @@ def _rest(voltage: np.ndarray) -> Iterator[str]:
 
 def require_response(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None) -> None:
     """Refuse a voltage [sweeps, T] that was the command itself, or in which the current leaves no trace."""
-    if (spikes is None or not spikes.any()) and _is_commanded(voltage, current):
+    changing = [float(np.mean(np.diff(x, axis=1) != 0)) for x in (voltage, current)]
+    silent = spikes is None or not spikes.any()
+    if silent and np.ptp(voltage) > 0 and changing[0] < 0.005 and changing[1] > 0.5:
         raise ValueError(
             "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
             " voltage was the command, in voltage clamp, where a fit needs an injected current"
@@ -90,11 +92,6 @@ def require_response(current: np.ndarray, voltage: np.ndarray, dt: float, spikes
             f" voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus, or belongs to another"
             " cell, and nothing about the membrane can be inferred from it"
         )
-
-
-def _is_commanded(voltage: np.ndarray, current: np.ndarray) -> bool:
-    changes = [np.mean(np.diff(x, axis=1) != 0) for x in (voltage, current)]
-    return bool(np.ptp(voltage) > 0 and changes[0] < 0.005 and changes[1] > 0.5)
 
 
 def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:

@@ -143,8 +143,8 @@ def step_family(recording: Recording) -> Protocol:
         apart = step is not None and not has and not any(_at(step, times, grain) for times in second)
         start, stop = (step.start, step.stop) if step and apart else shared
         tests.append(Epoch(n, start, stop, _level(quiet[n, start:stop])))
-    others = [Epoch(*step[:4]) for sweep in own for step in sweep if not _overlap(step, tests[step.sweep])]
-    return Protocol(tests, others)
+    others = [s for sweep in own for s in sweep if s.stop <= tests[s.sweep].start or tests[s.sweep].stop <= s.start]
+    return Protocol(tests, [Epoch(*step[:4]) for step in others])
 
 
 def fi_table(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> FITable:
@@ -321,10 +321,6 @@ def _among(step: _Step, steps: list[_Step], grain: _Grain) -> bool:
 def _at(step: _Step, times: tuple[int, int], grain: _Grain) -> bool:
     close = 2 * grain.length if grain.length > 1 else 1
     return max(abs(step.start - times[0]), abs(step.stop - times[1])) <= close
-
-
-def _overlap(a: _Step, b: Epoch) -> bool:
-    return a.start < b.stop and b.start < a.stop
 
 
 def _first_large(sweep: list[_Step]) -> _Step | None:

@@ -126,7 +126,8 @@ def _read_table(path: Path) -> _Table:
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) < 3:
         raise ValueError(f"{len(lines)} lines: a header and at least two samples are expected")
-    first = next((n for n, line in enumerate(lines[:_MOST_LINES_ABOVE]) if _is_header(line)), 0)
+    named = [sum(_quantity(_words(cell)) is not None for cell in _cells(line)[1]) for line in lines[:_MOST_LINES_ABOVE]]
+    first = next((n for n, count in enumerate(named) if count > 1), 0)
     delimiter, header = _cells(lines[first])
     return _Table(header, lines[first + 1 :], delimiter, text.endswith("\n"))
 
@@ -147,10 +148,6 @@ def _text(path: Path) -> str:
 def _cells(line: str) -> tuple[str, list[str]]:
     delimiter = max(",;\t", key=line.count)
     return delimiter, next(csv.reader([line], delimiter=delimiter))
-
-
-def _is_header(line: str) -> bool:
-    return sum(_quantity(_words(cell)) is not None for cell in _cells(line)[1]) > 1
 
 
 def _numbers(table: _Table, used: list[int]) -> np.ndarray:

@@ -96,8 +96,7 @@ def test_either_wave_finds_its_partner(tmp_path, channel):
 
 
 @pytest.mark.parametrize(
-    ("ampere", "volt", "factors"),
-    [("A", "V", (1e-12, 1e-3)), ("nA", "mV", (1e-3, 1.0)), ("µA", "uV", (1e-6, 1e3))],
+    ("ampere", "volt", "factors"), [("A", "V", (1e-12, 1e-3)), ("nA", "mV", (1e-3, 1.0)), ("µA", "uV", (1e-6, 1e3))]
 )
 def test_data_units_are_converted(tmp_path, ampere, volt, factors):
     save(tmp_path, "Ch0_1", factors[0] * CURRENT, ampere, kind="f8")
@@ -236,10 +235,7 @@ def test_a_missing_partner_and_two_of_them(tmp_path):
         ({"unit": "kg"}, "Ch0_1.ibw: data unit 'kg': A, mA, uA, nA, pA, V, mV or uV is expected"),
         ({"unit": "farad"}, "Ch0_1.ibw: data unit 'farad': A, mA"),
         ({"dt_unit": "Hz"}, "Ch0_1.ibw: time in 'Hz': the units known are s, ms, us"),
-        (
-            {"data": CURRENT.reshape(2, 5, 5)},
-            "Ch0_1.ibw: a wave of shape (2, 5, 5) and type f4: real numbers [T] or",
-        ),
+        ({"data": CURRENT.reshape(2, 5, 5)}, "Ch0_1.ibw: a wave of shape (2, 5, 5) and type f4: real numbers [T] or"),
         ({"data": np.where(CURRENT == 3, np.nan, CURRENT)}, "current[0, 3] = nan pA: current must be finite"),
     ],
 )

@@ -34,11 +34,7 @@ def with_transients(recording, times, sweep):
 
 
 def test_clean_steps_are_exact():
-    assert steps(family([100.0])) == [
-        Epoch(0, 0, 1000, -10.0),
-        Epoch(0, 1000, 3000, 90.0),
-        Epoch(0, 3000, 5000, -10.0),
-    ]
+    assert steps(family([100.0])) == [Epoch(0, 0, 1000, -10.0), Epoch(0, 1000, 3000, 90.0), Epoch(0, 3000, 5000, -10.0)]
 
 
 def test_a_sweep_at_the_holding_level_is_one_epoch():

@@ -74,11 +74,7 @@ def test_pipes_and_folders_are_refused(tmp_path):
 
 
 def test_no_door_waits_at_a_pipe(tmp_path):
-    for door, suffix in (
-        (read_events, ".npz"),
-        (read_rates, ".csv"),
-        (load_fit, ".fit"),
-    ):
+    for door, suffix in ((read_events, ".npz"), (read_rates, ".csv"), (load_fit, ".fit")):
         pipe = tmp_path / f"pipe{suffix}"
         os.mkfifo(pipe)
         with pytest.raises(ValueError, match=r"this is a (folder, a )?pipe or a device"):
