@@ -1,7 +1,7 @@
 """What the electrode adds to a voltage, estimated and taken away: active compensation, or a series resistance."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -36,7 +36,7 @@ class Electrode:
     source: str
 
     @classmethod
-    def series(cls, resistance: float, dt: float) -> Self:
+    def series(cls, resistance: float, dt: float) -> "Electrode":
         """Return an electrode that is a plain series resistance, GΩ; one that is negative is refused."""
         return cls(np.array([float(not_negative("series resistance", resistance, "GΩ"))]), dt, "given")
 

@@ -1,9 +1,8 @@
 """Whether numbers can be those of a neuron: the range of a voltage, its rest, and what it shares with the current."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 _LARGEST_MEDIAN = 160.0  # mV, from zero: beyond any membrane, and short of one stored ten times too large
 _GAINS = (0.1, 0.05, 0.02, 0.01, 1e-3)  # of amplifiers, inverted, the usual ones
@@ -42,7 +41,7 @@ def _thinned(voltage: np.ndarray) -> np.ndarray:
 
 
 def _is_membrane(low: float, middle: float, high: float) -> bool:
-    return -200.0 < low and high < 100.0 and -150.0 < middle < -20.0
+    return bool(-200.0 < low and high < 100.0 and -150.0 < middle < -20.0)
 
 
 def scale_notes(current: np.ndarray, voltage: np.ndarray, dt: float) -> Iterator[str]:
@@ -124,7 +123,7 @@ def away_from(spikes: np.ndarray, before: float, after: float, dt: float) -> np.
     return mask
 
 
-def mains(x: np.ndarray, frequencies: ArrayLike, dt: float) -> np.ndarray:
+def mains(x: np.ndarray, frequencies: Sequence[float] | np.ndarray, dt: float) -> np.ndarray:
     """Fit sinusoids of these frequencies, Hz, and a constant to each sweep [sweeps, T] by least squares.
 
     Returns the sinusoids alone. NaN are gaps.

@@ -4,11 +4,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any, Self, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 
 from jaxlif.checks import choice, number, numbers, require_same_shape
 from jaxlif.recordings.plausibility import require_membrane, require_response, scale_notes
@@ -24,7 +26,7 @@ class RecordingWarning(UserWarning):
     """Something in a recording that can be read but is probably not what was meant."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Recording:
     """A current-clamp recording: sweeps of one length, one sampling interval, one cell.
 
@@ -70,22 +72,38 @@ class Recording:
     stimulus: Sequence[str] | None = field(default=None, kw_only=True)
     corrections: Mapping[str, float | str] = field(default_factory=dict, kw_only=True)
 
-    def __post_init__(self) -> None:
-        dt, current = _interval(self.dt), _sweeps("current", self.current, "pA")
-        checked: dict[str, Any] = {"dt": dt, "current": current, "start": float(number("start", self.start, "ms"))}
-        if self.voltage is not None:
-            checked["voltage"] = _voltage("voltage", self.voltage)
-            require_same_shape(current=current, voltage=checked["voltage"])
-            for note in scale_notes(current, checked["voltage"], dt):
-                warnings.warn(note, RecordingWarning, stacklevel=3)
-        if self.spikes is not None:
-            checked["spikes"] = _raster(self.spikes)
-            require_same_shape(current=current, spikes=checked["spikes"])
-        checked |= _electrode_trace(self.electrode_current, self.electrode_voltage)
-        checked["stimulus"] = _names(self.stimulus, len(current))
-        choice("current_source", self.current_source, _SOURCES)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+    def __init__(
+        self,
+        current: ArrayLike,
+        voltage: ArrayLike | None = None,
+        *,
+        dt: ArrayLike,
+        spikes: ArrayLike | None = None,
+        start: float = 0.0,
+        current_source: str = "unknown",
+        name: str = "",
+        sha256: str = "",
+        electrode_current: ArrayLike | None = None,
+        electrode_voltage: ArrayLike | None = None,
+        stimulus: Sequence[str] | None = None,
+        corrections: Mapping[str, float | str] = MappingProxyType({}),
+    ) -> None:
+        checked: dict[str, Any] = {"name": name, "sha256": sha256, "corrections": corrections, "dt": _interval(dt)}
+        checked["current"] = known = _sweeps("current", current, "pA")
+        checked["voltage"] = None if voltage is None else _voltage("voltage", voltage)
+        checked["spikes"] = None if spikes is None else _raster(spikes)
+        for other in ("voltage", "spikes"):
+            if checked[other] is not None:
+                require_same_shape(current=known, **{other: checked[other]})
+        if voltage is not None:
+            for note in scale_notes(known, checked["voltage"], checked["dt"]):
+                warnings.warn(note, RecordingWarning, stacklevel=2)
+        checked["electrode_current"], checked["electrode_voltage"] = _trace(electrode_current, electrode_voltage)
+        checked["start"] = float(number("start", start, "ms"))
+        checked["current_source"] = choice("current_source", current_source, _SOURCES)
+        checked["stimulus"] = _names(stimulus, len(known))
+        for attribute, value in checked.items():
+            object.__setattr__(self, attribute, value)
 
     def __repr__(self) -> str:
         name = f"{self.name}: " if self.name else ""
@@ -119,7 +137,7 @@ class Recording:
             raise ValueError("voltage is missing: the recorded voltage, mV, is needed beside the current")
         return self.voltage
 
-    def window(self, start: float, stop: float) -> Self:
+    def window(self, start: float, stop: float) -> "Recording":
         """Return the steps between two times, ms, on the clock of ``times``, which keep their values.
 
         Raises:
@@ -136,7 +154,7 @@ class Recording:
             raise ValueError(f"window {start:g} to {stop:g} ms: give at least two samples within {bounds}")
         return self._cut(np.s_[:, first:last], start=self.start + first * self.dt)
 
-    def select(self, sweeps: Sweeps) -> Self:
+    def select(self, sweeps: Sweeps) -> "Recording":
         """Return some of the sweeps, numbered from 0; one that does not exist, or none, is refused with a ValueError.
 
         Example:
@@ -149,7 +167,7 @@ class Recording:
         names = None if self.stimulus is None else [self.stimulus[s] for s in chosen]
         return self._cut(np.s_[chosen, :], stimulus=names)
 
-    def _cut(self, index: Any, **changes: Any) -> Self:
+    def _cut(self, index: Any, **changes: Any) -> "Recording":
         names = ("current", "voltage", "spikes")
         arrays = {name: getattr(self, name)[index] for name in names if getattr(self, name) is not None}
         with warnings.catch_warnings():
@@ -224,7 +242,10 @@ def remembered(find: Callable[..., R]) -> Callable[..., R]:
     def _once(recording: Recording, *args: Any) -> R:
         found = known.setdefault(recording, {})
         if args not in found:
-            found[args] = find(recording, *args)
+            value = find(recording, *args)
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            found[args] = value
         return found[args]
 
     return _once
@@ -271,16 +292,16 @@ def _raster(spikes: Any) -> np.ndarray:
     return raster
 
 
-def _electrode_trace(current: Any, voltage: Any) -> dict[str, np.ndarray]:
+def _trace(current: Any, voltage: Any) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     if (current is None) != (voltage is None):
         raise ValueError("electrode_current and electrode_voltage belong together: give both or neither")
     if current is None:
-        return {}
+        return None, None
     current, voltage = _sweeps("electrode_current", current, "pA"), _voltage("electrode_voltage", voltage)
     require_same_shape(electrode_current=current, electrode_voltage=voltage)
     if len(current) > 1:
         raise ValueError(f"electrode_current has {len(current)} sweeps: one trace [T_e] is expected")
-    return {"electrode_current": current[0], "electrode_voltage": voltage[0]}
+    return current[0], voltage[0]
 
 
 def _names(stimulus: Sequence[str] | None, num_sweeps: int) -> tuple[str, ...] | None:
