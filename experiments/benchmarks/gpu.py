@@ -232,8 +232,8 @@ def joint_likelihood(config: Config) -> Iterator[dict[str, Any]]:
 def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, int]:
     """Return the loss, its gradient, the seconds of one evaluation and the number of steps."""
     from jaxlif.fitting.data import Data, with_spikes
-    from jaxlif.fitting.joint_likelihood import evaluate, joint_loss
-    from jaxlif.fitting.traces import arranged, refractory_period, regress
+    from jaxlif.fitting.gif_recipe import refractory_period, regress
+    from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
 
     recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
     with jax.default_device(device):

@@ -5,6 +5,7 @@ recording which was fitted.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from string import ascii_lowercase
 from typing import NamedTuple, cast
 
@@ -13,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif import stimulus
-from jaxlif.fitting.intervals import Uncertainty, joint_covariance
-from jaxlif.fitting.joint_likelihood import ForcedSweeps, forced_sweeps, joint_loss
+from jaxlif.checks import numbers, positive
+from jaxlif.fitting.data import Data, Uncertainty
+from jaxlif.fitting.intervals import joint_covariance
+from jaxlif.fitting.joint_likelihood import arranged, joint_loss, single_precision
 from jaxlif.fitting.optimise import pieces, prior_information
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
@@ -38,14 +41,6 @@ class Advice(NamedTuple):
     ratios: np.ndarray
     duration: tuple[float, ...]
     undetermined: tuple[str, ...] = ()
-
-    def best(self, parameter: str) -> str:
-        """Return the candidate that narrows the interval of a parameter most.
-
-        Args:
-            parameter: its name.
-        """
-        return self.candidates[int(np.argmin(self.ratios[:, self.parameters.index(parameter)]))]
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table as text: a row for each parameter, a column for each candidate, its best marked."""
@@ -98,25 +93,20 @@ def advise_protocol(
 
     Source: Fisher information as a criterion of design: Atkinson, Donev & Tobias 2007, Optimum Experimental Designs.
     """
-    known = _known(fit)
+    if fit.model != "gif" or fit.uncertainty is None:
+        raise ValueError(f'model = "{fit.model}": advice needs the Fisher information that a fit of model "gif" leaves')
+    known, dt = fit.uncertainty, float(fit.data["dt_ms"])
     told = [name for name in known.names if name not in fit.undetermined]
     names = tuple(told if parameters is None else parameters)
     unknown = [name for name in names if name not in told]
     if unknown or not names:
         raise ValueError(f"parameters = {unknown or names}: this fit has intervals of {', '.join(told) or 'none'}")
-    if duration is not None and not duration > 0:
-        raise ValueError(f"duration = {duration:g} ms: a recording lasts longer than 0 ms")
-    dt = float(fit.data["dt_ms"])
-    if candidates is None:
-        length = duration or known.stimulus.duration
-        currents = _variants(known, cast(AdaptiveLIFParams, fit.params), dt, seed)
-        lengths = dict.fromkeys(currents, length)
-    else:
-        currents = {name: _checked(name, current) for name, current in candidates.items()}
-        lengths = {name: duration or current.size * dt for name, current in currents.items()}
-    if not 0 < len(currents) <= len(ascii_lowercase):
-        raise ValueError(f"candidates: {len(currents)} are given; 1 to {len(ascii_lowercase)} can be compared")
-    with jax.enable_x64(False):
+    if duration is not None:
+        duration = positive("duration", duration, "ms")
+    with single_precision():
+        currents = _variants(fit, known, dt, seed) if candidates is None else _checked(candidates)
+        shortest = known.stimulus.duration if candidates is None else None
+        lengths = {name: duration or shortest or current.size * dt for name, current in currents.items()}
         ratios = np.array([_ratios(fit, known, x, lengths[name], seed) for name, x in currents.items()])
     ratios = ratios[:, [known.names.index(name) for name in names]]
     order = np.argsort(np.log(ratios).mean(axis=1))
@@ -124,24 +114,21 @@ def advise_protocol(
     return Advice(ranked, names, ratios[order], tuple(lengths[name] for name in ranked), fit.undetermined)
 
 
-def _known(fit: RecordingFit) -> Uncertainty:
-    if fit.model != "gif" or fit.uncertainty is None:
-        raise ValueError(f'model = "{fit.model}": advice needs the Fisher information that a fit of model "gif" leaves')
-    return fit.uncertainty
+def _checked(candidates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    fields = {name: numbers(f"candidate {name!r}", x, "pA", rank=(1, 2)) for name, x in candidates.items()}
+    currents = {name: np.atleast_2d(np.asarray(current, float)) for name, current in fields.items()}
+    if not 0 < len(currents) <= len(ascii_lowercase):
+        raise ValueError(f"candidates: {len(currents)} are given; 1 to {len(ascii_lowercase)} can be compared")
+    for name, current in currents.items():
+        if current.shape[1] < 2:
+            raise ValueError(f"candidate {name!r} has the shape {current.shape}: a current has at least two samples")
+    return currents
 
 
-def _checked(name: str, current: np.ndarray) -> np.ndarray:
-    sweeps = np.atleast_2d(np.asarray(current, float))
-    if sweeps.ndim != 2 or sweeps.shape[1] < 2 or not np.isfinite(sweeps).all():
-        raise ValueError(f"candidate {name!r} has the shape {np.shape(current)}: a finite current [T] or [S, T] in pA")
-    return sweeps
-
-
-def _variants(known: Uncertainty, params: AdaptiveLIFParams, dt: float, seed: int) -> dict[str, np.ndarray]:
+def _variants(fit: RecordingFit, known: Uncertainty, dt: float, seed: int) -> dict[str, np.ndarray]:
     """Return the default candidates, [SWEEPS, T] each."""
-    mean, sd, tau, _ = known.stimulus
-    filtered = np.sqrt(tau / (tau + params.tau_m))
-    below = 0.2 * (params.v_th - params.v_rest) / (params.r_m * filtered)
+    (mean, sd, tau, _), params = known.stimulus, cast(AdaptiveLIFParams, fit.params)
+    below = 0.2 * (params.v_th - params.v_rest) / (params.r_m * np.sqrt(tau / (tau + params.tau_m)))
     noises = {
         "the same noise": (mean, sd, tau),
         "noise with 1.5 times the sd": (mean, 1.5 * sd, tau),
@@ -151,26 +138,20 @@ def _variants(known: Uncertainty, params: AdaptiveLIFParams, dt: float, seed: in
         "noise five times slower": (mean, sd, 5.0 * tau),
         "noise below threshold, around 0 pA": (0.0, below, tau),
     }
-    keys = jax.random.split(jax.random.key(seed), SWEEPS)
-
-    def drawn(m, s, t):
-        return np.asarray(jax.vmap(lambda key: stimulus.ornstein_uhlenbeck(key, m, s, t, SWEEP, dt))(keys), float)
-
-    texts = {name: f"{name} ({m:.3g} ± {s:.3g} pA, {t:.3g} ms)" for name, (m, s, t) in noises.items()}
-    found = {texts[name]: drawn(*numbers) for name, numbers in noises.items()}
-    levels = np.linspace(-sd, mean + 2.0 * sd, SWEEPS)
-    on = np.arange(found[texts["the same noise"]].shape[1]) * dt % 1000.0 < 500.0
+    keys, found = jax.random.split(jax.random.key(seed), SWEEPS), {}
+    for name, (m, s, t) in noises.items():
+        drawn = jax.vmap(partial(stimulus.ornstein_uhlenbeck, mean=m, sd=s, tau=t, duration=SWEEP, dt=dt))(keys)
+        found[f"{name} ({m:.3g} ± {s:.3g} pA, {t:.3g} ms)"] = np.asarray(drawn, float)
+    levels, on = np.linspace(-sd, mean + 2.0 * sd, SWEEPS), np.arange(drawn.shape[1]) * dt % 1000.0 < 500.0
     return found | {f"steps of 500 ms, {levels[0]:.3g} to {levels[-1]:.3g} pA": levels[:, None] * on}
 
 
 def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration: float, seed: int) -> np.ndarray:
     """Return the widths after a candidate over those before, [n]."""
-    dt = float(fit.data["dt_ms"])
-    params = cast(AdaptiveLIFParams, fit.params)
-    part = _simulated(fit, current, seed)
-    loss, samples = joint_loss(params, [part], dt, variance=known.voltage_error**2)
+    data, params = _simulated(fit, current, seed), cast(AdaptiveLIFParams, fit.params)
+    loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt, variance=known.voltage_error**2)
     at, active = loss.vector(params), loss.active(known.names)
-    more = pieces(loss, at, samples, active).information * (duration / (current.size * dt))
+    more = pieces(loss, at, samples, active).information * (duration / (current.size * data.dt))
     prior = prior_information(loss, at, samples, active)
     before, after = (
         np.diag(joint_covariance(information, prior, known.dispersion))
@@ -180,11 +161,10 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     return np.minimum(np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0.0)), 1.0)
 
 
-def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> ForcedSweeps:
-    """Let the fitted neuron answer a current, arranged as a recording of it would be."""
+def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> Data:
+    """Let the fitted neuron answer a current."""
     dt, params = float(fit.data["dt_ms"]), jax.tree.map(jnp.float32, fit.params)
     inputs = escape_inputs(jax.random.key(seed + 1), jnp.asarray(current.T, jnp.float32))
     _, output = simulate(EscapeNoise(AdaptiveLIF(dt=dt)), params, inputs)
-    spikes, voltage = np.asarray(output.spikes).T > 0, np.asarray(output.v, float).T
-    before, refractory = round(fit.spike_cut[0] / dt), round(float(params.t_ref) / dt)
-    return forced_sweeps(current, voltage, spikes, refractory=refractory, before=before)
+    spikes = np.asarray(output.spikes).T > 0
+    return Data(current=current, voltage=np.asarray(output.v, float).T, dt=dt, spikes=spikes)

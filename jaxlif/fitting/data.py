@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording
-
-if TYPE_CHECKING:  # it stands on the likelihood, which takes the container
-    from jaxlif.fitting.intervals import Uncertainty
 
 _R = TypeVar("_R", bound=Recording)
 
@@ -158,6 +155,41 @@ class Options:
         return {name: float(value) if legal[name] else middle[name] for name, value in values.items()}
 
 
+class Stimulation(NamedTuple):
+    """A current in numbers: mean and standard deviation, pA; correlation time and duration over all sweeps, ms."""
+
+    mean: float
+    sd: float
+    tau: float
+    duration: float
+
+
+class Uncertainty(NamedTuple):
+    """What is known about the n free parameters of a fit, beside their values.
+
+    ``intervals``: by name the 95 % interval, in the parameter's unit; ``covariance`` [n, n] of ``names`` in free
+    coordinates (logarithms of what is positive, jumps at the end of the refractory period); ``information`` [2, n, n]
+    of the voltage and of the spikes in the same coordinates, and ``dispersion`` of both: how many times more the score
+    scatters than that information says; ``voltage_error``: standard deviation of recorded from model voltage, mV;
+    ``notes``: what is not determined, in words; ``stimulus``: the current that was fitted.
+    """
+
+    names: tuple[str, ...]
+    intervals: dict[str, tuple[float, float]]
+    covariance: np.ndarray
+    information: np.ndarray
+    dispersion: tuple[float, float]
+    voltage_error: float
+    notes: tuple[str, ...]
+    stimulus: Stimulation
+
+    @property
+    def correlations(self) -> np.ndarray:
+        """Correlations [n, n] of ``names`` in free coordinates."""
+        sd = np.sqrt(np.diag(self.covariance))
+        return self.covariance / np.outer(sd, sd)
+
+
 class Outcome(NamedTuple):
     """What a recipe found."""
 
@@ -168,7 +200,7 @@ class Outcome(NamedTuple):
     spike_cut: tuple[int, int] | None = None  # samples around a spike that were not, where they are not the recording's
     intervals: Mapping[str, tuple[float, float]] = {}
     refit: "Callable[[Data, Options], Outcome] | None" = None  # how to go on from here with more data
-    uncertainty: "Uncertainty | None" = None
+    uncertainty: Uncertainty | None = None
     drift: Drift | None = None
     bits_per_spike: float | None = None
 

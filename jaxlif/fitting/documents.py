@@ -18,9 +18,8 @@ from pydantic import PositiveFloat as Positive
 from pydantic import PositiveInt as Number
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.data import Drift
+from jaxlif.fitting.data import Drift, Stimulation, Uncertainty
 from jaxlif.fitting.extrapolation import Regime
-from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.fitting.names import standard_name
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.leaky import LeakyParams

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.bounds import Bounds, named_leaves
+from jaxlif.fitting.data import Stimulation, Uncertainty
 from jaxlif.fitting.joint_likelihood import JointLoss, Samples, evaluate, with_variance
 from jaxlif.fitting.optimise import pieces, prior_information, scales
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -165,41 +166,6 @@ def is_inside(name: str, value: float, bounds: tuple[float, float]) -> bool:
         return True
     first, last = (min(1e-3 * (high - low), 0.05 * abs(end)) if end else 1e-3 * (high - low) for end in bounds)
     return low + first < value < high - last
-
-
-class Stimulation(NamedTuple):
-    """A current in numbers: mean and standard deviation, pA; correlation time and duration over all sweeps, ms."""
-
-    mean: float
-    sd: float
-    tau: float
-    duration: float
-
-
-class Uncertainty(NamedTuple):
-    """What is known about the n free parameters of a fit, beside their values.
-
-    ``intervals``: by name the 95 % interval, in the parameter's unit; ``covariance`` [n, n] of ``names`` in free
-    coordinates (logarithms of what is positive, jumps at the end of the refractory period); ``information`` [2, n, n]
-    of the voltage and of the spikes in the same coordinates, and ``dispersion`` of both: how many times more the score
-    scatters than that information says; ``voltage_error``: standard deviation of recorded from model voltage, mV;
-    ``notes``: what is not determined, in words; ``stimulus``: the current that was fitted.
-    """
-
-    names: tuple[str, ...]
-    intervals: dict[str, tuple[float, float]]
-    covariance: np.ndarray
-    information: np.ndarray
-    dispersion: tuple[float, float]
-    voltage_error: float
-    notes: tuple[str, ...]
-    stimulus: Stimulation
-
-    @property
-    def correlations(self) -> np.ndarray:
-        """Correlations [n, n] of ``names`` in free coordinates."""
-        sd = np.sqrt(np.diag(self.covariance))
-        return self.covariance / np.outer(sd, sd)
 
 
 def uncertainty(

@@ -16,28 +16,22 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import REAL, Coordinates, coordinates, named_leaves
+from jaxlif.fitting.data import Data
 from jaxlif.fitting.recurrence import recurrence, to_lanes
-from jaxlif.losses import point_process_log_likelihood, spike_mask
+from jaxlif.fitting.segments import padded_length
+from jaxlif.losses import bits_per_spike, point_process_log_likelihood, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
+single_precision = partial(jax.enable_x64, False)  # half the time and the same fit: its gradient is good to 1 %
+
+UPSTROKE = 5.0  # ms before a spike that are not compared
 BLOCK = 200  # steps; a few hundred fill the vector units and keep the number of scan steps small
-POSITIVE = (0.0, np.inf)
-FREE: dict[str, tuple[float, float]] = {
-    "tau_m": POSITIVE,
-    "r_m": POSITIVE,
-    "v_rest": REAL,
-    "v_reset": REAL,
-    "eta.*": REAL,
-    "tau_eta.*": POSITIVE,
-    "v_th": REAL,
-    "delta_v": POSITIVE,
-    "gamma.*": REAL,
-    "tau_gamma.*": POSITIVE,
-    "coupling.b": REAL,
-    "coupling.tau": POSITIVE,
-    "coupling.v_i": REAL,
-    "coupling.k": POSITIVE,
-}
+PART = 150_000  # steps of all sweeps of a part: the temporaries of a gradient stay below what is mapped anew each time
+ROOM = 256  # spikes of a sweep, and multiples of it
+POSITIVE = ("tau_m", "r_m", "tau_eta.*", "tau_gamma.*", "delta_v", "coupling.tau", "coupling.k")
+FREE = dict.fromkeys(POSITIVE, (0.0, np.inf)) | dict.fromkeys(
+    ("v_rest", "v_reset", "v_th", "eta.*", "gamma.*", "coupling.b", "coupling.v_i"), REAL
+)
 BEND_WIDTH = 3.0  # mV, give or take a factor e
 TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
@@ -50,10 +44,9 @@ class ForcedSweeps(NamedTuple):
     """Recorded sweeps in lanes, [length, blocks * S].
 
     ``current`` in pA and ``voltage`` in mV; ``spikes``, ``previous`` (those of the step before), ``free`` (not held
-    after a spike), ``judged`` (in the window, for spikes) and ``compared`` (in the window and away from spikes, for
-    the voltage), 0 or 1; ``start`` [S], the voltage before the first step; ``at`` [N], the places of all spikes in the
-    flat array, filled up with places beyond its end; ``offset`` [S], what a sweep's resting potential is above v_rest,
-    mV.
+    after a spike), ``judged`` (spikes count) and ``compared`` (voltages do: away from spikes), 0 or 1; ``start`` [S],
+    the voltage before the first step; ``offset`` [S], what a sweep's resting potential is above v_rest, mV; ``at`` [N],
+    the places of all spikes in the flat array, filled up with places beyond its end.
     """
 
     current: Array
@@ -64,54 +57,48 @@ class ForcedSweeps(NamedTuple):
     judged: Array
     compared: Array
     start: Array
-    at: Array
     offset: Array
+    at: Array
 
 
-def forced_sweeps(
-    current: np.ndarray,
-    voltage: np.ndarray,
-    spikes: np.ndarray,
-    *,
-    refractory: int,
-    before: int,
-    judged: np.ndarray | None = None,
-    room: int | None = None,
-    offset: np.ndarray | None = None,
-    dtype: str = "float32",
-) -> ForcedSweeps:
-    """Arrange recorded sweeps for :func:`forced_adaptive`.
+def arranged(data: Data, t_ref: float, dtype: str = "float32") -> list[ForcedSweeps]:
+    """Arrange sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged.
 
     Args:
-        current: [S, T], pA.
-        voltage: [S, T], mV.
-        spikes: [S, T], booleans.
-        refractory: steps for which the voltage is held after a spike.
-        before: steps before a spike at which voltages are not compared, the upstroke.
-        judged: [S, T] or [T], booleans: where spikes and voltage count; everywhere by default.
-        room: N, the most spikes; by default as many as there are.
-        offset: [S], what each sweep's resting potential is above v_rest, mV; 0 by default.
-        dtype: of the arrays; single precision is twice as fast and gives the same fit.
+        data: the sweeps; spikes and voltage count where they are judged.
+        t_ref: time for which the voltage is held after a spike, ms.
+        dtype: of the arrays, and so of the fit.
     """
-    judged = np.ones(spikes.shape, bool) if judged is None else np.broadcast_to(judged, spikes.shape)
-    near, held = (
-        ~spike_mask(spikes.T, before=early, after=late).T for early, late in ((before, refractory + 1), (0, refractory))
+    (count, steps), held, terms = data.spikes.shape, data.steps(t_ref), data.terms
+    length = padded_length(max(steps, data.length))
+    size = max(1, min(count, PART // length))
+    # Room for the spikes of any part, and for some more in a longer one.
+    room = size * -(-int(data.spikes.sum(axis=1).max()) // ROOM) * ROOM
+    near, shape = (
+        ~spike_mask(data.spikes.T, before=before, after=after).T
+        for before, after in ((data.steps(UPSTROKE), held + 1), (0, held))
     )
-    rows = {
-        "current": current,
-        "voltage": voltage,
-        "spikes": spikes & judged,
-        "previous": _step_later(spikes),
-        "free": ~_step_later(held),
-        "judged": judged,
-        "compared": judged & ~near,
-    }
-    lanes = {name: jnp.asarray(to_lanes(x.astype(dtype), BLOCK, name == "free")) for name, x in rows.items()}
-    at = np.flatnonzero(to_lanes(spikes, BLOCK))
-    at = np.pad(at, (0, max(0, (room or 0) - len(at))), constant_values=lanes["current"].size).astype(np.int32)
-    rest = np.zeros(len(voltage)) if offset is None else offset
-    start, above = (jnp.asarray(x.astype(dtype)) for x in (voltage[:, 0], rest))
-    return ForcedSweeps(**lanes, start=start, at=jnp.asarray(at), offset=above)
+    rows = {"current": terms.current(data.current), "voltage": data.voltage, "previous": _step_later(data.spikes)}
+    rows |= {"free": ~_step_later(shape), "judged": data.judged, "compared": data.judged & ~near}
+
+    def _part(first):
+        chosen = np.arange(first, first + size)
+        more, sweeps = (chosen >= count)[:, None], chosen % count
+
+        def _lanes(x, fill=0.0):
+            x = np.pad(x.astype(dtype), ((0, 0), (0, length - steps)), constant_values=fill)
+            return to_lanes(x, BLOCK, fill)
+
+        lanes = {name: _lanes(x[sweeps], name == "free") for name, x in rows.items()}
+        lanes |= {name: _lanes(np.where(more, False, rows[name][sweeps])) for name in ("judged", "compared")}
+        spikes = _lanes(data.spikes[sweeps])
+        at = np.flatnonzero(spikes)
+        at = np.pad(at, (0, room - len(at)), constant_values=spikes.size).astype(np.int32)
+        ends = {"start": data.voltage[sweeps, 0].astype(dtype), "offset": terms.offset[sweeps].astype(dtype)}
+        lanes |= ends | {"spikes": spikes * lanes["judged"], "at": at}
+        return ForcedSweeps(**{name: jnp.asarray(x) for name, x in lanes.items()})
+
+    return [_part(first) for first in range(0, count, size)]
 
 
 def _step_later(marks):
@@ -128,7 +115,7 @@ def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) ->
 
     Args:
         params: scalars. Subthreshold adaptation is not supported.
-        data: from :func:`forced_sweeps`.
+        data: a part of :func:`arranged` sweeps.
         dt: step, ms.
 
     Raises:
@@ -320,3 +307,23 @@ def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[flo
 @partial(jax.jit, static_argnums=0)
 def _value_and_gradient(loss: JointLoss, vector: Array, sample: Sample) -> tuple[tuple[Array, JointScore], Array]:
     return jax.value_and_grad(loss, has_aux=True)(vector, sample)
+
+
+def spike_bits(params: AdaptiveLIFParams, data: Data, window: slice = slice(None)) -> float | None:
+    """Return the log-likelihood of recorded spikes in bits per spike above a Poisson train; None without spikes.
+
+    Args:
+        params: the neuron with escape noise.
+        data: current, voltage and spikes, with the terms of the sweeps; what is not judged does not count.
+        window: nor does what lies outside these samples.
+    """
+    judged = np.zeros(data.spikes.shape, bool)
+    judged[:, window] = data.judged[:, window]
+    if not (count := int((data.spikes & judged).sum())):
+        return None
+    with single_precision():
+        parts = arranged(data.judging(judged), float(params.t_ref))
+        loss, samples = joint_loss(params, parts, data.dt, variance=1.0)
+        _, _, score = evaluate(loss, loss.vector(params), samples)
+    density = float(score.log_likelihood) - count * np.log(data.dt)
+    return float(bits_per_spike(density, count, float(judged.sum()) * data.dt))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxlif.fitting.data import Data, Drift, Outcome
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
-from jaxlif.fitting.likelihood import spike_bits
+from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.membrane import BEFORE_SPIKE, spike_length
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
 from jaxlif.fitting.prepare import Case

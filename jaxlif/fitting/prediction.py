@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.joint_likelihood import forced_adaptive, forced_sweeps
+from jaxlif.fitting.joint_likelihood import arranged, forced_adaptive
 from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.fitting.segments import filled, padded_length, simulated
@@ -116,22 +116,21 @@ def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes
         _, later = simulate(neuron(params, recording.dt), params, current[1:], LeakyState(start))
         return np.concatenate([voltage[:, :1], np.asarray(later.v).T], axis=1)
     if isinstance(params, AdaptiveLIFParams) and not params.a:
-        return _forced_in_blocks(params, recording, voltage, spikes)
+        return _forced_in_blocks(params, Data.of(recording, spikes))
     data, v = columns(Data.of(recording, spikes)), np.zeros(voltage.shape)
     for place, outputs in forced_segments(neuron(params, recording.dt), params, data):
         v[:, place] = outputs.v.T
     return v
 
 
-def _forced_in_blocks(params, recording, voltage, spikes):
+def _forced_in_blocks(params, data):
     """Return the forced voltage, linear between spikes and so computed side by side: ten times as fast."""
-    held, dtype = round(float(params.t_ref) / recording.dt), str(jnp.result_type(float))
-    length = padded_length(spikes.shape[1])
-    rows = (filled(x.T, length).T for x in (recording.current, voltage, spikes))
-    data = forced_sweeps(*rows, refractory=held, before=0, dtype=dtype)
-    v = from_lanes(_forced_adaptive(params, data, recording.dt), spikes.shape)
-    v = np.where(spikes, float(params.v_reset), v)
-    return np.concatenate([np.where(spikes[:, :1], v[:, :1], voltage[:, :1]), v[:, 1:]], axis=1)
+    parts = arranged(data, float(params.t_ref), str(jnp.result_type(float)))
+    shape = len(parts[0].start), data.num_steps
+    found = [from_lanes(_forced_adaptive(params, part, data.dt), shape) for part in parts]
+    v = np.where(data.spikes, float(params.v_reset), np.concatenate(found)[: data.num_sweeps])
+    v[:, 0] = np.where(data.spikes[:, 0], v[:, 0], data.voltage[:, 0])
+    return v
 
 
 @jax.jit(static_argnums=2)

@@ -12,7 +12,7 @@ from jaxlif.checks import choice, whole
 from jaxlif.files import require_memory
 from jaxlif.fitting.bounds import Bounds, named_leaves
 from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
-from jaxlif.fitting.gif import fit_gif
+from jaxlif.fitting.gif_recipe import fit_gif
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import Judged, judge, regimes_of, spike_cut
 from jaxlif.fitting.ladder import Ladder, fit_ladder

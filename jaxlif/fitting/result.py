@@ -10,10 +10,9 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
-from jaxlif.fitting.data import Data, Drift
+from jaxlif.fitting.data import Data, Drift, Uncertainty
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
-from jaxlif.fitting.intervals import Uncertainty
-from jaxlif.fitting.likelihood import spike_bits
+from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_responses
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.data import Drift
+from jaxlif.fitting.data import Drift, Stimulation, Uncertainty
 from jaxlif.fitting.extrapolation import Regime
-from jaxlif.fitting.intervals import Stimulation, Uncertainty
 from jaxlif.recordings import Electrode
 
 SEED, DAMAGED = 10, 150

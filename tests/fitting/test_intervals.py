@@ -10,11 +10,11 @@ from scipy.optimize import minimize
 
 import jaxlif as jl
 from jaxlif.cli import main
-from jaxlif.fitting import gif
+from jaxlif.fitting import gif_recipe
 from jaxlif.fitting.advisor import Advice
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.intervals import UNKNOWN, determined, sandwich, uncertainty
-from jaxlif.fitting.joint_likelihood import evaluate, forced_sweeps, joint_loss
+from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
 from jaxlif.fitting.optimise import pieces
 
 DT = 0.5
@@ -39,8 +39,7 @@ def noise(seed, sd=120.0, sweeps=3, duration=6000.0):
 
 
 def loss_of(traces, params=TRUTH):
-    arranged = forced_sweeps(traces.current, traces.voltage, traces.spikes, refractory=8, before=10, dtype="float64")
-    return joint_loss(params, [arranged], DT)
+    return joint_loss(params, arranged(traces, 4.0, "float64"), DT)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,7 @@ def fit():
 
 def fitted(traces):
     with jax.enable_x64(False):
-        params, known = gif._polish(traces, TRUTH, False)[:2]
+        params, known = gif_recipe._polish(traces, TRUTH, Options(window=(0.0, 6000.0)))[:2]
     data = {"name": "", "sha256": "", "dt_ms": DT, "sweeps": 3, "samples": 12_000, "current_source": "commanded"}
     data |= {"current_sampled": False, "corrections": {}, "sweep_crc32": [1, 2, 3]}
     return jl.RecordingFit(
@@ -197,7 +196,7 @@ def test_advice_that_cannot_be_given_says_why(fit):
         jl.advise_protocol(replace(fit, undetermined=("v_th",)), parameters=["v_th"])
     listed = Advice(("noise",), ("tau_m",), np.array([[0.5]]), (1000.0,), ("v_th",)).legend()
     assert listed == ["a  0.50  noise, 1 s", "v_th: not determined by the fit: no interval to narrow"]
-    with pytest.raises(ValueError, match=r"candidate 'empty' has the shape \(0,\)"):
+    with pytest.raises(ValueError, match=r"candidate 'empty' has the shape \(1, 0\)"):
         jl.advise_protocol(fit, {"empty": np.zeros(0)})
     with pytest.raises(ValueError, match="duration = -1 ms"):
         jl.advise_protocol(fit, duration=-1.0)

@@ -1,12 +1,15 @@
 """The blocked forced path against stepping through TeacherForced, its gradient against autodiff of a plain loop."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.joint_likelihood import evaluate, forced_adaptive, forced_sweeps, joint_loss
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.joint_likelihood import arranged, evaluate, forced_adaptive, joint_loss
 from jaxlif.fitting.membrane import Columns, forced
 from jaxlif.fitting.prediction import forced_voltage
 from jaxlif.fitting.recurrence import from_lanes, recurrence, to_lanes
@@ -34,6 +37,12 @@ def recorded():
     return current, voltage, spikes
 
 
+def in_lanes(recorded):
+    """Arrange the sweeps with 2 ms of refractoriness and of 5 ms of upstroke."""
+    current, voltage, spikes = recorded
+    return arranged(Data(current, voltage, spikes=spikes, dt=0.1), 2.0, "float64")
+
+
 def stepped(params, recorded, dt):
     """Return voltages before the reset and thresholds, step by step, [S, T]."""
     current, voltage, spikes = recorded
@@ -53,7 +62,7 @@ def stepped(params, recorded, dt):
 
 @pytest.mark.usefixtures("x64")
 def test_the_blocks_are_the_steps(recorded):
-    data = forced_sweeps(*recorded, refractory=20, before=5, dtype="float64")
+    (data,) = in_lanes(recorded)
     trace = [from_lanes(y, (3, 950)) for y in jax.jit(forced_adaptive, static_argnums=2)(PARAMS, data, 0.1)]
     for fast, slow in zip(trace, stepped(PARAMS, recorded, 0.1), strict=True):
         # Only the order of additions differs: 1e-10 mV is a thousand roundings of -60 mV.
@@ -63,7 +72,7 @@ def test_the_blocks_are_the_steps(recorded):
 @pytest.mark.usefixtures("x64")
 def test_the_likelihood_is_that_of_the_steps(recorded):
     _, voltage, spikes = recorded
-    data = forced_sweeps(*recorded, refractory=20, before=5, dtype="float64")
+    parts = in_lanes(recorded)
     v, threshold = stepped(PARAMS, recorded, 0.1)
     expected = 0.0
     for s in range(3):
@@ -72,12 +81,12 @@ def test_the_likelihood_is_that_of_the_steps(recorded):
             rate = 0.1 * np.exp((v[s, n] - threshold[s, n]) / 1.5)
             expected += np.log(-np.expm1(-rate)) if spikes[s, n] else -rate * (held == 0)
             held = 20 if spikes[s, n] else max(held - 1, 0)
-    loss, samples = joint_loss(PARAMS, [data], 0.1)
+    loss, samples = joint_loss(PARAMS, parts, 0.1)
     score = evaluate(loss, loss.vector(PARAMS), samples)[2]
     assert float(score.log_likelihood) == pytest.approx(expected, rel=1e-10)
     near = np.zeros((3, 950), bool)
     for s, n in zip(*np.nonzero(spikes), strict=True):
-        near[s, max(0, n - 5) : n + 21] = True
+        near[s, max(0, n - 50) : n + 21] = True
     assert float(score.squares) == pytest.approx(float(((v - voltage)[~near] ** 2).sum()), rel=1e-10)
     assert float(score.compared) == (~near).sum()
 
@@ -107,7 +116,7 @@ def test_the_gradient_of_the_blocks_is_that_of_a_plain_scan(always):
 
 
 def test_subthreshold_adaptation_is_refused(recorded):
-    data = forced_sweeps(*recorded, refractory=20, before=5)
+    (data,) = in_lanes(recorded)
     with pytest.raises(ValueError, match="a has 1 terms: a fit in blocks knows no subthreshold adaptation"):
         forced_adaptive(jl.AdaptiveLIFParams(a=(1.0,), tau_a=(10.0,)), data, 0.1)
 
@@ -121,3 +130,12 @@ def test_the_forced_voltage_of_a_recording_is_that_of_the_loop_over_time(x64):
     loop = forced(jl.AdaptiveLIF(dt=0.1), params, Columns(*(jnp.asarray(row.T, float) for row in rows))).v
     # Sums of some thousand terms in another order: 1e-9 mV of rounding.
     np.testing.assert_allclose(forced_voltage(params, recording, spikes), np.asarray(loop).T, atol=1e-9, rtol=0)
+
+
+def test_arranged_to_a_length_nothing_beyond_the_sweeps_counts(recorded):
+    current, voltage, spikes = recorded
+    data = Data(current, voltage, spikes=spikes, dt=0.1)
+    plain, longer = (arranged(x, 4.0)[0] for x in (data, replace(data, length=1500)))
+    assert longer.voltage.size > plain.voltage.size
+    for name in ("spikes", "judged", "compared"):
+        assert float(getattr(longer, name).sum()) == float(getattr(plain, name).sum()), name

@@ -1,6 +1,5 @@
 """The ladder on cells whose mechanisms are known."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +7,14 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxlif as jl
-from jaxlif.fitting import gif
+from jaxlif.fitting import gif_recipe
 from jaxlif.fitting import ladder as ladders
-from jaxlif.fitting.data import Data
-from jaxlif.fitting.joint_likelihood import evaluate, forced_sweeps, joint_loss
+from jaxlif.fitting.data import Data, Options
+from jaxlif.fitting.gif_recipe import Candidate, GIFFit
+from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
 from jaxlif.fitting.ladder import Ladder, Rung
 from jaxlif.fitting.optimise import believable
-from tests.fitting.test_gif import DT, TRUTH, recorded
+from tests.fitting.test_gif_recipe import DT, TRUTH, recorded
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from tests.fitting.test_gif import DT, TRUTH, recorded
         ),
     ],
 )
-def test_the_rungs_of_a_known_cell(params, needed, idle, monkeypatch):
+def test_the_rungs_of_a_known_cell(params, needed, idle):
     recording = recorded(params)
     ladder = jl.model_ladder(recording, electrode=None)
     gains = {rung.name: rung.gain for rung in ladder.rungs}
@@ -41,21 +41,13 @@ def test_the_rungs_of_a_known_cell(params, needed, idle, monkeypatch):
         # Currents stand in for a moving threshold; together they bring what it is worth.
         assert gains["spike-triggered currents"] + gains[needed[0]] > 0.1, gains
     assert not any(rung.failed for rung in ladder.rungs) and ladder.judged > 100
-    # A fit of a gif asks the same question of the same data, whatever it goes on to do with the winner.
-    monkeypatch.setattr(gif, "_polish", lambda data, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
-    monkeypatch.setattr(gif, "_checked", lambda data, start, fitted, stage: (fitted, ()))
-    notes = jl.fit_recording(recording, "gif", electrode=None).warnings
-    *_, plain, coupled = (rung.held_out for rung in ladder.rungs)
-    (said,) = (re.search(r"changes held-out spikes by (\S+) bits", note) for note in notes if "held-out spikes" in note)
-    # In single precision, and the fit arranges its data to the length of the whole recording: 1e-3 of some 3 bits.
-    assert float(said[1]) == pytest.approx(coupled - plain, abs=3e-3 + 5e-3 * abs(coupled - plain))
 
 
 def test_the_sentence_names_what_is_needed_and_what_is_not():
     rungs = (Rung("LIF", TRUTH, 1.0, 0.0), Rung("currents", TRUTH, 1.5, 0.5), Rung("more", TRUTH, 1.5, 0.0))
-    assert Ladder(rungs, 0.02).sentence == "this cell needs currents (+0.50 bits); it gains nothing from more"
-    assert Ladder(rungs[:1], 0.02).sentence == "a plain neuron with escape noise does for this cell"
-    lost = Ladder((*rungs[:2], Rung("more", TRUTH, -0.1, -1.6, failed=True)), 0.02, judged=25).sentence
+    assert Ladder(rungs).sentence == "this cell needs currents (+0.50 bits); it gains nothing from more"
+    assert Ladder(rungs[:1]).sentence == "a plain neuron with escape noise does for this cell"
+    lost = Ladder((*rungs[:2], Rung("more", TRUTH, -0.1, -1.6, failed=True)), judged=25).sentence
     assert lost == (
         "this cell needs currents (+0.50 bits); the fit failed with more, of which nothing is known;"
         " only 25 spikes judge: 0.2 bits either way are chance"
@@ -64,7 +56,7 @@ def test_the_sentence_names_what_is_needed_and_what_is_not():
 
 def test_a_gain_is_counted_from_the_best_rung_below_and_a_collapse_is_a_failure(monkeypatch):
     held = [1.5, -0.1, 1.4, 1.6, 3.0]
-    monkeypatch.setattr(ladders, "_levels", lambda *_: ((str(n), TRUTH, x) for n, x in enumerate(held)))
+    monkeypatch.setattr(ladders, "_levels", lambda *_: ((str(n), Candidate(TRUTH, 0.0, x)) for n, x in enumerate(held)))
     monkeypatch.setattr(ladders, "regress", lambda *_, **__: TRUTH)
     spikes = np.zeros((1, 1000), bool)
     spikes[0, 5::20] = True
@@ -83,12 +75,12 @@ def test_a_gain_is_counted_from_the_best_rung_below_and_a_collapse_is_a_failure(
     ],
 )
 def test_a_fit_that_went_astray_is_no_measure_of_a_gain(held_out, words, monkeypatch):
-    plain, coupled = (gif.Candidate(TRUTH, 0.0, x) for x in held_out)
-    monkeypatch.setattr(gif, "race", lambda *_, **__: (plain, coupled))
-    monkeypatch.setattr(gif, "_polish", lambda data, params, *_, **__: gif.AdaptiveFit(params, None, 1.0))
-    monkeypatch.setattr(gif, "_checked", lambda data, start, fitted, stage: (fitted, ()))
+    plain, coupled = (Candidate(TRUTH, 0.0, x) for x in held_out)
+    monkeypatch.setattr(gif_recipe, "race", lambda *_, **__: (plain, coupled))
+    monkeypatch.setattr(gif_recipe, "_polish", lambda data, params, *_, **__: GIFFit(params, None, 1.0))
+    monkeypatch.setattr(gif_recipe, "_checked", lambda data, start, fitted, stage: fitted)
     made = recorded(TRUTH, sweeps=1, duration=4000.0)
-    (note,) = gif.fit_adaptive(Data.of(made, made.spikes)).notes
+    (note,) = gif_recipe.fit_stages(Data.of(made, made.spikes), Options(window=(0.0, 4000.0))).notes
     assert note == f"a threshold that follows the voltage {words}"
 
 
@@ -105,7 +97,7 @@ def test_what_judges_has_spikes_or_there_is_no_verdict(steps, judged):
     spikes = np.zeros((2, 1000), bool)
     spikes[:, list(steps)] = True
     traces = Data(spikes * 0.0, spikes * 0.0, spikes=spikes, dt=DT)
-    assert gif.judged_spikes(traces) == 2 * judged
+    assert gif_recipe.judged_spikes(traces) == 2 * judged
     if judged < 5:
         with pytest.raises(ValueError, match=f"^{2 * judged} spikes are left to judge by"):
             ladders.fit_ladder(traces)
@@ -115,7 +107,7 @@ def test_what_judges_has_spikes_or_there_is_no_verdict(steps, judged):
 def test_a_start_that_is_far_off_is_brought_to_the_recorded_number_of_spikes(v_th):
     """Against a search of the two parameters by SciPy, from the truth."""
     made = recorded(TRUTH, sweeps=1, duration=4000.0)
-    parts = [forced_sweeps(made.current, made.voltage, made.spikes, refractory=8, before=10, dtype="float64")]
+    parts = arranged(Data.of(made, made.spikes), 4.0, "float64")
     loss, samples = joint_loss(TRUTH, parts, DT)
     assert believable(loss, TRUTH, samples) == TRUTH
     found = believable(loss, replace(TRUTH, v_th=v_th), samples)

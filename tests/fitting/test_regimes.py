@@ -10,9 +10,9 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.data import Data, Drift
-from jaxlif.fitting.drift import estimate_drift
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
-from jaxlif.fitting.joint_likelihood import forced_adaptive, forced_sweeps
+from jaxlif.fitting.joint_likelihood import arranged, forced_adaptive
+from jaxlif.fitting.optimise import estimate_drift
 from jaxlif.fitting.prediction import free_response
 from jaxlif.fitting.prepare import default_split, held_out_sweeps
 from jaxlif.fitting.recurrence import from_lanes
@@ -133,28 +133,26 @@ def test_a_shifted_rest_is_a_constant_current(recording):
 
 
 def test_the_blocks_know_where_each_sweep_rests(recording):
-    rows = [x[[0, 2], :900] for x in (recording.current, recording.voltage, recording.spikes)]
-    offset = np.array([1.0, -0.5])
-    told = forced_sweeps(*rows, refractory=8, before=10, offset=offset, dtype="float64")
-    found = from_lanes(forced_adaptive(TRUTH, told, DT)[0], (2, 900))
-    for n, above in enumerate(offset):
-        alone = forced_sweeps(*(x[n : n + 1] for x in rows), refractory=8, before=10, dtype="float64")
+    data = replace(Data.of(recording, recording.spikes).select([0, 2]), drift=Drift(np.array([1.0, -0.5]), np.ones(2)))
+    (told,) = arranged(data, 4.0, "float64")
+    found = from_lanes(forced_adaptive(TRUTH, told, DT)[0], data.current.shape)
+    for n, above in enumerate(data.drift.offset):
+        (alone,) = arranged(replace(data.select([n]), drift=None), 4.0, "float64")
         v, _ = forced_adaptive(replace(TRUTH, v_rest=TRUTH.v_rest + above), alone, DT)
-        np.testing.assert_allclose(found[n], from_lanes(v, (1, 900))[0], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found[n], from_lanes(v, (1, data.num_steps))[0], rtol=0, atol=1e-12)
 
 
 def test_drift_comes_back():
     """A voltage made by the forced neuron itself with known terms, and nothing else."""
     recording = recorded(2000.0)
-    rows = recording.current, recording.voltage, recording.spikes
-    offset, gain = np.array([0.5, -0.5, 1.0, -1.0]), np.array([1.05, 0.95, 1.1, 0.9])
-    made = forced_sweeps(gain[:, None] * rows[0], *rows[1:], refractory=8, before=10, offset=offset, dtype="float64")
+    drift = Drift(np.array([0.5, -0.5, 1.0, -1.0]), np.array([1.05, 0.95, 1.1, 0.9]))
+    data = Data.of(recording, recording.spikes)
+    (made,), (plain,) = (arranged(x, 4.0, "float64") for x in (replace(data, drift=drift), data))
     voltage, _ = forced_adaptive(TRUTH, made, DT)
-    seen = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")._replace(voltage=voltage)
-    found = estimate_drift(TRUTH, [seen], DT)
+    found = estimate_drift(TRUTH, [plain._replace(voltage=voltage)], DT)
     # Linear least squares without noise: the ridge of 1e-6 samples is all that is off.
-    np.testing.assert_allclose(found.offset, offset, atol=1e-6)
-    np.testing.assert_allclose(found.gain, gain, atol=1e-6)
+    np.testing.assert_allclose(found.offset, drift.offset, atol=1e-6)
+    np.testing.assert_allclose(found.gain, drift.gain, atol=1e-6)
 
 
 def test_drift_is_found_where_the_rest_is_not_tied(recording):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.joint_likelihood import evaluate, forced_sweeps, joint_loss, penalty
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.gif_recipe import regress
+from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss, penalty
 from jaxlif.fitting.optimise import information, scales
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
@@ -128,9 +130,8 @@ def test_the_twin_spikes_like_the_cell(recording):
 
 def test_the_gradient_is_that_of_differences_and_the_information_the_expected_curvature(recording):
     with jax.enable_x64(True):
-        rows = recording.current, recording.voltage, recording.spikes
-        arranged = forced_sweeps(*rows, refractory=8, before=10, dtype="float64")
-        loss, sample = joint_loss(TRUTH, [arranged], DT)
+        parts = arranged(Data.of(recording, recording.spikes), 4.0, "float64")
+        loss, sample = joint_loss(TRUTH, parts, DT)
         x = loss.vector(TRUTH)
         _, gradient, _ = evaluate(loss, x, sample)
         away = 1e-5 * np.maximum(1.0, np.abs(x))
@@ -171,3 +172,20 @@ def test_the_bend_has_a_prior_of_3_mv_give_or_take_a_factor_e():
         wider = replace(params, coupling=replace(params.coupling, k=3.0 * float(factor)))
         # Half the squared distance in log k, of a standard normal.
         assert float(penalty(wider, bend)) - centre == pytest.approx(0.5 * np.log(factor) ** 2, rel=1e-6)
+
+
+def test_the_regression_sees_the_exponentials_of_a_plain_loop():
+    """A silent membrane with known spike-triggered currents: the regression is exact to rounding."""
+    rng, dt, taus, jumps = np.random.default_rng(1), 0.1, (4.0, 60.0), np.array([80.0, 20.0])
+    spikes = np.zeros((2, 20_000), bool)
+    spikes[0, 500::2500] = spikes[1, 900::3100] = True
+    current, left, v = np.tile(rng.normal(100.0, 80.0, 20_000), (2, 1)), np.zeros((2, 2)), np.full(2, -65.0)
+    voltage = np.zeros(spikes.shape)
+    for n in range(spikes.shape[1]):
+        left = left * np.exp(-dt / np.array(taus))[:, None] + (spikes[:, n - 1] if n else 0.0)
+        drive = 0.1 * (current[:, n] - jumps @ left)
+        v = v + dt / 20.0 * (-65.0 - v + drive)  # the Euler step that the regression assumes
+        voltage[:, n] = v
+    found = regress(Data(current, voltage, spikes=spikes, dt=dt), t_ref=4.0)
+    np.testing.assert_allclose([found.tau_m, found.r_m, found.v_rest], [20.0, 0.1, -65.0], rtol=1e-8)
+    np.testing.assert_allclose(found.eta, jumps, rtol=1e-6)

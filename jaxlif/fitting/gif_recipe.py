@@ -1,0 +1,325 @@
+"""The recipe for the gif: a regression, then everything by gradient on the joint likelihood.
+
+Several starts compete on a few sweeps with the end of the window held out, which also decides whether the threshold
+follows the voltage; the winner is refined on all sweeps and the whole window, with terms of the sweeps in turn.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.data import Data, Drift, Options, Outcome, Uncertainty, with_spikes
+from jaxlif.fitting.intervals import uncertainty
+from jaxlif.fitting.joint_likelihood import UPSTROKE, arranged, joint_loss, single_precision, spike_bits
+from jaxlif.fitting.optimise import believable, estimate_drift, refine
+from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.scores import spike_scores
+from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
+from jaxlif.losses import spike_mask
+from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
+from jaxlif.recordings import repeats
+
+MEMBRANE = ("tau_m", "r_m", "v_rest", "v_reset", "v_th", "delta_v")
+PLAIN: tuple[str, ...] = (*MEMBRANE, "eta.*", "tau_eta.*", "gamma.*", "tau_gamma.*")
+COUPLED: tuple[str, ...] = (*PLAIN, "coupling.*")
+HELD = 4.0  # ms after a spike during which the voltage is its shape, unless the cell fires sooner
+TAUS = (4.0, 60.0)  # ms: where the time constants of the spike-triggered currents start
+SLOW = 600.0  # ms: of one more where there are several stimuli; within one it cannot be told from a constant current
+BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
+COUPLING_STARTS = (8.0, 25.0)  # ms: the likelihood has a basin at each of these time constants
+LEAST_GAIN = 0.02  # bits per spike on held-out time that a voltage-coupled threshold must bring
+DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
+TRIALS = 5  # responses to each of these sweeps that are looked at when a stage is checked
+SLIP = 0.02  # of Md*: what chance does to it in so few
+FITTED = 0.8  # share of the window that the starts fit; the rest judges
+LEAST_JUDGED = 10  # spikes there: fewer decide nothing
+
+
+class GIFFit(NamedTuple):
+    """Parameters as Python floats, what is known about them, the likelihood of the spikes in bits each, and notes."""
+
+    params: AdaptiveLIFParams
+    known: Uncertainty | None
+    bits_per_spike: float | None
+    notes: tuple[str, ...] = ()
+
+
+class Candidate(NamedTuple):
+    """A start after its competition: parameters, loss on the fitted part, bits per spike on the rest."""
+
+    params: AdaptiveLIFParams
+    loss: float
+    held_out: float
+
+
+def fit_gif(data: Data, options: Options, *, deterministic: bool = False, intervals: bool = True) -> Outcome:
+    """Fit an adaptive neuron with escape noise, or its deterministic twin, to a recording's voltage and spikes.
+
+    Args:
+        data: the recording.
+        options: what was asked for.
+        deterministic: choose a threshold for the neuron without noise, in closed loop.
+        intervals: estimate them; for a fit that is only scored and then refitted they would be lost.
+
+    Raises:
+        ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
+    """
+    # Where a fit to the whole recording follows, it needs no other program.
+    part = replace(with_spikes(data, options.window), length=0 if intervals else data.num_steps)
+    with single_precision():
+        fitted = fit_stages(part, options, intervals=intervals and not options.drift)
+        for left in reversed(range(DRIFT_ROUNDS * options.drift)):
+            params, notes, terms = fitted.params, fitted.notes, part.terms
+            more = estimate_drift(params, arranged(part, float(params.t_ref)), part.dt)
+            part = replace(part, drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
+            fitted = _polish(part, params, options, intervals=intervals and not left)
+            fitted = fitted._replace(notes=notes + fitted.notes)
+    return _outcome(part, fitted, deterministic)
+
+
+def fit_stages(data: Data, options: Options, *, intervals: bool = True) -> GIFFit:
+    """Start from a regression, let starts compete where the coupling is to be chosen, and refine the best of them."""
+    start, few = regress(data, t_ref=refractory_period(data)), data.few().coarser()
+    if options.coupling is False:  # nothing competes
+        return _polish(data, start, options, intervals=intervals)
+    if options.coupling is None and (judged := judged_spikes(few)) < LEAST_JUDGED:
+        note = f"{judged} spikes in held-out time, of {LEAST_JUDGED} needed, do not say whether the threshold follows"
+        fitted = _polish(data, start, options, intervals=intervals)
+        return fitted._replace(notes=(f"{note} the voltage: left away",))
+    plain, best = race(few, start, options.progress, plain=options.coupling is None)
+    best, notes = (best, ()) if plain is None else _verdict(plain, best)
+    params = replace(best.params, t_ref=start.t_ref)
+    if params.coupling is not None and params.coupling.b == 0.0:
+        params = replace(params, coupling=None)
+    fitted = _polish(data, params, options, intervals=intervals)
+    return _checked(data, params, fitted._replace(notes=notes + fitted.notes), "refined on all sweeps")
+
+
+def refractory_period(data: Data) -> float:
+    """Return the time for which the voltage is held after a spike, ms: 4, or less than the shortest interval."""
+    intervals = np.concatenate([np.diff(np.flatnonzero(train)) for train in data.spikes])
+    longest = intervals.min() - 1 if len(intervals) else np.inf
+    return max(1, int(min(data.steps(HELD), longest))) * data.dt
+
+
+def regress(data: Data, *, t_ref: float) -> AdaptiveLIFParams:
+    r"""Regress dV/dt on voltage, current and spike-triggered currents, away from spikes: a start.
+
+    :math:`\frac{V_{n+1} - V_n}{dt} = \frac{v_{rest} - V_n}{\tau_m} + \frac{r_m}{\tau_m}(I_{n+1} - \sum_k \eta_k h_k)`
+    with :math:`h_k` the exponentials of the spikes; a measured :math:`v_{rest}` is taken as it is. The threshold starts
+    at the mean voltage 1 ms before a spike.
+
+    Args:
+        data: the sweeps.
+        t_ref: refractory period, ms.
+
+    Raises:
+        ValueError: where the data do not look like a leaky membrane.
+
+    Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
+    """
+    refractory = data.steps(t_ref)
+    taus = (*TAUS, SLOW) if len(repeats(data)) > 1 else TAUS
+    tau_m, r_m, v_rest, jumps = _regression(data, refractory, taus)
+    return AdaptiveLIFParams(
+        tau_m=tau_m,
+        r_m=r_m,
+        v_rest=v_rest,
+        v_th=mean_voltage(data, -max(1, data.steps(1.0))),
+        v_reset=mean_voltage(data, refractory),
+        t_ref=refractory * data.dt,
+        eta=tuple(float(x) for x in jumps),
+        tau_eta=taus,
+        gamma=(3.0, 2.0),
+        tau_gamma=(15.0, 100.0),
+        delta_v=2.0,
+    )
+
+
+def _regression(data, refractory, taus):
+    dt, tied = data.dt, data.v_rest is not None
+    voltage = data.voltage - data.terms.offset[:, None] - (data.v_rest if tied else 0.0)
+    away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=refractory + 1).T
+    usable = away[:, 1:] & away[:, :-1]
+    shapes = [_exponentials(data.spikes, np.exp(-dt / tau))[:, 1:][usable] for tau in taus]
+    current, constant = data.terms.current(data.current)[:, 1:][usable], [np.ones(usable.sum())] * (not tied)
+    x = np.stack([voltage[:, :-1][usable], current, *shapes, *constant], axis=1)
+    y = np.diff(voltage, axis=1)[usable] / dt
+    slope, gain, *others = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
+    if not slope < 0 < gain:
+        raise ValueError(
+            f"voltage does not relax and follow the current away from spikes (dV/dt has the slope {slope:.3g} per ms in"
+            f" the voltage and {gain:.3g} mV/ms per pA in the current): current and voltage may not belong together"
+        )
+    jumps, rest = others[: len(taus)], data.v_rest if tied else -others[-1] / slope
+    return *(float(x) for x in (-1.0 / slope, -gain / slope, rest)), -np.array(jumps) / gain
+
+
+def _exponentials(spikes, decay):
+    """Return exponentials that start the step after each spike, [S, T]."""
+    y = np.zeros(spikes.shape)
+    for row, train in zip(y, spikes, strict=True):
+        left, starts = 0.0, np.flatnonzero(train) + 1
+        for first, stop in zip(starts, np.append(starts, len(row))[1:], strict=True):
+            row[first:stop] = (left + 1.0) * decay ** np.arange(stop - first)
+            left = (left + 1.0) * decay ** (stop - first)
+    return y
+
+
+def mean_voltage(data: Data, offset: int) -> float:
+    """Return the mean voltage ``offset`` steps after the spikes, mV."""
+    sweeps, steps = np.nonzero(data.spikes)
+    inside = (steps + offset >= 0) & (steps + offset < data.num_steps)
+    return float(data.voltage[sweeps[inside], steps[inside] + offset].mean())
+
+
+def race(
+    data: Data, start: AdaptiveLIFParams, progress: bool, *, plain: bool = True
+) -> tuple[Candidate | None, Candidate]:
+    """Let thresholds that follow the voltage compete with one that does not: return this, and the best of those.
+
+    Args:
+        data: some sweeps, coarse: :meth:`Data.few` and :meth:`Data.coarser`.
+        start: where all start.
+        progress: show progress bars.
+        plain: whether the one that does not takes part.
+    """
+    start, v_i = replace(start, t_ref=refractory_period(data)), start.v_th - BEND
+    starts = [(replace(start, coupling=VoltageCoupling(b=0.2, tau=tau, v_i=v_i)), COUPLED) for tau in COUPLING_STARTS]
+    starts += [(replace(start, coupling=VoltageCoupling(b=0.0, v_i=v_i)), PLAIN)] * plain
+    found = compete(data, starts, progress)
+    first = len(COUPLING_STARTS)
+    return found[first] if plain else None, min(found[:first], key=lambda candidate: candidate.loss)
+
+
+def compete(data: Data, starts: Sequence[tuple[AdaptiveLIFParams, tuple[str, ...]]], progress: bool) -> list[Candidate]:
+    """Refine starts side by side on the part of the time that is fitted, and judge them on the rest.
+
+    Args:
+        data: the sweeps.
+        starts: of one t_ref; each with what is free.
+        progress: show progress bars.
+    """
+    fitted = split(data)
+    parts = arranged(data.judging(fitted), float(starts[0][0].t_ref))
+    entries = []
+    for params, free in starts:  # one after the other: the first compiles what all others use
+        loss, samples = joint_loss(params, parts, data.dt)
+        entries.append((loss, believable(loss, params, samples), samples, _moving(data, free)))
+
+    def _refined(entry):
+        with single_precision():  # a setting of the thread
+            params, value = refine(*entry, progress=progress)
+            bits = spike_bits(params, data.judging(~fitted))
+            return Candidate(params, value, np.nan if bits is None else bits)
+
+    with ThreadPoolExecutor(len(entries)) as pool:  # a loop over time fills one core
+        return list(pool.map(_refined, entries))
+
+
+def _moving(data, free):
+    """Return what is free: a resting potential that was measured is not."""
+    return tuple(name for name in free if name != "v_rest" or data.v_rest is None)
+
+
+def split(data: Data) -> np.ndarray:
+    """Mark the part of the time [T] that competing starts are fitted to; the rest judges them.
+
+    Where hardly a spike falls into the last fifth of the time, the rest is that of the last fifth of the spikes.
+    """
+    steps, (_, at) = data.num_steps, np.nonzero(data.spikes)
+    cut = FITTED * steps
+    if (at >= cut).sum() < LEAST_JUDGED:
+        cut = np.quantile(at, FITTED)
+    return np.arange(steps) < cut
+
+
+def judged_spikes(data: Data) -> int:
+    """Return how many spikes judge, or 0 where none are left to fit."""
+    fitted = split(data)
+    return int(data.spikes[:, ~fitted].sum()) if data.spikes[:, fitted].any() else 0
+
+
+def _verdict(plain: Candidate, coupled: Candidate) -> tuple[Candidate, tuple[str, ...]]:
+    """Return the better of two on held-out time, and say why."""
+    gain, lowest = coupled.held_out - plain.held_out, min(coupled.held_out, plain.held_out)
+    wanted = gain >= LEAST_GAIN
+    verdict, other = ("taken", "without") if wanted else ("left away", "with")
+    said = f"changes held-out spikes by {gain:+.2g} bits each"
+    if lowest < -1.0:
+        said = f"is judged by a fit {other} it that went astray ({lowest:.2g} bits per held-out spike)"
+    return coupled if wanted else plain, (f"a threshold that follows the voltage {said}: {verdict}",)
+
+
+def _polish(data: Data, params: AdaptiveLIFParams, options: Options, *, intervals: bool = True) -> GIFFit:
+    """Refine on everything."""
+    loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt)
+    free = _moving(data, PLAIN if params.coupling is None else COUPLED)
+    params, _ = refine(loss, believable(loss, params, samples), samples, free, progress=options.progress)
+    known: Uncertainty | None = None
+    notes: tuple[str, ...] = ()
+    if intervals:
+        params, known = uncertainty(loss, params, samples, loss.active(free), data.current)
+        notes = () if known else ("no interval: the information of the data at these parameters is not finite",)
+    return GIFFit(params, known, spike_bits(params, data), notes)
+
+
+def _checked(data: Data, start: AdaptiveLIFParams, fitted: GIFFit, stage: str) -> GIFFit:
+    """Keep the start of a stage, and say so, where it has made the neuron's own spikes worse."""
+    before, after = (_own_spikes(params, data.few()) for params in (start, fitted.params))
+    if before is None or after is None or after >= before - SLIP:
+        return fitted
+    what = f"{stage} the neuron's own spikes got worse ({before:.3f} to {after:.3f})"
+    notes = *fitted.notes, f"{what}: the parameters before that were kept"
+    return fitted._replace(params=start, known=None, notes=notes)
+
+
+def _own_spikes(params: AdaptiveLIFParams, few: Data) -> float | None:
+    """Score free-running spikes by Md*, or by the coincidence factor where no stimulus was repeated."""
+    rasters = noisy_rasters(params, few.terms.driven(params, few), repeats=TRIALS, seed=0)
+    scores = spike_scores(few, few.spikes, rasters)
+    return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
+
+
+def _outcome(data: Data, fitted: GIFFit, deterministic: bool) -> Outcome:
+    """Choose the twin where one is wanted, and say how to go on with more of the data."""
+    params, known, bits, notes = fitted
+    notes += known.notes if known else ()
+    if deterministic:
+        stimuli = reliable_stimuli(data)
+        notes += stimuli.notes
+        params = choose_twin(params, stimuli._replace(repeats=[_received(s, params) for s in stimuli.repeats]))
+    # What closed loop has changed is no longer what the interval was for.
+    before, chosen = named_leaves(fitted.params), named_leaves(params)
+    pairs = known.intervals if known else {}
+    return Outcome(
+        params,
+        notes,
+        spike_cut=(data.steps(UPSTROKE), data.steps(float(params.t_ref)) + 1),
+        intervals={name: pair for name, pair in pairs.items() if chosen[name] == before[name]},
+        refit=partial(_refit, fitted, data.drift, deterministic),
+        uncertainty=known,
+        drift=data.terms,
+        bits_per_spike=bits,
+    )
+
+
+def _received(data: Data, params: AdaptiveLIFParams) -> Data:
+    """Return the repeats of a stimulus under the mean current that reaches the cell, with the terms of the sweeps."""
+    current = data.terms.driven(params, data).current.mean(axis=0)
+    return replace(data, current=np.broadcast_to(current, data.current.shape))
+
+
+def _refit(start: GIFFit, drift: Drift | None, deterministic: bool, data: Data, options: Options) -> Outcome:
+    """Refine parameters on a wider window; keep the start where its spikes were better."""
+    part = replace(with_spikes(data, options.window), drift=drift)
+    params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(part)))
+    with single_precision():
+        fitted = _polish(part, params, options)
+        fitted = _checked(part, params, fitted._replace(notes=start.notes + fitted.notes), "refined on all data")
+    return _outcome(part, fitted, deterministic)
