@@ -280,7 +280,9 @@ def test_predict_writes_the_named_arrays(stored, cell_file, tmp_path):
         found = time[(repeat == n) & (sweep == 1)]
         assert abs(len(expected) - len(found)) <= 1
         assert jl.spiketrains.coincidence_factor(expected, found, duration=DURATION, delta=1.0) > 0.97
-    assert "coincidence factor" in printed and "voltage RMSE" not in printed
+    scores = dict(line.rsplit(None, 1) for line in printed.splitlines() if len(line.split()) > 1)
+    assert scores["firing rate, model (Hz)"] == f"{len(time) / 6 / (0.001 * DURATION):.3g}"
+    assert "coincidence factor Γ" in scores and "voltage RMSE" not in printed
     assert f"{len(time)} spikes in 6 responses" in printed
 
 
