@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Shaped
 
 from jaxlif.checks import concrete, counted, floating, integers, not_negative, numbers, one_sample, positive, require
 from jaxlif.losses import spike_count_rate
 
 
-def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
+def cross_entropy(
+    logits: Shaped[ArrayLike, "*B K"], labels: Shaped[ArrayLike, "*B"], mask: Shaped[ArrayLike, "*B"] | None = None
+) -> Float[Array, ""]:
     r"""Average :math:`-\log \mathrm{softmax}(z)_{label}` over the samples, or over samples and steps.
 
     Args:
@@ -43,7 +46,9 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None =
     return -jnp.mean(jnp.where((y >= 0) & (y < z.shape[-1]), chosen, jnp.nan), where=counts)
 
 
-def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
+def accuracy(
+    logits: Shaped[ArrayLike, "*B K"], labels: Shaped[ArrayLike, "*B"], mask: Shaped[ArrayLike, "*B"] | None = None
+) -> Float[Array, ""]:
     """Return the fraction of samples whose largest logit is at the label, without a gradient.
 
     Arguments and errors are those of :func:`cross_entropy`; the result is nan where a logit is.
@@ -58,7 +63,9 @@ def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
     return jnp.mean(jnp.where(jnp.isnan(z).any(axis=-1), jnp.nan, right), where=counts)
 
 
-def time_to_first_spike(spikes: ArrayLike, dt: float, mask: ArrayLike | None = None) -> Array:
+def time_to_first_spike(
+    spikes: Shaped[ArrayLike, "T *K"], dt: float, mask: Shaped[ArrayLike, "T"] | None = None
+) -> Float[Array, "*K"]:
     r"""Return the time of the first spike, :math:`t = dt \sum_{n=0}^{T} \prod_{m<n} (1 - s_m)`, T dt + dt without one.
 
     The earliest class wins: logits are ``-time_to_first_spike(...) / tau``. The gradient is that of the product with
@@ -86,7 +93,9 @@ def time_to_first_spike(spikes: ArrayLike, dt: float, mask: ArrayLike | None = N
     return dt * (1.0 + jnp.sum(jnp.where(before_end, silent, 0.0), axis=0))
 
 
-def activity_band(spikes: ArrayLike, low: float, high: float, dt: float, mask: ArrayLike | None = None) -> Array:
+def activity_band(
+    spikes: Shaped[ArrayLike, "T *N"], low: float, high: float, dt: float, mask: Shaped[ArrayLike, "T"] | None = None
+) -> Float[Array, ""]:
     r"""Penalise rates outside a band: :math:`\mathrm{mean}_i\,(\nu_i - \mathrm{clip}(\nu_i, \nu_{low}, \nu_{high}))^2`.
 
     Args:

@@ -192,10 +192,8 @@ def at_step(params: Any, epoch: Any, step: Any) -> Any:
         return jax.random.fold_in(jax.random.fold_in(key, epoch), step)
 
     def _fresh(path, x):
-        old = (
-            not is_key(x) and jnp.result_type(x) == jnp.uint32 and jax.tree_util.keystr(path[-1:], simple=True) == "key"
-        )
-        keys = jax.random.wrap_key_data(x) if old else x
+        named = jax.tree_util.keystr(path[-1:], simple=True) == "key"
+        keys = jax.random.wrap_key_data(x) if named and not is_key(x) and jnp.result_type(x) == jnp.uint32 else x
         return jax.vmap(_folded)(keys.reshape(-1)).reshape(keys.shape) if is_key(keys) else x
 
     return jax.tree_util.tree_map_with_path(_fresh, params)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import PyTree, Shaped
 
 from jaxlif import theory
 from jaxlif.checks import check_params, not_negative, number, numbers, positive, random_key, require
@@ -16,10 +17,10 @@ from jaxlif.neurons.cell import state_dtype
 
 
 def alive_gain(
-    neuron: Any,
+    neuron: PyTree,
     rate: float,
     *,
-    input_rate: ArrayLike,
+    input_rate: Shaped[ArrayLike, "*num_in"],
     dt: float,
     recurrent_gain: float = 0.0,
     bias: float = 0.0,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree, Shaped
 
 from jaxlif.checks import check_params, function, positive
 from jaxlif.compiled import compiled
@@ -66,7 +66,7 @@ class FlightRecord:
 def flight_record(
     network: Cell,
     params: PyTree,
-    inputs: Float[Array, "B T *N"],
+    inputs: Shaped[Array, "B T *N"],
     loss: Callable[[Any], Array] | None = None,
     dt: float | None = None,
 ) -> FlightRecord:
@@ -130,10 +130,9 @@ def _checked_dt(network: Cell, dt: float | None) -> float:
     own = step_size(network)
     if own is None and dt is None:
         raise ValueError("dt is None: the network's layers have no dt, so give it, ms")
-    dt = positive("dt", own if dt is None else dt, "ms")
-    if own is not None and own != dt:
+    if own is not None and dt not in (None, own):
         raise ValueError(f"dt = {dt:g} ms: dt must be the network's, which is {own:g} ms")
-    return float(dt)
+    return float(positive("dt", dt if own is None else own, "ms"))
 
 
 def _names(layer, path=""):

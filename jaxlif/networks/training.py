@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ from jaxlif.networks.epoch import (
     without_dropout,
 )
 
-_STUCK = 10  # skipped steps at the end of an epoch after which no batch is to blame
+_STUCK = 10  # skipped steps in a row at the end of an epoch, after which no batch is to blame
 
 
 class TrainingWarning(UserWarning):
@@ -85,9 +86,9 @@ def train(
     r"""Minimise ``loss`` over shuffled batches, in coordinates without bounds, one compiled scan per epoch.
 
     Epoch e takes the samples in the order ``permutation(fold_in(key, e), samples)``; what is left over after the last
-    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted; an epoch whose
-    last ten steps were skipped, or all of fewer, is the last. Warned of are such an end, a parameter whose gradient is
-    0 through a whole epoch, and parameters that break a rule of theirs at the end. Random keys among the parameters, as
+    whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted; an epoch before
+    whose end ten in a row were skipped is the last. Warned of are such an end, a parameter whose gradient is 0 through
+    a whole epoch, and parameters that break a rule of theirs at the end. Random keys among the parameters, as
     :class:`DropoutParams` hold them, are others in each step; in validation nothing is dropped.
 
     Args:
@@ -198,8 +199,8 @@ class _Run:
         self.batches = [] if self.validation is None else self.problem.batches(self.validation)
         self.held_out = [self.problem.place_batch(batch) for batch in self.batches]
 
-    def advance(self, point: Point) -> tuple[Point, str]:
-        """Train one epoch and judge it; say why it must be the last one, if it must."""
+    def advance(self, point: Point) -> tuple[Point, Seen]:
+        """Train one epoch and judge it; return also what its steps saw."""
         problem, epoch = self.problem, np.int32(point.epoch)
         state, seen = run_epoch(problem, *self.placed, point.state, epoch, self.noise)
         seen = jax.device_get(seen)
@@ -212,7 +213,7 @@ class _Run:
         history, best = [*point.history, record], point.best
         if best is not None and _best_epoch(history) == point.epoch:
             best = jax.device_get(problem.judged(state))
-        return Point(state, best, history), _stuck(point.epoch, seen)
+        return Point(state, best, history), seen
 
     def _look_at_steps(self, epoch: int, seen: Seen) -> None:
         """Look at what was skipped, and what had no gradient at all."""
@@ -225,12 +226,8 @@ class _Run:
             self.problem.loss(at_step(params, epoch, step), batch, jax.random.fold_in(key, step))
         names = [name for name, x in seen.largest.items() if (x == 0.0).all() and self._first_time(name)]
         if names:
-            others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
-            why = (
-                "neurons that it depends on never spike (flight_record shows which), or the loss does not depend on it"
-            )
-            what = f"the gradient of {names[0]}{others} was 0 in every step of epoch {epoch}"
-            _warn(f"{what}, so it learns nothing: either {why}")
+            why = "neurons before it never spike (flight_record shows which), or the loss does not depend on it"
+            _warn(f"the gradient of {_listed(names)} was 0 in every step of epoch {epoch}, so it learns nothing: {why}")
 
     def _judged(self, epoch: int, free: Any) -> dict[str, float]:
         """Return loss and metric, means over all held-out samples; say where they are no numbers."""
@@ -257,6 +254,10 @@ def _warn(message: str) -> None:
     warnings.warn(message, TrainingWarning, stacklevel=6)
 
 
+def _listed(names: list[str]) -> str:
+    return f"{names[0]} (and {len(names) - 1} others)" if len(names) > 1 else names[0]
+
+
 def _loop(run: _Run, point: Point, store: Store, epochs: int, every: int, progress: bool) -> tuple[Point, str]:
     """Train until the epochs are done or something ends it; return the point, and what ended it early."""
     if point.epoch > epochs:
@@ -265,7 +266,8 @@ def _loop(run: _Run, point: Point, store: Store, epochs: int, every: int, progre
     with tqdm(total=epochs, initial=point.epoch, disable=not progress, unit="epoch") as bar:
         try:
             while point.epoch < epochs and not early:
-                point, early = run.advance(point)
+                point, seen = run.advance(point)
+                early = _stuck(point, seen, epochs)
                 # A failure is not saved: the last checkpoint is the last good one.
                 if not early and (point.epoch % every == 0 or point.epoch == epochs):
                     store.save(point)
@@ -278,20 +280,20 @@ def _loop(run: _Run, point: Point, store: Store, epochs: int, every: int, progre
     return point, early
 
 
-def _stuck(epoch: int, seen: Seen) -> str:
-    """Say what was not finite where the last steps of an epoch were all skipped."""
-    good = seen.good
-    if good[-_STUCK:].any():
+def _stuck(point: Point, seen: Seen, epochs: int) -> str:
+    """Say what was not finite where the last steps were all skipped: ten, or those of the last epoch."""
+    good, steps = seen.good, len(seen.good)
+    lost = len([*takewhile(lambda record: record["skipped"] == steps, reversed(point.history))])
+    if good[-_STUCK:].any() or (lost * steps < _STUCK and lost and point.epoch < epochs):
         return ""
-    first = len(good) - int(np.argmax(good[::-1])) if good.any() else 0
+    first = steps - int(np.argmax(good[::-1])) if good.any() else 0
     bad = [name for name, x in seen.largest.items() if not np.isfinite(x[first])]
     value = float(seen.numbers["loss"][first])
-    others = f" (first of {len(bad)} parameters)" if len(bad) > 1 else ""
-    what = (
-        f"the gradient of {bad[0]}{others}" if bad else "the optimiser's update" if np.isfinite(value) else "the loss"
-    )
+    what = "the optimiser's update" if np.isfinite(value) else "the loss"
+    what = f"the gradient of {_listed(bad)}" if bad else what
+    since = f"epoch {point.epoch - max(lost, 1)}, step {first}"
     return (
-        f"stopped in epoch {epoch}: every step from step {first} on was skipped, at the first {what} is not finite, "
+        f"stopped in epoch {point.epoch - 1}: every step from {since} on was skipped, where {what} is not finite, "
         f"loss = {value:g}; the last good parameters are kept"
     )
 

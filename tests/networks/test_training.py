@@ -214,16 +214,16 @@ def test_an_epoch_without_a_good_step_at_its_end_is_the_last(tmp_path):
         return line_loss(params, batch, key) + params["w"] * jnp.where(params["w"] > 1.0, jnp.nan, 0.0)
 
     message = (
-        r"^the training stopped in epoch \d: every step from step 0 on was skipped, at the first the gradient of w is "
-        r"not finite, loss = nan; the last good parameters are kept; try a steeper surrogate, .* from the start$"
+        r"^the training stopped in epoch \d: every step from epoch \d, step 0 on was skipped, where the gradient of w "
+        r"is not finite, loss = nan; the last good parameters are kept; try a steeper surrogate, .* from the start$"
     )
     with pytest.warns(TrainingWarning, match=message):
         result = fit_line(50, loss=late, folder=tmp_path / "run")
     skipped = result.history["skipped"]
     assert not result.completed and result.message.startswith(f"stopped in epoch {len(skipped) - 1}:")
-    assert skipped[-1] == 4 and (skipped[:-2] == 0).all()
+    assert skipped[-3:].tolist() == [4, 4, 4] and (skipped[:-4] == 0).all()
     assert result.params["w"] > 1.0  # the step that crossed is the last good one
-    # The failure is not saved, so it happens again.
+    # The failing epoch is not saved, so it happens again.
     assert max(int(p.name) for p in (tmp_path / "run").iterdir()) == len(skipped) - 1
     with pytest.warns(TrainingWarning, match=message):
         same(result, fit_line(50, loss=late, folder=tmp_path / "run"))
@@ -232,18 +232,32 @@ def test_an_epoch_without_a_good_step_at_its_end_is_the_last(tmp_path):
 def test_ten_skipped_steps_end_a_longer_epoch():
     """One sample a batch: the last ten of twenty steps, and not nine."""
     order = np.asarray(jax.random.permutation(KEY_OF_EPOCH_0, 20))
-    with pytest.warns(TrainingWarning, match="stopped in epoch 0: every step from step 10 on was skipped"):
+    with pytest.warns(TrainingWarning, match="stopped in epoch 0: every step from epoch 0, step 10 on was skipped"):
         assert len(fit_line(9, loss=spoiled, data=marked(*order[10:]), batch_size=1).history["loss"]) == 1
     assert fit_line(1, loss=spoiled, data=marked(*order[11:]), batch_size=1).completed
+
+
+def test_a_step_alone_in_its_epoch_may_be_skipped_but_not_the_last():
+    def unlucky(params, batch, key):
+        return line_loss(params, batch, key) + params["w"] * jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, 0.0)
+
+    keys = [jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEY, 2**31), e), 0) for e in range(9)]
+    bad = [bool(jax.random.uniform(key) < 0.5) for key in keys]
+    last = {skipped: max(e for e in range(9) if bad[e] == skipped) + 1 for skipped in (False, True)}
+    assert sum(bad) > 1
+    result = fit_line(last[False], loss=unlucky, batch_size=20)
+    assert result.completed and result.history["skipped"].tolist() == bad[: last[False]]
+    with pytest.warns(TrainingWarning, match=f"stopped in epoch {last[True] - 1}"):
+        assert not fit_line(last[True], loss=unlucky, batch_size=20).completed
 
 
 def test_the_first_of_several_parameters_is_named():
     def broken(params, batch, key):
         return line_loss(params, batch, key) * jnp.nan
 
-    with pytest.warns(TrainingWarning, match=r"epoch 0.*step 0.*the gradient of c \(first of 2 parameters\) is not"):
+    with pytest.warns(TrainingWarning, match=r"from epoch 0, step 0 on .* the gradient of c \(and 1 others\) is not"):
         result = fit_line(9, loss=broken)
-    assert np.isnan(result.history["loss"]).all() and len(result.history["loss"]) == 1
+    assert np.isnan(result.history["loss"]).all() and len(result.history["loss"]) == 3  # ten steps of four an epoch
     tree_equal(result.params, LINE_PARAMS)
 
 
@@ -350,8 +364,8 @@ def test_a_network_that_never_fires_is_said():
     result, texts = warned(lambda: go(3, params=silent_params()))
     # Without spikes neither the weights between the neurons nor those of the readout have a gradient; once said.
     assert texts == [
-        "the gradient of 1.weight (and 1 others) was 0 in every step of epoch 0, so it learns nothing: either neurons "
-        "that it depends on never spike (flight_record shows which), or the loss does not depend on it"
+        "the gradient of 1.weight (and 1 others) was 0 in every step of epoch 0, so it learns nothing: neurons "
+        "before it never spike (flight_record shows which), or the loss does not depend on it"
     ]
     decay = result.params[2].weight / make_params()[2].weight  # what AdamW does without any gradient
     np.testing.assert_allclose(decay, decay[0, 0], rtol=1e-12)
@@ -364,9 +378,9 @@ def test_an_exploding_gradient_stops_it():
     params = (first, replace(hidden, weight=jnp.full_like(hidden.weight, 1e34)), *rest)
     result, texts = warned(lambda: go(3, params=params))
     assert not result.completed and texts[-1] == f"the training {result.message}"
-    assert "the gradient of 0.bias (first of 4 parameters) is not finite, loss = 1." in result.message
+    assert "the gradient of 0.bias (and 3 others) is not finite, loss = 1." in result.message
     jax.tree.map(np.testing.assert_array_equal, result.params, params)
-    assert result.history["skipped"].tolist() == [5]
+    assert result.history["skipped"].tolist() == [5, 5]
 
 
 @pytest.mark.parametrize("held_out", [False, True])
