@@ -181,9 +181,7 @@ GOOD = {
         wide=("inputs",),
     ),
     "fit": Call(lambda **a: jl.fit(_parabola, **a).losses, ONE_FIT),
-    "multistart": Call(
-        lambda **a: jl.multistart(_parabola, **a).starts, ONE_FIT | KEYED | {"num_starts": 2, "spread": 1.0}
-    ),
+    "multistart": Call(lambda **a: jl.multistart(_parabola, **a).starts, ONE_FIT | KEYED | {"num_starts": 2}),
     "coordinates": Call(
         lambda **a: coordinates(**a).to_free(a["params"]), {"params": PARAMS, "bounds": {"tau_m": (2.0, 60.0)}}
     ),

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, PyTree
 
 from jaxlif.checks import check_params, single
 
@@ -25,20 +25,9 @@ Bounds = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Interval:
-    r"""An open interval and its map to the real line.
+    r"""An open interval (a, b) and its map to the real line; a may be -inf, and b inf.
 
     :math:`z = \log\frac{x - a}{b - x}` for finite a < b, :math:`\log(x - a)` and :math:`-\log(b - x)` for half lines.
-
-    Args:
-        low: a, in the parameter's unit, or -inf.
-        high: b, in the parameter's unit, or inf.
-
-    Raises:
-        ValueError: unless low < high.
-
-    Example:
-        >>> float(Interval(2.0, 60.0).to_free(jnp.asarray(31.0)))
-        0.0
     """
 
     low: float
@@ -73,34 +62,28 @@ class Interval:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """The free leaves of a pytree of parameters, by dotted name, each with its interval.
-
-    A hashable value: the same bounds give the same compiled fit. Make one with :func:`coordinates`.
-    """
+    """The free leaves of a pytree of parameters, by dotted name, each with its interval: a value that can be hashed."""
 
     free: tuple[tuple[str, Interval], ...]
 
-    def to_free(self, params: Any) -> dict[str, Array]:
+    def to_free(self, params: PyTree) -> dict[str, Array]:
         """Return the free coordinates of ``params``, by name."""
         leaves = named_leaves(params)
         return {name: interval.to_free(_floating(leaves[name])) for name, interval in self.free}
 
-    def to_params(self, free: dict[str, Array], params: Any) -> Any:
+    def to_params(self, free: dict[str, Array], params: PyTree) -> Any:
         """Return ``params`` with its free leaves replaced by the values at ``free``."""
         values = {name: interval.to_value(free[name]) for name, interval in self.free}
         return jax.tree_util.tree_map_with_path(lambda path, leaf: values.get(_name(path), leaf), params)
 
 
-def coordinates(params: Any, bounds: Bounds) -> Coordinates:
-    """Resolve bounds against parameters and check the start.
+def coordinates(params: PyTree, bounds: Bounds) -> Coordinates:
+    """Resolve bounds against parameters, whose leaves have dotted names such as ``0.neuron.tau_m``; check the start.
 
     Args:
-        params: a pytree of parameters; its leaves have dotted names such as ``tau_m`` or ``0.neuron.tau_m``.
+        params: a pytree of parameters.
         bounds: for each free name its (low, high) in the parameter's unit; :data:`REAL` for no bound. A name may be a
             shell pattern such as ``*.tau_m``; a full name takes precedence over a pattern.
-
-    Returns:
-        The free coordinates.
 
     Raises:
         ValueError: for a name that matches nothing, low >= high, a leaf that is not floating, a start outside its
@@ -121,7 +104,7 @@ def coordinates(params: Any, bounds: Bounds) -> Coordinates:
     return Coordinates(tuple((name, chosen[name]) for name in leaves if name in chosen))
 
 
-def named_leaves(params: Any) -> dict[str, Any]:
+def named_leaves(params: PyTree) -> dict[str, Any]:
     """Return the leaves of a pytree by their dotted names, in its order."""
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
     return {_name(path): leaf for path, leaf in paths}

@@ -1,7 +1,4 @@
-"""Fit any pytree of parameters to any differentiable loss, as one compiled loop.
-
-This module knows no neuron: the same function fits a cell to a recording, a curve to rates, and trains a network.
-"""
+"""Fit any pytree of parameters to any differentiable loss, as one compiled loop that knows no neuron."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,23 +13,21 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from jaxlif.checks import arrays_of_numbers, function, not_negative, number, optimiser, random_key, scalar, whole
+from jaxlif.checks import arrays_of_numbers, function, number, optimiser, random_key, scalar, whole
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Bounds, Coordinates, coordinates
 
 IDLE = 5  # steps in a row that change nothing, after which a line search has ended
+SPREAD = 2.0  # standard deviation of other starts around the first: most of a finite interval
+
+
+# The zoom line search of ``optax.lbfgs()`` can fail to end at the floor of rounding; this one halves thirty times.
+_LBFGS = optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(max_backtracking_steps=30, store_grad=True))
 
 
 def lbfgs() -> optax.GradientTransformationExtraArgs:
-    """Return L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116) for smooth losses over all data, always the same one.
-
-    The zoom line search of ``optax.lbfgs()`` can fail to end at the floor of rounding, under ``vmap`` above all; this
-    one takes at most thirty halvings a step.
-    """
-    return _LBFGS  # one value, so that every fit of the same loss shares its compiled loop
-
-
-_LBFGS = optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(max_backtracking_steps=30, store_grad=True))
+    """Return L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116), for smooth losses over all data; always the same."""
+    return _LBFGS
 
 
 @dataclass(frozen=True)
@@ -74,8 +69,8 @@ def fit(
 ) -> Fit:
     r"""Minimise ``loss`` over the parameters that ``bounds`` name, in coordinates without bounds.
 
-    Ctrl-C ends the fit and keeps the point reached. The same ``loss``, bounds and ``optimizer`` objects compile once;
-    the last 8 such problems are kept, with what their losses hold.
+    Ctrl-C ends the fit and keeps the point reached. The same ``loss``, bounds and ``optimizer`` compile once; the last
+    8 such problems are kept, with what their losses hold.
 
     Args:
         loss: ``loss(params)``, ``loss(params, batch)`` where data or batches are given, ``loss(params, batch, key)``
@@ -93,24 +88,19 @@ def fit(
         progress: show a progress bar.
 
     Returns:
-        The :class:`Fit`. One that diverged warns with the step and the parameter; so does one where the loss did not
-        depend on a parameter that was free.
+        The :class:`Fit`. One that diverged warns, as does one whose loss did not depend on a free parameter.
 
     Raises:
-        ValueError: for bounds that do not fit the parameters, a start outside them, or a loss that is not finite at
-            the start.
+        ValueError: for bounds that do not fit, a start outside them, or a loss that is not finite at the start.
 
     Example:
         >>> from jaxlif import LIFParams
-        >>> result = fit(
-        ...     lambda p: (p.tau_m - 20.0) ** 2, LIFParams(), {"tau_m": (2.0, 60.0)},
-        ...     optimizer=optax.adam(0.1), num_steps=300,
-        ... )
+        >>> loss, options = lambda p: (p.tau_m - 20.0) ** 2, {"optimizer": optax.adam(0.1), "num_steps": 300}
+        >>> result = fit(loss, LIFParams(), {"tau_m": (2.0, 60.0)}, **options)
         >>> round(float(result.params.tau_m), 3)
         20.0
     """
-    problem = _problem(loss, params, bounds, optimizer, num_steps, tolerance)
-    given = _given(data, batches, key)
+    problem, given = _problem(loss, params, bounds, optimizer, num_steps, tolerance), _given(data, batches, key)
     carry = _start(problem, params, given, problem.coordinates.to_free(params))
     carry, interrupted = _run(partial(_advance, problem, False, params, given), carry, num_steps + 1, progress)
     return _result(problem, params, carry, np.atleast_1d(carry.loss), interrupted)
@@ -127,17 +117,14 @@ def multistart(
     num_steps: int,
     data: PyTree = None,
     tolerance: float = 0.0,
-    progress: bool = False,
-    spread: float = 2.0,
 ) -> Fit:
     """Fit from several starts at once, by ``vmap``, and keep the best.
 
     Args:
         loss: ``loss(params)``, or ``loss(params, data)``; as for :func:`fit`, like all that is not listed here.
         params: the first start.
-        key: a random key, with which the other starts are drawn around the first in free coordinates.
+        key: draws the other starts around the first, in free coordinates with a standard deviation of 2.
         num_starts: number of starts.
-        spread: standard deviation of these draws; 2 covers most of a finite interval.
 
     Returns:
         The :class:`Fit` of the start that ended lowest, with the losses of all ``starts``.
@@ -147,28 +134,20 @@ def multistart(
 
     Example:
         >>> from jaxlif import LIFParams
-        >>> result = multistart(
-        ...     lambda p: jnp.cos(p.tau_m), LIFParams(), {"tau_m": (2.0, 60.0)}, key=jax.random.key(0),
-        ...     num_starts=4, optimizer=optax.adam(0.1), num_steps=200,
-        ... )
+        >>> options = {"key": jax.random.key(0), "num_starts": 4, "optimizer": optax.adam(0.1), "num_steps": 200}
+        >>> result = multistart(lambda p: jnp.cos(p.tau_m), LIFParams(), {"tau_m": (2.0, 60.0)}, **options)
         >>> round(float(jnp.cos(result.params.tau_m)), 6), result.starts.shape
         (-1.0, (4,))
     """
-    problem = _problem(loss, params, bounds, optimizer, num_steps, tolerance)
-    given, num_starts = _given(data, None, None), whole("num_starts", num_starts, 1)
-    random_key(key)
-    free = _draw_starts(problem.coordinates.to_free(params), key, num_starts, not_negative("spread", spread))
-    carry = jax.vmap(partial(_start, problem, params, given))(free)
-    carry, interrupted = _run(partial(_advance, problem, True, params, given), carry, num_steps + 1, progress)
+    problem, given = _problem(loss, params, bounds, optimizer, num_steps, tolerance), _given(data, None, None)
+    free, num_starts = problem.coordinates.to_free(params), whole("num_starts", num_starts, 1)
+    keys = zip(jax.random.split(random_key(key), len(free)), free.items(), strict=True)
+    draws = {name: jax.random.normal(k, (num_starts, *z.shape), z.dtype).at[0].set(0.0) for k, (name, z) in keys}
+    starts = {name: z[None] + SPREAD * draws[name] for name, z in free.items()}
+    carry = jax.vmap(partial(_start, problem, params, given))(starts)
+    carry, interrupted = _run(partial(_advance, problem, True, params, given), carry, num_steps + 1, False)
     best = jax.tree.map(lambda x: x[int(np.argmin(carry.loss))], carry)
     return _result(problem, params, best, carry.loss, interrupted)
-
-
-def uninterrupted(found: Fit) -> Fit:
-    """Return a fit, or pass on the interrupt that ended it: half a step of a recipe is no result."""
-    if found.message.startswith("interrupted"):
-        raise KeyboardInterrupt
-    return found
 
 
 @dataclass(frozen=True)
@@ -181,6 +160,10 @@ class _Problem:
     num_steps: int
     tolerance: float
 
+    def objective(self, params, given, step):
+        """Return the loss as a function of the free coordinates at a step."""
+        return lambda free: self.loss(self.coordinates.to_params(free, params), *given.at(step))
+
 
 class _Given(NamedTuple):
     """What the loss gets beside the parameters; where it changes from step to step, losses do not compare."""
@@ -190,10 +173,10 @@ class _Given(NamedTuple):
     key: Array | None
 
     @property
-    def changes(self) -> bool:
+    def changes(self):
         return self.batches is not None or self.key is not None
 
-    def at(self, step: Array | int) -> tuple[Any, ...]:
+    def at(self, step):
         batches = self.batches
         data = self.data if batches is None else jax.tree.map(lambda x: x[step % len(x)], batches)
         if self.key is not None:
@@ -209,7 +192,7 @@ class _Carry(NamedTuple):
     kept: dict[str, Array]  # the free coordinates that are handed out, their loss and how many updates led to them
     loss: Array
     kept_step: Array
-    steepest: dict[str, Array]  # by free name: the largest component of its gradient so far; not finite if one was not
+    steepest: dict[str, Array]  # the largest component of the gradient in each so far; not finite if one was not
     idle: Array  # steps in a row that did not change the loss
     diverged: Array
     converged: Array
@@ -235,13 +218,8 @@ def _given(data, batches, key):
     return _Given(data, batches, None if key is None else random_key(key))
 
 
-def _objective(problem, params, given, step):
-    """Return the loss as a function of the free coordinates at a step."""
-    return lambda free: problem.loss(problem.coordinates.to_params(free, params), *given.at(step))
-
-
 def _start(problem, params, given, free):
-    value = jax.eval_shape(_objective(problem, params, given, 0), free)
+    value = jax.eval_shape(problem.objective(params, given, 0), free)
     scalar("the loss", value, np.floating)
     with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
         opt_state = problem.optimizer.init(free)
@@ -271,7 +249,7 @@ def _update(problem, params, given, carry):
 
     The last one evaluates only: where losses compare, the last update is judged too.
     """
-    objective = _objective(problem, params, given, carry.step)
+    objective = problem.objective(params, given, carry.step)
     value, grad = _value_and_grad(objective, given, carry)
     slopes = {name: jnp.abs(g).max(initial=0.0).astype(value.dtype) for name, g in grad.items()}
     largest = jnp.stack([*slopes.values()]).max()
@@ -350,7 +328,7 @@ def _result(problem, params, carry, starts, interrupted):
     )
 
 
-def _ending(problem, carry, steps, interrupted) -> tuple[str, bool]:
+def _ending(problem, carry, steps, interrupted):
     """Say how a fit ended, and whether without anything to warn of."""
     if carry.diverged:
         after = f"the point after {carry.kept_step} steps is kept"
@@ -358,27 +336,15 @@ def _ending(problem, carry, steps, interrupted) -> tuple[str, bool]:
     flat = ", ".join(name for name, slope in carry.steepest.items() if steps and slope == 0)
     if carry.converged and not any(carry.steepest.values()):
         return f"nothing moved: the loss does not depend on {flat} at the start (its gradient there is 0)", False
-    how = f"converged after {steps} steps" if carry.converged else f"{steps} steps"
-    how = f"interrupted after {steps} steps" if interrupted else how
-    return how + f"; the loss does not depend on {flat} (its gradient was 0 at every step)" * bool(flat), not flat
+    how = "interrupted after " if interrupted else "converged after " * bool(carry.converged)
+    blind = f"; the loss does not depend on {flat} (its gradient was 0 at every step)" if flat else ""
+    return f"{how}{steps} steps{blind}", not flat
 
 
 def _culprit(problem, carry) -> str:
     """Say what was not finite, and at which values of the parameters concerned."""
     bad = [name for name, slope in carry.steepest.items() if not np.isfinite(slope)]
-    intervals = dict(problem.coordinates.free)
-    values = {name: np.asarray(intervals[name].to_value(jnp.asarray(carry.free[name]))) for name in bad or intervals}
+    values = {n: np.asarray(x.to_value(jnp.asarray(carry.free[n]))) for n, x in problem.coordinates.free}
     texts = {n: f"{x:.6g}" if x.ndim == 0 else f"[{x.min():.4g} .. {x.max():.4g}]" for n, x in values.items()}
-    where = ", ".join(f"{name} = {text}" for name, text in texts.items())
+    where = ", ".join(f"{name} = {texts[name]}" for name in bad or texts)
     return f"loss = {float(carry.losses[int(carry.step)]):g}, gradient {'not ' * bool(bad)}finite, at {where}"
-
-
-def _draw_starts(free, key, num_starts, spread):
-    """Return free coordinates [starts, ...]: the start itself, then normal draws around it."""
-
-    def _draw(key, z):
-        noise = spread * jax.random.normal(key, (num_starts, *z.shape), z.dtype)
-        return jnp.broadcast_to(z, noise.shape) + noise.at[0].set(0.0)
-
-    keys = jax.random.split(key, len(free))
-    return {name: _draw(k, z) for k, (name, z) in zip(keys, free.items(), strict=True)}

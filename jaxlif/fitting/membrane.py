@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.fit import Fit, fit, lbfgs, uninterrupted
+from jaxlif.fitting.fit import Fit, fit, lbfgs
 from jaxlif.fitting.segments import cut, filled, padded_length, simulated
 from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -143,7 +143,10 @@ def refine_membrane(
     with warnings.catch_warnings():
         # What the voltage does not depend on has no interval, and is named as not determined.
         warnings.filterwarnings("ignore", ".*the loss does not depend on")
-        return uninterrupted(fit(ForcedVoltageLoss(LIF(dt=data.dt)), params, bounds, data=held, **settings))
+        found = fit(ForcedVoltageLoss(LIF(dt=data.dt)), params, bounds, data=held, **settings)
+    if found.message.startswith("interrupted"):
+        raise KeyboardInterrupt  # half a step of a recipe is no result
+    return found
 
 
 SOLVED = ("r_m", "v_rest", "v_reset")
