@@ -13,12 +13,8 @@ def compiled(*, values: int = 1, keep: int) -> Callable[[Callable[..., Any]], An
     ``jax.jit(..., static_argnums=...)`` keeps each value for as long as the process lives, and with the closure of a
     loss the arrays in it. Here an old one goes, its programs with it, and is compiled again if it comes back.
 
-    Args:
-        values: how many arguments are values; the others are arrays, by position.
-        keep: combinations that stay.
-
-    Returns:
-        The decorator; ``function.program(*values)`` is the compiled function of the arrays.
+    The first ``values`` arguments are values, the others arrays by position; ``keep`` combinations stay.
+    ``function.program(*values)`` is the compiled function of the arrays.
     """
 
     def _decorated(function):

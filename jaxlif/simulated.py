@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxlif import checks
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyParams
 from jaxlif.recordings.recording import Recording
 from jaxlif.simulation import simulate
@@ -45,9 +46,6 @@ def simulated_recording(
     Returns:
         Current and voltage [repeats, T]; the current is the commanded one.
 
-    Raises:
-        ValueError: for fewer than one repeat, or a duration that is not a whole number of steps.
-
     Example:
         >>> simulated_recording(jax.random.key(0), repeats=2, duration=100.0)
         Recording(simulated: 2 sweeps of 100 ms, dt = 0.1 ms, current commanded, with voltage)
@@ -55,8 +53,7 @@ def simulated_recording(
     Source: Mainen & Sejnowski 1995, doi:10.1126/science.7770778 (the protocol); Pospischil et al. 2008,
     doi:10.1007/s00422-008-0263-8 (the cell).
     """
-    if repeats < 1:
-        raise ValueError(f"repeats = {repeats}: repeats must be 1 or more")
+    checks.whole("repeats", repeats, 1)
     frozen_key, process_key, recording_key = jax.random.split(key, 3)
     frozen = ornstein_uhlenbeck(frozen_key, mean, sd, tau, duration, dt)
     own = jax.vmap(lambda k: ornstein_uhlenbeck(k, 0.0, process_noise, tau, duration, dt))

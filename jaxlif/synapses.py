@@ -39,16 +39,7 @@ class SynapticState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class SynapticParams:
-    """Parameters of a neuron and of its synapses.
-
-    Args:
-        neuron: the wrapped neuron's parameters.
-        synapse: :class:`CurrentParams` or :class:`ConductanceParams`; nothing for voltage jumps.
-
-    Example:
-        >>> SynapticParams(synapse=CurrentParams(tau_syn=2.0)).synapse.tau_syn
-        2.0
-    """
+    """The wrapped neuron's parameters, and :class:`CurrentParams` or :class:`ConductanceParams`, None for jumps."""
 
     neuron: Any = lif.LIFParams()
     synapse: Any = None
@@ -103,9 +94,6 @@ class Synaptic(protocol.SpikingNeuron):
     Args:
         neuron: the spiking neuron.
         synapse: :class:`VoltageJump`, :class:`ExponentialCurrent` or :class:`Conductance`.
-
-    Raises:
-        ValueError: for a neuron that this synapse cannot be put on; while simulating, for parameters of another kind.
 
     Example:
         >>> import jaxlif as jl
@@ -220,11 +208,7 @@ class _Decaying(Synapse):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class CurrentParams:
-    """Parameters of exponential synaptic currents.
-
-    Args:
-        tau_syn: decay time constants, ms, scalar, [K] or [K, N].
-    """
+    """Decay time constants ``tau_syn`` of exponential synaptic currents, ms, scalar, [K] or [K, N]."""
 
     tau_syn: protocol.Parameter = 5.0
 
@@ -238,10 +222,6 @@ class ExponentialCurrent(_Decaying):
     r"""Currents that jump by w pA at a spike and decay: :math:`\tau_{syn} \dot I = -I`, each kind on its own.
 
     Current and neuron are integrated together exactly.
-
-    Example:
-        >>> ExponentialCurrent() == ExponentialCurrent()
-        True
 
     Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570.
     """
@@ -264,12 +244,7 @@ class ExponentialCurrent(_Decaying):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class ConductanceParams:
-    """Parameters of exponential synaptic conductances.
-
-    Args:
-        tau_syn: decay time constants, ms, scalar, [K] or [K, N].
-        e_rev: reversal potentials, mV, likewise.
-    """
+    """Decay time constants ``tau_syn``, ms, and reversal potentials ``e_rev``, mV, scalar, [K] or [K, N]."""
 
     tau_syn: protocol.Parameter = 5.0
     e_rev: protocol.Parameter = 0.0

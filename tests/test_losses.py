@@ -79,11 +79,44 @@ def test_half_precision_is_counted_in_single(half):
     np.testing.assert_allclose(value, exact, rtol=1e-4)  # single precision over 600 steps
 
 
+@pytest.mark.parametrize("options", [{}, {"active": 1.0 - OTHER}, {"mask": MASK}, {"at": True}])
+def test_the_log_likelihood_is_that_of_each_step(dtype, options):
+    """A spike with chance 1 - exp(-rate dt) in a step, none with exp(-rate dt), where it can; from rare to certain."""
+    log_rate, dt = RNG.uniform(-14.0, 3.0, (T, N)), 0.5
+    expected = np.exp(log_rate) * dt
+    silent = (TRAIN == 0) & (options.get("active", 1.0) > 0)
+    counts = options.get("mask", np.ones((T, N), bool))
+    terms = np.where(TRAIN > 0, np.log(-np.expm1(-expected)), np.where(silent, -expected, 0.0))[counts]
+    if "at" in options:  # places of the spikes, some silent ones, and one beyond the end
+        options = {"at": np.append(np.flatnonzero(TRAIN), [*np.flatnonzero(TRAIN == 0)[:3], TRAIN.size + 7])}
+    value = losses.point_process_log_likelihood(
+        jnp.asarray(log_rate, dtype), jnp.asarray(TRAIN, dtype), dt=dt, **options
+    )
+    assert value.dtype == dtype
+    # The series of rare spikes leaves expected² / 24 < 5e-10 of a term of some -10.
+    np.testing.assert_allclose(value, terms.sum(), rtol=max(RTOL[dtype], 1e-10))
+
+
+def test_the_tangent_above_six_keeps_a_start_finite():
+    value, slope = jax.value_and_grad(lambda x: losses.point_process_log_likelihood(x, jnp.zeros(1), dt=1.0))(
+        jnp.asarray([2000.0])
+    )
+    np.testing.assert_allclose(value, -np.exp(6.0) * (1.0 + 1994.0), rtol=1e-12)
+    np.testing.assert_allclose(slope, -np.exp(6.0), rtol=1e-12)
+
+
+def test_bits_per_spike_of_a_poisson_train_are_those_of_its_likelihood_ratio():
+    """Twice the rate while it spikes and none elsewhere, half the time: one bit for each spike."""
+    n, duration = 40, 2000.0
+    assert losses.bits_per_spike(n * np.log(2 * n / duration) - n, n, duration) == pytest.approx(1.0, rel=1e-12)
+
+
 def test_gradients():
     v, train, other = map(jnp.asarray, (V, TRAIN, OTHER))
     gradient_agrees(lambda x: losses.voltage_mse(x, jnp.asarray(TARGET), jnp.asarray(MASK)), v)
     gradient_agrees(lambda x: losses.rate_mse(x, jnp.asarray(TARGET[:, 0])), v[:, 0])
     gradient_agrees(lambda x: jnp.sum(losses.spike_count_rate(x, 0.1) ** 2), train)
+    gradient_agrees(lambda x: losses.point_process_log_likelihood((x + 55.0) / 2.0, train, dt=0.5), v)
     gradient_agrees(lambda x: losses.van_rossum(x, other, tau=10.0, dt=0.5), train)
 
 

@@ -117,6 +117,15 @@ def test_conductances_equal_a_fine_integration(dt, atol):
     np.testing.assert_allclose(final.synapse, g * np.exp(-t[-1] / tau), rtol=1e-13)
 
 
+def test_closed_conductances_leave_the_plain_neuron_at_any_step():
+    """A step of four time constants, where four nodes alone would miss a thousandth of the leak's integral."""
+    current = jnp.array([100.0, -50.0, 300.0])
+    synapse = jl.ConductanceParams(tau_syn=jnp.array([5.0]), e_rev=jnp.array([0.0]))
+    cell, params = jl.Synaptic(jl.LIF(dt=40.0), jl.Conductance()), jl.SynapticParams(neuron=PASSIVE, synapse=synapse)
+    v = jl.simulate(cell, params, jl.Drive(jnp.zeros((3, 1)), current))[1].v
+    np.testing.assert_allclose(v, jl.simulate(jl.LIF(dt=40.0), PASSIVE, current)[1].v, rtol=1e-14)
+
+
 # ------------------------------------------------------------------------------------------------- exponential currents
 
 

@@ -67,12 +67,6 @@ class AdaptiveLIFParams(LIFParams):
         delta_v: width of the escape noise, mV; used by :class:`EscapeNoise` and by likelihoods.
         lambda_0: its rate at threshold, 1/ms.
 
-    Raises:
-        ValueError: on use, for tuples that do not pair up, or values that break their rules.
-
-    Example:
-        >>> AdaptiveLIFParams(eta=(50.0,), tau_eta=(100.0,)).check()
-
     Source: Mensi et al. 2012, doi:10.1152/jn.00408.2011; Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
 
@@ -160,14 +154,8 @@ class AdaptiveLIF(OnGrid):
     are held, like the current, over a step. The neuron spikes where :math:`v \ge \theta`; for a random threshold wrap
     it in :class:`EscapeNoise`. Refractoriness holds the voltage alone.
 
-    Args:
-        dt: step, ms.
-        surrogate: pseudo-derivative of the spike in (v - theta)/abs(v_th - v_rest).
-        reset: "value" or "subtract", as in :class:`LIF`.
-        detach_reset: keep the surrogate out of the reset's gradient; that of the adaptation keeps it.
-
-    Raises:
-        ValueError: for a dt that is not positive, or another reset.
+    The arguments are those of :class:`LIF`, the surrogate's argument (v - theta)/abs(v_th - v_rest); ``detach_reset``
+    leaves the surrogate in the gradient of the adaptation.
 
     Example:
         >>> import jaxlif as jl

@@ -87,9 +87,6 @@ class HodgkinHuxley:
         dt: step, ms.
         substeps: number of integration steps in a step.
 
-    Raises:
-        ValueError: for a dt that is not positive, or fewer than one substep.
-
     Example:
         >>> cell, params = HodgkinHuxley(dt=0.1), HodgkinHuxleyParams()
         >>> state = cell.init_state(params, jnp.asarray(300.0))

@@ -20,10 +20,6 @@ class LeakyParams:
         tau_m: membrane time constant, ms, scalar or [N] like every field.
         r_m: membrane resistance, GΩ.
         v_rest: resting potential, mV.
-
-    Example:
-        >>> LeakyParams(tau_m=20.0).tau_m
-        20.0
     """
 
     tau_m: Parameter = 10.0

@@ -30,12 +30,6 @@ class ResonantLIFParams(LIFParams):
         tau_w: its time constant, ms.
         b: jump of w at a spike, pA.
 
-    Raises:
-        ValueError: on use, for values that break their rules.
-
-    Example:
-        >>> ResonantLIFParams(a=30.0, tau_w=50.0).check()
-
     Source: Richardson, Brunel & Hakim 2003, doi:10.1152/jn.00955.2002; the names are those of Brette & Gerstner 2005,
     doi:10.1152/jn.00686.2005.
     """
@@ -45,12 +39,9 @@ class ResonantLIFParams(LIFParams):
     b: Parameter = 0.0
 
     def normalised(self) -> Self:
-        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1; ``a`` becomes the number :math:`a r_m`.
+        r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1, as :meth:`LIFParams.normalised` does.
 
-        A current in pA, ``b`` among them, becomes :math:`r_m I / (v_{th} - v_{rest})`.
-
-        Raises:
-            ValueError: where v_rest is not below v_th.
+        A current, ``b`` among them, becomes :math:`r_m I / (v_{th} - v_{rest})`, and ``a`` the number :math:`a r_m`.
 
         Example:
             >>> n = ResonantLIFParams(r_m=0.1, v_rest=-70.0, v_th=-50.0, a=30.0, b=40.0).normalised()
@@ -115,14 +106,7 @@ class ResonantLIF(OnGrid):
     It is the neuron of networks known as adLIF. :class:`AdaptiveLIF` with one term ``a`` holds w over each step
     instead, as NEST does, and has any number of terms.
 
-    Args:
-        dt: step, ms.
-        surrogate: pseudo-derivative of the spike in (v - v_th)/abs(v_th - v_rest).
-        reset: "value" or "subtract", as in :class:`LIF`.
-        detach_reset: keep the surrogate out of the reset's gradient; that of the jump of w keeps it.
-
-    Raises:
-        ValueError: for a dt that is not positive, or another reset.
+    The arguments are those of :class:`LIF`; ``detach_reset`` leaves the surrogate in the gradient of the jump of w.
 
     Example:
         >>> import jaxlif as jl
