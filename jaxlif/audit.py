@@ -27,27 +27,16 @@ GRADES = {0.9: "trustworthy", 0.5: "roughly downhill", -1.0: "poor"}  # by the l
 
 
 class Agreement(NamedTuple):
-    """How a gradient agrees with the slope of the smoothed loss: numbers without the noise of many directions.
+    """How a gradient agrees with the slope of the smoothed loss: numbers without the noise of many directions."""
 
-    Args:
-        slope: of the smoothed loss along the gradient.
-        error: its standard error.
-        norm: length of the smoothed slope over all directions.
-        cosine: of the angle between both, nan for a gradient of 0.
-        doubt: its standard error.
-        downhill: 1 where the loss falls against the gradient, -1 where it grows, 0 where neither is beyond chance.
-        sloping: whether there is a slope beyond chance, along the gradient or across.
-        pairs: M.
-    """
-
-    slope: float
-    error: float
-    norm: float
-    cosine: float
-    doubt: float
-    downhill: int
-    sloping: bool
-    pairs: int
+    slope: float  # of the smoothed loss along the gradient
+    error: float  # its standard error
+    norm: float  # length of the smoothed slope over all directions
+    cosine: float  # of the angle between both, nan for a gradient of 0
+    doubt: float  # its standard error
+    downhill: int  # 1 where the loss falls against the gradient, -1 where it grows, 0 where neither is beyond chance
+    sloping: bool  # whether there is a slope beyond chance, along the gradient or across
+    pairs: int  # M
 
 
 @dataclass(frozen=True)
@@ -167,10 +156,9 @@ def audit_gradient(
 def smoothed_slopes(
     loss_at: Callable[[PyTree], Array], draw: Callable[[Array], PyTree], key: PRNGKeyArray, noise: float, samples: int
 ) -> tuple[Float[np.ndarray, "samples d"], Float[np.ndarray, " samples"]]:
-    r"""Return directions :math:`\epsilon`, flat, and the slopes of a loss along them, from pairs of opposite shifts.
+    r"""Return directions :math:`\epsilon`, flat, that ``draw`` makes of keys, and the slopes of a loss along them.
 
-    :math:`a = (L(\sigma\epsilon) - L(-\sigma\epsilon)) / 2\sigma`, and :math:`E[a\,\epsilon]` is the gradient of the
-    smoothed loss, where ``draw`` makes of a key a direction, a pytree of standard normal arrays.
+    :math:`a = (L(\sigma\epsilon) - L(-\sigma\epsilon)) / 2\sigma`; :math:`E[a\,\epsilon]` is the smoothed gradient.
     """
 
     def _one(key):
@@ -187,15 +175,12 @@ def smoothed_slopes(
 def agreement(
     gradient: Float[np.ndarray, " d"], directions: Float[np.ndarray, "M d"], slopes: Float[np.ndarray, " M"]
 ) -> Agreement:
-    r"""Judge a gradient by the slopes a of a loss along directions :math:`\epsilon`.
+    r"""Judge a gradient by the slopes a of a loss along directions :math:`\epsilon`, z of it along the gradient.
 
-    With :math:`z` the component of a direction along the gradient, regression gives the slope along it,
-    :math:`s = \sum a z / \sum z^2`, whose error does not grow with the number of parameters. What is left,
-    :math:`r = a - s z`, has across it the squared slope :math:`p^2 = \sum_{i \ne j} r_i r_j\, \epsilon_i \cdot
-    \epsilon_j / M(M-1)`, with the components along the gradient taken out; its error grows with the square root of
-    that number. The cosine is :math:`s / \sqrt{s^2 + p^2}`. (The mean itself, whose error grows with the number, takes
-    nine pairs for each parameter to be beyond three errors.) Source: Hoeffding 1948, doi:10.1214/aoms/1177730196 (sums
-    over pairs without the diagonal are unbiased).
+    Regression gives the slope along it, :math:`s = \sum a z / \sum z^2`, whose error does not grow with the number of
+    parameters. What is left, :math:`r = a - s z`, has across it the squared slope :math:`p^2 = \sum_{i \ne j} r_i r_j\,
+    \epsilon_i \cdot \epsilon_j / M(M-1)`, unbiased without its diagonal (Hoeffding 1948, doi:10.1214/aoms/1177730196),
+    with an error that grows with the square root of that number. The cosine is :math:`s / \sqrt{s^2 + p^2}`.
     """
     from scipy.special import stdtrit
 

@@ -202,9 +202,9 @@ def fi(file, out, tau_m, r_m, v_rest, seed, **corrected) -> None:
     membrane.check()
     with _results(out) as folder:
         rates = read_rates(file, corrections)
-        origin = {"name": file.name, "sha256": rates.sha256}
-        result = fit_rates(rates.currents, rates.rates, membrane, free_tau_m=tau_m is None, seed=seed, **origin)
-        result = replace(result, data=dict(result.data) | {"corrections": corrections.given()})
+        result = fit_rates(rates.currents, rates.rates, membrane, free_tau_m=tau_m is None, seed=seed)
+        origin = {"name": file.name, "sha256": rates.sha256, "corrections": corrections.given()}
+        result = replace(result, data=origin)
         write_report(result, folder)
         result.save(folder)
     columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))

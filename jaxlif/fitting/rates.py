@@ -44,22 +44,15 @@ def fit_rates(
     membrane: LIFParams,
     *,
     free_tau_m: bool = False,
-    name: str = "",
-    sha256: str = "",
     seed: int = 0,
 ) -> RecordingFit:
     """Fit a neuron to target firing rates, in double precision.
 
-    Rates determine the rheobase, the refractory period and the curve's shape; r_m and v_rest are taken from the
-    membrane given, tau_m too unless it is freed.
-
     Args:
         currents: [K], pA.
-        rates: [K], Hz.
-        membrane: tau_m, r_m and v_rest.
+        rates: [K], Hz; they determine the rheobase, the refractory period and the curve's shape.
+        membrane: where r_m and v_rest are taken from, and tau_m unless it is freed.
         free_tau_m: fit tau_m as well.
-        name: where the rates come from.
-        sha256: checksum of that file.
         seed: of the random starts.
 
     Returns:
@@ -86,14 +79,8 @@ def fit_rates(
     if len(np.unique(currents[rising])) < 3:
         raise ValueError(f"{falling[0]}, and fewer than the 3 that a fit needs come before them")
     limits = {name: BOUNDS[name] for name in ("v_th", "v_reset", "t_ref", *("tau_m",) * free_tau_m)}
-    params, curve = fi_curve.fit_fi_curve(
-        membrane,
-        currents[rising],
-        rates[rising],
-        bounds={"v_reset": (BOUNDS["v_reset"][0], np.inf)},
-        tau_m_bounds=limits.get("tau_m"),
-        seed=seed,
-    )
+    data, reset = (currents[rising], rates[rising]), {"v_reset": (BOUNDS["v_reset"][0], np.inf)}
+    params, curve = fi_curve.fit_fi_curve(membrane, *data, bounds=reset, tau_m_bounds=limits.get("tau_m"), seed=seed)
     return RecordingFit(
         model="lif",
         params=params,
@@ -103,7 +90,7 @@ def fit_rates(
         protocol="rates",
         spike_rule=SpikeRule(),
         spike_cut=(0.0, 0.0),
-        data={"name": name, "sha256": sha256},
+        data={"name": "", "sha256": ""},
         seed=seed,
         warnings=("r_m and v_rest were given, not fitted: firing rates do not determine them",)
         + falling
