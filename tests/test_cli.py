@@ -320,33 +320,12 @@ def test_predict_refuses(stored, cell_file, tmp_path):
     assert not names(tmp_path)
 
 
-def broken_fits(text):
-    def changed(**values):
-        return json.dumps(json.loads(text) | values)
-
-    parameters = json.loads(text)["parameters"]
-    no_value = {name: {k: v for k, v in p.items() if k != "value"} for name, p in parameters.items()}
-    low = parameters | {"v_th": parameters["v_th"] | {"value": -100.0}}
-    word = parameters | {"v_th": parameters["v_th"] | {"value": "high"}}
-    return {
-        "empty": ("", "Invalid JSON"),
-        "truncated": (text[: len(text) // 2], "Invalid JSON"),
-        "foreign": ('{"model": "gif"}', "format: field required"),
-        "a list": ("[1, 2]", "the file = [1, 2]"),
-        "another version": (changed(format="jaxlif fit 99"), 'reads "jaxlif fit 1"'),
-        "no values": (changed(parameters=no_value), "parameters.tau_m.value: field required"),
-        "a list of parameters": (changed(parameters=[1]), "parameters = [1]"),
-        "unknown parameter": (changed(parameters=parameters | {"q": parameters["v_th"]}), "'q'"),
-        "a word": (changed(parameters=word), "'high'"),
-        "no spike rule": (changed(spike_rule=None), "spike_rule = None"),
-        "v_reset above v_th": (changed(parameters=low), "v_reset must be below v_th = -100 mV"),
-    }
-
-
-@pytest.mark.parametrize("name", broken_fits('{"parameters": {"v_th": {"value": 1}}}'))
-def test_a_broken_fit_is_refused_by_name(stored, cell_file, tmp_path, name):
-    text, words = broken_fits((stored[0] / "fit.json").read_text())[name]
-    (tmp_path / "fit.json").write_text(text)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(lambda text: text[: len(text) // 2], "Invalid JSON"), (lambda text: text.replace("fit 1", "fit 99"), "fit 99")],
+)
+def test_a_broken_fit_is_refused_by_name(stored, cell_file, tmp_path, spoil, words):
+    (tmp_path / "fit.json").write_text(spoil((stored[0] / "fit.json").read_text()))
     line = bad("predict", tmp_path / "fit.json", cell_file, "--out", tmp_path / "p.npz")
     assert words in line and "fit.json" in line
     assert not (tmp_path / "p.npz").exists()
@@ -429,27 +408,16 @@ def with_value(array, value):
     return array
 
 
-PULSES = np.tile(np.repeat([-50.0, 100.0], 400), 5)[None, 200:]  # 200 ms each: into a resistor, a model cell's voltage
 BAD_RECORDINGS = {
     "no spikes": (lambda: {"voltage": cell()[1].clip(max=-20.0)}, ["no spikes", "0 mV", "-20 mV"]),
-    "plateaus": (
-        lambda: {"current": PULSES, "voltage": 0.5 * PULSES - 3.0},
-        ["no spikes", "5 times the voltage stays above 0 mV, for up to 200 ms: these are no spikes"],
-    ),
     "no current variation": (lambda: {"current": np.full((2, 4000), 100.0)}, ["current = 100 pA", "varies"]),
     "lengths": (lambda: {"voltage": cell()[1][:, 1:]}, ["current has shape (2, 4000) and voltage (2, 3999)"]),
-    "sweeps": (lambda: {"voltage": cell()[1][:1]}, ["(2, 4000) and voltage (1, 4000)"]),
     "NaN": (lambda: {"voltage": with_value(cell()[1], np.nan)}, ["voltage[0, 123] = nan mV", "finite"]),
-    "infinite": (lambda: {"current": with_value(cell()[0], np.inf)}, ["current[0, 123] = inf pA", "finite"]),
-    "no dt": (lambda: {"dt": None}, ["`dt` (ms) is missing"]),
     "dt in seconds": (lambda: {"dt": 0.0005}, ["dt = 0.0005 ms", "seconds: pass 0.5"]),
-    "dt in Hz": (lambda: {"dt": 2000.0}, ["dt = 2000 ms", "a rate in Hz: pass 0.5"]),
-    "dt negative": (lambda: {"dt": -0.5}, ["dt = -0.5 ms", "positive"]),
     "volts": (lambda: {"voltage": 1e-3 * cell()[1]}, ["voltage spans", "mV", "in volts", "1000"]),
     "no voltage": (lambda: {"voltage": None}, ["voltage is missing", "mV"]),
     "no current": (lambda: {"current": None}, ["`current` (pA) is missing"]),
     "pickled": (lambda: {"voltage": np.array([{}, 1], object)}, ["`voltage` cannot be read", "numeric"]),
-    "words": (lambda: {"current": np.array(["a", "b"])}, ["current = array(", "pA"]),
     "transposed": (lambda: {"current": cell()[0].reshape(-1, 4)}, ["more sweeps than samples", "transposed"]),
     "another's current": (lambda: {"current": cell(seed=1)[0]}, ["leave no trace in the voltage"]),
 }
@@ -467,21 +435,14 @@ def test_bad_files(tmp_path, cell_file):
     whole = cell_file.read_bytes()
     files = {
         "cell.xyz": (whole, "format '.xyz' is not known"),
-        "cell": (whole, "format '' is not known"),
-        "empty.npz": (b"", "the file is empty"),
         "truncated.npz": (whole[: len(whole) // 2], "cut short"),
-        "text.npz": (b"current,voltage\n", "not an .npz archive"),
-        "damaged.npz": (whole[:300] + bytes(64) + whole[364:], "damaged, or not what its name says"),
         "empty.csv": (b"", "the file is empty"),
-        "empty.abf": (b"", "the file is empty"),
         "text.abf": (b"ABF2 but no more", "not an ABF file"),
-        "words.csv": (b"time_ms,current_pA,voltage_mV\n0,a,1\n1,2,3\n2,3,4\n", "no number"),
     }
     for name, (content, words) in files.items():
         (tmp_path / name).write_bytes(content)
         line = bad("fit", tmp_path / name, "--out", tmp_path / "out")
         assert words in line and name in line, line
-    assert "no such file" in bad("fit", tmp_path / "no.npz", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -489,9 +450,7 @@ def test_bad_files(tmp_path, cell_file):
     ("args", "words"),
     [
         (["--bounds", "tau_m=40:5"], ["tau_m", "40 to 5 ms", "low less than high"]),
-        (["--bounds", "tau_m=5:5"], ["tau_m", "5 to 5 ms", "low less than high"]),
         (["--bounds", "tau_m=nan:5"], ["tau_m", "nan", "ms"]),
-        (["--bounds", "tau_m=5:inf"], ["tau_m", "inf ms", "finite"]),
         (["--bounds", "tau_m=-10:-5"], ["tau_m", "-10 to -5 ms", "negative"]),
         (["--bounds", "tau=5:40"], ["'tau'", "no parameter", "tau_m"]),
         (["--bounds", "tau_m=5"], ["'--bounds'", "tau_m=5", "NAME=LOW:HIGH"]),
@@ -500,7 +459,6 @@ def test_bad_files(tmp_path, cell_file):
         (["--bounds", "v_reset=-40:-30", "--bounds", "v_th=-60:-50"], ["v_reset must be below v_th", "mV"]),
         (["--bounds", "t_ref=3.01:3.04"], ["t_ref", "3.01 to 3.04 ms", "0.5 ms"]),
         (["--window", "0:10"], ["window", "0 to 10000 ms", "2000 ms"]),
-        (["--window", "1:1"], ["window", "1000 to 1000 ms"]),
         (["--window", "1:0.5"], ["window", "1000 to 500 ms"]),
         (["--train", "0:3s"], ["window", "3000 ms", "0 to 2000 ms"]),
         (["--window", "ten"], ["'--window'", "'ten'", "0:10"]),
