@@ -45,7 +45,7 @@ def by_steps(cell, params, state, inputs):
     return jax.lax.scan(lambda s, x: cell.step(params, s, x), state, inputs)
 
 
-@pytest.mark.parametrize("name", NEURONS)
+@pytest.mark.parametrize("name", list(NEURONS)[1:])  # the plain one is held to a loop with its network
 def test_both_modes_equal_the_plain_scan_of_steps(name):
     cell, params, inputs, cotangent = few(name)
     own = jax.jit(lambda p, x: loss(Recurrent.scan, cell, p, x, cotangent))
