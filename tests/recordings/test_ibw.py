@@ -2,16 +2,13 @@
 
 import hashlib
 import struct
-import warnings
 
 import numpy as np
 import pytest
 
 from jaxlif.recordings import RecordingWarning, read_recording
+from tests.recordings import CURRENT, VOLTAGE, T, read, refused
 
-T = 50
-CURRENT = np.arange(T, dtype=float)  # pA
-VOLTAGE = -70.0 + 0.1 * CURRENT  # mV
 TYPES = {"f4": 2, "f8": 4, "i2": 16, "i4": 32}
 
 
@@ -57,21 +54,6 @@ def save(folder, name, *args, **settings):
 def save_sweep(folder, number, scale=1.0, **settings):
     save(folder, f"B6_Ch0_IDRest_{number}", scale * CURRENT, "pA", **settings)
     return save(folder, f"B6_Ch3_IDRest_{number}", VOLTAGE + scale, "mV", **settings)
-
-
-def read(path, **settings):
-    """Read, with any warning an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return read_recording(path, **settings)
-
-
-def refused(path, **settings):
-    with pytest.raises(ValueError) as error:
-        read_recording(path, **settings)
-    message = str(error.value)
-    assert "\n" not in message and message.startswith(f"{path.name}: ")
-    return message.removeprefix(f"{path.name}: ")
 
 
 def scales(cell):

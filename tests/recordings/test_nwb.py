@@ -2,20 +2,17 @@
 
 import hashlib
 import sys
-import warnings
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from jaxlif.recordings import RecordingWarning, read_recording
+from tests.recordings import CURRENT, VOLTAGE, T, read, refused
 
 h5py = pytest.importorskip("h5py")
 pynwb = pytest.importorskip("pynwb")
 
-T = 50
-CURRENT = np.arange(T, dtype=float)  # pA
-VOLTAGE = -70.0 + 0.1 * CURRENT  # mV
 RATE = 10000.0
 KINDS = {
     "V": pynwb.icephys.CurrentClampSeries,
@@ -73,21 +70,6 @@ def nwb():
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "cell.nwb"
-
-
-def read(path, **settings):
-    """Read, with any warning an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return read_recording(path, **settings)
-
-
-def refused(path, **settings):
-    with pytest.raises(ValueError) as error:
-        read_recording(path, **settings)
-    message = str(error.value)
-    assert "\n" not in message and message.startswith("cell.nwb: ")
-    return message.removeprefix("cell.nwb: ")
 
 
 def scales(cell):

@@ -16,14 +16,7 @@ from jaxlif.fitting import load_fit
 from jaxlif.networks import read_events
 from jaxlif.recordings import RecordingWarning, read, read_rates, read_recording
 from jaxlif.recordings.units import to_library_unit
-
-T = 50
-CURRENT = np.arange(T, dtype=float)
-VOLTAGE = -70.0 + 0.1 * CURRENT
-
-
-def one_line(error):
-    return "\n" not in str(error.value) and str(error.value)
+from tests.recordings import CURRENT, VOLTAGE, T, refused
 
 
 def test_units_become_those_of_the_library():
@@ -55,12 +48,9 @@ def test_missing_empty_and_damaged_files(tmp_path, suffix):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_recording(path)
     path.touch()
-    with pytest.raises(ValueError, match="the file is empty"):
-        read_recording(path)
+    assert refused(path) == "the file is empty"
     path.write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(ValueError) as error:
-        read_recording(path)
-    assert one_line(error).startswith(f"cell{suffix}: ")
+    assert refused(path)
 
 
 def test_pipes_and_folders_are_refused(tmp_path):
@@ -107,7 +97,8 @@ def test_whatever_a_library_raises_is_one_line_with_the_name(tmp_path, monkeypat
         monkeypatch.setitem(read._READERS, ".npz", Mock(side_effect=error))
         with pytest.raises(ValueError) as caught:
             read_recording(path)
-        assert one_line(caught).startswith(f"cell.npz: damaged, or not what its name says ({type(error).__name__}: ")
+        start = f"cell.npz: damaged, or not what its name says ({type(error).__name__}: "
+        assert str(caught.value).startswith(start) and "\n" not in str(caught.value)
         assert caught.value.__cause__ is error
 
 
@@ -152,9 +143,7 @@ def test_units_gains_and_offsets_are_corrected_at_the_door(tmp_path, suffix):
 )
 def test_a_table_of_a_voltage_clamp_or_with_a_wrong_unit_is_refused(tmp_path, header, message):
     (tmp_path / "cell.csv").write_text(f"{header}\n0,1,-70\n1,2,-71\n2,3,-72\n")
-    with pytest.raises(ValueError) as error:
-        read_recording(tmp_path / "cell.csv")
-    assert one_line(error).startswith(f"cell.csv: {message}")
+    assert refused(tmp_path / "cell.csv").startswith(message)
 
 
 def test_a_header_without_a_unit_is_read_in_the_one_that_was_given(tmp_path):
@@ -174,9 +163,8 @@ def test_a_header_without_a_unit_is_read_in_the_one_that_was_given(tmp_path):
     ],
 )
 def test_corrections_that_are_none_are_refused(tmp_path, corrections, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{message}"):
         read_recording(saved(tmp_path, current=CURRENT, dt=0.1), **corrections)
-    assert one_line(error).startswith(message)
 
 
 # --- .npz ------------------------------------------------------------------------------------------------
@@ -216,8 +204,7 @@ def test_a_bad_sweep_does_not_cost_the_others(tmp_path):
     with pytest.raises(ValueError, match=r"cell.npz: voltage\[1, 0\] = nan mV: voltage must be finite"):
         read_recording(path)
     assert read_recording(path, sweeps=0).num_sweeps == 1
-    with pytest.raises(ValueError, match="cell.npz: sweeps = 2: the recording has 2, numbered 0 to 1"):
-        read_recording(path, sweeps=2)
+    assert refused(path, sweeps=2).startswith("sweeps = 2: the recording has 2, numbered 0 to 1")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +217,7 @@ def test_a_bad_sweep_does_not_cost_the_others(tmp_path):
 )
 def test_npz_defects_are_one_line(tmp_path, arrays, message):
     path = saved(tmp_path, **arrays)
-    with pytest.raises(ValueError) as error:
-        read_recording(path)
-    assert message in one_line(error)
+    assert message in refused(path)
 
 
 def test_a_pickled_array_with_another_name_is_ignored(tmp_path):
@@ -284,9 +269,7 @@ def test_an_array_that_declares_other_bytes_than_it_has(tmp_path, size):
 )
 def test_npz_arrays_of_another_kind_or_a_near_name(tmp_path, name, value, message):
     path = saved(tmp_path, **({"current": CURRENT, "dt": 0.1} | {name: value}))
-    with pytest.raises(ValueError) as error:
-        read_recording(path)
-    assert one_line(error).startswith(f"cell.npz: {message}")
+    assert refused(path).startswith(message)
 
 
 def test_a_zip_of_something_else_is_one_line(tmp_path):
@@ -331,9 +314,7 @@ def test_mat_columns_rows_and_matrices(tmp_path, shape):
 )
 def test_mat_defects_are_one_line(tmp_path, change, message):
     variables = {"current": CURRENT, "voltage": VOLTAGE, "dt": 0.1} | change
-    with pytest.raises(ValueError) as error:
-        read_recording(matlab(tmp_path, **{name: x for name, x in variables.items() if x is not None}))
-    assert one_line(error).startswith(f"cell.mat: {message}")
+    assert refused(matlab(tmp_path, **{name: x for name, x in variables.items() if x is not None})).startswith(message)
 
 
 @pytest.mark.parametrize("compressed", [True, False])

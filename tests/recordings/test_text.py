@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlif.recordings import RecordingWarning, read_recording
-
-T = 50
-CURRENT = np.arange(T, dtype=float)
-VOLTAGE = -70.0 + 0.1 * CURRENT
-
-
-def one_line(error):
-    return "\n" not in str(error.value) and str(error.value)
+from tests.recordings import CURRENT, VOLTAGE, T, refused
 
 
 def written(tmp_path, header, *columns, delimiter=",", fmt="%.6g"):
@@ -139,9 +132,7 @@ def test_csv_time_rounded_to_few_digits_is_uniform(tmp_path):
 )
 def test_csv_defects_are_one_line(tmp_path, header, columns, message):
     path = written(tmp_path, header, *columns)
-    with pytest.raises(ValueError) as error:
-        read_recording(path)
-    assert message in one_line(error)
+    assert message in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +146,7 @@ def test_csv_defects_are_one_line(tmp_path, header, columns, message):
 )
 def test_csv_broken_text_is_one_line(tmp_path, text, message):
     (tmp_path / "cell.csv").write_text(text)
-    with pytest.raises(ValueError) as error:
-        read_recording(tmp_path / "cell.csv")
-    assert message in one_line(error)
+    assert message in refused(tmp_path / "cell.csv")
 
 
 TABLE = ["time (ms);current (pA);voltage (mV)", "0,0;0;-67,78", "0,1;5;-68,12", "0,2;10;-68,02"]
@@ -244,9 +233,7 @@ ROWS = ["time_ms,current_pA,voltage_mV", "0.0,0,-70.00", "0.1,1,-69.99", "0.2,2,
     ],
 )
 def test_tables_that_would_be_read_wrongly_are_refused(tmp_path, lines, message):
-    with pytest.raises(ValueError) as error:
-        read_recording(table(tmp_path, lines))
-    assert one_line(error).startswith(f"cell.csv: {message}")
+    assert refused(table(tmp_path, lines)).startswith(message)
 
 
 @pytest.mark.parametrize("end", ["0.3,3,-6", "0.3,3,-69", "0.3,3,-69.9"])
