@@ -15,11 +15,11 @@ from jaxlif.recordings import (
     RecordingWarning,
     SpikeRule,
     fi_table,
+    find_epochs,
     is_step_protocol,
     notes_on,
     read_recording,
     repeats,
-    steps,
 )
 from jaxlif.recordings.read import channels_of
 from jaxlif.recordings.sampling import quiet_voltage, without_padding
@@ -108,7 +108,7 @@ def _rests(recording: Recording, spikes: np.ndarray) -> np.ndarray:
         return rest
     if not is_step_protocol(recording):
         return quiet_voltage(recording, spikes)
-    for epoch in steps(recording, min_duration=LEAST_REST):
+    for epoch in find_epochs(recording, LEAST_REST):
         if epoch.start == 0 and not spikes[epoch.sweep, : epoch.stop].any():
             rest[epoch.sweep] = np.median(recording.voltage[epoch.sweep, epoch.stop // 2 : epoch.stop])
     return rest
@@ -119,7 +119,7 @@ def _in_words(recording: Recording) -> list[str]:
     if not is_step_protocol(recording):
         return [f"mean {np.mean(sweep):.4g}, SD {np.std(sweep):.3g}" for sweep in recording.current]
     levels: list[list[str]] = [[] for _ in range(recording.num_sweeps)]
-    for epoch in steps(recording):
+    for epoch in find_epochs(recording):
         levels[epoch.sweep].append(f"{round(epoch.level, 1) + 0.0:g}")  # 0 and not -0
     return [", ".join(found) for found in levels]
 

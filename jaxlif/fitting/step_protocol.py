@@ -12,7 +12,7 @@ from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.lif_intervals import all_intervals, fi_estimate, membrane_estimate
 from jaxlif.fitting.membrane import between_spikes, refine_membrane, regress_membrane, spike_length
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, fi_table, is_step_protocol, step_family, steps
+from jaxlif.recordings import Recording, fi_table, find_epochs, is_step_protocol, step_family
 from jaxlif.recordings.notes import DRIFT
 from jaxlif.recordings.protocol import Epoch, FITable, quiet_current
 
@@ -148,7 +148,7 @@ def step_membrane(data: Data, options: Options) -> StepMembrane:
 def _levels(recording: Recording) -> np.ndarray:
     """Return the current [sweeps, T] that each of its epochs is constant in."""
     current = np.array(quiet_current(recording))
-    for epoch in steps(recording):
+    for epoch in find_epochs(recording):
         current[epoch.sweep, epoch.start : epoch.stop] = epoch.level
     return current
 

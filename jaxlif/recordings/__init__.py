@@ -5,9 +5,9 @@ from jaxlif.recordings.electrode import estimate_electrode as estimate_electrode
 from jaxlif.recordings.electrode import remove_electrode as remove_electrode
 from jaxlif.recordings.notes import notes_on as notes_on
 from jaxlif.recordings.protocol import fi_table as fi_table
+from jaxlif.recordings.protocol import find_epochs as find_epochs
 from jaxlif.recordings.protocol import is_step_protocol as is_step_protocol
 from jaxlif.recordings.protocol import step_family as step_family
-from jaxlif.recordings.protocol import steps as steps
 from jaxlif.recordings.read import read_recording as read_recording
 from jaxlif.recordings.recording import Recording as Recording
 from jaxlif.recordings.recording import RecordingWarning as RecordingWarning

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxlif.recordings.protocol import medians, steps
+from jaxlif.recordings.protocol import find_epochs, medians
 from jaxlif.recordings.recording import Recording, RecordingWarning
 
 _BLOCK = 10.0  # ms of a median, which sees through capacitive transients and the amplifier's at spikes
@@ -57,7 +57,7 @@ def _difference(recorded: np.ndarray, command: np.ndarray, dt: float) -> str | N
     """Say in which a recorded current [sweeps, T] differs from a command of the same shape, if it does."""
     if np.std(recorded) == 0 or np.corrcoef(recorded.ravel(), command.ravel())[0, 1] < 0.5:
         return f'{_FOLLOWS_NOT}: if its channel was not connected, ask for current="commanded"'
-    epochs = steps(Recording(command, dt=dt))
+    epochs = find_epochs(Recording(command, dt=dt))
     if not epochs:
         gain = np.cov(recorded.ravel(), command.ravel())[0, 1] / np.var(command, ddof=1)
         return f"the recorded current is {gain:.3g} times the command" if abs(gain - 1.0) > 2.0 * _APART else None

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxlif.recordings.plausibility import away_from
-from jaxlif.recordings.protocol import is_step_protocol, steps
+from jaxlif.recordings.protocol import find_epochs, is_step_protocol
 from jaxlif.recordings.recording import Recording
 from jaxlif.recordings.sampling import copies, is_sampled, mains_hum, resting_potentials
 from jaxlif.recordings.spikes import SpikeRule, spike_notes
@@ -128,7 +128,7 @@ def _artefacts(recording: Recording, spikes: np.ndarray) -> Iterator[str]:
 
 def _edges(recording: Recording) -> list[tuple[int, int, float]]:
     """Return sweep, first sample and size (pA) of every step of the current that is a fifth of the largest or more."""
-    epochs = steps(recording) if is_step_protocol(recording) else []
+    epochs = find_epochs(recording) if is_step_protocol(recording) else ()
     pairs = [(a, b) for a, b in zip(epochs, epochs[1:], strict=False) if a.sweep == b.sweep and a.stop == b.start]
     edges = [(b.sweep, b.start, b.level - a.level) for a, b in pairs]
     largest = max((abs(size) for _, _, size in edges), default=0.0)

@@ -58,7 +58,8 @@ class _Grain(NamedTuple):
         return 1e-9 * self.spread if self.length == 1 else 6.0 * self.noise
 
 
-def steps(recording: Recording, *, min_duration: float = _LEAST) -> list[Epoch]:
+@remembered
+def find_epochs(recording: Recording, min_duration: float = _LEAST) -> tuple[Epoch, ...]:
     """Find the epochs of constant current in every sweep.
 
     A commanded current is compared sample by sample. A recorded one, with noise and with the amplifier's transients
@@ -74,16 +75,11 @@ def steps(recording: Recording, *, min_duration: float = _LEAST) -> list[Epoch]:
 
     Example:
         >>> current = np.repeat([0.0, 100.0], 200)
-        >>> for epoch in steps(Recording(current=current, dt=0.1)):
+        >>> for epoch in find_epochs(Recording(current=current, dt=0.1)):
         ...     epoch
         Epoch(sweep=0, start=0, stop=200, level=0.0)
         Epoch(sweep=0, start=200, stop=400, level=100.0)
     """
-    return list(_epochs(recording, min_duration))
-
-
-@remembered
-def _epochs(recording: Recording, min_duration: float) -> tuple[Epoch, ...]:
     quiet, grain = _described(recording)
     # Fewer than three medians look flat by chance.
     least = max(2, round(min_duration / recording.dt)) if grain.length == 1 else 3 * grain.length
@@ -105,7 +101,7 @@ def is_step_protocol(recording: Recording) -> bool:
         False
     """
     covered, levels = np.zeros(recording.num_sweeps), []
-    for epoch in _epochs(recording, _LEAST):
+    for epoch in find_epochs(recording):
         covered[epoch.sweep] += epoch.stop - epoch.start
         levels.append(epoch.level)
     constant = (covered >= 0.9 * recording.num_steps).all()
@@ -300,7 +296,7 @@ class _Step(NamedTuple):
 
 def _steps_of_sweeps(recording: Recording) -> list[list[_Step]]:
     by_sweep: dict[int, list[Epoch]] = defaultdict(list)
-    for epoch in _epochs(recording, _LEAST):
+    for epoch in find_epochs(recording):
         by_sweep[epoch.sweep].append(epoch)
     own, jump = [by_sweep[n] for n in range(recording.num_sweeps)], _described(recording)[1].jump
     levels, firsts = [epoch.level for sweep in own for epoch in sweep], [sweep[0].level for sweep in own if sweep]

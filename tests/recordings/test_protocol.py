@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, fi_table, is_step_protocol, read_recording, step_family, steps
+from jaxlif.recordings import Recording, fi_table, find_epochs, is_step_protocol, read_recording, step_family
 from jaxlif.recordings.notes import hum_notes
 from jaxlif.recordings.protocol import Epoch
 
@@ -34,23 +34,24 @@ def with_transients(recording, times, sweep):
 
 
 def test_clean_steps_are_exact():
-    assert steps(family([100.0])) == [Epoch(0, 0, 1000, -10.0), Epoch(0, 1000, 3000, 90.0), Epoch(0, 3000, 5000, -10.0)]
+    expected = Epoch(0, 0, 1000, -10.0), Epoch(0, 1000, 3000, 90.0), Epoch(0, 3000, 5000, -10.0)
+    assert find_epochs(family([100.0])) == expected
 
 
 def test_a_sweep_at_the_holding_level_is_one_epoch():
-    assert steps(family([0.0, 50.0]))[0] == Epoch(0, 0, 5000, -10.0)
+    assert find_epochs(family([0.0, 50.0]))[0] == Epoch(0, 0, 5000, -10.0)
 
 
 def test_short_epochs_are_left_out():
     current = np.repeat([0.0, 100.0, 0.0], [1000, 30, 1000])
-    assert len(steps(Recording(current, dt=0.1))) == 2
-    assert len(steps(Recording(current, dt=0.1), min_duration=3.0)) == 3
+    assert len(find_epochs(Recording(current, dt=0.1))) == 2
+    assert len(find_epochs(Recording(current, dt=0.1), 3.0)) == 3
 
 
 @pytest.mark.parametrize("dt", [0.02, 0.1, 0.5])
 def test_noisy_steps_keep_edges_and_levels(dt):
     levels = np.array([10.0, 30.0, -50.0])
-    epochs = steps(family(levels, noise=4.0 if dt < 0.5 else 1.0, dt=dt))
+    epochs = find_epochs(family(levels, noise=4.0 if dt < 0.5 else 1.0, dt=dt))
     assert [epoch.sweep for epoch in epochs] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     edges = dt * np.array([[epoch.start, epoch.stop] for epoch in epochs[1::3]])
     np.testing.assert_allclose(edges, [[100.0, 300.0]] * 3, atol=max(1.0, dt))
@@ -59,7 +60,7 @@ def test_noisy_steps_keep_edges_and_levels(dt):
 
 def test_transients_at_spikes_do_not_cut_an_epoch():
     clean = family([100.0, 200.0], noise=4.0)
-    epochs = steps(with_transients(clean, range(1050, 2900, 170), sweep=1))
+    epochs = find_epochs(with_transients(clean, range(1050, 2900, 170), sweep=1))
     assert len(epochs) == 6
     np.testing.assert_allclose(epochs[4].level, 190.0, atol=2.0)
 
@@ -74,13 +75,13 @@ def filtered_noise(length, seed):
 @pytest.mark.parametrize(("level", "length", "seed"), [(60.0, 10, 0), (15.0, 5, 3)])
 def test_filtered_noise_does_not_cut_an_epoch(level, length, seed):
     current = family([level] * 20).current + filtered_noise(length, seed)
-    assert len(steps(Recording(current, dt=0.1))) == 60
+    assert len(find_epochs(Recording(current, dt=0.1))) == 60
 
 
 def test_hum_does_not_cut_an_epoch():
     clean = family([300.0] * 20)
     hum = 4.0 * np.sin(2.0 * np.pi * 0.05 * clean.times + 1.0)
-    assert len(steps(Recording(clean.current + hum, dt=0.1))) == 60
+    assert len(find_epochs(Recording(clean.current + hum, dt=0.1))) == 60
 
 
 # Amplitudes up to that of the smallest step, a frequency that drifts, and a third harmonic.
@@ -123,7 +124,7 @@ def test_ramps_are_no_steps(slope, noise):
 def test_noise_is_no_steps(tau):
     noise = Recording(ornstein_uhlenbeck(tau), dt=0.1)
     assert not is_step_protocol(noise)
-    covered = sum(epoch.stop - epoch.start for epoch in steps(noise))
+    covered = sum(epoch.stop - epoch.start for epoch in find_epochs(noise))
     assert covered < (0.1 if tau < 100.0 else 0.3) * noise.num_steps
 
 
@@ -135,7 +136,7 @@ def test_one_constant_is_no_step_protocol():
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_the_shortest_recordings_have_no_epochs_but_no_error_either(size):
     noise = np.random.default_rng(0).standard_normal((2, size))
-    assert steps(Recording(noise, dt=0.1)) == [] and not is_step_protocol(Recording(noise, dt=0.1))
+    assert find_epochs(Recording(noise, dt=0.1)) == () and not is_step_protocol(Recording(noise, dt=0.1))
 
 
 def raster(recording, counts, start=1000, stop=3000):
@@ -266,7 +267,7 @@ def test_the_interneurons_f_i_table(data_folder):
 
 def test_a_measured_step_family(data_folder):
     cell = read_recording(data_folder / "recordings" / "ferguson2015_PYR1.abf")
-    assert len(steps(cell)) == 90
+    assert len(find_epochs(cell)) == 90
     table = fi_table(cell)
     np.testing.assert_allclose([table.start, table.stop], [81.5, 1081.5], atol=0.5)
     assert table.currents.size == 30 and 2.0 < np.diff(table.currents).min() < np.diff(table.currents).max() < 14.0
