@@ -33,13 +33,9 @@ class Point(NamedTuple):
         return len(self.history)
 
 
-def fingerprint(problem: Problem, params: Any, data: Any, validation: Any, key: Any) -> dict[str, str]:
+def fingerprint(problem: Problem, params: Any, start: State, data: Any, validation: Any, key: Any) -> dict[str, str]:
     """Describe the problem by digests that a checkpoint of another one does not match."""
-    free = problem.coordinates.to_free(params)
-    with jax.numpy_dtype_promotion("standard"):
-        opt_state = problem.optimizer.init(free)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((problem.batch_size, *x.shape[1:]), x.dtype), data)
-    metric = problem.metric
+    free, opt_state, metric, batch = start.free, start.opt_state, problem.metric, problem.batch_shapes(data)
 
     def _gradient(free, params, batch, key):
         return jax.value_and_grad(partial(objective, problem, params, batch, key), has_aux=True)(free)

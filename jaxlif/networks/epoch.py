@@ -65,6 +65,10 @@ class Problem:
         data, size = jax.tree.map(on_host, data), self.batch_size
         return [jax.tree.map(lambda x, i=i: x[i : i + size], data) for i in range(0, num_samples(data), size)]
 
+    def batch_shapes(self, data: Any) -> Any:
+        """Return placeholders for a batch of arrays [samples, ...]."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.batch_size, *x.shape[1:]), x.dtype), data)
+
     def place_batch(self, batch: Any) -> Any:
         """Split a batch over the devices, where it is whole."""
         return self.place(batch, *(self.axes if num_samples(batch) == self.batch_size else ()))
@@ -274,12 +278,12 @@ def require_losses(problem: Problem, params: Any, data: Any, validation: Any, ke
     _aux_of(problem, params, validation, key)  # the held-out samples may be longer, say
     if metric is not None and not isinstance(metric, str):
         function("metric", metric)
-        scalar("the metric", jax.eval_shape(metric, params, _batch_of(problem, validation)), *_REAL)
+        scalar("the metric", jax.eval_shape(metric, params, problem.batch_shapes(validation)), *_REAL)
 
 
 def _aux_of(problem: Problem, params: Any, data: Any, key: Array) -> dict[str, Any]:
     """Return the shapes of the auxiliary numbers of a loss, refusing what is no scalar."""
-    output = jax.eval_shape(problem.loss, params, _batch_of(problem, data), key)
+    output = jax.eval_shape(problem.loss, params, problem.batch_shapes(data), key)
     if isinstance(output, tuple) and not (len(output) == 2 and isinstance(output[1], dict)):
         raise ValueError("the loss returned a tuple: it must be a scalar, or (scalar, dict of scalars)")
     value, aux = with_aux(output)
@@ -287,7 +291,3 @@ def _aux_of(problem: Problem, params: Any, data: Any, key: Array) -> dict[str, A
     for name, x in aux.items():
         scalar(f"the loss, as its auxiliary {name!r},", x, *_REAL)
     return aux
-
-
-def _batch_of(problem: Problem, data: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((problem.batch_size, *x.shape[1:]), x.dtype), data)

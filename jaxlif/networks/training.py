@@ -148,8 +148,8 @@ def train(
     free, impl = coordinates(params, bounds), str(jax.random.key_impl(key))
     problem = Problem(loss, metric, free, optimizer, batch_size, samples, average, mesh, impl)
     require_losses(problem, params, data, validation, key)
-    about = {} if folder is None else fingerprint(problem, params, data, validation, key)
     state = start(problem, params)
+    about = {} if folder is None else fingerprint(problem, params, state, data, validation, key)
     with open_store(folder, about) as store:
         point = store.load(Point(state, None if validation is None else state.free, []))
         run = _Run(problem, params, data, validation, np.asarray(jax.random.key_data(key)))
