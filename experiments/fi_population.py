@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxlif import plotting
-from jaxlif.fitting import FICell, Population, fit_fi_population
+from jaxlif.fitting.rates import FICell, Population, fit_fi_population
 
 
 @dataclass(frozen=True)

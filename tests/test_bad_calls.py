@@ -27,8 +27,8 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 import jaxlif as jl
-from jaxlif import losses, networks, plotting, recordings, spiketrains, stimulus, theory
-from jaxlif.fitting import FICell, coordinates
+from jaxlif import FICell, losses, networks, plotting, recordings, spiketrains, stimulus, theory
+from jaxlif.fitting.bounds import coordinates
 
 SEED, CALLS = 10, 500
 GROUND = ("theory", "losses", "spiketrains", "stimulus", "surrogate")

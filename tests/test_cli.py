@@ -12,6 +12,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif import pictures, report
+from jaxlif.fitting import fit as fit_module
 from jaxlif.fitting.data import Drift
 from jaxlif.interop import to_brian2, to_nest, to_script
 from tests.command_line import DT, DURATION, TRUTH, bad, call, cell, good, step_family, write
@@ -558,7 +559,7 @@ def test_an_interrupt_inside_a_fit_is_no_fit(cell_file, tmp_path, monkeypatch):
     def half(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["jaxlif.fitting.fit"], "_advance", half)
+    monkeypatch.setattr(fit_module, "_advance", half)
     assert call("fit", cell_file, "--out", tmp_path / "out").exit_code == 130
     assert not (tmp_path / "out").exists()
 

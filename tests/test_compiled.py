@@ -1,7 +1,6 @@
 """Programs of values: compiled once, and forgotten with all that the values hold once enough others were used."""
 
 import gc
-import sys
 import weakref
 
 import jax
@@ -12,6 +11,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.compiled import compiled
+from jaxlif.fitting import fit as fit_module
 from jaxlif.networks import epoch, flight_record, recorder, train
 
 
@@ -22,8 +22,6 @@ class Held:
         self.array = np.ones(1000)
 
 
-# The package has a function of the same name.
-FITTING = sys.modules["jaxlif.fitting.fit"]
 START, FREE, SGD, KEY = {"w": jnp.asarray(0.0)}, {"w": jl.REAL}, optax.sgd(0.1), jax.random.key(0)
 LOUD = jl.LIFParams(), jnp.full((1, 20, 1), 300.0)
 
@@ -48,8 +46,8 @@ def recorded(loss):
 
 
 CALLS = {
-    "fit": (fit, FITTING._advance),
-    "multistart": (multistart, FITTING._advance),
+    "fit": (fit, fit_module._advance),
+    "multistart": (multistart, fit_module._advance),
     "train": (trained, epoch.run_epoch),
     "flight_record": (recorded, recorder._record),
 }

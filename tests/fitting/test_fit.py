@@ -1,4 +1,3 @@
-import importlib
 import math
 from typing import Any
 
@@ -10,10 +9,9 @@ import pytest
 
 import jaxlif as jl
 from jaxlif import theory
+from jaxlif.fitting import fit as fit_module
 from jaxlif.fitting.bounds import REAL
 from jaxlif.fitting.fit import fit, multistart
-
-MODULE = importlib.import_module("jaxlif.fitting.fit")  # the package's attribute of that name is the function
 
 # A quadratic with a minimum of 3 at x = A^-1 b, by hand (2, -1).
 A = np.array([[2.0, 0.5], [0.5, 1.0]])
@@ -339,7 +337,7 @@ def test_an_array_that_diverges_is_summarised():
 def test_an_interrupt_keeps_the_best_so_far(monkeypatch, chunks):
     """Ctrl-C while a chunk of two steps runs: the chunks before it count."""
     whole = fit(quadratic, start(), {"x": REAL}, optimizer=optax.adam(0.1), num_steps=100)
-    advance, calls = MODULE._advance, []
+    advance, calls = fit_module._advance, []
 
     def interrupted(*args):
         if len(calls) == chunks:
@@ -347,7 +345,7 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch, chunks):
         calls.append(args)
         return advance(*args)
 
-    monkeypatch.setattr(MODULE, "_advance", interrupted)
+    monkeypatch.setattr(fit_module, "_advance", interrupted)
     result = fit(quadratic, start(), {"x": REAL}, optimizer=optax.adam(0.1), num_steps=100)
     assert result.message == f"interrupted after {2 * chunks} steps" and not result.completed
     np.testing.assert_array_equal(result.losses, whole.losses[: 2 * chunks])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting import FICell, fi_curve
+from jaxlif import FICell
+from jaxlif.fitting import fi_curve
 from jaxlif.fitting.fi_curve import steady_rate
 
 NEURONS = (

@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from jaxlif.fitting import load_fit
+from jaxlif import load_fit
 from jaxlif.networks import read_events
 from jaxlif.recordings import RecordingWarning, read, read_rates, read_recording
 from jaxlif.recordings.units import to_library_unit
