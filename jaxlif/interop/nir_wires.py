@@ -33,6 +33,7 @@ class Wires(NamedTuple):
 
 def open_wires(graph: Any, euler: bool) -> Wires:
     """Open a graph's subgraphs and cut its loops."""
+    graph.validate_structure()  # which refuses edges to nowhere, and those that are there twice
     nodes, edges, start, end = _opened(graph, euler, ())
     for name in [n for n, node in nodes.items() if kind(node) in ("Input", "Output") and n not in (start, end)]:
         into, onward = [a for a, b in edges if b == name], [b for a, b in edges if a == name]
@@ -51,12 +52,6 @@ def open_wires(graph: Any, euler: bool) -> Wires:
 
 def _opened(graph: Any, euler: bool, path: Name) -> tuple[dict[Name, Any], list[Edge], Name, Name]:
     """Return nodes and edges, those of subgraphs among them, and the names of the input and the output."""
-    pairs = [tuple(edge) for edge in graph.edges]
-    for a, b in pairs:
-        if missing := [name for name in (a, b) if name not in graph.nodes]:
-            raise ValueError(f"edge ({a!r}, {b!r}): there is no node {missing[0]!r}")
-        if (times := pairs.count((a, b))) > 1:
-            raise ValueError(f"edge ({a!r}, {b!r}): it is there {times} times, and NIR does not say what that means")
     nodes: dict[Name, Any] = {}
     edges: list[Edge] = []
     ends: dict[str, tuple[Name, Name]] = {}
@@ -71,7 +66,7 @@ def _opened(graph: Any, euler: bool, path: Name) -> tuple[dict[Name, Any], list[
         nodes |= inner
         edges += between
         ends[name] = (first, last)
-    edges += [(ends[a][1], ends[b][0]) for a, b in pairs]
+    edges += [(ends[a][1], ends[b][0]) for a, b in graph.edges]
     return nodes, edges, _only(graph, "Input", path), _only(graph, "Output", path)
 
 

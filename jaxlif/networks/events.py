@@ -64,11 +64,9 @@ class Events:
         require((labels >= 0) & (labels <= most), "labels", labels, "", f"labels must lie between 0 and {most}")
         counts = np.bincount(labels.astype(int), minlength=len(self.classes))
         require(counts > 0, "samples of class", counts, "", "every class must have one")
-        classes = tuple(map(str, self.classes or range(len(counts))))
         # Unsigned offsets have no differences.
-        values = (times, units, offsets.astype(np.int64), labels, shape, classes)
-        for name, value in zip(("times", "units", "offsets", "labels", "shape", "classes"), values, strict=True):
-            object.__setattr__(self, name, value)
+        vars(self).update(times=times, units=units, offsets=offsets.astype(np.int64), labels=labels)
+        vars(self).update(shape=shape, classes=tuple(map(str, self.classes or range(len(counts)))))
 
     @classmethod
     def from_samples(
