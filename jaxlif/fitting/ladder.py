@@ -92,7 +92,7 @@ def fit_ladder(data: Data, *, progress: bool = False) -> Ladder:
         )
     rungs: list[Rung] = []
     with single_precision():
-        for name, (params, _, held) in _levels(few, regress(data, t_ref=refractory_period(data)), progress):
+        for name, (params, _, held) in _levels(few, regress(data), progress):
             best = max((rung.held_out for rung in rungs), default=held)
             rungs.append(Rung(name, params, held, held - best, failed=held < best - COLLAPSED))
     return Ladder(tuple(rungs), judged)
