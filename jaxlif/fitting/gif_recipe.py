@@ -83,7 +83,7 @@ def fit_stages(data: Data, options: Options, *, intervals: bool = True) -> GIFFi
         note = f"{judged} spikes in held-out time, of {LEAST_JUDGED} needed, do not say whether the threshold follows"
         return _polish(data, start, options, (f"{note} the voltage: left away",), intervals=intervals)
     plain, best = race(few, start, options.progress, plain=options.coupling is None)
-    best, notes = (best, ()) if plain is None else _verdict(plain, best)
+    best, notes = (best, ()) if plain is None else verdict(plain, best)
     params = replace(best.params, t_ref=start.t_ref)
     if params.coupling is not None and params.coupling.b == 0.0:
         params = replace(params, coupling=None)
@@ -200,7 +200,7 @@ def judged_spikes(data: Data) -> int:
     return int(data.spikes[:, ~fitted].sum()) if data.spikes[:, fitted].any() else 0
 
 
-def _verdict(plain: Candidate, coupled: Candidate) -> tuple[Candidate, tuple[str, ...]]:
+def verdict(plain: Candidate, coupled: Candidate) -> tuple[Candidate, tuple[str, ...]]:
     """Return the better of two on held-out time, and say why."""
     gain, lowest = coupled.held_out - plain.held_out, min(coupled.held_out, plain.held_out)
     wanted = gain >= LEAST_GAIN
