@@ -27,8 +27,10 @@ from jaxlif.recordings.units import Corrections
 from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_table, sweep_line, text_table, write_report
 from jaxlif.writing import staged
 
+_HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
-@click.group(cls=options.Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+
+@click.group(cls=options.Commands, context_settings=_HELP)
 @click.version_option(package_name="jaxlif")
 def main() -> None:
     """Leaky integrate-and-fire neurons, fitted to recordings.
@@ -58,7 +60,9 @@ def main() -> None:
 @options.out_folder("Folder for fit.json, report and figures.")
 @click.option("--held-out", metavar="WHAT", help="Sweeps to judge by instead of time.")
 @click.option("--window", "--train", type=options.window, metavar="A:B", help="What is fitted; the rest is scored.")
-@click.option("--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Such as tau_m=5:40.")
+@click.option(
+    "--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Interval, as tau_m=5:40."
+)
 @options.seed
 @options.reading
 @options.spikes
