@@ -208,8 +208,8 @@ def fi(file, out, tau_m, r_m, v_rest, seed, **corrected) -> None:
     with _results(out) as folder:
         rates = read_rates(file, corrections)
         result = fit_rates(rates.currents, rates.rates, membrane, free_tau_m=tau_m is None, seed=seed)
-        origin = {"name": file.name, "sha256": rates.sha256, "corrections": corrections.given()}
-        result = replace(result, data=origin)
+        data = {"name": file.name, "sha256": rates.sha256, "corrections": corrections.given()}
+        result = replace(result, data=data)
         write_report(result, folder)
         result.save(folder)
     columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
