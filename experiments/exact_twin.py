@@ -285,9 +285,8 @@ def seen_from_afar(problem: Problem, key: jax.Array) -> Agreement:
     """Compare the gradient at the start with the slope of the loss smoothed over a standard deviation in each way."""
     z = jnp.zeros(len(NAMES))
     slope = np.asarray(jax.jit(jax.grad(problem.whole))(z))
-    draw = partial(jax.random.normal, shape=z.shape)
     pairs, noise = problem.config.pairs, problem.config.noise
-    return agreement(slope, *smoothed_slopes(problem.whole, draw, key, noise, pairs))
+    return agreement(slope, *smoothed_slopes(problem.whole, z, key, noise, pairs))
 
 
 def free_trains(way: str, params: jl.LIFParams, current: np.ndarray, config: Config) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxlif.checks import check_params, input_arrays, number, random_key, require_positive, scalar, whole
@@ -37,6 +38,7 @@ class Agreement(NamedTuple):
     downhill: int  # 1 where the loss falls against the gradient, -1 where it grows, 0 where neither is beyond chance
     sloping: bool  # whether there is a slope beyond chance, along the gradient or across
     pairs: int  # M
+    length: float  # of the gradient
 
 
 @dataclass(frozen=True)
@@ -122,54 +124,56 @@ def audit_gradient(
     check_params(params)
     params = _as_arrays(params)
     chosen = _chosen(params, names)
-    scale = {name: _scale(value) for name, value in chosen.items()}
+    scale = {name: _scale(x) for name, x in chosen.items()}
+    with jax.numpy_dtype_promotion("standard"):  # one vector of what may have several precisions
+        flat, by_name = ravel_pytree(chosen)
+        unit, _ = ravel_pytree({name: jnp.broadcast_to(scale[name], x.shape) for name, x in chosen.items()})
 
     def _loss_at(cell, shift):
-        moved = {name: x + scale[name] * shift[name] for name, x in chosen.items()}
-        return loss(simulate(cell, _with(params, moved), inputs)[1])
+        return loss(simulate(cell, _with(params, by_name(flat + unit * shift)), inputs)[1])
 
-    still = {name: jnp.zeros_like(x) for name, x in chosen.items()}
+    still = jnp.zeros_like(flat)
     scalar("the loss", jax.eval_shape(partial(_loss_at, cell), still), np.floating)
     cells = {"cell": cell, "precise": _counterpart(cell, params) if precise is None else precise}
     gradients = {
-        label: jax.device_get(jax.jit(jax.grad(partial(_loss_at, each)))(still))
+        label: np.asarray(jax.jit(jax.grad(partial(_loss_at, each)))(still), float)
         for label, each in cells.items()
         if each is not None
     }
-    directions, slopes = smoothed_slopes(partial(_loss_at, cell), partial(_draw, still), key, noise, samples)
-    found = agreement(_flat(gradients["cell"]), directions, slopes)
-    mean = slopes @ directions / samples
-    error = np.sqrt(np.maximum(slopes**2 @ directions**2 / samples - mean**2, 0.0) / (samples - 1))
+    directions, slopes = smoothed_slopes(partial(_loss_at, cell), still, key, noise, samples)
+    found = agreement(gradients["cell"], directions, slopes)
+    mean, error = _mean_slope(directions, slopes)
+    named = {label: jax.device_get(by_name(jnp.asarray(x, flat.dtype))) for label, x in gradients.items()}
+    smoothed, errors = (jax.device_get(by_name(jnp.asarray(x, flat.dtype))) for x in (mean, error))
     return GradientAudit(
         names=tuple(chosen),
         scale=jax.device_get(scale),
-        cell=gradients["cell"],
-        precise=gradients.get("precise"),
-        smoothed=_named(mean, chosen),
-        error=_named(error, chosen),
-        cosines={label: _cosine(_flat(gradient), mean) for label, gradient in gradients.items()},
-        verdict=_verdict(gradients["cell"], found),
+        cell=named["cell"],
+        precise=named.get("precise"),
+        smoothed=smoothed,
+        error=errors,
+        cosines={label: _cosine(x, mean) for label, x in gradients.items()},
+        verdict=_verdict(named["cell"], found),
         agreement=found,
     )
 
 
 def smoothed_slopes(
-    loss_at: Callable[[PyTree], Array], draw: Callable[[Array], PyTree], key: PRNGKeyArray, noise: float, samples: int
+    loss_at: Callable[[Array], Array], origin: Float[Array, " d"], key: PRNGKeyArray, noise: float, samples: int
 ) -> tuple[Float[np.ndarray, "samples d"], Float[np.ndarray, " samples"]]:
-    r"""Return directions :math:`\epsilon`, flat, that ``draw`` makes of keys, and the slopes of a loss along them.
+    r"""Return standard normal directions :math:`\epsilon` and the slopes of a loss along them, about an origin.
 
     :math:`a = (L(\sigma\epsilon) - L(-\sigma\epsilon)) / 2\sigma`; :math:`E[a\,\epsilon]` is the smoothed gradient.
     """
 
     def _one(key):
-        direction = draw(key)
-        up, down = (loss_at(jax.tree.map(partial(jnp.multiply, size), direction)) for size in (noise, -noise))
+        direction = jax.random.normal(key, origin.shape, origin.dtype)
+        up, down = (loss_at(origin + size * direction) for size in (noise, -noise))
         return direction, (up - down) / (2.0 * noise)
 
     run = jax.jit(partial(jax.lax.map, _one, batch_size=AT_ONCE))
     directions, slopes = run(jax.random.split(key, samples))
-    columns = [np.asarray(x, float).reshape(samples, -1) for x in jax.tree.leaves(directions)]
-    return np.concatenate(columns, axis=1), np.asarray(slopes, float)
+    return np.asarray(directions, float), np.asarray(slopes, float)
 
 
 def agreement(
@@ -207,7 +211,15 @@ def agreement(
         downhill=int(np.sign(slope)) if sure else 0,
         sloping=bool(sure or across > beyond * null),
         pairs=m,
+        length=float(length),
     )
+
+
+def _mean_slope(directions, slopes):
+    """Return the slope of the smoothed loss [d], and its standard error."""
+    m = len(slopes)
+    mean = slopes @ directions / m
+    return mean, np.sqrt(np.maximum(slopes**2 @ directions**2 / m - mean**2, 0.0) / (m - 1))
 
 
 def _across(directions, z, rest):
@@ -254,22 +266,6 @@ def _with(params, values):
     return jax.tree.unflatten(structure, changed)
 
 
-def _draw(like, key):
-    keys = dict(zip(like, jax.random.split(key, len(like)), strict=True))
-    return {name: jax.random.normal(keys[name], x.shape, x.dtype) for name, x in like.items()}
-
-
-def _flat(named):
-    return np.concatenate([np.ravel(np.asarray(named[name], float)) for name in sorted(named)])
-
-
-def _named(flat, like):
-    """Return a flat vector, in the order of sorted names, as arrays by name."""
-    ends = np.cumsum([like[name].size for name in sorted(like)])
-    parts = dict(zip(sorted(like), np.split(flat, ends[:-1]), strict=True))
-    return {name: parts[name].reshape(x.shape) for name, x in like.items()}
-
-
 def _cosine(a, b):
     size = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / size) if size else float("nan")
@@ -279,15 +275,14 @@ def _verdict(gradient, found):
     bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
     if bad:
         return f"the gradient is not finite in {', '.join(bad)}"
-    length = float(np.linalg.norm(_flat(gradient)))
-    if length == 0 and found.sloping:
+    if found.length == 0 and found.sloping:
         return "the gradient is zero where the smoothed loss has a slope"
     # Known to lead elsewhere, even if not whether the gradient points up or down.
     poor = abs(found.cosine) + 3.0 * found.doubt < 0.5
     if not (found.downhill or poor):
         seen = f"along the gradient the smoothed slope is {found.slope:.3g} with an error of {found.error:.3g}"
         return f"undecided: {seen} after {found.pairs} pairs; take more samples or more noise"
-    ratio = length / found.norm
+    ratio = found.length / found.norm
     size = "" if 0.1 <= ratio <= 10.0 else f", but {ratio:.2g} times as long"
     words = next(words for limit, words in GRADES.items() if found.cosine >= limit)
     words = "uphill: it lies" if found.downhill < 0 else words

@@ -28,6 +28,7 @@ SMALL = 0.1  # noise of the losses below
 RNG = np.random.default_rng(1)
 D = 400
 SLOPE = RNG.normal(size=D)
+ORIGIN = jnp.zeros(D)
 
 
 def rate(output):
@@ -193,10 +194,6 @@ def test_bad_requests_are_refused(change, words):
 # ------------------------------------------------------------------------ slopes without derivatives, by closed forms
 
 
-def normal(key):
-    return jax.random.normal(key, (D,))
-
-
 def linear(x):
     return jnp.dot(SLOPE, x)
 
@@ -212,11 +209,12 @@ def at_angle(cosine):
 def test_the_slopes_are_those_of_single_pairs(dtype):
     """The oracle: every pair by itself, in a plain loop."""
     slope = jnp.asarray(SLOPE, dtype)
-    directions, slopes = smoothed_slopes(lambda x: jnp.dot(slope, x) + jnp.sum(x**3), normal, KEY, SMALL, 50)
+    origin = jnp.asarray(0.5 * SLOPE, dtype)
+    directions, slopes = smoothed_slopes(lambda x: jnp.dot(slope, x) + jnp.sum(x**3), origin, KEY, SMALL, 50)
     for key, direction, found in zip(jax.random.split(KEY, 50), directions, slopes, strict=True):
-        e = np.asarray(normal(key), float)
+        e = np.asarray(jax.random.normal(key, (D,), dtype), float)
         np.testing.assert_array_equal(direction, e)
-        up, down = (SLOPE @ x + np.sum(x**3) for x in (SMALL * e, -SMALL * e))
+        up, down = (SLOPE @ x + np.sum(x**3) for x in (0.5 * SLOPE + SMALL * e, 0.5 * SLOPE - SMALL * e))
         # Sums of 400 numbers; in single precision the difference of two losses over 0.2.
         assert found == pytest.approx((up - down) / (2.0 * SMALL), abs=1e-10 if dtype == "float64" else 5e-3)
 
@@ -224,7 +222,7 @@ def test_the_slopes_are_those_of_single_pairs(dtype):
 @pytest.mark.parametrize("cosine", [1.0, -1.0])
 def test_a_slope_along_the_gradient_is_found_exactly(cosine):
     """Of a linear loss regression leaves nothing, with eight pairs for 400 numbers: but for rounding."""
-    found = agreement(cosine * SLOPE, *smoothed_slopes(linear, normal, KEY, SMALL, 8))
+    found = agreement(cosine * SLOPE, *smoothed_slopes(linear, ORIGIN, KEY, SMALL, 8))
     assert found.slope == pytest.approx(cosine * np.linalg.norm(SLOPE), rel=1e-9)
     assert found.cosine == pytest.approx(cosine, abs=1e-9) and found.doubt < 1e-9 and found.downhill == cosine
 
@@ -265,7 +263,7 @@ def test_a_loss_of_jumps_alone_gets_its_verdict(sign):
     def jumps(x):
         return jnp.sum(jnp.where(x >= SMALL * distance, height, 0.0))
 
-    directions, slopes = smoothed_slopes(jumps, normal, KEY, SMALL, 1024)
+    directions, slopes = smoothed_slopes(jumps, ORIGIN, KEY, SMALL, 1024)
     found = agreement(sign * slope, directions, slopes)
     assert found.downhill == sign
     assert abs(found.slope - sign * np.linalg.norm(slope)) < 4.0 * found.error
@@ -277,7 +275,7 @@ def test_a_loss_of_jumps_alone_gets_its_verdict(sign):
 
 def test_a_gradient_of_zero_is_judged_by_the_slope_alone():
     sloping, flat = (
-        agreement(0.0 * SLOPE, *smoothed_slopes(loss, normal, KEY, SMALL, 128))
+        agreement(0.0 * SLOPE, *smoothed_slopes(loss, ORIGIN, KEY, SMALL, 128))
         for loss in (linear, lambda x: 0.0 * x[0])
     )
     assert np.isnan(sloping.cosine) and sloping.sloping
