@@ -244,8 +244,8 @@ def _read_flatten(node, how):
 
 
 def _write_delay(nir, layer, p, shape):
-    if layer.sigma != 0.0 or p.sigma is not None:
-        raise ValueError("sigma: NIR's Delay has no spread over lags; set the cell's to 0 and the params' to None")
+    if p.sigma is not None:
+        raise ValueError("sigma: NIR's Delay has no spread over lags; set it to None")
     return nir.Delay(_spread(p.delay, shape) / MS)
 
 

@@ -120,15 +120,10 @@ class Flatten(Stateless):
 
 def per_axis(name: str, value: Any, axes: int | None = None, least: int = 1) -> tuple[int, ...]:
     """Return a size for each axis, refusing those that are none; without ``axes`` as many as there are."""
-    sizes = tuple(value) if isinstance(value, tuple | list) else (value,) * (axes or 1)
-    try:
-        found = tuple(whole(name, n, least) for n in sizes)
-    except ValueError:
-        found = ()
-    if len(found) != (axes or max(1, len(sizes))):
-        each = f"or one for each of {axes or 'the'} axes"
-        raise ValueError(f"{name} = {value}: {name} must be an integer of {least} or more, {each}")
-    return found
+    sizes = value if isinstance(value, tuple | list) else (value,) * (axes or 1)
+    if axes is not None and len(sizes) != axes:
+        raise ValueError(f"{name} = {value}: {name} must be one number, or one for each of {axes} axes")
+    return tuple(whole(name, n, least) for n in sizes)
 
 
 def zeros(padding: Padding, axes: int | None = None) -> Any:

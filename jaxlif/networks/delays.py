@@ -17,12 +17,11 @@ from jaxlif.neurons.cell import state_dtype
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DelayParams:
-    """Parameters of delayed channels.
+    """Parameters of delayed channels, each a scalar or [N].
 
     Args:
-        delay: ms, scalar or [N]. For a fit, ``bounds = {"*.delay": (0.0, max_delay)}`` keeps it inside by a logit.
-        sigma: spread over lags, steps, scalar or [N]; None for that of the cell. A traced value here lets one compiled
-            training narrow the spread as it goes; it must stay above 0.
+        delay: ms. For a fit, ``bounds = {"*.delay": (0.0, max_delay)}`` keeps it inside by a logit.
+        sigma: spread over lags, steps, above 0; None for interpolation.
     """
 
     delay: Array | float
@@ -50,7 +49,7 @@ class Delayed:
     delay of a signal that is linear between steps is exact, a spike becomes two parts that sum to one, and the
     gradient with respect to the delay is that of the interpolation (from the right at a whole number of steps).
     With a spread, :math:`w_k \propto e^{-(k-\delta)^2/2\sigma^2}`, normalised to one: the gradient then sees spikes
-    several steps away. Training narrows it towards 0, and the trained delays run with ``sigma = 0``.
+    several steps away. Training narrows it towards 0, and the trained delays run with ``sigma = None``.
 
     Before the first step the input was 0. The bounds of the delay belong to the fit: nothing is clipped.
     ``Feedback(neuron, Sequential((Delayed(...), Dense())))`` are neurons whose spikes reach one another late, by an
@@ -59,7 +58,6 @@ class Delayed:
     Args:
         dt: step, ms.
         max_delay: longest delay, ms; K is the number of steps in it, rounded up.
-        sigma: spread over lags, steps; 0 for linear interpolation.
 
     Example:
         >>> import jaxlif as jl
@@ -73,12 +71,10 @@ class Delayed:
 
     dt: float
     max_delay: float
-    sigma: float = 0.0
 
     def __post_init__(self) -> None:
         require_positive("dt", self.dt, "ms")
         require_positive("max_delay", self.max_delay, "ms")
-        require_not_negative("sigma", self.sigma, "steps")
 
     @property
     def max_lag(self) -> int:
@@ -130,9 +126,9 @@ class Delayed:
             return jnp.broadcast_to(jnp.asarray(value, line.dtype), line.shape[1:])[None]
 
         delay = _per_channel(params.delay) / self.dt
-        if params.sigma is None and self.sigma == 0.0:
+        if params.sigma is None:
             return _interpolate(delay, self.max_lag, read)
-        return _spread(delay, _per_channel(self.sigma if params.sigma is None else params.sigma), self.max_lag, read)
+        return _spread(delay, _per_channel(params.sigma), self.max_lag, read)
 
 
 def _channels(delay: tuple[int, ...], x: tuple[int, ...]) -> tuple[int, ...]:

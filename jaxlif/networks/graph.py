@@ -197,12 +197,10 @@ class Graph(_Network):
         for edge in (*self.edges, *self.feedback):
             if not (isinstance(edge, tuple) and len(edge) == 2 and all(isinstance(n, int) for n in edge)):
                 raise ValueError(f"edge {edge!r}: it must be a pair of indices, (from, to)")
-        for a, b in self.edges:
-            if not INPUT <= a < b <= last:
-                raise ValueError(f"edge ({a}, {b}): it must lead from a layer, or {INPUT}, to a later one up to {last}")
-        for a, b in self.feedback:
-            if not (0 <= min(a, b) and max(a, b) <= last):
-                raise ValueError(f"feedback ({a}, {b}): it must lead from one layer to another, 0 to {last}")
+        if wrong := [e for e in self.edges if not INPUT <= e[0] < e[1] <= last]:
+            raise ValueError(f"edge {wrong[0]}: it must lead from a layer, or {INPUT}, to a later one up to {last}")
+        if wrong := [e for e in self.feedback if not 0 <= min(e) <= max(e) <= last]:
+            raise ValueError(f"feedback {wrong[0]}: it must lead from one layer to another, 0 to {last}")
         for b in set(range(last + 1)) - {b for _, b in self.edges}:
             raise ValueError(f"layer {b} ({type(self.layers[b]).__name__}): no edge leads to it")
 
