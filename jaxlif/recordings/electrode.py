@@ -117,7 +117,7 @@ def remove_electrode(
             repeats; an :class:`Electrode`; a series resistance, GΩ; or None for none.
 
     Raises:
-        ValueError: for another choice, or an electrode at another sampling interval.
+        ValueError: for another choice.
     """
     if choice is None:
         return Removed(recording, (), ())
@@ -129,7 +129,7 @@ def remove_electrode(
     if isinstance(choice, str):
         raise ValueError(f'electrode = {choice!r}: give "auto", None, a series resistance in GΩ, or an Electrode')
     electrode = choice if isinstance(choice, Electrode) else Electrode.series(choice, recording.dt)
-    return _applied(recording, [(every, electrode)], [])
+    return _applied(recording, [(every, electrode.at(recording.dt))], [])
 
 
 def _estimated(recording: Recording, spikes: np.ndarray) -> Removed:
@@ -148,8 +148,6 @@ def _estimated(recording: Recording, spikes: np.ndarray) -> Removed:
 def _applied(recording: Recording, electrodes: list[tuple[tuple[int, ...], Electrode]], notes: list[str]) -> Removed:
     voltage = recording.measured_voltage().copy()
     for sweeps, electrode in electrodes:
-        if not np.isclose(recording.dt, electrode.dt):
-            raise ValueError(f"dt = {recording.dt:g} ms: this electrode was estimated at {electrode.dt:g} ms")
         voltage[list(sweeps)] -= electrode.drop(recording.current[list(sweeps)])
     clean = replace(recording, voltage=voltage, electrode_current=None, electrode_voltage=None)
     return Removed(clean, tuple(electrodes), tuple(dict.fromkeys(notes)))

@@ -97,6 +97,9 @@ def test_an_electrode_at_a_coarser_sampling_answers_as_it_does_at_its_own(factor
     current = rng.normal(0.0, 100.0, (2, 60))
     expected = fine.drop(np.repeat(current, factor, axis=1))[:, factor - 1 :: factor]
     np.testing.assert_allclose(fine.at(0.1 * factor).drop(current), expected, rtol=1e-12, atol=1e-12)
+    recording = jl.Recording(current=current, voltage=expected - 65.0, dt=0.1 * factor)
+    removed = remove_electrode(recording, np.zeros(current.shape, bool), fine).recording
+    np.testing.assert_allclose(removed.voltage, -65.0, rtol=1e-12)
 
 
 def test_a_series_resistance_is_one_at_every_sampling():
