@@ -132,14 +132,13 @@ def audit_gradient(
     def _loss_at(cell, shift):
         return loss(simulate(cell, _with(params, by_name(flat + unit * shift)), inputs)[1])
 
+    def _gradient(cell):
+        return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell)))(still), float)
+
     still = jnp.zeros_like(flat)
     scalar("the loss", jax.eval_shape(partial(_loss_at, cell), still), np.floating)
     cells = {"cell": cell, "precise": _counterpart(cell, params) if precise is None else precise}
-    gradients = {
-        label: np.asarray(jax.jit(jax.grad(partial(_loss_at, each)))(still), float)
-        for label, each in cells.items()
-        if each is not None
-    }
+    gradients = {label: _gradient(each) for label, each in cells.items() if each is not None}
     directions, slopes = smoothed_slopes(partial(_loss_at, cell), still, key, noise, samples)
     found = agreement(gradients["cell"], directions, slopes)
     mean, error = _mean_slope(directions, slopes)

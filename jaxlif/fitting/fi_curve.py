@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -278,7 +279,7 @@ def onset(currents: np.ndarray, rates: np.ndarray) -> float:
     return float(0.7 * firing + 0.3 * below)
 
 
-def checked_rates(currents: ArrayLike, rates: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def checked_rates(currents: npt.ArrayLike, rates: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return currents (pA, in any order) and their rates (Hz) [K], or raise ValueError where they make no f-I curve."""
     currents = np.asarray(numbers("currents", currents, "pA"), float)
     rates = np.asarray(numbers("rates", rates, "Hz"), float)
