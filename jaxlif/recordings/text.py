@@ -157,15 +157,14 @@ def _numbers(table: _Table, used: list[int]) -> np.ndarray:
     for n, row in enumerate(table.rows()):
         for i in used:
             cell = row[i]
+            if (mark := "," if "," in cell else "." if "." in cell else "") and mark not in marks:
+                marks[mark] = n + 1
             try:
                 if "_" in cell:
                     raise ValueError("Python would take 1_0 for 10")
-                values.append(float(cell.replace(",", ".")))
+                values.append(float(cell.replace(",", ".") if mark == "," else cell))
             except ValueError as error:
                 raise ValueError(f"row {n + 1}, column {table.header[i].strip()!r}: {cell!r} is no number") from error
-            for mark in ",.":
-                if mark in cell:
-                    marks.setdefault(mark, n + 1)
         last.append(row[-1])
     if len(marks) > 1:  # one of them would group the thousands
         text = f"row {marks[',']} has a comma and row {marks['.']} a point"
