@@ -14,8 +14,9 @@ from click.exceptions import Exit
 
 from jaxlif import options
 from jaxlif.commands import advise, export, inspect, predict, simulate
+from jaxlif.fitting.ladder import model_ladder
 from jaxlif.fitting.rates import fit_rates
-from jaxlif.fitting.recordings import ALIASES, MODELS, check_options, fit_recording, model_ladder
+from jaxlif.fitting.recordings import ALIASES, MODELS, check_options, fit_recording
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
@@ -26,8 +27,10 @@ from jaxlif.recordings.units import Corrections
 from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_table, sweep_line, text_table, write_report
 from jaxlif.writing import staged
 
+_HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
-@click.group(cls=options.Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+
+@click.group(cls=options.Commands, context_settings=_HELP)
 @click.version_option(package_name="jaxlif")
 def main() -> None:
     """Leaky integrate-and-fire neurons, fitted to recordings.
@@ -57,7 +60,9 @@ def main() -> None:
 @options.out_folder("Folder for fit.json, report and figures.")
 @click.option("--held-out", metavar="WHAT", help="Sweeps to judge by instead of time.")
 @click.option("--window", "--train", type=options.window, metavar="A:B", help="What is fitted; the rest is scored.")
-@click.option("--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Such as tau_m=5:40.")
+@click.option(
+    "--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Interval, as tau_m=5:40."
+)
 @options.seed
 @options.reading
 @options.spikes
@@ -203,8 +208,8 @@ def fi(file, out, tau_m, r_m, v_rest, seed, **corrected) -> None:
     with _results(out) as folder:
         rates = read_rates(file, corrections)
         result = fit_rates(rates.currents, rates.rates, membrane, free_tau_m=tau_m is None, seed=seed)
-        origin = {"name": file.name, "sha256": rates.sha256, "corrections": corrections.given()}
-        result = replace(result, data=origin)
+        data = {"name": file.name, "sha256": rates.sha256, "corrections": corrections.given()}
+        result = replace(result, data=data)
         write_report(result, folder)
         result.save(folder)
     columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))

@@ -184,9 +184,7 @@ def script_of(fit: RecordingFit, target: str, drive: Recording | None, synapse: 
     if isinstance(fit.params, LeakyParams):
         raise ValueError(f'model = "passive": a membrane without spikes is no neuron of {target}; export it to json')
     if target == "nest" and fit.model == "deterministic-gif":
-        raise ValueError(
-            "model = deterministic-gif: NEST has this neuron with escape noise only; export a gif, or to brian2"
-        )
+        raise ValueError("model = deterministic-gif: NEST has it with escape noise only; export a gif, or to brian2")
     if drive is None:
         dt = float(fit.data.get("dt_ms", 0.1))
         current = np.full(round(1000.0 / dt), 1.5 * (fit.params.v_th - fit.params.v_rest) / fit.params.r_m)

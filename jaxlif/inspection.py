@@ -96,7 +96,7 @@ def _inspected(
         columns["rest (mV)"] = ["" if np.isnan(mv) else f"{mv:.2f}" for mv in rest]
     columns["spikes"] = spikes.sum(axis=1)
     rows = (tuple(columns), *(tuple(map(str, row)) for row in zip(*columns.values(), strict=True)))
-    notes = () if recording.voltage is None else notes_on(recording, spikes, rule)
+    notes = notes_on(recording, spikes, rule)
     facts = channels | _facts(recording, spikes, rest)
     return Inspection(facts, _verdict(recording, rule), notes, rows, recording, spikes if known else None)
 

@@ -1,6 +1,7 @@
 """Settings shared by all tests: strict JAX, double precision unless a test asks for both, a warm cache."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 # Before JAX is imported, and in the environment: what one process has compiled, those that tests start find too.
@@ -56,8 +57,17 @@ def steps_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stored(tmp_path_factory, cell_file):
-    """The folder of a fit of the two trials with report and figures, made on the command line, and what it printed."""
+    """The folder of a fit of the two trials with report and figures, made on the command line, and what it printed.
+
+    There is one in a run: whichever worker comes first puts it where all find it.
+    """
     from tests.command_line import good
 
-    folder = tmp_path_factory.mktemp("fit") / "out"
-    return folder, good("fit", cell_file, "--out", folder).output
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stored"
+    if not place.exists():
+        made = tmp_path_factory.mktemp("fit")
+        (made / "printed").write_text(good("fit", cell_file, "--out", made / "out").output, encoding="utf-8")
+        with suppress(OSError):  # another worker was faster
+            made.rename(place)
+    return place / "out", (place / "printed").read_text(encoding="utf-8")

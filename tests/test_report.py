@@ -194,9 +194,7 @@ def test_sweeps_that_differ_are_a_table(fit, recording, text, tmp_path, monkeypa
 
 def test_rates_have_a_curve_and_no_voltage(tmp_path):
     currents = np.linspace(0.0, 400.0, 9)
-    fit = jl.fit_rates(
-        currents, np.asarray(jl.theory.firing_rate(jl.LIFParams(), currents)), jl.LIFParams(), name="r.csv"
-    )
+    fit = jl.fit_rates(currents, np.asarray(jl.theory.firing_rate(LIFParams(), currents)), LIFParams())
     names = {path.name for path in write_report(fit, tmp_path)}
     assert names == {"f_i_curve.png", "f_i_curve.svg", "report.html"}
     assert "f-I curve, RMSE (Hz)" in (tmp_path / "report.html").read_text()

@@ -232,13 +232,13 @@ def joint_likelihood(config: Config) -> Iterator[dict[str, Any]]:
 def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, int]:
     """Return the loss, its gradient, the seconds of one evaluation and the number of steps."""
     from jaxlif.fitting.data import Data, with_spikes
-    from jaxlif.fitting.gif_recipe import refractory_period, regress
+    from jaxlif.fitting.gif_recipe import regress
     from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
 
     recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
     with jax.default_device(device):
         data = with_spikes(Data.of(recording, jl.SpikeRule().find(recording)), config.train)
-        start = regress(data, t_ref=refractory_period(data))
+        start = regress(data)
         start = replace(start, coupling=jl.VoltageCoupling(b=0.2, tau=8.0, v_i=start.v_th - 10.0))
         loss, samples = joint_loss(start, arranged(data, float(start.t_ref)), data.dt)
         vector = loss.vector(start)

@@ -58,18 +58,11 @@ class Candidate(NamedTuple):
 
 
 def fit_gif(data: Data, options: Options, *, deterministic: bool = False, intervals: bool = True) -> Outcome:
-    """Fit an adaptive neuron with escape noise, or its deterministic twin, to a recording's voltage and spikes.
+    """Fit the gif, or its deterministic twin with a threshold chosen in closed loop, to voltage and spikes.
 
-    Args:
-        data: the recording.
-        options: what was asked for.
-        deterministic: choose a threshold for the neuron without noise, in closed loop.
-        intervals: estimate them; for a fit that is only scored and then refitted they would be lost.
-
-    Raises:
-        ValueError: where no spike falls into the window, or the data do not look like a leaky membrane.
+    Without ``intervals`` a fit to the whole recording follows, in which they would be lost.
     """
-    # Where a fit to the whole recording follows, it needs no other program.
+    # The fit that follows then needs no other program.
     part = replace(with_spikes(data, options.window), length=0 if intervals else data.num_steps)
     with single_precision():
         fitted = fit_stages(part, options, intervals=intervals and not options.drift)
@@ -77,27 +70,25 @@ def fit_gif(data: Data, options: Options, *, deterministic: bool = False, interv
             params, notes, terms = fitted.params, fitted.notes, part.terms
             more = estimate_drift(params, arranged(part, float(params.t_ref)), part.dt)
             part = replace(part, drift=Drift(terms.offset + more.offset, terms.gain * more.gain))
-            fitted = _polish(part, params, options, intervals=intervals and not left)
-            fitted = fitted._replace(notes=notes + fitted.notes)
+            fitted = _polish(part, params, options, notes, intervals=intervals and not left)
     return _outcome(part, fitted, deterministic)
 
 
 def fit_stages(data: Data, options: Options, *, intervals: bool = True) -> GIFFit:
     """Start from a regression, let starts compete where the coupling is to be chosen, and refine the best of them."""
-    start, few = regress(data, t_ref=refractory_period(data)), data.few().coarser()
+    start, few = regress(data), data.few().coarser()
     if options.coupling is False:  # nothing competes
         return _polish(data, start, options, intervals=intervals)
     if options.coupling is None and (judged := judged_spikes(few)) < LEAST_JUDGED:
         note = f"{judged} spikes in held-out time, of {LEAST_JUDGED} needed, do not say whether the threshold follows"
-        fitted = _polish(data, start, options, intervals=intervals)
-        return fitted._replace(notes=(f"{note} the voltage: left away",))
+        return _polish(data, start, options, (f"{note} the voltage: left away",), intervals=intervals)
     plain, best = race(few, start, options.progress, plain=options.coupling is None)
-    best, notes = (best, ()) if plain is None else _verdict(plain, best)
+    best, notes = (best, ()) if plain is None else verdict(plain, best)
     params = replace(best.params, t_ref=start.t_ref)
     if params.coupling is not None and params.coupling.b == 0.0:
         params = replace(params, coupling=None)
-    fitted = _polish(data, params, options, intervals=intervals)
-    return _checked(data, params, fitted._replace(notes=notes + fitted.notes), "refined on all sweeps")
+    fitted = _polish(data, params, options, notes, intervals=intervals)
+    return _checked(data, params, fitted, "refined on all sweeps")
 
 
 def refractory_period(data: Data) -> float:
@@ -107,47 +98,24 @@ def refractory_period(data: Data) -> float:
     return max(1, int(min(data.steps(HELD), longest))) * data.dt
 
 
-def regress(data: Data, *, t_ref: float) -> AdaptiveLIFParams:
+def regress(data: Data) -> AdaptiveLIFParams:
     r"""Regress dV/dt on voltage, current and spike-triggered currents, away from spikes: a start.
 
     :math:`\frac{V_{n+1} - V_n}{dt} = \frac{v_{rest} - V_n}{\tau_m} + \frac{r_m}{\tau_m}(I_{n+1} - \sum_k \eta_k h_k)`
     with :math:`h_k` the exponentials of the spikes; a measured :math:`v_{rest}` is taken as it is. The threshold starts
     at the mean voltage 1 ms before a spike.
 
-    Args:
-        data: the sweeps.
-        t_ref: refractory period, ms.
-
-    Raises:
-        ValueError: where the data do not look like a leaky membrane.
-
     Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
-    refractory = data.steps(t_ref)
+    from scipy.signal import lfilter
+
+    dt, rest, held = data.dt, data.v_rest, data.steps(refractory_period(data))
     taus = (*TAUS, SLOW) if len(repeats(data)) > 1 else TAUS
-    tau_m, r_m, v_rest, jumps = _regression(data, refractory, taus)
-    return AdaptiveLIFParams(
-        tau_m=tau_m,
-        r_m=r_m,
-        v_rest=v_rest,
-        v_th=mean_voltage(data, -max(1, data.steps(1.0))),
-        v_reset=mean_voltage(data, refractory),
-        t_ref=refractory * data.dt,
-        eta=tuple(float(x) for x in jumps),
-        tau_eta=taus,
-        gamma=(3.0, 2.0),
-        tau_gamma=(15.0, 100.0),
-        delta_v=2.0,
-    )
-
-
-def _regression(data, refractory, taus):
-    dt, tied = data.dt, data.v_rest is not None
-    voltage = data.voltage - data.terms.offset[:, None] - (data.v_rest if tied else 0.0)
-    away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=refractory + 1).T
+    voltage = data.voltage - data.terms.offset[:, None] - (rest or 0.0)
+    away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=held + 1).T
     usable = away[:, 1:] & away[:, :-1]
-    shapes = [_exponentials(data.spikes, np.exp(-dt / tau))[:, 1:][usable] for tau in taus]
-    current, constant = data.terms.current(data.current)[:, 1:][usable], [np.ones(usable.sum())] * (not tied)
+    shapes = [lfilter([1.0], [1.0, -np.exp(-dt / tau)], data.spikes[:, :-1], axis=1)[usable] for tau in taus]
+    current, constant = data.terms.current(data.current)[:, 1:][usable], [np.ones(usable.sum())] * (rest is None)
     x = np.stack([voltage[:, :-1][usable], current, *shapes, *constant], axis=1)
     y = np.diff(voltage, axis=1)[usable] / dt
     slope, gain, *others = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
@@ -156,22 +124,22 @@ def _regression(data, refractory, taus):
             f"voltage does not relax and follow the current away from spikes (dV/dt has the slope {slope:.3g} per ms in"
             f" the voltage and {gain:.3g} mV/ms per pA in the current): current and voltage may not belong together"
         )
-    jumps, rest = others[: len(taus)], data.v_rest if tied else -others[-1] / slope
-    return *(float(x) for x in (-1.0 / slope, -gain / slope, rest)), -np.array(jumps) / gain
+    return AdaptiveLIFParams(
+        tau_m=float(-1.0 / slope),
+        r_m=float(-gain / slope),
+        v_rest=float(-others[-1] / slope) if rest is None else rest,
+        v_th=_mean_voltage(data, -max(1, data.steps(1.0))),
+        v_reset=_mean_voltage(data, held),
+        t_ref=held * dt,
+        eta=tuple(float(-jump / gain) for jump in others[: len(taus)]),
+        tau_eta=taus,
+        gamma=(3.0, 2.0),
+        tau_gamma=(15.0, 100.0),
+        delta_v=2.0,
+    )
 
 
-def _exponentials(spikes, decay):
-    """Return exponentials that start the step after each spike, [S, T]."""
-    y = np.zeros(spikes.shape)
-    for row, train in zip(y, spikes, strict=True):
-        left, starts = 0.0, np.flatnonzero(train) + 1
-        for first, stop in zip(starts, np.append(starts, len(row))[1:], strict=True):
-            row[first:stop] = (left + 1.0) * decay ** np.arange(stop - first)
-            left = (left + 1.0) * decay ** (stop - first)
-    return y
-
-
-def mean_voltage(data: Data, offset: int) -> float:
+def _mean_voltage(data, offset):
     """Return the mean voltage ``offset`` steps after the spikes, mV."""
     sweeps, steps = np.nonzero(data.spikes)
     inside = (steps + offset >= 0) & (steps + offset < data.num_steps)
@@ -181,14 +149,7 @@ def mean_voltage(data: Data, offset: int) -> float:
 def race(
     data: Data, start: AdaptiveLIFParams, progress: bool, *, plain: bool = True
 ) -> tuple[Candidate | None, Candidate]:
-    """Let thresholds that follow the voltage compete with one that does not: return this, and the best of those.
-
-    Args:
-        data: some sweeps, coarse: :meth:`Data.few` and :meth:`Data.coarser`.
-        start: where all start.
-        progress: show progress bars.
-        plain: whether the one that does not takes part.
-    """
+    """Let thresholds that follow the voltage compete with one that does not: return this, and the best of those."""
     start, v_i = replace(start, t_ref=refractory_period(data)), start.v_th - BEND
     starts = [(replace(start, coupling=VoltageCoupling(b=0.2, tau=tau, v_i=v_i)), COUPLED) for tau in COUPLING_STARTS]
     starts += [(replace(start, coupling=VoltageCoupling(b=0.0, v_i=v_i)), PLAIN)] * plain
@@ -198,13 +159,7 @@ def race(
 
 
 def compete(data: Data, starts: Sequence[tuple[AdaptiveLIFParams, tuple[str, ...]]], progress: bool) -> list[Candidate]:
-    """Refine starts side by side on the part of the time that is fitted, and judge them on the rest.
-
-    Args:
-        data: the sweeps.
-        starts: of one t_ref; each with what is free.
-        progress: show progress bars.
-    """
+    """Refine starts of one t_ref, each with what is free, on the part of the time to fit; judge them on the rest."""
     fitted = split(data)
     parts = arranged(data.judging(fitted), float(starts[0][0].t_ref))
     entries = []
@@ -245,7 +200,7 @@ def judged_spikes(data: Data) -> int:
     return int(data.spikes[:, ~fitted].sum()) if data.spikes[:, fitted].any() else 0
 
 
-def _verdict(plain: Candidate, coupled: Candidate) -> tuple[Candidate, tuple[str, ...]]:
+def verdict(plain: Candidate, coupled: Candidate) -> tuple[Candidate, tuple[str, ...]]:
     """Return the better of two on held-out time, and say why."""
     gain, lowest = coupled.held_out - plain.held_out, min(coupled.held_out, plain.held_out)
     wanted = gain >= LEAST_GAIN
@@ -256,16 +211,23 @@ def _verdict(plain: Candidate, coupled: Candidate) -> tuple[Candidate, tuple[str
     return coupled if wanted else plain, (f"a threshold that follows the voltage {said}: {verdict}",)
 
 
-def _polish(data: Data, params: AdaptiveLIFParams, options: Options, *, intervals: bool = True) -> GIFFit:
+def _polish(
+    data: Data,
+    params: AdaptiveLIFParams,
+    options: Options,
+    notes: tuple[str, ...] = (),
+    *,
+    intervals: bool = True,
+) -> GIFFit:
     """Refine on everything."""
     loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt)
     free = _moving(data, PLAIN if params.coupling is None else COUPLED)
     params, _ = refine(loss, believable(loss, params, samples), samples, free, progress=options.progress)
     known: Uncertainty | None = None
-    notes: tuple[str, ...] = ()
     if intervals:
         params, known = uncertainty(loss, params, samples, loss.active(free), data.current)
-        notes = () if known else ("no interval: the information of the data at these parameters is not finite",)
+        lost = "no interval: the information of the data at these parameters is not finite"
+        notes += () if known else (lost,)
     return GIFFit(params, known, spike_bits(params, data), notes)
 
 
@@ -320,6 +282,5 @@ def _refit(start: GIFFit, drift: Drift | None, deterministic: bool, data: Data, 
     part = replace(with_spikes(data, options.window), drift=drift)
     params = replace(start.params, t_ref=min(start.params.t_ref, refractory_period(part)))
     with single_precision():
-        fitted = _polish(part, params, options)
-        fitted = _checked(part, params, fitted._replace(notes=start.notes + fitted.notes), "refined on all data")
+        fitted = _checked(part, params, _polish(part, params, options, start.notes), "refined on all data")
     return _outcome(part, fitted, deterministic)

@@ -70,15 +70,9 @@ def _interval(name: str, value: float, reach: float) -> tuple[float, float]:
 
 
 def sandwich(information: np.ndarray, scatter: np.ndarray, *, least: float = 0.0, share: float = FLAT) -> np.ndarray:
-    """Return the covariance F⁻¹ J F⁻¹, [n, n]; what F says nothing about is :data:`UNKNOWN`.
+    """Return the covariance F⁻¹ J F⁻¹ [n, n] of an information F and the scatter J of the score.
 
-    Args:
-        information: F, [n, n], a sum of squares.
-        scatter: J, the covariance of the score, [n, n].
-        least: as for :func:`flat_coordinates`, like ``share``.
-        share: of the steepest direction's information.
-
-    Source: White 1982, doi:10.2307/1912526.
+    What F says nothing about, by :func:`flat_coordinates`, is :data:`UNKNOWN`. Source: White 1982, doi:10.2307/1912526.
     """
     flat = flat_coordinates(information, least, share)
     inverse = _inverse(information, flat)
@@ -96,14 +90,7 @@ def _inverse(information: np.ndarray, flat: np.ndarray) -> np.ndarray:
 def flat_coordinates(information: np.ndarray, least: float = 0.0, share: float = FLAT) -> np.ndarray:
     """Mark the coordinates [n] that an information [n, n] says nothing about, alone or together with others.
 
-    Args:
-        information: a sum of squares.
-        least: information on a single coordinate that is taken for none.
-        share: of the steepest direction's that is.
-
-    Example:
-        >>> flat_coordinates(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
-        array([ True,  True, False])
+    Alone where it is no more than ``least``; together in directions, of correlations, below a share of the steepest.
     """
     size = np.diag(information)
     if not np.isfinite(information).all():
@@ -118,13 +105,7 @@ def flat_coordinates(information: np.ndarray, least: float = 0.0, share: float =
 def determined(
     params: LIFParams | LeakyParams, intervals: Mapping[str, tuple[float, float]], bounds: Bounds = MappingProxyType({})
 ) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
-    """Return the intervals that are ones, and the names of the parameters whose are not.
-
-    Args:
-        params: the parameters, in whose units the intervals are.
-        intervals: 95 % intervals by name.
-        bounds: by name, where there are any.
-    """
+    """Return the intervals that are ones, and the names of the parameters whose are not."""
     values = {name: float(value) for name, value in named_leaves(params).items()}
 
     def _told(name):
@@ -141,15 +122,7 @@ def is_determined(
 ) -> bool:
     """Say whether an interval is one: it holds its value, and spans neither everything nor nothing.
 
-    Args:
-        name: the parameter's, which says whether it is positive.
-        value: in its unit; a current is given as the voltage that it makes, mV.
-        interval: likewise.
-        bounds: between which it was searched for, if it was: at their ends an interval means nothing.
-
-    Example:
-        >>> is_determined("tau_m", 10.0, (8.0, 13.0)), is_determined("tau_m", 10.0, (1e-300, 1e300))
-        (True, False)
+    A current is given as the voltage that it makes, mV. At the ends of bounds an interval means nothing.
     """
     low, high = interval
     if not (np.isfinite([value, low, high]).all() and low <= value <= high and low < high):
@@ -171,25 +144,15 @@ def is_inside(name: str, value: float, bounds: tuple[float, float]) -> bool:
 def uncertainty(
     loss: JointLoss, params: AdaptiveLIFParams, samples: Samples, active: np.ndarray, current: np.ndarray
 ) -> tuple[AdaptiveLIFParams, Uncertainty | None]:
-    r"""Take the last steps to a minimum and give 95 % intervals around it.
+    r"""Take the last steps to a minimum of the active coordinates, and give 95 % intervals around it.
 
     The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v` of spikes and
     voltage and its scatter :math:`J = \phi_s F_s + \phi_v F_v`. The dispersions :math:`\phi` compare the scores of
     blocks of time with what the information expects, on the mean over all directions: the scatter itself, of 50 blocks
     in as many dimensions as there are parameters, would be too uncertain.
 
-    Args:
-        loss: the loss that was minimised.
-        params: its minimum, or nearly.
-        samples: what it was minimised on.
-        active: indices of the coordinates that were free.
-        current: that was fitted, [S, T], pA.
-
-    Returns:
-        The parameters at the minimum, Python floats, and the :class:`Uncertainty`; None where the information is not
-        finite.
-
-    Source: White 1982, doi:10.2307/1912526; Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5.
+    Returned are the parameters at the minimum, Python floats, and what is known; None where that is not finite.
+    Source: Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5.
     """
     samples = with_variance(loss, params, samples)
     vector, scale = loss.vector(params), scales(loss, samples)[active]

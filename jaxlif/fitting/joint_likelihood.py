@@ -64,10 +64,7 @@ class ForcedSweeps(NamedTuple):
 def arranged(data: Data, t_ref: float, dtype: str = "float32") -> list[ForcedSweeps]:
     """Arrange sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged.
 
-    Args:
-        data: the sweeps; spikes and voltage count where they are judged.
-        t_ref: time for which the voltage is held after a spike, ms.
-        dtype: of the arrays, and so of the fit.
+    Voltages are held for ``t_ref`` after a spike, ms; ``dtype`` is that of the arrays, and so of the fit.
     """
     (count, steps), held, terms = data.spikes.shape, data.steps(t_ref), data.terms
     length = padded_length(max(steps, data.length))
@@ -109,17 +106,9 @@ def _step_later(marks):
 
 
 def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> tuple[Array, Array]:
-    r"""Return voltage before resets and threshold of an :class:`AdaptiveLIF` whose spikes are the recorded ones, mV.
+    """Return voltage before resets and threshold of an :class:`AdaptiveLIF` whose spikes are the recorded ones, mV.
 
-    It equals :class:`TeacherForced` step by step.
-
-    Args:
-        params: scalars. Subthreshold adaptation is not supported.
-        data: a part of :func:`arranged` sweeps.
-        dt: step, ms.
-
-    Raises:
-        ValueError: for parameters with subthreshold adaptation.
+    It equals :class:`TeacherForced` step by step; parameters are scalars, subthreshold adaptation is refused.
     """
     if params.a:
         raise ValueError(f"a has {len(params.a)} terms: a fit in blocks knows no subthreshold adaptation")
@@ -190,10 +179,6 @@ class JointLoss:
     corner, where the loss is flat in log k) and v_i within some 15 mV of its start. The jumps' coordinates are what is
     left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its time
     constant.
-
-    Args:
-        coordinates: the free parameters.
-        dt: sampling interval, ms.
     """
 
     coordinates: Coordinates
@@ -264,13 +249,9 @@ def penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
 def joint_loss(
     params: AdaptiveLIFParams, parts: Sequence[ForcedSweeps], dt: float, *, variance: float | None = None
 ) -> tuple[JointLoss, Samples]:
-    """Make the loss and what it works on from a start.
+    """Make the loss of a start and what it works on: parts of one shape, for which it is compiled.
 
-    Args:
-        params: the start, scalars.
-        parts: the recorded sweeps, in parts of one shape, which the loss is compiled for.
-        dt: sampling interval, ms.
-        variance: of the voltage's error, mV²; by default that at the start.
+    The variance of the voltage's error, mV², is that at the start where none is given.
     """
     dtype, names = parts[0].voltage.dtype, named_leaves(params)
     known = {pattern: pair for pattern, pair in FREE.items() if any(fnmatchcase(name, pattern) for name in names)}
@@ -310,13 +291,7 @@ def _value_and_gradient(loss: JointLoss, vector: Array, sample: Sample) -> tuple
 
 
 def spike_bits(params: AdaptiveLIFParams, data: Data, window: slice = slice(None)) -> float | None:
-    """Return the log-likelihood of recorded spikes in bits per spike above a Poisson train; None without spikes.
-
-    Args:
-        params: the neuron with escape noise.
-        data: current, voltage and spikes, with the terms of the sweeps; what is not judged does not count.
-        window: nor does what lies outside these samples.
-    """
+    """Return the log-likelihood of the judged spikes in a window in bits each above a Poisson train; None without."""
     judged = np.zeros(data.spikes.shape, bool)
     judged[:, window] = data.judged[:, window]
     if not (count := int((data.spikes & judged).sum())):

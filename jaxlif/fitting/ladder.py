@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from jaxlif.fitting.data import Data
+import numpy as np
+
+from jaxlif.fitting.data import Data, with_spikes
 from jaxlif.fitting.gif_recipe import (
     BEND,
     LEAST_GAIN,
@@ -22,7 +24,9 @@ from jaxlif.fitting.gif_recipe import (
     regress,
 )
 from jaxlif.fitting.joint_likelihood import single_precision
+from jaxlif.fitting.prepare import prepare
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
+from jaxlif.recordings import Electrode, Recording, SpikeRule
 
 CURRENTS = ("eta.*", "tau_eta.*")
 COLLAPSED = 0.5  # bits per spike below the best rung under it that only a fit that went astray loses
@@ -68,21 +72,42 @@ class Ladder:
         return "; ".join(parts)
 
 
-def fit_ladder(data: Data, *, progress: bool = False) -> Ladder:
-    """Fit the rungs on the same part of the data and judge them on the rest.
+def model_ladder(
+    recording: Recording,
+    *,
+    window: tuple[float, float] | None = None,
+    electrode: Electrode | float | str | None = "auto",
+    spike_rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
+    progress: bool = False,
+) -> Ladder:
+    """Say which mechanisms a cell needs: from a plain neuron with escape noise up to a voltage-coupled threshold.
 
-    The rungs: a LIF with escape noise; refractoriness; spike-triggered currents; a threshold that moves at spikes; one
-    that follows the voltage. The last two are those that compete where :func:`jaxlif.fit_recording` chooses a "gif".
+    Every rung is fitted to the first 80 % of the window, on three of the sweeps, and judged on the rest of it: a LIF
+    with escape noise; refractoriness; spike-triggered currents; a threshold that moves at spikes; one that follows the
+    voltage. The last two are those that compete where :func:`jaxlif.fit_recording` chooses a "gif".
 
     Args:
-        data: voltage without the electrode, and spikes; some sweeps of them are used.
+        recording: current and voltage.
+        window: (start, stop) in ms; by default the first 70 %, as for :func:`fit_recording`.
+        electrode: what is taken off the voltage, as for :func:`fit_recording`.
+        spike_rule: how spikes are found where the recording does not hold them.
         progress: show progress bars.
 
+    Returns:
+        The :class:`Ladder`; print its ``sentence``.
+
     Raises:
-        ValueError: where fewer than ten spikes are left to judge.
+        ValueError: as :func:`fit_recording`, and where fewer than ten spikes are left to judge.
 
     Source: Teeter et al. 2018, doi:10.1038/s41467-017-02717-4 (a ladder of models, judged on held-out data).
     """
+    case = prepare(recording, "gif", window=window, electrode=electrode, rule=spike_rule)
+    every = replace(case, held=np.zeros(0, int), kept=np.union1d(case.kept, case.held))
+    return fit_ladder(with_spikes(every.fitted, case.window), progress=progress)
+
+
+def fit_ladder(data: Data, *, progress: bool = False) -> Ladder:
+    """Fit the rungs on the same part of some sweeps, and judge them on the rest."""
     few = data.few().coarser()
     judged = judged_spikes(few)
     if judged < LEAST_JUDGED:
@@ -92,7 +117,7 @@ def fit_ladder(data: Data, *, progress: bool = False) -> Ladder:
         )
     rungs: list[Rung] = []
     with single_precision():
-        for name, (params, _, held) in _levels(few, regress(data, t_ref=refractory_period(data)), progress):
+        for name, (params, _, held) in _levels(few, regress(data), progress):
             best = max((rung.held_out for rung in rungs), default=held)
             rungs.append(Rung(name, params, held, held - best, failed=held < best - COLLAPSED))
     return Ladder(tuple(rungs), judged)

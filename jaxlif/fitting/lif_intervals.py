@@ -28,14 +28,7 @@ def membrane_estimate(params: LIFParams, data: Data, names: tuple[str, ...]) -> 
     too much. J is what errors as long as these, anywhere in time, would make of the gradient: their autocovariance
     between the slopes. The scatter of the gradient itself over blocks of samples also knows where errors are larger;
     where a parameter is determined by many blocks, its error is the larger of both. One that a single block determines,
-    as a step does tau_m, has no gradient there.
-
-    Args:
-        params: the minimum of :class:`jaxlif.fitting.membrane.ForcedVoltageLoss`.
-        data: what it was minimised on.
-        names: the parameters that were free.
-
-    Source: White 1982, doi:10.2307/1912526; Newey & West 1987, doi:10.2307/1913610 (the weights of the lags).
+    as a step does tau_m, has no gradient there. Source: Newey & West 1987, doi:10.2307/1913610 (weights of the lags).
     """
     values = np.array([getattr(params, name) for name in names])
     slopes, errors = slopes_and_errors(names, jnp.asarray(values), params, data)
@@ -138,14 +131,9 @@ def _units(values):
 def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[str, tuple[float, float]]:
     """Return the intervals of a forced voltage, with that of t_ref, which has no gradient, and what it does to others.
 
-    A refractory period is allowed where the sum of squares rises by no more than at the end of an interval; the
-    interval of t_ref ends at the next ones that were tried and are not, and has no end where all are allowed. The
-    others reach as far as any that is allowed takes them: a reset may trade for the time that it lasts.
-
-    Args:
-        estimate: that of the parameters but for t_ref.
-        profile: over t_ref, ascending.
-        count: samples that were compared.
+    A refractory period is allowed where the sum of squares over ``count`` samples rises by no more than at the end of
+    an interval; the interval of t_ref ends at the next ones that were tried and are not, and has no end where all are
+    allowed. The others reach as far as any that is allowed takes them: a reset may trade for the time that it lasts.
     """
     best = int(np.argmin(profile.errors))
     rise = count * (profile.errors - profile.errors[best])
@@ -168,18 +156,9 @@ def fi_estimate(
     r"""Estimate the errors of v_th, v_reset and t_ref fitted to an f-I curve with the membrane given.
 
     Least squares gives :math:`\sigma^2 (F^T F)^{-1}` with :math:`F = \partial f(I_k) / \partial\theta`; an error dm of
-    the membrane moves the fit by :math:`-(F^T F)^{-1} F^T M\, dm` with :math:`M = \partial f(I_k) / \partial m`.
-
-    Args:
-        params: the fitted neuron.
-        currents: [K], pA.
-        rates: [K], Hz.
-        membrane: the estimate of the parameters that were given.
-        resolution: what one spike more changes a rate by, Hz: its variance is a twelfth of the square at least.
-
-    Returns:
-        The :class:`Estimate`, or None where no more than three currents make the neuron fire: nothing is left to
-        judge the errors by.
+    the membrane moves the fit by :math:`-(F^T F)^{-1} F^T M\, dm` with :math:`M = \partial f(I_k) / \partial m`. One
+    spike more changes a rate by ``resolution``, Hz: :math:`\sigma^2` is a twelfth of its square at least. Where no more
+    than three currents make the neuron fire nothing is left to judge the errors by: None.
 
     Source: Seber & Wild 1989, doi:10.1002/0471725315, chapter 5.
     """

@@ -44,25 +44,15 @@ def refine(
     """Minimise the loss by L-BFGS over the coordinates that match ``free``, whitened anew before every round.
 
     It ends when a round has gained less than half a nat, a quarter of the height at which a 95 % interval ends.
-
-    Args:
-        loss: the loss.
-        params: the start.
-        samples: what it works on, with the variance at the start.
-        free: names or patterns; the others keep their values.
-        progress: show progress bars.
-
-    Returns:
-        The parameters at the minimum, Python floats, and the loss there.
-
-    Source: Byrd et al. 1995, doi:10.1137/0916069 (L-BFGS-B).
+    Returned are the parameters at the minimum, Python floats, and the loss there.
     """
     active, value = loss.active(free), np.inf
     for k, steps in enumerate(ROUNDS):
         vector = loss.vector(params)
         samples = with_variance(loss, params, samples) if k else samples
         # Any metric of about the right shape will do: that of the first part of the sweeps.
-        axes = whitening(len(samples) * information(loss, vector, samples[:1], active), scales(loss, samples)[active])
+        metric = information(loss, vector, samples[0], active) + prior_information(loss, vector, samples, active)
+        axes = whitening(len(samples) * metric, scales(loss, samples)[active])
         vector, before, value = _minimise(loss, vector, samples, active, axes, steps, progress)
         params = jax.tree.map(float, loss.params(jnp.asarray(vector), samples[0].params))
         if before - value < ENOUGH:
@@ -102,10 +92,8 @@ def _minimise(loss, vector, samples, active, axes, steps, progress):
 def believable(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples) -> AdaptiveLIFParams:
     r"""Return a start under which the spikes are at least as likely as under a constant rate.
 
-    From a start far off, spikes everywhere or nowhere, the gradient leads to a noise so wide that the voltage no longer
-    matters. Such a start gets the width of :data:`WIDTHS` with the least loss, and for each the threshold at which the
-    expected spikes are as many as the recorded ones, n: as :math:`\partial L / \partial v_{th} = (E - n) / \Delta_v`
-    and :math:`E \propto e^{-v_{th} / \Delta_v}`, by steps of :math:`\Delta_v \log (E / n)`, the widest noise first.
+    From one far off the gradient leads to a noise so wide that the voltage no longer matters. It gets the width with
+    the least loss, each at the threshold at which the expected spikes E are as many as the recorded ones, n.
     """
     count = sum(float(sample.sweeps.spikes.sum()) for sample in samples)
     time = sum(float((sample.sweeps.free * sample.sweeps.judged).sum()) for sample in samples) * loss.dt
@@ -115,7 +103,7 @@ def believable(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples) -> 
     (threshold,), moved, found = loss.active(["v_th"]), params, []
     for width in WIDTHS:
         moved = replace(moved, delta_v=width)
-        for _ in range(3):
+        for _ in range(3):  # dL / dv_th = (E - n) / delta_v, and E goes with exp(-v_th / delta_v)
             expected = count - width * evaluate(loss, loss.vector(moved), samples)[1][threshold]
             moved = replace(moved, v_th=float(moved.v_th) + width * float(np.log(max(expected, 1e-2) / count)))
         found.append((evaluate(loss, loss.vector(moved), samples)[0], moved))
@@ -126,14 +114,7 @@ def estimate_drift(params: AdaptiveLIFParams, sweeps: list[ForcedSweeps], dt: fl
     """Estimate the terms of each sweep by least squares on its voltage, in which both are linear.
 
     They come on top of what the sweeps hold already, with a mean offset of 0 and a mean gain of 1: a common part
-    belongs to the parameters.
-
-    Args:
-        params: the neuron.
-        sweeps: current, voltage and spikes, in parts of one shape.
-        dt: sampling interval, ms.
-
-    Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275 (the voltage of forced spikes is linear).
+    belongs to the parameters. Source: Pozzorini et al. 2015, doi:10.1371/journal.pcbi.1004275.
     """
     rows = np.concatenate([np.asarray(_terms(params, part, dt)) for part in sweeps])
     counted = [part.compared.reshape(-1, len(part.start)).any(axis=0) for part in sweeps]
@@ -164,27 +145,21 @@ def _terms(params: AdaptiveLIFParams, part: ForcedSweeps, dt: float) -> jax.Arra
 
 
 def whitening(curvature: np.ndarray, scale: np.ndarray, *, flattest: float = 1e-6) -> np.ndarray:
-    r"""Return axes along which a loss curves alike, the columns of :math:`D U \Lambda^{-1/2}`.
+    r"""Return axes along which a loss of this information curves alike, the columns of :math:`D U \Lambda^{-1/2}`.
 
-    Args:
-        curvature: its information F, [m, m]; :math:`D F D = U \Lambda U^T`.
-        scale: the diagonal of D, [m], which makes coordinates of different units comparable.
-        flattest: a direction flatter than this share of the steepest is taken to be so steep.
-
-    Example:
-        >>> whitening(np.diag([4.0, 25.0]), np.ones(2)).tolist()
-        [[0.5, 0.0], [0.0, 0.2]]
+    D, with ``scale`` as its diagonal, makes units comparable; a direction flatter than the share ``flattest`` of the
+    steepest is taken to be so steep.
     """
     values, vectors = np.linalg.eigh(scale[:, None] * curvature * scale)
     return scale[:, None] * vectors / np.sqrt(np.maximum(values, flattest * values.max()))
 
 
 class Pieces(NamedTuple):
-    r"""What the voltage, and what the spikes, say about m coordinates.
+    r"""What voltage and spikes say about m coordinates: ``scores`` [2, B, S, m] and ``information`` [2, m, m].
 
-    ``scores`` [2, B, S, m]: of each the negative gradient of its part of the loss, by block of time and by sweep;
-    ``information`` [2, m, m]: :math:`\frac{w}{\sigma^2} \sum \nabla v\, \nabla v^T`, and
-    :math:`\sum \frac{\mu^2}{e^\mu - 1} \nabla\log\lambda\, \nabla\log\lambda^T` with :math:`\mu = \lambda\,dt`.
+    The score is the negative gradient of the loss by block of time and by sweep. The information of the voltage is
+    :math:`w / \sigma^2 \sum \nabla v\, \nabla v^T`, that of the spikes :math:`\sum \mu^2 / (e^\mu - 1)\,
+    \nabla\log\lambda\, \nabla\log\lambda^T` with :math:`\mu = \lambda\,dt`.
     """
 
     scores: np.ndarray
@@ -202,15 +177,10 @@ def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.nda
     return Pieces(np.concatenate(scores, axis=2) / size, np.sum(grams, axis=0) / np.outer(size, size))
 
 
-def information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
-    r"""Return the Fisher information of spikes, voltage and penalties on the active coordinates, [m, m].
-
-    It is the expected Hessian of the loss, and never negative; the measured voltages do not matter.
-    """
-    size = _steps(loss, samples)[active]
-    grams = [np.asarray(_grams(_rows(loss, vector, sample, active)), float) for sample in samples]
-    gram = np.sum(grams, axis=(0, 1))
-    return gram / np.outer(size, size) + prior_information(loss, vector, samples, active)
+def information(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:
+    """Return the information of spikes and voltage of a part, [m, m]: its expected curvature but for penalties."""
+    size = _steps(loss, [sample])[active]
+    return np.asarray(_grams(_rows(loss, vector, sample, active)), float).sum(axis=0) / np.outer(size, size)
 
 
 def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:

@@ -11,11 +11,10 @@ import numpy as np
 from jaxlif.checks import choice, whole
 from jaxlif.files import require_memory
 from jaxlif.fitting.bounds import Bounds, named_leaves
-from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
+from jaxlif.fitting.data import Data, Options, Outcome
 from jaxlif.fitting.gif_recipe import fit_gif
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import Judged, judge, regimes_of, spike_cut
-from jaxlif.fitting.ladder import Ladder, fit_ladder
 from jaxlif.fitting.lif_recipe import fit_fluctuating, fit_passive
 from jaxlif.fitting.names import STANDARD_NAMES
 from jaxlif.fitting.notes import fit_notes
@@ -178,36 +177,6 @@ def _asked(case: Case, options: Options, rule: SpikeRule) -> dict[str, Any]:
         "spike_rule": rule,
         "seed": options.seed,
     }
-
-
-def model_ladder(
-    recording: Recording,
-    *,
-    window: tuple[float, float] | None = None,
-    electrode: Electrode | float | str | None = "auto",
-    spike_rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
-    progress: bool = False,
-) -> Ladder:
-    """Say which mechanisms a cell needs: from a plain neuron with escape noise up to a voltage-coupled threshold.
-
-    Every rung is fitted to the first 80 % of the window, on three of the sweeps, and judged on the rest of it.
-
-    Args:
-        recording: current and voltage.
-        window: (start, stop) in ms; by default the first 70 %, as for :func:`fit_recording`.
-        electrode: what is taken off the voltage, as for :func:`fit_recording`.
-        spike_rule: how spikes are found where the recording does not hold them.
-        progress: show progress bars.
-
-    Returns:
-        The :class:`jaxlif.fitting.ladder.Ladder`; print its ``sentence``.
-
-    Raises:
-        ValueError: as :func:`fit_recording`.
-    """
-    case = prepare(recording, "gif", window=window, electrode=electrode, rule=spike_rule)
-    every = replace(case, held=np.zeros(0, int), kept=np.union1d(case.kept, case.held))
-    return fit_ladder(with_spikes(every.fitted, case.window), progress=progress)
 
 
 def check_options(

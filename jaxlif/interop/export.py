@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
+from jaxtyping import Shaped
 
 from jaxlif.checks import choice, numbers, positive, whole
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -41,9 +42,8 @@ def to_nest(
     r"""Write a neuron in the names and units of NEST.
 
     A :class:`LIFParams` becomes ``iaf_psc_delta`` or ``iaf_psc_exp``, with the same spikes at the same times. An
-    :class:`AdaptiveLIFParams` becomes ``gif_psc_exp``, which always spikes at random, with the rate
-    :math:`\lambda_0 e^{(v - \theta)/\Delta_V}`: it is :class:`EscapeNoise` of :class:`AdaptiveLIF`, and the neuron
-    without noise has no counterpart in NEST. The parameters are those of the reset "value".
+    :class:`AdaptiveLIFParams` becomes ``gif_psc_exp``, which is :class:`EscapeNoise` of :class:`AdaptiveLIF`: the
+    neuron without noise has no counterpart in NEST. The parameters are those of the reset "value".
 
     Args:
         params: one neuron, every leaf a number.
@@ -139,7 +139,7 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
 
 def to_script(
     model: tuple[str, dict[str, Any]] | Brian2Model,
-    current: ArrayLike,
+    current: Shaped[ArrayLike, "T"],
     *,
     dt: float = 0.1,
     neurons: int = 1,
@@ -156,9 +156,6 @@ def to_script(
         dt: step, ms.
         neurons: how many copies; with escape noise they differ.
         seed: of the program's random numbers, 1 or more.
-
-    Raises:
-        ValueError: for a current of another rank, a value that is not finite, or a dt that is not positive.
 
     Example:
         >>> script = to_script(to_nest(LIFParams()), [0.0, 200.0])

@@ -173,6 +173,11 @@ class Normalise(Stateless):
     def __post_init__(self) -> None:
         positive("epsilon", self.epsilon)
 
+    def check(self, params: Any) -> None:
+        """Refuse parameters, which would change nothing."""
+        if jax.tree.leaves(params):
+            raise ValueError(f"params = {type(params).__name__}: Normalise has none, give () or None")
+
     def apply(self, params: Any, x: Array) -> Array:
         """Normalise ``x`` over all its features."""
         x = jnp.asarray(x, state_dtype(x))

@@ -70,7 +70,7 @@ def flight_record(
     loss: Callable[[Any], Array] | None = None,
     dt: float | None = None,
 ) -> FlightRecord:
-    r"""Run a batch through a network and record rates, silence, saturation, surrogates and gradients of each layer.
+    r"""Run a batch through a network and record rates, silence, saturation and gradients of each layer.
 
     The gradient in step t is :math:`g_t = \| \partial L / \partial s_t \|` over batch and neurons: of a number that
     is added, at 0, to the layer's spikes in that step, as the next layer, the loss and the layer's own recurrent

@@ -28,7 +28,7 @@ def notes_on(
     """Return what is odd about a recording, one line each: its trials, its current, its spikes and its voltage.
 
     Args:
-        recording: current and voltage.
+        recording: with a voltage or without.
         spikes: those that were found or known.
         rule: by which they were found.
         held: numbers of the sweeps that were held out of a fit.
@@ -45,21 +45,9 @@ def notes_on(
         *_copied(recording, np.asarray(held, int)),
         *_sampled(recording, spikes),
         *spike_notes(recording, rule),
-        *_saturated(recording, spikes),
-        *_artefacts(compensated or recording, spikes),
-        *hum_notes(recording),
-    )
-
-
-def hum_notes(recording: Recording) -> tuple[str, ...]:
-    """Say that a recorded current hums; a line that is a quarter of all there is, or more, is the stimulus."""
-    hum = mains_hum(recording)
-    if hum is None or hum.amplitude > 0.25 * np.ptp(recording.current):
-        return ()
-    return (
-        f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps are looked for without it,"
-        " unless it is more than a tenth of them, and the membrane is fitted with or without it, whichever the voltage"
-        " follows; the model is run with it",
+        *(() if recording.voltage is None else _saturated(recording, spikes)),
+        *(() if recording.voltage is None else _artefacts(compensated or recording, spikes)),
+        *_humming(recording),
     )
 
 
@@ -88,6 +76,17 @@ def _sampled(recording: Recording, spikes: np.ndarray) -> Iterator[str]:
         yield (
             f"where the current comes from is unknown: at dt = {recording.dt:g} ms it was taken to be sampled with the"
             " voltage, and each step receives the mean of two samples; say current_source = 'commanded' if it is held"
+        )
+
+
+def _humming(recording: Recording) -> Iterator[str]:
+    """Say that a recorded current hums; a line that is a quarter of all there is, or more, is the stimulus."""
+    hum = mains_hum(recording)
+    if hum is not None and hum.amplitude <= 0.25 * np.ptp(recording.current):
+        yield (
+            f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps are looked for without it,"
+            " unless it is more than a tenth of them, and the membrane is fitted with or without it, whichever the"
+            " voltage follows; the model is run with it"
         )
 
 

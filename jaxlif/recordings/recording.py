@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from types import MappingProxyType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -86,9 +85,10 @@ class Recording:
         electrode_current: ArrayLike | None = None,
         electrode_voltage: ArrayLike | None = None,
         stimulus: Sequence[str] | None = None,
-        corrections: Mapping[str, float | str] = MappingProxyType({}),
+        corrections: Mapping[str, float | str] | None = None,
     ) -> None:
-        checked: dict[str, Any] = {"name": name, "sha256": sha256, "corrections": corrections, "dt": _interval(dt)}
+        checked: dict[str, Any] = {"name": name, "sha256": sha256, "corrections": dict(corrections or {})}
+        checked["dt"] = _interval(dt)
         checked["current"] = known = _sweeps("current", current, "pA")
         checked["voltage"] = None if voltage is None else _voltage("voltage", voltage)
         checked["spikes"] = None if spikes is None else _raster(spikes)

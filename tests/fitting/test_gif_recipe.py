@@ -11,7 +11,7 @@ import jaxlif as jl
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.gif_recipe import regress
 from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss, penalty
-from jaxlif.fitting.optimise import information, scales
+from jaxlif.fitting.optimise import pieces, prior_information, scales
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.report import write_report
@@ -140,7 +140,8 @@ def test_the_gradient_is_that_of_differences_and_the_information_the_expected_cu
             slope = (evaluate(loss, x + step, sample)[0] - evaluate(loss, x - step, sample)[0]) / (2 * away[i])
             # Central differences of a loss of 1e4 at steps of 1e-5 keep six digits.
             assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-5), loss.coordinates.free[i][0]
-        fisher = information(loss, x, sample, np.arange(len(x)))
+        every = np.arange(len(x))
+        fisher = pieces(loss, x, sample, every).information.sum(axis=0) + prior_information(loss, x, sample, every)
         scale = scales(loss, sample)
         curvature = np.array(
             [evaluate(loss, x + d, sample)[1] - evaluate(loss, x - d, sample)[1] for d in np.diag(away)]
@@ -186,6 +187,6 @@ def test_the_regression_sees_the_exponentials_of_a_plain_loop():
         drive = 0.1 * (current[:, n] - jumps @ left)
         v = v + dt / 20.0 * (-65.0 - v + drive)  # the Euler step that the regression assumes
         voltage[:, n] = v
-    found = regress(Data(current, voltage, spikes=spikes, dt=dt), t_ref=4.0)
+    found = regress(Data(current, voltage, spikes=spikes, dt=dt))
     np.testing.assert_allclose([found.tau_m, found.r_m, found.v_rest], [20.0, 0.1, -65.0], rtol=1e-8)
     np.testing.assert_allclose(found.eta, jumps, rtol=1e-6)

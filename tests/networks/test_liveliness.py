@@ -172,6 +172,7 @@ def test_chunks_and_steps_keep_the_mask(dtype):
     ("make", "message"),
     [
         (lambda: Normalise(0.0), r"^epsilon = 0: epsilon must be greater than 0"),
+        (lambda: jl.simulate(Normalise(), DenseParams(weight=jnp.ones((2, 2))), np.ones((4, 2))), "has none, give"),
         (lambda: jl.simulate(Normalise(), (), np.ones((4, 1))), r"^input \[1\]: the spread"),
         (lambda: Dropout(1.0), r"^rate = 1: rate must be 0 or more and below 1"),
         (lambda: Dropout(-0.1), r"^rate = -0.1"),

@@ -12,8 +12,8 @@ NETWORK = Sequential((Dense(), jl.LIF(dt=1.0)))
 
 
 def test_silent_saturated_and_rate_are_counted():
-    # Under 100 rheobases a neuron without refractoriness spikes in every step, under none never.
-    params = (DenseParams(weight=jnp.array([[100.0, 0.0, 0.0, 1.5]])), init_neurons(4))
+    # Without refractoriness 100 rheobases make a spike in every step, 7.5 in every third, and none none.
+    params = (DenseParams(weight=jnp.array([[100.0, 0.0, 0.0, 7.5]])), init_neurons(4))
     record = flight_record(NETWORK, params, jnp.ones((3, 40, 1)))
     assert record.silent.tolist() == [0.5] and record.saturated.tolist() == [0.25]
     spikes = np.asarray(jl.simulate(NETWORK, params, jnp.ones((40, 1)))[1].output.spikes)
