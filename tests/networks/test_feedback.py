@@ -11,6 +11,8 @@ import pytest
 import jaxlif as jl
 from jaxlif.networks import (
     Arriving,
+    Delayed,
+    DelayParams,
     Dense,
     DenseParams,
     Feedback,
@@ -181,6 +183,18 @@ def test_signals_that_would_broadcast_are_refused():
         outputs(graph, (init_dense(jax.random.key(0), N, 1), NEURON))
     with pytest.raises(ValueError, match="params are for 1 layers: this network has 2"):
         outputs(graph, (NEURON,))
+
+
+@pytest.mark.parametrize("make", [Sequential, lambda cells: Graph(cells, ((-1, 0), (0, 1), (1, 2)))])
+def test_a_negative_weight_is_no_conductance_behind_a_delay_either(make):
+    """Behind neurons it may be negative: they pass on spikes."""
+    cell = Arriving(jl.Synaptic(LIF, jl.Conductance()))
+    params = jl.SynapticParams(synapse=jl.ConductanceParams(tau_syn=5.0, e_rev=0.0))
+    weight, delay = DenseParams(weight=jnp.array([[2.0, -1.0]])), DelayParams(delay=1.0)
+    message = r"^layer 2 \(Arriving\): weight\[0, 1\] = -1 nS: a weight that arrives as a conductance must be 0 nS"
+    with pytest.raises(ValueError, match=message):
+        make((Dense(), Delayed(1.0, 3.0), cell)).check((weight, delay, params))
+    make((Dense(), LIF, cell)).check((weight, NEURON, params))
 
 
 def test_kinds_that_do_not_divide_are_refused():
