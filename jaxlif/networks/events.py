@@ -51,12 +51,12 @@ class Events:
     def __post_init__(self) -> None:
         times = np.asarray(numbers("times", self.times, "ms", rank=1))
         units, offsets, labels = (np.asarray(integers(n, getattr(self, n), 1)) for n in ("units", "offsets", "labels"))
-        if offsets[:1] != [0] or offsets[-1] != len(times) or (offsets[1:] < offsets[:-1]).any():
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(times) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"offsets must rise from 0 to {len(times)}, the number of events")
         for name, found, wanted in (("units", units, len(times)), ("labels", labels, len(offsets) - 1)):
             if len(found) != wanted:
                 raise ValueError(f"{name} have shape {list(found.shape)}: they must be {[wanted]}")
-        shape = tuple(whole("shape", int(n), 1) for n in np.atleast_1d(integers("shape", self.shape)))
+        shape = tuple(whole("shape", int(n), 1) for n in integers("shape", np.atleast_1d(self.shape), 1))
         require(times >= 0, "times", times, "ms", "times must be 0 ms or more")
         require((units >= 0) & (units < prod(shape)), "units", units, "", f"units must be 0 to {prod(shape) - 1}")
         # Every class has a sample: there are no more of them.

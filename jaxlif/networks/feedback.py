@@ -199,7 +199,7 @@ class Recurrent(_Loop):
     def init_state(self, params: RecurrentParams, x: Array) -> FeedbackState:
         """Return fresh neurons, none of which has spiked."""
         require_input(params.weight, x)
-        state = super().init_state(params, x)
+        state = super().init_state(params, jnp.asarray(x, params.weight.dtype))
         require_input(params.weight, state.spikes)  # such as those of neurons [N, 1]
         return state
 

@@ -222,6 +222,8 @@ def test_many_events_in_a_step_are_all_counted():
         ({"labels": [0, 1]}, r"^labels have shape \[2\]: they must be \[3\]"),
         ({"shape": (0,)}, "^shape = 0: shape must be a whole number, 1 or more"),
         ({"shape": (-2, -2)}, "^shape = -2: shape must be a whole"),
+        ({"shape": ((2, 2),)}, r"^shape have shape \[1, 2\]"),
+        ({"offsets": [], "labels": []}, "^offsets must rise from 0 to 3"),
         ({"labels": [0, 0, 0]}, "^samples of class.1. = 0: every class must have one"),
     ],
 )
