@@ -4,6 +4,7 @@ Each function returns what it was given or raises a ValueError of one line: fiel
 where they are at hand and not while tracing; kinds, dtypes and shapes always.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -230,6 +231,8 @@ def require(ok: Any, field: str, value: Any, unit: str, rule: str) -> None:
 
 def require_finite(field: str, value: Any, unit: str) -> None:
     """Refuse NaN, infinity and what is no number."""
+    if isinstance(value, float) and math.isfinite(value):
+        return  # what every call of `simulate` meets most
     if not isinstance(value, jax.ShapeDtypeStruct):
         _array(field, value, unit)
     if concrete(value):
