@@ -143,7 +143,6 @@ GOOD = {
         spiketrains.md_star,
         {"data_trains": [TIMES, THEIRS], "model_trains": [TIMES + 0.5, THEIRS], "delta": 2.0},
     ),
-    "stimulus.constant": Call(stimulus.constant, {"level": 100.0, "duration": 20.0, "dt": 0.5}, ("level",)),
     "stimulus.step": Call(
         stimulus.step, {"amplitude": 100.0, "start": 5.0, "stop": 15.0, "duration": 20.0, "dt": 0.5}, ("amplitude",)
     ),
@@ -156,7 +155,6 @@ GOOD = {
     "stimulus.ornstein_uhlenbeck": Call(
         stimulus.ornstein_uhlenbeck, DRAWN | {"mean": 10.0, "sd": 50.0, "tau": 5.0}, ("mean", "sd")
     ),
-    "stimulus.poisson": Call(stimulus.poisson, DRAWN | {"rate": 50.0}, ("rate",)),
     "networks.train": Call(lambda **a: networks.train(_linear, **a).history, ONE_TRAINING),
     "networks.cross_entropy": Call(networks.cross_entropy, {"logits": LOGITS[0], "labels": 1}),
     "networks.accuracy": Call(networks.accuracy, {"logits": LOGITS, "labels": LABELS}),

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
-import scipy.stats
 
 from jaxlif import stimulus
 
@@ -48,8 +47,8 @@ def test_step_refuses_times_out_of_order_or_off_the_grid(start, stop):
 
 
 def test_a_level_is_a_number():
-    with pytest.raises(ValueError, match=r"level has shape \(2,\)"):
-        stimulus.constant(jnp.array([1.0, 2.0]), 1.0, dt=0.1)
+    with pytest.raises(ValueError, match=r"amplitude has shape \(2,\)"):
+        stimulus.step(jnp.array([1.0, 2.0]), 0.0, 1.0, 1.0, dt=0.1)
 
 
 def test_ramp_starts_at_its_start_and_would_end_at_its_stop():
@@ -101,56 +100,13 @@ def test_ornstein_uhlenbeck_is_differentiable():
     jax.test_util.check_grads(total, (10.0, 2.0, 3.0), order=1, modes=["rev"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mean", [1e-3, 0.6667, 4.0, 75.0])
-def test_poisson_counts_have_their_law(dtype, mean):
-    """Every count that is expected ten times or more, the tails in one, against SciPy's probabilities.
-
-    6667 Hz at 0.1 ms is among them, which once lost 27 %, and means that are drawn in one and in three portions.
-    """
-    rate = jnp.asarray(mean * 1000.0 / 0.1, dtype)
-    counts = np.asarray(stimulus.poisson(jax.random.key(5), rate, 200.0, 0.1, (100,)))
-    assert counts.shape == (2000, 100) and counts.dtype == dtype
-    np.testing.assert_array_equal(counts, stimulus.poisson(jax.random.key(5), rate, 200.0, 0.1, 100))
-    found = np.bincount(counts.astype(int).ravel(), minlength=200)
-    assert found.sum() == counts.size and (counts == np.rint(counts)).all()
-    expected = scipy.stats.poisson.pmf(np.arange(found.size), mean) * counts.size
-    common = expected >= 10
-    found, expected = (
-        np.append(found[common], found[~common].sum()),
-        np.append(expected[common], expected[~common].sum()),
-    )
-    # At most 70 binomial numbers at a time: five standard deviations, and one for a tail of less than one.
-    assert (np.abs(found - expected) < 5 * np.sqrt(expected) + 1).all()
-    # Independent trains: the variance of 100 sums is 2000 mean, with a relative standard error of sqrt(2/100).
-    assert abs(counts.sum(0).var(ddof=1) / (2000 * mean) - 1.0) < 4 * np.sqrt(2 / 100)
-
-
-def test_poisson_limits_and_rates_that_vary():
-    key = jax.random.key(6)
-    assert stimulus.poisson(key, 0.0, 100.0, 0.1).sum() == 0.0
-    many = stimulus.poisson(key, 1e7, 100.0, 0.1)  # 1000 a step, 1000 times
-    assert abs(float(many.mean()) - 1000.0) < 4.0
-    by_time = stimulus.poisson(key, jnp.array([[0.0], [1e5], [0.0]]), 3.0, 1.0, (2,))
-    assert (by_time[1] > 50).all() and not by_time[::2].any()
-    by_neuron = stimulus.poisson(key, jnp.array([0.0, 1e5]), 3.0, 1.0, (2,))
-    assert (by_neuron[:, 1] > 50).all() and not by_neuron[:, 0].any()
-    assert np.isnan(jax.jit(lambda rate: stimulus.poisson(key, rate, 3.0, 1.0))(-1.0)).all()
-
-
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda key: stimulus.poisson(key, -1.0, 3.0, 1.0), "rate = -1 Hz: rate must be 0 Hz or more"),
-        (
-            lambda key: stimulus.poisson(key, [1.0, 1e12], 3.0, 1.0, (2,)),
-            r"rate\[1\] = 1e\+12 Hz: rate must be 1e\+09 Hz",
-        ),
-        (lambda key: stimulus.poisson(key, [1.0, 2.0], 3.0, 1.0), r"rate has shape \(2,\): rate must broadcast"),
-        (lambda key: stimulus.poisson(key, 1.0, 3.0, 1.0, (0.5,)), "shape = 0.5: shape must be a whole number"),
-        (lambda _: stimulus.poisson(0, 1.0, 3.0, 1.0), "key = 0: key must be a JAX random key"),
+        (lambda _: stimulus.ornstein_uhlenbeck(0, 0.0, 1.0, 3.0, 1.0, 0.1), "key = 0: key must be a JAX random key"),
         (lambda key: stimulus.ornstein_uhlenbeck(key, 0.0, -1.0, 3.0, 1.0, 0.1), "sd = -1 pA: sd must be 0 pA or more"),
         (lambda key: stimulus.ornstein_uhlenbeck(key, 0.0, 1.0, 0.0, 1.0, 0.1), "tau = 0 ms: tau must be greater than"),
-        (lambda _: stimulus.constant(np.nan, 1.0, 0.1), "level = nan pA: level must be finite"),
+        (lambda _: stimulus.ramp(np.nan, 1.0, 1.0, 0.1), "start_value = nan pA: start_value must be finite"),
         (
             lambda _: stimulus.ramp(0.0, [1.0, 2.0], 1.0, 0.1),
             r"stop_value has shape \(2,\)",
@@ -165,12 +121,10 @@ def test_what_is_no_stimulus_is_refused(make, message):
 
 def all_stimuli(key, value):
     return [
-        stimulus.constant(value, 10.0, 0.1),
         stimulus.step(value, 1.0, 2.0, 10.0, 0.1),
         stimulus.ramp(0.0, value, 10.0, 0.1),
         stimulus.sinusoid(0.0, value, 40.0, 10.0, 0.1),
         stimulus.ornstein_uhlenbeck(key, value, 1.0, 3.0, 10.0, 0.1),
-        stimulus.poisson(key, value, 10.0, 0.1),
     ]
 
 
@@ -182,10 +136,8 @@ def test_whole_numbers_give_the_default_dtype(dtype):
 def test_no_duration_gives_no_current():
     key = jax.random.key(9)
     for current in (
-        stimulus.constant(1.0, 0.0, 0.1),
         stimulus.ramp(0.0, 1.0, 0.0, 0.1),
         stimulus.ornstein_uhlenbeck(key, 0.0, 1.0, 3.0, 0.0, 0.1),
-        stimulus.poisson(key, 1.0, 0.0, 0.1),
     ):
         assert current.shape == (0,)
 
@@ -219,10 +171,7 @@ def test_all_work_under_jit_and_equal_the_plain_call():
 
 
 def test_a_key_gives_the_same_noise_again_and_another_key_does_not():
-    for make in (
-        lambda key: stimulus.ornstein_uhlenbeck(key, 0.0, 1.0, 3.0, 10.0, 0.1),
-        lambda key: stimulus.poisson(key, 500.0, 10.0, 0.1),
-    ):
+    for make in (lambda key: stimulus.ornstein_uhlenbeck(key, 0.0, 1.0, 3.0, 10.0, 0.1),):
         first, again, other = (make(jax.random.key(seed)) for seed in (0, 0, 1))
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
