@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import claims
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 
 import jaxlif as jl
 
@@ -32,20 +35,38 @@ class Config:
 
     file: str = "l5_pyramidal_frozen_noise.npz"
     train: tuple[float, float] = (0.0, 10_000.0)  # ms
+    shown: tuple[float, float] = (10_500.0, 12_500.0)  # ms, of the figure
 
 
 def main(config: Config = Config()) -> None:
     recording = jl.read_recording(claims.recording_path(config.file))
-    rows = commands(config)
-    for fit in (noisy, drifting, plain, deterministic):
-        rows += fit(recording, config)
-    claims.write_claims("l5_gif", rows)
-    print(claims.table(rows))
+    fit = jl.fit_recording(recording, "gif", window=config.train)
+    rows = commands(config) + noisy(fit)
+    for others in (drifting, plain, deterministic):
+        rows += others(recording, config)
+    claims.publish("l5_gif", rows, lambda: draw(fit, recording, config), write=True)
 
 
-def noisy(recording: jl.Recording, config: Config) -> list[dict[str, Any]]:
-    """Fit the neuron with escape noise and a threshold that follows the voltage."""
-    scores = held_out_scores(recording, config, "gif")
+def draw(fit: jl.RecordingFit, recording: jl.Recording, config: Config) -> Figure:
+    """Draw spikes and voltage of time that was not fitted, the cell's in black and the model's in orange."""
+    part = slice(*(round(time / recording.dt) for time in config.shown))
+    t, spikes = recording.times[part] / 1000.0, fit.spike_rule.find(recording)[:, part]
+    free, forced = fit.predict(recording), fit.predict(recording, force_spikes=True)
+    figure, (top, low) = plt.subplots(2, 1, figsize=(9.0, 4.2), sharex=True, layout="constrained")
+    for sweep, train in enumerate(spikes):
+        top.plot(t[train], np.full(train.sum(), sweep), "|", color="black", markersize=6)
+    top.plot(free.spike_time / 1000.0, free.spike_sweep + len(spikes), "|", color="tab:orange", markersize=6)
+    low.plot(t, recording.voltage[0, part], color="black", linewidth=0.8, label="cell")
+    low.plot(t, forced.voltage[0, part], color="tab:orange", linewidth=0.8, label="model, the cell's spikes forced")
+    top.set(ylabel="sweep", yticks=[])
+    low.set(xlabel="time (s)", ylabel="voltage (mV)", ylim=(-82.0, -25.0), xlim=(t[0], t[-1]))
+    low.legend(loc="lower right", ncols=2, frameon=False)
+    return figure
+
+
+def noisy(fit: jl.RecordingFit) -> list[dict[str, Any]]:
+    """Score the neuron with escape noise and a threshold that follows the voltage."""
+    scores = fit.scores["test"]
     return [
         claims.claim("gif: Md* at 4 ms", scores["md_star"], "", ">= 0.87"),
         claims.claim(

@@ -29,13 +29,9 @@ HEADLINES = (
         "lowest share of 95 % intervals that contain the truth",
     ),
     ("f-I curves of 40 cells, RMSE at held-out currents", "fi_population", "median RMSE at held-out currents"),
-    ("scikit-learn's digits, accuracy", "digits", "accuracy on held-out digits"),
     ("electrocardiograms, accuracy of test steps", "ecg", "accuracy of test steps"),
-    ("Braille by touch, accuracy", "braille", "accuracy on held-out repetitions"),
     ("spoken digits, official test", "spoken_digits_official", "accuracy, official test"),
-    ("spoken digits of two new speakers", "spoken_digits_speakers", "accuracy, two new speakers, ear adapted"),
     ("arrays that differ after five kills", "kill_and_resume", "arrays that differ from the undisturbed run"),
-    ("gradient over forward, 512 neurons: time", "benchmark_neuron", "gradient over forward, N = 512: time"),
     (
         "layer of 512, time of snnTorch over jaxlif",
         "benchmark_layer",
