@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxlif.fitting.prepare import checked_spikes
-from jaxlif.fitting.step_protocol import has_fi_curve, no_fi_curve, protocol_notes
+from jaxlif.fitting.step_family import has_fi_curve, no_fi_curve, protocol_notes
 from jaxlif.recordings import (
     Recording,
     RecordingWarning,

@@ -13,7 +13,7 @@ from jaxlif.fitting.membrane import BEFORE_SPIKE, spike_length
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
 from jaxlif.fitting.prepare import Case
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, voltage_scores
-from jaxlif.fitting.step_protocol import has_deflections, step_baselines
+from jaxlif.fitting.step_family import Family, has_deflections
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.recordings import fi_table
@@ -124,7 +124,7 @@ def _steps_alone(data: Data, found: Outcome) -> bool:
 def _at_own_rest(data: Data, found: Outcome, window: tuple[float, float]) -> Data:
     """Return a family of steps whose currents hold what each sweep rests elsewhere before its step, if it is known."""
     part = data.window(*window)
-    voltage, current = step_baselines(part, part.spikes)
+    voltage, current = Family(part, part.spikes).baselines
     rest = voltage - float(found.params.r_m) * current
     known = np.isfinite(rest)
     if not known.any():

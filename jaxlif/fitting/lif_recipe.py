@@ -1,8 +1,11 @@
-"""A LIF under a fluctuating current, and a membrane that never spikes.
+"""How a LIF, and a membrane that never spikes, are fitted.
 
-With the resets forced at the recorded spikes, tau_m, r_m, v_rest and v_reset are fitted to the voltage between them by
-gradient; the refractory period, which has none, by a search over whole steps; the threshold in closed loop, by the
-spikes of the neuron itself.
+Current steps: tau_m, r_m and v_rest to the smallest subthreshold steps, each from its sweep's own rest; then v_th,
+v_reset and t_ref to the f-I curve.
+
+Any other current: with the resets forced at the recorded spikes, tau_m, r_m, v_rest and v_reset are fitted to the
+voltage between them by gradient; the refractory period, which has none, by a search over whole steps; the threshold in
+closed loop, by the spikes of the neuron itself.
 """
 
 from dataclasses import replace
@@ -12,27 +15,113 @@ import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
-from jaxlif.fitting.intervals import determined
-from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
+from jaxlif.fitting.fi_curve import fit_fi_curve, poor_curve
+from jaxlif.fitting.intervals import Estimate, determined
+from jaxlif.fitting.lif_intervals import all_intervals, fi_estimate, membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import (
     BEFORE_SPIKE,
+    LONGEST_REFRACTORY,
     Profile,
     between_spikes,
-    profile_refractory,
     refine_membrane,
     regress_membrane,
+    search_refractory,
     spike_length,
 )
-from jaxlif.fitting.notes import at_bounds
-from jaxlif.fitting.step_protocol import fit_subthreshold, has_deflections, step_membrane
+from jaxlif.fitting.notes import at_bounds, spontaneous
+from jaxlif.fitting.step_family import BASELINE, Family, constant_levels, has_deflections, protocol_notes, rectification
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings.notes import DRIFT
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
-LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
 MEMBRANE, TEXTBOOK = ("tau_m", "r_m", "v_rest"), (20.0, 0.1)  # ms, GΩ
-FREE = ("tau_m", "r_m", "v_rest", "v_reset")  # what the voltage between spikes determines
+FREE = (*MEMBRANE, "v_reset")  # what the voltage between spikes determines
+
+
+# --- current steps ----------------------------------------------------------------------------------------
+
+
+def fit_steps(data: Data, options: Options) -> Outcome:
+    """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve."""
+    part = data.window(*options.window)
+    membrane, known, sweeps, notes = step_membrane(data, options)
+    table = Family(part, part.spikes).rising
+    params, curve = fit_fi_curve(membrane, table.currents, table.rates, bounds=options.bounds, seed=options.seed)
+    curve |= {"epoch_ms": [table.start, table.stop]}
+    lowest, poor = float(data.voltage.min()), poor_curve(curve)
+    deep = (
+        f"v_reset = {params.v_reset:.4g} mV lies below everything recorded ({lowest:.4g} mV): the f-I curve asks for"
+        " it, the voltage between spikes is not the cell's",
+    ) * (params.v_reset < lowest)
+    counted = 1000.0 / (table.stop - table.start)  # Hz that one spike is worth
+    shape = None if poor else fi_estimate(params, table.currents, table.rates, known, resolution=counted)
+    warnings = notes + spontaneous(params) + deep + poor
+    return Outcome(params, warnings, curve, sweeps, intervals=all_intervals(known, shape))
+
+
+def step_membrane(data: Data, options: Options) -> tuple[LIFParams, Estimate, np.ndarray, tuple[str, ...]]:
+    """Fit tau_m, r_m and v_rest to the smallest subthreshold steps; return them, errors, fitted sweeps and notes."""
+    window = data.window(*options.window)
+    family = Family(window, window.spikes)
+    chosen = np.array([d.sweep for d in family.smallest])
+    until_end = options.window[0], family.table.stop
+    part = family.baselines.aligned(between_spikes(data, until_end, chosen), chosen)
+    known = [d.resistance for d in family.smallest if np.isfinite(d.resistance)]
+    # Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
+    noise = (data.current - constant_levels(data))[chosen, data.samples(until_end)]
+    heard = [part, replace(part, current=part.current - noise)][: 1 + noise.any()]
+    fits = [_fit_subthreshold(x, options, spike_length(data), float(np.median(known or [0.1]))) for x in heard]
+    params, estimate = min(fits, key=lambda fit: fit[1].spread)
+    if np.isfinite(family.baselines.voltage[chosen]).all():
+        estimate = _with_baselines(estimate, part)
+    if family.baselines.drift >= DRIFT:
+        # The cell's v_rest is none of one value: that of any sweep lies within what it spans, and v_th moves with it.
+        spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(family.baselines.rests()))])
+        estimate = estimate._replace(covariance=spans)
+    notes = rectification(family.deflections, float(params.r_m)) + protocol_notes(window, window.spikes)
+    return params, estimate, chosen, notes
+
+
+def _fit_subthreshold(data: Data, options: Options, length: int, resistance: float) -> tuple[LIFParams, Estimate]:
+    """Fit tau_m, r_m and v_rest to voltages with hardly a spike."""
+    rest = float(np.median(data.voltage))
+    tau_m, r_m, v_rest = regress_membrane(data) or (20.0, resistance, rest)
+    # A sweep may have spikes beside the step: there it is reset.
+    values = options.inside(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_reset=rest)
+    start = LIFParams(**values, v_th=values["v_reset"] + 50.0, t_ref=length * data.dt)
+    free = {name: options.bounds[name] for name in values}
+    params = jax.tree.map(float, refine_membrane(start, data, free, progress=options.progress).params)
+    return params, membrane_estimate(params, data, MEMBRANE)
+
+
+def _with_baselines(estimate: Estimate, data: Data) -> Estimate:
+    """Add what the errors of the baselines, by which each sweep was moved, make of r_m and v_rest.
+
+    Both are a regression of the voltage on the current; a median has pi / 2 times the variance of a mean.
+    """
+    current = data.current
+    sums = np.stack([current.sum(axis=1), np.full(len(current), float(data.num_steps))])  # [2, S]
+    squares = np.array([[np.sum(current**2), current.sum()], [current.sum(), float(current.size)]])
+    moved = np.linalg.solve(squares, sums)
+    covariance = np.array(estimate.covariance)
+    covariance[1:, 1:] += 0.5 * np.pi * estimate.spread * data.dt / BASELINE * moved @ moved.T
+    return estimate._replace(covariance=covariance)
+
+
+def fit_passive(data: Data, options: Options) -> Outcome:
+    """Fit tau_m, r_m and v_rest: to the smallest of current steps, or to the voltage under any other current."""
+    if has_deflections(data, data.spikes):
+        params, estimate, sweeps, notes = step_membrane(data, options)
+    else:
+        params, estimate = _fit_subthreshold(between_spikes(data, options.window), options, spike_length(data), 0.1)
+        sweeps, notes = np.arange(data.num_sweeps), ()
+    membrane = LeakyParams(tau_m=params.tau_m, r_m=params.r_m, v_rest=params.v_rest)
+    return Outcome(membrane, notes, fitted_sweeps=sweeps, intervals=estimate.intervals())
+
+
+# --- any other current ------------------------------------------------------------------------------------
 
 
 def fit_fluctuating(data: Data, options: Options) -> Outcome:
@@ -51,49 +140,20 @@ def fit_fluctuating(data: Data, options: Options) -> Outcome:
     intervals = with_refractory(membrane_estimate(params, part, FREE), profile, float(count))
     if set(MEMBRANE) & set(determined(params, intervals, options.bounds)[1]):
         intervals["v_th"] = -np.inf, np.inf  # it was chosen for this membrane
-    return Outcome(params, chosen.notes + _notes(part, options, params, bracket.highest), intervals=intervals)
-
-
-def fit_passive(data: Data, options: Options) -> Outcome:
-    """Fit tau_m, r_m and v_rest: to the smallest of current steps, or to the voltage under any other current."""
-    if has_deflections(data, data.spikes):
-        params, estimate, sweeps, notes = step_membrane(data, options)
-    else:
-        params, estimate = fit_subthreshold(between_spikes(data, options.window), options, spike_length(data))
-        sweeps, notes = np.arange(data.num_sweeps), ()
-    membrane = LeakyParams(tau_m=params.tau_m, r_m=params.r_m, v_rest=params.v_rest)
-    return Outcome(membrane, notes, fitted_sweeps=sweeps, intervals=estimate.intervals())
-
-
-def _notes(data: Data, options: Options, params: LIFParams, highest: float) -> tuple[str, ...]:
-    """Say where a search ended at its edge."""
-    notes = []
-    if params.t_ref >= min(LONGEST_REFRACTORY, options.bounds["t_ref"][1]) - data.dt:
-        notes.append(f"t_ref = {params.t_ref:.4g} ms is the longest that was tried: it is hardly refractoriness")
-    if highest <= params.v_reset:
-        notes.append(
-            f"v_reset = {params.v_reset:.4g} mV lies above the voltage that the membrane reaches at the spikes"
-            f" ({highest:.4g} mV at most): the membrane does not explain them"
-        )
-    return tuple(notes)
+    return Outcome(params, chosen.notes + _at_edges(part, options, params, bracket.highest), intervals=intervals)
 
 
 def _start(data: Data, options: Options, length: int) -> LIFParams:
     """Start from the given parameters, or from a regression; the threshold is out of the way until it is searched."""
+    highest = float(data.voltage.max())
     if options.start is not None:
         coordinates(options.start, options.bounds)
-        return replace(options.start, v_th=float(data.voltage.max()))
+        return replace(options.start, v_th=highest)
     guess = regress_membrane(data) or (*TEXTBOOK, float(np.median(data.voltage)))
-    after = _after_spikes(data.spikes, length)
-    values = dict(zip(MEMBRANE, guess, strict=True)) | {"v_reset": np.median(data.voltage[after])}
-    return LIFParams(**options.inside(**values), v_th=float(data.voltage.max()))
-
-
-def _after_spikes(spikes: np.ndarray, steps: int) -> np.ndarray:
-    """Mark the samples ``steps`` after each spike; the spikes themselves where the data end before."""
-    shifted = np.zeros_like(spikes)
-    shifted[:, steps:] = spikes[:, : spikes.shape[1] - steps]
-    return shifted if shifted.any() else spikes
+    after = np.zeros_like(data.spikes)
+    after[:, length:] = data.spikes[:, : data.num_steps - length]
+    reset = np.median(data.voltage[after if after.any() else data.spikes])
+    return LIFParams(**options.inside(**dict(zip(MEMBRANE, guess, strict=True)), v_reset=reset), v_th=highest)
 
 
 def _fit_membrane(data: Data, options: Options, start: LIFParams) -> tuple[LIFParams, Profile]:
@@ -112,7 +172,7 @@ def _alternated(data: Data, options: Options, params: LIFParams) -> tuple[LIFPar
     free = {name: options.bounds[name] for name in FREE}
     t_ref, loss = None, np.inf
     for _ in range(4):
-        profile = _refractory_profile(data, options.bounds["t_ref"], params)
+        profile = search_refractory(params, data, options.bounds["t_ref"])
         params = replace(params, t_ref=round(float(profile.candidates[np.argmin(profile.errors)]), 9))
         if params.t_ref == t_ref:
             break
@@ -124,25 +184,14 @@ def _alternated(data: Data, options: Options, params: LIFParams) -> tuple[LIFPar
     return params, profile, loss
 
 
-def _refractory_profile(data: Data, bounds: tuple[float, float], params: LIFParams) -> Profile:
-    """Search whole numbers of steps, coarse to fine, for the refractory period that explains the voltage best."""
-    dt, (low, high) = data.dt, bounds
-    longest = high if low >= LONGEST_REFRACTORY else min(high, LONGEST_REFRACTORY)
-    grid = np.arange(int(np.ceil(low / dt - 1e-6)), int(longest / dt + 1e-6) + 1)
-    if not len(grid):
-        raise ValueError(
-            f"t_ref has the bounds {low:g} to {high:g} ms: they hold no whole number of steps of {dt:g} ms"
+def _at_edges(data: Data, options: Options, params: LIFParams, highest: float) -> tuple[str, ...]:
+    """Say where a search ended at its edge."""
+    notes = []
+    if params.t_ref >= min(LONGEST_REFRACTORY, options.bounds["t_ref"][1]) - data.dt:
+        notes.append(f"t_ref = {params.t_ref:.4g} ms is the longest that was tried: it is hardly refractoriness")
+    if highest <= params.v_reset:
+        notes.append(
+            f"v_reset = {params.v_reset:.4g} mV lies above the voltage that the membrane reaches at the spikes"
+            f" ({highest:.4g} mV at most): the membrane does not explain them"
         )
-    stride, best, tried = max(1, len(grid) // 15), None, []
-    while True:
-        around = grid[::stride] if best is None else grid[max(0, best - 5 * stride) : best + 5 * stride + 1 : stride]
-        # One length, for which the profile is compiled once.
-        candidates = np.pad(around, (0, 16 - len(around)), mode="edge")
-        tried.append(profile_refractory(params, data, candidates * dt))
-        best = int(candidates[np.argmin(tried[-1].errors)] - grid[0])
-        if stride == 1:
-            break
-        stride = max(1, stride // 4)
-    columns = [np.concatenate(column) for column in zip(*tried, strict=True)]
-    _, order = np.unique(columns[0], return_index=True)
-    return Profile(*(column[order] for column in columns))
+    return tuple(notes)

@@ -24,6 +24,7 @@ from jaxlif.neurons.wrappers import Forced, ForcedOutput, TeacherForced
 from jaxlif.simulation import simulate
 
 BEFORE_SPIKE = 3.0  # ms left out before a spike's upward crossing: the upstroke is no membrane
+LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
 LONGEST_SPIKE = 20.0  # ms after it within which the spike's shape ends
 
 
@@ -179,6 +180,29 @@ def profile_refractory(params: LIFParams, data: Data, candidates: np.ndarray) ->
     solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
     return Profile(candidates, (squares - explained) / float(data.judged.sum()), solutions, grams)
+
+
+def search_refractory(params: LIFParams, data: Data, bounds: tuple[float, float]) -> Profile:
+    """Search whole numbers of steps, coarse to fine, for the refractory period that explains the voltage best."""
+    dt, (low, high) = data.dt, bounds
+    longest = high if low >= LONGEST_REFRACTORY else min(high, LONGEST_REFRACTORY)
+    grid = np.arange(int(np.ceil(low / dt - 1e-6)), int(longest / dt + 1e-6) + 1)
+    if not len(grid):
+        raise ValueError(
+            f"t_ref has the bounds {low:g} to {high:g} ms: they hold no whole number of steps of {dt:g} ms"
+        )
+    stride, around, tried = max(1, len(grid) // 15), grid[:: max(1, len(grid) // 15)], []
+    while True:
+        # One length, for which the profile is compiled once.
+        candidates = np.pad(around, (0, 16 - len(around)), mode="edge")
+        tried.append(profile_refractory(params, data, candidates * dt))
+        if stride == 1:
+            break
+        best, stride = int(candidates[np.argmin(tried[-1].errors)] - grid[0]), max(1, stride // 4)
+        around = grid[max(0, best - 5 * stride) : best + 5 * stride + 1 : stride]
+    columns = [np.concatenate(column) for column in zip(*tried, strict=True)]
+    _, order = np.unique(columns[0], return_index=True)
+    return Profile(*(column[order] for column in columns))
 
 
 @jax.jit(static_argnums=0)

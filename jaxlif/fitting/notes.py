@@ -66,6 +66,13 @@ def at_bounds(params: LIFParams | LeakyParams, limits: Mapping[str, tuple[float,
     return tuple(notes)
 
 
+def spontaneous(params: LIFParams) -> tuple[str, ...]:
+    """Say where the fitted model fires without a current."""
+    if params.v_rest < params.v_th:
+        return ()
+    return (f"v_rest = {params.v_rest:.4g} mV lies above v_th = {params.v_th:.4g} mV: the model fires without current",)
+
+
 def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Say which parameters the data do not determine."""
     if not names:

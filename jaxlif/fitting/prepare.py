@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlif.checks import numbers as checked_numbers
 from jaxlif.fitting.data import Data, Drift
-from jaxlif.fitting.step_protocol import has_deflections, has_fi_curve, no_fi_curve
+from jaxlif.fitting.step_family import has_deflections, has_fi_curve, no_fi_curve
 from jaxlif.recordings import Electrode, Recording, SpikeRule, notes_on, remove_electrode, repeats, resting_potentials
 from jaxlif.recordings.notes import rest_notes
 from jaxlif.recordings.recording import require_stimulus, sweep_indices

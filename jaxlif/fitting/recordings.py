@@ -15,12 +15,11 @@ from jaxlif.fitting.data import Data, Options, Outcome
 from jaxlif.fitting.gif_recipe import fit_gif
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import Judged, judge, regimes_of, spike_cut
-from jaxlif.fitting.lif_recipe import fit_fluctuating, fit_passive
+from jaxlif.fitting.lif_recipe import fit_fluctuating, fit_passive, fit_steps
 from jaxlif.fitting.names import STANDARD_NAMES
 from jaxlif.fitting.notes import fit_notes
 from jaxlif.fitting.prepare import ADAPTIVE, Case, prepare
 from jaxlif.fitting.result import RecordingFit, sweep_checksums
-from jaxlif.fitting.step_protocol import fit_steps
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule
 

@@ -9,8 +9,8 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.intervals import Estimate
+from jaxlif.fitting.lif_recipe import _with_baselines, step_membrane
 from jaxlif.fitting.recordings import BOUNDS
-from jaxlif.fitting.step_protocol import _with_baselines, step_membrane
 from tests.fitting.test_recordings import DT, LEVELS, TRUTH, step_recording
 
 
@@ -51,11 +51,11 @@ def test_a_holding_current_that_differs_by_sweep_is_no_drift():
     current = np.array(step_recording(TRUTH, LEVELS).current) + holding[:, None]
     _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(current)
     cell = jl.Recording(current=current, voltage=output.v, spikes=output.spikes, dt=DT).window(60.0, 700.0)
-    found = step_membrane(Data.of(cell, cell.spikes), Options((60.0, 700.0), BOUNDS))
+    params, estimate, sweeps, notes = step_membrane(Data.of(cell, cell.spikes), Options((60.0, 700.0), BOUNDS))
     # 60 ms, three and a half time constants, bring the start to within 3 % of what 40 pA do.
     for name in ("tau_m", "r_m", "v_rest"):
-        assert getattr(found.params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name
-    assert not any("the rest moves" in note for note in found.notes)
+        assert getattr(params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name
+    assert not any("the rest moves" in note for note in notes)
 
 
 def test_a_baseline_full_of_spikes_is_no_rest(steps):
@@ -65,13 +65,13 @@ def test_a_baseline_full_of_spikes_is_no_rest(steps):
     _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(steps.current + hidden)
     cell = replace(steps, voltage=output.v, spikes=output.spikes)
     assert np.ptp(np.median(np.asarray(output.v)[:, 500:1000], axis=1)) > 2.0, "what looks like a drift"
-    found = step_membrane(Data.of(cell, cell.spikes), Options((0.0, 700.0), BOUNDS))
-    assert found.sweeps.tolist() == [1], "the smallest step without a spike is fitted all the same"
-    assert any("the rest cannot be measured in 13 of 13 sweeps" in note for note in found.notes)
-    assert not any(text in note for note in found.notes for text in ("rest moves", "rectifies", "not positive"))
+    params, estimate, sweeps, notes = step_membrane(Data.of(cell, cell.spikes), Options((0.0, 700.0), BOUNDS))
+    assert sweeps.tolist() == [1], "the smallest step without a spike is fitted all the same"
+    assert any("the rest cannot be measured in 13 of 13 sweeps" in note for note in notes)
+    assert not any(text in note for note in notes for text in ("rest moves", "rectifies", "not positive"))
     # The drive of the fitted sweep is one constant, and there is no noise: its rest is where the drive would hold it.
-    assert found.params.v_rest == pytest.approx(TRUTH.v_rest + 142.6 * TRUTH.r_m, abs=0.1)
-    assert (found.params.tau_m, found.params.r_m) == pytest.approx((TRUTH.tau_m, TRUTH.r_m), rel=0.02)
+    assert params.v_rest == pytest.approx(TRUTH.v_rest + 142.6 * TRUTH.r_m, abs=0.1)
+    assert (params.tau_m, params.r_m) == pytest.approx((TRUTH.tau_m, TRUTH.r_m), rel=0.02)
 
 
 def test_the_errors_of_baselines_reach_the_membrane():
@@ -95,11 +95,11 @@ def test_a_hum_in_the_record_of_the_current_is_none_in_the_cell(steps, heard):
     _, output = jax.vmap(lambda i: jl.simulate(jl.LIF(dt=DT), TRUTH, i))(current if heard else steps.current)
     noise = np.random.default_rng(1).standard_normal((2, *current.shape))
     cell = replace(steps, current=current + noise[0], voltage=output.v + 0.05 * noise[1], spikes=output.spikes)
-    found = step_membrane(Data.of(cell, cell.spikes), Options((0.0, 700.0), BOUNDS))
+    params, estimate, sweeps, notes = step_membrane(Data.of(cell, cell.spikes), Options((0.0, 700.0), BOUNDS))
     for name in ("tau_m", "r_m", "v_rest"):
         # Noise of 1 pA and 0.05 mV; where only the record hums, fitted as it is it gives a tau_m of 19.7 ms.
-        assert getattr(found.params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name
-    low, high = found.estimate.intervals()["tau_m"]
+        assert getattr(params, name) == pytest.approx(getattr(TRUTH, name), rel=0.01), name
+    low, high = estimate.intervals()["tau_m"]
     assert low < TRUTH.tau_m < high
 
 

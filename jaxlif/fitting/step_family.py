@@ -1,0 +1,211 @@
+"""A family of current steps: its f-I table, where each sweep rests before its step, and what stays below threshold."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.fi_curve import blocked, rising_branch
+from jaxlif.recordings import Recording, fi_table, find_epochs, is_step_protocol, step_family
+from jaxlif.recordings.notes import DRIFT
+from jaxlif.recordings.protocol import Epoch, FITable, quiet_current
+
+BASELINE = 50.0  # ms before a test epoch that the rest is taken from
+RECOVERY = 30.0  # ms after a spike in which the voltage is on its way back: no rest
+HOLDING = 5.0  # pA by which holding currents differ on purpose
+RECTIFICATION = 1.5  # a ratio of input resistances beyond which one number does not describe the membrane
+SMALLEST = 1.25  # times the smallest step that deflects: those up to it are fitted
+
+
+class Deflection(NamedTuple):
+    """A subthreshold step."""
+
+    sweep: int
+    step: float  # pA
+    resistance: float  # at its end, GΩ; NaN where the sweep's rest is not known
+
+
+class Baselines(NamedTuple):
+    """Every sweep before its test epoch; NaN where it starts with it.
+
+    The voltage alone is NaN where the cell fires before it: that is no rest.
+    """
+
+    voltage: np.ndarray  # [sweeps], mV
+    current: np.ndarray  # [sweeps], pA
+
+    @property
+    def drift(self) -> float:
+        """The range of the voltages at one holding current, mV; 0 where fewer than two are known."""
+        rests = self.rests()
+        return float(np.ptp(rests)) if rests.size else 0.0
+
+    def rests(self) -> np.ndarray:
+        """Return the voltages that are known, without what the holding current does where that differs by sweep, mV."""
+        voltage, current = (x[np.isfinite(self.voltage)] for x in self)
+        if voltage.size < 3 or np.ptp(current) < HOLDING:
+            return voltage
+        return voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage)
+
+    def aligned(self, data: Data, chosen: np.ndarray) -> Data:
+        """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current.
+
+        A sweep whose rest is not known stays where it is.
+        """
+        known = np.isfinite(self.voltage)
+        if not known.any():
+            return data
+        shift, held = (np.where(known, x - np.median(x[known]), 0.0)[chosen] for x in self)
+        return replace(data, voltage=data.voltage - shift[:, None], current=data.current - held[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Current steps and what they evoked; each of its parts is looked for once."""
+
+    recording: Recording
+    spikes: np.ndarray  # [sweeps, T], booleans
+
+    @cached_property
+    def table(self) -> FITable:
+        """The levels and the rates that they evoked."""
+        return fi_table(self.recording, self.spikes)
+
+    @cached_property
+    def rising(self) -> FITable:
+        """The part of the table that an LIF can have."""
+        count = rising_branch(self.table.currents, self.table.rates)
+        return self.table._replace(currents=self.table.currents[:count], rates=self.table.rates[:count])
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """The medians of the 50 ms before each test epoch, or of what there is at the level before it."""
+        tests, others = step_family(self.recording)
+        length, recovery = (round(x / self.recording.dt) for x in (BASELINE, RECOVERY))
+        found = [_before(test, others, length + recovery) for test in tests]
+        fires = np.array([train[b].any() for train, b in zip(self.spikes, found, strict=True)])
+        rows = zip(self.recording.measured_voltage(), quiet_current(self.recording), found, strict=True)
+        pairs = [[np.median(x[b][-length:]) if b.stop > b.start else np.nan for x in (v, c)] for v, c, b in rows]
+        voltage, current = np.array(pairs).T
+        return Baselines(np.where(fires, np.nan, voltage), current)
+
+    @cached_property
+    def deflections(self) -> list[Deflection]:
+        """The test epochs without a spike, with the resistance from their last fifth and their own baseline.
+
+        Those above the rising branch are silent because they are in block.
+        """
+        found, count = [], len(self.rising.rates)
+        ceiling = float(self.table.currents[count - 1 : count + 1].mean()) if count < len(self.table.rates) else np.inf
+        for n, test in enumerate(step_family(self.recording).tests):
+            late = self.recording.measured_voltage()[n, test.stop - (test.stop - test.start) // 5 : test.stop]
+            step, rest = float(test.level - self.baselines.current[n]), self.baselines.voltage[n]
+            silent = not self.spikes[n, test.start : test.stop].any()
+            if step and np.isfinite(step) and test.level < ceiling and silent:
+                found.append(Deflection(n, step, float(np.median(late) - rest) / step))
+        noise = 0.05 * max((abs(d.step) for d in found), default=0.0)
+        return [d for d in found if abs(d.step) > noise]
+
+    @property
+    def smallest(self) -> list[Deflection]:
+        """The deflections by the smallest steps."""
+        limit = SMALLEST * min(abs(d.step) for d in self.deflections)
+        return [d for d in self.deflections if abs(d.step) <= limit]
+
+
+def _before(test: Epoch, others: list[Epoch], length: int) -> slice:
+    earlier = [e.stop for e in others if e.sweep == test.sweep and e.stop <= test.start]
+    return slice(max([0, test.start - length, *earlier]), test.start)
+
+
+def constant_levels(recording: Recording) -> np.ndarray:
+    """Return the current [sweeps, T] that each of its epochs is constant in, pA."""
+    current = np.array(quiet_current(recording))
+    for epoch in find_epochs(recording):
+        current[epoch.sweep, epoch.start : epoch.stop] = epoch.level
+    return current
+
+
+def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
+    """Say whether there are steps with levels enough for an f-I curve, three that fire and one that deflects below."""
+    if not is_step_protocol(recording):
+        return False
+    family = Family(recording, spikes)
+    rates = family.rising.rates
+    return bool(len(rates) >= 5 and (rates > 0).sum() >= 3 and family.deflections)
+
+
+def has_deflections(recording: Recording, spikes: np.ndarray) -> bool:
+    """Say whether there are steps, one of which at least deflects the voltage without a spike."""
+    return is_step_protocol(recording) and bool(Family(recording, spikes).deflections)
+
+
+# --- in words ---------------------------------------------------------------------------------------------
+
+
+def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say why current steps were not fitted as such, in one line; nothing for another current."""
+    if not is_step_protocol(recording) or has_fi_curve(recording, spikes):
+        return ()
+    family = Family(recording, spikes)
+    rates = family.rising.rates
+    return (
+        f"the current is made of steps, but no f-I curve with a membrane below it: of {len(rates)} levels"
+        f" {int((rates > 0).sum())} fire (3 of 5 are needed), and {len(family.deflections)} sweeps deflect the voltage"
+        " without a spike (1 is needed); fitted like a fluctuating current, to the voltage between spikes",
+        *blocked(family.table.currents, family.table.rates),
+    )
+
+
+def protocol_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
+    """Say what a family of steps holds that its f-I curve does not show: a block, a rest that drifts, other steps."""
+    family, curve = Family(recording, spikes), bool(spikes.any())
+    moving = _drifting(family.baselines, curve=curve)
+    return blocked(family.table.currents, family.table.rates) + moving + _left_out(recording, curve=curve)
+
+
+def _drifting(baselines: Baselines, *, curve: bool) -> tuple[str, ...]:
+    fires = np.isnan(baselines.voltage) & np.isfinite(baselines.current)
+    unknown = (
+        f"the rest cannot be measured in {fires.sum()} of {fires.size} sweeps: the cell fires before the step;"
+        " neither a drift nor an input resistance is known there",
+    ) * bool(fires.any())
+    if baselines.drift < DRIFT:
+        return unknown
+    of = "v_rest and v_th are those of the middle one, and the f-I curve is one of a cell that changed"
+    return (
+        f"the rest moves by {baselines.drift:.2g} mV from sweep to sweep: steps were measured from each sweep's own,"
+        f" {of if curve else 'and v_rest is that of the middle one'}",
+        *unknown,
+    )
+
+
+def _left_out(recording: Recording, *, curve: bool) -> tuple[str, ...]:
+    """Name the steps that are not fitted: a second one in a sweep, or a pulse that all sweeps have."""
+    others = step_family(recording).others
+    if not others:
+        return ()
+    first, of = others[0], "f-I curve" if curve else "input resistances"
+    start, stop = (recording.start + n * recording.dt for n in (first.start, first.stop))
+    return (
+        f"{len(others)} steps beside the one that was fitted in each sweep are left out of the {of}, the first of them"
+        f" {first.level:.4g} pA from {start:.5g} to {stop:.5g} ms in sweep {first.sweep}",
+    )
+
+
+def rectification(deflections: list[Deflection], r_m: float) -> tuple[str, ...]:
+    """Warn where the input resistance depends on the step: a linear membrane then holds near the smallest ones only."""
+    known = sorted((d for d in deflections if np.isfinite(d.resistance)), key=lambda d: d.step)
+    low, high = (end((d.resistance for d in known), default=1.0) for end in (min, max))
+    if 0.0 < low and high <= RECTIFICATION * low:
+        return ()
+    listed = ", ".join(f"{d.resistance:.3g} GΩ at {d.step:+.4g} pA" for d in known)
+    if low <= 0.0:
+        return (f"the input resistance is not positive ({listed}): is the sign of the current flipped?",)
+    off, step = max((abs((r_m - d.resistance) * d.step), d.step) for d in known)
+    return (
+        f"the membrane rectifies: input resistance {listed}; tau_m and r_m come from the smallest steps, and at"
+        f" {step:+.4g} pA the model ends {off:.3g} mV from the cell",
+    )
