@@ -16,6 +16,8 @@ _NAME = re.compile(r"(.*(?<![a-z])ch)(\d+)(.*?)(\d*)\.ibw", re.IGNORECASE)
 # Of each version: bytes of the file's and the wave's header, and where how many sizes of what follows stand.
 _LAYOUTS = {1: (8, 110, 2, 1), 2: (16, 110, 2, 2), 3: (20, 110, 2, 3), 5: (64, 320, 4, 13)}
 _KINDS = {2: "f4", 4: "f8", 8: "i1", 16: "i2", 32: "i4", 128: "i8", 72: "u1", 80: "u2", 96: "u4", 192: "u8"}
+# Of waves without a unit: up to which value they are in which.
+_LARGEST = {"voltage": {"V": 0.5, "mV": np.inf}, "current": {"A": 1e-6, "nA": 1.0, "pA": np.inf}}
 _LARGEST_INTERVAL = 5.0  # ms; that of a wave without units is in seconds, as Igor's are, unless it is longer then
 
 
@@ -200,17 +202,11 @@ def _require_same_sampling(current: _Wave, voltage: _Wave, columns: int) -> None
 
 def _factors(quantity: str, waves: dict[Path, _Wave], corrections: Corrections) -> dict[Path, float]:
     """Return what takes each wave to the library's unit; those without a unit share one that fits their magnitude."""
-    without = [wave for wave in waves.values() if not corrections.unit(quantity, wave.unit)]
-    guess = _guess(quantity, without) if without else ""
+    without, guess = [wave for wave in waves.values() if not corrections.unit(quantity, wave.unit)], ""
     if without:
+        largest = max(np.abs(wave.data).max() for wave in without)
+        guess = next(unit for unit, most in _LARGEST[quantity].items() if not largest > most)
         text = f"{len(without)} waves of {quantity} have no data unit, {without[0].path.name} for one: read in {guess}"
         warnings.warn(text, RecordingWarning, stacklevel=4)
     units = {path: corrections.unit(quantity, wave.unit or guess) for path, wave in waves.items()}
     return {path: to_library_unit(quantity, unit) for path, unit in units.items()}
-
-
-def _guess(quantity: str, waves: list[_Wave]) -> str:
-    largest = max(np.abs(wave.data).max() for wave in waves)
-    if quantity == "voltage":
-        return "V" if largest < 0.5 else "mV"
-    return "A" if largest < 1e-6 else "nA" if largest < 1.0 else "pA"

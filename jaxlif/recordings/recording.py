@@ -140,9 +140,6 @@ class Recording:
     def window(self, start: float, stop: float) -> "Recording":
         """Return the steps between two times, ms, on the clock of ``times``, which keep their values.
 
-        Raises:
-            ValueError: where the window leaves the recording or holds fewer than 2 samples.
-
         Example:
             >>> recording = Recording(current=np.arange(100.0), dt=1.0).window(20.0, 50.0)
             >>> recording.current[0, 0], recording.times[0], recording.times[-1]

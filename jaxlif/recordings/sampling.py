@@ -36,9 +36,8 @@ _JUMP = 20.0  # mV to there from one sample to the next
 def is_sampled(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> bool:
     r"""Return whether a current was measured at the instants of the voltage, and so far apart that it counts.
 
-    A commanded current is held over each step, and below 0.5 ms half a step makes no difference. Where the source is
-    not known the voltage is asked, away from spikes: :math:`V_n - V_{n-1} = a + b V_{n-1} + c_0 I_n + c_1 I_{n-1}` has
-    :math:`c_1 = 0` under a current that is held; a recording without voltage is taken to be so.
+    Where the source is not known the voltage is asked, away from spikes: a current that is held has :math:`c_1 = 0` in
+    :math:`V_n - V_{n-1} = a + b V_{n-1} + c_0 I_n + c_1 I_{n-1}`. A commanded one is held; below 0.5 ms it is the same.
     """
     if recording.dt < COARSE or recording.current_source == "commanded":
         return False
@@ -50,12 +49,7 @@ def is_sampled(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None
 def held_current(recording: Recording, sampled: bool) -> Recording:
     r"""Return a recording whose current is the mean over each step, as a neuron's step takes it.
 
-    A current that was sampled together with the voltage ran from one sample to the next:
-    :math:`\bar I_n = (I_{n-1} + I_n) / 2`. Below 0.5 ms, or of a command, it makes no difference.
-
-    Example:
-        >>> held_current(Recording(current=np.array([[0.0, 10.0, 30.0]]), dt=1.0), sampled=True).current.tolist()
-        [[0.0, 5.0, 20.0]]
+    A current that was sampled ran from one sample to the next: :math:`\bar I_n = (I_{n-1} + I_n) / 2`.
     """
     if not sampled or recording.dt < COARSE or recording.current_source == "commanded":
         return recording
@@ -97,15 +91,7 @@ class Hum(NamedTuple):
 
 @remembered
 def mains_hum(recording: Recording) -> Hum | None:
-    """Return the mains hum of a recorded current; None where no line stands out at 50 or 60 Hz, or in under 100 ms.
-
-    Example:
-        >>> rng, t = np.random.default_rng(0), 1e-4 * np.arange(10000)
-        >>> current = rng.standard_normal(t.size) + 6.0 * np.sin(2.0 * np.pi * 50.0 * t)
-        >>> found = mains_hum(Recording(current=current, dt=0.1))
-        >>> found.frequency, round(found.amplitude, 1)
-        (50.0, 6.0)
-    """
+    """Return the mains hum of a recorded current; None where no line stands out at 50 or 60 Hz, or in under 100 ms."""
     if recording.duration < 100.0:
         return None
     sweeps, samples = _ENOUGH[0], round(_ENOUGH[1] / recording.dt)
@@ -181,13 +167,7 @@ def quiet_voltage(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]) ->
 
 @remembered
 def copies(recording: Recording) -> Int[np.ndarray, " sweeps"]:
-    """Return of each sweep the number of the first whose voltage is the same in every sample; without one, its own.
-
-    Example:
-        >>> voltage = np.random.default_rng(0).normal(-60.0, 0.1, (3, 100))
-        >>> copies(Recording(current=np.zeros((3, 100)), voltage=voltage[[0, 1, 0]], dt=0.1)).tolist()
-        [0, 1, 0]
-    """
+    """Return of each sweep the number of the first whose voltage is the same in every sample; without one, its own."""
     first = np.arange(recording.num_sweeps)
     known: dict[int, list[int]] = {}
     for sweep, v in enumerate(() if recording.voltage is None else recording.voltage):
@@ -202,12 +182,6 @@ def padding(recording: Recording) -> Int[np.ndarray, " sweeps"]:
 
     A sweep that stopped early is filled up with zeros, to which the voltage jumps and near which it stays, or with its
     last value, which stays to the bit where the voltage had noise before.
-
-    Example:
-        >>> voltage = np.random.default_rng(0).normal(-60.0, 0.1, (2, 1000))
-        >>> voltage[1, 800:] = 0.0
-        >>> padding(Recording(current=np.zeros((2, 1000)), voltage=voltage, dt=0.1)).tolist()
-        [1000, 800]
     """
     voltage = recording.measured_voltage()
     zero = [_last_run(np.abs(v) < _ZERO) for v in voltage]

@@ -21,12 +21,7 @@ _PREFIXES = {"milli": "m", "micro": "u", "nano": "n", "pico": "p", "": ""}
 
 
 def symbol(unit: str) -> str:
-    """Return a unit as its symbol, as it is where it is none of ours; case counts for M alone: mega is none of these.
-
-    Example:
-        >>> symbol("MilliVolts"), symbol("na"), symbol("µV\\0"), symbol("MV")
-        ('mV', 'nA', 'uV', 'MV')
-    """
+    """Return a unit as its symbol, as it is where it is none of ours; case counts for M alone: there is no mega."""
     unit = unit.strip(" \0").replace("\u03bc", "u").replace("\u00b5", "u")  # two code points look like the micro sign
     if word := _WORD.fullmatch(unit):
         unit = _PREFIXES[word[1].lower()] + word[2][0].lower()
@@ -39,12 +34,7 @@ def is_unit(quantity: str, unit: str) -> bool:
 
 
 def to_library_unit(quantity: str, unit: str) -> float:
-    """Return the factor that takes a quantity to ms, pA, mV or Hz; a unit that it does not come in is refused.
-
-    Example:
-        >>> to_library_unit("current", "nA"), to_library_unit("voltage", "V"), to_library_unit("time", "s")
-        (1000.0, 1000.0, 1000.0)
-    """
+    """Return the factor that takes a quantity to ms, pA, mV or Hz; a unit that it does not come in is refused."""
     if not is_unit(quantity, unit):
         raise ValueError(f"{quantity} in {unit!r}: the units known are {', '.join(_FACTORS[quantity])}")
     return _FACTORS[quantity][symbol(unit)]
