@@ -215,8 +215,10 @@ def test_kinds_add_up_whatever_the_shape_of_tau_syn():
     assert np.abs(per_kind).max() > 0.1
 
 
-@pytest.mark.parametrize("neuron", [jl.LIF(dt=0.1), jl.ResonantLIF(dt=0.1)])
-@pytest.mark.parametrize("kind", [jl.ExponentialCurrent(), jl.Conductance()])
+@pytest.mark.parametrize(
+    ("neuron", "kind"),
+    [(jl.LIF(dt=0.1), jl.Conductance()), (jl.ResonantLIF(dt=0.1), jl.ExponentialCurrent())],
+)
 def test_arrivals_without_an_axis_of_neurons_reach_them_all(kind, neuron):
     """Two kinds on two neurons, whose axes could be taken for one another: each neuron equals itself alone."""
     current = isinstance(kind, jl.ExponentialCurrent)

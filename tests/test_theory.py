@@ -268,18 +268,18 @@ def test_the_diffusion_rate_is_siegerts(dtype):
 
 
 def test_without_noise_the_diffusion_rate_is_the_f_i_curve():
-    current = jnp.array([160.0, 200.0, 300.0])
-    mean = theory.equilibrium(CELL, jnp.concatenate([current, jnp.array([0.0, 150.0])]))  # silent, and at rheobase
-    expected = np.append(theory.firing_rate(CELL, current), [0.0, 0.0])
+    current = jnp.array([160.0, 200.0, 300.0, 0.0, 150.0])  # the last two silent, and at rheobase
+    mean, params = theory.equilibrium(CELL, current), in_arrays(CELL, "float64")
+    expected, none = theory.firing_rate(CELL, current), jnp.zeros(5)
+    rate = jax.jit(theory.diffusion_rate)  # one program for all
     for dt in (0.0, 0.1):
-        np.testing.assert_allclose(theory.diffusion_rate(CELL, mean, 0.0, dt), expected, rtol=1e-13)
-    rate = theory.diffusion_rate(CELL, mean[:3], 1e-5)
-    np.testing.assert_allclose(rate, expected[:3], rtol=1e-6)
+        np.testing.assert_allclose(rate(params, mean, none, dt), expected, rtol=1e-13)
+    np.testing.assert_allclose(rate(params, mean, none + 1e-5, 0.0)[:3], expected[:3], rtol=1e-6)
     # Where the integral gives way to its limit nothing jumps, and the slopes in mean and sd stay finite.
-    edge = 1e-9 * np.abs(mean[:3] + 55.0)
-    beside = [theory.diffusion_rate(CELL, mean[:3], factor * edge) for factor in (0.99, 1.01)]
+    edge = 1e-9 * jnp.abs(mean + 55.0)
+    beside = [rate(params, mean, factor * edge, 0.0)[:3] for factor in (0.99, 1.01)]
     np.testing.assert_allclose(beside[0], beside[1], rtol=1e-12)
-    slopes = jax.grad(lambda mean, sd: theory.diffusion_rate(CELL, mean, sd), (0, 1))(-54.0, 0.0)
+    slopes = jax.jit(jax.grad(lambda mean, sd: theory.diffusion_rate(CELL, mean, sd), (0, 1)))(-54.0, 0.0)
     assert np.isfinite(slopes).all() and slopes[0] > 0
 
 
