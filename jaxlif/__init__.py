@@ -1,6 +1,33 @@
-"""Leaky integrate-and-fire neurons in JAX that are fitted to recordings and trained in networks.
+"""Leaky integrate-and-fire neurons that are fitted to recordings, simulated, and trained in networks.
 
-Units everywhere: ms, mV, pA, GΩ, pF, nS; rates in Hz.
+``import jaxlif as jl``. Units everywhere: ms, mV, pA, GΩ, pF, nS; rates in Hz. Time is the first axis.
+
+Fit a recording
+    read_recording        a file -> Recording (inspect_recording: what is in it)
+    fit_recording         -> RecordingFit: params, cell, intervals, scores, predict
+    fit_recordings        several files; load_fit: what was saved
+    model_ladder          which mechanisms does this cell need?
+    advise_protocol       which further recording would narrow which interval?
+    fit_rates             an f-I curve; fit_fi_population: those of many cells
+
+Simulate a neuron
+    LIF, LIFParams        how it is computed, and the numbers of the neuron
+    AdaptiveLIF, ResonantLIF, PreciseLIF, HodgkinHuxley: other neurons
+    EscapeNoise, TeacherForced, Synaptic: around a neuron
+    simulate              any of them, over time
+    stimulus, theory      currents; closed forms
+    spiketrains           intervals, coincidences; plotting: the figures
+
+Fit and train what you like
+    fit, multistart       any loss, any Optax optimiser; bounds say what is free
+    losses                of voltages, spikes and rates
+    SuperSpike, ...       surrogates: what stands for a spike's derivative
+    audit_gradient        the surrogate's gradient beside the exact one
+    networks              Dense, Recurrent, Sequential, Graph, Sparse, train
+    interop               NEST, Brian2, NIR, snnTorch and Norse
+
+The equation is in neurons/lif.py, the loop in simulation.py, the likelihood in fitting/joint_likelihood.py, the way
+from a recording to its report in fitting/recordings.py. docs/ says more; so does ``jaxlif --help``.
 """
 
 from jaxlif import interop as interop

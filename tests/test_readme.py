@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+import jaxlif
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
@@ -48,3 +50,12 @@ def test_every_result_has_a_table():
     page = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
     shown = re.findall(r"<!-- results: (\w+) -->", page)
     assert sorted(shown) == sorted(path.stem for path in (ROOT / "experiments" / "results").glob("*.json"))
+
+
+def test_the_map_of_the_package_names_what_is_there():
+    """``help(jaxlif)``: the first column is names, the files exist, it is one screen."""
+    jobs = re.findall(r"^    ([\w, .]+?)(?:  |:|$)", jaxlif.__doc__, re.MULTILINE)
+    names = [name for job in jobs for name in re.findall(r"\w+", job)]
+    assert len(names) > 20 and not [name for name in names if not hasattr(jaxlif, name)]
+    assert all((ROOT / "jaxlif" / file).exists() for file in re.findall(r"[\w/]+\.py", jaxlif.__doc__))
+    assert len(jaxlif.__doc__.splitlines()) < 45
