@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import jax
@@ -20,7 +21,7 @@ from jaxlif.fitting.recordings import ALIASES, MODELS, check_options, fit_record
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.options import noted_warnings, taken_reading, taken_spikes, with_options
+from jaxlif.options import Window, noted_warnings, taken_reading, taken_spikes, with_options
 from jaxlif.recordings import SpikeRule, read_rates, read_recording
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.units import Corrections
@@ -66,7 +67,9 @@ def main() -> None:
 @options.seed
 @options.reading
 @options.spikes
-def fit(files, out, window, bounds, **given) -> None:
+def fit(
+    files: tuple[Path, ...], out: Path, window: Window | None, bounds: tuple[tuple[str, Any], ...], **given: Any
+) -> None:
     """Fit a neuron to a recording, or to each of several.
 
     Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
@@ -169,7 +172,7 @@ def _print(result: RecordingFit, out: Path) -> None:
 @click.option("--window", "--train", type=options.window, metavar="A:B", help="As for fit. Default: the first 70 %.")
 @options.reading
 @options.spikes
-def ladder(file, window, **given) -> None:
+def ladder(file: Path, window: Window | None, **given: Any) -> None:
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
@@ -193,7 +196,7 @@ def ladder(file, window, **given) -> None:
 @click.option("--v-rest", default=-70.0, help="Resting potential, mV.")
 @options.seed
 @options.corrections("current", "pA")
-def fi(file, out, tau_m, r_m, v_rest, seed, **corrected) -> None:
+def fi(file: Path, out: Path, tau_m: float | None, r_m: float, v_rest: float, seed: int, **corrected: Any) -> None:
     """Fit a neuron to firing rates.
 
     FILE is a .csv with the columns current_pA and rate_Hz. Prints the f-I curve beside the fitted one. A recording of

@@ -32,7 +32,7 @@ from jaxlif.writing import staged
 @options.out_folder("Folder for a figure, inspection.png.", required=False)
 @options.reading
 @options.spikes
-def inspect(file, out, **given) -> None:
+def inspect(file: Path, out: Path | None, **given: Any) -> None:
     """Say what is in a recording, before any fit, and what a fit would do with it.
 
     Prints clamp, channels and units, ranges, the rest and its drift, and for each sweep its current, the command beside
@@ -60,7 +60,7 @@ def inspect(file, out, **given) -> None:
 @click.option("--dt", default=0.1, help="Sampling interval, ms.")
 @click.option("--repeats", type=click.IntRange(1), default=5, help="Sweeps of the same current.")
 @options.seed
-def simulate(out, model, duration, dt, repeats, seed) -> None:
+def simulate(out: Path, model: str, duration: float, dt: float, repeats: int, seed: int) -> None:
     """Simulate a recording, to try the other commands on.
 
     A neuron that makes its own spikes receives frozen noise and has noise of its own. Writes current, voltage and dt.
@@ -86,7 +86,7 @@ def simulate(out, model, duration, dt, repeats, seed) -> None:
 @options.reading
 @options.spikes
 @click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
-def predict(fit_file, file, out, repeats, seed, force_spikes, **given) -> None:
+def predict(fit_file: Path, file: Path, out: Path, repeats: int, seed: int, force_spikes: bool, **given: Any) -> None:
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
@@ -128,7 +128,7 @@ def _scores(
 @click.option("--for", "names", multiple=True, metavar="NAME", help="Rank by this parameter, or these.")
 @click.option("--duration", type=float, help="Of the further recording, s. Default: as long as the fitted one.")
 @options.seed
-def advise(fit_file, names, duration, seed) -> None:
+def advise(fit_file: Path, names: tuple[str, ...], duration: float | None, seed: int) -> None:
     """Say which recording to make next.
 
     FIT is a fit.json of --model gif. Prints what further recordings would leave of the 95 % intervals: 0.5 is half as
@@ -147,7 +147,7 @@ def advise(fit_file, names, duration, seed) -> None:
 @click.option("--drive", type=options.file, help="A recording whose current the script injects.")
 @click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", help="For NEST.")
 @options.reading
-def export(fit_file, target, out, drive, synapse, **given) -> None:
+def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: str, **given: Any) -> None:
     """Write a fitted neuron for another program.
 
     FIT is a fit.json. Writes a Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the

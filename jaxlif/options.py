@@ -20,6 +20,7 @@ from jaxlif.recordings.spikes import METHODS
 from jaxlif.recordings.units import NO_CORRECTIONS
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
+Window = Callable[[Recording], tuple[float, float]]  # where it lies in a recording, ms
 # What the library calls a keyword, in backquotes, is here an option.
 _OPTIONS = {"electrode_channel": "from-electrode"} | {
     n: n.replace("_", "-") for n in ("sweeps", "model", *vars(NO_CORRECTIONS))
@@ -99,7 +100,7 @@ def number(text: str) -> float:
         raise BadParameter(f"{text!r} is not a number") from error
 
 
-def window(text: str) -> Callable[[Recording], tuple[float, float]]:
+def window(text: str) -> Window:
     """Read "0:10", "0:10s" or "0:10000ms" as a window of a recording, in ms."""
     digits = r"(\d+\.?\d*|\.\d+)"
     found = re.fullmatch(rf"\s*{digits}\s*:\s*{digits}\s*(ms|s)?\s*", text)

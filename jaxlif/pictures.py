@@ -148,7 +148,7 @@ def _curve(fit: RecordingFit) -> Figure:
     return figure
 
 
-def _beside(ax: Axes, times: np.ndarray, recorded: np.ndarray, model: np.ndarray, spikes=None, title: str = "") -> None:
+def _beside(ax: Axes, title: str, times: Any, recorded: Any, model: Any, spikes: np.ndarray | None = None) -> None:
     """Draw a recorded voltage under the model's, which are named in the first panel of a figure."""
     plotting.trace(times, recorded, ax=ax, label="recorded", color=CELL)
     plotting.trace(times, model, spikes, ax=ax, label="model", color=MODEL)
@@ -168,7 +168,7 @@ def _steps(shown: _Shown, free: Prediction) -> Figure:
         own = (free.spike_sweep == sweep) & (free.spike_repeat == 0)
         spikes = on_grid(free.spike_time[own], recording.dt, recording.num_steps)
         title = f"{levels[sweep]:.4g} pA"
-        _beside(ax, recording.times, shown.recorded[sweep], free.voltage[sweep], spikes, title)
+        _beside(ax, title, recording.times, shown.recorded[sweep], free.voltage[sweep], spikes)
     axes[0, 0].set_xlim(_around_epoch(shown, 0.2))
     return figure
 
@@ -296,7 +296,7 @@ def _worst(shown: _Shown, segments: list[tuple[int, slice, float]]) -> Figure:
     figure, axes = _subplots((9.0, 2.8), 1, len(segments))
     for ax, (sweep, part, error) in zip(axes[0], segments, strict=True):
         title = f"sweep {sweep}: RMSE {error:.3g} mV"
-        _beside(ax, shown.recording.times[part], shown.recorded[sweep, part], shown.forced[sweep, part], title=title)
+        _beside(ax, title, shown.recording.times[part], shown.recorded[sweep, part], shown.forced[sweep, part])
     return figure
 
 
