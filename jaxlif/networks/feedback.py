@@ -18,6 +18,7 @@ from jaxlif.networks.graph import require_weights_for, worth_recomputing
 from jaxlif.networks.layers import Dense, DenseParams, init_dense, init_neurons, require_input, signal
 from jaxlif.neurons.cell import (
     Cell,
+    HasSpikes,
     RefusesFeedback,
     check_cell,
     check_inputs,
@@ -72,7 +73,7 @@ class _Loop(ABC):
         neuron = self.neuron.init_state(params.neuron, x)
         # One step shows the shape of the spikes; the compiler drops its arithmetic.
         output = self.neuron.step(params.neuron, neuron, x)[1]
-        if not hasattr(output, "spikes"):
+        if not isinstance(output, HasSpikes):
             raise ValueError(f"neuron gives {type(output).__name__}: a neuron that feeds back needs spikes")
         spikes = jnp.zeros_like(output.spikes)
         return FeedbackState(neuron, self.path.init_state(params.path, spikes), spikes)

@@ -17,6 +17,7 @@ from jaxlif.checks import concrete, require
 from jaxlif.networks.layers import NetworkOutput, signal
 from jaxlif.neurons.cell import (
     Cell,
+    HasSpikes,
     check_cell,
     check_inputs,
     input_kind,
@@ -85,7 +86,7 @@ class _Network(ABC):
             still = jax.tree.map(jnp.zeros_like, x) if jax.tree.leaves(state) else x
             output = layer.step(p, state, still)[1]
             # Before anything has happened there are no spikes, and a membrane is at rest.
-            return state, jnp.zeros_like(signal(output)) if hasattr(output, "spikes") else signal(output)
+            return state, jnp.zeros_like(signal(output)) if isinstance(output, HasSpikes) else signal(output)
 
         states, _, signals = self._through(_init, params, (None,) * len(self.layers), x)
         return states, signals

@@ -65,7 +65,7 @@ def alive_gain(
     """
     dt, rate = positive("dt", dt, "ms"), positive("rate", rate, "Hz")
     recurrent_gain, bias = not_negative("recurrent_gain", recurrent_gain), number("bias", bias)
-    if not hasattr(neuron, "tau_m"):
+    if getattr(neuron, "tau_m", None) is None:
         raise ValueError(f"neuron = {type(neuron).__name__}: neuron must be the parameters of neurons, with a tau_m")
     check_params(neuron)
     chance = np.asarray(input_rate, float) * dt / 1000.0

@@ -19,7 +19,7 @@ from jaxlif.checks import check_params, function, positive
 from jaxlif.compiled import compiled
 from jaxlif.networks.graph import Sequential
 from jaxlif.networks.layers import NetworkOutput, signal
-from jaxlif.neurons.cell import Cell, check_cell, step_size
+from jaxlif.neurons.cell import Cell, HasSpikes, check_cell, step_size
 from jaxlif.simulation import scan_cell, simulate
 
 _SILENT, _SATURATED, _GRADIENT = 0.5, 0.1, 1e3
@@ -218,7 +218,7 @@ def _through(layer, params, x, taps, seen, path=""):
 def _tapped(layer, params, x, taps, seen, name):
     first = jax.tree.map(lambda x: x[0], x)
     output = jax.eval_shape(lambda p, x: layer.step(p, layer.init_state(p, x), x)[1], params, first)
-    if not hasattr(output, "spikes"):
+    if not isinstance(output, HasSpikes):
         return scan_cell(layer, params, layer.init_state(params, first), x)[1]
     tap = taps.get(name, jnp.zeros((len(jax.tree.leaves(x)[0]), *output.spikes.shape), output.spikes.dtype))
     cell = _Tapped(layer)

@@ -87,6 +87,13 @@ class Carries(Protocol):
 
 
 @runtime_checkable
+class HasSpikes(Protocol):
+    """An output that shows spikes; layers pass them on, or else the voltage."""
+
+    spikes: Any
+
+
+@runtime_checkable
 class RefusesFeedback(Protocol):
     """A cell whose spikes cannot be fed back to it, with the reason, or None; recurrent layers ask."""
 
