@@ -14,6 +14,7 @@ from scipy.linalg import expm
 
 import jaxlif as jl
 from jaxlif.interop.nir_graph import from_nir, to_nir
+from jaxlif.interop.nir_nodes import IntegrateAndFire
 from jaxlif.interop.nir_wires import returning
 from jaxlif.networks import (
     Conv,
@@ -389,6 +390,16 @@ def test_nodes_in_a_row_are_as_in_numpy(nodes, tmp_path):
     np.testing.assert_allclose(signal(output), last, rtol=1e-12, atol=1e-12)
     assert_spikes(all_spikes(output), spikes or [last] * isinstance(nodes[-1], nir.Threshold))
     assert_runs_again(network, params, (5,), inputs, output)
+
+
+def test_a_neuron_without_leak_is_written_by_its_slope():
+    """dv/dt = r_m I / tau_m: 0.2 in a step of 1 ms under a current of 4, whatever tau_m stands for."""
+    params = jl.LIFParams(tau_m=10.0, r_m=0.5, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=0.0)
+    graph = to_nir(IntegrateAndFire(dt=DT), params, (1,))
+    np.testing.assert_allclose(graph.nodes["0_if"].r, [50.0], rtol=1e-12)  # per second
+    for cell, p in ((IntegrateAndFire(dt=DT), params), from_nir(graph)):
+        v = jax.tree.leaves(cell.step(p, cell.init_state(p, jnp.zeros(1)), jnp.full(1, 4.0))[1])[-1]
+        np.testing.assert_allclose(v, [0.2], rtol=1e-12)
 
 
 def test_an_average_is_a_sum_over_its_size():
