@@ -224,8 +224,8 @@ def _mean_slope(directions, slopes):
 def _across(directions, z, rest):
     """Return the squared slope across the gradient, its standard error, and that of no slope at all."""
     m, dimension = len(rest), directions.shape[1] - bool(z.any())
-    total = np.sum((rest @ directions) ** 2) - (rest @ z) ** 2
-    square = float(total - rest**2 @ (np.sum(directions**2, axis=1) - z**2)) / (m * (m - 1))
+    own = rest**2 @ (np.sum(directions**2, axis=1) - z**2)  # the diagonal; along the gradient nothing is left
+    square = float(np.sum((rest @ directions) ** 2) - own) / (m * (m - 1))
     power = float(np.mean(rest**2))
     null = np.sqrt(2.0 * dimension) * power / m
     beyond = 4.0 * max(square, 0.0) * (power + max(square, 0.0)) / m
