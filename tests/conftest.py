@@ -63,11 +63,32 @@ def stored(tmp_path_factory, cell_file):
     """
     from tests.command_line import good
 
+    def make(folder):
+        (folder / "printed").write_text(good("fit", cell_file, "--out", folder / "out").output, encoding="utf-8")
+
+    place = _once(tmp_path_factory, "stored", make)
+    return place / "out", (place / "printed").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def gif_fit(tmp_path_factory):
+    """A fit of a "gif" to four repeats of a noise, read back from its file: there is one in a run, as of ``stored``."""
+    import jaxlif as jl
+    from tests.fitting.gif_cell import TRUTH, recorded
+
+    place = _once(
+        tmp_path_factory, "gif", lambda out: jl.fit_recording(recorded(TRUTH), "gif", electrode=None).save(out)
+    )
+    return jl.load_fit(place / "fit.json")
+
+
+def _once(tmp_path_factory, name, make):
+    """Return a folder that ``make`` has filled in some worker."""
     base = tmp_path_factory.getbasetemp()
-    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stored"
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     if not place.exists():
-        made = tmp_path_factory.mktemp("fit")
-        (made / "printed").write_text(good("fit", cell_file, "--out", made / "out").output, encoding="utf-8")
+        made = tmp_path_factory.mktemp(name)
+        make(made)
         with suppress(OSError):  # another worker was faster
             made.rename(place)
-    return place / "out", (place / "printed").read_text(encoding="utf-8")
+    return place

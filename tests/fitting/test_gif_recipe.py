@@ -14,27 +14,10 @@ from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss, pena
 from jaxlif.fitting.optimise import pieces, prior_information, scales
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
+from jaxlif.recordings import notes_on
 from jaxlif.report import write_report
 from jaxlif.spiketrains import md_star, spike_times
-
-DT = 0.5
-TRUTH = jl.AdaptiveLIFParams(
-    tau_m=20.0, r_m=0.1, v_rest=-65.0, v_th=-50.0, v_reset=-60.0, t_ref=4.0, delta_v=1.0,
-    eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,),
-    coupling=jl.VoltageCoupling(b=0.6, tau=10.0, v_i=-56.0, k=2.0),
-)  # fmt: skip
-
-
-def recorded(params, seed=0, sweeps=4, duration=20_000.0):
-    """Return repeats of one frozen noise with escape noise, spikes drawn to 30 mV, and 0.3 mV of measurement noise."""
-    key = jax.random.key(seed)
-    current = 170.0 + jl.stimulus.ornstein_uhlenbeck(key, 0.0, 120.0, 4.0, duration, DT)
-    inputs = jl.escape_inputs(jax.random.key(seed + 1), jnp.tile(current[:, None], (1, sweeps)))
-    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), params, inputs)
-    spikes = np.asarray(output.spikes).T > 0
-    noise = 0.3 * np.random.default_rng(seed).standard_normal(spikes.shape)
-    voltage = np.where(spikes, 30.0, np.asarray(output.v).T + noise)
-    return jl.Recording(current=np.tile(np.asarray(current), (sweeps, 1)), voltage=voltage, dt=DT, spikes=spikes)
+from tests.fitting.gif_cell import DT, TRUTH, recorded
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +26,8 @@ def recording():
 
 
 @pytest.fixture(scope="module")
-def result(recording):
-    return jl.fit_recording(recording, "gif", electrode=None)
+def result(gif_fit):
+    return gif_fit
 
 
 def test_the_parameters_come_back(result):
@@ -161,9 +144,8 @@ def test_what_no_model_describes_is_refused(recording):
 
 def test_a_clipped_voltage_is_said(recording):
     clipped = replace(recording, voltage=np.maximum(recording.voltage, -58.0))
-    notes = " ".join(jl.fit_recording(clipped, electrode=None).warnings)
-    assert "exactly -58 mV: is it saturated or clipped?" in notes
-    assert "clipped" not in " ".join(jl.fit_recording(recording, electrode=None).warnings)
+    assert "exactly -58 mV: is it saturated or clipped?" in " ".join(notes_on(clipped, recording.spikes))
+    assert "clipped" not in " ".join(notes_on(recording, recording.spikes))
 
 
 def test_the_bend_has_a_prior_of_3_mv_give_or_take_a_factor_e():

@@ -13,7 +13,7 @@ from jaxlif.fitting.gif_recipe import Candidate, judged_spikes, verdict
 from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
 from jaxlif.fitting.ladder import Ladder, Rung
 from jaxlif.fitting.optimise import believable
-from tests.fitting.test_gif_recipe import DT, TRUTH, recorded
+from tests.fitting.gif_cell import DT, TRUTH, recorded
 
 
 @pytest.mark.parametrize(

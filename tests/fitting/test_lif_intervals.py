@@ -101,14 +101,6 @@ def test_intervals_of_positive_parameters_stay_positive():
     np.testing.assert_allclose(estimate.intervals()["v_rest"], (-70.0 - 2 * reach, -70.0 + 2 * reach), rtol=1e-12)
 
 
-def test_fits_of_both_kinds_report_intervals():
-    recording = jl.simulated_recording(jax.random.key(0), repeats=1, duration=1500.0)
-    fit = jl.fit_recording(recording)
-    assert set(fit.intervals) == {"tau_m", "r_m", "v_rest", "v_reset", "t_ref"} and fit.undetermined == ()
-    for name, (low, high) in fit.intervals.items():
-        assert low < getattr(fit.params, name) < high
-
-
 def test_the_interval_of_t_ref_ends_where_its_profile_has_risen():
     """A parabola with its minimum at 3 ms, whose rise of quantile² is 1.5 steps away, and a reset that moves along."""
     estimate = Estimate(

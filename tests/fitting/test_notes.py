@@ -164,3 +164,11 @@ def test_a_voltage_that_is_another_in_what_was_held_out_is_said(held_out, said):
     notes = score_notes(data, scores | {"test": rates | {"voltage_variance_explained": held_out}})
     assert len(notes) == said and all("in what was held out" in note for note in notes)
     assert not said or f"{100.0 * (1.0 - held_out):.0f} % of its variance" in notes[0]
+
+
+def test_what_was_held_out_without_a_spike_says_nothing_of_the_model(recording):
+    data = Data.of(recording, jl.SpikeRule().find(recording))
+    scores = {"train": {"voltage_variance_explained": 0.9}, "test": {"rate_data": 0.0, "rate_model": 0.0}}
+    (note,) = score_notes(data, scores)
+    assert note.startswith("no spike falls into what was held out")
+    assert score_notes(replace(data, spikes=data.spikes & False), scores) == ()

@@ -10,6 +10,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.membrane import profile_refractory, regress_membrane
+from jaxlif.fitting.scores import spike_scores, unreliable_notes
 from jaxlif.fitting.threshold import bracket_threshold
 
 DT = 0.1
@@ -68,8 +69,8 @@ def test_all_six_parameters_come_back_from_half_off(seed):
     start = jl.LIFParams(**{name: v * f for (name, v), f in zip(asdict(TRUTH).items(), away, strict=True)})
     start = replace(start, v_reset=min(start.v_reset, start.v_th - 1.0))
     start = replace(start, **{name: max(getattr(start, name), -119.0) for name in ("v_rest", "v_th", "v_reset")})
-    found = asdict(jl.fit_recording(recording, window=(0.0, 5000.0), start=start).params)
-    # 1 % is the promise; 0.2 mV of noise on 50 000 samples leaves a few tenths at worst.
+    found = asdict(jl.fit_recording(recording, start=start).params)
+    # 1 % is the promise; 0.2 mV of noise on 35 000 samples leaves a few tenths at worst.
     for name, value in asdict(TRUTH).items():
         assert found[name] == pytest.approx(value, rel=0.01), name
     assert abs(found["t_ref"] - TRUTH.t_ref) <= DT + 1e-9
@@ -190,12 +191,22 @@ def test_an_unreliable_cell_is_not_scored_by_its_reliability():
     rng = np.random.default_rng(1)
     current = np.tile(rng.normal(200.0, 10.0, 20_000), (4, 1))
     trains = rng.random(current.shape) < 1e-3
-    voltage = -60.0 + 0.1 * np.cumsum(current - 200.0, axis=1) / 20.0 + rng.normal(0.0, 0.1, current.shape)
-    recording = jl.Recording(current=current, voltage=voltage, dt=DT, spikes=trains)
-    result = jl.fit_recording(recording)
-    scores = result.scores["test"]
+    recording = jl.Recording(current=current, dt=DT)
+    scores = spike_scores(recording, trains, trains[::-1])
     assert scores["reliability"] < 0.2 and scores["coincidence_factor_over_reliability"] is None
-    assert any("reliability" in note for note in result.warnings)
+    (note,) = unreliable_notes(recording, trains)
+    assert f"the cell's own reliability is {scores['lowest_reliability']:.2f}" in note
+
+
+def test_fits_of_both_kinds_report_intervals_around_their_values(noisy_fit, steps_fit):
+    voltage = {"tau_m", "r_m", "v_rest", "v_reset", "t_ref"}
+    assert set(noisy_fit.intervals) == voltage and set(steps_fit.intervals) == voltage | {"v_th"}
+    for fit in (noisy_fit, steps_fit):
+        assert fit.undetermined == ()
+        for name, (low, high) in fit.intervals.items():
+            assert low < getattr(fit.params, name) < high, name
+    low, high = noisy_fit.intervals["tau_m"]
+    assert low < TRUTH.tau_m < high < 1.05 * low
 
 
 @pytest.mark.parametrize(
@@ -263,9 +274,6 @@ def test_spikes_at_the_start_of_every_sweep_leave_sweeps_to_judge_by():
     fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT))
     assert fit.held_out == (1,) and fit.window == (0.0, 400.0) and fit.scores["test"]["rate_data"] > 0.0
     assert any("held out instead of its end: of the sweeps 1" in note for note in fit.warnings)
-    silent = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT), window=(0.0, 280.0))
-    notes = " ".join(silent.warnings)
-    assert "no spike falls into what was held out" in notes and "fires at 0 Hz" not in notes
 
 
 def test_spike_times_under_constant_current_are_not_scored(steps_fit):

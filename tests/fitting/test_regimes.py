@@ -16,7 +16,8 @@ from jaxlif.fitting.optimise import estimate_drift
 from jaxlif.fitting.prediction import free_response
 from jaxlif.fitting.prepare import default_split, held_out_sweeps
 from jaxlif.fitting.recurrence import from_lanes
-from jaxlif.fitting.threshold import reliable_stimuli
+from jaxlif.fitting.scores import spike_scores, unreliable_notes
+from jaxlif.fitting.threshold import Bracket, choose_threshold, reliable_stimuli
 from jaxlif.pictures import pictures
 from jaxlif.recordings import Recording, resting_potentials
 from jaxlif.report import sweep_rows
@@ -237,13 +238,14 @@ def test_an_unreliable_stimulus_has_no_part_in_the_choice_of_a_threshold(recordi
 
 def test_the_rate_alone_sets_the_threshold_of_an_unreliable_cell(recording):
     random = np.random.default_rng(0).random(recording.spikes.shape) < 0.005  # 10 Hz
-    random[:, :800] = False
-    result = jl.fit_recording(replace(recording, spikes=random), electrode=None, window=(0.0, 6000.0))
-    scores = result.scores["train"]
-    assert scores["coincidence_factor_over_reliability"] is None
+    stimuli = reliable_stimuli(Data.of(recording, random))
+    params = jl.LIFParams(tau_m=20.0, r_m=0.1, v_rest=-65.0, v_reset=-60.0, t_ref=4.0)
+    v_th = choose_threshold(params, stimuli, Bracket(-30.0, -58.0, -30.0), limits=(-110.0, 40.0))
+    own = free_response(replace(params, v_th=v_th), recording).spikes
     # 64 thresholds set the rate to a few per cent; two stimuli share one.
-    assert scores["rate_model"] == pytest.approx(scores["rate_data"], rel=0.3)
-    assert any("stimulus weak: the cell's own reliability" in note for note in result.warnings)
+    assert own.sum() == pytest.approx(random.sum(), rel=0.3)
+    assert spike_scores(recording, random, own)["coincidence_factor_over_reliability"] is None
+    assert unreliable_notes(recording, random)[0].startswith("stimulus weak: the cell's own reliability")
 
 
 def test_a_recording_is_not_outside_itself_but_what_was_held_out_of_it_may_be(recording, result):
