@@ -166,14 +166,12 @@ def from_nir(
         graph: a ``nir.NIRGraph``, such as ``nir.read(path)``, with graphs within it or not.
         dt: step, ms; that in the graph's metadata by default.
         surrogate: pseudo-derivative of all spikes, SuperSpike by default: a graph has none.
-        reset: "value", which is NIR's, or "subtract", which takes off v_threshold - v_reset: a graph trained with it
-            does not say so.
+        reset: "value", which is NIR's, or "subtract", which a graph that was trained with it does not say.
         integration: "exact", or "euler" for a graph whose time constants mean Euler steps of dt: each becomes
             :math:`-dt / \ln(1 - dt/\tau)`, with which an exact step does the same, and a CubaLIF becomes an LI, which
             acts in the same step, and a LIF.
 
-    Returns:
-        The network and its parameters, in JAX's default precision, with times in ms and the rest in the graph's units.
+    The parameters are in JAX's default precision, with times in ms and the rest in the graph's units.
 
     Raises:
         ValueError: naming the node, for what jaxlif does not have, a number that breaks a rule, a loop without neurons,

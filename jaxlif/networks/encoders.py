@@ -73,9 +73,6 @@ def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float
     Returns:
         Counts in the dtype of ``values``, to which they carry no gradient: C channels of ups, then C of downs.
 
-    Raises:
-        ValueError: for values that are not [T, C] or not finite, or a step that is not positive.
-
     Example:
         >>> level_crossing(jnp.array([0.0, 0.4, 2.1, 1.2, 0.9]), 1.0).T.astype(int).tolist()
         [[0, 0, 2, 0, 0], [0, 0, 0, 0, 1]]

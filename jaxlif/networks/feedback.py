@@ -225,8 +225,7 @@ def init_recurrent(
 ) -> RecurrentParams:
     r"""Draw the neurons of :func:`init_neurons` and the weights between them, :math:`W_{ij} \sim N(0, g^2 / N)`.
 
-    The eigenvalues of W fill a disc of radius g. Neurons that spike with probability q in a step give one
-    another a current of variance :math:`g^2 q`.
+    The eigenvalues of W fill a disc of radius g; neurons of spike probability q give one another a variance g² q.
 
     Example:
         >>> params = init_recurrent(jax.random.key(0), 100)

@@ -5,7 +5,7 @@ from abc import ABC
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from jaxlif.checks import concrete, require
-from jaxlif.networks.layers import NetworkOutput, signal
+from jaxlif.networks.layers import Arriving, NetworkOutput, signal
 from jaxlif.neurons.cell import (
     Cell,
     HasSpikes,
@@ -258,21 +258,12 @@ def worth_recomputing(state: PyTree) -> bool:
     return sum(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)) > 1
 
 
-@runtime_checkable
-class Signed(Protocol):
-    """A layer that says whether the weights that reach it may be negative; others take any."""
-
-    @property
-    def signed(self) -> bool:
-        """Whether they may."""
-
-
 def require_weights_for(layer: Cell, way: PyTree) -> bool:
     """Refuse negative weights, at hand, that reach a layer as conductances; ``way`` holds the params before it.
 
     Returns whether all of these keep the sign of what comes before them, as delays and dropout do.
     """
-    if isinstance(layer, Signed) and not layer.signed:
+    if isinstance(layer, Arriving) and not layer.neuron.synapse.signed:
         rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"
         for stage in reversed(jax.tree.leaves(way, is_leaf=is_dataclass)):
             fields = vars(stage) if is_dataclass(stage) else {}

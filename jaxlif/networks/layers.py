@@ -140,11 +140,6 @@ class Arriving:
             raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
         require_array_input(self, self.neuron.neuron)
 
-    @property
-    def signed(self) -> bool:
-        """Whether weights may be negative."""
-        return self.neuron.synapse.signed
-
     def check(self, params: PyTree) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
         check_cell(self.neuron, params)
