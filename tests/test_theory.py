@@ -33,6 +33,14 @@ RATE = jax.jit(theory.firing_rate)
 RATE_AND_GRADIENT = jax.jit(jax.value_and_grad(theory.firing_rate, argnums=(0, 1)))
 SLOPE = jax.jit(jax.vmap(jax.grad(theory.firing_rate, argnums=1), (None, 0)))
 
+PSP_AND_SLOPE = jax.jit(
+    lambda psp, params, tau_syn, t: jax.vmap(jax.value_and_grad(lambda tau, t: psp(params, 1.0, tau, t)), (None, 0))(
+        tau_syn, t
+    ),
+    static_argnums=0,
+)
+PSP = jax.jit(lambda psp, *arguments: psp(*arguments), static_argnums=0)
+
 
 def in_arrays(params, dtype):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
@@ -71,7 +79,8 @@ def of_rates():
 
 def of_the_membrane():
     yield from (theory.equilibrium, lambda p, x: theory.step_response(p, x, 1.0), theory.spike_latency)
-    yield lambda p, _: theory.rheobase(p)
+    yield from (lambda p, x: theory.exponential_psp(p, x, 5.0, 1.0), lambda p, x: theory.alpha_psp(p, x, 5.0, 1.0))
+    yield from (lambda p, x: theory.shot_noise(p, [x], [10.0], 0.1), lambda p, _: theory.rheobase(p))
 
 
 @pytest.mark.parametrize("closed_form", [*of_rates()])
@@ -127,6 +136,10 @@ def test_an_adaptive_neuron_without_any_term_is_the_plain_one():
         (lambda: theory.firing_rate(CELL, [200.0, np.nan]), r"current\[1\] = nan pA: current must be finite"),
         (lambda: theory.step_response(CELL, 100.0, np.array([0.0, -1.0])), r"t\[1\] = -1 ms: t must be 0 ms or more"),
         (lambda: theory.spike_latency(CELL, 200.0, v_0=np.nan), "v_0 = nan mV: v_0 must be finite"),
+        (lambda: theory.exponential_psp(CELL, np.inf, 5.0, 1.0), "weight = inf pA: weight must be finite"),
+        (lambda: theory.alpha_psp(CELL, 1.0, -5.0, 1.0), "tau_syn = -5 ms: tau_syn must be greater than 0 ms"),
+        (lambda: theory.shot_noise(CELL, [1.0], [-3.0], 0.1), r"rates\[0\] = -3 Hz: rates must be 0 Hz or more"),
+        (lambda: theory.shot_noise(CELL, [1.0], [2e4], 0.1), r"rates\[0\] = 20000 Hz: rates must be .* = 10000 Hz"),
         (lambda: theory.diffusion_rate(CELL, -55.0, -2.0), "sd = -2 mV: sd must be 0 mV or more"),
         (lambda: theory.diffusion_rate(CELL, np.nan, 2.0), "mean = nan mV: mean must be finite"),
         (lambda: theory.diffusion_rate(CELL, -55.0, 2.0, dt=-0.1), "dt = -0.1 ms: dt must be 0 ms or more"),
@@ -244,6 +257,72 @@ def test_rate_broadcasts_over_neurons_and_under_vmap():
     np.testing.assert_allclose(jnp.diagonal(table), one_each, rtol=1e-14)
 
 
+# ---------------------------------------------------------------------------------------- synaptic potentials
+
+
+@pytest.mark.parametrize("psp, name", [(theory.exponential_psp, "psp_exponential"), (theory.alpha_psp, "psp_alpha")])
+def test_potentials_equal_the_reference(dtype, psp, name):
+    for (tau_m, tau_syn, c_m, weight), expected in zip(EXPECTED["psp_cases"], EXPECTED[name], strict=True):
+        params = in_arrays(replace(CELL, tau_m=tau_m, r_m=tau_m / c_m), dtype)
+        u = PSP(psp, params, weight, tau_syn, jnp.asarray(EXPECTED["psp_t"], dtype))
+        assert u.dtype == dtype
+        # The reference is itself a difference of exponentials: at 10 and 10.000001 ms it keeps nine digits.
+        atol = {"float64": 1e-8, "float32": 1e-6}[dtype]
+        np.testing.assert_allclose(u, expected, rtol=max(tolerance(dtype), 1e-8), atol=atol)
+
+
+CURRENTS = {
+    theory.exponential_psp: lambda s, tau: np.exp(-s / tau),
+    theory.alpha_psp: lambda s, tau: np.e * s / tau * np.exp(-s / tau),
+}
+
+
+@pytest.mark.parametrize("psp", CURRENTS)
+@pytest.mark.parametrize("tau_syn", [0.5, 9.0, 9.9, 10.0, 10.00001, 10.2, 11.0, 60.0])
+def test_potentials_solve_the_membrane_equation(psp, tau_syn):
+    """Against quadrature of the convolution, on both sides of tau_syn = tau_m and of the series' edge."""
+    for t in (0.3, 4.9, 30.0):
+        integral, _ = quad(lambda s, t=t: CURRENTS[psp](s, tau_syn) * np.exp((s - t) / 10.0), 0.0, t, epsrel=1e-12)
+        np.testing.assert_allclose(PSP(psp, CELL, 100.0, tau_syn, t), 0.1 * 100.0 / 10.0 * integral, rtol=1e-11)
+
+
+@pytest.mark.parametrize("psp", CURRENTS)
+def test_potentials_are_smooth_where_the_time_constants_meet(psp):
+    """The gradient in tau_m, tau_syn and t, and how it changes with tau_syn, against central differences."""
+    taus, times = [2.0, 9.999999, 10.0, 10.000001, 40.0], [0.5, 5.0, 25.0]
+    points = np.array([[10.0, tau, t] for tau in taus for t in times])
+
+    def value(point):
+        return psp(replace(CELL, tau_m=point[0]), 100.0, point[1], point[2])
+
+    def differences(function, eps):
+        sides = [(function(points + eps * axis), function(points - eps * axis)) for axis in np.eye(3)]
+        return jnp.stack([(right - left) / (2 * eps) for right, left in sides], axis=-1)
+
+    def change(point):
+        return jax.jvp(jax.grad(value), (point,), (jnp.array([0.0, 1.0, 0.0]),))[1]
+
+    values, gradients, changes = (jax.jit(jax.vmap(f)) for f in (value, jax.grad(value), change))
+    np.testing.assert_allclose(gradients(points), differences(values, 1e-4), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(changes(points), differences(gradients, 1e-4)[..., 1], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("psp", CURRENTS)
+@pytest.mark.parametrize("tau_syn", [1e-3, 10.0, 1e4])
+def test_potentials_stay_finite(dtype, psp, tau_syn):
+    params = in_arrays(CELL, dtype)
+    t = jnp.array([-5.0, 0.0, 1e-6, 1.0, 1e3, 1e5], dtype)
+    u, slope = PSP_AND_SLOPE(psp, params, jnp.asarray(tau_syn, dtype), t)
+    assert np.isfinite(u).all() and np.isfinite(slope).all()
+    assert (u[:2] == 0.0).all() and (u >= 0.0).all()
+
+
+def test_the_alpha_current_peaks_at_its_weight():
+    """A membrane much faster than the synapse follows the current: its peak is r_m w."""
+    fast = replace(CELL, tau_m=1e-3)
+    np.testing.assert_allclose(theory.alpha_psp(fast, 100.0, 5.0, 5.0), 0.1 * 100.0, rtol=1e-5)
+
+
 # Noise
 
 
@@ -292,10 +371,7 @@ def test_the_grid_and_poisson_inputs_are_as_simulated():
     dt, weights, rates = 0.5, np.linspace(-20.0, 60.0, 100), np.linspace(5.0, 60.0, 100)
     spikes = np.random.default_rng(0).random((2000, 50, 100)) < rates * dt / 1000.0
     current = jnp.asarray(spikes @ weights)
-    # Campbell's theorem for currents held over a step, which arrive with chance p.
-    p = rates * dt / 1000.0
-    mean = -70.0 + 0.1 * p @ weights
-    sd = 0.1 * np.sqrt(np.tanh(dt / 20.0) * (p * (1.0 - p)) @ weights**2)
+    mean, sd = theory.shot_noise(CELL, weights, rates, dt)
     membrane = simulate(LeakyIntegrator(dt=dt), LeakyParams(tau_m=10.0, r_m=0.1, v_rest=-70.0), current)[1].v[200:]
     # 50 neurons for 900 ms, correlated over 10 ms: 50 x 900 / 20 independent values, twice as many squares.
     np.testing.assert_allclose(membrane.mean(), mean, atol=4.0 * sd / 2250**0.5)
