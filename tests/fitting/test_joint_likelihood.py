@@ -9,7 +9,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.joint_likelihood import arranged, evaluate, forced_adaptive, joint_loss
+from jaxlif.fitting.joint_likelihood import arranged, evaluate, forced_adaptive, joint_loss, penalty, spike_bits
 from jaxlif.fitting.membrane import Columns, forced
 from jaxlif.fitting.prediction import forced_voltage
 from jaxlif.fitting.recurrence import from_lanes, recurrence, to_lanes
@@ -82,13 +82,25 @@ def test_the_likelihood_is_that_of_the_steps(recorded):
             expected += np.log(-np.expm1(-rate)) if spikes[s, n] else -rate * (held == 0)
             held = 20 if spikes[s, n] else max(held - 1, 0)
     loss, samples = joint_loss(PARAMS, parts, 0.1)
-    score = evaluate(loss, loss.vector(PARAMS), samples)[2]
+    value, _, score = evaluate(loss, loss.vector(PARAMS), samples)
     assert float(score.log_likelihood) == pytest.approx(expected, rel=1e-10)
     near = np.zeros((3, 950), bool)
     for s, n in zip(*np.nonzero(spikes), strict=True):
         near[s, max(0, n - 50) : n + 21] = True
     assert float(score.squares) == pytest.approx(float(((v - voltage)[~near] ** 2).sum()), rel=1e-10)
     assert float(score.compared) == (~near).sum()
+    # A sample of voltage counts as dt / 50 ms of one that knows nothing of its neighbours.
+    variance = score.squares / score.compared
+    voltage = 0.5 * (0.1 / 50.0) * score.compared * (1.0 + np.log(variance))
+    weak = float(penalty(PARAMS, jnp.asarray(PARAMS.coupling.v_i)))
+    assert value == pytest.approx(voltage - expected + weak, rel=1e-9)
+    # Above a Poisson train of the same rate, 10 spikes in 285 ms; in single precision.
+    poisson = 10.0 * np.log(10.0 / 285.0) - 10.0
+    bits = (expected - 10.0 * np.log(0.1) - poisson) / (10.0 * np.log(2.0))
+    current, voltage, _ = recorded
+    data = Data(current, voltage, spikes=spikes, dt=0.1)
+    assert spike_bits(PARAMS, data) == pytest.approx(bits, rel=1e-4)
+    assert spike_bits(PARAMS, data, slice(100, 300)) is None
 
 
 @pytest.mark.usefixtures("x64")
