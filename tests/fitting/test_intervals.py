@@ -149,6 +149,14 @@ def fitted(traces):
     )  # fmt: skip
 
 
+def test_the_dispersion_is_that_of_the_errors(fit):
+    # White errors of the voltage, each counted as dt / 50 ms of one: the score scatters by that share of what is told.
+    # 50 blocks in some six directions know a variance to 8 %, five of which are allowed; spikes as they should.
+    voltage, spikes = fit.uncertainty.dispersion
+    assert voltage == pytest.approx(DT / 50.0, rel=0.4) and 1.0 <= spikes < 1.4
+    assert fit.uncertainty.voltage_error == pytest.approx(0.5, rel=0.05)
+
+
 def test_twice_as_long_is_narrower_by_the_square_root(fit):
     advice = jl.advise_protocol(fit, {"again": noise(7)})
     # Some 200 spikes in each: their number alone makes an interval uncertain by 4 %, a single direction by more.
