@@ -56,9 +56,10 @@ class Problem:
 
     def place_samples(self, data: Any) -> Any:
         """Split arrays [samples, ...] over the devices, the last sample repeated until each has as many."""
-        devices = 1 if self.mesh is None else self.mesh.size
-        index = np.minimum(np.arange(-(-self.samples // devices) * devices), self.samples - 1)
-        return self.place(data if self.mesh is None else jax.tree.map(lambda x: on_host(x)[index], data), *self.axes)
+        if self.mesh is None:
+            return self.place(data)
+        index = np.minimum(np.arange(-(-self.samples // self.mesh.size) * self.mesh.size), self.samples - 1)
+        return self.place(jax.tree.map(lambda x: on_host(x)[index], data), *self.axes)
 
     def batches(self, data: Any) -> list[Any]:
         """Cut arrays [samples, ...] into whole batches and what is left over, in the host's memory."""
@@ -282,7 +283,7 @@ def require_losses(problem: Problem, params: Any, data: Any, validation: Any, ke
 
 
 def _aux_of(problem: Problem, params: Any, data: Any, key: Array) -> dict[str, Any]:
-    """Return the shapes of the auxiliary numbers of a loss, refusing what is no scalar."""
+    """Return the auxiliary numbers of a loss as placeholders, refusing what is no scalar."""
     output = jax.eval_shape(problem.loss, params, problem.batch_shapes(data), key)
     if isinstance(output, tuple) and not (len(output) == 2 and isinstance(output[1], dict)):
         raise ValueError("the loss returned a tuple: it must be a scalar, or (scalar, dict of scalars)")
