@@ -28,6 +28,20 @@ from jaxlif.recordings import Electrode, SpikeRule
 
 FORMAT = "jaxlif fit 1"
 OLD_NAMES = {"adaptive": "deterministic-gif"}
+PLAIN = {  # fields of a fit that are in its file as they are, and their names there
+    "protocol": "protocol",
+    "scores": "scores",
+    "window": "train_ms",
+    "spike_cut": "spike_cut_ms",
+    "data": "data",
+    "seed": "seed",
+    "warnings": "warnings",
+    "curve": "f_i_curve",
+    "held_out": "held_out_sweeps",
+    "rest": "resting_potential",
+    "bits_per_spike": "bits_per_spike",
+    "undetermined": "undetermined",
+}
 
 _F = TypeVar("_F")
 Pair = tuple[float, float]
@@ -216,34 +230,24 @@ def _parameters(fit: Any) -> dict[str, dict[str, Any]]:
 
 
 def _document(fit: Any) -> dict[str, Any]:
+    drift, known = fit.drift, fit.uncertainty
+    packages = ("jaxlif", "jax", "jaxlib", "optax", "numpy")
     return {
         "format": FORMAT,
         "model": fit.model,
-        "protocol": fit.protocol,
         "parameters": _parameters(fit),
-        "scores": fit.scores,
-        "train_ms": fit.window,
+        **{key: getattr(fit, name) for name, key in PLAIN.items()},
         "spike_rule": vars(fit.spike_rule),
-        "spike_cut_ms": fit.spike_cut,
-        "data": fit.data,
-        "seed": fit.seed,
-        "warnings": fit.warnings,
-        "f_i_curve": fit.curve,
         "electrodes": [
             {"sweeps": sweeps, "resistance_GOhm": e.resistance, "source": e.source, "dt_ms": e.dt}
             | {"kernel_GOhm": e.kernel.tolist()}
             for sweeps, e in fit.electrodes
         ],
-        "held_out_sweeps": fit.held_out,
-        "resting_potential": fit.rest,
-        "sweep_terms": fit.drift and {"offset_mV": fit.drift.offset.tolist(), "gain": fit.drift.gain.tolist()},
+        "sweep_terms": drift and {"offset_mV": drift.offset.tolist(), "gain": drift.gain.tolist()},
         "regimes": [vars(regime) for regime in fit.regimes],
-        "bits_per_spike": fit.bits_per_spike,
-        "undetermined": fit.undetermined,
-        "uncertainty": fit.uncertainty and _known(fit.uncertainty),
+        "uncertainty": known and _known(known),
         "scored_parameters": fit.scored and named_leaves(fit.scored),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("jaxlif", "jax", "jaxlib", "optax", "numpy")},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
 
 
@@ -288,32 +292,22 @@ def _fields(document: _Fit) -> dict[str, Any]:
     rows, terms, known = document.parameters, document.sweep_terms, document.uncertainty
     intervals = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
     scored = document.scored_parameters
-    return dict(
-        model=OLD_NAMES.get(document.model, document.model),
-        params=_params({name: row.value for name, row in rows.items()}),
-        scored=None if scored is None else _params(scored),
-        bounds={name: row.bounds for name, row in rows.items() if row.bounds},
-        intervals=intervals,
-        scores=document.scores,
-        window=document.train_ms,
-        protocol=document.protocol,
-        spike_rule=document.spike_rule,
-        spike_cut=document.spike_cut_ms,
-        data=document.data.model_dump(exclude_unset=True),
-        seed=document.seed,
-        warnings=tuple(document.warnings),
-        curve=document.f_i_curve,
-        electrodes=tuple(
+    plain = {name: getattr(document, key) for name, key in PLAIN.items()}
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()} | {
+        "model": OLD_NAMES.get(document.model, document.model),
+        "params": _params({name: row.value for name, row in rows.items()}),
+        "scored": None if scored is None else _params(scored),
+        "bounds": {name: row.bounds for name, row in rows.items() if row.bounds},
+        "intervals": intervals,
+        "spike_rule": document.spike_rule,
+        "data": document.data.model_dump(exclude_unset=True),
+        "electrodes": tuple(
             (tuple(e.sweeps), Electrode(np.array(e.kernel_GOhm, float), e.dt_ms, e.source)) for e in document.electrodes
         ),
-        held_out=tuple(document.held_out_sweeps),
-        rest=document.resting_potential,
-        drift=None if terms is None else Drift(np.array(terms.offset_mV, float), np.array(terms.gain, float)),
-        regimes=tuple(Regime(**regime.model_dump()) for regime in document.regimes),
-        bits_per_spike=document.bits_per_spike,
-        undetermined=tuple(document.undetermined),
-        uncertainty=None if known is None else _uncertainty(known, intervals),
-    )
+        "drift": None if terms is None else Drift(np.array(terms.offset_mV, float), np.array(terms.gain, float)),
+        "regimes": tuple(Regime(**regime.model_dump()) for regime in document.regimes),
+        "uncertainty": None if known is None else _uncertainty(known, intervals),
+    }
 
 
 def _uncertainty(known: _Uncertainty, intervals: Mapping[str, Pair]) -> Uncertainty:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from jaxlif.fitting.data import Data, Drift, Uncertainty
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
@@ -31,11 +32,11 @@ class Prediction(NamedTuple):
     the electrode of the fitted recording would have added to it. ``notes`` say what the user should know.
     """
 
-    spike_time: np.ndarray
-    spike_repeat: np.ndarray
-    spike_sweep: np.ndarray
-    voltage: np.ndarray
-    electrode_drop: np.ndarray
+    spike_time: Float[np.ndarray, " spikes"]
+    spike_repeat: Int[np.ndarray, " spikes"]
+    spike_sweep: Int[np.ndarray, " spikes"]
+    voltage: Float[np.ndarray, "sweeps T"]
+    electrode_drop: Float[np.ndarray, "sweeps T"]
     notes: tuple[str, ...] = ()
 
 
@@ -206,7 +207,7 @@ class RecordingFit:
         bits = spike_bits(cast(AdaptiveLIFParams, self.params), Data.of(clean, spikes, drift=terms))
         return collapse_notes(self.bits_per_spike, bits)
 
-    def electrode_drop(self, recording: Recording) -> np.ndarray:
+    def electrode_drop(self, recording: Recording) -> Float[np.ndarray, "sweeps T"]:
         """Return what the electrode adds to the voltage under a recording's current, [sweeps, T], mV.
 
         Electrodes that were estimated from a recording belong to its sweeps, known by the checksums of their voltages.

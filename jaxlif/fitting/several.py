@@ -15,27 +15,15 @@ from jaxlif.recordings import Recording, read_recording
 
 _Cell = TypeVar("_Cell")
 
-SCORES = (
-    "rate_data",
-    "rate_model",
-    "coincidence_factor",
-    "coincidence_factor_over_reliability",
-    "md_star",
-    "bits_per_spike",
-)
+SCORES = ("rate_data", "rate_model", "coincidence_factor", "coincidence_factor_over_reliability", "md_star")
 
 
 @dataclass(frozen=True)
 class RecordingFits:
-    """Fits of several recordings.
-
-    Args:
-        fits: by name the fits.
-        failed: by name why there is none, in one line.
-    """
+    """Fits of several recordings, by name."""
 
     fits: Mapping[str, RecordingFit]
-    failed: Mapping[str, str]
+    failed: Mapping[str, str]  # why there is none, in one line
 
     def table(self) -> dict[str, list[Any]]:
         """Return columns of one length: cell, the parameters, and the scores by which a fit is judged.
@@ -60,7 +48,7 @@ def _main_scores(fit: RecordingFit) -> dict[str, Any]:
     judged = fit.scores.get("test", fit.scores.get("train", {}))
     # The voltage that a step protocol is fitted by is that of its subthreshold sweeps.
     explained = fit.scores.get("membrane", judged).get("voltage_variance_explained")
-    found = {name: judged.get(name) for name in SCORES} | {"voltage_variance_explained": explained}
+    found = {name: judged.get(name) for name in (*SCORES, "bits_per_spike")} | {"voltage_variance_explained": explained}
     return found | {"f_i_rmse": fit.scores.get("f_i", {}).get("rmse")}
 
 
