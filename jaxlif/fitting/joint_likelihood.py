@@ -21,6 +21,7 @@ from jaxlif.fitting.recurrence import recurrence, to_lanes
 from jaxlif.fitting.segments import padded_length
 from jaxlif.losses import bits_per_spike, point_process_log_likelihood, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.lif import refractory_steps
 
 single_precision = partial(jax.enable_x64, False)  # half the time and the same fit: its gradient is good to 1 %
 
@@ -66,7 +67,9 @@ def arranged(data: Data, t_ref: float, dtype: str = "float32") -> list[ForcedSwe
 
     Voltages are held for ``t_ref`` after a spike, ms; ``dtype`` is that of the arrays, and so of the fit.
     """
-    (count, steps), held, terms = data.spikes.shape, data.steps(t_ref), data.terms
+    (count, steps), held, terms = data.spikes.shape, int(refractory_steps(t_ref, data.dt)), data.terms
+    if held < 1:
+        raise ValueError(f"t_ref = {t_ref:g} ms: a neuron forced in blocks holds its voltage for a step at least")
     length = padded_length(max(steps, data.length))
     size = max(1, min(count, PART // length))
     # Room for the spikes of any part, and for some more in a longer one.

@@ -115,7 +115,7 @@ def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes
         start, current = jnp.asarray(voltage[:, 0], float), jnp.asarray(recording.current.T)
         _, later = simulate(neuron(params, recording.dt), params, current[1:], LeakyState(start))
         return np.concatenate([voltage[:, :1], np.asarray(later.v).T], axis=1)
-    if isinstance(params, AdaptiveLIFParams) and not params.a:
+    if isinstance(params, AdaptiveLIFParams) and not params.a and params.t_ref > 0.0:
         return _forced_in_blocks(params, Data.of(recording, spikes))
     data, v = columns(Data.of(recording, spikes)), np.zeros(voltage.shape)
     for place, outputs in forced_segments(neuron(params, recording.dt), params, data):

@@ -133,15 +133,24 @@ def test_subthreshold_adaptation_is_refused(recorded):
         forced_adaptive(jl.AdaptiveLIFParams(a=(1.0,), tau_a=(10.0,)), data, 0.1)
 
 
-def test_the_forced_voltage_of_a_recording_is_that_of_the_loop_over_time(x64):
-    rng, params = np.random.default_rng(0), PARAMS
-    spikes = rng.random((2, 3000)) < 0.004
+@pytest.mark.parametrize(("t_ref", "part"), [(2.0, 150_000), (2.04, 150_000), (0.0, 150_000), (2.0, 7_000)])
+def test_the_forced_voltage_of_a_recording_is_that_of_the_loop_over_time(t_ref, part, x64, monkeypatch):
+    """Refractory periods on the grid, between its steps and of no time, and three sweeps in parts of two."""
+    monkeypatch.setattr("jaxlif.fitting.joint_likelihood.PART", part)
+    rng, params = np.random.default_rng(0), replace(PARAMS, t_ref=t_ref)
+    spikes = rng.random((3, 3000)) < 0.004
     spikes[:, 0] = True  # elsewhere the first sample is taken as recorded, and one step's drift apart
     rows = rng.normal(100.0, 50.0, spikes.shape), rng.normal(-65.0, 1.0, spikes.shape), spikes, np.zeros_like(spikes)
     recording = jl.Recording(current=rows[0], voltage=rows[1], dt=0.1)
     loop = forced(jl.AdaptiveLIF(dt=0.1), params, Columns(*(jnp.asarray(row.T, float) for row in rows))).v
     # Sums of some thousand terms in another order: 1e-9 mV of rounding.
     np.testing.assert_allclose(forced_voltage(params, recording, spikes), np.asarray(loop).T, atol=1e-9, rtol=0)
+
+
+def test_a_voltage_that_nothing_holds_has_no_likelihood_in_blocks(recorded):
+    current, voltage, spikes = recorded
+    with pytest.raises(ValueError, match="t_ref = 0 ms: a neuron forced in blocks holds its voltage for a step"):
+        spike_bits(replace(PARAMS, t_ref=0.0), Data(current, voltage, spikes=spikes, dt=0.1))
 
 
 def test_arranged_to_a_length_nothing_beyond_the_sweeps_counts(recorded):
