@@ -60,7 +60,7 @@ class Conv(Stateless):
         _require_room(f"weight {sizes}", sizes[2:], found[1:], pads)
         x, stride = jnp.asarray(x, params.weight.dtype)[None], per_axis("stride", self.stride, axes)
         form = jax.lax.ConvDimensionNumbers(*((*pair, *range(2, axes + 2)) for pair in ((0, 1), (1, 0), (0, 1))))
-        y = jax.lax.conv_general_dilated(x, params.weight, stride, pads, dimension_numbers=form)[0]
+        y = jax.lax.conv_general_dilated(x, jnp.asarray(params.weight), stride, pads, dimension_numbers=form)[0]
         return y if params.bias is None else y + params.bias.reshape((-1,) + (1,) * axes)
 
 

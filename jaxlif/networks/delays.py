@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
 from jaxlif.checks import concrete, require, require_not_negative, require_params, require_positive
 from jaxlif.neurons.cell import state_dtype
@@ -24,8 +25,8 @@ class DelayParams:
         sigma: spread over lags, steps, above 0; None for interpolation.
     """
 
-    delay: Array | float
-    sigma: Array | float | None = None
+    delay: Float[Array | np.ndarray, "..."] | float
+    sigma: Float[Array | np.ndarray, "..."] | float | None = None
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -71,7 +71,7 @@ class Events:
     @classmethod
     def from_samples(
         cls, samples: Iterable[tuple[Any, int]], sensor_size: tuple[int, int, int], classes: Iterable[str] = ()
-    ) -> Self:
+    ) -> "Events":
         """Gather samples as the package tonic gives them: its data sets, and what it reads of cameras.
 
         Args:

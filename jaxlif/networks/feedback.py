@@ -152,7 +152,7 @@ class RecurrentParams:
     """The neuron's own parameters, and the weights [N, N], from row to column, current per spike of the step before."""
 
     neuron: PyTree
-    weight: Float[Array, "N N"]
+    weight: Float[Array | np.ndarray, "N N"]
 
     @property
     def path(self) -> DenseParams:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Key, PyTree
@@ -71,8 +72,8 @@ class Stateless(ABC):
 class DenseParams:
     """The weight of a :class:`Dense` layer or, with a kernel, of a :class:`Conv`, and a constant current or None."""
 
-    weight: Float[Array, "num_in num_out *kernel"]
-    bias: Float[Array, " num_out"] | None = None
+    weight: Float[Array | np.ndarray, "num_in num_out *kernel"]
+    bias: Float[Array | np.ndarray, " num_out"] | None = None
 
     def check(self) -> None:
         """Raise ValueError where a shape or a concrete value breaks its rule."""
@@ -107,7 +108,7 @@ class Dense(Stateless):
         return y if params.bias is None else y + params.bias
 
 
-def require_input(weight: Array, x: Array) -> None:
+def require_input(weight: Array | np.ndarray, x: Array) -> None:
     """Refuse an input of another size than a weight takes."""
     if jnp.shape(x) != weight.shape[:1]:
         raise ValueError(f"weight {list(weight.shape)} takes an input [{weight.shape[0]}], not {list(jnp.shape(x))}")

@@ -14,7 +14,7 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
-from jaxtyping import Int
+from jaxtyping import Float, Int, Key
 
 from jaxlif.checks import concrete, floats, number, numbers, random_key, require, whole
 from jaxlif.networks.layers import require_input
@@ -32,8 +32,8 @@ class SparseParams:
         target: [num_in, K] integers, where they end; num_out marks a place without a synapse, whose weight is unused.
     """
 
-    weight: Array
-    target: Array
+    weight: Float[Array | np.ndarray, "num_in K"]
+    target: Int[Array | np.ndarray, "num_in K"]
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
@@ -154,7 +154,7 @@ batching.primitive_batchers[_project_p] = _project_batch
 
 
 def pairwise(
-    key: Array, num_in: int, num_out: int, probability: float, *, self_connections: bool = True
+    key: Key[Array, ""], num_in: int, num_out: int, probability: float, *, self_connections: bool = True
 ) -> Int[np.ndarray, "num_in K"]:
     r"""Connect every input with every output with the same probability, each pair on its own.
 
