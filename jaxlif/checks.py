@@ -31,8 +31,7 @@ def numbers(
         wanted = "a number" if ranks == (0,) else f"an array of rank {' or '.join(map(str, ranks))}"
         raise ValueError(f"{field} has shape {array.shape}: {field} must be {wanted}{_of(unit)}")
     if finite and not isinstance(array, Tracer):
-        ok = np.isfinite(np.asarray(array, float))
-        require(ok, field, array, unit, f"{field} must be finite")
+        require(np.isfinite(np.asarray(array, float)), field, array, unit, f"{field} must be finite")
     if isinstance(value, int | float):
         return float(value) if isinstance(value, int) else value  # a Python number takes the dtype of what it meets
     if jnp.issubdtype(array.dtype, np.floating):
@@ -63,7 +62,8 @@ def not_negative(field: str, value: Any, unit: str = "") -> Any:
 
 def floating(field: str, value: Any) -> jax.Array:
     """Return numbers as a floating JAX array, single at least, integers and booleans in its default precision."""
-    return single(jnp.asarray(numbers(field, value, finite=False)))
+    array: jax.Array = single(jnp.asarray(numbers(field, value, finite=False)))
+    return array
 
 
 def single(x: Any) -> Any:
@@ -90,8 +90,8 @@ def whole(field: str, value: Any, least: int = 0, unit: str = "") -> int:
     except TypeError:
         found = None
     if found is None or found < least:
-        suffix = f" {unit}" if unit else ""
-        raise ValueError(f"{field} = {_short(value)}{suffix}: {field} must be a whole number, {least} or more")
+        shown = f"{_short(value)} {unit}".rstrip()
+        raise ValueError(f"{field} = {shown}: {field} must be a whole number, {least} or more")
     return found
 
 
@@ -225,8 +225,7 @@ def require(ok: Any, field: str, value: Any, unit: str, rule: str) -> None:
     ok, value = np.broadcast_arrays(np.asarray(ok), np.asarray(value))
     index = tuple(int(i) for i in np.argwhere(~ok)[0])
     where = f"[{', '.join(map(str, index))}]" if index else ""
-    suffix = f" {unit}" if unit else ""
-    raise ValueError(f"{field}{where} = {value[index]:g}{suffix}: {rule}")
+    raise ValueError(f"{field}{where} = {value[index]:g}{unit and f' {unit}'}: {rule}")
 
 
 def require_finite(field: str, value: Any, unit: str) -> None:

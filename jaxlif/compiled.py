@@ -17,12 +17,12 @@ def compiled(*, values: int = 1, keep: int) -> Callable[[Callable[..., Any]], An
     ``function.program(*values)`` is the compiled function of the arrays.
     """
 
-    def _decorated(function):
+    def _decorated(function: Callable[..., Any]) -> Any:
         @lru_cache(maxsize=keep)
         def _program(*chosen: Hashable) -> Any:
             return jax.jit(partial(function, *chosen))
 
-        def _call(*arguments):
+        def _call(*arguments: Any) -> Any:
             return _program(*arguments[:values])(*arguments[values:])
 
         call: Any = wraps(function)(_call)

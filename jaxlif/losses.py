@@ -70,7 +70,8 @@ def spike_mask(spikes: Shaped[ArrayLike, "T *N"], *, before: int, after: int) ->
     edges = np.zeros((train.shape[0] + before + after + 1, *train.shape[1:]), np.int32)
     edges[: train.shape[0]] += train
     edges[before + after : before + after + train.shape[0]] -= train
-    return np.cumsum(edges, axis=0, out=edges)[before : before + train.shape[0]] == 0
+    clear: np.ndarray = np.cumsum(edges, axis=0, out=edges)[before : before + train.shape[0]] == 0
+    return clear
 
 
 def rate_mse(rate: Shaped[ArrayLike, "*K"], target: Shaped[ArrayLike, "*K"]) -> Float[Array, ""]:
@@ -156,7 +157,7 @@ def van_rossum(
         difference = jnp.where(checks.counted(mask, "spikes", train), difference, 0.0)
     decay = jnp.exp(jnp.asarray(-dt / tau, train.dtype))
 
-    def _filtered(f, s):
+    def _filtered(f: Array, s: Array) -> tuple[Array, Array]:
         f = decay * f + s
         return f, f
 
@@ -226,12 +227,12 @@ def point_process_log_likelihood(
     return jnp.sum(jnp.where(spiked, _log_spike(log_rate, dt), 0.0)) - expected
 
 
-def _expected_spikes(log_rate, dt):
+def _expected_spikes(log_rate: Array, dt: float) -> Array:
     most = 6.0
     return dt * jnp.exp(jnp.minimum(log_rate, most)) * (1.0 + jnp.maximum(log_rate - most, 0.0))
 
 
-def _log_spike(log_rate, dt):
+def _log_spike(log_rate: Array, dt: float) -> Array:
     expected = _expected_spikes(log_rate, dt)
     # Below 1e-4 the series, which keeps its digits.
     likely = jnp.log(-jnp.expm1(-jnp.maximum(expected, 1e-4)))
@@ -263,9 +264,8 @@ def bits_per_spike(
     num_spikes = checks.positive("num_spikes", num_spikes, "spikes")
     duration = checks.positive("duration", duration, "ms")
     poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
-    return (checks.numbers("log_likelihood", log_likelihood, "nats", finite=False) - poisson) / (
-        num_spikes * math.log(2.0)
-    )
+    nats: Array | float = checks.numbers("log_likelihood", log_likelihood, "nats", finite=False) - poisson
+    return nats / (float(num_spikes) * math.log(2.0))
 
 
 def _alike(lowest: int = 1, **arrays: ArrayLike) -> tuple[Array, Array]:

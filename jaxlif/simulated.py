@@ -1,5 +1,7 @@
 """A recording of a simulated cell, to try every analysis on where no real one is at hand."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax import Array
@@ -56,7 +58,7 @@ def simulated_recording(
     checks.whole("repeats", repeats, 1)
     frozen_key, process_key, recording_key = jax.random.split(key, 3)
     frozen = ornstein_uhlenbeck(frozen_key, mean, sd, tau, duration, dt)
-    own = jax.vmap(lambda k: ornstein_uhlenbeck(k, 0.0, process_noise, tau, duration, dt))
+    own: Any = jax.vmap(lambda k: ornstein_uhlenbeck(k, 0.0, process_noise, tau, duration, dt))
     current = frozen[:, None] + own(jax.random.split(process_key, repeats)).T
     cell = HodgkinHuxley(dt=dt, substeps=5)
     _, output = simulate(cell, HodgkinHuxleyParams() if params is None else params, current)

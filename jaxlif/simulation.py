@@ -58,14 +58,17 @@ def simulate(
     protocol.check_cell(cell, params)
     protocol.check_inputs(cell, inputs)
     try:
-        return _simulate(cell, segment, unroll, params, inputs, state)
+        final: tuple[Any, Any] = _simulate(cell, segment, unroll, params, inputs, state)
+        return final
     except AttributeError as error:  # such as the parameters of another cell
         kinds = f"params = {type(params).__name__}, inputs = {type(inputs).__name__}"
         raise ValueError(f"{kinds}: {type(cell).__name__} takes others ({error})") from error
 
 
 @compiled(values=3, keep=64)
-def _simulate(cell, segment, unroll, params, inputs, state):
+def _simulate(
+    cell: Cell, segment: int | None, unroll: int, params: PyTree, inputs: PyTree, state: PyTree
+) -> tuple[Any, Any]:
     params, state = jax.tree.map(checks.single, (params, state))
     fresh = cell.init_state(params, jax.tree.map(lambda x: checks.single(jnp.asarray(x)[0]), inputs))
     state = fresh if state is None else _of_this_cell(state, fresh)
@@ -92,7 +95,7 @@ def scan_cell(
     return jax.lax.scan(again, state, inputs, unroll=unroll)
 
 
-def _segmented(run, state, inputs, segment):
+def _segmented(run: Any, state: PyTree, inputs: PyTree, segment: int) -> tuple[Any, Any]:
     """Scan whole segments in an outer scan, then what is left over."""
     steps = _num_steps(inputs)
     whole = steps - steps % segment

@@ -242,7 +242,7 @@ def jackknife_error(statistic: Callable[[list[np.ndarray]], float], trains: Sequ
     return float(np.sqrt((len(repeats) - 1) * scores.var()))
 
 
-def _matches(data, model, delta):
+def _matches(data: np.ndarray, model: np.ndarray, delta: float) -> int:
     """Count the largest one-to-one matching: for sorted times, taking the earliest free pair is optimal."""
     i, j, matched, window = 0, 0, 0, delta + _SLACK
     first, second = data.tolist(), model.tolist()  # plain floats are faster to compare one by one
@@ -253,21 +253,21 @@ def _matches(data, model, delta):
     return matched
 
 
-def _pairs(first, second, delta):
+def _pairs(first: np.ndarray, second: np.ndarray, delta: float) -> int:
     """Count all pairs of spikes within the window: Kistler's inner product of two trains."""
     window = delta + _SLACK
     ends = np.searchsorted(second, first + window, side="right")
     return int(np.sum(ends - np.searchsorted(second, first - window, side="left")))
 
 
-def _norm(trains, delta):
+def _norm(trains: list[np.ndarray], delta: float) -> float:
     """Average the inner product over different repeats, or take the only repeat's own."""
     own = sum(_pairs(train, train, delta) for train in trains)
     count = len(trains)
     return float(own) if count == 1 else (_pairs(_pool(trains), _pool(trains), delta) - own) / (count * (count - 1))
 
 
-def _pool(trains):
+def _pool(trains: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(trains))
 
 
@@ -317,4 +317,5 @@ def _rounding(times: np.ndarray) -> np.ndarray:
     One for the time and one for the step that it is a multiple of: 7 x 0.1 is no longer 0.7, least of all in float32.
     """
     kind: Any = times.dtype if np.issubdtype(times.dtype, np.floating) else float
-    return 2.0 * float(np.finfo(kind).eps) * np.abs(times.astype(float))
+    units: np.ndarray = 2.0 * float(np.finfo(kind).eps) * np.abs(times.astype(float))
+    return units

@@ -143,7 +143,8 @@ def ornstein_uhlenbeck(
     checks.require_positive("tau", tau, "ms")
     # In the default precision first, so that a key gives the same noise in every other.
     normal = jax.random.normal(checks.random_key(key), (num_steps(duration, dt),))
-    return mean + sd * _autoregress(normal.astype(jnp.result_type(mean, sd, tau)), _step(dt) / tau)
+    noise: Array = _autoregress(normal.astype(jnp.result_type(mean, sd, tau)), _step(dt) / tau)
+    return mean + sd * noise
 
 
 @jax.jit
@@ -153,7 +154,7 @@ def _autoregress(normal: Array, leak: Array) -> Array:
     decay, spread = jnp.exp(-leak), jnp.sqrt(-jnp.expm1(-2.0 * leak))
     kicks = (spread * normal).at[:1].set(normal[:1])  # the first is the stationary draw
 
-    def _advance(value, kick):
+    def _advance(value: Array, kick: Array) -> tuple[Array, Array]:
         return (decay * value + kick,) * 2
 
     return jax.lax.scan(_advance, jnp.zeros((), normal.dtype), kicks)[1]
@@ -161,7 +162,8 @@ def _autoregress(normal: Array, leak: Array) -> Array:
 
 def _floating(field: str, value: ArrayLike, unit: str) -> Array:
     """Return an array in the value's own floating dtype, weakly typed for a Python number; single at least."""
-    return checks.single(jnp.asarray(checks.number(field, value, unit)))
+    array: Array = checks.single(jnp.asarray(checks.number(field, value, unit)))
+    return array
 
 
 def _step(dt: float) -> float:

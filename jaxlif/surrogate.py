@@ -146,6 +146,6 @@ def spike(x: Float[Array, "*N"], surrogate: Surrogate) -> Float[Array, "*N"]:
 
 
 @spike.defjvp
-def _spike_jvp(surrogate, primals, tangents):
+def _spike_jvp(surrogate: Surrogate, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (x_dot,) = primals, tangents
     return spike(x, surrogate), surrogate(x) * x_dot

@@ -308,10 +308,9 @@ def _decayed(synapse: Array, tau_syn: Array, dt: float, arrivals: Array) -> Arra
 
 def _per_kind(name: str, value: Any, synapse: Array) -> Array:
     """Line up a parameter, scalar, [K] or [K, N], with a synaptic state [K, ...]."""
-    value = jnp.asarray(value, synapse.dtype)
-    missing = (1,) * (synapse.ndim - value.ndim)
-    value = value.reshape(value.shape[:1] + missing + value.shape[1:]) if value.ndim else value
-    kinds = synapse.shape[:1]
-    if value.ndim not in (0, synapse.ndim) or jnp.broadcast_shapes(value.shape[:1], kinds) != kinds:
-        raise ValueError(f"{name} has shape {value.shape}: it does not fit arrivals {synapse.shape}, [K, ...]")
-    return value
+    leaf, kinds = jnp.asarray(value, synapse.dtype), synapse.shape[:1]
+    missing = (1,) * (synapse.ndim - leaf.ndim)
+    leaf = leaf.reshape(leaf.shape[:1] + missing + leaf.shape[1:]) if leaf.ndim else leaf
+    if leaf.ndim not in (0, synapse.ndim) or jnp.broadcast_shapes(leaf.shape[:1], kinds) != kinds:
+        raise ValueError(f"{name} has shape {leaf.shape}: it does not fit arrivals {synapse.shape}, [K, ...]")
+    return leaf

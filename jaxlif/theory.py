@@ -32,7 +32,7 @@ def equilibrium(params: Any, current: Real[ArrayLike, "*N"]) -> Float[Array, "..
         [-58.0, -54.0]
     """
     _require_plain(params, checks.MEMBRANE, _ON_THE_VOLTAGE)
-    return params.v_rest + params.r_m * jnp.asarray(checks.numbers("current", current, "pA"))
+    return jnp.asarray(params.v_rest + params.r_m * jnp.asarray(checks.numbers("current", current, "pA")))
 
 
 def rheobase(params: Any) -> Float[Array, "..."]:
@@ -124,7 +124,8 @@ def firing_rate(params: Any, current: Real[ArrayLike, "..."]) -> Float[Array, ".
     Source: Gerstner et al. 2014, doi:10.1017/CBO9781107447615, chapter 1.
     """
     _require_plain(params)
-    return 1000.0 / (params.t_ref + spike_latency(params, current, v_0=params.v_reset))
+    interval: Array = params.t_ref + spike_latency(params, current, v_0=params.v_reset)
+    return 1000.0 / interval
 
 
 def exponential_psp(
@@ -273,13 +274,13 @@ def diffusion_rate(
 _GRID_SHIFT = 0.5825971579390106
 
 
-def _siegert_integral(low, high):
+def _siegert_integral(low: Array, high: Array) -> Array:
     r"""Integrate :math:`e^{u^2} (1 + \mathrm{erf}\,u)` from low to high, with 64 Gauss-Legendre nodes in asinh u."""
     nodes, weights = np.polynomial.legendre.leggauss(64)
     # Equal steps in asinh u: the integrand falls like 1/|u| over decades to the left.
     start, half = jnp.arcsinh(low), 0.5 * (jnp.arcsinh(high) - jnp.arcsinh(low))
 
-    def _term(node):
+    def _term(node: Array) -> Array:
         s = start + half * (1.0 + node.astype(half.dtype))
         return _scaled_erfc(-jnp.sinh(s)) * jnp.cosh(s)
 
@@ -287,7 +288,7 @@ def _siegert_integral(low, high):
     return half * jnp.tensordot(jnp.asarray(weights, half.dtype), terms, 1)
 
 
-def _scaled_erfc(x):
+def _scaled_erfc(x: Array) -> Array:
     r"""Compute :math:`e^{x^2} \mathrm{erfc}\,x`: from 6 upwards, where the product loses digits, by its series."""
     far = x > 6.0
     near, x = jnp.where(far, 0.0, x), jnp.where(far, x, 6.0)
@@ -298,11 +299,11 @@ def _scaled_erfc(x):
     return jnp.where(far, series / (x * math.sqrt(math.pi)), jnp.exp(near**2) * jax.scipy.special.erfc(near))
 
 
-def _start(params, v_0):
+def _start(params: Any, v_0: ArrayLike | None) -> Array:
     return jnp.asarray(params.v_rest if v_0 is None else checks.numbers("v_0", v_0, "mV"))
 
 
-def _passage_time(params, v_0, overdrive):
+def _passage_time(params: Any, v_0: Array, overdrive: Array) -> Array:
     r"""Return the time from v_0 to threshold, :math:`\tau_m \ln(1 + (v_{th} - v_0) / (v_\infty - v_{th}))`."""
     gap = jnp.maximum(params.v_th - v_0, 0.0)
     silent = overdrive <= 0  # not "fires where > 0": an overdrive of NaN is no silence
@@ -311,7 +312,9 @@ def _passage_time(params, v_0, overdrive):
     return jnp.where(silent & (gap > 0), jnp.inf, time)
 
 
-def _require_plain(params, fields=checks.PLAIN, mechanisms=checks.MECHANISMS):
+def _require_plain(
+    params: Any, fields: tuple[str, ...] = checks.PLAIN, mechanisms: tuple[str, ...] = checks.MECHANISMS
+) -> None:
     """Refuse values that break their rules, and a mechanism that a formula would pass over."""
     checks.require_fields("this closed form", params, fields, mechanisms)
     checks.check_fields(params)

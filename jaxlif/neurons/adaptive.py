@@ -1,7 +1,7 @@
 """The adaptive (generalised) leaky integrate-and-fire neuron: spike-triggered currents and a threshold that moves."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +176,7 @@ class AdaptiveLIF(OnGrid):
         """Return the neuron at rest, not refractory, with no spike behind it."""
         v = initial_voltage(params.v_rest, params, x)
 
-        def _silent(terms):
+        def _silent(terms: tuple[Parameter, ...]) -> tuple[Array, ...]:
             return tuple(jnp.zeros_like(v) for _ in terms)
 
         coupling = None if params.coupling is None else jnp.asarray(params.coupling.target(v), v.dtype)
@@ -203,7 +203,9 @@ class AdaptiveLIF(OnGrid):
         """Relax the voltage under synaptic conductances too, as :class:`LIF` does."""
         return self._integrated(self.membrane.integrate_conductances, params, state, x, *synapses)
 
-    def _integrated(self, integrate, params, state, x, *synapses):
+    def _integrated(
+        self, integrate: Any, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
+    ) -> tuple[AdaptiveState, Array]:
         """Let the membrane integrate under what the adaptation leaves of the current, and advance the adaptation."""
         current = jnp.asarray(x, state.v.dtype) - sum(state.currents) - sum(state.subthreshold)
         _, v = integrate(params, plain_state(state), current, *synapses)
@@ -220,9 +222,11 @@ class AdaptiveLIF(OnGrid):
         """Return the threshold [N], mV, that an integrated state is tested on."""
         return params.v_th + self._rise(params, state)
 
-    def _rise(self, params, state):
+    def _rise(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
         rise = sum(state.thresholds, jnp.zeros_like(state.v))
-        return rise if params.coupling is None else rise + params.coupling.b * state.coupling
+        if params.coupling is None or state.coupling is None:
+            return rise
+        return rise + params.coupling.b * state.coupling
 
     def emit(self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v reaches the moving threshold."""
@@ -236,7 +240,9 @@ class AdaptiveLIF(OnGrid):
         """Reset the neurons that spiked, let their adaptation jump, and everybody's decay."""
         plain, v = self.membrane.settle(params, plain_state(state), v, spikes)
 
-        def _moved(terms, jumps, taus):
+        def _moved(
+            terms: tuple[Array, ...], jumps: tuple[Parameter, ...], taus: tuple[Parameter, ...]
+        ) -> tuple[Array, ...]:
             triples = zip(terms, jumps, taus, strict=True)
             return tuple(relax(y, jnp.zeros_like(y), tau, self.dt) + jump * spikes for y, jump, tau in triples)
 

@@ -174,7 +174,8 @@ class LIF(OnGrid):
     def respond(self, params: LIFParams, tau_syn: Array) -> Array:
         """Return the rise [K, N], mV, that currents of 1 pA which decay with ``tau_syn`` [K, N] cause in a step."""
         tau_m, r_m = per_kind(params.tau_m), per_kind(params.r_m)
-        return r_m / tau_m * convolved_decays(tau_m, beside(tau_syn, tau_m, r_m), self.dt)
+        rise: Array = r_m / tau_m * convolved_decays(tau_m, beside(tau_syn, tau_m, r_m), self.dt)
+        return rise
 
     def integrate_currents(
         self, params: LIFParams, state: LIFState, x: Array, current: Array, response: Array
@@ -257,10 +258,10 @@ def _conductance_rise(p: LIFParams, v: Array, x: Array, g: Array, tau_syn: Array
     """
     leak, push = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype), e_rev - v[None]
 
-    def _exponent(s):  # the integral of (1 + r_m g) / tau_m from 0 to s
+    def _exponent(s: float) -> Array:  # the integral of (1 + r_m g) / tau_m from 0 to s
         return (s - p.r_m * jnp.sum(g * (tau_syn * jnp.expm1(-s / tau_syn)), axis=0)) / p.tau_m
 
-    def _drive(s):
+    def _drive(s: float) -> Array:
         return leak + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * push, axis=0)
 
     end, steps = _exponent(dt), dt / p.tau_m

@@ -1,7 +1,7 @@
 """The resonant leaky integrate-and-fire neuron: voltage and adaptation current as one pair, integrated exactly."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxlif import checks
 from jaxlif.neurons.cell import Parameter, initial_voltage, relax
 from jaxlif.neurons.lif import LIFParams, OnGrid, beside, per_kind, plain_state
 
+_Rows = tuple[tuple[Any, ...], ...]  # a 2 x 3 affine map: for v and for w, a matrix row and a constant
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
 _SERIES = 0.25
 _TERMS = 8
@@ -141,14 +142,14 @@ class ResonantLIF(OnGrid):
         v, w = self._moved(params, state, x)
         return state._replace(w=self._beside_held(params, state, w)), v
 
-    def _moved(self, params, state, x):
+    def _moved(self, params: ResonantLIFParams, state: ResonantState, x: Array) -> tuple[Array, Array]:
         p = self.prepare(params).propagator
         # The fixed point under this current.
         rise = params.r_m * jnp.asarray(x, state.v.dtype) / (1.0 + params.a * params.r_m)
         dv, dw = state.v - (params.v_rest + rise), state.w - params.a * rise
         return state.v + (p.vv * dv + p.vw * dw), state.w + (p.wv * dv + p.ww * dw)
 
-    def _beside_held(self, params, state, w):
+    def _beside_held(self, params: ResonantLIFParams, state: ResonantState, w: Array) -> Array:
         """Return w, or where the voltage is held what it relaxes to beside it."""
         alone = relax(state.w, params.a * (state.v - params.v_rest), params.tau_w, self.dt)
         return jnp.where(state.refractory > 0, alone, w)
@@ -211,7 +212,7 @@ def pair_response(params: ResonantLIFParams, tau_syn: Array, dt: float) -> tuple
     gain, half, sigma = params.a * params.r_m, 0.5 * (w - m), -0.5 * (m + w)
     square, det = half**2 - m * w * gain, m * w * (1.0 + gain)
 
-    def _first_column(even, odd):  # of even + odd B, where A dt = sigma + B
+    def _first_column(even: Array, odd: Array) -> tuple[Array, Array]:  # of even + odd B, where A dt = sigma + B
         return even + half * odd, params.a * w * odd
 
     z = y + sigma
@@ -222,7 +223,7 @@ def pair_response(params: ResonantLIFParams, tau_syn: Array, dt: float) -> tuple
     safe = jnp.where(apart, divisor, 1.0)
     closed = _first_column((even * z - odd * square) / safe, (odd * z - even) / safe)
 
-    def _at(node):
+    def _at(node: Array) -> tuple[Array, ...]:
         even, odd = _exponential(node * sigma, node**2 * square, node**2 * det)
         return tuple(jnp.exp((node - 1.0) * y) * part for part in _first_column(1.0 + even, node * odd))
 
@@ -250,7 +251,7 @@ def pair_moves(
     leak = params.v_rest - state.v + params.r_m * (jnp.asarray(x, state.v.dtype) - state.w)
     target = params.a * (state.v - params.v_rest) - state.w
 
-    def _at(node):  # dt (A, b), a row for v and one for w
+    def _at(node: float) -> _Rows:  # dt (A, b), a row for v and one for w
         now = g * jnp.exp(-node * dt / tau_syn)
         opened, driven = (params.r_m * jnp.sum(y, axis=0) for y in (now, now * (e_rev - state.v[None])))
         return (-m * (1.0 + opened), -m * params.r_m, m * (leak + driven)), (w * params.a, -w, w * target)
@@ -268,15 +269,15 @@ def pair_moves(
     return (even + half * odd) * p + b * odd * q, c * odd * p + (even - half * odd) * q
 
 
-def _sum(*terms):
+def _sum(*terms: tuple[float, _Rows]) -> _Rows:
     """Add up pairs of rows, each with its factor."""
     return tuple(tuple(sum(factor * rows[i][k] for factor, rows in terms) for k in range(3)) for i in range(2))
 
 
-def _commutator(x, y):
+def _commutator(x: _Rows, y: _Rows) -> _Rows:
     """Return x y - y x of affine maps, two rows of a matrix and a constant."""
 
-    def _product(x, y):
+    def _product(x: _Rows, y: _Rows) -> _Rows:
         return tuple(tuple(row[0] * y[0][k] + row[1] * y[1][k] for k in range(3)) for row in x)
 
     return _sum((1.0, _product(x, y)), (-1.0, _product(y, x)))
