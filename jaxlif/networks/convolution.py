@@ -54,7 +54,7 @@ class Conv(Stateless):
         if axes < 1 or 0 in sizes:
             raise ValueError(f"weight {sizes}: Conv takes [num_in, num_out, *kernel], each of its sizes 1 or more")
         if len(found) != axes + 1 or found[0] != sizes[0]:
-            places = ", ".join("LHW"[-axes:] if axes < 3 else "L" * axes)
+            places = {1: "L", 2: "H, W"}.get(axes, "*places")
             raise ValueError(f"weight {sizes} takes an input [{sizes[0]}, {places}], not {found}")
         pads = zeros(self.padding, axes)
         _require_room(f"weight {sizes}", sizes[2:], found[1:], pads)
