@@ -209,6 +209,22 @@ def test_fits_of_both_kinds_report_intervals_around_their_values(noisy_fit, step
     assert low < TRUTH.tau_m < high < 1.05 * low
 
 
+def test_a_model_is_scored_beside_what_the_cell_repeats():
+    """Three repeats that share all but some spikes, and a model that misses every second of the shared ones."""
+    rng = np.random.default_rng(0)
+    shared = np.zeros(20_000, bool)
+    shared[100::400] = True
+    cell = shared[None] | (rng.random((3, 20_000)) < 5e-4)
+    model = np.tile(shared & (np.arange(20_000) % 800 == 100), (3, 1))
+    scores = spike_scores(jl.Recording(np.tile(rng.normal(size=20_000), (3, 1)), dt=DT), cell, model)
+    trains = [np.flatnonzero(row) * DT + DT for row in cell]
+    gamma = jl.spiketrains.mean_coincidence_factor(trains, [np.flatnonzero(model[0]) * DT + DT], duration=2000.0)
+    own = jl.spiketrains.reliability(trains, duration=2000.0)
+    assert 0.2 < gamma < own < 1.0
+    assert scores["coincidence_factor_over_reliability"] == pytest.approx(float(gamma / own), rel=1e-12)
+    assert (scores["rate_data"], scores["rate_model"]) == pytest.approx((cell.sum() / 6.0, 12.5))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -193,6 +193,9 @@ def outside(known, inputs, rates, **names):
         (NOISES, 300.0, 200.0, 12.0, "the SD of its current is 200"),
         (NOISES, 300.0, 80.0, 0.0, "the model is silent"),
         (NOISES, 300.0, 80.0, 40.0, "the model fires at 40 Hz where the cell fired at 8 to 20 Hz"),
+        (NOISES, 300.0, 80.0, 6.0, ""),  # 8 Hz over 1.5 are 5.3 Hz
+        (NOISES, 300.0, 80.0, 5.0, "the model fires at 5 Hz"),
+        (NOISES, 300.0, 80.0, 29.0, ""),
         (STEPS, 40.0, 80.0, 0.0, ""),  # the cell was silent there too
         (STEPS, 60.0, 120.0, 0.0, "the model is silent"),  # it fired at no more
     ],
