@@ -151,7 +151,7 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     data, params = _simulated(fit, current, seed), cast(AdaptiveLIFParams, fit.params)
     loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt, variance=known.voltage_error**2)
     at, active = loss.vector(params), loss.active(known.names)
-    more = pieces(loss, at, samples, active).information * (duration / (current.size * data.dt))
+    more = pieces(loss, at, samples, active)[1] * (duration / (current.size * data.dt))
     prior = prior_information(loss, at, samples, active)
     before, after = (
         np.diag(joint_covariance(information, prior, known.dispersion))

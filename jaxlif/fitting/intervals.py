@@ -156,16 +156,17 @@ def uncertainty(
     """
     samples = with_variance(loss, params, samples)
     vector, scale = loss.vector(params), scales(loss, samples)[active]
-    parts, prior = pieces(loss, vector, samples, active), prior_information(loss, vector, samples, active)
-    if not np.isfinite(parts.information).all():
+    scores, information = pieces(loss, vector, samples, active)
+    prior = prior_information(loss, vector, samples, active)
+    if not np.isfinite(information).all():
         return params, None
-    vector = _settled(loss, vector, samples, active, parts.information.sum(axis=0) + prior)
+    vector = _settled(loss, vector, samples, active, information.sum(axis=0) + prior)
     point = jnp.asarray(vector, samples[0].bend.dtype)
     params = jax.tree.map(float, loss.params(point, samples[0].params))
-    blocks = _blocks(parts.scores)
-    voltage, spikes = (_dispersion(b, f, scale) for b, f in zip(blocks, parts.information, strict=True))
+    blocks = _blocks(scores)
+    voltage, spikes = (_dispersion(b, f, scale) for b, f in zip(blocks, information, strict=True))
     dispersion = voltage, max(spikes, 1.0)  # spikes never say more than the likelihood of the right model
-    covariance = joint_covariance(parts.information, prior, dispersion)
+    covariance = joint_covariance(information, prior, dispersion)
     names = tuple(loss.coordinates.free[i][0] for i in active)
 
     def _values(x):
@@ -178,7 +179,7 @@ def uncertainty(
         names,
         estimate.intervals(),
         covariance,
-        parts.information,
+        information,
         dispersion,
         float(np.sqrt(samples[0].variance)),
         (),

@@ -1,6 +1,5 @@
 """95 % intervals for the parameters of a plain neuron: from its forced voltage, and from its f-I curve."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -176,8 +175,3 @@ def fi_estimate(
     moved = sandwich(gram, gram, least=least) @ own.T @ given
     covariance = sandwich(gram, noise * gram, least=least) + moved @ membrane.covariance @ moved.T
     return Estimate(names, np.asarray(values[: len(names)]), covariance, firing - len(names))
-
-
-def all_intervals(*estimates: Estimate | None) -> Mapping[str, tuple[float, float]]:
-    """Return the intervals of several estimates as one table."""
-    return {name: pair for e in estimates if e is not None for name, pair in e.intervals().items()}

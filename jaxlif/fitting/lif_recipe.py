@@ -17,7 +17,7 @@ from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
 from jaxlif.fitting.fi_curve import fit_fi_curve, poor_curve
 from jaxlif.fitting.intervals import Estimate, determined
-from jaxlif.fitting.lif_intervals import all_intervals, fi_estimate, membrane_estimate, with_refractory
+from jaxlif.fitting.lif_intervals import fi_estimate, membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import (
     BEFORE_SPIKE,
     LONGEST_REFRACTORY,
@@ -58,7 +58,8 @@ def fit_steps(data: Data, options: Options) -> Outcome:
     counted = 1000.0 / (table.stop - table.start)  # Hz that one spike is worth
     shape = None if poor else fi_estimate(params, table.currents, table.rates, known, resolution=counted)
     warnings = notes + spontaneous(params) + deep + poor
-    return Outcome(params, warnings, curve, sweeps, intervals=all_intervals(known, shape))
+    intervals = known.intervals() | (shape.intervals() if shape else {})
+    return Outcome(params, warnings, curve, sweeps, intervals=intervals)
 
 
 def step_membrane(data: Data, options: Options) -> tuple[LIFParams, Estimate, np.ndarray, tuple[str, ...]]:

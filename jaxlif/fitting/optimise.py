@@ -6,7 +6,6 @@ Without that a fit would need thousands of steps: a single amplitude and its tim
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,27 +153,20 @@ def whitening(curvature: np.ndarray, scale: np.ndarray, *, flattest: float = 1e-
     return scale[:, None] * vectors / np.sqrt(np.maximum(values, flattest * values.max()))
 
 
-class Pieces(NamedTuple):
-    r"""What voltage and spikes say about m coordinates: ``scores`` [2, B, S, m] and ``information`` [2, m, m].
+def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Take apart what voltage and spikes say about m coordinates: scores [2, B, S, m] and information [2, m, m].
 
     The score is the negative gradient of the loss by block of time and by sweep. The information of the voltage is
     :math:`w / \sigma^2 \sum \nabla v\, \nabla v^T`, that of the spikes :math:`\sum \mu^2 / (e^\mu - 1)\,
-    \nabla\log\lambda\, \nabla\log\lambda^T` with :math:`\mu = \lambda\,dt`.
+    \nabla\log\lambda\, \nabla\log\lambda^T` with :math:`\mu = \lambda\,dt`: first derivatives alone are needed.
     """
-
-    scores: np.ndarray
-    information: np.ndarray
-
-
-def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> Pieces:
-    """Take score and information of the active coordinates apart; first derivatives alone are needed."""
     size, scores, grams = _steps(loss, samples)[active], [], []
     for sample in samples:
         rows = _rows(loss, vector, sample, active)
         summed = _lane_scores(rows, _residuals(loss, jnp.asarray(vector, sample.bend.dtype), sample))
         scores.append(np.asarray(summed, float).reshape(2, -1, len(sample.sweeps.start), len(active)))
         grams.append(np.asarray(_grams(rows), float))
-    return Pieces(np.concatenate(scores, axis=2) / size, np.sum(grams, axis=0) / np.outer(size, size))
+    return np.concatenate(scores, axis=2) / size, np.sum(grams, axis=0) / np.outer(size, size)
 
 
 def information(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:

@@ -125,7 +125,7 @@ def test_the_gradient_is_that_of_differences_and_the_information_the_expected_cu
             # Central differences of a loss of 1e4 at steps of 1e-5 keep six digits.
             assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-5), loss.coordinates.free[i][0]
         every = np.arange(len(x))
-        fisher = pieces(loss, x, sample, every).information.sum(axis=0) + prior_information(loss, x, sample, every)
+        fisher = pieces(loss, x, sample, every)[1].sum(axis=0) + prior_information(loss, x, sample, every)
         scale = scales(loss, sample)
         curvature = np.array(
             [evaluate(loss, x + d, sample)[1] - evaluate(loss, x - d, sample)[1] for d in np.diag(away)]

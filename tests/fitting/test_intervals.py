@@ -50,20 +50,20 @@ def traces():
 def test_the_scores_of_the_blocks_are_the_gradient(traces):
     loss, samples = loss_of(traces)
     vector = loss.vector(TRUTH)
-    scores = pieces(loss, vector, samples, np.arange(len(vector))).scores.sum(axis=(0, 1, 2))
+    scores, told = pieces(loss, vector, samples, np.arange(len(vector)))
     gradient = evaluate(loss, vector, samples)[1]
     # Central differences with steps of 0.3 % and 0.05 mV keep three digits of the largest terms that cancel.
-    size = np.sqrt(np.diag(pieces(loss, vector, samples, np.arange(len(vector))).information.sum(axis=0)))
-    np.testing.assert_allclose(-scores / size, gradient / size, rtol=0, atol=0.02)
+    size = np.sqrt(np.diag(told.sum(axis=0)))
+    np.testing.assert_allclose(-scores.sum(axis=(0, 1, 2)) / size, gradient / size, rtol=0, atol=0.02)
 
 
 def test_at_the_truth_the_score_vanishes_and_scatters_as_the_information_says():
     # The test of a consistent likelihood: simulator and likelihood agree on reset, refractoriness and the spike's step.
     count, names = 16, ["v_th", "delta_v", "gamma.0", "tau_gamma.0"]
     loss, samples = loss_of(recorded(noise(3, sweeps=count, duration=3000.0), 4))
-    found = pieces(loss, loss.vector(TRUTH), samples, loss.active(names))
-    root = np.linalg.cholesky(found.information[1] / count)
-    whitened = np.linalg.solve(root, found.scores[1].sum(axis=0).T)
+    scores, told = pieces(loss, loss.vector(TRUTH), samples, loss.active(names))
+    root = np.linalg.cholesky(told[1] / count)
+    whitened = np.linalg.solve(root, scores[1].sum(axis=0).T)
     # 16 sweeps in 4 directions, each standard normal: 4 standard errors of the means, and of the mean square.
     assert np.all(np.abs(whitened.mean(axis=1)) < 4.0 / np.sqrt(count))
     assert abs(np.mean(whitened**2) - 1.0) < 4.0 * np.sqrt(2.0 / whitened.size)
