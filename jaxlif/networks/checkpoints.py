@@ -37,10 +37,10 @@ def fingerprint(problem: Problem, params: Any, start: State, data: Any, validati
     """Describe the problem by digests that a checkpoint of another one does not match."""
     free, opt_state, metric, batch = start.free, start.opt_state, problem.metric, problem.batch_shapes(data)
 
-    def _gradient(free, params, batch, key):
+    def _gradient(free: Any, params: Any, batch: Any, key: Any) -> Any:
         return jax.value_and_grad(partial(objective, problem, params, batch, key), has_aux=True)(free)
 
-    def _updated(free, opt_state):
+    def _updated(free: Any, opt_state: Any) -> Any:
         # What a line search evaluates is the loss, whose program is another entry.
         return update(problem, free, opt_state, lambda free: jnp.sum(next(iter(free.values()))), 0.0, free)
 
@@ -120,7 +120,7 @@ class Store:
 
 
 @contextmanager
-def open_store(folder: str | os.PathLike | None, problem: dict[str, str]) -> Iterator[Store]:
+def open_store(folder: str | os.PathLike[str] | None, problem: dict[str, str]) -> Iterator[Store]:
     """Open the folder of a problem's checkpoints, or nothing for no folder."""
     if folder is None:
         yield Store(None, None, None, problem)
@@ -151,7 +151,7 @@ def _packed(point: Point) -> dict[str, np.ndarray]:
 def _unpacked(leaves: dict[str, np.ndarray], start: Point) -> Any:
     """Return state and best of a start with their arrays replaced by the saved ones."""
 
-    def _saved(name, x):
+    def _saved(name: str, x: Any) -> Any:
         saved = leaves.get(name, x)
         return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(x)) if is_key(x) else saved
 

@@ -126,7 +126,7 @@ def run_epoch(problem: Problem, params: Any, data: Any, state: State, epoch: Any
     return problem.laid_out(jax.lax.scan(body, state, (order, steps, keys)))
 
 
-def _step(problem, params, data, epoch, state, item):
+def _step(problem: Problem, params: Any, data: Any, epoch: Any, state: State, item: Any) -> tuple[State, Seen]:
     index, step, key = item
     # Each device picks what it has of the batch; the parts then travel to where the batch is split.
     batch = problem.laid_out(jax.tree.map(lambda x: x[index], data), *problem.axes)
@@ -158,7 +158,7 @@ def update(problem: Problem, free: Any, opt_state: Any, value_fn: Any, value: An
         return optax.apply_updates(free, updates), opt_state
 
 
-def _averaged(problem, state, free, updates):
+def _averaged(problem: Problem, state: State, free: dict[str, Any], updates: Any) -> Any:
     """Move the mean towards the new coordinates; its weights sum to one from the first update on."""
     if problem.average is None:
         return None
@@ -166,7 +166,7 @@ def _averaged(problem, state, free, updates):
     return jax.tree.map(lambda a, z: a + (z - a) * weight.astype(z.dtype), state.average, free)
 
 
-def _sound(before, after):
+def _sound(before: State, after: State) -> Array:
     """Say whether every number that was finite still is; some optimisers start from infinity."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     fine = [(jnp.isfinite(b) | ~jnp.isfinite(a)).all() for a, b in pairs if jnp.issubdtype(b.dtype, jnp.floating)]
@@ -193,10 +193,10 @@ def with_aux(output: Any) -> tuple[Any, dict[str, Any]]:
 def at_step(params: Any, epoch: Any, step: Any) -> Any:
     """Return the parameters of a step: the keys among them, typed or old, are others in each."""
 
-    def _folded(key):
+    def _folded(key: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(key, epoch), step)
 
-    def _fresh(path, x):
+    def _fresh(path: tuple[Any, ...], x: Any) -> Any:
         named = jax.tree_util.keystr(path[-1:], simple=True) == "key"
         keys = jax.random.wrap_key_data(x) if named and not is_key(x) and jnp.result_type(x) == jnp.uint32 else x
         return jax.vmap(_folded)(keys.reshape(-1)).reshape(keys.shape) if is_key(keys) else x
@@ -207,7 +207,7 @@ def at_step(params: Any, epoch: Any, step: Any) -> Any:
 def without_dropout(params: Any) -> Any:
     """Return the parameters for an evaluation, in which nothing is dropped."""
 
-    def _quiet(node):
+    def _quiet(node: Any) -> Any:
         return DropoutParams() if isinstance(node, DropoutParams) else node
 
     return jax.tree.map(_quiet, params, is_leaf=lambda node: isinstance(node, DropoutParams))

@@ -126,7 +126,7 @@ def _layer_rate(kinds: Any, share: np.ndarray, dt: float, bias: float, variances
 
 
 @jax.jit
-def _mean_field(kinds, share, dt, bias, variances):
+def _mean_field(kinds: Any, share: Array, dt: Any, bias: Any, variances: Array) -> tuple[Array, Array]:
     """Return the layer's mean rate, and the means of :math:`q^2` and q(1-q), q the probability of a spike in a step.
 
     ``variances`` are those of the mean current over the neurons and of the noise in each step.
@@ -135,12 +135,12 @@ def _mean_field(kinds, share, dt, bias, variances):
     z = jnp.linspace(-5.0, 5.0, 101, dtype=variances.dtype)
     weight = jnp.exp(-0.5 * z**2)
 
-    def _rates(z):
+    def _rates(z: Array) -> Array:
         mean = theory.equilibrium(kinds, bias + z * jnp.sqrt(variances[0]))
         sd = kinds.r_m * jnp.sqrt(variances[1] * jnp.tanh(dt / (2.0 * kinds.tau_m)))
         return theory.diffusion_rate(kinds, mean, sd, dt)
 
-    def _mean(values):
+    def _mean(values: Array) -> Array:
         return weight @ (values @ share) / weight.sum()
 
     rate = jnp.minimum(jax.vmap(_rates)(z), 1000.0 / dt)

@@ -135,7 +135,7 @@ def _checked_dt(network: Cell, dt: float | None) -> float:
     return float(positive("dt", dt if own is None else own, "ms"))
 
 
-def _names(layer, path=""):
+def _names(layer: Any, path: str = "") -> list[str]:
     """Return the name of each layer that is not itself a network, in order."""
     if not isinstance(layer, Sequential):
         return [f"layer {path} ({type(layer).__name__})" if path else type(layer).__name__]
@@ -173,8 +173,11 @@ class _Seen(NamedTuple):
     finite: Array
 
 
+_Found = dict[str, _Seen]  # by a layer's name
+
+
 @compiled(values=2, keep=4)
-def _record(network, loss, params, inputs, taps):
+def _record(network: Any, loss: Any, params: Any, inputs: Any, taps: dict[str, Array]) -> dict[str, tuple[Any, ...]]:
     """Return by a layer's name spikes per step [N], and in each step whether all is finite and the gradient's norm."""
     observe = partial(_observe, network, loss)
     if loss is None:
@@ -185,7 +188,7 @@ def _record(network, loss, params, inputs, taps):
     return {name: (jnp.mean(x.spikes, axis=(0, 1)), x.finite.all(axis=0), norms[name]) for name, x in seen.items()}
 
 
-def _norm_per_step(gradient):
+def _norm_per_step(gradient: Array) -> Array:
     by_step = jnp.moveaxis(gradient, 1, 0).reshape(gradient.shape[1], -1)
     # Over the largest first: squares of numbers that are finite need not be.
     largest = jnp.max(jnp.abs(by_step), axis=1)
@@ -193,18 +196,18 @@ def _norm_per_step(gradient):
     return scale * jnp.linalg.norm(by_step / scale[:, None], axis=1)
 
 
-def _observe(network, loss, params, inputs, taps):
+def _observe(network: Any, loss: Any, params: Any, inputs: Any, taps: dict[str, Array]) -> tuple[Array, _Found]:
     """Return the loss, and what each spiking layer did, with ``taps`` added to the spikes of each."""
 
-    def _run(x, taps):
-        seen: dict[str, _Seen] = {}
+    def _run(x: Any, taps: dict[str, Array]) -> tuple[Any, _Found]:
+        seen: _Found = {}
         return _through(network, params, x, taps, seen), seen
 
     output, seen = jax.vmap(_run)(inputs, taps)
     return (jnp.zeros(()) if loss is None else loss(output)), seen
 
 
-def _through(layer, params, x, taps, seen, path=""):
+def _through(layer: Any, params: Any, x: Any, taps: dict[str, Array], seen: _Found, path: str = "") -> Any:
     """Take the time axis through a layer, or through those inside it, and note what the spiking ones do."""
     if not isinstance(layer, Sequential):
         return _tapped(layer, params, x, taps, seen, _names(layer, path)[0])
@@ -215,7 +218,7 @@ def _through(layer, params, x, taps, seen, path=""):
     return NetworkOutput(tuple(outputs))
 
 
-def _tapped(layer, params, x, taps, seen, name):
+def _tapped(layer: Any, params: Any, x: Any, taps: dict[str, Array], seen: _Found, name: str) -> Any:
     first = jax.tree.map(lambda x: x[0], x)
     output = jax.eval_shape(lambda p, x: layer.step(p, layer.init_state(p, x), x)[1], params, first)
     if not isinstance(output, HasSpikes):
@@ -234,10 +237,10 @@ class _Tapped:
 
     layer: Any
 
-    def init_state(self, params, x):
+    def init_state(self, params: Any, x: Any) -> Any:
         return self.layer.init_state(params, x[0])
 
-    def step(self, params, state, x):
+    def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
         state, output = self.layer.step(params, state, x[0])
         spikes = output.spikes + x[1]
         # A recurrent layer remembers its spikes, to send them to itself in the next step.

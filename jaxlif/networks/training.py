@@ -77,7 +77,7 @@ def train(
     key: Array,
     validation: PyTree | float | None = None,
     metric: Callable[[Any, Any], Array] | str | None = None,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     every: int = 1,
     progress: bool = False,
     mesh: Mesh | None = None,
