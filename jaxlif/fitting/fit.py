@@ -253,8 +253,9 @@ def _update(problem, params, given, carry):
     value, grad = _value_and_grad(objective, given, carry)
     slopes = {name: jnp.abs(g).max(initial=0.0).astype(value.dtype) for name, g in grad.items()}
     largest = jnp.stack([*slopes.values()]).max()
-    finite = jnp.isfinite(value) & jnp.isfinite(largest)
-    kept = finite & (given.changes | (value < carry.loss))
+    # So that XLA computes it once: a look at the largest component is computed again in each of the fusions that ask.
+    diverged = ~jnp.isfinite(value) | jnp.stack([~jnp.isfinite(g).all() for g in grad.values()]).any()
+    kept = ~diverged & (given.changes | (value < carry.loss))
     unchanged = _line_search(carry) & (value == carry.losses[carry.step - 1])
     idle = jnp.where(unchanged, carry.idle + 1, 0)
     with jax.numpy_dtype_promotion("standard"):
@@ -264,16 +265,16 @@ def _update(problem, params, given, carry):
         )
         moved = optax.apply_updates(carry.free, updates)
     return _Carry(
-        step=carry.step + jnp.where(finite, 1, 0),
-        free=_where(finite & (carry.step < problem.num_steps), moved, carry.free),
-        opt_state=_where(finite, opt_state, carry.opt_state),
+        step=carry.step + jnp.where(diverged, 0, 1),
+        free=_where(diverged | (carry.step >= problem.num_steps), carry.free, moved),
+        opt_state=_where(diverged, carry.opt_state, opt_state),
         losses=carry.losses.at[carry.step].set(value),
         kept=_where(kept, carry.free, carry.kept),
         loss=jnp.where(kept, value, carry.loss),
         kept_step=jnp.where(kept, carry.step, carry.kept_step),
         steepest=jax.tree.map(jnp.maximum, carry.steepest, slopes),
         idle=idle,
-        diverged=~finite,
+        diverged=diverged,
         converged=((largest <= problem.tolerance) | (idle >= IDLE)) & (not given.changes),
     )
 
