@@ -151,6 +151,8 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
     data, params = _simulated(fit, current, seed), cast(AdaptiveLIFParams, fit.params)
     loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt, variance=known.voltage_error**2)
     at, active = loss.vector(params), loss.active(known.names)
+    if known.names != (own := tuple(loss.coordinates.free[i][0] for i in active)):
+        raise ValueError(f"uncertainty has the names {', '.join(known.names)}: the model's are {', '.join(own)}")
     more = pieces(loss, at, samples, active)[1] * (duration / (current.size * data.dt))
     prior = prior_information(loss, at, samples, active)
     before, after = (

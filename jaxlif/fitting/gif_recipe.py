@@ -160,8 +160,8 @@ def race(
 
 def compete(data: Data, starts: Sequence[tuple[AdaptiveLIFParams, tuple[str, ...]]], progress: bool) -> list[Candidate]:
     """Refine starts of one t_ref, each with what is free, on the part of the time to fit; judge them on the rest."""
-    fitted = split(data)
-    parts = arranged(data.judging(fitted), float(starts[0][0].t_ref))
+    fitted, (t_ref,) = split(data), {float(params.t_ref) for params, _ in starts}
+    parts = arranged(data.judging(fitted), t_ref)
     entries = []
     for params, free in starts:  # one after the other: the first compiles what all others use
         loss, samples = joint_loss(params, parts, data.dt)

@@ -206,5 +206,9 @@ def test_advice_that_cannot_be_given_says_why(fit):
     assert listed == ["a  0.50  noise, 1 s", "v_th: not determined by the fit: no interval to narrow"]
     with pytest.raises(ValueError, match=r"candidate 'empty' has the shape \(1, 0\)"):
         jl.advise_protocol(fit, {"empty": np.zeros(0)})
+    known = fit.uncertainty
+    turned = replace(fit, uncertainty=known._replace(names=known.names[::-1]))
+    with pytest.raises(ValueError, match="uncertainty has the names delta_v, .*: the model's are tau_m, "):
+        jl.advise_protocol(turned, {"again": noise(7)})
     with pytest.raises(ValueError, match="duration = -1 ms"):
         jl.advise_protocol(fit, duration=-1.0)
