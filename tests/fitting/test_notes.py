@@ -70,6 +70,21 @@ def test_a_fit_says_which_time_constants_its_data_do_not_determine(recording, mo
     assert sum(note.startswith("tau_gamma.0 = 1.67 ms lies outside 2 to 500 ms") for note in fit.warnings) == 1
 
 
+def test_a_refit_is_of_the_whole_recording_and_only_where_nobody_chose_a_window(recording, monkeypatch):
+    first, better, seen = jl.AdaptiveLIFParams(), jl.AdaptiveLIFParams(tau_m=11.0), []
+
+    def refit(data, options):
+        seen.append(options.window)
+        return Outcome(better)
+
+    monkeypatch.setattr(recordings, "fit_gif", lambda data, options, **more: Outcome(first, refit=refit))
+    fit = jl.fit_recording(recording, "gif", electrode=None)
+    assert seen == [(0.0, 1000.0)] and (fit.params, fit.scored, fit.window) == (better, first, (0.0, 700.0))
+    assert any("scores those of a fit to 0 to 700 ms alone" in note for note in fit.warnings)
+    fit = jl.fit_recording(recording, "gif", electrode=None, window=(0.0, 700.0))
+    assert len(seen) == 1 and (fit.params, fit.scored) == (first, None)
+
+
 @pytest.mark.parametrize(
     ("tau_m", "r_m", "named"),
     [
