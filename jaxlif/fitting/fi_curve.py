@@ -20,7 +20,8 @@ from jaxlif.theory import firing_rate, rheobase
 DEEPEST = 300.0  # mV: the largest v_th - v_reset
 FALLEN, LEAST_FALL = 0.8, 5.0  # share of the highest rate, and Hz below it, under which a rate has fallen
 POOR = 0.3  # share of the mean rate that a fitted curve may be off
-STARTS, STEPS = 16, 100  # of the fit of one curve
+# Of the fit of one curve, which has a minimum for each gap between currents that may hold the onset.
+STARTS, STEPS = 64, 100
 ROUNDS, FIRST_STEPS, LATER_STEPS = (
     12,
     40,
