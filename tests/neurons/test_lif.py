@@ -306,8 +306,11 @@ def test_the_normalised_neuron_is_the_same_neuron(reset):
         _, output = jl.simulate(jl.LIF(dt=DT, reset=reset, detach_reset=False), replace(p, tau_m=tau_m), x)
         return jnp.sum(weight * output.spikes), output
 
+    slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))  # one program for both neurons
+
     def values_and_gradients(x, p):
-        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, p.tau_m, p)
+        p = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3,)), p)
+        return slopes(x, p.tau_m, p)
 
     (_, a), (x_mv, tau_mv) = values_and_gradients(x, mixed)
     (_, b), (x_one, tau_one) = values_and_gradients(x * gain[None], normalised)
