@@ -152,7 +152,7 @@ def exponential_psp(
     """
     weight, tau_syn, t = _psp(params, weight, tau_syn, t)
     t, slow, span, _ = _two_decays(params, tau_syn, t)
-    return params.r_m * weight / params.tau_m * t * jnp.exp(-slow) * _moment(span, 0)
+    return jnp.asarray(params.r_m * weight / params.tau_m * t * jnp.exp(-slow) * _moment(span, 0))
 
 
 def alpha_psp(
@@ -178,7 +178,7 @@ def alpha_psp(
     t, slow, span, synapse_is_fast = _two_decays(params, tau_syn, t)
     # With s = ut or s = (1 - u)t, whichever makes the exponent negative.
     shape = jnp.where(synapse_is_fast, _moment(span, 1), _moment(span, 0) - _moment(span, 1))
-    return params.r_m * weight * math.e / (params.tau_m * tau_syn) * t**2 * jnp.exp(-slow) * shape
+    return jnp.asarray(params.r_m * weight * math.e / (params.tau_m * tau_syn) * t**2 * jnp.exp(-slow) * shape)
 
 
 def shot_noise(
@@ -317,18 +317,17 @@ def _require_plain(
 ) -> None:
     """Refuse values that break their rules, and a mechanism that a formula would pass over."""
     checks.require_fields("this closed form", params, fields, mechanisms)
-    checks.check_fields(params)
+    params.check() if isinstance(params, checks.Checked) else checks.check_fields(params)
 
 
-def _psp(params, weight, tau_syn, t):
+def _psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: ArrayLike) -> tuple[Array, Array, Array]:
     """Read the arguments of a potential, refusing a membrane that adapts."""
     _require_plain(params, checks.MEMBRANE[:2], _ON_THE_VOLTAGE)
     checks.require_positive("tau_syn", tau_syn, "ms")
-    values = zip(("weight", "tau_syn", "t"), (weight, tau_syn, t), ("pA", "ms", "ms"), strict=True)
-    return (checks.numbers(name, value, unit) for name, value, unit in values)
+    return tuple(checks.numbers(*x) for x in (("weight", weight, "pA"), ("tau_syn", tau_syn, "ms"), ("t", t, "ms")))
 
 
-def _two_decays(params, tau_syn, t):
+def _two_decays(params: Any, tau_syn: Array, t: Array) -> tuple[Array, Array, Array, Array]:
     """Write exp(-s/tau_s) exp(-(t-s)/tau_m) as exp(-slow) exp(-u span): both decay, so none overflows."""
     t = jnp.maximum(jnp.asarray(t), 0.0)
     synapse, membrane = t / tau_syn, t / params.tau_m
@@ -338,7 +337,7 @@ def _two_decays(params, tau_syn, t):
     return t, slow, fast - slow, synapse_is_fast
 
 
-def _moment(x, power):
+def _moment(x: Array, power: int) -> Array:
     r"""Integrate :math:`\int_0^1 u^p e^{-ux} du` for x >= 0 and p = 0 or 1."""
     small = x < 0.5
     # The closed forms lose digits as x -> 0, and their gradients more: there the series, to 1e-17 at 0.5.

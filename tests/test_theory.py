@@ -129,6 +129,11 @@ def test_an_adaptive_neuron_without_any_term_is_the_plain_one():
         (lambda: theory.rheobase(replace(CELL, r_m=np.array([0.1, 0.0]))), r"r_m\[1\] = 0 GΩ: r_m must be greater"),
         (lambda: theory.equilibrium(replace(CELL, v_rest=np.nan), 200.0), "v_rest = nan mV: v_rest must be finite"),
         (lambda: theory.diffusion_rate(replace(CELL, t_ref=-2.0), -55.0, 2.0), "t_ref = -2 ms: t_ref must be 0 ms"),
+        (
+            lambda: theory.firing_rate(replace(CELL, v_reset=-50.0), 200.0),
+            "v_reset = -50 mV: v_reset must be below v_th",
+        ),
+        (lambda: theory.spike_latency(replace(CELL, v_rest=-55.0), 200.0), "v_rest = -55 mV: v_rest must differ"),
         (lambda: theory.firing_rate(LeakyParams(), 200.0), "params = LeakyParams: it has no v_th"),
         (lambda: theory.rheobase(LeakyParams()), "params = LeakyParams: it has no v_th"),
         (lambda: theory.step_response(None, 200.0, 1.0), "params = NoneType: it has no tau_m"),
