@@ -245,15 +245,12 @@ def _advance(problem, several, params, given, carry, stop):
 
 
 def _update(problem, params, given, carry):
-    """Evaluate, keep the point, and move; a step that is not finite moves nothing and ends the loop.
-
-    The last one evaluates only: where losses compare, the last update is judged too.
-    """
+    """Evaluate, keep the point, and move; a step that is not finite moves nothing, and the last one evaluates only."""
     objective = problem.objective(params, given, carry.step)
     value, grad = _value_and_grad(objective, given, carry)
     slopes = {name: jnp.abs(g).max(initial=0.0).astype(value.dtype) for name, g in grad.items()}
     largest = jnp.stack([*slopes.values()]).max()
-    # So that XLA computes it once: a look at the largest component is computed again in each of the fusions that ask.
+    # In this form XLA computes it once; of the largest component it would again in every fusion that asks.
     diverged = ~jnp.isfinite(value) | jnp.stack([~jnp.isfinite(g).all() for g in grad.values()]).any()
     kept = ~diverged & (given.changes | (value < carry.loss))
     unchanged = _line_search(carry) & (value == carry.losses[carry.step - 1])
