@@ -14,13 +14,13 @@ from jaxlif.fitting.fi_curve import steady_rate
 
 NEURONS = (
     jl.LIFParams(tau_m=12.0, r_m=0.15, v_rest=-70.0, v_th=-52.0, v_reset=-62.0, t_ref=2.0),
-    jl.LIFParams(tau_m=25.0, r_m=0.08, v_rest=-65.0, v_th=-45.0, v_reset=-55.0, t_ref=4.0),
+    jl.LIFParams(tau_m=25.0, r_m=0.08, v_rest=-65.0, v_th=-67.0, v_reset=-77.0, t_ref=4.0),  # which fires at rest
 )
 TRUTH = jl.LIFParams(tau_m=17.0, r_m=0.12, v_rest=-68.0, v_th=-51.0, v_reset=-60.0, t_ref=3.2)
 
 
 def cell(name, params, num, adaptation=0.0):
-    currents = np.linspace(0.5, 3.0, num) * float(jl.theory.rheobase(params))
+    currents = np.linspace(-60.0, 300.0, num) + float(jl.theory.rheobase(params))
     with jax.enable_x64(True):
         rates = np.asarray(steady_rate(params, jnp.asarray(currents), adaptation))
     passive = np.array([-60.0, -30.0, 30.0])
