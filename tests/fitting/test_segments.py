@@ -73,16 +73,19 @@ def test_candidates_spike_as_they_do_alone(recording, segment):
 
 def test_slopes_and_errors_are_those_of_the_whole_jacobian(data, segment):
     values = np.array([getattr(TRUTH, name) for name in NAMES]) * 1.01
-    found = slopes_and_errors(NAMES, jnp.asarray(values), TRUTH, data)
+    found = slopes_and_errors(NAMES, replace(TRUTH, **dict(zip(NAMES, values.tolist(), strict=True))), data)
     held = jax.tree.map(jnp.asarray, columns(data))
 
     def residual(values):
         v = forced(CELL, replace(TRUTH, **dict(zip(NAMES, values, strict=True))), held).v
         return (v - held.voltage) * jnp.asarray(held.mask, float)
 
-    slopes = np.asarray(jax.jacfwd(residual)(jnp.asarray(values))).transpose(2, 1, 0)
-    for mine, whole in zip(found, (slopes, np.asarray(residual(jnp.asarray(values))).T), strict=True):
-        np.testing.assert_allclose(mine, whole, rtol=1e-10, atol=1e-12)
+    slopes = np.array(jax.jacfwd(residual)(jnp.asarray(values))).transpose(2, 1, 0)
+    errors = np.array(residual(jnp.asarray(values))).T
+    errors[:, 0] = slopes[..., 0] = 0.0  # the first sample is as it was recorded
+    np.testing.assert_allclose(found[1], errors, rtol=1e-10, atol=1e-12)
+    # Central differences: steps of 1e-4 leave 1e-8 of a curve, and roundings of 60 mV over them 1e-10.
+    np.testing.assert_allclose(found[0], slopes, rtol=1e-7, atol=1e-8)
 
 
 def test_the_profile_does_not_depend_on_the_segments(data, monkeypatch):
