@@ -160,8 +160,9 @@ def run(cell: jl.LIF | jl.PreciseLIF, params: jl.LIFParams, data: Windows) -> An
         state: Any = PreciseState(held["v_reset"], held["t_ref"] + cell.dt * data.passed)
     else:
         state = LIFState(held["v_reset"], refractory_steps(held["t_ref"], cell.dt) + data.passed)
-    state, _ = jl.simulate(cell, replace(params, v_th=SILENT), data.before, state)
-    return jl.simulate(cell, params, data.during, state)[1]
+    before, during = (jnp.broadcast_to(x, (len(x), *shape)) for x in (data.before, data.during))
+    state, _ = jl.simulate(cell, replace(params, v_th=SILENT), before, state)
+    return jl.simulate(cell, params, during, state)[1]
 
 
 def exact_losses(params: jl.LIFParams, data: Windows, config: Config) -> jax.Array:
