@@ -27,7 +27,7 @@ Fit and train what you like
     interop               NEST, Brian2, NIR, snnTorch and Norse
 
 The equation is in neurons/lif.py, the loop in simulation.py, the likelihood in fitting/joint_likelihood.py, the way
-from a recording to its report in fitting/recordings.py. docs/ says more; so does ``jaxlif --help``.
+from a recording to its report in fitting/fit_recording.py. docs/ says more; so does ``jaxlif --help``.
 """
 
 from jaxlif import interop as interop
@@ -44,11 +44,11 @@ from jaxlif.fitting.fit import Fit as Fit
 from jaxlif.fitting.fit import fit as fit
 from jaxlif.fitting.fit import lbfgs as lbfgs
 from jaxlif.fitting.fit import multistart as multistart
+from jaxlif.fitting.fit_recording import fit_recording as fit_recording
 from jaxlif.fitting.ladder import model_ladder as model_ladder
 from jaxlif.fitting.rates import FICell as FICell
 from jaxlif.fitting.rates import fit_fi_population as fit_fi_population
 from jaxlif.fitting.rates import fit_rates as fit_rates
-from jaxlif.fitting.recordings import fit_recording as fit_recording
 from jaxlif.fitting.result import RecordingFit as RecordingFit
 from jaxlif.fitting.result import load_fit as load_fit
 from jaxlif.fitting.several import RecordingFits as RecordingFits

@@ -15,9 +15,9 @@ from click.exceptions import Exit
 
 from jaxlif import options
 from jaxlif.commands import advise, export, inspect, predict, simulate
+from jaxlif.fitting.fit_recording import ALIASES, MODELS, check_options, fit_recording
 from jaxlif.fitting.ladder import model_ladder
 from jaxlif.fitting.rates import fit_rates
-from jaxlif.fitting.recordings import ALIASES, MODELS, check_options, fit_recording
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams

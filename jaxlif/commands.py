@@ -163,7 +163,7 @@ def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: 
     with _one_file(out, suffix, fit_file, drive) as path:
         result = load_fit(fit_file)
         if target == "json":
-            from jaxlif.fitting.documents import neuron_json  # it loads pydantic
+            from jaxlif.fitting.fit_json import neuron_json  # it loads pydantic
 
             text = neuron_json(result)
         else:

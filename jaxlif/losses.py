@@ -2,6 +2,7 @@
 
 Each refuses to broadcast: a silent broadcast is a wrong loss. A batch goes through ``jax.vmap``. Samples of different
 lengths in one batch come with a ``mask`` [T] each: what it leaves out changes no number, whatever it holds.
+Those of classes are in `jaxlif.networks`.
 """
 
 import math

@@ -50,9 +50,9 @@ def inside(name, *packages):
 
 
 def test_the_reader_of_imports_sees_them():
-    assert "jaxlif.neurons.lif" in imported("jaxlif.fitting.recordings")
+    assert "jaxlif.neurons.lif" in imported("jaxlif.fitting.fit_recording")
     assert "jaxlif.report" in imported("jaxlif.cli"), "an import inside a function counts"
-    assert "jaxlif.surrogate" in reached("jaxlif.fitting.recordings")
+    assert "jaxlif.surrogate" in reached("jaxlif.fitting.fit_recording")
 
 
 MODELS = ("jaxlif.neurons", "jaxlif.synapses", "jaxlif.networks")

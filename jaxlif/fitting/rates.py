@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from jaxlif.checks import choice, numbers, require_same_shape, whole
 from jaxlif.fitting import fi_curve
 from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.fit_recording import BOUNDS
 from jaxlif.fitting.notes import at_bounds, spontaneous, unlikely_threshold
-from jaxlif.fitting.recordings import BOUNDS
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import SpikeRule

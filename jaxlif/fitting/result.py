@@ -234,7 +234,7 @@ class RecordingFit:
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
-        from jaxlif.fitting.documents import written  # it loads pydantic, which nothing else needs
+        from jaxlif.fitting.fit_json import written  # it loads pydantic, which nothing else needs
 
         folder = Path(directory)
         with staged(folder) as temporary:
@@ -256,7 +256,7 @@ def load_fit(path: str | os.PathLike) -> RecordingFit:
     Raises:
         ValueError: for a file that is missing, not JSON, or not such a fit.
     """
-    from jaxlif.fitting.documents import restored  # it loads pydantic, which nothing else needs
+    from jaxlif.fitting.fit_json import restored  # it loads pydantic, which nothing else needs
 
     source = Path(path)
     if source.exists() and not (source.is_file() or source.is_dir()):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.recordings import check_options, fit_recording
+from jaxlif.fitting.fit_recording import check_options, fit_recording
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.recordings import Recording, read_recording
 

@@ -1,9 +1,5 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
-from jaxlif.networks.classification import accuracy as accuracy
-from jaxlif.networks.classification import activity_band as activity_band
-from jaxlif.networks.classification import cross_entropy as cross_entropy
-from jaxlif.networks.classification import time_to_first_spike as time_to_first_spike
 from jaxlif.networks.convolution import Conv as Conv
 from jaxlif.networks.convolution import Flatten as Flatten
 from jaxlif.networks.convolution import SumPool as SumPool
@@ -28,6 +24,10 @@ from jaxlif.networks.liveliness import DropoutParams as DropoutParams
 from jaxlif.networks.liveliness import Normalise as Normalise
 from jaxlif.networks.liveliness import alive_gain as alive_gain
 from jaxlif.networks.liveliness import balance as balance
+from jaxlif.networks.losses import accuracy as accuracy
+from jaxlif.networks.losses import activity_band as activity_band
+from jaxlif.networks.losses import cross_entropy as cross_entropy
+from jaxlif.networks.losses import time_to_first_spike as time_to_first_spike
 from jaxlif.networks.recorder import flight_record as flight_record
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams

@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 
 import jaxlif as jl
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, fit_pooled, neuron_at, rising_branch, steady_rate
-from jaxlif.fitting.recordings import BOUNDS
+from jaxlif.fitting.fit_recording import BOUNDS
 
 TRUTH = jl.LIFParams(tau_m=17.0, r_m=0.12, v_rest=-68.0, v_th=-51.0, v_reset=-60.0, t_ref=3.2)
 NEURON = jl.LIFParams(tau_m=12.0, r_m=0.15, v_rest=-70.0, v_th=-52.0, v_reset=-62.0, t_ref=2.0)

@@ -8,9 +8,9 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.data import Data, Options
+from jaxlif.fitting.fit_recording import BOUNDS
 from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.lif_recipe import _with_baselines, step_membrane
-from jaxlif.fitting.recordings import BOUNDS
 from tests.fitting.test_recordings import DT, LEVELS, TRUTH, step_recording
 
 
