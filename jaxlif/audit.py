@@ -129,10 +129,10 @@ def audit_gradient(
         flat, by_name = ravel_pytree(chosen)
         unit, _ = ravel_pytree({name: jnp.broadcast_to(scale[name], x.shape) for name, x in chosen.items()})
 
-    def _loss_at(cell, shift):
+    def _loss_at(cell: Cell, shift: Array) -> Array:
         return loss(simulate(cell, _with(params, by_name(flat + unit * shift)), inputs)[1])
 
-    def _gradient(cell):
+    def _gradient(cell: Cell) -> np.ndarray:
         return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell)))(still), float)
 
     still = jnp.zeros_like(flat)
@@ -165,7 +165,7 @@ def smoothed_slopes(
     :math:`a = (L(\sigma\epsilon) - L(-\sigma\epsilon)) / 2\sigma`; :math:`E[a\,\epsilon]` is the smoothed gradient.
     """
 
-    def _one(key):
+    def _one(key: PRNGKeyArray) -> tuple[Array, Array]:
         direction = jax.random.normal(key, origin.shape, origin.dtype)
         up, down = (loss_at(origin + size * direction) for size in (noise, -noise))
         return direction, (up - down) / (2.0 * noise)
@@ -214,14 +214,14 @@ def agreement(
     )
 
 
-def _mean_slope(directions, slopes):
+def _mean_slope(directions: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the slope of the smoothed loss [d], and its standard error."""
     m = len(slopes)
     mean = slopes @ directions / m
     return mean, np.sqrt(np.maximum(slopes**2 @ directions**2 / m - mean**2, 0.0) / (m - 1))
 
 
-def _across(directions, z, rest):
+def _across(directions: np.ndarray, z: np.ndarray, rest: np.ndarray) -> tuple[float, float, float]:
     """Return the squared slope across the gradient, its standard error, and that of no slope at all."""
     m, dimension = len(rest), directions.shape[1] - bool(z.any())
     own = rest**2 @ (np.sum(directions**2, axis=1) - z**2)  # the diagonal; along the gradient nothing is left
@@ -232,12 +232,12 @@ def _across(directions, z, rest):
     return square, float(np.sqrt(null**2 + beyond)), float(null)
 
 
-def _as_arrays(params):
+def _as_arrays(params: PyTree) -> PyTree:
     """Return the parameters as arrays, plain numbers in the default precision."""
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
 
 
-def _chosen(params, names):
+def _chosen(params: PyTree, names: tuple[str, ...] | None) -> dict[str, Array]:
     leaves = {n: x for n, x in named_leaves(params).items() if jnp.issubdtype(x.dtype, jnp.floating)}
     unknown = [name for name in names or () if name not in leaves]
     if unknown:
@@ -245,7 +245,7 @@ def _chosen(params, names):
     return {name: leaves[name] for name in names or leaves}
 
 
-def _counterpart(cell, params):
+def _counterpart(cell: Cell, params: PyTree) -> PreciseLIF | None:
     """Return the precise neuron of a grid one, unless two spikes could fall into its step."""
     t_ref = getattr(params, "t_ref", None)
     if isinstance(cell, LIF) and cell.reset == "value" and t_ref is not None and bool((t_ref >= cell.dt).all()):
@@ -253,24 +253,24 @@ def _counterpart(cell, params):
     return None
 
 
-def _scale(value):
+def _scale(value: Array) -> Array:
     """Return the root mean square of a parameter, and 1 for zeros: one noise then suits times, voltages and weights."""
     size = jnp.sqrt(jnp.mean(value**2))
     return jnp.where(size > 0, size, 1.0)
 
 
-def _with(params, values):
+def _with(params: PyTree, values: dict[str, Array]) -> PyTree:
     leaves, structure = jax.tree.flatten(params)
     changed = [values.get(name, leaf) for name, leaf in zip(named_leaves(params), leaves, strict=True)]
     return jax.tree.unflatten(structure, changed)
 
 
-def _cosine(a, b):
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     size = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / size) if size else float("nan")
 
 
-def _verdict(gradient, found):
+def _verdict(gradient: dict[str, np.ndarray], found: Agreement) -> str:
     bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
     if bad:
         return f"the gradient is not finite in {', '.join(bad)}"

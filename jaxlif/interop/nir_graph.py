@@ -140,10 +140,10 @@ def _graph_node(
 
 
 def _output_shape(layer: Cell, params: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    def _run(x):
+    def _run(x: jax.Array) -> Any:
         return signal(layer.step(params, layer.init_state(params, x), x)[1])
 
-    return jax.eval_shape(_run, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
+    return tuple(jax.eval_shape(_run, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape)
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def from_nir(
     surrogate: Surrogate | None = None,
     reset: str = "value",
     integration: str = "exact",
-) -> tuple[Sequential, tuple]:
+) -> tuple[Sequential, tuple[Any, ...]]:
     r"""Read a NIR graph as a network, for any step.
 
     A chain becomes its layers, neurons that drive themselves :class:`Recurrent` or :class:`Feedback`; a graph with

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.checks import check_params, require_finite, require_params, require_positive
-from jaxlif.networks.convolution import Conv, Flatten, SumPool, per_axis, zeros
+from jaxlif.networks.convolution import Conv, Flatten, Padding, SumPool, per_axis, zeros
 from jaxlif.networks.delays import Delayed, DelayParams
 from jaxlif.networks.layers import Dense, DenseParams, Stateless
 from jaxlif.neurons.cell import check_cell, relax, state_dtype
@@ -39,7 +39,7 @@ class Integrator(LeakyIntegrator):
 
 
 def _integrated(params: Any, v: Array, x: Array, dt: float) -> Array:
-    return v + dt / params.tau_m * params.r_m * jnp.asarray(x, v.dtype)
+    return jnp.add(v, dt / params.tau_m * params.r_m * jnp.asarray(x, v.dtype))
 
 
 @jax.tree_util.register_dataclass
@@ -172,19 +172,19 @@ class Entry(NamedTuple):
     read: Callable[[Any, Reading], tuple[Any, Any]]
 
 
-def _write_dense(nir, layer, p, shape):
+def _write_dense(nir: Any, layer: Dense, p: DenseParams, shape: tuple[int, ...]) -> Any:
     weight = _double(p.weight).T.copy()  # NIR: from column to row
     return nir.Linear(weight) if p.bias is None else nir.Affine(weight, _double(p.bias))
 
 
-def _read_dense(node, how):
+def _read_dense(node: Any, how: Reading) -> tuple[Dense, DenseParams]:
     if np.ndim(node.weight) != 2:
         raise ValueError(f"weight {list(np.shape(node.weight))}: a weight must be a matrix")
     bias = _array(node.bias) if kind(node) == "Affine" else None
     return Dense(), DenseParams(weight=_array(np.transpose(node.weight)), bias=bias)
 
 
-def _write_conv(nir, layer, p, shape):
+def _write_conv(nir: Any, layer: Conv, p: Any, shape: tuple[int, ...]) -> Any:
     weight, places, kernel = _double(np.swapaxes(p.weight, 0, 1)), shape[1:], p.weight.shape[2:]
     if len(kernel) > 2:
         raise ValueError(f"kernel = {kernel}: NIR convolves along one axis or two")
@@ -200,7 +200,7 @@ def _write_conv(nir, layer, p, shape):
     return nir.Conv2d(places, weight, stride, padding, (1, 1), 1, bias)
 
 
-def _read_conv(node, how):
+def _read_conv(node: Any, how: Reading) -> tuple[Conv, DenseParams]:
     for field in ("dilation", "groups"):
         if np.any(np.asarray(getattr(node, field)) != 1):
             raise ValueError(f"{field} = {getattr(node, field)}: {field} must be 1")
@@ -213,7 +213,7 @@ def _read_conv(node, how):
     return Conv(stride, padding), DenseParams(weight=_array(np.swapaxes(node.weight, 0, 1)), bias=_array(node.bias))
 
 
-def _both_sides(padding, places, kernel, stride):
+def _both_sides(padding: Padding, places: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """Return the zeros on either side of each axis."""
     pads = zeros(padding, len(kernel))
     if pads != "SAME":
@@ -224,18 +224,18 @@ def _both_sides(padding, places, kernel, stride):
     return tuple(t // 2 for t in total)
 
 
-def _write_pool(nir, layer, p, shape):
+def _write_pool(nir: Any, layer: SumPool, p: None, shape: tuple[int, ...]) -> Any:
     if len(shape) != 3:
         raise ValueError(f"SumPool of an input {list(shape)}: NIR sums over images [C, H, W] only")
     window, stride = layer.windows(2)
     return nir.SumPool2d(*map(np.array, (window, stride, _both_sides(layer.padding, shape[1:], window, stride))))
 
 
-def _read_pool(node, how):
+def _read_pool(node: Any, how: Reading) -> tuple[SumPool, None]:
     return SumPool(*(integers(x, 2) for x in (node.kernel_size, node.stride, node.padding))), None
 
 
-def _read_flatten(node, how):
+def _read_flatten(node: Any, how: Reading) -> tuple[Flatten, None]:
     sizes = node.input_type["input"]
     last = (-1,) if sizes is None else (-1, len(sizes) - 1)
     if int(node.start_dim) != 0 or int(node.end_dim) not in last:
@@ -243,18 +243,18 @@ def _read_flatten(node, how):
     return Flatten(), None
 
 
-def _write_delay(nir, layer, p, shape):
+def _write_delay(nir: Any, layer: Delayed, p: DelayParams, shape: tuple[int, ...]) -> Any:
     if p.sigma is not None:
         raise ValueError("sigma: NIR's Delay has no spread over lags; set it to None")
     return nir.Delay(_spread(p.delay, shape) / MS)
 
 
-def _read_delay(node, how):
+def _read_delay(node: Any, how: Reading) -> tuple[Delayed, DelayParams]:
     delay = _array(np.asarray(node.delay) * MS)
     return Delayed(how.dt, max(how.dt, float(jnp.max(delay)))), DelayParams(delay=delay)
 
 
-def _write_neuron(nir, layer, p, shape):
+def _write_neuron(nir: Any, layer: Any, p: Any, shape: tuple[int, ...]) -> Any:
     if type(layer) is CurrentBased:
         membrane = vars(_write_neuron(nir, layer.neuron, p.neuron, shape))
         kept = {name: membrane[name] for name in ("r", "v_leak", "v_threshold", "v_reset") if name in membrane}
@@ -279,7 +279,7 @@ def _write_neuron(nir, layer, p, shape):
     return (nir.LIF if type(layer) is LIF else nir.IF)(**fields)
 
 
-def _read_neuron(node, how):
+def _read_neuron(node: Any, how: Reading) -> tuple[Any, Any]:
     based, leaky = kind(node).startswith("Cuba"), "L" in kind(node)
     tau_m = how.time(node.tau_mem if based else node.tau) if leaky else _array(MS)
     fields = {"tau_m": tau_m, "r_m": _array(node.r), "v_rest": _array(node.v_leak if leaky else 0.0)}

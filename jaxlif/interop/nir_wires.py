@@ -147,7 +147,7 @@ def _reached(edges: list[Edge], start: Hashable) -> set[Any]:
 
 
 def _in_order(edges: Iterable[Edge]) -> list[Any]:
-    sorter: TopologicalSorter = TopologicalSorter()
+    sorter: TopologicalSorter[Any] = TopologicalSorter()
     for a, b in edges:
         sorter.add(b, a)
     try:

@@ -101,7 +101,7 @@ class SumPool(Stateless):
         pads = pads if isinstance(pads, str) else ((0, 0), *pads)
         # Not a JAX array: only a known start lets JAX see a sum, whose gradient it has.
         first = np.asarray(0.0, x.dtype)
-        return jax.lax.reduce_window(x, first, jax.lax.add, (1, *window), (1, *stride), pads)
+        return jnp.asarray(jax.lax.reduce_window(x, first, jax.lax.add, (1, *window), (1, *stride), pads))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxlif.checks import concrete, require, require_not_negative, require_params, require_positive
@@ -101,7 +103,7 @@ class Delayed:
         slots, shape = state.ring.shape[0], state.ring.shape[1:]
         ring = state.ring.at[state.position].set(jnp.broadcast_to(jnp.asarray(x, state.ring.dtype), shape))
 
-        def _read(lag):
+        def _read(lag: Array) -> Array:
             slot = jnp.broadcast_to((state.position - lag) % slots, (1, *shape))
             return jnp.take_along_axis(ring, slot, axis=0)
 
@@ -123,7 +125,7 @@ class Delayed:
     def _weigh(self, params: DelayParams, read: Callable[[Array], Array], line: Array) -> Array:
         """Sum ``read(lag)`` [., N] over the lags that count; a lag is one for all channels or [1, N]."""
 
-        def _per_channel(value):
+        def _per_channel(value: ArrayLike) -> Array:
             return jnp.broadcast_to(jnp.asarray(value, line.dtype), line.shape[1:])[None]
 
         delay = _per_channel(params.delay) / self.dt
@@ -152,7 +154,7 @@ def _spread(delay: Array, sigma: Array, max_lag: int, read: Callable[[Array], Ar
     weights = jax.nn.softmax(-0.5 * ((lags - delay[None]) / sigma[None]) ** 2, axis=0)  # [K + 1, 1, N]
 
     @jax.checkpoint  # a window is cheaper read again than kept for the gradient
-    def _add(total, lag):
+    def _add(total: Array, lag: Array) -> tuple[Array, None]:
         return total + weights[lag] * read(lag), None
 
     first = weights[0] * read(jnp.zeros((), jnp.int32))
@@ -164,5 +166,5 @@ def _window(line: Array, start: Array, steps: int) -> Array:
     if start.ndim == 0:
         return jax.lax.dynamic_slice_in_dim(line, start, steps)
     columns = line.reshape(line.shape[0], -1)
-    cut = jax.vmap(lambda column, first: jax.lax.dynamic_slice_in_dim(column, first, steps), (1, 0), 1)
+    cut = jax.vmap(partial(jax.lax.dynamic_slice_in_dim, slice_size=steps), (1, 0), 1)
     return cut(columns, start.ravel()).reshape((steps, *line.shape[1:]))

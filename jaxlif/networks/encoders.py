@@ -92,7 +92,7 @@ def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float
     rounding = 4.0 * jnp.finfo(values.dtype).eps * (jnp.abs(values).max(axis=0) / step + 1.0)
     slack = jnp.minimum(rounding, 0.25)
 
-    def _cross(level, u):
+    def _cross(level: Array, u: Array) -> tuple[Array, Array]:
         moved = jnp.trunc(u - level + jnp.sign(u - level) * slack)
         return level + moved, moved
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxlif.fitting.bounds import Coordinates, named_leaves
 from jaxlif.networks.liveliness import DropoutParams
 
 _RESERVED = ("loss", "skipped", "gradient_norm", "validation_loss", "validation_metric")
+_Tree = TypeVar("_Tree")
 _REAL = (np.floating, np.integer, np.bool_)
 
 # Streams of the key: below 2^31 each epoch has its own, for its order.
@@ -48,11 +49,11 @@ class Problem:
         where = None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*axes))
         return jax.tree.map(lambda x: x if isinstance(x, float | int) else jax.device_put(on_host(x), where), tree)
 
-    def laid_out(self, tree: Any, *axes: str) -> Any:
+    def laid_out(self, tree: _Tree, *axes: str) -> _Tree:
         """Have each array of a computation whole on every device, or split along axes."""
-        if self.mesh is None:
-            return tree
-        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec(*axes)))
+        if self.mesh is not None:
+            tree = jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec(*axes)))
+        return tree
 
     def place_samples(self, data: Any) -> Any:
         """Split arrays [samples, ...] over the devices, the last sample repeated until each has as many."""
@@ -113,7 +114,7 @@ def start(problem: Problem, params: Any) -> State:
     with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
         opt_state = problem.optimizer.init(free)
     average = None if problem.average is None else free
-    return jax.tree.map(on_host, State(free, opt_state, average, np.int32(0)))
+    return State(*jax.tree.map(on_host, (free, opt_state, average, np.int32(0))))
 
 
 @compiled(keep=4)
@@ -255,7 +256,7 @@ def require_samples(data: Any, name: str) -> int:
             first = tuple(int(i) for i in np.argwhere(np.isnan(np.asarray(x)))[0])
             where = ", ".join(map(str, first))
             raise ValueError(f"{path}[{where}] = nan: sample {first[0]} must be numbers; leave it out or fill it in")
-    return shapes[0][0]
+    return int(shapes[0][0])
 
 
 def require_losses(problem: Problem, params: Any, data: Any, validation: Any, key: Array) -> None:

@@ -221,7 +221,7 @@ def _read_hdf5(path: Path, shape: tuple[int, ...] | None) -> Events:
     except ImportError as error:
         raise ImportError("HDF5 files need the package h5py: pip install 'jaxlif[snn]'") from error
 
-    def _stored(file, name, kinds=""):
+    def _stored(file: Any, name: str, kinds: str = "") -> Any:
         dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset):
             raise ValueError(f"{name} is missing: needed are spikes/times, spikes/units and labels")

@@ -239,7 +239,7 @@ def init_recurrent(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _scan(neuron, unroll, params, weight, state, inputs):
+def _scan(neuron: Cell, unroll: int, params: Any, weight: Array, state: Any, inputs: Any) -> tuple[Any, Any]:
     """Scan ``inputs`` [T, N] from ``state``, the neurons' and their last spikes; return the last state and the outputs.
 
     The tangent of a scan is a scan that is linear in the tangents, and the part of W's tangent is known before it:
@@ -249,10 +249,10 @@ def _scan(neuron, unroll, params, weight, state, inputs):
     return state, outputs
 
 
-def _recur(neuron, unroll, params, weight, state, inputs):
+def _recur(neuron: Cell, unroll: int, params: Any, weight: Array, state: Any, inputs: Any) -> tuple[Any, Any]:
     """Scan, and keep what each step started from: the neurons' state, and their current."""
 
-    def _step(state, x):
+    def _step(state: tuple[Any, Array], x: Array) -> tuple[Any, Any]:
         cells, spikes = state
         current = x + spikes @ weight
         after, output = neuron.step(params, cells, current)
@@ -262,7 +262,7 @@ def _recur(neuron, unroll, params, weight, state, inputs):
 
 
 @_scan.defjvp
-def _scan_jvp(neuron, unroll, primals, tangents):
+def _scan_jvp(neuron: Cell, unroll: int, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     params, weight, (cells, spikes), inputs = primals
     params_dot, weight_dot, (cells_dot, spikes_dot), inputs_dot = tangents
     final, (outputs, starts, currents) = _recur(neuron, unroll, params, weight, (cells, spikes), inputs)
@@ -270,7 +270,7 @@ def _scan_jvp(neuron, unroll, primals, tangents):
     # Transposed, this product is the weight's gradient: one matmul.
     drive_dot = inputs_dot + before @ weight_dot
 
-    def _step(carry, x):
+    def _step(carry: tuple[Any, Array], x: tuple[Any, Array, Array]) -> tuple[Any, Any]:
         moving, spikes_dot = carry
         start, current, drive_dot = x
         current_dot = drive_dot + spikes_dot @ weight

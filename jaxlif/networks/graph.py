@@ -30,6 +30,8 @@ from jaxlif.neurons.cell import (
 from jaxlif.simulation import scan_cell
 
 Edge = tuple[int, int]
+_States = tuple[Any, ...]  # one for each layer
+_Run = Callable[[Cell, Any, Any, Any], tuple[Any, Any]]
 INPUT = -1  # the network's input, as the source of an edge
 
 
@@ -77,10 +79,10 @@ class _Network(ABC):
         """Let each layer compute once what depends on its parameters alone."""
         return tuple(prepared(layer, p) for layer, p in paired(self.layers, params))
 
-    def _fresh(self, params: PyTree, x: PyTree) -> tuple[tuple, dict[int, Any]]:
+    def _fresh(self, params: PyTree, x: PyTree) -> tuple[_States, dict[int, Any]]:
         """Return each layer's state, in the shape of what reaches it, and what each passes on in silence."""
 
-        def _init(layer, p, _, x):
+        def _init(layer: Cell, p: PyTree, _: None, x: PyTree) -> tuple[Any, Any]:
             # One step shows the shape of the layer's output; the compiler drops its arithmetic.
             state = layer.init_state(p, x)
             still = jax.tree.map(jnp.zeros_like, x) if jax.tree.leaves(state) else x
@@ -92,8 +94,8 @@ class _Network(ABC):
         return states, signals
 
     def _through(
-        self, run: Callable, params: PyTree, state: tuple, x: PyTree, before: dict[int, Array] | None = None
-    ) -> tuple[tuple, NetworkOutput, dict[int, Any]]:
+        self, run: _Run, params: PyTree, state: _States, x: PyTree, before: dict[int, Array] | None = None
+    ) -> tuple[_States, NetworkOutput, dict[int, Any]]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer; ``before`` arrives along feedback."""
         signals, states, outputs = {INPUT: x}, [], []
         for i, ((layer, p), s) in enumerate(zip(paired(self.layers, params), state, strict=True)):
@@ -141,18 +143,18 @@ class Sequential(_Network):
         """Raise ValueError where a concrete input breaks a rule of the first layer."""
         check_inputs(self.layers[0], inputs)
 
-    def init_state(self, params: PyTree, x: PyTree) -> tuple:
+    def init_state(self, params: PyTree, x: PyTree) -> _States:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""
         return self._fresh(params, x)[0]
 
-    def step(self, params: PyTree, state: tuple, x: PyTree) -> tuple[tuple, NetworkOutput]:
+    def step(self, params: PyTree, state: _States, x: PyTree) -> tuple[_States, NetworkOutput]:
         """Advance every layer one step; ``x`` is the first layer's input."""
-        return self._through(lambda layer, p, s, x: layer.step(p, s, x), params, state, x)[:2]
+        return self._through(_step, params, state, x)[:2]
 
-    def scan(self, params: PyTree, state: tuple, inputs: PyTree, *, unroll: int = 1) -> tuple[tuple, NetworkOutput]:
+    def scan(self, params: PyTree, state: _States, inputs: PyTree, *, unroll: int = 1) -> tuple[_States, NetworkOutput]:
         """Take the ``inputs`` [T, ...] through one layer after the other."""
 
-        def _run(layer, p, s, x):
+        def _run(layer: Cell, p: PyTree, s: PyTree, x: PyTree) -> tuple[Any, Any]:
             return scan_cell(layer, p, s, x, unroll=unroll, recompute=worth_recomputing(s))
 
         return self._through(_run, params, state, inputs)[:2]
@@ -212,12 +214,12 @@ class Graph(_Network):
 
     def step(self, params: PyTree, state: GraphState, x: Array) -> tuple[GraphState, NetworkOutput]:
         """Advance every layer one step, in order; ``x`` is the network's input."""
-
-        def _run(layer, p, s, x):
-            return layer.step(p, s, x)
-
-        states, output, signals = self._through(_run, params, state.layers, jnp.asarray(x), state.before)
+        states, output, signals = self._through(_step, params, state.layers, jnp.asarray(x), state.before)
         return GraphState(states, {a: signals[a] for a in state.before}), output
+
+
+def _step(layer: Cell, params: PyTree, state: PyTree, x: PyTree) -> tuple[Any, Any]:
+    return layer.step(params, state, x)
 
 
 def _sum(signals: list[Any]) -> Any:

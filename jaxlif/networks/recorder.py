@@ -193,7 +193,7 @@ def _norm_per_step(gradient: Array) -> Array:
     # Over the largest first: squares of numbers that are finite need not be.
     largest = jnp.max(jnp.abs(by_step), axis=1)
     scale = jnp.where(jnp.isfinite(largest) & (largest > 0.0), largest, 1.0)
-    return scale * jnp.linalg.norm(by_step / scale[:, None], axis=1)
+    return jnp.multiply(scale, jnp.linalg.norm(by_step / scale[:, None], axis=1))
 
 
 def _observe(network: Any, loss: Any, params: Any, inputs: Any, taps: dict[str, Array]) -> tuple[Array, _Found]:

@@ -6,6 +6,7 @@ so that a large network costs what its spikes cost.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,13 +103,13 @@ def _active_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Arr
     (active,) = jnp.nonzero(x, size=turns * rows, fill_value=num_in)
     used = -(-jnp.count_nonzero(x) // rows)
 
-    def _add(turn, y):
+    def _add(turn: Array, y: Array) -> Array:
         row = jax.lax.dynamic_slice_in_dim(active, turn * rows, rows)
         w, s = (jnp.take(a, row, axis=0, mode="fill", fill_value=0) for a in (weight, x))
         ends = jnp.take(target, row, axis=0, mode="fill", fill_value=num_out)
         return y.at[ends].add(w * s[:, None], mode="drop")
 
-    return jax.lax.fori_loop(0, used, _add, jnp.zeros((num_out,), weight.dtype))
+    return jnp.asarray(jax.lax.fori_loop(0, used, _add, jnp.zeros((num_out,), weight.dtype)))
 
 
 # A primitive, not a custom_jvp: where JAX differentiates a scan twice it drops such a rule, and the derivative of the
@@ -120,7 +121,7 @@ mlir.register_lowering(_project_p, mlir.lower_fun(_all_rows, multiple_results=Fa
 mlir.register_lowering(_project_p, mlir.lower_fun(_active_rows, multiple_results=False), platform="cpu")
 
 
-def _project_jvp(primals, tangents, *, num_out):
+def _project_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...], *, num_out: int) -> tuple[Any, Any]:
     """The product rule over all synapses: an input of 0 has a derivative too."""
     (weight, x, target), (weight_dot, x_dot, _) = primals, tangents
     pairs = ((weight_dot, x), (weight, x_dot))
@@ -128,19 +129,19 @@ def _project_jvp(primals, tangents, *, num_out):
     return _project_p.bind(*primals, num_out=num_out), sum(terms[1:], terms[0])
 
 
-def _project_batch(arguments, axes, *, num_out):
+def _project_batch(arguments: tuple[Array, ...], axes: tuple[int | None, ...], *, num_out: int) -> tuple[Array, int]:
     """One after the other where the rows of each are few, all together elsewhere."""
     moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arguments, axes, strict=True)]
     where = tuple(None if d is None else 0 for d in axes)
     batched = [a for a, d in zip(moved, where, strict=True) if d is not None]
 
-    def _one(batched):
+    def _one(batched: list[Array]) -> Any:
         rest = iter(batched)
         return _project_p.bind(
             *(a if d is None else next(rest) for a, d in zip(moved, where, strict=True)), num_out=num_out
         )
 
-    def _together(*moved):
+    def _together(*moved: Array) -> Array:
         return jax.vmap(partial(_all_rows, num_out=num_out), where)(*moved)
 
     return jax.lax.platform_dependent(*moved, cpu=lambda *_: jax.lax.map(_one, batched), default=_together), 0

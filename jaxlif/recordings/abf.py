@@ -279,14 +279,14 @@ def _waveform(abf: Any, output: int, sweep: int) -> np.ndarray | None:
     if _unread_list(abf):
         return None
     if not _has_list(abf) or not abf._dacSection.nWaveformEnable[output]:
-        return Stimulus(abf, output).stimulusWaveform(sweep)
+        return np.asarray(Stimulus(abf, output).stimulusWaveform(sweep))
     table = EpochTable(abf, output)
     varied: Any = _varied_epoch(abf, table)
     # Past its end a list is repeated where that was ticked, and else its last value stays.
     count = len(abf.userList)
     varied.level = abf.userList[sweep % count if abf.userListRepeat[0] else min(sweep, count - 1)]
     varied.levelDelta = 0.0
-    return table.getEpochWaveformsBySweep(abf)[sweep].getWaveform()
+    return np.asarray(table.getEpochWaveformsBySweep(abf)[sweep].getWaveform())
 
 
 def _has_list(abf: Any) -> bool:

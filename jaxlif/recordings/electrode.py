@@ -166,7 +166,7 @@ def _kernel(current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray | None,
         # A current that runs from sample to sample has charged the membrane for half a step.
         return response[:1] - size / (1.0 + np.exp(dt / tau) if is_sampled(recording, spikes) else 1.0)
     lags = np.arange(round(ELECTRODE / dt))
-    return np.interp(lags, knots, response) - size * np.exp(-lags * dt / tau)
+    return np.asarray(np.interp(lags, knots, response) - size * np.exp(-lags * dt / tau))
 
 
 def _knots(dt: float) -> np.ndarray:
@@ -206,7 +206,7 @@ def _hats(current: np.ndarray, rows: np.ndarray, knots: np.ndarray) -> np.ndarra
     first, last = current[rows + 1], current[rows - knots[-1]]
     rising = np.concatenate([first[:, None], means], axis=1)
     falling = np.concatenate([means, last[:, None]], axis=1)
-    return rising - falling
+    return np.asarray(rising - falling)
 
 
 def _exponential(lags: np.ndarray, kernel: np.ndarray, widths: np.ndarray) -> tuple[float, float]:

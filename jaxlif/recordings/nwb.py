@@ -153,7 +153,7 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
     if raw.size == 0 or raw.size != max(raw.shape):
         raise ValueError(f"{name} have shape {raw.shape}: one trace [T] is expected")
     factor = to_library_unit(quantity, corrections.unit(quantity, _unit(series)))
-    return factor * (series.conversion * raw.astype(np.float64).reshape(-1) + series.offset)
+    return np.asarray(factor * (series.conversion * raw.astype(np.float64).reshape(-1) + series.offset))
 
 
 def _pairs(nwb: Any, asked: Asked) -> tuple[list[_Pair], str]:

@@ -132,9 +132,9 @@ def mains(x: np.ndarray, frequencies: Sequence[float] | np.ndarray, dt: float) -
     waves = np.concatenate([np.sin(phase), np.cos(phase), np.ones((len(phase), 1))], axis=1)
     known = np.isfinite(x)
     if known.all():
-        return (waves[:, :-1] @ np.linalg.lstsq(waves, x.T, rcond=None)[0][:-1]).T
+        return np.asarray((waves[:, :-1] @ np.linalg.lstsq(waves, x.T, rcond=None)[0][:-1]).T)
     sizes = [np.linalg.lstsq(waves[at], row[at], rcond=None)[0] for row, at in zip(x, known, strict=True)]
-    return np.stack(sizes)[:, :-1] @ waves[:, :-1].T
+    return np.asarray(np.stack(sizes)[:, :-1] @ waves[:, :-1].T)
 
 
 def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
@@ -168,7 +168,7 @@ def _f(x: np.ndarray, y: np.ndarray, past: int) -> float:
     design = np.column_stack([np.ones_like(after), *others])
     errors = [_residual(design[:, : 1 + past], after), _residual(design, after)]
     floor = 1e-18 * float(np.sum((after - after.mean()) ** 2)) + np.finfo(float).tiny
-    return 0.5 * (errors[0] - errors[1]) / max(errors[1] / (after.size - design.shape[1]), floor)
+    return float(0.5 * (errors[0] - errors[1]) / max(errors[1] / (after.size - design.shape[1]), floor))
 
 
 def _residual(design: np.ndarray, target: np.ndarray) -> float:

@@ -236,7 +236,7 @@ def medians(current: Float[np.ndarray, "*sweeps T"], length: int) -> Float[np.nd
     """Return medians of blocks of ``length`` samples, [..., T // length]; a rest is left out."""
     blocks = max(1, current.shape[-1] // length)
     whole = current[..., : blocks * length]
-    return np.median(whole.reshape(*whole.shape[:-1], blocks, -1), axis=-1)
+    return np.asarray(np.median(whole.reshape(*whole.shape[:-1], blocks, -1), axis=-1))
 
 
 def _segments(current: np.ndarray, grain: _Grain) -> list[tuple[int, int]]:

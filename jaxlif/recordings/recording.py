@@ -114,12 +114,12 @@ class Recording:
     @property
     def num_sweeps(self) -> int:
         """Number of sweeps."""
-        return self.current.shape[0]
+        return len(self.current)
 
     @property
     def num_steps(self) -> int:
         """Number of samples T of a sweep."""
-        return self.current.shape[1]
+        return int(self.current.shape[1])
 
     @property
     def duration(self) -> float:

@@ -105,7 +105,8 @@ def without_hum(recording: Recording, hum: Hum) -> Float[np.ndarray, "sweeps T"]
     harmonics = hum.frequency * np.arange(1, _HARMONICS + 1)
     count = max(1, round(recording.duration / _CHUNK))
     parts = np.array_split(_fluctuation(recording.current, hum.frequency, recording.dt), count, axis=1)
-    return recording.current - np.concatenate([mains(part, harmonics, recording.dt) for part in parts], axis=1)
+    hums = np.concatenate([mains(part, harmonics, recording.dt) for part in parts], axis=1)
+    return np.asarray(recording.current - hums)
 
 
 def _line(current: np.ndarray, frequency: float, dt: float) -> float:
@@ -126,7 +127,7 @@ def _fluctuation(current: np.ndarray, frequency: float, dt: float) -> np.ndarray
     centres, samples = length * (np.arange(blocks) + 0.5) - 0.5, np.arange(current.shape[1])
     x = np.stack([sweep - np.interp(samples, centres, m) for sweep, m in zip(current, medians, strict=True)])
     limit = _OUTLIER * np.median(np.abs(x)) / 0.6745
-    return np.clip(x, -limit, limit)
+    return np.asarray(np.clip(x, -limit, limit))
 
 
 # --- the rest ---------------------------------------------------------------------------------------------

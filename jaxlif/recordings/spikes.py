@@ -182,7 +182,7 @@ def _feet(v: np.ndarray, crossings: np.ndarray, dt: float, rule: SpikeRule) -> l
     # Not before the last crossing: that foot is the last spike's.
     after_last = np.append(0, crossings + 1)[:-1]
     first = np.searchsorted(steep, np.maximum(crossings - _steps_of(rule.peak_within, dt), after_last))
-    return steep[first[first < np.searchsorted(steep, crossings, side="right")]].tolist()
+    return list(steep[first[first < np.searchsorted(steep, crossings, side="right")]].tolist())
 
 
 def _separate(candidates: list[int], steps: int) -> list[int]:
@@ -202,4 +202,4 @@ def _peaks_below(v: np.ndarray, dt: float, rule: SpikeRule) -> np.ndarray:
     # A plateau as long as the window stands out from nothing, and under the median a voltage recovers without a spike.
     height = (float(np.median(v)), level)
     peaks, _ = find_peaks(v, height=height, plateau_size=(None, beside), prominence=PEAK, wlen=2 * beside + 1)
-    return v[peaks]
+    return np.asarray(v[peaks])
