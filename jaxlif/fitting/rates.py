@@ -84,7 +84,8 @@ def fit_rates(
         model="lif",
         params=params,
         scores={"f_i": fi_curve.curve_errors(curve)},
-        bounds=limits,
+        # The search knows no upper end of v_th and v_reset: bounds that they left, as a note says, are none of theirs.
+        bounds={name: pair for name, pair in limits.items() if pair[0] <= getattr(params, name) <= pair[1]},
         window=(0.0, 0.0),
         protocol="rates",
         spike_rule=SpikeRule(),

@@ -97,6 +97,16 @@ def test_a_table_of_rates_with_a_block_is_fitted_by_its_rising_branch():
         jl.fit_rates(currents[:4], np.array([0.0, 90.0, 40.0, 0.0]), TRUTH)
 
 
+def test_a_threshold_beyond_its_usual_bounds_is_said_and_its_file_can_be_read(tmp_path):
+    currents = np.linspace(0.0, 600.0, 13)
+    high = replace(TRUTH, r_m=0.6, v_th=TRUTH.v_rest + 200.0, v_reset=TRUTH.v_rest + 150.0)  # a resistance ill guessed
+    result = jl.fit_rates(currents, np.asarray(jl.theory.firing_rate(high, currents)), high)
+    assert result.params.v_th == pytest.approx(high.v_th, rel=1e-6)  # exact rates
+    assert any("lies outside its bounds" in note for note in result.warnings)
+    result.save(tmp_path)
+    assert jl.load_fit(tmp_path / "fit.json").params == result.params
+
+
 def test_rates_that_no_neuron_fires_at_are_named():
     currents = np.linspace(0.0, 500.0, 11)
     falling = jl.fit_rates(currents, 50.0 - currents / 10.0 + 1.0, jl.LIFParams())
