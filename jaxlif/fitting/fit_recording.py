@@ -188,8 +188,7 @@ def check_options(
     """Return the model's name, and refuse options of :func:`fit_recording` that suit no recording."""
     choice("drift", drift, (False, True))
     choice("rest", rest, ("auto", "fitted"))
-    model = ALIASES.get(model, model)
-    if model not in MODELS:
+    if not isinstance(model, str) or (model := ALIASES.get(model, model)) not in MODELS:
         raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
     if (model != "lif" and start is not None) or (model in ADAPTIVE and bounds is not None):
         raise ValueError(f'model = "{model}" finds its own start and has no bounds: start and bounds are for "lif"')

@@ -116,6 +116,7 @@ def test_a_bar_counts_the_cells(found, capsys):
     ("options", "words"),
     [
         ({"model": "hh"}, "model = 'hh'"),
+        ({"model": ["lif"]}, r"model = \['lif'\]: the models"),
         ({"bounds": {"tau": (1.0, 2.0)}}, "bounds name 'tau'"),
         ({"drift": True}, "drift is for"),
         ({"rest": "guessed"}, "rest = 'guessed'"),
