@@ -167,6 +167,8 @@ def to_script(
     dt, neurons, seed = positive("dt", dt, "ms"), whole("neurons", neurons, 1), whole("seed", seed, 1)
     given = {"dt": dt, "neurons": neurons, "seed": seed, "current": _written(values)}
     if not isinstance(model, Brian2Model):
+        if not (isinstance(model, tuple) and len(model) == 2):
+            raise ValueError(f"model = {type(model).__name__}: model must be what to_nest or to_brian2 returned")
         return _NEST_SCRIPT.format(name=model[0], parameters=model[1], **given)
     quantities = {n: repr(x) if unit == "1" else f"{x!r}*brian2.{unit}" for n, (x, unit) in model.namespace.items()}
     lines = {

@@ -170,6 +170,12 @@ def test_a_current_must_be_one_finite_trace():
         to_script(to_nest(jl.LIFParams()), [])
 
 
+@pytest.mark.parametrize("model", [jl.LIFParams(), "iaf_psc_delta", {}, ("iaf_psc_delta", {}, 0.1), None])
+def test_a_script_is_of_a_written_model(model):
+    with pytest.raises(ValueError, match=f"^model = {type(model).__name__}: model must be what to_nest or to_brian2"):
+        to_script(model, [0.0])
+
+
 # --- Brian2 ---
 
 FULL = jl.AdaptiveLIFParams(
