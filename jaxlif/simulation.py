@@ -55,9 +55,9 @@ def simulate(
     steps, unroll = _num_steps(inputs), checks.whole("unroll", unroll, 1)
     segment = None if checkpoint is None else min(checks.whole("checkpoint", checkpoint, 1, "steps"), steps)
     checks.check_params(params)
-    protocol.check_cell(cell, params)
-    protocol.check_inputs(cell, inputs)
     try:
+        protocol.check_cell(cell, params)
+        protocol.check_inputs(cell, inputs)
         final: tuple[Any, Any] = _simulate(cell, segment, unroll, params, inputs, state)
         return final
     except AttributeError as error:  # such as the parameters of another cell

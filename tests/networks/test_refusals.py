@@ -84,6 +84,10 @@ REFUSED = {
         lambda: jl.simulate(Graph((LIF,), ((-1, 0),)), NEURONS, X),
         "params = LIFParams: params must",
     ),
+    "params of no loop": (
+        lambda: jl.simulate(Feedback(LIF, Dense()), NEURONS, X),
+        "params = LIFParams, inputs = ndarray: Feedback takes others",
+    ),
     "half an input": (lambda: init_dense(KEY, 2.5, 2), "num_in = 2.5: num_in must be a whole number"),
     "a seed": (lambda: init_dense(0, 3, 2), "key = 0: key must be a JAX random key"),
     "a gain without end": (lambda: init_dense(KEY, 3, 2, gain=float("inf")), "gain = inf: gain must be finite"),
