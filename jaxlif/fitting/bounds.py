@@ -110,7 +110,7 @@ def named_leaves(params: PyTree) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in paths}
 
 
-def _name(path) -> str:
+def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -156,4 +156,4 @@ def _require_inside(name: str, leaf: Any, interval: Interval) -> None:
 def _floating(leaf: Any) -> Array:
     # An explicit dtype: a weakly typed start would make the compiled loop compile again for its own result.
     kind = jnp.result_type(leaf if hasattr(leaf, "dtype") else float)
-    return single(jnp.asarray(leaf, kind))  # steps of half precision round to none
+    return jnp.asarray(single(jnp.asarray(leaf, kind)))  # steps of half precision round to none

@@ -39,7 +39,7 @@ class Drift:
 
     def current(self, current: np.ndarray) -> np.ndarray:
         """Return what reaches the cell of a current [sweeps, T], pA."""
-        return self.gain[:, None] * current
+        return np.asarray(self.gain[:, None] * current)
 
     def driven(self, params: LIFParams | LeakyParams, recording: _R) -> _R:
         r"""Return a recording whose current holds the terms: :math:`g_s I + o_s / r_m`, the same to the membrane."""
@@ -187,7 +187,7 @@ class Uncertainty(NamedTuple):
     def correlations(self) -> np.ndarray:
         """Correlations [n, n] of ``names`` in free coordinates."""
         sd = np.sqrt(np.diag(self.covariance))
-        return self.covariance / np.outer(sd, sd)
+        return np.asarray(self.covariance / np.outer(sd, sd))
 
 
 class Outcome(NamedTuple):

@@ -55,7 +55,7 @@ def steady_rate(
     return low + (high - low) * (jax.scipy.special.ndtr(above / noise) @ jnp.asarray(WEIGHTS, current.dtype))
 
 
-def _adapted_rate(params, current, adaptation):
+def _adapted_rate(params: LIFParams, current: Array, adaptation: Any) -> Array:
     """Find the rate where every spike triggers a current against the next: f = F(I - A f).
 
     Solved as its inverse, F^-1(f) + A f = I, whose left side is convex: Newton's method falls on the root from above.
@@ -67,11 +67,11 @@ def _adapted_rate(params, current, adaptation):
     # A current that fires, where this one does not, keeps that branch finite: its gradient is multiplied by 0.
     safe = jnp.where(fires, current, rheobase(params) + 1.0)
 
-    def _excess(rate):
+    def _excess(rate: Array) -> Array:
         return _current(params, rate, adaptation) - safe
 
-    def _newton(excess, rate):
-        def _step(_, rate):
+    def _newton(excess: Callable[[Array], Array], rate: Array) -> Any:
+        def _step(_: Any, rate: Array) -> Array:
             value, slope = jax.jvp(excess, (rate,), (jnp.ones_like(rate),))
             return rate - jnp.where(value > 0, value / slope, 0.0)
 
@@ -83,7 +83,7 @@ def _adapted_rate(params, current, adaptation):
     return jnp.where(fires, rate, 0.0)
 
 
-def _current(params, rate, adaptation):
+def _current(params: LIFParams, rate: Array, adaptation: Any) -> Array:
     """Return the current that makes the neuron fire at a rate above 0, pA."""
     x = (1000.0 / rate - params.t_ref) / params.tau_m
     overdrive = (params.v_th - params.v_reset) / params.r_m * jnp.exp(-x) / -jnp.expm1(-x)
@@ -96,7 +96,7 @@ def descend(residuals: Callable[[Array], Array], z: Float[Array, " n"], steps: i
     Source: Marquardt 1963, doi:10.1137/0111030.
     """
 
-    def _step(_, carry):
+    def _step(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         z, damping = carry
         r, jacobian = residuals(z), jax.jacfwd(residuals)(z)
         normal, gradient = jacobian.T @ jacobian, jacobian.T @ r
@@ -107,7 +107,7 @@ def descend(residuals: Callable[[Array], Array], z: Float[Array, " n"], steps: i
         damping = jnp.where(better, jnp.maximum(0.3 * damping, 1e-10), jnp.minimum(5.0 * damping, 1e10))
         return jnp.where(better, z + step, z), damping
 
-    return jax.lax.fori_loop(0, steps, _step, (z, jnp.full_like(z[0], 1e-2)))[0]
+    return jnp.asarray(jax.lax.fori_loop(0, steps, _step, (z, jnp.full_like(z[0], 1e-2)))[0])
 
 
 def lowest(losses: Float[Array, "n starts"], found: Any) -> Any:
@@ -164,12 +164,14 @@ class _Posterior(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _round(errors, problems, z, noise, prior, steps):
+def _round(
+    errors: Callable[..., Any], problems: Any, z: Array, noise: Array, prior: Any, steps: Any
+) -> tuple[Array, Any]:
     """Move all problems and starts by a number of updates; return where they are, and of each problem the lowest."""
     mean, inverse_root = prior
 
-    def _one(problem, noise, z):
-        def _residuals(z):
+    def _one(problem: Any, noise: Array, z: Array) -> _Posterior:
+        def _residuals(z: Array) -> Array:
             observed, known = errors(z, problem)
             return jnp.concatenate([observed / noise, known, inverse_root @ (z - mean)])
 
@@ -215,13 +217,13 @@ def fit_fi_curve(
 
 
 @jax.jit
-def _fit_curves(membrane, limits, currents, rates, weights, starts):
+def _fit_curves(membrane: LIFParams, limits: Any, currents: Array, rates: Array, weights: Array, starts: Array) -> Any:
     """Return for each row of weights [W, K] the neuron that fits best, and its rates [W, K]."""
 
-    def _residuals(weights, z):
+    def _residuals(weights: Array, z: Array) -> Array:
         return weights * (firing_rate(neuron_at(membrane, limits, z), currents) - rates)
 
-    def _one(weights, z):
+    def _one(weights: Array, z: Array) -> tuple[Array, Any]:
         z = descend(partial(_residuals, weights), z, STEPS)
         neuron = neuron_at(membrane, limits, z)
         return jnp.sum(_residuals(weights, z) ** 2), (neuron, firing_rate(neuron, currents))
@@ -242,13 +244,13 @@ def neuron_at(membrane: LIFParams, limits: Mapping[str, tuple[Any, Any]], z: Flo
     return replace(membrane, tau_m=x.get("tau_m", membrane.tau_m), v_th=v_th, v_reset=v_reset, t_ref=x["t_ref"])
 
 
-def _depths(v_th, reset_bounds):
+def _depths(v_th: Any, reset_bounds: tuple[Any, Any]) -> tuple[Array, Array]:
     """Return the least and the largest v_th - v_reset, mV."""
     low, high = reset_bounds
     return jnp.maximum(0.0, v_th - high), jnp.minimum(DEEPEST, v_th - low)
 
 
-def _limits(membrane, currents, rates, bounds):
+def _limits(membrane: Any, currents: np.ndarray, rates: np.ndarray, bounds: Bounds) -> dict[str, tuple[float, float]]:
     """Return the intervals of the coordinates: what the currents and the bounds of the parameters both allow."""
     reset, (ref_low, ref_high) = bounds.get("v_reset", ANY), bounds.get("t_ref", (0.0, 50.0))
     low, high, above = ((v - membrane.v_rest) / membrane.r_m for v in (*bounds.get("v_th", ANY), reset[0]))
@@ -262,14 +264,14 @@ def _limits(membrane, currents, rates, bounds):
     return {name: (float(low), float(high)) for name, (low, high) in (limits | {"v_reset": reset}).items()}
 
 
-def _start(membrane, currents, rates, limits):
+def _start(membrane: Any, currents: np.ndarray, rates: np.ndarray, limits: Mapping[str, Any]) -> np.ndarray:
     """Return where to start: at the observed onset, with a reset by 10 mV and a third of the longest t_ref."""
     guesses = {"rheobase": onset(currents, rates), "tau_m": membrane.tau_m}
     least, most = _depths(membrane.v_rest + membrane.r_m * guesses["rheobase"], limits["v_reset"])
     shares = {name: (x - limits[name][0]) / np.ptp(limits[name]) for name, x in guesses.items() if name in limits}
     shares |= {"t_ref": 0.3, "v_reset": float((10.0 - least) / (most - least))}
     inside = np.array([shares[name] if 0.0 < shares[name] < 1.0 else 0.5 for name in sorted(limits)])
-    return np.log(inside) - np.log1p(-inside)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 def onset(currents: np.ndarray, rates: np.ndarray) -> float:

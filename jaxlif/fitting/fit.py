@@ -160,7 +160,7 @@ class _Problem:
     num_steps: int
     tolerance: float
 
-    def objective(self, params, given, step):
+    def objective(self, params: PyTree, given: "_Given", step: Any) -> Callable[[dict[str, Array]], Array]:
         """Return the loss as a function of the free coordinates at a step."""
         return lambda free: self.loss(self.coordinates.to_params(free, params), *given.at(step))
 
@@ -173,10 +173,10 @@ class _Given(NamedTuple):
     key: Array | None
 
     @property
-    def changes(self):
+    def changes(self) -> bool:
         return self.batches is not None or self.key is not None
 
-    def at(self, step):
+    def at(self, step: Any) -> tuple[Any, ...]:
         batches = self.batches
         data = self.data if batches is None else jax.tree.map(lambda x: x[step % len(x)], batches)
         if self.key is not None:
@@ -198,14 +198,14 @@ class _Carry(NamedTuple):
     converged: Array
 
 
-def _problem(loss, params, bounds, optimizer, num_steps, tolerance):
+def _problem(loss: Any, params: PyTree, bounds: Bounds, optimizer: Any, num_steps: int, tolerance: float) -> _Problem:
     if isinstance(bounds, Mapping) and not bounds:
         raise ValueError("bounds are empty: name at least one parameter that is free")
     num_steps, tolerance = whole("num_steps", num_steps, 1), float(number("tolerance", tolerance))
     return _Problem(function("loss", loss), coordinates(params, bounds), optimiser(optimizer), num_steps, tolerance)
 
 
-def _given(data, batches, key):
+def _given(data: PyTree, batches: PyTree, key: PRNGKeyArray | None) -> _Given:
     arrays_of_numbers("data", data)
     arrays_of_numbers("batches", batches)
     if data is not None and batches is not None:
@@ -218,7 +218,7 @@ def _given(data, batches, key):
     return _Given(data, batches, None if key is None else random_key(key))
 
 
-def _start(problem, params, given, free):
+def _start(problem: _Problem, params: PyTree, given: _Given, free: dict[str, Array]) -> _Carry:
     value = jax.eval_shape(problem.objective(params, given, 0), free)
     scalar("the loss", value, np.floating)
     with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
@@ -228,23 +228,23 @@ def _start(problem, params, given, free):
     losses, steepest = jnp.full(problem.num_steps + 1, infinite), dict.fromkeys(free, jnp.zeros_like(infinite))
     carry = _Carry(zero, free, opt_state, losses, free, infinite, zero, steepest, zero, no, no)
     # Weak types among the optimiser's state would compile the loop a second time for its own result.
-    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), carry)
+    return _Carry(*jax.tree.map(lambda x: jnp.asarray(x, x.dtype), carry))
 
 
 @compiled(values=2, keep=8)
-def _advance(problem, several, params, given, carry, stop):
+def _advance(problem: _Problem, several: bool, params: PyTree, given: _Given, carry: _Carry, stop: Array) -> Any:
     """Take the steps up to a number of them, of one start or of several."""
 
-    def _running(carry):
+    def _running(carry: _Carry) -> Array:
         return (carry.step < stop) & ~carry.diverged & ~carry.converged
 
-    def _loop(carry):
+    def _loop(carry: _Carry) -> Any:
         return jax.lax.while_loop(_running, partial(_update, problem, params, given), carry)
 
     return jax.vmap(_loop)(carry) if several else _loop(carry)
 
 
-def _update(problem, params, given, carry):
+def _update(problem: _Problem, params: PyTree, given: _Given, carry: _Carry) -> _Carry:
     """Evaluate, keep the point, and move; a step that is not finite moves nothing, and the last one evaluates only."""
     objective = problem.objective(params, given, carry.step)
     value, grad = _value_and_grad(objective, given, carry)
@@ -276,7 +276,7 @@ def _update(problem, params, given, carry):
     )
 
 
-def _value_and_grad(objective, given, carry):
+def _value_and_grad(objective: Callable[..., Array], given: _Given, carry: _Carry) -> Any:
     """Take value and gradient from a line search that has just computed them, where the data did not change."""
     if given.changes or not _line_search(carry):
         return jax.value_and_grad(objective)(carry.free)
@@ -284,15 +284,15 @@ def _value_and_grad(objective, given, carry):
         return optax.value_and_grad_from_state(objective)(carry.free, state=carry.opt_state)
 
 
-def _line_search(carry) -> bool:
+def _line_search(carry: _Carry) -> bool:
     return optax.tree_utils.tree_get(carry.opt_state, "grad") is not None
 
 
-def _where(condition, yes, no):
+def _where(condition: Array, yes: PyTree, no: PyTree) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _run(advance, carry, evaluations, progress):
+def _run(advance: Callable[..., Any], carry: _Carry, evaluations: int, progress: bool) -> tuple[_Carry, bool]:
     """Advance in about fifty chunks; return the last whole one and whether an interrupt ended the run."""
     chunk, interrupted = max(1, evaluations // 50), False
     with tqdm(total=evaluations, disable=not progress, unit="step") as bar:
@@ -308,7 +308,7 @@ def _run(advance, carry, evaluations, progress):
     return jax.device_get(carry), interrupted
 
 
-def _result(problem, params, carry, starts, interrupted):
+def _result(problem: _Problem, params: PyTree, carry: _Carry, starts: Any, interrupted: bool) -> Fit:
     if carry.diverged and not np.isfinite(carry.loss):
         raise ValueError(f"the fit cannot start: at the start {_culprit(problem, carry)}")
     steps = min(int(carry.step), problem.num_steps)
@@ -326,7 +326,7 @@ def _result(problem, params, carry, starts, interrupted):
     )
 
 
-def _ending(problem, carry, steps, interrupted):
+def _ending(problem: _Problem, carry: _Carry, steps: int, interrupted: bool) -> tuple[str, bool]:
     """Say how a fit ended, and whether without anything to warn of."""
     if carry.diverged:
         after = f"the point after {carry.kept_step} steps is kept"
@@ -339,7 +339,7 @@ def _ending(problem, carry, steps, interrupted):
     return f"{how}{steps} steps{blind}", not flat
 
 
-def _culprit(problem, carry) -> str:
+def _culprit(problem: _Problem, carry: _Carry) -> str:
     """Say what was not finite, and at which values of the parameters concerned."""
     bad = [name for name, slope in carry.steepest.items() if not np.isfinite(slope)]
     values = {n: np.asarray(x.to_value(jnp.asarray(carry.free[n]))) for n, x in problem.coordinates.free}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -139,7 +139,7 @@ def regress(data: Data) -> AdaptiveLIFParams:
     )
 
 
-def _mean_voltage(data, offset):
+def _mean_voltage(data: Data, offset: int) -> float:
     """Return the mean voltage ``offset`` steps after the spikes, mV."""
     sweeps, steps = np.nonzero(data.spikes)
     inside = (steps + offset >= 0) & (steps + offset < data.num_steps)
@@ -167,7 +167,7 @@ def compete(data: Data, starts: Sequence[tuple[AdaptiveLIFParams, tuple[str, ...
         loss, samples = joint_loss(params, parts, data.dt)
         entries.append((loss, believable(loss, params, samples), samples, _moving(data, free)))
 
-    def _refined(entry):
+    def _refined(entry: tuple[Any, ...]) -> Candidate:
         with single_precision():  # a setting of the thread
             params, value = refine(*entry, progress=progress)
             bits = spike_bits(params, data.judging(~fitted))
@@ -177,7 +177,7 @@ def compete(data: Data, starts: Sequence[tuple[AdaptiveLIFParams, tuple[str, ...
         return list(pool.map(_refined, entries))
 
 
-def _moving(data, free):
+def _moving(data: Data, free: tuple[str, ...]) -> tuple[str, ...]:
     """Return what is free: a resting potential that was measured is not."""
     return tuple(name for name in free if name != "v_rest" or data.v_rest is None)
 
@@ -244,7 +244,7 @@ def _checked(data: Data, start: AdaptiveLIFParams, fitted: GIFFit, stage: str) -
 def _own_spikes(params: AdaptiveLIFParams, few: Data) -> float | None:
     """Score free-running spikes by Md*, or by the coincidence factor where no stimulus was repeated."""
     rasters = noisy_rasters(params, few.terms.driven(params, few), repeats=TRIALS, seed=0)
-    scores = spike_scores(few, few.spikes, rasters)
+    scores: dict[str, float | None] = spike_scores(few, few.spikes, rasters)
     return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
 
 

@@ -99,7 +99,7 @@ def flat_coordinates(information: np.ndarray, least: float = 0.0, share: float =
     root = np.sqrt(np.where(flat, 1.0, size))
     correlations = np.where(flat[:, None] | flat, np.eye(len(size)), information / np.outer(root, root))
     values, vectors = np.linalg.eigh(correlations)
-    return flat | ((vectors[:, values < share * values.max()] ** 2).sum(axis=1) > PART)
+    return np.asarray(flat | ((vectors[:, values < share * values.max()] ** 2).sum(axis=1) > PART))
 
 
 def determined(
@@ -108,7 +108,7 @@ def determined(
     """Return the intervals that are ones, and the names of the parameters whose are not."""
     values = {name: float(value) for name, value in named_leaves(params).items()}
 
-    def _told(name):
+    def _told(name: str) -> bool:
         unit = values["r_m"] if name.startswith("eta") else 1.0
         low, high = (unit * end for end in intervals[name])
         return is_determined(name, unit * values[name], (low, high), bounds.get(name))
@@ -169,7 +169,7 @@ def uncertainty(
     covariance = joint_covariance(information, prior, dispersion)
     names = tuple(loss.coordinates.free[i][0] for i in active)
 
-    def _values(x):
+    def _values(x: jax.Array) -> jax.Array:
         leaves = named_leaves(loss.params(x, samples[0].params))
         return jnp.stack([leaves[name] for name in names])
 
@@ -194,7 +194,9 @@ def joint_covariance(information: np.ndarray, prior: np.ndarray, dispersion: tup
     return sandwich(total + prior, scatter + prior, share=SINGLE)
 
 
-def _settled(loss, vector, samples, active, information):
+def _settled(
+    loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray, information: np.ndarray
+) -> np.ndarray:
     """Take Newton steps for as long as they help: the optimiser stops where it moves slowly."""
     inverse = _inverse(information, flat_coordinates(information, share=SINGLE))
     value, gradient, _ = evaluate(loss, vector, samples)
@@ -212,7 +214,7 @@ def _settled(loss, vector, samples, active, information):
     return vector
 
 
-def _blocks(scores):
+def _blocks(scores: np.ndarray) -> np.ndarray:
     """Add scores [2, B, S, m] up to [2, blocks, m]."""
     kinds, length, sweeps, size = scores.shape
     if length < FEWEST:
@@ -221,7 +223,7 @@ def _blocks(scores):
     return np.add.reduceat(scores.sum(axis=2), np.arange(count) * length // count, axis=1)
 
 
-def _dispersion(blocks, information, scale):
+def _dispersion(blocks: np.ndarray, information: np.ndarray, scale: np.ndarray) -> float:
     """Return the mean ratio of the scatter to the information, over the directions that have any."""
     values, vectors = np.linalg.eigh(scale[:, None] * information * scale)
     told = values > 1e-6 * values.max()
@@ -231,7 +233,7 @@ def _dispersion(blocks, information, scale):
     return len(blocks) * float(np.var(whitened, axis=0, ddof=1).mean())
 
 
-def _stimulation(current, dt):
+def _stimulation(current: np.ndarray, dt: float) -> Stimulation:
     """Describe a current; its correlation time is the lag at which the autocorrelation has fallen to 1/e."""
     away = current - current.mean(axis=1, keepdims=True)
     power = np.abs(np.fft.rfft(away, 2 * away.shape[1])) ** 2
@@ -240,7 +242,7 @@ def _stimulation(current, dt):
     return Stimulation(float(current.mean()), float(current.std()), lag * dt, current.size * dt)
 
 
-def _notes(known, intervals):
+def _notes(known: Uncertainty, intervals: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
     """Say what a protocol hardly determines, what may as well be 0, and which pairs trade for one another."""
     notes, jumps = [], ("eta", "gamma")
     for name, (low, high) in intervals.items():

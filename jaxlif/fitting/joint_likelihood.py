@@ -81,11 +81,11 @@ def arranged(data: Data, t_ref: float, dtype: str = "float32") -> list[ForcedSwe
     rows = {"current": terms.current(data.current), "voltage": data.voltage, "previous": _step_later(data.spikes)}
     rows |= {"free": ~_step_later(shape), "judged": data.judged, "compared": data.judged & ~near}
 
-    def _part(first):
+    def _part(first: int) -> ForcedSweeps:
         chosen = np.arange(first, first + size)
         more, sweeps = (chosen >= count)[:, None], chosen % count
 
-        def _lanes(x, fill=0.0):
+        def _lanes(x: np.ndarray, fill: float = 0.0) -> np.ndarray:
             x = np.pad(x.astype(dtype), ((0, 0), (0, length - steps)), constant_values=fill)
             return to_lanes(x, BLOCK, fill)
 
@@ -101,7 +101,7 @@ def arranged(data: Data, t_ref: float, dtype: str = "float32") -> list[ForcedSwe
     return [_part(first) for first in range(0, count, size)]
 
 
-def _step_later(marks):
+def _step_later(marks: np.ndarray) -> np.ndarray:
     return np.pad(marks[:, :-1], ((0, 0), (1, 0)))
 
 
@@ -117,10 +117,10 @@ def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) ->
         raise ValueError(f"a has {len(params.a)} terms: a fit in blocks knows no subthreshold adaptation")
     zero = jnp.zeros_like(data.start)
 
-    def _decay(tau):
+    def _decay(tau: float | Array) -> Array:
         return jnp.exp(-dt / jnp.asarray(tau, zero.dtype))
 
-    def _kernels(sizes, taus):
+    def _kernels(sizes: tuple[float | Array, ...], taus: tuple[float | Array, ...]) -> Array:
         terms = (
             size * recurrence(_decay(tau), None, data.previous, zero) for size, tau in zip(sizes, taus, strict=True)
         )
@@ -231,7 +231,7 @@ class JointLoss:
 def _scaled_jumps(params: AdaptiveLIFParams, sign: float) -> AdaptiveLIFParams:
     """Carry the jumps from the end of the refractory period back to the spike, or, with -1, the other way."""
 
-    def _carried(jumps, taus):
+    def _carried(jumps: tuple[float | Array, ...], taus: tuple[float | Array, ...]) -> tuple[Array, ...]:
         return tuple(jump * jnp.exp(sign * params.t_ref / tau) for jump, tau in zip(jumps, taus, strict=True))
 
     return replace(params, eta=_carried(params.eta, params.tau_eta), gamma=_carried(params.gamma, params.tau_gamma))

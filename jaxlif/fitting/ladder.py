@@ -126,7 +126,7 @@ def fit_ladder(data: Data, *, progress: bool = False) -> Ladder:
 def _levels(few: Data, full: AdaptiveLIFParams, progress: bool) -> Iterator[tuple[str, Candidate]]:
     """Yield each level's name and the best fit; one starts from the level below and from a regression."""
 
-    def _best(starts, free):
+    def _best(starts: list[AdaptiveLIFParams], free: tuple[str, ...]) -> Candidate:
         return min(compete(few, [(start, free) for start in starts], progress), key=lambda found: found.loss)
 
     full = replace(full, t_ref=refractory_period(few))

@@ -1,6 +1,7 @@
 """95 % intervals for the parameters of a plain neuron: from its forced voltage, and from its f-I curve."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,8 @@ def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -
     lags = max(1, min(errors.size // BLOCKS, steps))
     length = next_fast_len(steps + lags, real=True)
 
-    def _summed(rows):  # sweep by sweep: an hour of samples has 150 MB of each spectrum
-        return irfft(sum(np.abs(rfft(row, length)) ** 2 for row in rows), length)[:lags]
+    def _summed(rows: np.ndarray) -> np.ndarray:  # sweep by sweep: an hour of samples has 150 MB of each spectrum
+        return np.asarray(irfft(sum(np.abs(rfft(row, length)) ** 2 for row in rows), length)[:lags])
 
     counts = _summed(mask.astype(np.float32)).clip(1.0)
     covariance = np.zeros(length)
@@ -74,11 +75,11 @@ def slopes_and_errors(names: tuple[str, ...], params: LIFParams, data: Data) -> 
     """Return dv/dp [n, S, T] by central differences and the errors [S, T], 0 where voltages are not compared."""
     values, held = np.array([float(getattr(params, name)) for name in names]), columns(data)
 
-    def _voltage(values):
+    def _voltage(values: np.ndarray) -> np.ndarray:
         v = np.zeros(data.judged.shape)
         for place, outputs in forced_segments(LIF(dt=data.dt), _with(params, names, values.tolist()), held):
             v[:, place] = outputs.v.T
-        return v * counted
+        return np.asarray(v * counted)
 
     counted = np.array(data.judged)
     counted[:, 0] = False  # it is as it was recorded, whatever the neuron
@@ -88,7 +89,7 @@ def slopes_and_errors(names: tuple[str, ...], params: LIFParams, data: Data) -> 
     return np.stack(slopes), _voltage(values) - data.voltage * counted
 
 
-def _with(params, names, values):
+def _with(params: LIFParams, names: tuple[str, ...], values: Any) -> LIFParams:
     return replace(params, **dict(zip(names, values, strict=True)))
 
 

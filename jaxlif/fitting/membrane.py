@@ -90,7 +90,7 @@ def regress_membrane(data: Data, *, block: float = 1.0) -> tuple[float, float, f
 
 def _block_means(x: np.ndarray, length: int) -> np.ndarray:
     whole = x.shape[0] // length * length
-    return x[:whole].reshape(-1, length, x.shape[1]).mean(axis=1)
+    return np.asarray(x[:whole].reshape(-1, length, x.shape[1]).mean(axis=1))
 
 
 def forced(cell: Any, params: LIFParams, data: Columns) -> ForcedOutput:
@@ -101,7 +101,7 @@ def forced(cell: Any, params: LIFParams, data: Columns) -> ForcedOutput:
     """
     state, first = forced_start(cell, params, data)
     _, later = simulate(TeacherForced(cell), params, Forced(data.current[1:], data.spikes[1:]), state)
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+    return ForcedOutput(*jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later))
 
 
 def forced_start(cell: Any, params: LIFParams, data: Columns) -> tuple[Any, ForcedOutput]:
@@ -206,11 +206,11 @@ def search_refractory(params: LIFParams, data: Data, bounds: tuple[float, float]
 
 
 @jax.jit(static_argnums=0)
-def _unit_states(cell, tau_m, first, candidates):
+def _unit_states(cell: Any, tau_m: Array, first: Columns, candidates: Array) -> Any:
     """Return for each candidate the states of its unit neurons after the first sample [S]."""
 
-    def states(t_ref):
-        def begin(params, start):
+    def states(t_ref: Array) -> Any:
+        def begin(params: LIFParams, start: Array) -> Any:
             one = Columns(*(x[None] for x in first))
             return forced_start(cell, params, one._replace(voltage=start * one.voltage))[0]
 
@@ -220,14 +220,14 @@ def _unit_states(cell, tau_m, first, candidates):
 
 
 @jax.jit(static_argnums=0)
-def _moments(cell, tau_m, data, candidates, states):
+def _moments(cell: Any, tau_m: Array, data: Columns, candidates: Array, states: Any) -> Any:
     """Return for each candidate the next states and the normal equations of the voltage on its unit responses."""
 
-    def respond(params, state):
+    def respond(params: LIFParams, state: Any) -> tuple[Any, Array]:
         state, outputs = simulate(TeacherForced(cell), params, Forced(data.current, data.spikes), state)
         return state, outputs.v
 
-    def moments(candidate):
+    def moments(candidate: tuple[Array, Any]) -> tuple[Any, Any]:
         t_ref, state = candidate
         state, v = jax.vmap(respond)(_unit_neurons(tau_m, t_ref), state)
         mask = jnp.asarray(data.mask, v.dtype)
@@ -238,7 +238,7 @@ def _moments(cell, tau_m, data, candidates, states):
     return jax.lax.map(moments, (candidates, states))
 
 
-def _unit_neurons(tau_m, t_ref):
+def _unit_neurons(tau_m: Array, t_ref: Array) -> LIFParams:
     """Return four neurons: one of r_m, v_rest and v_reset is 1 in the first three, none in the last."""
     unit = jnp.eye(4, 3, dtype=tau_m.dtype)
     tau_m, t_ref, v_th = (jnp.broadcast_to(jnp.asarray(x, tau_m.dtype), 4) for x in (tau_m, t_ref, 2.0))

@@ -6,6 +6,7 @@ Without that a fit would need thousands of steps: a single amplitude and its tim
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from jaxlif.fitting.bounds import Interval
 from jaxlif.fitting.data import Drift
 from jaxlif.fitting.joint_likelihood import (
     ForcedSweeps,
@@ -59,16 +61,24 @@ def refine(
     return params, value
 
 
-def _minimise(loss, vector, samples, active, axes, steps, progress):
+def _minimise(
+    loss: JointLoss,
+    vector: np.ndarray,
+    samples: Samples,
+    active: np.ndarray,
+    axes: np.ndarray,
+    steps: int,
+    progress: bool,
+) -> tuple[np.ndarray, float, float]:
     """Return where a round ends, and the loss before and after it."""
     from scipy.optimize import minimize  # takes as long to load as half of JAX
 
-    def _at(y):
+    def _at(y: np.ndarray) -> np.ndarray:
         point = vector.copy()
         point[active] += axes @ y
         return point
 
-    def _objective(y):
+    def _objective(y: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient, _ = evaluate(loss, _at(y), samples)
         # A line search that left the sensible range turns back.
         return (value, axes.T @ gradient[active]) if np.isfinite(value) else (1e30, np.zeros_like(y))
@@ -125,7 +135,7 @@ def estimate_drift(params: AdaptiveLIFParams, sweeps: list[ForcedSweeps], dt: fl
 def _terms(params: AdaptiveLIFParams, part: ForcedSweeps, dt: float) -> jax.Array:
     """Return offset and gain [S, 2] of the sweeps of a part."""
 
-    def _voltage(offset, gain):
+    def _voltage(offset: Array, gain: Array) -> Array:
         moved = part._replace(current=gain * part.current, offset=part.offset + offset)
         return forced_adaptive(params, moved, dt)[0]
 
@@ -139,7 +149,7 @@ def _terms(params: AdaptiveLIFParams, part: ForcedSweeps, dt: float) -> jax.Arra
     gram = jnp.einsum("ins,jns,ns->sij", columns, columns, compared)
     projection = jnp.einsum("ins,ns->si", columns, compared * error)
     # A sweep that only fills up its part is compared nowhere; a millionth of a sample makes it solvable.
-    solution = jnp.linalg.solve(gram + 1e-6 * jnp.eye(2, dtype=gram.dtype)[None], projection[..., None])[..., 0]
+    solution: Array = jnp.linalg.solve(gram + 1e-6 * jnp.eye(2, dtype=gram.dtype)[None], projection[..., None])[..., 0]
     return solution.at[:, 1].add(1.0)
 
 
@@ -150,7 +160,7 @@ def whitening(curvature: np.ndarray, scale: np.ndarray, *, flattest: float = 1e-
     steepest is taken to be so steep.
     """
     values, vectors = np.linalg.eigh(scale[:, None] * curvature * scale)
-    return scale[:, None] * vectors / np.sqrt(np.maximum(values, flattest * values.max()))
+    return np.asarray(scale[:, None] * vectors / np.sqrt(np.maximum(values, flattest * values.max())))
 
 
 def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,22 +182,23 @@ def pieces(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.nda
 def information(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> np.ndarray:
     """Return the information of spikes and voltage of a part, [m, m]: its expected curvature but for penalties."""
     size = _steps(loss, [sample])[active]
-    return np.asarray(_grams(_rows(loss, vector, sample, active)), float).sum(axis=0) / np.outer(size, size)
+    grams = np.asarray(_grams(_rows(loss, vector, sample, active)), float)
+    return np.asarray(grams.sum(axis=0) / np.outer(size, size))
 
 
 def prior_information(loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray) -> np.ndarray:
     """Return the curvature of the penalties on the active coordinates, [m, m]."""
     sample = samples[0]
     curvature = _penalty_curvature(loss, jnp.asarray(vector, sample.bend.dtype), sample.params, sample.bend)
-    return np.asarray(curvature, float)[np.ix_(active, active)]
+    return np.asarray(np.asarray(curvature, float)[np.ix_(active, active)])
 
 
 @partial(jax.jit, static_argnums=0)
 def _penalty_curvature(loss: JointLoss, vector: Array, fixed: AdaptiveLIFParams, bend: Array) -> Array:
-    return jax.hessian(lambda x: penalty(loss.params(x, fixed), bend))(vector)
+    return jnp.asarray(jax.hessian(lambda x: penalty(loss.params(x, fixed), bend))(vector))
 
 
-def _rows(loss, vector, sample, active):
+def _rows(loss: JointLoss, vector: np.ndarray, sample: Sample, active: np.ndarray) -> list[Any]:
     """Return what a small step in each coordinate changes: central differences, by the root of their information."""
     point, away = (jnp.asarray(x, sample.bend.dtype) for x in (vector, np.diag(_steps(loss, [sample]))[active]))
     roots = _roots(loss, point, sample)
@@ -234,7 +245,7 @@ def _residuals(loss: JointLoss, vector: Array, sample: Sample) -> Array:
 def _steps(loss: JointLoss, samples: Samples) -> np.ndarray:
     """Return a small step in each coordinate: 0.3 %, 0.05 mV, or the current that moves the voltage by 0.1 mV."""
 
-    def _step(name, interval):
+    def _step(name: str, interval: Interval) -> float:
         if name.startswith("eta"):
             return 0.1 / float(samples[0].params.r_m)
         return 0.05 if interval.low == -np.inf and name != "coupling.b" else 0.003

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.joint_likelihood import arranged, forced_adaptive
+from jaxlif.fitting.joint_likelihood import ForcedSweeps, arranged, forced_adaptive
 from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.fitting.segments import filled, padded_length, simulated
@@ -65,7 +66,7 @@ def noisy_responses(
         yield from ((*lane, Response(spikes[:, i], voltage[:, i])) for i, lane in enumerate(chunk))
 
 
-def _noisy_inputs(recording, repeats, seed):
+def _noisy_inputs(recording: Recording, repeats: int, seed: int) -> Iterator[tuple[list[tuple[int, int]], Any]]:
     """Yield pairs of repeat and sweep, at most as many as run side by side, with their inputs."""
     lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
     # The numbers of a lane do not depend on how far it runs.
@@ -77,15 +78,15 @@ def _noisy_inputs(recording, repeats, seed):
         yield chunk, (current, seed, jnp.asarray(chunk + chunk[-1:] * (width - len(chunk))))
 
 
-def _single(params):
+def _single(params: AdaptiveLIFParams) -> Any:
     return jax.tree.map(jnp.float32, params)
 
 
 @jax.jit(static_argnums=0)
-def _response(cell, params, current, seed, lanes):
+def _response(cell: Any, params: Any, current: Array, seed: Array, lanes: Array) -> tuple[Array, Array]:
     """Return spikes and voltage of each lane, [T, lanes]; compiled together, what is not used is not stored."""
 
-    def noise(lane):
+    def noise(lane: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), lane[0]), lane[1])
         return jax.random.exponential(key, current.shape[1:], jnp.float32)
 
@@ -95,7 +96,7 @@ def _response(cell, params, current, seed, lanes):
 
 
 @jax.jit(static_argnums=0)
-def _spikes(cell, params, current, seed, lanes):
+def _spikes(cell: Any, params: Any, current: Array, seed: Array, lanes: Array) -> Any:
     return _response(cell, params, current, seed, lanes)[0]
 
 
@@ -123,7 +124,7 @@ def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes
     return v
 
 
-def _forced_in_blocks(params, data):
+def _forced_in_blocks(params: AdaptiveLIFParams, data: Data) -> np.ndarray:
     """Return the forced voltage, linear between spikes and so computed side by side: ten times as fast."""
     parts = arranged(data, float(params.t_ref), str(jnp.result_type(float)))
     shape = len(parts[0].start), data.num_steps
@@ -134,5 +135,5 @@ def _forced_in_blocks(params, data):
 
 
 @jax.jit(static_argnums=2)
-def _forced_adaptive(params, data, dt):
+def _forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Array:
     return forced_adaptive(params, data, dt)[0]

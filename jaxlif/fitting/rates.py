@@ -245,7 +245,7 @@ class _Problem(NamedTuple):
     v_rest: Any  # mV
 
 
-def _problems(cells, passive):
+def _problems(cells: Sequence[FICell], passive: bool) -> tuple[dict[str, _Problem], dict[str, str]]:
     """Return what can be fitted, by name, and by name why the others cannot."""
     found, failed = {}, {}
     for cell in cells:
@@ -260,7 +260,7 @@ def _problems(cells, passive):
     return found, failed
 
 
-def _problem(cell, passive):
+def _problem(cell: FICell, passive: bool) -> _Problem:
     currents, rates = fi_curve.checked_rates(cell.currents, cell.rates)
     curve = currents, rates, np.ones(len(rates)), np.array(fi_curve.onset(currents, rates))
     v_rest = numbers("v_rest", cell.v_rest, "mV", rank=0, finite=not passive)
@@ -282,7 +282,7 @@ def _problem(cell, passive):
     return _Problem(*curve, steps, voltages, weights, np.array(r_m), np.array(v_rest))
 
 
-def _stacked(*arrays):
+def _stacked(*arrays: np.ndarray) -> np.ndarray:
     """Stack arrays of different lengths, the shorter ones filled up with zeros."""
     length = max(a.size for a in arrays)
     return np.stack([np.pad(a, (0, length - a.size)) if a.ndim else a for a in arrays])
@@ -295,10 +295,10 @@ class _Model:
     names: tuple[str, ...]
 
     @property
-    def prior(self):
+    def prior(self) -> np.ndarray:
         return np.array([PRIOR[name] for name in self.names]).T
 
-    def neuron(self, z, problem):
+    def neuron(self, z: Any, problem: _Problem) -> tuple[Any, ...]:
         """Return the parameters, and what their rates need beside them: pA/Hz and pA, None without."""
         x = dict(zip(self.names, z, strict=True))
         r_m = problem.r_m * jnp.exp(x["r_m"]) if "r_m" in x else jnp.asarray(problem.r_m)
@@ -309,14 +309,14 @@ class _Model:
         params = LIFParams(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_th=v_th, v_reset=v_reset, t_ref=t_ref)
         return params, *(jnp.exp(x[n]) / r_m if n in x else None for n in ("adaptation", "noise"))
 
-    def __call__(self, z, problem):
+    def __call__(self, z: Any, problem: _Problem) -> tuple[Any, Any]:
         """Return what the coordinates leave over of the rates, Hz, and of the passive voltages, in units of noise."""
         params, adaptation, noise = self.neuron(z, problem)
         passive = params.v_rest + params.r_m * problem.steps - problem.voltages
         rates = fi_curve.steady_rate(params, problem.currents, adaptation, noise)
         return problem.weights * (rates - problem.rates), problem.step_weights * passive
 
-    def starts(self, problems, seed):
+    def starts(self, problems: _Problem, seed: int) -> np.ndarray:
         """Return coordinates [cells, starts, n]: the prior's mean at the observed onset, and draws around it."""
         mean, spread = self.prior
         draws = np.random.default_rng(seed).normal(size=(STARTS, len(self.names)))

@@ -1,5 +1,7 @@
 """Linear recurrences over a long time axis, computed in blocks side by side, with one stored array for the gradient."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,15 +53,15 @@ def recurrence(decay: Array, keep: Array | None, inputs: Array, start: Array) ->
     return _run(decay if keep is None else decay * keep, inputs, start)
 
 
-def _run(decayed, inputs, start, *, reverse=False):
+def _run(decayed: Array, inputs: Array, start: Array, *, reverse: bool = False) -> Array:
     constant = not jnp.ndim(decayed)
     xs = inputs if constant else (decayed, inputs)
 
-    def _step(y, x):
+    def _step(y: Array, x: Any) -> tuple[Array, Array]:
         d, u = (decayed, x) if constant else x
         return (d * y + u,) * 2
 
-    def _chain(before, x):
+    def _chain(before: Array, x: tuple[Array, ...]) -> tuple[Array, Array]:
         end, share = x
         return end + share * before, before
 
@@ -71,12 +73,12 @@ def _run(decayed, inputs, start, *, reverse=False):
     return jax.lax.scan(_step, begin, xs, reverse=reverse)[1]
 
 
-def _forward(decay, keep, inputs, start):
+def _forward(decay: Array, keep: Array | None, inputs: Array, start: Array) -> tuple[Array, Any]:
     y = recurrence(decay, keep, inputs, start)
     return y, (decay, keep, y, start)
 
 
-def _backward(residuals, cotangent):
+def _backward(residuals: Any, cotangent: Array) -> tuple[Array, None, Array, Array]:
     decay, keep, y, start = residuals
     # The adjoint G_n = g_n + d m_{n+1} G_{n+1} is the same recurrence backwards in time.
     decayed = decay if keep is None else decay * _later(keep, len(start))
@@ -87,7 +89,7 @@ def _backward(residuals, cotangent):
     return slope, None, adjoint, decay * kept[0, : len(start)]
 
 
-def _later(keep, sweeps):
+def _later(keep: Array, sweeps: int) -> Array:
     """Return m_{n+1}; at a block's end it is the next block's first."""
     following = jnp.concatenate([keep[0, sweeps:], jnp.zeros_like(keep[0, :sweeps])])
     return jnp.concatenate([keep[1:], following[None]])

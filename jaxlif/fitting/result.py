@@ -186,7 +186,9 @@ class RecordingFit:
         times = (np.concatenate([steps for _, _, steps in found]) + 1) * recording.dt
         return Prediction(times, repeats_of, sweeps_of, voltage, np.zeros_like(voltage))
 
-    def _prediction(self, recording, spikes, voltage, drop=None) -> Prediction:
+    def _prediction(
+        self, recording: Recording, spikes: np.ndarray, voltage: np.ndarray, drop: np.ndarray | None = None
+    ) -> Prediction:
         repeat, sweep, step = np.nonzero(spikes)
         return Prediction(
             (step + 1) * recording.dt, repeat, sweep, voltage, np.zeros_like(voltage) if drop is None else drop
@@ -232,7 +234,7 @@ class RecordingFit:
         every = tuple(range(recording.num_sweeps))
         return ((every, self.electrodes[0][1]),) if len(self.electrodes) == 1 else ()
 
-    def save(self, directory: str | os.PathLike) -> Path:
+    def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
         from jaxlif.fitting.fit_json import written  # it loads pydantic, which nothing else needs
 
@@ -247,7 +249,7 @@ def sweep_checksums(recording: Recording) -> list[int]:
     return [] if recording.voltage is None else [zlib.crc32(row.tobytes()) for row in recording.voltage]
 
 
-def load_fit(path: str | os.PathLike) -> RecordingFit:
+def load_fit(path: str | os.PathLike[str]) -> RecordingFit:
     """Read a ``fit.json`` back.
 
     Args:

@@ -102,31 +102,33 @@ def trains_of(spikes: np.ndarray, dt: float) -> list[np.ndarray]:
     return [np.asarray(spike_times(train, dt)) for train in np.asarray(spikes)]
 
 
-def _rate(trains, duration):
+def _rate(trains: list[np.ndarray], duration: float) -> float:
     return 1000.0 * float(np.mean([len(train) for train in trains])) / duration
 
 
-def _group_scores(data, model, duration, delta):
+def _group_scores(
+    data: list[np.ndarray], model: list[np.ndarray], duration: float, delta: float
+) -> dict[str, float | None]:
     gamma = _finite(mean_coincidence_factor(data, _distinct(model), duration=duration, delta=delta))
     own = own_reliability(data, duration=duration, delta=delta)
-    reliable = gamma is not None and own is not None and own >= UNRELIABLE
+    ratio = gamma / own if gamma is not None and own is not None and own >= UNRELIABLE else None
     return {
         "coincidence_factor": gamma,
         "reliability": own,
-        "coincidence_factor_over_reliability": gamma / own if reliable else None,
+        "coincidence_factor_over_reliability": ratio,
         "md_star": _finite(md_star(data, _distinct(model), delta=delta)) if len(data) > 1 else None,
     }
 
 
-def _distinct(trains):
+def _distinct(trains: list[np.ndarray]) -> list[np.ndarray]:
     """Return a single train where a deterministic model answered every repeat alike."""
     return trains[:1] if all(np.array_equal(train, trains[0]) for train in trains) else trains
 
 
-def _finite(value):
+def _finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _mean(values):
+def _mean(values: list[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known else None

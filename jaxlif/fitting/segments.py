@@ -13,7 +13,7 @@ SEGMENT = 2**15  # steps: of all that is longer
 
 def padded_length(steps: int) -> int:
     """Return the next of the lengths that programs are compiled for, four in an octave: at most a quarter more."""
-    grain = 2 ** max(0, (steps - 1).bit_length() - 3)
+    grain = 1 << max(0, (steps - 1).bit_length() - 3)
     return -(-steps // grain) * grain
 
 

@@ -44,10 +44,10 @@ class Baselines(NamedTuple):
 
     def rests(self) -> np.ndarray:
         """Return the voltages that are known, without what the holding current does where that differs by sweep, mV."""
-        voltage, current = (x[np.isfinite(self.voltage)] for x in self)
+        voltage, current = (np.asarray(x[np.isfinite(self.voltage)]) for x in self)
         if voltage.size < 3 or np.ptp(current) < HOLDING:
             return voltage
-        return voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage)
+        return np.asarray(voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage))
 
     def aligned(self, data: Data, chosen: np.ndarray) -> Data:
         """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current.

@@ -1,7 +1,7 @@
 """The threshold: bracketed by the forced voltage, then chosen in closed loop."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,10 +139,10 @@ def closed_loop_scores(
     """
     deltas = [share * delta for share in shares]
     found = [_scores_of_one(neuron, params, data, deltas, stimuli.by_rate) for data in stimuli.repeats]
-    return np.mean(found, axis=0)
+    return np.asarray(np.mean(found, axis=0))
 
 
-def _scores_of_one(neuron, params, data, deltas, by_rate):
+def _scores_of_one(neuron: Any, params: LIFParams, data: Data, deltas: list[float], by_rate: bool) -> np.ndarray:
     """Score candidates on the repeats of one stimulus."""
     trains, shortest = trains_of(data.spikes, data.dt), float(np.max(params.t_ref)) + 2.0 * data.dt
     recorded = max(1.0, float(np.mean([len(train) for train in trains])))
@@ -157,7 +157,7 @@ def _scores_of_one(neuron, params, data, deltas, by_rate):
     return np.array(scores)
 
 
-def _free_times(cell, params, current):
+def _free_times(cell: Any, params: Any, current: np.ndarray) -> list[np.ndarray]:
     """Return the spike times of each candidate under a current [T], ms."""
     state, found = _fresh(cell, params, jnp.asarray(current[0])), []
     for place, part in cut(current):
@@ -171,15 +171,15 @@ def _free_times(cell, params, current):
 
 
 @jax.jit(static_argnums=0)
-def _fresh(cell, params, current):
+def _fresh(cell: Any, params: LIFParams, current: jax.Array) -> Any:
     return jax.vmap(lambda p: cell.init_state(p, current))(params)
 
 
 @jax.jit(static_argnums=0)
-def _free_spikes(cell, params, states, current):
+def _free_spikes(cell: Any, params: LIFParams, states: Any, current: jax.Array) -> Any:
     """Return the next states of all candidates and their spikes [C, T]."""
 
-    def run(p, state):
+    def run(p: LIFParams, state: Any) -> tuple[Any, jax.Array]:
         state, output = simulate(cell, p, current, state)
         return state, output.spikes > 0
 
@@ -190,4 +190,5 @@ def _many(params: LIFParams, **candidates: np.ndarray) -> LIFParams:
     """Return candidates as parameters with leaves [C]."""
     (count,) = {len(values) for values in candidates.values()}
     changed = replace(params, **candidates)  # type: ignore[arg-type]
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), changed)
+    many: LIFParams = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), changed)
+    return many
