@@ -276,7 +276,8 @@ def require_losses(problem: Problem, params: Any, data: Any, validation: Any, ke
     same: bool = jax.tree.structure(validation) == jax.tree.structure(data)  # type: ignore[operator]  # not typed in JAX
     if not same:
         raise ValueError("validation must be a pytree like data: their structures differ")
-    require_samples(validation, "validation")
+    if not require_samples(validation, "validation"):
+        raise ValueError("validation has 0 samples: at least one is needed")
     _aux_of(problem, params, validation, key)  # the held-out samples may be longer, say
     if metric is not None and not isinstance(metric, str):
         function("metric", metric)
