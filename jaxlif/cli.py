@@ -42,11 +42,12 @@ def main() -> None:
     Compiled code is kept for the next run in JAX_COMPILATION_CACHE_DIR, or else in the folder jaxlif of
     $XDG_CACHE_HOME or ~/.cache, which may be deleted.
     """
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    config: Any = jax.config  # JAX 0.10 gives it its options only as it runs
+    if config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         # By machine, since it is made for its processor.
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxlif" / f"compiled-{platform.node()}"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        config.update("jax_compilation_cache_dir", str(cache / "jaxlif" / f"compiled-{platform.node()}"))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 @main.command()

@@ -89,7 +89,7 @@ def _inspected(
     known = recording.voltage is not None or recording.spikes is not None
     spikes = rule.find(recording) if known else np.zeros(recording.current.shape, bool)
     rest = _rests(recording, spikes)
-    columns = {"sweep": range(recording.num_sweeps), "current (pA)": _in_words(recording)}
+    columns: dict[str, Any] = {"sweep": range(recording.num_sweeps), "current (pA)": _in_words(recording)}
     if command is not None and command.current.shape == recording.current.shape:
         columns["command (pA)"] = _in_words(command)
     if np.isfinite(rest).any():

@@ -127,7 +127,7 @@ def _checked(candidates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _variants(fit: RecordingFit, known: Uncertainty, dt: float, seed: int) -> dict[str, np.ndarray]:
     """Return the default candidates, [SWEEPS, T] each."""
-    (mean, sd, tau, _), params = known.stimulus, cast(AdaptiveLIFParams, fit.params)
+    (mean, sd, tau, _), params = known.stimulus, cast(AdaptiveLIFParams, fit.params)  # a gif's alone are advised on
     below = 0.2 * (params.v_th - params.v_rest) / (params.r_m * np.sqrt(tau / (tau + params.tau_m)))
     noises = {
         "the same noise": (mean, sd, tau),
@@ -148,7 +148,7 @@ def _variants(fit: RecordingFit, known: Uncertainty, dt: float, seed: int) -> di
 
 def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration: float, seed: int) -> np.ndarray:
     """Return the widths after a candidate over those before, [n]."""
-    data, params = _simulated(fit, current, seed), cast(AdaptiveLIFParams, fit.params)
+    data, params = _simulated(fit, current, seed), cast(AdaptiveLIFParams, fit.params)  # as above
     loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt, variance=known.voltage_error**2)
     at, active = loss.vector(params), loss.active(known.names)
     if known.names != (own := tuple(loss.coordinates.free[i][0] for i in active)):

@@ -123,8 +123,8 @@ class Data(Recording):
         current, spikes, judged = (
             x[:, :steps].reshape(len(x), -1, factor) for x in (self.current, self.spikes, self.judged)
         )
-        rows = {"current": current.mean(axis=2), "voltage": self.voltage[:, factor - 1 : steps : factor]}
-        rows |= {"spikes": spikes.any(axis=2), "judged": judged.all(axis=2)}
+        rows: dict[str, Any] = {"spikes": spikes.any(axis=2), "judged": judged.all(axis=2)}
+        rows |= {"current": current.mean(axis=2), "voltage": self.voltage[:, factor - 1 : steps : factor]}
         return replace(self, **rows, dt=factor * self.dt, length=0)
 
     def judging(self, judged: np.ndarray) -> Self:

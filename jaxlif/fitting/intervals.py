@@ -220,7 +220,7 @@ def _blocks(scores: np.ndarray) -> np.ndarray:
     if length < FEWEST:
         return scores.reshape(kinds, length * sweeps, size)
     count = min(BLOCKS, length)
-    return np.add.reduceat(scores.sum(axis=2), np.arange(count) * length // count, axis=1)
+    return np.asarray(np.add.reduceat(scores.sum(axis=2), np.arange(count) * length // count, axis=1))
 
 
 def _dispersion(blocks: np.ndarray, information: np.ndarray, scale: np.ndarray) -> float:

@@ -66,7 +66,7 @@ def _scores(
     model = _model_spikes(driven, found, noisy, seed)
     scores = {name: _spike_scores(data, window, model) for name, window in parts.items()}
     if noisy:
-        params = cast(AdaptiveLIFParams, found.params)
+        params = cast(AdaptiveLIFParams, found.params)  # only a gif has noise
         bits = {name: spike_bits(params, data, data.samples(window)) for name, window in parts.items()}
         scores = {name: score | {"bits_per_spike": bits[name]} for name, score in scores.items()}
     own = "train" in parts and _steps_alone(data, found)  # the recipe for steps measures from each sweep's own rest
@@ -90,7 +90,8 @@ def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: 
     if not noisy:
         return free_response(found.params, driven).spikes
     count = max(1, trials // driven.num_sweeps)
-    return noisy_rasters(cast(AdaptiveLIFParams, found.params), driven, repeats=count, seed=seed)
+    params = cast(AdaptiveLIFParams, found.params)  # only a gif has noise
+    return noisy_rasters(params, driven, repeats=count, seed=seed)
 
 
 def _spike_scores(data: Data, window: tuple[float, float], model: np.ndarray) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def profile_refractory(params: LIFParams, data: Data, candidates: np.ndarray) ->
         state, found = _moments(cell, tau_m, part, t_ref, state)
         found = [np.asarray(x, np.float64) for x in found]
         total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
-    grams, projections, squares = total  # type: ignore[misc]
+    grams, projections, squares = total  # type: ignore[misc]  # there is a second sample, and so a sum
     solutions = np.array([np.linalg.lstsq(g, p, rcond=None)[0] for g, p in zip(grams, projections, strict=True)])
     explained = np.array([s @ p for s, p in zip(solutions, projections, strict=True)])
     return Profile(candidates, (squares - explained) / float(data.judged.sum()), solutions, grams)

@@ -176,7 +176,7 @@ class RecordingFit:
 
     def _noisy(self, recording: Recording, repeats: int, seed: int) -> Prediction:
         voltage, found = np.zeros(recording.current.shape), []
-        params = cast(AdaptiveLIFParams, self.params)
+        params = cast(AdaptiveLIFParams, self.params)  # only a gif has noise
         for repeat, sweep, response in noisy_responses(params, recording, repeats=repeats, seed=seed):
             found.append((repeat, sweep, np.flatnonzero(response.spikes)))
             if repeat == 0:
@@ -206,7 +206,7 @@ class RecordingFit:
         terms, _ = self._terms(recording)
         voltage = recording.measured_voltage() - self.electrode_drop(recording)
         clean = replace(self._held(recording), voltage=voltage)
-        bits = spike_bits(cast(AdaptiveLIFParams, self.params), Data.of(clean, spikes, drift=terms))
+        bits = spike_bits(cast(AdaptiveLIFParams, self.params), Data.of(clean, spikes, drift=terms))  # a gif's
         return collapse_notes(self.bits_per_spike, bits)
 
     def electrode_drop(self, recording: Recording) -> Float[np.ndarray, "sweeps T"]:

@@ -189,6 +189,6 @@ def _free_spikes(cell: Any, params: LIFParams, states: Any, current: jax.Array) 
 def _many(params: LIFParams, **candidates: np.ndarray) -> LIFParams:
     """Return candidates as parameters with leaves [C]."""
     (count,) = {len(values) for values in candidates.values()}
-    changed = replace(params, **candidates)  # type: ignore[arg-type]
+    changed = replace(params, **candidates)  # type: ignore[arg-type]  # arrays of NumPy, until the next line
     many: LIFParams = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), changed)
     return many

@@ -300,9 +300,9 @@ def _exponential(sigma: Array, square: Array, det: Array) -> tuple[Array, Array]
     x = jnp.where(apart | turning, 0.0, square)
     above_one = 0.5 * x * _sinhc(0.25 * x) ** 2  # cosh q - 1 = 2 sinh²(q/2)
     limit = jnp.expm1(sigma) + decay * above_one, decay * _sinhc(x)
-    return tuple(  # type: ignore[return-value]
-        jnp.where(apart, d, jnp.where(turning, o, near)) for d, o, near in zip(decays, oscillation, limit, strict=True)
-    )
+    cases = zip(decays, oscillation, limit, strict=True)
+    even, odd = (jnp.where(apart, d, jnp.where(turning, o, near)) for d, o, near in cases)
+    return even, odd
 
 
 def _sinhc(square: Array) -> Array:

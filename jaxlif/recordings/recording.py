@@ -315,7 +315,7 @@ def _interval(dt: Any) -> float:
     if value.size != 1 or not 0 < value.item() < np.inf:
         raise ValueError(f"dt = {dt} ms: the sampling interval must be one positive, finite number of ms")
     if _SMALLEST_DT <= (ms := value.item()) <= _LARGEST_DT:
-        return ms
+        return float(ms)
     meant = {"seconds": 1000.0 * ms, "microseconds": 0.001 * ms, "a rate in Hz": 1000.0 / ms, "a rate in kHz": 1.0 / ms}
     likely = [f"{unit}: pass {x:g}" for unit, x in meant.items() if _SMALLEST_DT <= x <= _LARGEST_DT]
     guess = f"; it looks like {' or '.join(likely)}" if likely else ""
