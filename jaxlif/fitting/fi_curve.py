@@ -22,6 +22,7 @@ FALLEN, LEAST_FALL = 0.8, 5.0  # share of the highest rate, and Hz below it, und
 POOR = 0.3  # share of the mean rate that a fitted curve may be off
 # Of the fit of one curve, which has a minimum for each gap between currents that may hold the onset.
 STARTS, STEPS = 64, 100
+FREE_STEPS = 400  # where tau_m is free too: it is badly determined, and its valley flat
 ROUNDS, FIRST_STEPS, LATER_STEPS = (
     12,
     40,
@@ -223,8 +224,10 @@ def _fit_curves(membrane: LIFParams, limits: Any, currents: Array, rates: Array,
     def _residuals(weights: Array, z: Array) -> Array:
         return weights * (firing_rate(neuron_at(membrane, limits, z), currents) - rates)
 
+    steps = FREE_STEPS if "tau_m" in limits else STEPS
+
     def _one(weights: Array, z: Array) -> tuple[Array, Any]:
-        z = descend(partial(_residuals, weights), z, STEPS)
+        z = descend(partial(_residuals, weights), z, steps)
         neuron = neuron_at(membrane, limits, z)
         return jnp.sum(_residuals(weights, z) ** 2), (neuron, firing_rate(neuron, currents))
 

@@ -85,6 +85,16 @@ def test_rates_on_the_closed_form_are_fitted_exactly_in_any_order():
     assert result.scores["f_i"]["rmse_held_out"] < 1e-3
 
 
+def test_a_free_time_constant_does_no_worse_than_any_given_one():
+    currents = np.array([0.0, 100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0])
+    rates = np.array([0.0, 0.0, 2.0, 18.0, 33.0, 45.0, 57.0, 66.0])  # a flat valley, down to the end of the bounds
+    given = [jl.fit_rates(currents, rates, replace(TRUTH, tau_m=tau)).scores["f_i"]["rmse"] for tau in (20.0, 499.0)]
+    for seed in (0, 1):
+        free = jl.fit_rates(currents, rates, TRUTH, free_tau_m=True, seed=seed)
+        assert free.scores["f_i"]["rmse"] <= min(given) * (1.0 + 1e-9)  # rounding
+        assert any("tau_m = 500 ms lies at the end of its bounds" in note for note in free.warnings)
+
+
 def test_a_table_of_rates_with_a_block_is_fitted_by_its_rising_branch():
     currents = np.linspace(0.0, 600.0, 13)
     rates = np.asarray(jl.theory.firing_rate(TRUTH, currents))
