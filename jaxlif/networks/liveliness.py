@@ -12,7 +12,7 @@ from jaxtyping import PyTree, Shaped
 
 from jaxlif import theory
 from jaxlif.checks import check_params, not_negative, number, numbers, positive, random_key, require
-from jaxlif.networks.layers import DenseParams, Stateless
+from jaxlif.networks.layers import Dense, DenseParams, Stateless
 from jaxlif.neurons.cell import state_dtype
 
 
@@ -102,6 +102,7 @@ def balance(params: DenseParams) -> DenseParams:
         >>> balance(DenseParams(weight=jnp.array([[1.0], [4.0]]))).weight.tolist()
         [[-1.5], [1.5]]
     """
+    Dense().check(params)
     params.check()
     return replace(params, weight=params.weight - jnp.mean(params.weight, axis=0, keepdims=True))
 

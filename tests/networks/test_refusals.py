@@ -116,6 +116,11 @@ REFUSED = {
     "tuning without end": (lambda: population_code(0.5, 5, low=0.0, high=float("inf")), "high = inf: high must be"),
     "a cell for neurons": (lambda: alive_gain(LIF, 20.0, input_rate=50.0, dt=1.0), "neuron = LIF: neuron must be the"),
     "a bias that is none": (lambda: alive_gain(NEURONS, 20.0, input_rate=50.0, dt=1.0, bias=NAN), "bias = nan"),
+    "a kernel to balance": (
+        lambda: balance(DenseParams(weight=WEIGHT[None, :, :])),
+        r"weight is float32 \[1, 3, 3\]: weight must be a floating array \[num_in, num_out\]",
+    ),
+    "neurons to balance": (lambda: balance(NEURONS), "params = LIFParams: Dense takes DenseParams"),
     "a row to balance": (lambda: balance(DenseParams(weight=WEIGHT[0])), r"weight is float32 \[3\]"),
 }
 
