@@ -16,7 +16,7 @@ import numpy as np
 from jaxlif import stimulus
 from jaxlif.checks import numbers, positive
 from jaxlif.fitting.data import Data, Uncertainty
-from jaxlif.fitting.intervals import joint_covariance
+from jaxlif.fitting.intervals import narrowed
 from jaxlif.fitting.joint_likelihood import arranged, joint_loss, single_precision
 from jaxlif.fitting.optimise import pieces, prior_information
 from jaxlif.fitting.result import RecordingFit
@@ -155,12 +155,7 @@ def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration
         raise ValueError(f"uncertainty has the names {', '.join(known.names)}: the model's are {', '.join(own)}")
     more = pieces(loss, at, samples, active)[1] * (duration / (current.size * data.dt))
     prior = prior_information(loss, at, samples, active)
-    before, after = (
-        np.diag(joint_covariance(information, prior, known.dispersion))
-        for information in (known.information, known.information + more)
-    )
-    # What a penalty holds, not the data, may seem to widen: it has nothing to gain.
-    return np.minimum(np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0.0)), 1.0)
+    return narrowed(known.information, more, prior, known.dispersion)
 
 
 def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> Data:

@@ -194,6 +194,24 @@ def joint_covariance(information: np.ndarray, prior: np.ndarray, dispersion: tup
     return sandwich(total + prior, scatter + prior, share=SINGLE)
 
 
+def narrowed(
+    information: np.ndarray, more: np.ndarray, prior: np.ndarray, dispersion: tuple[float, float]
+) -> np.ndarray:
+    """Return the widths of intervals [n] with more information [2, n, n] over those without.
+
+    What is flat is so without it: beside what a recording tells most about, it may make another direction look flat.
+    """
+    flat = flat_coordinates(information.sum(axis=0) + prior, share=SINGLE)
+
+    def _variances(information: np.ndarray) -> np.ndarray:
+        inverse = _inverse(information.sum(axis=0) + prior, flat)
+        return np.diag(inverse @ (np.tensordot(dispersion, information, 1) + prior) @ inverse)
+
+    before, after = _variances(information), _variances(information + more)
+    # What a penalty holds, not the data, may seem to widen: it has nothing to gain.
+    return np.asarray(np.minimum(np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0.0)), 1.0))
+
+
 def _settled(
     loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray, information: np.ndarray
 ) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxlif.cli import main
 from jaxlif.fitting import gif_recipe
 from jaxlif.fitting.advisor import Advice
 from jaxlif.fitting.data import Data, Options
-from jaxlif.fitting.intervals import UNKNOWN, determined, sandwich, uncertainty
+from jaxlif.fitting.intervals import UNKNOWN, determined, narrowed, sandwich, uncertainty
 from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
 from jaxlif.fitting.optimise import pieces
 
@@ -212,3 +212,13 @@ def test_advice_that_cannot_be_given_says_why(fit):
         jl.advise_protocol(turned, {"again": noise(7)})
     with pytest.raises(ValueError, match="duration = -1 ms"):
         jl.advise_protocol(fit, duration=-1.0)
+
+
+def test_more_information_narrows_also_what_another_direction_outshines():
+    # Two coordinates that are nearly one, known apart by 3e-6 of their information; more tells of their sum.
+    together, apart = np.ones((2, 2)), np.array([[1.0, -1.0], [-1.0, 1.0]])
+    information = np.stack([together + 3e-6 * apart, np.zeros((2, 2))])
+    more = np.stack([100.0 * together + 9e-6 * apart, np.zeros((2, 2))])
+    # Four times the information apart, which is nearly all of a coordinate's variance: half the width.
+    ratios = narrowed(information, more, np.zeros((2, 2)), (1.0, 1.0))
+    np.testing.assert_allclose(ratios, 0.5, rtol=1e-4)
