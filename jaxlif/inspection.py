@@ -144,7 +144,7 @@ def _facts(recording: Recording, spikes: np.ndarray, rest: np.ndarray) -> dict[s
     return facts | {
         "voltage": f"{v.min():.4g} to {v.max():.4g} mV, half of the time above {np.median(v):.4g} mV",
         "rest": _rest(rest),
-        "spikes": f"{int(spikes.sum())}, {rate.mean():.3g} Hz, in a sweep {rate.min():.3g} to {rate.max():.3g} Hz",
+        "spikes": f"{int(spikes.sum())}, {rate.mean():.3g} Hz, in a sweep {np.min(rate):.3g} to {np.max(rate):.3g} Hz",
     }
 
 

@@ -123,7 +123,7 @@ class Events:
             kept = steps[first:last] < num_steps
             place = steps[first:last][kept] * units + self.units[first:last][kept].astype(np.int64)
             count = np.bincount(place, minlength=size)
-            if count.max(initial=0) > np.iinfo(counts.dtype).max:
+            if np.max(count, initial=0) > np.iinfo(counts.dtype).max:
                 counts = counts.astype(np.int32)
             counts[i] = count.reshape(num_steps, -1)
         return counts

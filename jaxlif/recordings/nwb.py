@@ -129,7 +129,7 @@ def _interval(series: Any) -> float:
     steps = 1000.0 * np.diff(np.asarray(series.timestamps, np.float64))
     dt = float(np.mean(steps))
     if not (dt > 0 and np.abs(steps - dt).max() <= 1e-3 * dt):
-        span = f"steps of {steps.min():.6g} to {steps.max():.6g} ms (0.1 % is allowed)"
+        span = f"steps of {np.min(steps):.6g} to {np.max(steps):.6g} ms (0.1 % is allowed)"
         raise ValueError(f"the timestamps of {series.name} are not regular: {span}")
     return float(f"{dt:.9g}")
 

@@ -173,7 +173,7 @@ def _upward(x: np.ndarray, level: float) -> np.ndarray:
 
 def _time_above(v: np.ndarray, level: float) -> int:
     fallen = v < level
-    return int(fallen.argmax()) if fallen.any() else v.size
+    return int(np.argmax(fallen)) if fallen.any() else v.size
 
 
 def _feet(v: np.ndarray, crossings: np.ndarray, dt: float, rule: SpikeRule) -> list[int]:
