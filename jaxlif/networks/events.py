@@ -59,14 +59,17 @@ class Events:
         shape = tuple(whole("shape", int(n), 1) for n in integers("shape", np.atleast_1d(self.shape), 1))
         require(times >= 0, "times", times, "ms", "times must be 0 ms or more")
         require((units >= 0) & (units < prod(shape)), "units", units, "", f"units must be 0 to {prod(shape) - 1}")
+        if not np.iterable(self.classes) or isinstance(self.classes, str | dict):
+            raise ValueError(f"classes is {type(self.classes).__name__}: it must be a tuple of names")
+        names = tuple(map(str, self.classes))
         # Every class has a sample: there are no more of them.
-        most = (len(self.classes) or len(labels)) - 1
+        most = (len(names) or len(labels)) - 1
         require((labels >= 0) & (labels <= most), "labels", labels, "", f"labels must lie between 0 and {most}")
-        counts = np.bincount(labels.astype(int), minlength=len(self.classes))
+        counts = np.bincount(labels.astype(int), minlength=len(names))
         require(counts > 0, "samples of class", counts, "", "every class must have one")
         # Unsigned offsets have no differences.
         vars(self).update(times=times, units=units, offsets=offsets.astype(np.int64), labels=labels)
-        vars(self).update(shape=shape, classes=tuple(map(str, self.classes or range(len(counts)))))
+        vars(self).update(shape=shape, classes=names or tuple(map(str, range(len(counts)))))
 
     @classmethod
     def from_samples(

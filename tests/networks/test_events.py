@@ -399,3 +399,15 @@ def test_bad_grids_are_refused(dt, num_steps, message):
     for bin_events in (example().dense, example().mask):
         with pytest.raises(ValueError, match=message):
             bin_events(dt, num_steps)
+
+
+@pytest.mark.parametrize("classes", ["ab", {}, None])
+def test_names_of_classes_are_several(classes):
+    with pytest.raises(ValueError, match=f"^classes is {type(classes).__name__}: it must be a tuple of names"):
+        Events(np.zeros(2), np.zeros(2, int), np.array([0, 1, 2]), np.array([0, 1]), shape=(1,), classes=classes)
+
+
+def test_names_of_classes_may_be_numpys():
+    names = np.array(["a", "b"])
+    events = Events(np.zeros(2), np.zeros(2, int), np.array([0, 1, 2]), np.array([0, 1]), shape=(1,), classes=names)
+    assert events.classes == ("a", "b")
