@@ -1,5 +1,6 @@
 """The commands that make no fit: inspect and simulate, and those that start from one: predict, advise and export."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import numpy as np
 
 from jaxlif import options
 from jaxlif.fitting.advisor import advise_protocol
+from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.names import standard_name
 from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.inspection import inspect_recording
@@ -162,16 +165,22 @@ def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: 
         refuse_options("for the recording of --drive only", **reading)
     with _one_file(out, suffix, fit_file, drive) as path:
         result = load_fit(fit_file)
-        if target == "json":
-            from jaxlif.fitting.fit_json import neuron_json  # it loads pydantic
-
-            text = neuron_json(result)
-        else:
-            text = script_of(result, target, read_recording(drive, **reading) if drive else None, synapse)
+        recording = read_recording(drive, **reading) if drive else None
+        text = neuron_json(result) if target == "json" else script_of(result, target, recording, synapse)
         path.write_text(text, encoding="utf-8")
     click.echo(f"{result.model} for {target}: {out}")
     for note in result.warnings:
         click.echo(f"note: {' '.join(note.split())}", err=True)
+
+
+def neuron_json(fit: RecordingFit) -> str:
+    """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words."""
+    rows = {}
+    for name, value in named_leaves(fit.params).items():
+        words, unit = standard_name(name)
+        rows[name] = {"value": value, "unit": unit, "standard_name": words}
+    neuron = {"model": fit.model, "parameters": rows, "warnings": list(fit.warnings)}
+    return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 # What the scripts of NEST and Brian2 import, beside Python's own.

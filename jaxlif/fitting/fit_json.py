@@ -165,9 +165,7 @@ class _Fit(_Part):
     @model_validator(mode="after")
     def _one_recording(self) -> Self:
         data = self.data if isinstance(self.data, _RecordingData) else None
-        _require(
-            data is not None or self.protocol == "rates", f'protocol = "{self.protocol}": data lack their recording'
-        )
+        _require(bool(data) or self.protocol == "rates", f'protocol = "{self.protocol}": data lack their recording')
         sweeps = data.sweeps if data else 0
         numbers = [n for electrode in self.electrodes for n in electrode.sweeps]
         _require(len(set(numbers)) == len(numbers), "electrodes share a sweep")
@@ -191,9 +189,8 @@ class _Fit(_Part):
         for field, names in told.items():
             unknown = [name for name in names if name not in self.parameters]
             _require(not unknown, f"{field} names {unknown}, which are no parameters")
-        _require(
-            kind == "adaptive" or self.uncertainty is None, f'uncertainty is of adaptive neurons, not of "{self.model}"'
-        )
+        alone = kind == "adaptive" or self.uncertainty is None
+        _require(alone, f'uncertainty is of adaptive neurons, not of "{self.model}"')
         columns = [x for name, x in self.f_i_curve.items() if name.endswith(("_pA", "_Hz"))]
         _require(len({len(column) for column in columns}) <= 1, "f_i_curve has columns of unequal length")
         return self
@@ -204,20 +201,9 @@ def _require(ok: bool, rule: str) -> None:
         raise ValueError(rule)
 
 
-# --- a fit as plain values --------------------------------------------------------------------------------
-
-
 def written(fit: Any) -> str:
     """Return a fit as JSON."""
     return json.dumps(_document(fit), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def neuron_json(fit: Any) -> str:
-    """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words."""
-    kept = ("value", "unit", "standard_name")
-    parameters = {name: {key: x[key] for key in kept} for name, x in _parameters(fit).items()}
-    neuron = {"model": fit.model, "parameters": parameters, "warnings": list(fit.warnings)}
-    return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _parameters(fit: Any) -> dict[str, dict[str, Any]]:
@@ -265,9 +251,6 @@ def _known(known: Uncertainty) -> dict[str, Any]:
         "voltage_error_mV": known.voltage_error,
         "stimulus": dict(zip(_Stimulus.model_fields, known.stimulus, strict=True)),
     }
-
-
-# --- and back ---------------------------------------------------------------------------------------------
 
 
 def restored(text: bytes, make: Callable[..., _F]) -> _F:
@@ -342,9 +325,8 @@ def _require_same(read: Any, again: Any, where: str = "") -> None:
     """Refuse a document that a fit would not write again as it is: something in it had no effect."""
     if isinstance(read, dict) and isinstance(again, dict):
         lacking, unknown = sorted(again.keys() - read.keys()), sorted(read.keys() - again.keys())
-        _require(
-            not (lacking or unknown), f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads"
-        )
+        rule = f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads"
+        _require(not (lacking or unknown), rule)
         for key in read:
             _require_same(read[key], again[key], f"{where}.{key}".strip("."))
     else:
@@ -357,16 +339,12 @@ def _line(error: ValidationError, text: bytes) -> str:
     rule = " ".join(first["msg"].removeprefix("Value error, ").split())
     if first["type"] == "json_invalid":
         return rule
-    node: Any = json.loads(text)
-    keys: list[str] = []
+    node, keys = json.loads(text), []
     for key in first["loc"]:
-        try:
-            node = node[key]
-        except (KeyError, IndexError, TypeError):
-            keys += [str(key)] * (first["type"] == "missing" and key == first["loc"][-1])
-        else:
+        there = key in node if isinstance(node, dict) else isinstance(node, list) and key in range(len(node))
+        if there or (first["type"] == "missing" and key == first["loc"][-1]):
             keys.append(str(key))
-    where, value = ".".join(keys) or "the file", " ".join(repr(first["input"]).split())
-    if first["type"] in ("value_error", "missing"):
-        return f"{where}: {rule[:1].lower()}{rule[1:]}"
-    return f"{where} = {value[:57] + '...' if len(value) > 60 else value}: {rule[:1].lower()}{rule[1:]}"
+        node = node[key] if there else node
+    value = " ".join(repr(first["input"]).split())
+    shown = "" if first["type"] in ("value_error", "missing") else f" = {value[:57] + '...' * (len(value) > 60)}"
+    return f"{'.'.join(keys) or 'the file'}{shown}: {rule[:1].lower()}{rule[1:]}"

@@ -64,8 +64,7 @@ def nwb_channels(path: Path) -> list[str]:
 def _beside(nwb: Any, source: str, asked: Asked) -> list[np.ndarray] | None:
     """Return the other current of the same sweeps: the command of a recorded one, or the other way round."""
     other = "commanded" if source == "recorded" else "recorded"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RecordingWarning)
+    with warnings.catch_warnings(action="ignore", category=RecordingWarning):
         try:
             return _traces(_pairs(nwb, asked._replace(current=other))[0], asked.corrections)[0]
         except ValueError:
