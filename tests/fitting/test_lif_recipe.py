@@ -11,7 +11,7 @@ from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.fit_recording import BOUNDS
 from jaxlif.fitting.intervals import Estimate
 from jaxlif.fitting.lif_recipe import _with_baselines, step_membrane
-from tests.fitting.test_recordings import DT, LEVELS, TRUTH, step_recording
+from tests.fitting.test_fit_recording import DT, LEVELS, TRUTH, step_recording
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting import recordings
+from jaxlif.fitting import fit_recording
 from jaxlif.fitting.data import Data, Outcome
 from jaxlif.fitting.joint_likelihood import BEND_WIDTH, TAU_RANGE, penalty
 from jaxlif.fitting.notes import score_notes, undetermined_times, unlikely_membrane, unlikely_threshold
@@ -59,7 +59,7 @@ def recording():
 
 
 def fit_that_finds(params, recording, monkeypatch, model="gif"):
-    monkeypatch.setattr(recordings, "fit_gif", lambda data, options, **more: Outcome(params))
+    monkeypatch.setattr(fit_recording, "fit_gif", lambda data, options, **more: Outcome(params))
     return jl.fit_recording(recording, model, electrode=None)
 
 
@@ -77,7 +77,7 @@ def test_a_refit_is_of_the_whole_recording_and_only_where_nobody_chose_a_window(
         seen.append(options.window)
         return Outcome(better)
 
-    monkeypatch.setattr(recordings, "fit_gif", lambda data, options, **more: Outcome(first, refit=refit))
+    monkeypatch.setattr(fit_recording, "fit_gif", lambda data, options, **more: Outcome(first, refit=refit))
     fit = jl.fit_recording(recording, "gif", electrode=None)
     assert seen == [(0.0, 1000.0)] and (fit.params, fit.scored, fit.window) == (better, first, (0.0, 700.0))
     assert any("scores those of a fit to 0 to 700 ms alone" in note for note in fit.warnings)
