@@ -174,9 +174,11 @@ class _Given(NamedTuple):
 
     @property
     def changes(self) -> bool:
+        """Say whether a step's loss is of other data or noise than the last one's."""
         return self.batches is not None or self.key is not None
 
     def at(self, step: Any) -> tuple[Any, ...]:
+        """Return what the loss gets in a step, after the parameters."""
         batches = self.batches
         data = self.data if batches is None else jax.tree.map(lambda x: x[step % len(x)], batches)
         if self.key is not None:

@@ -296,6 +296,7 @@ class _Model:
 
     @property
     def prior(self) -> np.ndarray:
+        """Mean and deviation of each coordinate before any cell is seen, [2, names]."""
         return np.array([PRIOR[name] for name in self.names]).T
 
     def neuron(self, z: Any, problem: _Problem) -> tuple[Any, ...]:

@@ -89,11 +89,11 @@ def fit_recordings(
     check_options(model, **{name: options[name] for name in ("start", "bounds", "rest", "drift") if name in options})
     cells = recordings if isinstance(recordings, Mapping) else named_files(recordings)
 
-    def fit_one(_: str, cell: Recording | str | Path) -> RecordingFit:
+    def _fit_one(_: str, cell: Recording | str | Path) -> RecordingFit:
         recording = cell if isinstance(cell, Recording) else read_recording(cell)
         return fit_recording(recording, model, **options)
 
-    return fit_each(cells, fit_one, progress=progress)
+    return fit_each(cells, _fit_one, progress=progress)
 
 
 def named_files(files: Iterable[str | Path]) -> dict[str, Path]:

@@ -179,11 +179,11 @@ def _fresh(cell: Any, params: LIFParams, current: jax.Array) -> Any:
 def _free_spikes(cell: Any, params: LIFParams, states: Any, current: jax.Array) -> Any:
     """Return the next states of all candidates and their spikes [C, T]."""
 
-    def run(p: LIFParams, state: Any) -> tuple[Any, jax.Array]:
+    def _run(p: LIFParams, state: Any) -> tuple[Any, jax.Array]:
         state, output = simulate(cell, p, current, state)
         return state, output.spikes > 0
 
-    return jax.vmap(run)(params, states)
+    return jax.vmap(_run)(params, states)
 
 
 def _many(params: LIFParams, **candidates: np.ndarray) -> LIFParams:

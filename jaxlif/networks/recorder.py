@@ -238,9 +238,11 @@ class _Tapped:
     layer: Any
 
     def init_state(self, params: Any, x: Any) -> Any:
+        """Return the layer's; ``x`` is its input and what is added."""
         return self.layer.init_state(params, x[0])
 
     def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
+        """Step the layer, and add to its spikes."""
         state, output = self.layer.step(params, state, x[0])
         spikes = output.spikes + x[1]
         # A recurrent layer remembers its spikes, to send them to itself in the next step.

@@ -11,6 +11,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.interop.export import to_brian2, to_nest, to_script
 from jaxlif.neurons.wrappers import Noisy
+from tests.neurons.test_adaptive import CURRENT, PARAMS
 
 DT = 0.1
 GIF = jl.AdaptiveLIFParams(
@@ -178,21 +179,7 @@ def test_a_script_is_of_a_written_model(model):
 
 # --- Brian2 ---
 
-FULL = jl.AdaptiveLIFParams(
-    tau_m=15.0,
-    t_ref=3.05,
-    v_reset=-65.0,
-    eta=(60.0, 15.0),
-    tau_eta=(10.0, 90.0),
-    gamma=(3.0,),
-    tau_gamma=(40.0,),
-    a=(1.0,),
-    tau_a=(120.0,),
-    coupling=jl.VoltageCoupling(b=0.4, tau=6.0, v_i=-62.0, k=2.0),
-    delta_v=1.5,
-    lambda_0=0.5,
-)
-CURRENT = np.random.default_rng(5).normal(350.0, 400.0, 6000)
+FULL = replace(PARAMS, t_ref=3.05, lambda_0=0.5)
 
 
 def test_the_plain_neuron_by_hand():
