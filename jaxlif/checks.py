@@ -7,6 +7,7 @@ where they are at hand and not while tracing; kinds, dtypes and shapes always.
 import math
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -325,13 +326,13 @@ def require_params(cell: Any, params: Any, kind: type, field: str = "params") ->
 
 
 def _array(field: str, value: Any, unit: str) -> Any:
-    try:
+    kept = not np.ma.is_masked(value)  # NumPy would forget a mask
+    with suppress(ValueError):  # rows of unequal length
         array = value if isinstance(value, jax.Array | Tracer) else np.asarray(value)
-        if jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub":
+        if kept and (jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub"):
             return array
-    except ValueError:  # rows of unequal length
-        pass
-    raise ValueError(f"{field} = {_short(value)}: {field} must be a number or an array of numbers{_of(unit)}")
+    rule = f"a number or an array of numbers{_of(unit)}{'' if kept else ', none of them masked'}"
+    raise ValueError(f"{field} = {_short(value)}: {field} must be {rule}")
 
 
 def _finite_sum(array: Any) -> bool:

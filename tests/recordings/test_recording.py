@@ -204,3 +204,10 @@ def test_a_rest_that_moves_from_sweep_to_sweep_is_said():
     assert rest_notes(Recording(current, still, dt=0.1), none) == ()
     (note,) = rest_notes(Recording(current, moving, dt=0.1), none)
     assert note.startswith("the rest moves by 3 mV from sweep to sweep, -65 to -62 mV")
+
+
+def test_a_masked_sample_is_refused():
+    """NumPy drops a mask in silence, and what lies under it would be fitted."""
+    voltage = np.ma.masked_equal(np.where(np.arange(50) == 7, 999.0, -70.0), 999.0)
+    with pytest.raises(ValueError, match="voltage = .* none of them masked"):
+        Recording(current=np.zeros(50), voltage=voltage, dt=0.1)
