@@ -22,9 +22,7 @@ Level = Real[ArrayLike, ""]
 def num_steps(duration: float, dt: float) -> int:
     r"""Count the steps in a duration, safe from rounding: :math:`T = \mathrm{duration} / dt`, both in ms.
 
-    Raises:
-        ValueError: dt is not positive, the duration is negative, or it is not a whole number of steps: off by
-            more than one part in a million, or by more than a hundredth of a step.
+    Refused where it is off a whole number by more than one part in a million, or than a hundredth of a step.
 
     Example:
         >>> num_steps(0.3, dt=0.1)  # although 0.3 / 0.1 < 3
@@ -42,19 +40,7 @@ def step(
 ) -> Float[Array, "T"]:
     r"""Switch a current on and off again: :math:`I(t) = I_0 + A\, [t_{start} \le t < t_{stop}]`.
 
-    Args:
-        amplitude: A, pA, added to the baseline.
-        start: ms.
-        stop: ms.
-        duration: ms.
-        dt: time step, ms.
-        baseline: I_0, pA.
-
-    Returns:
-        The current, pA, [T].
-
-    Raises:
-        ValueError: a time is not a whole number of steps, or they are not in the order 0, start, stop, duration.
+    Currents in pA, times in ms, whole numbers of steps in the order 0, start, stop, duration.
 
     Example:
         >>> step(50.0, start=0.1, stop=0.3, duration=0.4, dt=0.1, baseline=10.0).tolist()
@@ -84,31 +70,18 @@ def ramp(start_value: Level, stop_value: Level, duration: float, dt: float) -> F
     return start_value + (stop_value - start_value) * fraction
 
 
-def sinusoid(
-    mean: Level, amplitude: Level, frequency_hz: Level, duration: float, dt: float, phase: Level = 0.0
-) -> Float[Array, "T"]:
-    r"""Oscillate a current: :math:`I_n = \mu + A \sin(2\pi f\, n\, dt / 1000 + \varphi)`.
-
-    Args:
-        mean: pA.
-        amplitude: A, pA.
-        frequency_hz: f, Hz.
-        duration: ms.
-        dt: time step, ms.
-        phase: rad.
-
-    Returns:
-        The current, pA, [T].
+def sinusoid(mean: Level, amplitude: Level, frequency_hz: Level, duration: float, dt: float) -> Float[Array, "T"]:
+    r"""Oscillate a current, pA, about its mean: :math:`I_n = \mu + A \sin(2\pi f\, n\, dt / 1000)`.
 
     Example:
         >>> sinusoid(100.0, 50.0, 250.0, duration=4.0, dt=1.0).round(6).tolist()
         [100.0, 150.0, 100.0, 50.0]
     """
     mean, amplitude = _floating("mean", mean, "pA"), _floating("amplitude", amplitude, "pA")
-    frequency, phase = _floating("frequency_hz", frequency_hz, "Hz"), _floating("phase", phase, "rad")
-    dtype = jnp.result_type(mean, amplitude, frequency, phase)
+    frequency = _floating("frequency_hz", frequency_hz, "Hz")
+    dtype = jnp.result_type(mean, amplitude, frequency)
     seconds = jnp.asarray(np.arange(num_steps(duration, dt)) * (_step(dt) / 1000.0), dtype)
-    return mean + amplitude * jnp.sin(2.0 * math.pi * frequency * seconds + phase)
+    return mean + amplitude * jnp.sin(2.0 * math.pi * frequency * seconds)
 
 
 def ornstein_uhlenbeck(
@@ -120,16 +93,8 @@ def ornstein_uhlenbeck(
         I_{n+1} = \mu + a (I_n - \mu) + \sigma \sqrt{1 - a^2}\, \xi_n, \qquad a = e^{-dt/\tau},
         \qquad I_0 \sim N(\mu, \sigma^2)
 
-    Args:
-        key: a JAX random key.
-        mean: pA.
-        sd: of the current at any one time, pA.
-        tau: correlation time, ms.
-        duration: ms.
-        dt: time step, ms.
-
-    Returns:
-        The current, pA, [T], differentiable in mean, sd and tau.
+    Mean and standard deviation of the current at any one time in pA, the correlation time tau in ms; differentiable in
+    all three.
 
     Example:
         >>> noise = ornstein_uhlenbeck(jax.random.key(0), 100.0, 20.0, 3.0, duration=1000.0, dt=0.1)

@@ -5,22 +5,17 @@ The argument of a pseudo-derivative is the dimensionless distance to threshold
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-
-class Surrogate(Protocol):
-    """A pseudo-derivative: a hashable callable from the distance to threshold to dS/dx, of any shape."""
-
-    def __call__(self, x: Array, /) -> Array:
-        """Return dS/dx at ``x``."""
-        ...
+# A pseudo-derivative: a hashable callable from the distance to threshold to dS/dx, of any shape.
+Surrogate = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -103,13 +98,7 @@ class Gaussian:
 class MultiGaussian:
     r"""A Gaussian with negative flanks: :math:`\gamma[(1 + h) N(x; 0, \sigma) - h N(x; \pm\sigma, s\sigma)]`.
 
-    The term with :math:`\pm` stands for the sum of both; the peak is at 0.
-
-    Args:
-        sigma: :math:`\sigma > 0`, dimensionless.
-        flank: :math:`h`, the weight of each negative flank.
-        spread: :math:`s`, the flanks' width in units of sigma.
-        scale: :math:`\gamma`, an overall factor.
+    Here :math:`\pm` stands for the sum of both terms; ``flank`` is h, ``spread`` s and ``scale`` :math:`\gamma`.
 
     Source: Yin, Corradi & Bohté 2021, doi:10.1038/s42256-021-00397-w.
     """
@@ -133,10 +122,6 @@ def _normal(x: Array, mean: float, sigma: float) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def spike(x: Float[Array, "*N"], surrogate: Surrogate) -> Float[Array, "*N"]:
     r"""Emit a spike, 1, where the distance to threshold is not negative: :math:`S(x) = [x \ge 0]`, S' = ``surrogate``.
-
-    Args:
-        x: distance to threshold, dimensionless, any shape.
-        surrogate: the pseudo-derivative, which takes the derivative's place.
 
     Example:
         >>> [float(spike(jnp.asarray(x), SuperSpike())) for x in (-1e-9, 0.0, 1e-9)]

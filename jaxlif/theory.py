@@ -52,14 +52,7 @@ def step_response(
 ) -> Float[Array, "..."]:
     r"""Follow the voltage under a constant current: :math:`v(t) = v_\infty + (v_0 - v_\infty)\, e^{-t/\tau_m}`.
 
-    Args:
-        params: the neuron; its threshold is ignored.
-        current: I, pA, a scalar or of the shape of t.
-        t: time since the current was switched on, ms, any shape; not negative.
-        v_0: the voltage at t = 0, mV; by default v_rest.
-
-    Returns:
-        The voltage, mV.
+    In mV, for a current in pA that is switched on at t = 0, ms; from v_0, mV, by default v_rest. Without a threshold.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -80,13 +73,8 @@ def spike_latency(
 
     :math:`t^* = \tau_m \ln \frac{v_\infty - v_0}{v_\infty - v_{th}}`.
 
-    Args:
-        params: the neuron.
-        current: I, pA, any shape.
-        v_0: the voltage at t = 0, mV; by default v_rest.
-
-    Returns:
-        The time, ms: inf at or below rheobase, 0 from a v_0 at or above threshold. Its gradient is finite everywhere.
+    In ms, from v_0, mV, by default v_rest: inf at or below rheobase, 0 from a v_0 at or above threshold. Its gradient
+    is finite everywhere.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -105,16 +93,14 @@ def firing_rate(params: Any, current: Real[ArrayLike, "..."]) -> Float[Array, ".
     :math:`f = 1000 / \left(t_{ref} + \tau_m \ln \frac{v_\infty - v_{reset}}{v_\infty - v_{th}}\right)` above
     rheobase, 0 at or below it.
 
+    Its gradient is finite everywhere: 0 at and below rheobase, and falling from very large values just above.
+
     Args:
-        params: the neuron.
+        params: the neuron; one with adaptation or a threshold that moves is refused: simulate it and count.
         current: I, pA, any shape.
 
     Returns:
-        The rate, Hz, of the current's shape. Its gradient is finite everywhere: 0 at and below rheobase, and
-        falling from very large values just above.
-
-    Raises:
-        ValueError: for a neuron with adaptation or a threshold that moves: simulate it and count.
+        The rate, Hz, of the current's shape.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -133,17 +119,8 @@ def exponential_psp(
 ) -> Float[Array, "..."]:
     r"""Follow the potential, mV, that an exponential synaptic current :math:`w\, e^{-t/\tau_s}` evokes.
 
-    :math:`u(t) = \frac{r_m w}{\tau_m} \int_0^t e^{-s/\tau_s} e^{-(t-s)/\tau_m} ds`, which has no singular point at
-    :math:`\tau_s = \tau_m`.
-
-    Args:
-        params: the neuron; only tau_m and r_m count.
-        weight: w, pA.
-        tau_syn: decay time of the current, ms.
-        t: time since its onset, ms, any shape.
-
-    Returns:
-        The deflection from rest, mV; 0 for t <= 0.
+    :math:`u(t) = \frac{r_m w}{\tau_m} \int_0^t e^{-s/\tau_s} e^{-(t-s)/\tau_m} ds`, the deflection from rest, which has
+    no singular point at :math:`\tau_s = \tau_m`; 0 for t <= 0. The weight is in pA, tau_syn and t in ms.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -160,14 +137,7 @@ def alpha_psp(
 ) -> Float[Array, "..."]:
     r"""Follow the potential, mV, that an alpha-shaped current :math:`w\, \frac{e\, t}{\tau_s} e^{-t/\tau_s}` evokes.
 
-    Args:
-        params: the neuron; only tau_m and r_m count.
-        weight: w, the current's peak, pA, at ``tau_syn``.
-        tau_syn: rise time of the current, ms.
-        t: time since its onset, ms, any shape.
-
-    Returns:
-        The deflection from rest, mV; 0 for t <= 0.
+    The weight is the current's peak, pA, at ``tau_syn``, ms; as :func:`exponential_psp` otherwise.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -179,48 +149,6 @@ def alpha_psp(
     # With s = ut or s = (1 - u)t, whichever makes the exponent negative.
     shape = jnp.where(synapse_is_fast, _moment(span, 1), _moment(span, 0) - _moment(span, 1))
     return jnp.asarray(params.r_m * weight * math.e / (params.tau_m * tau_syn) * t**2 * jnp.exp(-slow) * shape)
-
-
-def shot_noise(
-    params: Any, weights: Real[ArrayLike, "K *N"], rates: Real[ArrayLike, " K"], dt: float
-) -> tuple[Float[Array, "*N"], Float[Array, "*N"]]:
-    r"""Find mean and standard deviation, mV, of the free membrane under Poisson inputs (Campbell, on a grid).
-
-    Each spike is a current w held over one step, as a dense layer sends it. With :math:`p = \nu\,dt/1000`,
-
-    .. math::
-        \mu = v_{rest} + r_m \sum w p, \qquad
-        \sigma^2 = r_m^2 \tanh\!\left(\frac{dt}{2 \tau_m}\right) \sum w^2 p (1 - p)
-
-    Args:
-        params: the neuron; only tau_m, r_m and v_rest count, scalars or [N].
-        weights: w of each input, pA, [K] or [K, N].
-        rates: :math:`\nu` of each input, Hz, [K].
-        dt: time step, ms.
-
-    Example:
-        >>> from jaxlif import LIFParams
-        >>> cell = LIFParams(tau_m=10.0, r_m=0.1, v_rest=-70.0)
-        >>> mean, sd = shot_noise(cell, jnp.full(100, 100.0), jnp.full(100, 10.0), dt=1.0)
-        >>> round(float(mean), 3), round(float(sd), 3)
-        (-60.0, 2.224)
-
-    Source: Campbell 1909, Proc. Camb. Phil. Soc. 15:117; Papoulis & Pillai 2002, ISBN 0-07-366011-6, section 10-2.
-    """
-    _require_plain(params, checks.MEMBRANE, _ON_THE_VOLTAGE)
-    weights, rates = checks.numbers("weights", weights, "pA"), checks.numbers("rates", rates, "Hz", rank=1)
-    checks.positive("dt", dt, "ms")
-    checks.require_not_negative("rates", rates, "Hz")
-    if jnp.shape(weights)[:1] != jnp.shape(rates):
-        found = f"weights has shape {jnp.shape(weights)} and rates {jnp.shape(rates)}"
-        raise ValueError(f"{found}: both count the inputs, [K, ...] and [K]")
-    if checks.concrete(rates):
-        rule = f"rates must be 1000 / dt = {1000.0 / dt:g} Hz at most, a spike in every step"
-        checks.require(np.asarray(rates) <= 1000.0 / dt * (1.0 + 1e-6), "rates", rates, "Hz", rule)
-    weights, chance = jnp.asarray(weights), jnp.asarray(rates) * (dt / 1000.0)
-    mean = params.v_rest + params.r_m * jnp.tensordot(chance, weights, 1)
-    variance = jnp.tensordot(chance * (1.0 - chance), weights**2, 1)
-    return mean, params.r_m * jnp.sqrt(jnp.tanh(dt / (2.0 * jnp.asarray(params.tau_m))) * variance)
 
 
 def diffusion_rate(
@@ -237,8 +165,8 @@ def diffusion_rate(
 
     Args:
         params: the neuron.
-        mean: :math:`\mu` of the free membrane, mV, any shape.
-        sd: :math:`\sigma` of the free membrane, mV, likewise; 0 gives the f-I curve.
+        mean: :math:`\mu`, mV, any shape.
+        sd: :math:`\sigma`, mV, likewise; 0 gives the f-I curve.
         dt: time step of a simulation, ms; 0 for continuous time.
 
     Returns:
