@@ -23,7 +23,7 @@ Command: JAXLIF_DATA=folder python experiments/exact_twin.py (about three minute
 writes nothing)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ from jaxlif.losses import van_rossum
 from jaxlif.neurons.lif import LIFState, refractory_steps
 from jaxlif.neurons.precise import PreciseState
 from jaxlif.recordings import remove_electrode
-from jaxlif.spiketrains import jackknife_error, mean_coincidence_factor, reliability, spike_times
+from jaxlif.spiketrains import mean_coincidence_factor, reliability, spike_times
 
 
 @dataclass(frozen=True)
@@ -346,6 +346,16 @@ class Judged(NamedTuple):
     judged: float
     gain: float
     error: float  # standard error of the gain over repeats
+
+
+def jackknife_error(statistic: Callable[[list[np.ndarray]], float], repeats: list[np.ndarray]) -> float:
+    """Return the standard error of a score over the repeats it was computed from, by leaving each of them out.
+
+    A bootstrap would draw the same repeat twice, which coincides perfectly with itself and lifts every score.
+    Source: Efron & Stein 1981, doi:10.1214/aos/1176345462.
+    """
+    scores = np.array([statistic(repeats[:i] + repeats[i + 1 :]) for i in range(len(repeats))])
+    return float(np.sqrt((len(repeats) - 1) * scores.var()))
 
 
 def judge(problem: Problem, cell: Cell, found: Descent) -> dict[str, Judged]:

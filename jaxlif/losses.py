@@ -1,8 +1,7 @@
 """Losses on voltages, firing rates and spikes: ``loss(model, recorded, ...)``, of one sample, [T] or [T, N].
 
-Each refuses to broadcast: a silent broadcast is a wrong loss. A batch goes through ``jax.vmap``. Samples of different
-lengths in one batch come with a ``mask`` [T] each: what it leaves out changes no number, whatever it holds.
-Those of classes are in `jaxlif.networks`.
+Each refuses to broadcast: a silent broadcast is a wrong loss. A batch goes through ``jax.vmap``. What a ``mask`` leaves
+out changes no number, whatever it holds. The losses of classes are in `jaxlif.networks`.
 """
 
 import math
@@ -22,16 +21,7 @@ def voltage_mse(
 ) -> Float[Array, ""]:
     r"""Compare voltage traces: :math:`\sum_n m_n (v_n - \hat v_n)^2 / \sum_n m_n`, mV².
 
-    Args:
-        v: model voltage, [T] or [T, N], mV.
-        target: recorded voltage, of the same shape, mV.
-        mask: where the voltage counts, [T] or of the same shape, 0 or 1; everywhere by default.
-
-    Returns:
-        Scalar, mV²; 0 where nothing counts.
-
-    Raises:
-        ValueError: where the shapes differ, or are those of a batch.
+    Of the model and the cell, both in mV; the mask m, [T] or of their shape, is 0 or 1. It is 0 where nothing counts.
 
     Example:
         >>> float(voltage_mse(jnp.zeros(4), jnp.array([1.0, 1.0, 3.0, 9.0]), jnp.array([1, 1, 1, 0])))
@@ -49,16 +39,7 @@ def voltage_mse(
 def spike_mask(spikes: Shaped[ArrayLike, "T *N"], *, before: int, after: int) -> Bool[np.ndarray, "T *N"]:
     """Mark the samples that are not near a spike, where a voltage without spike shapes can be compared.
 
-    Args:
-        spikes: recorded spikes, [T] or [T, N], 0 or 1.
-        before: samples left out before each spike.
-        after: samples left out from each spike on, the spike's own sample included.
-
-    Returns:
-        Booleans of the shape of ``spikes``, False near spikes.
-
-    Raises:
-        ValueError: for counts that are not whole numbers of 0 or more, or spikes of another rank.
+    False for the samples ``before`` each spike, and for those ``after`` it, the spike's own sample included.
 
     Example:
         >>> spike_mask([0, 0, 0, 1, 0, 0, 0], before=1, after=2).astype(int).tolist()
@@ -91,16 +72,7 @@ def spike_count_rate(
 ) -> Float[Array, "*N"]:
     r"""Read rates off spikes: :math:`\nu = 1000\, \sum_n m_n s_n / (dt \sum_n m_n)`, with the surrogate's gradient.
 
-    Args:
-        spikes: [T] or [T, N].
-        dt: step, ms.
-        mask: the steps that count, [T], 0 or 1; all by default.
-
-    Returns:
-        Rate in Hz, [] or [N]; nan where no step counts.
-
-    Raises:
-        ValueError: for a batch, a mask of another shape, or a dt that is not positive.
+    In Hz; dt in ms, the mask m [T] 0 or 1. It is nan where no step counts.
 
     Example:
         >>> float(spike_count_rate(jnp.array([0.0, 1.0, 0.0, 0.0]), dt=1.0))
@@ -120,7 +92,6 @@ def van_rossum(
     *,
     tau: float,
     dt: float,
-    mask: Shaped[ArrayLike, "T ..."] | None = None,
 ) -> Float[Array, ""]:
     r"""Compare spike trains: :math:`D^2 = \frac{1}{\tau} \int_0^\infty (f - \hat f)^2 dt`, mean over trains.
 
@@ -136,13 +107,9 @@ def van_rossum(
         target: recorded spikes, of the same shape.
         tau: time constant of the comparison, ms.
         dt: step, ms.
-        mask: the steps whose spikes count, [T] or of the same shape, 0 or 1; all by default.
 
     Returns:
         Scalar: 1/2 for one spike against none, 1 for two far apart.
-
-    Raises:
-        ValueError: where the shapes differ, or are those of a batch, or a tau or dt is not positive.
 
     Example:
         >>> one = jnp.zeros(100).at[10].set(1.0)
@@ -154,8 +121,6 @@ def van_rossum(
     train, other = _alike(spikes=spikes, target=target)
     tau, dt = checks.positive("tau", tau, "ms"), checks.positive("dt", dt, "ms")
     difference = train - other
-    if mask is not None:
-        difference = jnp.where(checks.counted(mask, "spikes", train), difference, 0.0)
     decay = jnp.exp(jnp.asarray(-dt / tau, train.dtype))
 
     def _filtered(f: Array, s: Array) -> tuple[Array, Array]:
@@ -173,7 +138,6 @@ def point_process_log_likelihood(
     *,
     dt: float,
     active: Shaped[ArrayLike, "T *N"] | None = None,
-    mask: Shaped[ArrayLike, "T ..."] | None = None,
     at: Int[ArrayLike, "places"] | None = None,
 ) -> Float[Array, ""]:
     r"""Give the log-likelihood of spikes: :math:`\sum_{spikes} \log(1 - e^{-\lambda dt}) - \sum_{others} \lambda dt`.
@@ -189,16 +153,12 @@ def point_process_log_likelihood(
         dt: step, ms.
         active: 1 where the neuron can spike, 0 while it is refractory, of the same shape; everywhere by default. Where
             it spikes, that counts all the same.
-        mask: where spikes and silence count, [T] or of the same shape, 0 or 1; everywhere by default.
         at: places in the flat arrays, those of all spikes among them and none twice: the logarithm of a spike's
             probability is taken there alone, which saves much time; places beyond the end are ignored. Everywhere by
             default.
 
     Returns:
         Scalar, nats.
-
-    Raises:
-        ValueError: where the shapes differ, or are those of a batch, or a dt is not positive.
 
     Example:
         >>> log_rate = jnp.log(jnp.full(1000, 0.02))
@@ -217,10 +177,6 @@ def point_process_log_likelihood(
         _, can = _alike(log_rate=log_rate, active=active)
         checks.require_binary("active", can)
         silent = silent & can.astype(bool)
-    if mask is not None:
-        counts = checks.counted(mask, "log_rate", log_rate)
-        spiked, silent = spiked & counts, silent & counts
-        log_rate = jnp.where(counts, log_rate, 0.0)
     expected = jnp.sum(jnp.where(silent, _expected_spikes(log_rate, dt), 0.0))
     if at is not None:
         places = checks.integers("at", at, 1)
@@ -252,9 +208,6 @@ def bits_per_spike(
 
     Returns:
         Bits per spike; 0 for a model that knows only the rate.
-
-    Raises:
-        ValueError: for a number of spikes or a duration that is not positive.
 
     Example:
         >>> float(bits_per_spike(20 * jnp.log(20 / 1000.0) - 20, 20, 1000.0))

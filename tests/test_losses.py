@@ -79,14 +79,13 @@ def test_half_precision_is_counted_in_single(half):
     np.testing.assert_allclose(value, exact, rtol=1e-4)  # single precision over 600 steps
 
 
-@pytest.mark.parametrize("options", [{}, {"active": 1.0 - OTHER}, {"mask": MASK}, {"at": True}])
+@pytest.mark.parametrize("options", [{}, {"active": 1.0 - OTHER}, {"at": True}])
 def test_the_log_likelihood_is_that_of_each_step(dtype, options):
     """A spike with chance 1 - exp(-rate dt) in a step, none with exp(-rate dt), where it can; from rare to certain."""
     log_rate, dt = RNG.uniform(-14.0, 3.0, (T, N)), 0.5
     expected = np.exp(log_rate) * dt
     silent = (TRAIN == 0) & (options.get("active", 1.0) > 0)
-    counts = options.get("mask", np.ones((T, N), bool))
-    terms = np.where(TRAIN > 0, np.log(-np.expm1(-expected)), np.where(silent, -expected, 0.0))[counts]
+    terms = np.where(TRAIN > 0, np.log(-np.expm1(-expected)), np.where(silent, -expected, 0.0))
     if "at" in options:  # places of the spikes, some silent ones, and one beyond the end
         options = {"at": np.append(np.flatnonzero(TRAIN), [*np.flatnonzero(TRAIN == 0)[:3], TRAIN.size + 7])}
     value = losses.point_process_log_likelihood(
@@ -140,10 +139,10 @@ def test_no_loss_broadcasts(call, shape):
 OF_A_SAMPLE = {
     "voltage_mse": losses.voltage_mse,
     "spike_count_rate": lambda x, y, m=None: jnp.sum(losses.spike_count_rate(x, 0.5, m)),
-    "van_rossum": lambda x, y, m=None: losses.van_rossum(x, y, tau=5.0, dt=0.5, mask=m),
-    "log_likelihood": lambda x, y, m=None: losses.point_process_log_likelihood(x, y, dt=0.5, mask=m),
 }
 WITHOUT_A_MASK = {
+    "van_rossum": lambda x, y: losses.van_rossum(x, y, tau=5.0, dt=0.5),
+    "log_likelihood": lambda x, y: losses.point_process_log_likelihood(x, y, dt=0.5),
     "rate_mse": losses.rate_mse,
     "spike_mask": lambda x, y: losses.spike_mask(x, before=0, after=0),
 }
@@ -194,7 +193,7 @@ def test_whole_numbers_and_booleans_count_as_floating_ones():
 def test_what_says_where_a_neuron_spikes_or_can_is_0_or_1(bad):
     """A nan is above 0 as little as a 0 is, and would count as silence."""
     x, marked = np.zeros((T, N)), np.where(np.arange(T * N).reshape(T, N) == 4, bad, 1.0)
-    for options in ({"spikes": marked}, {"spikes": x, "active": marked}, {"spikes": x, "mask": marked}):
+    for options in ({"spikes": marked}, {"spikes": x, "active": marked}):
         with pytest.raises(ValueError, match="holds values other than 0 and 1"):
             losses.point_process_log_likelihood(x, dt=1.0, **options)
     if np.isnan(bad):

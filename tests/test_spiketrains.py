@@ -26,14 +26,13 @@ def test_raster_and_spike_times_are_inverse():
     spikes[[0, -1], 0] = 1.0  # the first and the last step too
     times = st.spike_times(spikes, dt=0.1)
     assert len(times) == 3
-    np.testing.assert_array_equal(st.on_grid(times, 0.1, 5000), spikes)
-    np.testing.assert_array_equal(st.on_grid(times[0], 0.1, 5000), spikes[:, 0])
+    for column, train in zip(spikes.T, times, strict=True):
+        np.testing.assert_array_equal(st.on_grid(train, 0.1, 5000), column)
 
 
 def test_raster_takes_times_off_the_grid_and_silence():
     np.testing.assert_array_equal(st.on_grid([0.01, 1.01], 1.0, 3), [1.0, 1.0, 0.0])
     np.testing.assert_array_equal(st.on_grid([], 1.0, 3), np.zeros(3))
-    np.testing.assert_array_equal(st.on_grid([[], [3.0]], 1.0, 3), [[0, 0], [0, 0], [0, 1]])
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.3, 0.7])
@@ -74,7 +73,7 @@ def test_what_is_no_number_is_refused(bad):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("times", [[0.0, 1.0], [3.1], [1.1, 1.9], [2.0, 1.0], [np.nan]])
+@pytest.mark.parametrize("times", [[0.0, 1.0], [3.1], [1.1, 1.9], [2.0, 1.0], [np.nan], [[1.0]], 1.0, "1"])
 def test_raster_refuses_what_it_cannot_hold(times):
     with pytest.raises(ValueError, match="times"):
         st.on_grid(times, 1.0, 3)
@@ -189,13 +188,6 @@ def test_reliability_is_higher_for_less_jitter():
         for jitter in (0.5, 2.0, 5.0, 20.0)
     ]
     assert scores[0] > 0.99 and np.all(np.diff(scores) < 0)
-
-
-def test_jackknife_of_a_mean_is_its_standard_error():
-    trains = small_trains(5, rate=200.0)
-    counts = [len(train) for train in trains]
-    error = st.jackknife_error(lambda some: float(np.mean([len(train) for train in some])), trains)
-    assert error == pytest.approx(np.std(counts, ddof=1) / np.sqrt(3), rel=1e-12)
 
 
 # --- Md*
