@@ -218,7 +218,7 @@ def bits_per_spike(
     num_spikes = checks.positive("num_spikes", num_spikes, "spikes")
     duration = checks.positive("duration", duration, "ms")
     poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
-    nats: Array | float = checks.numbers("log_likelihood", log_likelihood, "nats", finite=False) - poisson
+    nats: Array | float = checks.numbers("log_likelihood", log_likelihood, "nats", rank=0, finite=False) - poisson
     return nats / (float(num_spikes) * math.log(2.0))
 
 

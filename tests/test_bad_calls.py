@@ -163,7 +163,6 @@ GOOD = {
         {"spikes": np.stack([TRAIN, OTHER], 1), "low": 2.0, "high": 20.0, "dt": 0.5},
         loose=("spikes",),
     ),
-    "networks.time_to_first_spike": Call(networks.time_to_first_spike, {"spikes": TRAIN, "dt": 0.5}, wide=("spikes",)),
     "recordings.detect_spikes": Call(
         recordings.detect_spikes, {"voltage": VOLTAGE + 60.0, "dt": 0.5, "threshold": 0.0}, free=("voltage",)
     ),

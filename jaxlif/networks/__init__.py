@@ -27,7 +27,6 @@ from jaxlif.networks.liveliness import balance as balance
 from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
-from jaxlif.networks.losses import time_to_first_spike as time_to_first_spike
 from jaxlif.networks.recorder import flight_record as flight_record
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams

@@ -38,10 +38,9 @@ class DelayParams:
 
 
 class DelayState(NamedTuple):
-    """A ring of the last inputs [K + 1, N], and the slot that the next input overwrites."""
+    """The last K inputs [K, N], the oldest first."""
 
-    ring: Array
-    position: Array
+    past: Array
 
 
 @dataclass(frozen=True)
@@ -93,45 +92,33 @@ class Delayed:
             require(np.asarray(params.delay) <= self.max_delay, "delay", params.delay, "ms", rule)
 
     def init_state(self, params: DelayParams, x: Array) -> DelayState:
-        """Return a ring of zeros for inputs that broadcast with the delays."""
+        """Return a past of zeros for inputs that broadcast with the delays."""
         shape = _channels(jnp.shape(params.delay), jnp.shape(x))
-        ring = jnp.zeros((self.max_lag + 1, *shape), state_dtype(params, x))
-        return DelayState(ring, jnp.zeros((), jnp.int32))
+        return DelayState(jnp.zeros((self.max_lag, *shape), state_dtype(params, x)))
 
     def step(self, params: DelayParams, state: DelayState, x: Array) -> tuple[DelayState, Array]:
-        """Store ``x`` [N] and return what arrives in this step, [N]."""
-        slots, shape = state.ring.shape[0], state.ring.shape[1:]
-        ring = state.ring.at[state.position].set(jnp.broadcast_to(jnp.asarray(x, state.ring.dtype), shape))
-
-        def _read(lag: Array) -> Array:
-            slot = jnp.broadcast_to((state.position - lag) % slots, (1, *shape))
-            return jnp.take_along_axis(ring, slot, axis=0)
-
-        y = self._weigh(params, _read, ring)[0]
-        return DelayState(ring, (state.position + 1) % slots), y
+        """Return what arrives in this step, [N], and remember ``x`` [N]."""
+        state, outputs = self.scan(params, state, jnp.asarray(x)[None])
+        return state, outputs[0]
 
     def scan(
         self, params: DelayParams, state: DelayState, inputs: Array, *, unroll: int = 1
     ) -> tuple[DelayState, Array]:
         """Delay ``inputs`` [T, N] as a whole: one shifted window of the time axis for each lag that counts."""
-        slots, shape = state.ring.shape[0], state.ring.shape[1:]
-        past = jnp.roll(state.ring, -state.position, axis=0)  # oldest first
-        inputs = jax.vmap(lambda x: jnp.broadcast_to(x, shape))(jnp.asarray(inputs, past.dtype))
-        line, steps = jnp.concatenate([past, inputs]), inputs.shape[0]
-        outputs = self._weigh(params, lambda lag: _window(line, slots - lag, steps), line)
-        position = (state.position + steps) % slots
-        return DelayState(jnp.roll(line[-slots:], position, axis=0), position), outputs
-
-    def _weigh(self, params: DelayParams, read: Callable[[Array], Array], line: Array) -> Array:
-        """Sum ``read(lag)`` [., N] over the lags that count; a lag is one for all channels or [1, N]."""
+        past, steps = state.past, len(inputs)
+        inputs = jax.vmap(lambda x: jnp.broadcast_to(x, past.shape[1:]))(jnp.asarray(inputs, past.dtype))
+        line = jnp.concatenate([past, inputs])
 
         def _per_channel(value: ArrayLike) -> Array:
             return jnp.broadcast_to(jnp.asarray(value, line.dtype), line.shape[1:])[None]
 
-        delay = _per_channel(params.delay) / self.dt
+        def _read(lag: Array) -> Array:
+            return _window(line, self.max_lag - lag, steps)
+
+        delay, after = _per_channel(params.delay) / self.dt, DelayState(line[steps:])
         if params.sigma is None:
-            return _interpolate(delay, self.max_lag, read)
-        return _spread(delay, _per_channel(params.sigma), self.max_lag, read)
+            return after, _interpolate(delay, self.max_lag, _read)
+        return after, _spread(delay, _per_channel(params.sigma), self.max_lag, _read)
 
 
 def _channels(delay: tuple[int, ...], x: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Key, Shaped
 
-from jaxlif.checks import concrete, number, positive, random_key, require, require_finite, require_positive, whole
+from jaxlif.checks import concrete, random_key, require, require_finite, require_positive, whole
 from jaxlif.neurons.cell import state_dtype
 
 
@@ -100,28 +100,3 @@ def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float
     heights = (values - values[:1]) / step[None]
     moves = jax.lax.scan(_cross, jnp.zeros_like(heights[0]), heights)[1]
     return jax.lax.stop_gradient(jnp.concatenate([jnp.maximum(moves, 0.0), jnp.maximum(-moves, 0.0)], axis=1))
-
-
-def population_code(
-    values: Shaped[ArrayLike, " *shape"], num_neurons: int, *, low: float, high: float, width: float = 1.0
-) -> Float[Array, "*shape num_neurons"]:
-    r"""Let Gaussian tuning curves share each value: :math:`y_i = e^{-(x - c_i)^2 / (2 \sigma^2)}`, from 0 to 1.
-
-    The centres :math:`c_i` of two or more neurons lie evenly from ``low`` to ``high``, and :math:`\sigma` is ``width``
-    times their distance. :func:`rate_code` or :func:`latency_code` makes spikes of it; here the gradient reaches the
-    values.
-
-    Example:
-        >>> [round(float(y), 2) for y in population_code(0.25, 5, low=0.0, high=1.0)]
-        [0.61, 1.0, 0.61, 0.14, 0.01]
-
-    Source: Georgopoulos, Schwartz & Kettner 1986, doi:10.1126/science.3749885.
-    """
-    whole("num_neurons", num_neurons, 2)
-    low, high, width = number("low", low), number("high", high), positive("width", width)
-    require(low < high, "low", low, "", f"low must be below high = {high:g}")
-    require_finite("values", values, "")
-    values = jnp.asarray(values, state_dtype(values))
-    centres = jnp.linspace(low, high, num_neurons, dtype=values.dtype)
-    z = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / (width * (high - low) / (num_neurons - 1))
-    return jnp.exp(-0.5 * z**2)

@@ -1,6 +1,5 @@
 """Spike data for networks: events of many samples with labels, read from files that the user has, and binned."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxlif.checks import integers, numbers, positive, require, require_positive, whole
+from jaxlif.checks import integers, numbers, positive, require, whole
 from jaxlif.files import load_arrays, open_hdf5, reading, require_file, require_memory, require_stored
 from jaxlif.spiketrains import step_slack
 
@@ -71,38 +70,6 @@ class Events:
         vars(self).update(times=times, units=units, offsets=offsets.astype(np.int64), labels=labels)
         vars(self).update(shape=shape, classes=names or tuple(map(str, range(len(counts)))))
 
-    @classmethod
-    def from_samples(
-        cls, samples: Iterable[tuple[Any, int]], sensor_size: tuple[int, int, int], classes: Iterable[str] = ()
-    ) -> "Events":
-        """Gather samples as the package tonic gives them: its data sets, and what it reads of cameras.
-
-        Args:
-            samples: pairs of events, records with ``t`` in µs, ``x``, and ``y`` and ``p`` or not, and a label.
-            sensor_size: width, height and number of polarities; the units' shape is its reverse.
-            classes: names of the classes; by default their numbers.
-
-        Example:
-            >>> events = np.array([(1500, 3, 0), (2500, 1, 1)], dtype=[("t", int), ("x", int), ("p", int)])
-            >>> Events.from_samples([(events, 0)], (4, 1, 2)).units.tolist()
-            [3, 5]
-        """
-        times, units, labels = [np.zeros(0)], [np.zeros(0, int)], []
-        for i, (events, label) in enumerate(samples):
-            places = np.zeros((3, len(events)), int)
-            for axis, (name, size) in enumerate(zip("xyp", sensor_size, strict=True)):
-                # An axis of one says nothing: sounds have polarity 1 in tonic, whatever its size.
-                if size > 1 and name in events.dtype.names:
-                    places[axis] = events[name]
-                    ok = (places[axis] >= 0) & (places[axis] < size)
-                    require(ok, f"sample {i}: {name}", places[axis], "", f"{name} must be 0 to {size - 1}")
-            times.append(events["t"] / 1000.0)
-            units.append(np.ravel_multi_index(tuple(places[::-1]), sensor_size[::-1]))
-            labels.append(int(label))
-        offsets = np.cumsum([len(t) for t in times])
-        arrays = np.concatenate(times), np.concatenate(units), offsets, np.array(labels, int)
-        return cls(*arrays, shape=tuple(sensor_size[::-1]), classes=tuple(classes))
-
     def __len__(self) -> int:
         """Return the number of samples S."""
         return len(self.labels)
@@ -161,10 +128,8 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None) -> Ev
 
     * ``.h5``, ``.hdf5``: the layout of the Spiking Heidelberg Digits and Spiking Speech Commands, ``spikes/times`` in
       seconds, ``spikes/units``, ``labels`` and, where there are, the classes' names, ``extra/keys``.
-    * a folder with one folder per class of N-MNIST's ``.bin`` files, by the package tonic; what else tonic reads is
-      for :meth:`Events.from_samples`.
-    * ``.npz``: the arrays of :class:`Events` by name; or binned ``spikes`` [S, T, N], ``labels`` [S] and ``dt`` in ms,
-      whose events lie at the start of their step.
+    * a folder with one folder per class of N-MNIST's ``.bin`` files, by the package tonic.
+    * ``.npz``: the arrays of :class:`Events` by name.
 
     ``shape`` is that of the channels, by default (700,), (2, 34, 34), or what the archive says.
 
@@ -178,9 +143,9 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None) -> Ev
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "two.npz"
-        ...     np.savez(path, spikes=np.eye(4, dtype=np.uint8).reshape(2, 2, 4), labels=np.array([0, 1]), dt=5.0)
+        ...     np.savez(path, times=[0.5, 7.2], units=[0, 3], offsets=[0, 1, 2], labels=[0, 1], shape=[4])
         ...     read_events(path)
-        Events(2 samples, 4 units, 2 classes, 4 events in 5 ms)
+        Events(2 samples, 4 units, 2 classes, 2 events in 7.2 ms)
 
     Source: Cramer et al. 2022, doi:10.1109/TNNLS.2020.3044364 (SHD, SSC); Orchard et al. 2015,
     doi:10.3389/fnins.2015.00437 (N-MNIST).
@@ -206,16 +171,21 @@ def _read_folder(path: Path, shape: tuple[int, ...]) -> Events:
     folders = sorted(x for x in path.iterdir() if x.is_dir())
     if not folders or len(shape) != 3:
         raise ValueError(f"it has {len(folders)} folders, one for each class, and shape = {list(shape)} three axes")
-    kind = np.dtype([(name, np.int64) for name in "xytp"])
-
-    def _samples() -> Iterator[tuple[np.ndarray, int]]:
-        for label, folder in enumerate(folders):
-            for file in sorted(folder.glob("*.bin")):
-                if not file.is_file() or file.stat().st_size % 5:
-                    raise ValueError(f"{folder.name}/{file.name} is no file of events of 5 bytes, or was cut short")
-                yield read_mnist_file(str(file), kind), label
-
-    return Events.from_samples(_samples(), (shape[2], shape[1], shape[0]), [folder.name for folder in folders])
+    times, units, labels = [np.zeros(0)], [np.zeros(0, int)], []
+    for label, folder in enumerate(folders):
+        for file in sorted(folder.glob("*.bin")):
+            name = f"{folder.name}/{file.name}"
+            if not file.is_file() or file.stat().st_size % 5:
+                raise ValueError(f"{name} is no file of events of 5 bytes, or was cut short")
+            events = read_mnist_file(str(file), np.dtype([(axis, np.int64) for axis in "xytp"]))
+            for axis, size in zip("pyx", shape, strict=True):
+                require(events[axis] < size, f"{name}: {axis}", events[axis], "", f"{axis} must be 0 to {size - 1}")
+            times.append(events["t"] / 1000.0)
+            units.append(np.ravel_multi_index((events["p"], events["y"], events["x"]), shape))
+            labels.append(label)
+    offsets = np.cumsum([len(t) for t in times])
+    arrays = np.concatenate(times), np.concatenate(units), offsets, np.array(labels, int)
+    return Events(*arrays, shape=shape, classes=tuple(folder.name for folder in folders))
 
 
 def _read_hdf5(path: Path, shape: tuple[int, ...] | None) -> Events:
@@ -252,34 +222,9 @@ def _read_hdf5(path: Path, shape: tuple[int, ...] | None) -> Events:
 
 
 def _read_npz(path: Path, shape: tuple[int, ...] | None) -> Events:
-    arrays = load_arrays(path, ("times", "units", "offsets", "labels", "shape", "classes", "spikes", "dt"))
-    needed = ("spikes", "labels", "dt") if "spikes" in arrays else ("times", "units", "offsets", "labels", "shape")
+    needed = ("times", "units", "offsets", "labels", "shape")
+    arrays: dict[str, Any] = load_arrays(path, (*needed, "classes")) | ({"shape": shape} if shape else {})
     for name in needed:
-        if name not in arrays and not (name == "shape" and shape):
+        if name not in arrays:
             raise ValueError(f"the array `{name}` is missing: needed are {', '.join(needed)}")
-    fields = _unbinned(arrays["spikes"], arrays["dt"]) if "spikes" in arrays else arrays
-    return Events(
-        **{name: fields[name] for name in ("times", "units", "offsets")},
-        labels=arrays["labels"],
-        shape=shape or tuple(np.atleast_1d(fields["shape"])),
-        classes=tuple(arrays.get("classes", ())),
-    )
-
-
-def _unbinned(spikes: np.ndarray, dt: np.ndarray) -> dict[str, Any]:
-    """Make events of counts [S, T, ...], at the start of their steps."""
-    if spikes.ndim < 3 or dt.shape != ():
-        raise ValueError(
-            f"spikes {list(spikes.shape)}, dt {list(dt.shape)}: they must be [samples, steps, units] and ms"
-        )
-    require_positive("dt", dt, "ms")
-    flat = spikes.reshape(*spikes.shape[:2], -1)
-    if not ((flat >= 0) & (flat == np.floor(flat))).all():
-        raise ValueError("spikes must be whole numbers of 0 or more")
-    require_memory(8 * 4 * int(flat.sum(dtype=float)), f"{flat.sum(dtype=float):.4g} spikes")
-    place = np.nonzero(flat)
-    sample, step, unit = (np.repeat(x, flat[place].astype(int)) for x in place)
-    # In the precision of dt, so that a grid of it can be told from between.
-    times = (step * float(dt)).astype(dt.dtype if dt.dtype.kind == "f" else float)
-    offsets = np.searchsorted(sample, np.arange(len(spikes) + 1))
-    return {"times": times, "units": unit, "offsets": offsets, "shape": spikes.shape[2:]}
+    return Events(**{name: arrays[name] for name in needed}, classes=tuple(arrays.get("classes", ())))

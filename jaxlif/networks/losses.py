@@ -1,4 +1,4 @@
-"""Losses and readouts of classification, and a penalty on rates.
+"""Losses of classification, and a penalty on rates.
 
 What the last layer gave over time, v [T, K], becomes the logits [K] of K classes by one call: ``v[-1]``,
 ``jnp.mean(v, axis=0)``, ``jnp.max(v, axis=0)``, ``jnp.sum(spikes, axis=0)``; of a padded sample with its ``mask`` [T],
@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
-from jaxlif.checks import concrete, counted, floating, integers, not_negative, numbers, one_sample, positive, require
+from jaxlif.checks import concrete, counted, floating, integers, not_negative, numbers, require
 from jaxlif.losses import spike_count_rate
 
 
@@ -61,36 +61,6 @@ def accuracy(
     right = (jnp.argmax(z, axis=-1).astype(y.dtype) == y).astype(z.dtype)
     # The largest of numbers that are none is none.
     return jnp.mean(jnp.where(jnp.isnan(z).any(axis=-1), jnp.nan, right), where=counts)
-
-
-def time_to_first_spike(
-    spikes: Shaped[ArrayLike, "T *K"], dt: float, mask: Shaped[ArrayLike, "T"] | None = None
-) -> Float[Array, "*K"]:
-    r"""Return the time of the first spike, :math:`t = dt \sum_{n=0}^{T} \prod_{m<n} (1 - s_m)`, T dt + dt without one.
-
-    The earliest class wins: logits are ``-time_to_first_spike(...) / tau``. The gradient is that of the product with
-    the spikes' surrogate, and biased as every surrogate is; for the exact one use :class:`jaxlif.PreciseLIF`.
-
-    Args:
-        spikes: [T, K], 0 or 1; one in step n has the time (n + 1) dt, the end of its step.
-        dt: step, ms.
-        mask: the steps that count, [T], 0 or 1; all by default. Time ends with the last of them.
-
-    Returns:
-        Times [K], ms.
-
-    Example:
-        >>> time_to_first_spike(jnp.array([[0, 0, 1], [0, 1, 1]]), 0.5).tolist()
-        [1.5, 1.0, 0.5]
-
-    Source: Göltz et al. 2021, doi:10.1038/s42256-021-00388-x (classes by their first spikes).
-    """
-    dt, s = positive("dt", dt, "ms"), one_sample("spikes", spikes)
-    counts = counted(np.ones(len(s)) if mask is None else mask, "spikes", s)
-    # Time runs on through steps that do not count, and ends with the last that does.
-    before_end = jnp.cumsum(counts[::-1], axis=0)[::-1] > 0
-    silent = jnp.cumprod(1.0 - jnp.where(counts, s, 0.0), axis=0)
-    return dt * (1.0 + jnp.sum(jnp.where(before_end, silent, 0.0), axis=0))
 
 
 def activity_band(

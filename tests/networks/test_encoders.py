@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlif.networks.encoders import latency_code, level_crossing, population_code, rate_code
+from jaxlif.networks.encoders import latency_code, level_crossing, rate_code
 
 
 def test_latency_is_one_spike_earlier_for_larger_values(dtype):
@@ -129,34 +129,3 @@ def test_level_crossing_of_one_channel_of_a_batch_and_without_a_gradient():
 def test_level_crossing_refuses(values, step, message):
     with pytest.raises(ValueError, match=message):
         level_crossing(values, step)
-
-
-def test_population_code_is_gaussian_around_its_centres(dtype):
-    values = np.array([[-1.0, 0.3], [2.0, 5.0]])
-    activity = population_code(jnp.asarray(values, dtype), 7, low=-1.0, high=2.0, width=0.8)
-    centres = -1.0 + 0.5 * np.arange(7)
-    expected = np.exp(-((values[..., None] - centres) ** 2) / (2 * 0.4**2))
-    assert activity.dtype == dtype
-    # In float32 (x - c)^2 has a relative error of 1e-6 at most here, times an exponent of up to 100, and
-    # what is below 1e-38 becomes 0.
-    np.testing.assert_allclose(activity, expected, rtol={"float64": 1e-12, "float32": 1e-4}[dtype], atol=1e-30)
-    assert activity[0, 0, 0] == activity[1, 0, 6] == 1.0
-
-
-def test_population_code_lets_the_gradient_through():
-    slope = jax.grad(lambda x: population_code(x, 3, low=0.0, high=2.0)[1])(0.4)
-    np.testing.assert_allclose(slope, 0.6 * np.exp(-0.18), rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_neurons": 1}, "^num_neurons = 1: num_neurons must be a whole number, 2 or more"),
-        ({"low": 1.0}, "^low = 1: low must be below high = 1"),
-        ({"width": 0.0}, "^width = 0: width must be greater than 0"),
-        ({"values": jnp.inf}, "^values = inf: values must be finite"),
-    ],
-)
-def test_population_code_refuses(options, message):
-    with pytest.raises(ValueError, match=message):
-        population_code(**{"values": 0.5, "num_neurons": 4, "low": 0.0, "high": 1.0} | options)

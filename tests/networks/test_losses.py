@@ -17,7 +17,6 @@ from jaxlif.networks import (
     cross_entropy,
     init_dense,
     init_neurons,
-    time_to_first_spike,
 )
 
 
@@ -93,38 +92,9 @@ def test_the_accuracy_of_nan_is_nan():
 
 
 T, K = 12, 4
-SPIKES = np.zeros((T, K))
-SPIKES[[0, 5, 7, 11], [0, 1, 1, 2]] = 1.0  # first in the first step, twice, in the last step, never
-
-
-def test_spikes_of_any_dtype_have_a_time():
-    for kind in (bool, "uint8", float):
-        np.testing.assert_allclose(time_to_first_spike(SPIKES.astype(kind), 0.5), [0.5, 3.0, 6.0, 6.5], rtol=1e-14)
-
-
-def test_the_gradient_of_the_time_to_first_spike():
-    """A spike at n < first moves the time from (first + 1) dt to (n + 1) dt; less of the first lets the next come."""
-    gradient = jax.grad(lambda s: time_to_first_spike(s, 0.5)[1])(jnp.asarray(SPIKES))
-    expected = np.zeros((T, K))
-    expected[:5, 1] = 0.5 * (np.arange(5) - 5)
-    expected[5, 1] = 0.5 * (5 - 7)  # to the second spike, in step 7
-    np.testing.assert_allclose(gradient, expected, rtol=1e-14)
-
-
-def test_the_surrogate_brings_a_first_spike_forward():
-    """Behind a neuron the gradient by the current has the right sign, and a step along it the effect."""
-    cell, params = jl.LIF(dt=0.5), jl.LIFParams(t_ref=0.0)
-
-    def time(current):
-        return time_to_first_spike(jl.simulate(cell, params, jnp.full((200, 1), 1.0) * current)[1].spikes, 0.5)[0]
-
-    assert jax.grad(time)(200.0) < 0.0
-    assert time(250.0) < time(200.0) < time(0.0) == 100.5
-
 
 MASKED = {
     "mean": lambda v, m: jnp.mean(v, axis=0, where=None if m is None else m[:, None]),
-    "time": lambda s, m: time_to_first_spike(s, 0.5, m),
     "cross-entropy": lambda z, m: cross_entropy(z, jnp.full(len(z), 2), m),
     "band": lambda s, m: activity_band(s, 100.0, 150.0, 1.0, m),
 }
@@ -148,10 +118,6 @@ def test_padding_changes_no_number(readout):
         np.testing.assert_allclose(values[i], alone, rtol=1e-14)
         np.testing.assert_allclose(gradients[i, :n], expected, rtol=1e-13, atol=1e-16)
         assert not gradients[i, n:].any()
-
-
-def test_steps_at_the_start_may_be_left_out():
-    np.testing.assert_array_equal(time_to_first_spike(SPIKES, 0.5, np.arange(T) >= 5), [6.5, 3.0, 6.0, 6.5])
 
 
 def spikes_at(rates, num_steps=1000, dt=0.5):
@@ -199,9 +165,6 @@ def test_silent_neurons_can_be_woken():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: time_to_first_spike(jnp.zeros((3, T, K)), 1.0), r"^spikes has shape \(3, 12, 4\): it must be one"),
-        (lambda: time_to_first_spike(SPIKES, 1.0, np.ones(K)), r"^spikes has shape \(12, 4\) and mask \(4,\)"),
-        (lambda: time_to_first_spike(SPIKES, 0.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
         (lambda: activity_band(jnp.zeros((3, 2)), 20.0, 10.0, 1.0), r"^low = 20 Hz: low must not exceed high = 10 Hz"),
         (lambda: activity_band(jnp.zeros((3, 2)), -1.0, 10.0, 1.0), r"^low = -1 Hz: low must be 0 Hz or more"),
         (lambda: activity_band(jnp.zeros((9, 3, 2)), 1.0, 10.0, 1.0), r"^spikes has shape \(9, 3, 2\): it must be one"),

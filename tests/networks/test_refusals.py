@@ -32,7 +32,7 @@ from jaxlif.networks import (
     init_neurons,
     pairwise,
 )
-from jaxlif.networks.encoders import latency_code, level_crossing, population_code, rate_code
+from jaxlif.networks.encoders import latency_code, level_crossing, rate_code
 
 KEY, N, NAN = jax.random.key(0), 3, float("nan")
 X = np.ones((4, N), np.float32)
@@ -113,7 +113,6 @@ REFUSED = {
     "half a step": (lambda: rate_code(KEY, 0.5, 2.5), "num_steps = 2.5: num_steps must be a whole number"),
     "the latency of half a step": (lambda: latency_code(0.5, 2.5), "num_steps = 2.5"),
     "steps for other channels": (lambda: level_crossing(X, X[0, :2]), r"step has shape \(2,\): step must be a number"),
-    "tuning without end": (lambda: population_code(0.5, 5, low=0.0, high=float("inf")), "high = inf: high must be"),
     "a cell for neurons": (lambda: alive_gain(LIF, 20.0, input_rate=50.0, dt=1.0), "neuron = LIF: neuron must be the"),
     "a bias that is none": (lambda: alive_gain(NEURONS, 20.0, input_rate=50.0, dt=1.0, bias=NAN), "bias = nan"),
     "a kernel to balance": (
