@@ -21,11 +21,11 @@ from jaxlif.fitting.rates import fit_rates
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.options import Window, noted_warnings, taken_reading, taken_spikes, with_options
+from jaxlif.options import Given, Window, noted_warnings, with_options
 from jaxlif.recordings import SpikeRule, read_rates, read_recording
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.units import Corrections
-from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_table, sweep_line, text_table, write_report
+from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_rows, sweep_line, text_table, write_report
 from jaxlif.writing import staged
 
 _HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
@@ -59,9 +59,9 @@ def main() -> None:
 @click.option("--coupling/--no-coupling", default=None, help="Whether the threshold follows the voltage.")
 @click.option("--rest", type=click.Choice(["auto", "fitted"]), default="auto", help="Where v_rest comes from.")
 @click.option("--drift", is_flag=True, help="Give each sweep an offset of its rest and a gain of its current.")
-@options.out_folder("Folder for fit.json, report and figures.")
+@options.out_folder(required=True, help="Folder for fit.json, report and figures.")
 @click.option("--held-out", metavar="WHAT", help="Sweeps to judge by instead of time.")
-@click.option("--window", "--train", type=options.window, metavar="A:B", help="What is fitted; the rest is scored.")
+@options.window(help="What is fitted; the rest is scored.")
 @click.option(
     "--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Interval, as tau_m=5:40."
 )
@@ -69,7 +69,13 @@ def main() -> None:
 @options.reading
 @options.spikes
 def fit(
-    files: tuple[Path, ...], out: Path, window: Window | None, bounds: tuple[tuple[str, Any], ...], **given: Any
+    files: tuple[Path, ...],
+    out: Path,
+    window: Window | None,
+    bounds: tuple[tuple[str, Any], ...],
+    reading: Given,
+    spikes: Given,
+    **given: Any,
 ) -> None:
     """Fit a neuron to a recording, or to each of several.
 
@@ -98,10 +104,9 @@ def fit(
       jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
       jaxlif fit a.npz b.nwb c.abf --out out/
     """
-    reading, rule, limits = taken_reading(given), SpikeRule(**taken_spikes(given)), dict(bounds)
-    if len(limits) < len(bounds):
+    if len(dict(bounds)) < len(bounds):
         raise ValueError("bounds: a parameter is named twice")
-    given |= {"spike_rule": rule, "bounds": limits or None}
+    given |= {"spike_rule": SpikeRule(**spikes), "bounds": dict(bounds) or None}
 
     def _fit_one(file: Path, out: Path, *, progress: bool = False) -> RecordingFit:
         with _results(out) as folder:
@@ -158,28 +163,25 @@ def _results(out: Path) -> Iterator[Path]:
 
 def _print(result: RecordingFit, out: Path) -> None:
     """Print a fit and where it lies."""
-    columns = ("name", "value", "interval", "unit", "standard_name")
-    parameters = parameter_rows(result.params, result.intervals, result.undetermined)
-    rows = [tuple(row[c] for c in columns) for row in parameters]
-    table = text_table([("parameter", "value", "95 % interval", "unit", ""), *rows], right=(1,))
-    click.echo(f"{table}\n\n{score_table(result.scores)}\n")
-    for line in [sweep_line(result)] * bool(sweep_line(result)) + [f"note: {note}" for note in result.warnings]:
+    table = text_table(parameter_rows(result), right=(1,))
+    click.echo(f"{table}\n\n{text_table(score_rows(result.scores))}\n")
+    for line in filter(None, (sweep_line(result), *(f"note: {note}" for note in result.warnings))):
         click.echo(line)
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")
 
 
 @main.command()
 @options.recording
-@click.option("--window", "--train", type=options.window, metavar="A:B", help="As for fit. Default: the first 70 %.")
+@options.window(help="As for fit. Default: the first 70 %.")
 @options.reading
 @options.spikes
-def ladder(file: Path, window: Window | None, **given: Any) -> None:
+def ladder(file: Path, window: Window | None, reading: Given, spikes: Given) -> None:
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
     spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
     """
-    rule, recording = SpikeRule(**taken_spikes(given)), read_recording(file, **taken_reading(given))
+    rule, recording = SpikeRule(**spikes), read_recording(file, **reading)
     chosen = window(recording) if window else None
     found = model_ladder(recording, window=chosen, spike_rule=rule, progress=sys.stderr.isatty())
     rows = [("model, each with the ones above it", "held out (bits per spike)", "gain")]
@@ -191,13 +193,13 @@ def ladder(file: Path, window: Window | None, **given: Any) -> None:
 
 @main.command()
 @options.recording
-@options.out_folder("Folder for fit.json, report and figure.")
+@options.out_folder(required=True, help="Folder for fit.json, report and figure.")
 @click.option("--tau-m", type=float, help="Membrane time constant, ms; fitted where not given.")
 @click.option("--r-m", default=0.1, help="Membrane resistance, GΩ.")
 @click.option("--v-rest", default=-70.0, help="Resting potential, mV.")
 @options.seed
-@options.corrections("current", "pA")
-def fi(file: Path, out: Path, tau_m: float | None, r_m: float, v_rest: float, seed: int, **corrected: Any) -> None:
+@options.current_corrections
+def fi(file: Path, out: Path, tau_m: float | None, r_m: float, v_rest: float, seed: int, corrected: Given) -> None:
     """Fit a neuron to firing rates.
 
     FILE is a .csv with the columns current_pA and rate_Hz. Prints the f-I curve beside the fitted one. A recording of
@@ -205,7 +207,7 @@ def fi(file: Path, out: Path, tau_m: float | None, r_m: float, v_rest: float, se
     """
     if file.suffix.lower() != ".csv":
         raise ValueError(f"{file}: a .csv of rates is expected; a recording of current steps is for jaxlif fit")
-    corrections = Corrections(**{name: value for name, value in corrected.items() if value is not None})
+    corrections = Corrections(**corrected)
     start = 20.0 if tau_m is None else tau_m
     membrane = LIFParams(tau_m=start, r_m=r_m, v_rest=v_rest, v_th=v_rest + 20.0, v_reset=v_rest)
     membrane.check()

@@ -21,28 +21,28 @@ from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.inspection import inspect_recording
 from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.neurons.leaky import LeakyParams
-from jaxlif.options import noted_warnings, refuse_options, taken_reading, taken_spikes, with_options
+from jaxlif.options import Given, noted_warnings, with_options
 from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.sampling import held_current
 from jaxlif.recordings.spikes import spike_notes
-from jaxlif.report import score_table, text_table
+from jaxlif.report import score_rows, text_table
 from jaxlif.simulated import simulated_recording
 from jaxlif.writing import staged
 
 
 @click.command()
 @options.recording
-@options.out_folder("Folder for a figure, inspection.png.", required=False)
+@options.out_folder(help="Folder for a figure, inspection.png.")
 @options.reading
 @options.spikes
-def inspect(file: Path, out: Path | None, **given: Any) -> None:
+def inspect(file: Path, out: Path | None, reading: Given, spikes: Given) -> None:
     """Say what is in a recording, before any fit, and what a fit would do with it.
 
     Prints clamp, channels and units, ranges, the rest and its drift, and for each sweep its current, the command beside
     a recorded one, where it rests and how often it fires. What cannot be fitted is inspected too, and says why.
     """
     with noted_warnings() as read:
-        found = inspect_recording(file, spike_rule=SpikeRule(**taken_spikes(given)), **taken_reading(given))
+        found = inspect_recording(file, spike_rule=SpikeRule(**spikes), **reading)
     width = max(map(len, (*found.facts, "a fit")))
     lines = [f"{label:{width}}  {text}" for label, text in found.facts.items()]
     lines += ["", text_table(list(found.sweeps)), ""] if found.sweeps else []
@@ -57,7 +57,7 @@ def inspect(file: Path, out: Path | None, **given: Any) -> None:
 
 
 @click.command()
-@options.out_file("The .npz recording to write.")
+@options.out_file(help="The .npz recording to write.")
 @click.option("--model", type=click.Choice(["hodgkin-huxley"]), required=True, help="The cell.")
 @click.option("--duration", default=6000.0, help="Of a sweep, ms.")
 @click.option("--dt", default=0.1, help="Sampling interval, ms.")
@@ -83,30 +83,32 @@ def simulate(out: Path, model: str, duration: float, dt: float, repeats: int, se
 @click.command()
 @options.fit_file
 @options.recording
-@options.out_file("The .npz file to write.")
+@options.out_file(help="The .npz file to write.")
 @click.option("--repeats", type=click.IntRange(1), default=1, help="Presentations of each sweep.")
 @options.seed
 @options.reading
 @options.spikes
 @click.option("--force-spikes", is_flag=True, help="Reset at the recorded spikes instead of the model's own.")
-def predict(fit_file: Path, file: Path, out: Path, repeats: int, seed: int, force_spikes: bool, **given: Any) -> None:
+def predict(
+    fit_file: Path, file: Path, out: Path, repeats: int, seed: int, force_spikes: bool, reading: Given, spikes: Given
+) -> None:
     """Predict the response to the current of a recording.
 
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
     and prints scores where FILE has a voltage to compare with. What the fit warns of is repeated.
     """
     with _one_file(out, ".npz", fit_file, file) as path:
-        result, recording = load_fit(fit_file), read_recording(file, **taken_reading(given))
-        result = replace(result, spike_rule=replace(result.spike_rule, **taken_spikes(given)))
+        result, recording = load_fit(fit_file), read_recording(file, **reading)
+        result = replace(result, spike_rule=replace(result.spike_rule, **spikes))
         prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
         np.savez_compressed(path, **{n: array for n, array in prediction._asdict().items() if n != "notes"})
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
     notes = prediction.notes
     if recording.voltage is not None:
-        spikes = result.spike_rule.find(recording)
-        scores = _scores(result, recording, spikes, prediction, forced=force_spikes)
-        click.echo(score_table({"prediction": scores}) + "\n")
-        notes += result.likelihood_note(recording) + unreliable_notes(recording, spikes)
+        trains = result.spike_rule.find(recording)
+        scores = _scores(result, recording, trains, prediction, forced=force_spikes)
+        click.echo(text_table(score_rows({"prediction": scores})) + "\n")
+        notes += result.likelihood_note(recording) + unreliable_notes(recording, trains)
         notes += spike_notes(recording, result.spike_rule)
     for note in [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes] + [*notes]:
         click.echo(f"note: {note}")
@@ -146,11 +148,11 @@ def advise(fit_file: Path, names: tuple[str, ...], duration: float | None, seed:
 @click.command()
 @options.fit_file
 @click.option("--to", "target", type=click.Choice(["nest", "brian2", "json"]), required=True, help="What to write.")
-@options.out_file("The file to write, .py or .json.")
+@options.out_file(help="The file to write, .py or .json.")
 @click.option("--drive", type=options.file, help="A recording whose current the script injects.")
 @click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", help="For NEST.")
 @options.reading
-def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: str, **given: Any) -> None:
+def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: str, reading: Given) -> None:
     """Write a fitted neuron for another program.
 
     FIT is a fit.json. Writes a Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the
@@ -158,11 +160,11 @@ def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: 
     1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif. What the
     fit warns of is repeated in what is written.
     """
-    suffix, reading = ".json" if target == "json" else ".py", taken_reading(given)
+    suffix = ".json" if target == "json" else ".py"
     if suffix == ".py" and (out.stem in sys.stdlib_module_names or out.stem in _IMPORTED):
         raise ValueError(f"out = {out.name}: the script imports a module {out.stem}, and would find itself; rename it")
-    if drive is None:
-        refuse_options("for the recording of --drive only", **reading)
+    if drive is None and reading:
+        raise ValueError(f"`{next(iter(reading))}` is for the recording of --drive only")
     with _one_file(out, suffix, fit_file, drive) as path:
         result = load_fit(fit_file)
         recording = read_recording(drive, **reading) if drive else None

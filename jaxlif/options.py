@@ -6,21 +6,22 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce, wraps
 from pathlib import Path
 from typing import Any
 
 import click
 from click.exceptions import BadParameter, Exit, UsageError
 
-from jaxlif.recordings import Recording
+from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.recordings.spikes import METHODS
 from jaxlif.recordings.units import NO_CORRECTIONS
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
 Window = Callable[[Recording], tuple[float, float]]  # where it lies in a recording, ms
+Given = dict[str, Any]  # options that were given, by the keyword of what takes them
 # What the library calls a keyword, in backquotes, is here an option.
 _OPTIONS = {"electrode_channel": "from-electrode"} | {
     n: n.replace("_", "-") for n in ("sweeps", "model", *vars(NO_CORRECTIONS))
@@ -85,22 +86,7 @@ def with_options(text: str) -> str:
     return reduce(lambda found, names: found.replace(f"`{names[0]}`", f"--{names[1]}"), _OPTIONS.items(), text)
 
 
-def refuse_options(why: str, **options: Any) -> None:
-    """Refuse options that would be ignored."""
-    for name, value in options.items():
-        if value not in (None, ()):
-            raise UsageError(f"--{_OPTIONS.get(name, name.replace('_', '-'))} is {why}")
-
-
-def number(text: str) -> float:
-    """Read a part of an option."""
-    try:
-        return float(text)
-    except ValueError as error:
-        raise BadParameter(f"{text!r} is not a number") from error
-
-
-def window(text: str) -> Window:
+def _window(text: str) -> Window:
     """Read "0:10", "0:10s" or "0:10000ms" as a window of a recording, in ms."""
     digits = r"(\d+\.?\d*|\.\d+)"
     found = re.fullmatch(rf"\s*{digits}\s*:\s*{digits}\s*(ms|s)?\s*", text)
@@ -123,21 +109,16 @@ def interval(text: str) -> tuple[str, tuple[float, float]]:
     low, colon, high = ends.partition(":")
     if not colon:
         raise BadParameter(f"{text!r}: write NAME=LOW:HIGH, such as tau_m=5:40")
-    return name.strip(), (number(low), number(high))
+    return name.strip(), (click.FLOAT(low), click.FLOAT(high))
 
 
-def electrode(text: str) -> float | str | None:
+def electrode(text: str) -> Any:
     """Read "auto", "none" or a resistance."""
-    return number(text) if text not in ("auto", "none") else text if text == "auto" else None
+    return click.FLOAT(text) if text not in ("auto", "none") else text if text == "auto" else None
 
 
-def sweep_numbers(text: str) -> list[int]:
-    """Read "0,2-5" as the sweeps 0, 2, 3, 4 and 5.
-
-    Example:
-        >>> sweep_numbers("0,2-5")
-        [0, 2, 3, 4, 5]
-    """
+def _sweeps(text: str) -> list[int]:
+    """Read "0,2-5" as the sweeps 0, 2, 3, 4 and 5."""
     numbers: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
@@ -147,45 +128,55 @@ def sweep_numbers(text: str) -> list[int]:
     return numbers
 
 
-def _several(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Make one decorator of several."""
-    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+def _gathered(keyword: str, names: Iterable[str], *options: Callable[..., Any]) -> Callable[..., Any]:
+    """Make one decorator of options; the command gets as one dict, under ``keyword``, what was given of them."""
+
+    def _decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def _command(**given: Any) -> Any:
+            named = {name: value for name in names if (value := given.pop(name, None)) is not None}
+            return command(**given, **{keyword: named})
+
+        return reduce(lambda decorated, option: option(decorated), reversed(options), _command)
+
+    return _decorate
+
+
+def _corrections(quantity: str, unit: str) -> list[Callable[..., Any]]:
+    """Return the options for what a file says wrongly of a quantity."""
+    gain = f"Factor to the {quantity}; 0.1 where it was stored ten times too large."
+    return [
+        click.option(f"--{quantity}-unit", help=f"{quantity} in this unit, whatever the file says."),
+        click.option(f"--{quantity}-gain", type=float, help=gain),
+        click.option(f"--{quantity}-offset", type=float, help=f"Added to the {quantity} after that, {unit}."),
+    ]
 
 
 file = click.Path(path_type=Path)
 recording = click.argument("file", type=file)
 fit_file = click.argument("fit_file", metavar="FIT", type=file)
 seed = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Seed of everything random.")
-
-
-def out_folder(text: str, *, required: bool = True) -> Callable[..., Any]:
-    """Make the option --out of a command that writes into a folder."""
-    return click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=required, help=text)
-
-
-def out_file(text: str) -> Callable[..., Any]:
-    """Make the option --out of a command that writes a file."""
-    return click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help=text)
-
-
-def corrections(quantity: str, unit: str) -> Callable[..., Any]:
-    """Make the options for what a file says wrongly of a quantity."""
-    gain = f"Factor to the {quantity}; 0.1 where it was stored ten times too large."
-    return _several(
-        click.option(f"--{quantity}-unit", help=f"{quantity} in this unit, whatever the file says."),
-        click.option(f"--{quantity}-gain", type=float, help=gain),
-        click.option(f"--{quantity}-offset", type=float, help=f"Added to the {quantity} after that, {unit}."),
-    )
-
-
-reading = _several(
+window = partial(click.option, "--window", "--train", type=_window, metavar="A:B")
+out_folder = partial(click.option, "--out", type=click.Path(file_okay=False, path_type=Path))
+out_file = partial(click.option, "--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+current_corrections = _gathered("corrected", vars(NO_CORRECTIONS), *_corrections("current", "pA"))
+reading = _gathered(
+    "reading",
+    ("current", "sweeps", "electrode_channel", *vars(NO_CORRECTIONS)),
     click.option("--current", type=click.Choice(["recorded", "commanded"]), help="Which to take from an .abf file."),
-    click.option("--sweeps", type=sweep_numbers, metavar="N,N-N", help="Which to read, from 0. Default: all."),
-    click.option("--from-electrode", metavar="NAME", help="Of an .nwb file, or channel of an .abf file: V2 or V2,I1."),
-    corrections("voltage", "mV"),
-    corrections("current", "pA"),
+    click.option("--sweeps", type=_sweeps, metavar="N,N-N", help="Which to read, from 0. Default: all."),
+    click.option(
+        "--from-electrode",
+        "electrode_channel",
+        metavar="NAME",
+        help="Of an .nwb file, or channel of an .abf file: V2 or V2,I1.",
+    ),
+    *_corrections("voltage", "mV"),
+    *_corrections("current", "pA"),
 )
-spikes = _several(
+spikes = _gathered(
+    "spikes",
+    vars(SpikeRule()),
     click.option("--spike-threshold", "threshold", type=float, help="Level that a spike crosses upwards, mV [0]."),
     click.option(
         "--spike-method", "method", type=click.Choice(METHODS), help="Mark the crossing, or the foot [level]."
@@ -193,18 +184,3 @@ spikes = _several(
     click.option("--spike-width", "width", type=float, help="Time in which a spike falls back, ms [20]."),
     click.option("--dead-time", type=float, help="Spikes closer to the last one are not counted, ms [0.5]."),
 )
-
-
-def taken_spikes(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what was given of :data:`spikes` out of the options of a command: keywords of :class:`SpikeRule`."""
-    return _taken(options, "threshold", "method", "width", "dead_time")
-
-
-def taken_reading(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what was given of :data:`reading` out of the options of a command: keywords of :func:`read_recording`."""
-    given = _taken(options, "current", "sweeps", "from_electrode", *vars(NO_CORRECTIONS))
-    return {"electrode_channel" if name == "from_electrode" else name: value for name, value in given.items()}
-
-
-def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name in names if (value := options.pop(name)) is not None}

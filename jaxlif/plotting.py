@@ -20,6 +20,8 @@ from jaxlif.checks import numbers, require_same_shape
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 #: Lines that are no data: a threshold, a zero.
 GUIDE = "#7F7F7F"
+#: What a spike rises to for one step where it is drawn by hand, mV.
+SPIKE_HEIGHT = 20.0
 #: Matplotlib settings of the shared look.
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=PALETTE),
@@ -40,18 +42,16 @@ def trace(
     v: ArrayLike,
     spikes: ArrayLike | None = None,
     *,
-    spike_height: float = 20.0,
     v_th: float | None = None,
     ax: Axes | None = None,
     **line: Any,
 ) -> Axes:
-    """Draw voltages against time, each spike by hand as one sample at ``spike_height``.
+    """Draw voltages against time, each spike by hand as one sample at 20 mV.
 
     Args:
         t: times, ms, [T].
         v: voltages, mV, [T] or [T, N].
         spikes: 0 or 1, of the shape of ``v``; none drawn by default.
-        spike_height: what a spike rises to for one step, mV.
         v_th: threshold to mark, mV.
         ax: Axes to draw on; a new figure by default.
         **line: properties of the line, such as ``label`` or ``color``.
@@ -66,7 +66,7 @@ def trace(
     """
     t, v = _over_time(t, "v", v)
     if spikes is not None:
-        v = np.where(_like("spikes", spikes, "v", v) > 0, spike_height, v)
+        v = np.where(_like("spikes", spikes, "v", v) > 0, SPIKE_HEIGHT, v)
     ax = _axes(ax)
     ax.plot(t, v, **line)
     if v_th is not None:
@@ -102,7 +102,10 @@ def raster(
         ([12.0, 40.0, 25.0], [0, 0, 2])
     """
     if t is None:
-        trains = _trains(spikes_or_times)
+        if hasattr(spikes_or_times, "ndim"):
+            raise ValueError("t = None: an array of spikes [T, N] needs t [T]; times come as a list of arrays")
+        given: Any = spikes_or_times
+        trains = [np.asarray(numbers(f"spikes_or_times[{n}]", times, rank=1)) for n, times in enumerate(given)]
     else:
         t, spikes = _over_time(t, "spikes_or_times", spikes_or_times)
         trains = [t[column > 0] for column in spikes.reshape(t.size, -1).T]
@@ -121,28 +124,26 @@ def raster(
 def fi_curve(
     current: ArrayLike,
     rate: ArrayLike,
-    theory_current: ArrayLike | None = None,
-    theory_rate: ArrayLike | None = None,
+    theory_current: ArrayLike = (),
+    theory_rate: ArrayLike = (),
     *,
     label: str = "measured",
     theory_label: str = "theory",
     ax: Axes | None = None,
-    **marks: Any,
 ) -> Axes:
     """Draw firing rates against currents: dots for what was measured, a line for the theory.
 
     Args:
         current: injected currents, pA, [K].
         rate: rates measured there, Hz, [K].
-        theory_current: currents of the theory, pA, [M].
+        theory_current: currents of the theory, pA, [M]; no line by default.
         theory_rate: its rates, Hz, [M].
         label: name of the dots.
         theory_label: name of the line.
         ax: Axes to draw on; a new figure by default.
-        **marks: properties of the dots, such as ``color``, which the line shares.
 
     Raises:
-        ValueError: for shapes that do not fit together, or half a theory.
+        ValueError: for shapes that do not fit together.
 
     Example:
         >>> ax = fi_curve([100.0, 200.0], [0.0, 66.0], [150.0, 250.0], [0.0, 100.0])
@@ -151,13 +152,11 @@ def fi_curve(
     """
     current = _vector("current", current)
     rate = _like("rate", rate, "current", current)
-    if (theory_current is None) != (theory_rate is None):
-        raise ValueError("theory_current and theory_rate must be given together")
+    theory_current = np.asarray(numbers("theory_current", theory_current, rank=1, finite=False))
+    theory_rate = _like("theory_rate", theory_rate, "theory_current", theory_current)
     ax = _axes(ax)
-    (dots,) = ax.plot(current, rate, "o", label=label, zorder=3, clip_on=False, **marks)
-    if theory_current is not None and theory_rate is not None:
-        theory_current = _vector("theory_current", theory_current)
-        theory_rate = _like("theory_rate", theory_rate, "theory_current", theory_current)
+    (dots,) = ax.plot(current, rate, "o", label=label, zorder=3, clip_on=False)
+    if theory_current.size:
         ax.plot(theory_current, theory_rate, color=dots.get_color(), label=theory_label)
     ax.set_ylim(bottom=0.0, auto=True)
     return _named(ax, "current (pA)", "firing rate (Hz)")
@@ -169,11 +168,10 @@ def fit_overlay(
     predicted: ArrayLike,
     spikes: ArrayLike | None = None,
     predicted_spikes: ArrayLike | None = None,
-    axes: Sequence[Axes] | np.ndarray | None = None,
     *,
     labels: tuple[str, str] = ("recorded", "model"),
 ) -> tuple[Axes, Axes]:
-    """Draw a recording under a model's voltage, and below them what the model leaves over.
+    """Draw a recording under a model's voltage in a new figure, and below them what the model leaves over.
 
     Spikes are ticks above the voltages, in their colours. A NaN is a gap: not drawn, and not in the RMSE.
 
@@ -183,11 +181,10 @@ def fit_overlay(
         predicted: the model's voltage, mV, [T].
         spikes: recorded spikes, 0 or 1, [T].
         predicted_spikes: the model's spikes, 0 or 1, [T].
-        axes: two Axes, for the voltages and the residual; a new figure by default.
         labels: names of the two voltages.
 
     Raises:
-        ValueError: for shapes that do not fit together, gaps alone, or another number of axes.
+        ValueError: for shapes that do not fit together, or gaps alone.
 
     Example:
         >>> upper, lower = fit_overlay([1.0, 2.0], [-70.0, -68.0], [-70.0, -66.0])
@@ -195,25 +192,21 @@ def fit_overlay(
         ([0.0, -2.0], 'RMSE 1.41 mV')
     """
     t = _vector("t", t)
-    voltages = [_like("recorded", recorded, "t", t), _like("predicted", predicted, "t", t)]
+    voltages = {"recorded": recorded, "predicted": predicted}
+    first, second = (_like(name, voltage, "t", t) for name, voltage in voltages.items())
     trains = {"spikes": spikes, "predicted_spikes": predicted_spikes}
-    ticks = {name: _like(name, train, "t", t) > 0 for name, train in trains.items() if train is not None}
-    residual = voltages[0] - voltages[1]
+    times = [np.empty(0) if train is None else t[_like(name, train, "t", t) > 0] for name, train in trains.items()]
+    residual = first - second
     if np.isnan(residual).all():
         raise ValueError("recorded and predicted have no sample in common: one must be a number in both")
-    if axes is None:
-        with plt.rc_context(STYLE | {"figure.figsize": (6.4, 4.0)}):
-            axes = plt.subplots(2, sharex=True, height_ratios=(3, 1))[1]
-    if len(axes) != 2:
-        raise ValueError(f"axes has {len(axes)} Axes: it must have two, for voltages and residual")
-    upper, lower = axes
-    upper.plot(t, voltages[0], color="black", label=labels[0], linewidth=1.0)
-    upper.plot(t, voltages[1], color=PALETTE[1], label=labels[1])
-    for name, height, color in (("spikes", 1.03, "black"), ("predicted_spikes", 1.08, PALETTE[1])):
-        if name in ticks and ticks[name].any():  # an empty line would pull the layout's margins over the whole figure
-            times = t[ticks[name]]
+    with plt.rc_context(STYLE | {"figure.figsize": (6.4, 4.0)}):
+        upper, lower = plt.subplots(2, sharex=True, height_ratios=(3, 1))[1]
+    upper.plot(t, first, color="black", label=labels[0], linewidth=1.0)
+    upper.plot(t, second, color=PALETTE[1], label=labels[1])
+    for ticks, height, color in zip(times, (1.03, 1.08), ("black", PALETTE[1]), strict=True):
+        if ticks.size:  # an empty line would pull the layout's margins over the whole figure
             look: dict[str, Any] = {"color": color, "markersize": 5.0, "clip_on": False}
-            upper.plot(times, np.full(times.shape, height), "|", transform=upper.get_xaxis_transform(), **look)
+            upper.plot(ticks, np.full(ticks.shape, height), "|", transform=upper.get_xaxis_transform(), **look)
     upper.set_title(f"RMSE {np.sqrt(np.nanmean(residual**2)):.2f} mV", loc="right", pad=20.0)
     lower.plot(t, residual, color=PALETTE[0], linewidth=0.8)
     lower.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle="--", zorder=1)
@@ -222,9 +215,9 @@ def fit_overlay(
 
 
 def _vector(name: str, value: ArrayLike) -> np.ndarray:
-    array = np.asarray(numbers(name, value, finite=False))
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: it must be one-dimensional and not empty")
+    array = np.asarray(numbers(name, value, rank=1, finite=False))
+    if not array.size:
+        raise ValueError(f"{name} has shape (0,): it must not be empty")
     return array
 
 
@@ -239,16 +232,6 @@ def _over_time(t: ArrayLike, name: str, value: Any) -> tuple[np.ndarray, np.ndar
     if array.ndim not in (1, 2) or len(array) != t.size:
         raise ValueError(f"{name} has shape {array.shape}: it must be [T] or [T, N] with T = {t.size} as in t")
     return t, array
-
-
-def _trains(times: Any) -> list[np.ndarray]:
-    if hasattr(times, "ndim"):
-        raise ValueError("t = None: an array of spikes [T, N] needs t [T]; times come as a list of arrays")
-    trains = [np.asarray(train, float) for train in times]
-    for i, train in enumerate(trains):
-        if train.ndim != 1:
-            raise ValueError(f"spikes_or_times[{i}] has shape {train.shape}: it must be one-dimensional")
-    return trains
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -75,7 +75,7 @@ def test_a_fit_survives_its_file(recording, result, tmp_path):
 
 def test_the_report_shows_intervals_kernels_and_the_models_own_repeats(recording, result, tmp_path):
     written = {path.name for path in write_report(result, tmp_path, recording)}
-    assert written >= {"kernels.png", "intervals.png", "raster.png", "voltage.png", "report.html"}
+    assert written >= {"kernels.png", "raster.png", "voltage.png", "report.html"}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     low, high = result.intervals["tau_m"]
     assert f"{low:.4g} to {high:.4g}" in page and low < result.params.tau_m < high

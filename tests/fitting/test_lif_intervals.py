@@ -134,7 +134,7 @@ def test_what_a_masked_pulse_does_not_show_is_not_determined(tmp_path):
         assert low <= getattr(truth, name) <= high, name
     assert set(fit.intervals) == {"tau_m", "v_rest"}
     assert "not determined by these data: r_m, v_reset, t_ref, v_th" in " ".join(fit.warnings)
-    rows = {row["name"]: row["interval"] for row in parameter_rows(fit.params, fit.intervals, fit.undetermined)}
+    rows = {name: interval for name, _, interval, *_ in parameter_rows(fit)}
     assert rows["r_m"] == "not determined" and " to " in rows["tau_m"]
     path = fit.save(tmp_path)
     assert json.loads(path.read_text())["parameters"]["r_m"]["interval_95"] is None
