@@ -15,8 +15,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxlif.checks import check_params, input_arrays, number, random_key, require_positive, scalar, whole
-from jaxlif.fitting.bounds import named_leaves
+from jaxlif.checks import input_arrays, number, random_key, require_positive, scalar, whole
+from jaxlif.fitting.bounds import REAL, coordinates, named_leaves
 from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.lif import LIF
 from jaxlif.neurons.precise import PreciseLIF
@@ -43,30 +43,20 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientAudit:
-    """The result of :func:`audit_gradient`; gradients are of the loss, per unit of ``scale``.
+    """The result of :func:`audit_gradient`, by dotted name; gradients are of the loss, per unit of ``scale``.
 
-    Args:
-        names: audited parameters by dotted name; an array of parameters has one name.
-        scale: what one unit of each parameter is, by name.
-        cell: gradient by autodiff of the cell itself, by name.
-        precise: gradient by autodiff of its precise counterpart, by name; None without one.
-        smoothed: slope of the loss smoothed over parameter noise, by name.
-        error: standard error of ``smoothed``, by name.
-        cosines: of the angles of "cell" and "precise" with "smoothed", nan where one is 0. The error of "smoothed"
-            lowers these, the more the parameters; it does not lower that of the verdict.
-        verdict: one line in plain words, on "cell".
-        agreement: what the verdict is made of, as numbers.
+    The error of ``smoothed`` lowers the cosines, the more the parameters; it does not lower that of the verdict.
     """
 
-    names: tuple[str, ...]
-    scale: dict[str, np.ndarray]
-    cell: dict[str, np.ndarray]
-    precise: dict[str, np.ndarray] | None
-    smoothed: dict[str, np.ndarray]
-    error: dict[str, np.ndarray]
-    cosines: dict[str, float]
-    verdict: str
-    agreement: Agreement
+    names: tuple[str, ...]  # an array of parameters has one
+    scale: dict[str, np.ndarray]  # what one unit of each parameter is
+    cell: dict[str, np.ndarray]  # by autodiff of the cell itself
+    precise: dict[str, np.ndarray] | None  # by autodiff of its precise counterpart, where it has one
+    smoothed: dict[str, np.ndarray]  # slope of the loss smoothed over parameter noise
+    error: dict[str, np.ndarray]  # its standard error
+    cosines: dict[str, float]  # of "cell" and "precise" with "smoothed", nan where one is 0
+    verdict: str  # one line in plain words, on "cell"
+    agreement: Agreement  # what it is made of
 
 
 def audit_gradient(
@@ -76,7 +66,6 @@ def audit_gradient(
     inputs: PyTree,
     *,
     key: PRNGKeyArray,
-    precise: Cell | None = None,
     names: tuple[str, ...] | None = None,
     noise: float = 0.02,
     samples: int = 1024,
@@ -95,17 +84,12 @@ def audit_gradient(
         params: its parameters.
         inputs: its inputs, [T, ...].
         key: of the noise; it is consumed.
-        precise: a cell with the same parameters and exact gradients; for :class:`LIF` with t_ref >= dt it is made.
-        names: the parameters to audit, by dotted name; all floating ones by default.
+        names: the parameters to audit, by dotted name or pattern; all floating ones by default.
         noise: :math:`\sigma`, the size of the noise in units of the scale.
         samples: antithetic pairs.
 
     Returns:
-        The :class:`GradientAudit`.
-
-    Raises:
-        ValueError: for a loss that is no scalar, an unknown name, noise or samples not positive, or parameters that
-            break their rules.
+        The :class:`GradientAudit`, for :class:`LIF` with t_ref >= dt with the exact gradient too.
 
     Example:
         >>> import jaxlif as jl
@@ -121,23 +105,22 @@ def audit_gradient(
     """
     require_positive("noise", number("noise", noise), "")
     samples, key, inputs = whole("samples", samples, 2), random_key(key), input_arrays(inputs)
-    check_params(params)
-    params = _as_arrays(params)
-    chosen = _chosen(params, names)
+    audited = coordinates(params, dict.fromkeys(_floating(params) if names is None else names, REAL))
+    chosen = audited.to_free(params)
     scale = {name: _scale(x) for name, x in chosen.items()}
     with jax.numpy_dtype_promotion("standard"):  # one vector of what may have several precisions
         flat, by_name = ravel_pytree(chosen)
         unit, _ = ravel_pytree({name: jnp.broadcast_to(scale[name], x.shape) for name, x in chosen.items()})
 
     def _loss_at(cell: Cell, shift: Array) -> Array:
-        return loss(simulate(cell, _with(params, by_name(flat + unit * shift)), inputs)[1])
+        return loss(simulate(cell, audited.to_params(by_name(flat + unit * shift), params), inputs)[1])
 
     def _gradient(cell: Cell) -> np.ndarray:
         return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell)))(still), float)
 
     still = jnp.zeros_like(flat)
     scalar("the loss", jax.eval_shape(partial(_loss_at, cell), still), np.floating)
-    cells = {"cell": cell, "precise": _counterpart(cell, params) if precise is None else precise}
+    cells = {"cell": cell, "precise": _counterpart(cell, params)}
     gradients = {label: _gradient(each) for label, each in cells.items() if each is not None}
     directions, slopes = smoothed_slopes(partial(_loss_at, cell), still, key, noise, samples)
     found = agreement(gradients["cell"], directions, slopes)
@@ -232,23 +215,15 @@ def _across(directions: np.ndarray, z: np.ndarray, rest: np.ndarray) -> tuple[fl
     return square, float(np.sqrt(null**2 + beyond)), float(null)
 
 
-def _as_arrays(params: PyTree) -> PyTree:
-    """Return the parameters as arrays, plain numbers in the default precision."""
-    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(float)), params)
-
-
-def _chosen(params: PyTree, names: tuple[str, ...] | None) -> dict[str, Array]:
-    leaves = {n: x for n, x in named_leaves(params).items() if jnp.issubdtype(x.dtype, jnp.floating)}
-    unknown = [name for name in names or () if name not in leaves]
-    if unknown:
-        raise ValueError(f"names has {unknown[0]!r}, which is no parameter; the parameters are {', '.join(leaves)}")
-    return {name: leaves[name] for name in names or leaves}
+def _floating(params: PyTree) -> list[str]:
+    leaves = named_leaves(params).items()
+    return [name for name, x in leaves if jnp.issubdtype(getattr(x, "dtype", float), jnp.floating)]
 
 
 def _counterpart(cell: Cell, params: PyTree) -> PreciseLIF | None:
     """Return the precise neuron of a grid one, unless two spikes could fall into its step."""
     t_ref = getattr(params, "t_ref", None)
-    if isinstance(cell, LIF) and cell.reset == "value" and t_ref is not None and bool((t_ref >= cell.dt).all()):
+    if isinstance(cell, LIF) and cell.reset == "value" and t_ref is not None and np.all(np.asarray(t_ref) >= cell.dt):
         return PreciseLIF(dt=cell.dt)
     return None
 
@@ -257,12 +232,6 @@ def _scale(value: Array) -> Array:
     """Return the root mean square of a parameter, and 1 for zeros: one noise then suits times, voltages and weights."""
     size = jnp.sqrt(jnp.mean(value**2))
     return jnp.where(size > 0, size, 1.0)
-
-
-def _with(params: PyTree, values: dict[str, Array]) -> PyTree:
-    leaves, structure = jax.tree.flatten(params)
-    changed = [values.get(name, leaf) for name, leaf in zip(named_leaves(params), leaves, strict=True)]
-    return jax.tree.unflatten(structure, changed)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

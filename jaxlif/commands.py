@@ -38,8 +38,8 @@ from jaxlif.writing import staged
 def inspect(file: Path, out: Path | None, reading: Given, spikes: Given) -> None:
     """Say what is in a recording, before any fit, and what a fit would do with it.
 
-    Prints clamp, channels and units, ranges, the rest and its drift, and for each sweep its current, the command beside
-    a recorded one, where it rests and how often it fires. What cannot be fitted is inspected too, and says why.
+    Prints clamp, channels and units, ranges, the rest and its drift, and for each sweep its current, where it rests and
+    how often it fires. What cannot be fitted is inspected too, and says why.
     """
     with noted_warnings() as read:
         found = inspect_recording(file, spike_rule=SpikeRule(**spikes), **reading)

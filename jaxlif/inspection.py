@@ -1,7 +1,5 @@
 """What is in a recording, before any fit, and what a fit would do with it."""
 
-import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +10,6 @@ from jaxlif.fitting.prepare import checked_spikes
 from jaxlif.fitting.step_family import has_fi_curve, no_fi_curve, protocol_notes
 from jaxlif.recordings import (
     Recording,
-    RecordingWarning,
     SpikeRule,
     fi_table,
     find_epochs,
@@ -49,15 +46,8 @@ def inspect_recording(
 ) -> Inspection:
     """Say what is in a recording: channels, levels, rest and its drift, spikes; and what a fit would do with it.
 
-    A file that cannot be fitted is inspected too: that it is voltage clamp, or why it is refused, is in the verdict.
-
-    Args:
-        source: a recording or a file.
-        spike_rule: what counts as a spike.
-        **reading: arguments of :func:`jaxlif.read_recording`, for a file.
-
-    Raises:
-        ValueError: for a file that does not exist, is damaged or of an unknown format.
+    A file is read with the arguments of :func:`jaxlif.read_recording`. One that cannot be fitted is inspected too: that
+    it is voltage clamp, or why it is refused, is in the verdict.
 
     Example:
         >>> current = np.repeat([[0.0, 50.0, 0.0], [0.0, 100.0, 0.0]], 1000, axis=1)
@@ -66,7 +56,7 @@ def inspect_recording(
         (('0', '0, 50, 0', '-70.00', '0'), ('1', '0, 100, 0', '-70.00', '0'))
     """
     if isinstance(source, Recording):
-        return _inspected(source, spike_rule, {}, None)
+        return _inspected(source, spike_rule, {})
     channels = channels_of(Path(source))
     named = {"channels": ", ".join(channels)} if channels else {}
     try:
@@ -75,23 +65,14 @@ def inspect_recording(
         if not channels:
             raise
         return Inspection(named, f"refused: {str(error).removeprefix(f'{Path(source).name}: ')}")
-    command = None
-    if channels and recording.current_source == "recorded":
-        with warnings.catch_warnings(), suppress(ValueError):  # it holds none: there is nothing to compare
-            warnings.simplefilter("ignore", RecordingWarning)
-            command = read_recording(source, **reading | {"current": "commanded"})
-    return _inspected(recording, spike_rule, named, command)
+    return _inspected(recording, spike_rule, named)
 
 
-def _inspected(
-    recording: Recording, rule: SpikeRule, channels: dict[str, str], command: Recording | None
-) -> Inspection:
+def _inspected(recording: Recording, rule: SpikeRule, channels: dict[str, str]) -> Inspection:
     known = recording.voltage is not None or recording.spikes is not None
     spikes = rule.find(recording) if known else np.zeros(recording.current.shape, bool)
     rest = _rests(recording, spikes)
     columns: dict[str, Any] = {"sweep": range(recording.num_sweeps), "current (pA)": _in_words(recording)}
-    if command is not None and command.current.shape == recording.current.shape:
-        columns["command (pA)"] = _in_words(command)
     if np.isfinite(rest).any():
         columns["rest (mV)"] = ["" if np.isnan(mv) else f"{mv:.2f}" for mv in rest]
     columns["spikes"] = spikes.sum(axis=1)
@@ -125,16 +106,12 @@ def _in_words(recording: Recording) -> list[str]:
 
 
 def _facts(recording: Recording, spikes: np.ndarray, rest: np.ndarray) -> dict[str, str]:
-    sizes = sorted(len(group) for group in repeats(recording))
-    stimuli = f"{len(sizes)} {'stimuli' if len(sizes) > 1 else 'stimulus'}, repeated"
-    groups = f"{stimuli} {' to '.join(map(str, sorted({sizes[0], sizes[-1]})))} times"
-    if len(sizes) == recording.num_sweeps:
-        groups = "each sweep another" if len(sizes) > 1 else "one stimulus"
     current, kind = recording.current, "steps" if is_step_protocol(recording) else "no steps"
+    different = len(repeats(recording))
     facts = {
         "clamp": f"current clamp, the current {recording.current_source}",
         "sweeps": f"{recording.num_sweeps} of {recording.duration:g} ms, sampled every {recording.dt:g} ms",
-        "current": f"{current.min():.4g} to {current.max():.4g} pA, {kind}, {groups}",
+        "current": f"{current.min():.4g} to {current.max():.4g} pA, {kind}, {different} different",
     }
     if recording.corrections:
         facts["corrections"] = ", ".join(f"{name} = {value}" for name, value in recording.corrections.items())
@@ -152,10 +129,12 @@ def _rest(rest: np.ndarray) -> str:
     known = np.flatnonzero(np.isfinite(rest))
     if not known.size:
         return "not known: no sweep starts with a constant current under which the cell is silent"
-    mv, where = rest[known], "all" if known.size == rest.size else known.size
-    text = f"{np.median(mv):.2f} mV before the current changes, in {where} sweeps within {np.ptp(mv):.2f} mV"
-    drift = (rest.size - 1) * np.polyfit(known, mv, 1)[0] if known.size > 2 else 0.0
-    return text + (f", of which {drift:+.2f} mV are a drift from the first to the last" if known.size > 2 else "")
+    mv = rest[known]
+    text = f"{np.median(mv):.2f} mV before the current changes, in {known.size} sweeps within {np.ptp(mv):.2f} mV"
+    if known.size < 3:
+        return text
+    drift = (rest.size - 1) * np.polyfit(known, mv, 1)[0]
+    return f"{text}, of which {drift:+.2f} mV are a drift from the first to the last"
 
 
 def _verdict(recording: Recording, rule: SpikeRule) -> str:
