@@ -97,7 +97,7 @@ def _population_options(**changed):
 RECORDING = _simulated()
 SHAPED = {"params": PARAMS, "current": CURRENT}
 DRAWN = KEYED | {"duration": 20.0, "dt": 0.5}
-ONE_FIT = {"params": PARAMS, "bounds": {"tau_m": (2.0, 60.0)}, "optimizer": ADAM, "num_steps": 3, "tolerance": 0.0}
+ONE_FIT = {"params": PARAMS, "bounds": {"tau_m": (2.0, 60.0)}, "optimizer": ADAM, "num_steps": 3}
 DATA = (np.ones((8, 2)), np.ones(8))
 ONE_TRAINING = {
     "params": {"w": np.zeros(2)},
@@ -177,7 +177,7 @@ GOOD = {
         {"params": PARAMS, "inputs": CURRENT, "key": KEY, "noise": 0.02, "samples": 8},
         wide=("inputs",),
     ),
-    "fit": Call(lambda **a: jl.fit(_parabola, **a).losses, ONE_FIT),
+    "fit": Call(lambda **a: jl.fit(_parabola, **a).losses, ONE_FIT | {"tolerance": 0.0}),
     "multistart": Call(lambda **a: jl.multistart(_parabola, **a).starts, ONE_FIT | KEYED | {"num_starts": 2}),
     "coordinates": Call(
         lambda **a: coordinates(**a).to_free(a["params"]), {"params": PARAMS, "bounds": {"tau_m": (2.0, 60.0)}}

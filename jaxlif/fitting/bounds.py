@@ -33,10 +33,6 @@ class Interval:
     low: float
     high: float
 
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"bounds = ({self.low:g}, {self.high:g}): low must be less than high")
-
     def to_free(self, x: Array) -> Array:
         """Map a value inside the interval to the real line."""
         if math.isinf(self.low) and math.isinf(self.high):
@@ -80,14 +76,8 @@ class Coordinates:
 def coordinates(params: PyTree, bounds: Bounds) -> Coordinates:
     """Resolve bounds against parameters, whose leaves have dotted names such as ``0.neuron.tau_m``; check the start.
 
-    Args:
-        params: a pytree of parameters.
-        bounds: for each free name its (low, high) in the parameter's unit; :data:`REAL` for no bound. A name may be a
-            shell pattern such as ``*.tau_m``; a full name takes precedence over a pattern.
-
-    Raises:
-        ValueError: for a name that matches nothing, low >= high, a leaf that is not floating, a start outside its
-            bounds, or parameters that break a rule of theirs.
+    Each free name has its (low, high) in the parameter's unit, :data:`REAL` for no bound. It may be a shell pattern,
+    such as ``*.tau_m``; a full name takes precedence over a pattern.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -131,12 +121,12 @@ def _resolve(names: tuple[str, ...], bounds: Bounds) -> dict[str, Interval]:
 
 def _interval(name: str, bound: Any) -> Interval:
     try:
-        low, high = bound
-        return Interval(float(low), float(high))
-    except TypeError as error:
-        raise ValueError(f"bounds[{name!r}] = {bound!r}: bounds must be a pair (low, high)") from error
-    except ValueError as error:
-        raise ValueError(f"bounds[{name!r}] = {bound!r}: low must be less than high, both numbers") from error
+        low, high = map(float, bound)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bounds[{name!r}] = {bound!r}: bounds must be a pair (low, high) of numbers") from error
+    if not low < high:
+        raise ValueError(f"bounds[{name!r}] = {bound!r}: low must be less than high")
+    return Interval(low, high)
 
 
 def _require_inside(name: str, leaf: Any, interval: Interval) -> None:

@@ -34,24 +34,17 @@ def lbfgs() -> optax.GradientTransformationExtraArgs:
 class Fit:
     """The result of :func:`fit` and :func:`multistart`.
 
-    Args:
-        params: the fitted parameters. Where every step has the same data and no key, losses compare, and this is the
-            point of the smallest one; otherwise the last point, which must have a finite loss too.
-        loss: of ``params``; with batches, of the batch that came next.
-        step: the number of updates that led to ``params``.
-        losses: [steps done], the loss before each update.
-        message: one line on how the fit ended.
-        completed: False where the fit diverged or was interrupted.
-        starts: [starts], the loss that each start ended at, ``inf`` where it was never finite; one for :func:`fit`.
+    Where every step has the same data and no key, losses compare, and ``params`` are the point of the smallest one;
+    otherwise the last point, which must have a finite loss too.
     """
 
     params: PyTree
-    loss: float
-    step: int
-    losses: Float[np.ndarray, " steps"]
-    message: str
-    completed: bool
-    starts: Float[np.ndarray, " starts"]
+    loss: float  # of params; with batches, of the batch that came next
+    step: int  # the number of updates that led to params
+    losses: Float[np.ndarray, " steps"]  # before each update
+    message: str  # how the fit ended
+    completed: bool  # False where it diverged or was interrupted
+    starts: Float[np.ndarray, " starts"]  # the loss that each start ended at, inf where it was never finite
 
 
 def fit(
@@ -89,9 +82,7 @@ def fit(
 
     Returns:
         The :class:`Fit`. One that diverged warns, as does one whose loss did not depend on a free parameter.
-
-    Raises:
-        ValueError: for bounds that do not fit, a start outside them, or a loss that is not finite at the start.
+        A start outside its bounds, or where the loss is not finite, is refused.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -116,21 +107,10 @@ def multistart(
     optimizer: optax.GradientTransformation,
     num_steps: int,
     data: PyTree = None,
-    tolerance: float = 0.0,
 ) -> Fit:
-    """Fit from several starts at once, by ``vmap``, and keep the best.
+    """Fit as :func:`fit` does from several starts at once, by ``vmap``, and keep the one that ended lowest.
 
-    Args:
-        loss: ``loss(params)``, or ``loss(params, data)``; as for :func:`fit`, like all that is not listed here.
-        params: the first start.
-        key: draws the other starts around the first, in free coordinates with a standard deviation of 2.
-        num_starts: number of starts.
-
-    Returns:
-        The :class:`Fit` of the start that ended lowest, with the losses of all ``starts``.
-
-    Raises:
-        ValueError: as :func:`fit`; where no start has a finite loss, for the first.
+    The key draws the others around the first, ``params``, in free coordinates with a standard deviation of 2.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -139,7 +119,7 @@ def multistart(
         >>> round(float(jnp.cos(result.params.tau_m)), 6), result.starts.shape
         (-1.0, (4,))
     """
-    problem, given = _problem(loss, params, bounds, optimizer, num_steps, tolerance), _given(data, None, None)
+    problem, given = _problem(loss, params, bounds, optimizer, num_steps, 0.0), _given(data, None, None)
     free, num_starts = problem.coordinates.to_free(params), whole("num_starts", num_starts, 1)
     keys = zip(jax.random.split(random_key(key), len(free)), free.items(), strict=True)
     draws = {name: jax.random.normal(k, (num_starts, *z.shape), z.dtype).at[0].set(0.0) for k, (name, z) in keys}
