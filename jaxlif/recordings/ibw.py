@@ -3,36 +3,29 @@
 import re
 import struct
 import warnings
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
-from jaxlif.recordings.units import Asked, Corrections, is_unit, to_library_unit
+from jaxlif.recordings.units import Asked, is_unit, to_library_unit
 
 _NAME = re.compile(r"(.*(?<![a-z])ch)(\d+)(.*?)(\d*)\.ibw", re.IGNORECASE)
 # Of each version: bytes of the file's and the wave's header, and where how many sizes of what follows stand.
 _LAYOUTS = {1: (8, 110, 2, 1), 2: (16, 110, 2, 2), 3: (20, 110, 2, 3), 5: (64, 320, 4, 13)}
 _KINDS = {2: "f4", 4: "f8", 8: "i1", 16: "i2", 32: "i4", 128: "i8", 72: "u1", 80: "u2", 96: "u4", 192: "u8"}
-# Of waves without a unit: up to which value they are in which.
-_LARGEST = {"voltage": {"V": 0.5, "mV": np.inf}, "current": {"A": 1e-6, "nA": 1.0, "pA": np.inf}}
-_LARGEST_INTERVAL = 5.0  # ms; that of a wave without units is in seconds, as Igor's are, unless it is longer then
+_LONGEST = 5e-3  # s of an interval
 
 
 class _Wave(NamedTuple):
-    """Samples [T, columns] of a file, their unit in the file ("" where it has none), and their interval in ms."""
+    """Samples [T] of a file, "current" or "voltage", their unit in the file, and their interval in ms."""
 
     path: Path
     data: np.ndarray
+    kind: str
     unit: str
     dt: float
-
-    @property
-    def kind(self) -> str:
-        """Return "current", "voltage", or "" for a wave without a unit."""
-        return next((kind for kind in ("current", "voltage") if is_unit(kind, self.unit)), "")
 
 
 class _Name(NamedTuple):
@@ -47,24 +40,28 @@ def read_ibw(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from the waves of a protocol, of which ``path`` is any one.
 
     Current and voltage lie in one folder under names that differ in the channel: ``B6_Ch0_IDRest_181.ibw`` and
-    ``B6_Ch3_IDRest_181.ibw``. The data units tell which is which, and the magnitude where there are none. All sweeps
-    of the protocol (``B6_Ch?_IDRest_*.ibw``) with both channels are read in the order of their numbers; the columns
-    of a two-dimensional wave are sweeps as well. Waves hold scaled numbers: gains in their notes are not applied.
+    ``B6_Ch3_IDRest_181.ibw``. The data units tell which is which. All sweeps of the protocol
+    (``B6_Ch?_IDRest_*.ibw``) with both channels are read in the order of their numbers. Waves hold scaled numbers:
+    gains in their notes are not applied.
     """
     given = _load(path, path)
-    columns, pairs = given.data.shape[1], _pairs(given)
-    number = np.arange(len(pairs) * columns)
-    number = number if asked.sweeps is None else sweep_indices(asked.sweeps, number.size)
-    files = [file for n in dict.fromkeys(number // columns) for file in pairs[n]]
+    pairs = _pairs(given)
+    number = range(len(pairs)) if asked.sweeps is None else sweep_indices(asked.sweeps, len(pairs))
+    files = list(dict.fromkeys(file for n in number for file in pairs[n]))
     waves = {file: given if file == path else _load(file, path) for file in files}
-    used = [(waves[i], waves[v]) for i, v in (pairs[n] for n in number // columns)]
-    for pair in used:
-        _require_same_sampling(*pair, columns)
+    used = [(waves[current], waves[voltage]) for current, voltage in (pairs[n] for n in number)]
+    for current, voltage in used:
+        names = current.path.name, voltage.path.name
+        if current.data.size != voltage.data.size:
+            sizes = f"{names[0]} has {current.data.size} samples and {names[1]} {voltage.data.size}"
+            raise ValueError(f"{sizes}: they must agree")
+        if abs(current.dt - voltage.dt) > 1e-3 * voltage.dt:
+            times = f"{names[0]} was sampled every {current.dt:g} ms and {names[1]} every {voltage.dt:g} ms"
+            raise ValueError(f"{times}: they must agree")
     fields: dict[str, Any] = {"dt": [voltage.dt for _, voltage in used], "files": files}
-    for side, quantity in enumerate(("current", "voltage")):
-        own = [pair[side] for pair in used]
-        factor = _factors(quantity, {wave.path: wave for wave in own}, asked.corrections)
-        fields[quantity] = [factor[w.path] * w.data[:, n] for w, n in zip(own, number % columns, strict=True)]
+    for quantity, own in zip(("current", "voltage"), zip(*used, strict=True), strict=True):
+        units = [asked.corrections.unit(quantity, wave.unit) for wave in own]
+        fields[quantity] = [to_library_unit(quantity, u) * wave.data for u, wave in zip(units, own, strict=True)]
     return fields | {"current_source": asked.current or "unknown"}
 
 
@@ -97,34 +94,26 @@ def _wave(path: Path) -> _Wave:
         text = f"{path.name} has {held - declared} bytes more than its header says: is it damaged?"
         warnings.warn(text, RecordingWarning, stacklevel=5)
     if version == 5:
-        points, kind, *shape, dt, unit, time_unit = struct.unpack_from(f"{order}ih50x4id56x4s4s", raw, 76)
-        unit, time_unit = _extended(raw, start + sum(sizes[:3]), sizes[3:5], (unit, time_unit))
-        shape = [size for size in shape if size]
+        points, kind, size, *more, dt, unit, time_unit = struct.unpack_from(f"{order}ih50x4id56x4s4s", raw, 76)
     else:
         kind, unit, time_unit, points, dt = struct.unpack_from(f"{order}h32x4s4si2xd", raw, start)
-        shape = [points]
-    if kind not in _KINDS or len(shape) not in (1, 2) or shape[0] < 2:
-        text = f"a wave of shape {tuple(shape)} and type {_KINDS.get(kind, kind)}"
-        raise ValueError(f"{text}: real numbers [T] or [T, sweeps] expected")
-    needed = prod(shape) * np.dtype(_KINDS[kind]).itemsize
-    if min(shape) < 0 or points != prod(shape) or needed > sizes[0] - length:
-        raise ValueError(f"a damaged Igor binary wave: {points} points of shape {shape} in {sizes[0] - length} bytes")
-    data = np.frombuffer(raw, order + _KINDS[kind], points, start + length).reshape(shape, order="F")
+        size, more = points, []
+    if kind not in _KINDS or any(more) or size < 2:
+        shape = (size, *filter(None, more))
+        raise ValueError(f"a wave of shape {shape} and type {_KINDS.get(kind, kind)}: real numbers [T] expected")
+    if points != size or points * np.dtype(_KINDS[kind]).itemsize > sizes[0] - length:
+        raise ValueError(f"a damaged Igor binary wave: {points} points of {size} in {sizes[0] - length} bytes")
+    data = np.frombuffer(raw, order + _KINDS[kind], points, start + length)
+    if any(sizes[3:5]):
+        raise ValueError("units of more than three characters are not read: set them as pA, mV and ms")
     unit, time_unit = (text.decode("latin-1").strip(" \0") for text in (unit, time_unit))
-    if unit and not (is_unit("current", unit) or is_unit("voltage", unit)):
+    quantity = next((quantity for quantity in ("current", "voltage") if is_unit(quantity, unit)), None)
+    if quantity is None:
         raise ValueError(f"data unit {unit!r}: A, mA, uA, nA, pA, V, mV or uV is expected")
-    return _Wave(path, data.astype(np.float64).reshape(len(data), -1), unit, _interval(dt, time_unit))
-
-
-def _extended(raw: bytes, at: int, sizes: list[int], short: tuple[bytes, bytes]) -> list[bytes]:
-    """Return the units of data and time: up to three characters of the header, or the longer ones that are appended."""
-    places = (at, at + sizes[0])
-    return [raw[place : place + size] or text for place, size, text in zip(places, sizes, short, strict=True)]
-
-
-def _interval(step: float, unit: str) -> float:
-    seconds = not unit and 1000.0 * step <= _LARGEST_INTERVAL
-    return float(f"{to_library_unit('time', unit or ('s' if seconds else 'ms')) * step:.12g}")
+    # Without a unit time is in seconds, as Igor's is, unless the interval is too long then.
+    time_unit = time_unit or ("s" if dt <= _LONGEST else "ms")
+    dt = float(f"{to_library_unit('time', time_unit) * dt:.12g}")
+    return _Wave(path, data.astype(np.float64), quantity, unit, dt)
 
 
 # --- which waves belong together --------------------------------------------------------------------------
@@ -137,7 +126,8 @@ def _pairs(given: _Wave) -> list[tuple[Path, Path]]:
     named = {_name(file): file for file in files} | {own: given.path}
     waves = {name: file for name, file in named.items() if name.protocol == own.protocol}
     partner = _partner(given, [path for name, path in waves.items() if name.sweep == own.sweep and name != own])
-    channels = [_name(wave.path).channel for wave in _current_and_voltage(given, partner)]
+    both = sorted((given, partner), key=lambda wave: wave.kind)  # the current first
+    channels = [_name(wave.path).channel for wave in both]
     sweeps = sorted({name.sweep for name in waves if name.channel in channels})
     found = [[waves.get(_Name(own.protocol, channel, sweep)) for channel in channels] for sweep in sweeps]
     pairs = [(files[0], files[1]) for files in found if files[0] and files[1]]
@@ -158,55 +148,13 @@ def _name(path: Path) -> _Name:
 
 
 def _partner(given: _Wave, files: list[Path]) -> _Wave:
-    """Return the one wave of the same sweep that is not of the same kind."""
+    """Return the one wave of the same sweep that is of the other kind."""
     waves = [_load(file, given.path) for file in files]
-    fitting = [wave for wave in waves if not (wave.kind and wave.kind == given.kind)]
-    if len(fitting) == 1:
-        return fitting[0]
-    wanted = {"current": "voltage", "voltage": "current", "": "current or voltage"}[given.kind]
-    listed = ", ".join(f"{wave.path.name}: {wave.unit or 'no unit'}" for wave in waves) or "no other channel"
-    if len(waves) == 1 and given.kind == "current":
-        raise ValueError(f"both waves are currents ({given.path.name}: {given.unit}, {listed}): one has a wrong unit")
-    raise ValueError(
-        f"one wave of {wanted} of the same sweep is expected beside it, in a name that differs in the channel;"
-        f" there are {len(fitting)} ({listed})"
-    )
-
-
-def _current_and_voltage(a: _Wave, b: _Wave) -> tuple[_Wave, _Wave]:
-    """Say which of two waves is the current: by their units, and by magnitude where both have none."""
-    if a.kind or b.kind:
-        return (a, b) if a.kind == "current" or b.kind == "voltage" else (b, a)
-    medians = [float(np.median(wave.data)) for wave in (a, b)]
-    membrane = [-150.0 < x < -20.0 or -0.15 < x < -0.02 for x in medians]
-    if membrane[0] == membrane[1]:
+    fitting = [wave for wave in waves if wave.kind != given.kind]
+    if len(fitting) != 1:
+        listed = ", ".join(f"{wave.path.name}: {wave.unit}" for wave in waves) or "no other channel"
         raise ValueError(
-            f"neither {a.path.name} nor {b.path.name} has a data unit, and their medians {medians[0]:.4g} and"
-            f" {medians[1]:.4g} do not tell which is the voltage: set the units"
+            f"one wave of {'voltage' if given.kind == 'current' else 'current'} of the same sweep is expected beside"
+            f" it, in a name that differs in the channel; there are {len(fitting)} ({listed}): is a unit wrong?"
         )
-    return (a, b) if membrane[1] else (b, a)
-
-
-# --- the samples ------------------------------------------------------------------------------------------
-
-
-def _require_same_sampling(current: _Wave, voltage: _Wave, columns: int) -> None:
-    names = current.path.name, voltage.path.name
-    if current.data.shape != voltage.data.shape or current.data.shape[1] != columns:
-        shapes = f"{names[0]} has shape {current.data.shape} and {names[1]} {voltage.data.shape}"
-        raise ValueError(f"{shapes}, [T, sweeps]: they must agree, with {columns} sweeps as in the wave given")
-    if abs(current.dt - voltage.dt) > 1e-3 * voltage.dt:
-        times = f"{names[0]} was sampled every {current.dt:g} ms and {names[1]} every {voltage.dt:g} ms"
-        raise ValueError(f"{times}: they must agree")
-
-
-def _factors(quantity: str, waves: dict[Path, _Wave], corrections: Corrections) -> dict[Path, float]:
-    """Return what takes each wave to the library's unit; those without a unit share one that fits their magnitude."""
-    without, guess = [wave for wave in waves.values() if not corrections.unit(quantity, wave.unit)], ""
-    if without:
-        largest = max(np.abs(wave.data).max() for wave in without)
-        guess = next(unit for unit, most in _LARGEST[quantity].items() if not largest > most)
-        text = f"{len(without)} waves of {quantity} have no data unit, {without[0].path.name} for one: read in {guess}"
-        warnings.warn(text, RecordingWarning, stacklevel=4)
-    units = {path: corrections.unit(quantity, wave.unit or guess) for path, wave in waves.items()}
-    return {path: to_library_unit(quantity, unit) for path, unit in units.items()}
+    return fitting[0]
