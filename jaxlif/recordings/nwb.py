@@ -4,7 +4,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,10 +35,9 @@ def read_nwb(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from the current-clamp series of an NWB 2 file.
 
     A sweep is a CurrentClampSeries with the current of its electrode that belongs to it: by the table of intracellular
-    recordings, else by sweep number, by starting time, by the numbers in the names, or by order. The current is a
-    stimulus series (commanded), or an acquired series in amperes (recorded), which is preferred where it covers as many
-    sweeps. Conversion, offset and unit are those of the file; where stimulus and response start or end at different
-    times, their overlap is read, and NaN at the end is cut away. What has no current is left out.
+    recordings, else by sweep number, by starting time, by the numbers in the names, or as the only one. The current is
+    a stimulus series (commanded), or an acquired series in amperes (recorded), which is preferred where it covers as
+    many sweeps. Conversion, offset and unit are those of the file. What has no current is left out.
     """
     with _opened(path) as nwb:
         pairs, source = _pairs(nwb, asked)
@@ -83,14 +82,13 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ValueError("an HDF5 file without nwb_version: not an NWB file")
     if not _as_text(version).startswith("2"):
         raise ValueError(f"nwb_version = {_as_text(version)}: only NWB 2 is read")
-    with ExitStack() as stack:
-        with warnings.catch_warnings():
-            # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself.
-            warnings.filterwarnings("ignore", message="Unit '.*' is ignored")
-            # Old files carry the schema of their day; pynwb reads them with its own, which reads the old ones.
-            warnings.filterwarnings("ignore", message="Ignoring (the following )?cached namespace")
-            nwb = stack.enter_context(pynwb.NWBHDF5IO(str(path), "r")).read()
-        yield nwb
+    with warnings.catch_warnings():
+        # pynwb would set "mV" to "volts" and say so; the unit is read from the file itself.
+        warnings.filterwarnings("ignore", message="Unit '.*' is ignored")
+        # Old files carry the schema of their day; pynwb reads them with its own, which reads the old ones.
+        warnings.filterwarnings("ignore", message="Ignoring (the following )?cached namespace")
+        with pynwb.NWBHDF5IO(str(path), "r") as io:
+            yield io.read()
 
 
 def _as_text(value: Any) -> str:
@@ -157,23 +155,20 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
 
 def _pairs(nwb: Any, asked: Asked) -> tuple[list[_Pair], str]:
     """Return the chosen sweeps of the electrode that have a current, and whether that was recorded or commanded."""
-    every = _responses(nwb)
-    responses = _of_electrode(every, asked.channel)
-    stimuli = {
-        source: _currents(group, responses, asked.corrections, alone=len({_electrode(s) for s in every}) == 1)
-        for source, group in (("recorded", nwb.acquisition), ("commanded", nwb.stimulus))
+    responses = _of_electrode(_responses(nwb), asked.channel)
+    groups = {"recorded": nwb.acquisition, "commanded": nwb.stimulus}
+    found = {
+        source: _match(nwb, responses, _currents(group, responses, asked.corrections))
+        for source, group in groups.items()
         if asked.current in (None, source)
     }
-    found = {source: _match(nwb, responses, series) for source, series in stimuli.items()}
-    if not any(found.values()):
-        found = {source: _by_order(responses, series) for source, series in stimuli.items()}
-        if any(len(pairs) > 1 for pairs in found.values()):
-            text = "stimuli and responses are paired in the order of their names"
-            warnings.warn(text, RecordingWarning, stacklevel=4)
     source = max(found, key=lambda name: len(found[name]))
     if not (pairs := found[source]):
         raise ValueError(_no_current(nwb, responses, asked.current))
-    _warn_of_rest(responses, pairs)
+    paired = {pair.response.series.object_id for pair in pairs}
+    if alone := sorted(series.name for series in responses if series.object_id not in paired):
+        text = f"{len(alone)} of {len(responses)} CurrentClampSeries have no current and are left out"
+        warnings.warn(f"{text} ({', '.join(alone[:3])})", RecordingWarning, stacklevel=4)
     return pairs if asked.sweeps is None else [pairs[i] for i in sweep_indices(asked.sweeps, len(pairs))], source
 
 
@@ -198,34 +193,28 @@ def _of_electrode(responses: list[Any], electrode: str | None) -> list[Any]:
     return [series for series in responses if electrode in (None, _electrode(series))]
 
 
-def _currents(group: Any, responses: list[Any], corrections: Corrections, *, alone: bool) -> list[Any]:
-    """Return the currents of the responses' electrode, or any electrode's where only one responded.
+def _currents(group: Any, responses: list[Any], corrections: Corrections) -> list[Any]:
+    """Return the currents of the responses' electrode: series in amperes that are no response.
 
-    They are series in amperes that are no response; with a unit given, whatever was injected in current clamp.
+    With a unit given it is whatever was injected in current clamp.
     """
     named, known = corrections.current_unit is not None, {series.object_id for series in responses}
-    found = [
-        s
-        for s in group.values()
-        if s.object_id not in known
-        and (_is_in(s, "current") or (named and _is_a(s, "CurrentClampStimulusSeries")))
-        and not _is_a(s, "VoltageClampSeries")
-    ]
-    own = [series for series in found if _electrode(series) in ("", _electrode(responses[0]))]
-    return own or (found if alone else [])
+    others = (s for s in group.values() if s.object_id not in known and not _is_a(s, "VoltageClampSeries"))
+    injected = (s for s in others if _is_in(s, "current") or (named and _is_a(s, "CurrentClampStimulusSeries")))
+    return [s for s in injected if _electrode(s) in ("", _electrode(responses[0]))]
 
 
 def _match(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
     """Pair by the first rule that finds a pair, the most explicit one first."""
-    numbers = _sweep_table(nwb)
     keys: list[Callable[[Any], Any]] = [
-        lambda s: numbers.get(s.object_id) if getattr(s, "sweep_number", None) is None else int(s.sweep_number),
+        lambda s: getattr(s, "sweep_number", None),
         lambda s: round(_start(_Part(s)), 4),
         # The numbers in a name: (1,) for both CurrentClampSeries_01 and CurrentClampStimulusSeries_01.
         lambda s: tuple(int(number) for number in re.findall(r"\d+", s.name)) or None,
     ]
     by_key = (_by_key(responses, stimuli, key) for key in keys)
-    return _by_table(nwb, responses, stimuli) or next((pairs for pairs in by_key if pairs), [])
+    only = [_Pair(_Part(stimuli[0]), _Part(responses[0]))] if len(stimuli) == len(responses) == 1 else []
+    return _by_table(nwb, responses, stimuli) or next((pairs for pairs in by_key if pairs), only)
 
 
 def _by_table(nwb: Any, responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
@@ -252,19 +241,6 @@ def _by_key(responses: list[Any], stimuli: list[Any], key: Callable[[Any], Any])
     return [_Pair(_Part(first[value]), _Part(second[value])) for value in sorted(first.keys() & second.keys())]
 
 
-def _sweep_table(nwb: Any) -> dict[str, int]:
-    """Return the sweep number of every series in the sweep table, by the identifier of the series."""
-    table = nwb.sweep_table
-    rows = range(len(table)) if table is not None else ()
-    return {series.object_id: int(table["sweep_number"][row]) for row in rows for series in table["series"][row]}
-
-
-def _by_order(responses: list[Any], stimuli: list[Any]) -> list[_Pair]:
-    orders = [sorted(group, key=lambda series: series.name) for group in (stimuli, responses)]
-    pairs = [_Pair(_Part(stimulus), _Part(response)) for stimulus, response in zip(*orders, strict=False)]
-    return pairs if len(responses) == len(stimuli) else []
-
-
 def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
     volts = [s for s in nwb.stimulus.values() if _is_in(s, "voltage")]
     if clamped := [pair.stimulus.series for pair in _match(nwb, responses, volts)]:
@@ -274,14 +250,6 @@ def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
     units = ", ".join(sorted({f"{type(s).__name__} in {_unit(s)}" for s in seen}))
     asked = f'current = "{current}": ' if current else ""
     return f"{asked}no current in the {places} belongs to the {len(responses)} CurrentClampSeries (found: {units})"
-
-
-def _warn_of_rest(responses: list[Any], pairs: list[_Pair]) -> None:
-    paired = {pair.response.series.object_id for pair in pairs}
-    alone = sorted(series.name for series in responses if series.object_id not in paired)
-    if alone:
-        text = f"{len(alone)} of {len(responses)} CurrentClampSeries have no current and are left out"
-        warnings.warn(f"{text} ({', '.join(alone[:3])})", RecordingWarning, stacklevel=5)
 
 
 def _warn_of_amplifier(responses: list[Any], source: str) -> None:
@@ -297,28 +265,22 @@ def _warn_of_amplifier(responses: list[Any], source: str) -> None:
 
 
 def _traces(pairs: list[_Pair], corrections: Corrections) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return current in pA and voltage in mV of every sweep, over the time that both of them cover."""
-    sweeps, partial = [], []
-    for pair, shift in zip(pairs, _shifts(pairs), strict=True):
+    """Return current in pA and voltage in mV of every sweep."""
+    starts = [[_start(part) for part in pair] for pair in pairs]
+    stimulus_moves, response_moves = (len({start[side] for start in starts}) > 1 for side in (0, 1))
+    currents, voltages = [], []
+    for pair, (theirs, own) in zip(pairs, starts, strict=True):
         _require_a_pair(pair, corrections)
         current, voltage = (_values(q, part, corrections) for q, part in zip(("current", "voltage"), pair, strict=True))
-        longest = max(current.size, voltage.size)
-        shift = shift if -current.size < shift < voltage.size else 0
-        current, voltage = current[max(0, -shift) :], voltage[max(0, shift) :]
-        size = min(current.size, voltage.size)
-        sweeps.append((current[:size], voltage[:size]))
-        if size < longest:
-            partial.append(f"{pair.response.series.name}: {size} of {longest} samples")
-    if partial:
-        text = f"stimulus and response cover different times in {len(partial)} sweeps, whose overlap is read"
-        warnings.warn(f"{text} ({partial[0]})", RecordingWarning, stacklevel=4)
-    before, after = [current.size for current, _ in sweeps], [_known(*sweep) for sweep in sweeps]
-    if len(set(after)) > 1 and len(set(before)) == 1:
-        shortest = pairs[after.index(min(after))].response.series.name
-        ends = f"{sorted(set(after))} of {before[0]} samples (the shortest is {shortest})"
-        raise ValueError(f"sweeps end in NaN after {ends}: choose some of one length with `sweeps`")
-    cut = [[trace[:size] for trace in sweep] for sweep, size in zip(sweeps, after, strict=True)]
-    return [current for current, _ in cut], [voltage for _, voltage in cut]
+        # Where one side alone starts at the same time in all sweeps, or they lie apart, the two have no common clock.
+        late = round(1000.0 * (theirs - own) / _interval(pair.response.series))
+        shift = late if stimulus_moves == response_moves and abs(late) < voltage.size else 0
+        if shift or current.size != voltage.size:
+            text = f"{current.size} samples of {pair.stimulus.series.name} start {shift} samples after"
+            raise ValueError(f"{text} the {voltage.size} of {pair.response.series.name}: they must cover the same time")
+        currents.append(current)
+        voltages.append(voltage)
+    return currents, voltages
 
 
 def _require_a_pair(pair: _Pair, corrections: Corrections) -> None:
@@ -332,19 +294,3 @@ def _require_a_pair(pair: _Pair, corrections: Corrections) -> None:
             f"response and stimulus are both currents ({listed}), a wrong unit: if the response is the voltage, say so"
             " with `voltage_unit`"
         )
-
-
-def _shifts(pairs: list[_Pair]) -> list[int]:
-    """Return how many samples each stimulus starts after its response; 0 where the two have no common clock."""
-    starts = [[_start(part) for part in pair] for pair in pairs]
-    stimulus_moves, response_moves = (len({start[side] for start in starts}) > 1 for side in (0, 1))
-    if stimulus_moves != response_moves:
-        return [0] * len(pairs)
-    dts = [_interval(pair.response.series) for pair in pairs]
-    return [round(1000.0 * (start[0] - start[1]) / dt) for start, dt in zip(starts, dts, strict=True)]
-
-
-def _known(current: np.ndarray, voltage: np.ndarray) -> int:
-    """Return the number of samples before the NaN at the end; all of them where there is nothing else."""
-    known = np.flatnonzero(~np.isnan(current) & ~np.isnan(voltage))
-    return int(known[-1]) + 1 if known.size else current.size  # without any, Recording says what is wrong

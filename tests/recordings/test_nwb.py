@@ -205,14 +205,11 @@ def test_numbers_in_names_pair_naturally_where_all_start_at_0(nwb, path):
     assert scales(read(nwb.save(path))) == [1.0, 2.0, 10.0]
 
 
-def test_order_is_the_last_resort_and_says_so(nwb, path):
+def test_series_that_nothing_pairs_are_refused(nwb, path):
     for number, name in enumerate("abc", start=1):
         nwb.add("V", f"v_{name}", 1e-3 * (VOLTAGE + number))
         nwb.add("I", f"i_{name}", 1e-12 * number * CURRENT)
-    nwb.save(path)
-    with pytest.warns(RecordingWarning, match="paired in the order of their names") as caught:
-        assert scales(read_recording(path)) == [1.0, 2.0, 3.0]
-    assert [warning.filename for warning in caught] == [__file__]
+    assert refused(nwb.save(path)).startswith("no current in the acquisition or stimulus belongs to the 3 CurrentClamp")
 
 
 def test_voltage_clamp_and_zero_current_series_are_ignored(nwb, path):
@@ -284,25 +281,12 @@ def test_only_nwb_files_have_electrodes(tmp_path):
 # --- clocks and lengths -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("late", [3, -3])
-def test_the_overlap_is_read_where_the_stimulus_starts_later_or_earlier(nwb, path, late):
-    nwb.add("V", "v", 1e-3 * VOLTAGE, starting_time=10.0, sweep_number=0)
+@pytest.mark.parametrize(("late", "size"), [(3, T), (-3, T), (0, 40)])
+def test_a_stimulus_of_another_time_is_refused(nwb, path, late, size):
+    nwb.add("V", "v", 1e-3 * VOLTAGE[:size], starting_time=10.0, sweep_number=0)
     nwb.add("I", "i", 1e-12 * CURRENT, starting_time=10.0 + late * 1e-4, sweep_number=0)
-    nwb.save(path)
-    with pytest.warns(
-        RecordingWarning, match="different times in 1 sweeps, whose overlap is read .v: 47 of 50 samples"
-    ):
-        cell = read_recording(path)
-    np.testing.assert_allclose(cell.current[0], CURRENT[:-3] if late > 0 else CURRENT[3:], rtol=1e-12)
-    np.testing.assert_allclose(cell.voltage[0], VOLTAGE[3:] if late > 0 else VOLTAGE[:-3], rtol=1e-12)
-
-
-def test_a_stimulus_longer_than_its_response_is_cut(nwb, path):
-    nwb.add("V", "v", 1e-3 * VOLTAGE[:40])
-    nwb.add("I", "i", 1e-12 * CURRENT)
-    nwb.save(path)
-    with pytest.warns(RecordingWarning, match="v: 40 of 50 samples"):
-        np.testing.assert_allclose(read_recording(path).current[0], CURRENT[:40], rtol=1e-12)
+    expected = f"50 samples of i start {late} samples after the {size} of v: they must cover the same time"
+    assert refused(nwb.save(path)) == expected
 
 
 def test_stimuli_that_all_start_at_0_have_another_clock(nwb, path):
@@ -325,19 +309,6 @@ def test_sweeps_of_several_lengths_and_rates(nwb, path):
     assert refused(path, sweeps=slice(3)) == message
     assert scales(read(path, sweeps=[0, 2])) == [1.0, 3.0]
     assert (read(path, sweeps=3).dt, read(path, sweeps=1).num_steps) == (0.05, 40)
-
-
-def test_nan_tails_are_cut_where_all_sweeps_share_them(nwb, path):
-    def cut(values, size):
-        return np.where(np.arange(T) < size, values, np.nan)
-
-    for number, size in ((0, 30), (1, 30), (2, 45)):
-        nwb.add("V", f"v{number}", cut(1e-3 * (VOLTAGE + number), size), sweep_number=number)
-        nwb.add("I", f"i{number}", number * 1e-12 * CURRENT, sweep_number=number)
-    nwb.save(path)
-    cell = read(path, sweeps=[0, 1])
-    assert cell.num_steps == 30 and scales(cell) == [0.0, 1.0]
-    assert refused(path).startswith("sweeps end in NaN after [30, 45] of 50 samples (the shortest is v0): choose some")
 
 
 def test_nan_in_the_middle_and_everywhere_is_refused(nwb, path):
@@ -550,16 +521,3 @@ def test_the_barrel_cortex_cell(lantyer):
         np.median(x[:3, 6000:11000], axis=1) - np.median(x[:3, :2000], axis=1) for x in (cell.voltage, cell.current)
     ]
     np.testing.assert_allclose(change[0] / change[1], [0.183] * 3, rtol=0.04)
-
-
-def test_the_sweep_table_pairs_series_without_numbers_of_their_own(lantyer, tmp_path):
-    path = tmp_path / "cell.nwb"
-    path.write_bytes(lantyer.read_bytes())
-    with h5py.File(path, "a") as file:
-        for group in (file["acquisition"], file["stimulus/presentation"]):
-            for series in group.values():
-                del series.attrs["sweep_number"]
-        numbers = file["general/intracellular_ephys/sweep_table/sweep_number"]
-        numbers[0::2] = numbers[0::2][::-1]  # those of the stimuli: the last comes first
-    steps = read(path).current[:, 5000]
-    np.testing.assert_array_equal(steps, read(lantyer).current[::-1, 5000])
