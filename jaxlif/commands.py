@@ -23,7 +23,7 @@ from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.options import Given, noted_warnings, with_options
 from jaxlif.recordings import Recording, SpikeRule, read_recording
-from jaxlif.recordings.sampling import held_current
+from jaxlif.recordings.notes import held_current
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.report import score_rows, text_table
 from jaxlif.simulated import simulated_recording

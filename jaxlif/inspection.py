@@ -18,8 +18,8 @@ from jaxlif.recordings import (
     read_recording,
     repeats,
 )
+from jaxlif.recordings.notes import quiet_voltage, without_padding
 from jaxlif.recordings.read import channels_of
-from jaxlif.recordings.sampling import quiet_voltage, without_padding
 
 LEAST_REST = 10.0  # ms of a constant current at the start of a sweep
 

@@ -20,7 +20,7 @@ from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, resting_potentials
-from jaxlif.recordings.sampling import held_current
+from jaxlif.recordings.notes import held_current
 from jaxlif.writing import staged
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxlif.losses import spike_mask
 from jaxlif.recordings import Recording, repeats
+from jaxlif.recordings.notes import copies
 from jaxlif.recordings.recording import stimulus_label
-from jaxlif.recordings.sampling import copies
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
 SPIKE_TIME_SCORES = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")

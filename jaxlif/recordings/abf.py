@@ -1,15 +1,15 @@
 """Recordings in Axon binary files, through pyabf, which is imported only when a file is read."""
 
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlif.recordings.clamp import is_current_clamp, varies, voltage_clamp, warn_of_difference
+from jaxlif.recordings.notes import warn_of_difference
+from jaxlif.recordings.protocol import medians
 from jaxlif.recordings.recording import RecordingWarning
-from jaxlif.recordings.units import Asked, is_unit, to_library_unit
+from jaxlif.recordings.units import Asked, is_unit, to_library_unit, voltage_clamp
 
 # Sections of an ABF2 file that pyabf reads, of 18, the last with an entry a sweep; and where an ABF1 header has the
 # numbers of samples and sweeps, the blocks of data and tags, and the numbers of tags and of samples a sweep.
@@ -17,6 +17,12 @@ _SECTIONS = [0, 1, 2, 3, 5, 6, 9, 10, 11, 15]
 _MOST_ENTRIES = 2**17  # in a section, of all but samples: pyabf reads them one by one
 _ABF1 = (10, 16, 40, 44, 48, 138)
 _FIRST_LEVEL = 61  # the user list's number for the level of an ABF2 file's first epoch, and 50 epochs follow
+_BLOCK = 10.0  # ms of a median, which sees through capacitive transients and the amplifier's at spikes
+_FOLLOWS = 0.95  # share of the variance from which on a current is a copy of its command
+_RESPONDS = 0.1  # share from which on a voltage has to do with a command at all
+
+
+_Sweeps = list[np.ndarray]
 
 
 class _Channel(NamedTuple):
@@ -33,30 +39,32 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     Channels are chosen by their unit; a file whose output is a voltage is voltage clamp. A current that the amplifier
     recorded is preferred to the command: the command's scale is set by hand and often wrong, and the recorded current
     holds the holding current and what the amplifier really did. Where several channels are a voltage, one is to be
-    named; of as many currents, recorded or commanded, the one at the same place belongs to it. A corrected unit is that
-    of the channels that are read; where no channel is a voltage, or no output a current, it makes one of the channel
-    that is named, or of the only one.
+    named, as "V2" or "V2,I1"; of as many currents, the one at the same place belongs to it. A corrected unit is that of
+    the channels that are read; where none is of its kind, it makes one of the channel that is named, or of all.
     """
     unit = asked.corrections.current_unit
+    names = () if asked.channel is None else tuple(name.strip() for name in asked.channel.split(","))
     with warnings.catch_warnings():
         # pyabf warns of stimulus files that it does not find; what that means for the command is tested below.
         warnings.filterwarnings("ignore", module="pyabf")
         abf = _open(path)
         dt = 1000.0 / abf.sampleRate
-        inputs, outputs = _channels(abf)
+        inputs, outputs = _channels(abf.adcNames, abf.adcUnits), _channels(abf.dacNames, abf.dacUnits)
         active = _active(abf, outputs)
-        inputs = _relabelled(inputs, "voltage", asked.corrections.voltage_unit, asked.channel)
-        recorded = _relabelled(_of_kind(inputs, "current"), "current", unit, asked.channel)
+        inputs = _relabelled(inputs, "voltage", asked.corrections.voltage_unit, names)
+        recorded = _relabelled(_of_kind(inputs, "current"), "current", unit, names)
         used = recorded if asked.current != "commanded" else []
         if not used:
-            outputs = _relabelled(outputs, "current", unit, asked.channel)
+            outputs = _relabelled(outputs, "current", unit, names)
         if unit is None:
             _require_current_clamp(abf, inputs, outputs, active, dt)
         voltages = _of_kind(inputs, "voltage")
         if not voltages:
             raise ValueError(_no_voltage(inputs, active))
-        named = _known(asked.channel, voltages + _of_kind(used or outputs, "current"))
-        read = _only("voltage", voltages, named)
+        known = voltages + _of_kind(used or outputs, "current")
+        if unknown := set(names) - {channel.name for channel in known}:
+            raise ValueError(f"electrode_channel = {min(unknown)!r}: the channels are {_listed(known)}")
+        read = _only("voltage", voltages, names)
         voltage = _input(abf, read, "voltage")
         measured = {channel: _input(abf, channel, "current") for channel in recorded}
         factors = {channel: to_library_unit("current", channel.unit) for channel in _of_kind(outputs, "current")}
@@ -66,23 +74,23 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
     if not (data := measured if used else commands):
         raise ValueError(_no_command(abf, outputs, recorded))
-    kind, channels = ("current", used) if used else ("commanded current", _commanding(commands, len(voltages)))
-    current = data[_current(kind, channels, voltages, read, named)]
-    known = [asked.corrections.corrected("current", sweep) for sweep in current]
-    if len(used) == 1 < len(voltages) and used[0].name not in named:
-        text = f"the only recorded current, {used[0].name}, is taken for that of {read.name}: was it injected there"
+    chosen = _current(used or _commanding(commands, len(voltages)), voltages, read, names)
+    current = [asked.corrections.corrected("current", sweep) for sweep in data[chosen]]
+    if len(used) == 1 < len(voltages) and chosen.name not in names:
+        text = f"the only recorded current, {chosen.name}, is taken for that of {read.name}: was it injected there"
         warnings.warn(f"{text}, and not into another of {_listed(voltages)}?", RecordingWarning, stacklevel=3)
-    pairs = [(known, other) if used else (other, known) for other in (commands if used else measured).values()]
+    pairs = [(current, other) if used else (other, current) for other in (commands if used else measured).values()]
     warn_of_difference(pairs, dt, "the recorded one is used" if used else "the command was asked for")
     source = "recorded" if used else "commanded"
-    return {"current": current, "voltage": voltage, "dt": dt, "current_source": source}
+    return {"current": data[chosen], "voltage": voltage, "dt": dt, "current_source": source}
 
 
 def abf_channels(path: Path) -> list[str]:
     """Return inputs and outputs of a file as "name: unit"."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        inputs, outputs = _channels(_open(path))
+        abf = _open(path)
+    inputs, outputs = _channels(abf.adcNames, abf.adcUnits), _channels(abf.dacNames, abf.dacUnits)
     return [f"{_listed(inputs)}; output {_listed(outputs)}"]
 
 
@@ -127,15 +135,10 @@ def _require_whole(path: Path) -> None:
         warnings.warn(f"{text}: is the file damaged?", RecordingWarning, stacklevel=5)
 
 
-def _channels(abf: Any) -> tuple[list[_Channel], list[_Channel]]:
-    """Number inputs and outputs; without the bytes that pad their names, and with a name that no other channel has."""
-    both = []
-    for kind, *texts in (("channel", abf.adcNames, abf.adcUnits), ("output", abf.dacNames, abf.dacUnits)):
-        names, units = ([text.strip(" \0") for text in group] for group in texts)
-        counts = Counter(names)
-        unique = [name if name and counts[name] == 1 else f"{kind} {n}" for n, name in enumerate(names)]
-        both.append([_Channel(n, *pair) for n, pair in enumerate(zip(unique, units, strict=True))])
-    return both[0], both[1]
+def _channels(names: list[str], units: list[str]) -> list[_Channel]:
+    """Number channels, without the bytes that pad their names and units."""
+    stripped = [(name.strip(" \0"), unit.strip(" \0")) for name, unit in zip(names, units, strict=True)]
+    return [_Channel(n, name or f"channel {n}", unit) for n, (name, unit) in enumerate(stripped)]
 
 
 def _of_kind(channels: list[_Channel], quantity: str) -> list[_Channel]:
@@ -146,16 +149,15 @@ def _listed(channels: list[_Channel]) -> str:
     return ", ".join(f"{c.name}: {c.unit or 'no unit'}" for c in channels)
 
 
-def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, asked: str | None) -> list[_Channel]:
+def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, names: tuple[str, ...]) -> list[_Channel]:
     """Put the unit that was given to those of the kind that it is of; where none is, to the one named, or to all."""
     if unit is None:
         return channels
-    named = _names(asked, {channel.name for channel in channels})
-    wrong = _of_kind(channels, quantity) or [c for c in channels if c.name in named] or channels
+    wrong = _of_kind(channels, quantity) or [c for c in channels if c.name in names] or channels
     return [channel._replace(unit=unit) if channel in wrong else channel for channel in channels]
 
 
-def _input(abf: Any, channel: _Channel, quantity: str) -> list[np.ndarray]:
+def _input(abf: Any, channel: _Channel, quantity: str) -> _Sweeps:
     factor, sweeps = to_library_unit(quantity, channel.unit), []
     for sweep in abf.sweepList:
         abf.setSweep(sweep, channel=channel.number)
@@ -169,7 +171,7 @@ def _input(abf: Any, channel: _Channel, quantity: str) -> list[np.ndarray]:
 def _active(abf: Any, outputs: list[_Channel]) -> list[_Channel]:
     """Return the outputs that carry a protocol; where the file does not say which, those that are a current."""
     found = [(channel, waveforms(abf, channel.number)) for channel in outputs]
-    varying = [channel for channel, waveform in found if waveform and varies(waveform)]
+    varying = [channel for channel, waveform in found if waveform and _varies(waveform)]
     return varying or _of_kind(outputs, "current") or outputs[:1]
 
 
@@ -183,8 +185,21 @@ def _require_current_clamp(
     command = waveforms(abf, commanded[0].number)
     voltages, currents = ([_input(abf, c, kind) for c in _of_kind(inputs, kind)] for kind in ("voltage", "current"))
     pairs = ((current, voltage) for current in currents for voltage in voltages)
-    if not any(command and is_current_clamp(command, *pair, dt) for pair in pairs):
+    if not any(command and _is_current_clamp(command, *pair, dt) for pair in pairs):
         raise ValueError(voltage_clamp(_listed(commanded)))
+
+
+def _is_current_clamp(command: _Sweeps, current: _Sweeps, voltage: _Sweeps, dt: float) -> bool:
+    """Say whether a command whose unit is a voltage was the current's: that follows it, and the voltage responds.
+
+    In voltage clamp the voltage, where it was recorded, follows the command more closely than the current does.
+    """
+    length = max(1, round(_BLOCK / dt))
+    blocks = [np.concatenate([medians(sweep, length) for sweep in sweeps]) for sweeps in (command, current, voltage)]
+    if any(x.size < 3 or np.ptp(x) == 0 for x in blocks):
+        return False
+    with_current, with_voltage = (float(np.corrcoef(blocks[0], x)[0, 1] ** 2) for x in blocks[1:])
+    return with_current > _FOLLOWS and with_current > with_voltage > _RESPONDS
 
 
 def _no_voltage(inputs: list[_Channel], active: list[_Channel]) -> str:
@@ -198,48 +213,33 @@ def _no_voltage(inputs: list[_Channel], active: list[_Channel]) -> str:
     return f"no channel is a voltage ({_listed(inputs)}): name its unit with `voltage_unit`, if one is"
 
 
-def _names(asked: str | None, known: set[str]) -> tuple[str, ...]:
-    """Return the names that were given; a comma separates them where it is not part of a name."""
-    if asked is None or asked in known:
-        return () if asked is None else (asked,)
-    return tuple(name.strip() for name in asked.split(","))
-
-
-def _known(asked: str | None, channels: list[_Channel]) -> tuple[str, ...]:
-    """Return the names that were given, each of which is a channel's."""
-    names = {channel.name for channel in channels}
-    named = _names(asked, names)
-    if unknown := [name for name in named if name not in names]:
-        raise ValueError(f"electrode_channel = {unknown[0]!r}: the channels are {_listed(channels)}")
-    return named
-
-
-def _only(kind: str, channels: list[_Channel], named: tuple[str, ...], example: str = "") -> _Channel:
+def _only(kind: str, channels: list[_Channel], names: tuple[str, ...]) -> _Channel:
     """Return the channel that was named, or the only one."""
-    found = [channel for channel in channels if channel.name in named] or channels
+    found = [channel for channel in channels if channel.name in names] or channels
     if len(found) > 1:
         several = f"{len(channels)} channels are a {kind} ({_listed(channels)})"
-        raise ValueError(f"{several}: choose one with `electrode_channel`{example}")
+        raise ValueError(f"{several}: choose one with `electrode_channel`")
     return found[0]
 
 
-def _current(
-    kind: str, channels: list[_Channel], voltages: list[_Channel], read: _Channel, named: tuple[str, ...]
-) -> _Channel:
+def _current(channels: list[_Channel], voltages: list[_Channel], read: _Channel, names: tuple[str, ...]) -> _Channel:
     """Return the current that was named, or of as many as there are voltages the one at the same place."""
-    if len(channels) == len(voltages) and not any(channel.name in named for channel in channels):
+    if len(channels) == len(voltages) and not any(channel.name in names for channel in channels):
         return channels[voltages.index(read)]
-    example = f", such as {read.name},{channels[0].name}" if len(voltages) > 1 else ""
-    return _only(kind, channels, named, example)
+    return _only("current", channels, names)
 
 
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def _commanding(commands: dict[_Channel, list[np.ndarray]], num_voltages: int) -> list[_Channel]:
+def _commanding(commands: dict[_Channel, _Sweeps], num_voltages: int) -> list[_Channel]:
     """Return all commands where each voltage has one; else not each has a voltage of its number: those that vary."""
-    varying = [channel for channel, waveform in commands.items() if varies(waveform)]
+    varying = [channel for channel, waveform in commands.items() if _varies(waveform)]
     return list(commands) if len(commands) == num_voltages else varying or list(commands)[:1]
+
+
+def _varies(sweeps: _Sweeps) -> bool:
+    return any((sweep != sweeps[0].flat[0]).any() for sweep in sweeps)
 
 
 def _no_command(abf: Any, outputs: list[_Channel], recorded: list[_Channel]) -> str:
@@ -253,40 +253,36 @@ def _no_command(abf: Any, outputs: list[_Channel], recorded: list[_Channel]) -> 
     return f"no command is a current that the file holds ({why}), {otherwise}"
 
 
-def waveforms(abf: Any, output: int, factor: float = 1.0) -> list[np.ndarray] | None:
+def waveforms(abf: Any, output: int, factor: float = 1.0) -> _Sweeps | None:
     """Return the command of every sweep times a factor, or None where the file does not hold it."""
+    from pyabf.stimulus import Stimulus
+
     header = getattr(abf, "_dacSection", None) or getattr(abf, "_headerV1", None)
-    if header is not None and header.nWaveformSource[output : output + 1] in ([2], (2,)):
-        return None  # it is a stimulus file, which pyabf would open wherever the header says that it lies
-    sweeps = []
+    # Of source 2 is a stimulus file, which pyabf would open wherever the header says that it lies.
+    if _unread_list(abf) or (header is not None and header.nWaveformSource[output : output + 1] in ([2], (2,))):
+        return None
+    by_list, sweeps = _has_list(abf) and abf._dacSection.nWaveformEnable[output], []
     for sweep in abf.sweepList:
         abf.setSweep(sweep)
         try:
-            waveform = _waveform(abf, output, sweep)
+            waveform = _by_list(abf, output, sweep) if by_list else Stimulus(abf, output).stimulusWaveform(sweep)
         except (IndexError, UnboundLocalError):
             return None  # an output without an epoch table, or a stimulus file that an ABF1 header does not name
-        if waveform is None:
-            return None
         sweeps.append(factor * np.asarray(waveform, np.float64)[: abf.sweepY.size])
     return sweeps if all(np.isfinite(s).all() for s in sweeps) else None
 
 
-def _waveform(abf: Any, output: int, sweep: int) -> np.ndarray | None:
-    """Return the command of one sweep in the file's unit: its epochs, with the level that a user list gives one."""
-    from pyabf.stimulus import Stimulus
+def _by_list(abf: Any, output: int, sweep: int) -> Any:
+    """Return the command of one sweep in the file's unit: its epochs, one with the level that a user list gives it."""
     from pyabf.waveform import EpochTable
 
-    if _unread_list(abf):
-        return None
-    if not _has_list(abf) or not abf._dacSection.nWaveformEnable[output]:
-        return np.asarray(Stimulus(abf, output).stimulusWaveform(sweep))
     table = EpochTable(abf, output)
     varied: Any = _varied_epoch(abf, table)
     # Past its end a list is repeated where that was ticked, and else its last value stays.
     count = len(abf.userList)
     varied.level = abf.userList[sweep % count if abf.userListRepeat[0] else min(sweep, count - 1)]
     varied.levelDelta = 0.0
-    return np.asarray(table.getEpochWaveformsBySweep(abf)[sweep].getWaveform())
+    return table.getEpochWaveformsBySweep(abf)[sweep].getWaveform()
 
 
 def _has_list(abf: Any) -> bool:

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxlif.checks import not_negative
+from jaxlif.recordings.notes import COARSE, is_sampled, undisturbed
 from jaxlif.recordings.recording import Recording, repeats
-from jaxlif.recordings.sampling import COARSE, is_sampled, undisturbed
 
 LONGEST = 150.0  # ms: lags of the whole kernel, membrane included
 ELECTRODE = 7.0  # ms: lags within which the electrode's own kernel ends

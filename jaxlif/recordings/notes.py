@@ -1,20 +1,40 @@
-"""What a recording says of itself before any fit, in one place and one order."""
+"""What a recording shows before any fit: what is said of it, whether its current was sampled, where the cell rests."""
 
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
-from jaxlif.recordings.plausibility import away_from
-from jaxlif.recordings.protocol import find_epochs, is_step_protocol
-from jaxlif.recordings.recording import Recording
-from jaxlif.recordings.sampling import copies, is_sampled, mains_hum, resting_potentials
+from jaxlif.recordings.protocol import find_epochs, is_step_protocol, mains_hum
+from jaxlif.recordings.recording import Recording, RecordingWarning, remembered
 from jaxlif.recordings.spikes import SpikeRule, spike_notes
+from jaxlif.recordings.units import away_from
 
 DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 _AT_STEP = 0.3  # ms after a step of the current in which no membrane has moved far and no spike has risen
 _JUMP = 3.0  # mV, a jump of the voltage that is worth a note
+_APART = 0.05  # share of the command's range by which command and recorded current may differ
+_FOLLOWS_NOT = "the recorded current does not follow the command"
 _NEAR_SPIKE = (5.0, 50.0)  # ms before and after a spike in which a voltage may stay at its extreme
+
+COARSE = 0.5  # ms: from this dt on half a sample matters to spike times
+_BESIDE = 0.15  # share of the previous sample in the voltage's increments below which it has none
+_SPIKE = (5.0, 40.0)  # ms left out before and after a spike: its currents are not the injected one
+
+_QUIET = 0.05  # share of the largest current up to which its mean counts as none
+_MEAN = 10.0  # ms over which that mean is taken: measured currents are noisy
+_SETTLED = 100.0  # ms of no current that a resting potential is taken from, at least
+_LEFT_OUT = 0.5  # share of the quiet stretch that is given to what came before it
+
+_PADDED = 5.0  # ms of one value at the end of a sweep from which on it may be padding
+_LONGER = 10  # times the longest run of one value before it that padding with the last value is longer
+_ZERO = 2.0  # mV about 0 mV in which an amplifier rests that was switched off, or sees nothing
+_ZERO_LONGER = 3  # times the longest time there before, which is that of a spike's end or of a reset to 0 mV
+_JUMP_TO_ZERO = 20.0  # mV to there from one sample to the next
 
 
 def notes_on(
@@ -138,3 +158,188 @@ def _is_peak(voltage: np.ndarray, spikes: np.ndarray, first: int, within: int) -
     part = voltage[first : first + 3 * within]
     above = part >= 0.5 * (part[:within].max() + voltage[first - 1])  # half of its height
     return bool(0 < above.sum() <= within and spikes[first : first + within].any())
+
+
+# --- command and recorded current --------------------------------------------------------------------------
+
+
+def warn_of_difference(pairs: Sequence[tuple[list[np.ndarray], list[np.ndarray]]], dt: float, which: str) -> None:
+    """Warn of a recorded current that follows no command, or whose levels are others; ``which`` says what is read."""
+    even = [(a, b) for a, b in pairs if len({sweep.size for sweep in (*a, *b)}) == 1 and a[0].size > 1]
+    texts = [
+        _difference(np.stack(a), np.stack(b), dt) for a, b in even if any((sweep != b[0].flat[0]).any() for sweep in b)
+    ]
+    if texts and all(texts):
+        # Of several commands, or recorded currents, the one that follows best is meant.
+        text = min((t for t in texts if t), key=lambda t: t.startswith(_FOLLOWS_NOT))
+        warnings.warn(f"{text}; {which}", RecordingWarning, stacklevel=4)
+
+
+def _difference(recorded: np.ndarray, command: np.ndarray, dt: float) -> str | None:
+    """Say in which a recorded current [sweeps, T] differs from a command of the same shape, if it does."""
+    if np.std(recorded) == 0 or np.corrcoef(recorded.ravel(), command.ravel())[0, 1] < 0.5:
+        return f'{_FOLLOWS_NOT}: if its channel was not connected, ask for current="commanded"'
+    epochs = find_epochs(Recording(command, dt=dt))
+    if not epochs:
+        gain = np.cov(recorded.ravel(), command.ravel())[0, 1] / np.var(command, ddof=1)
+        return f"the recorded current is {gain:.3g} times the command" if abs(gain - 1.0) > 2.0 * _APART else None
+    levels = np.array([epoch.level for epoch in epochs])
+    measured = np.array([np.median(recorded[epoch.sweep, epoch.start : epoch.stop]) for epoch in epochs])
+    offset, least = float(np.median(measured - levels)), _APART * np.ptp(command)
+    apart = np.abs(measured - levels - offset)
+    worst = int(apart.argmax())
+    if apart[worst] > least:
+        where = f"in sweep {epochs[worst].sweep} at {epochs[worst].start * dt:.4g} ms {levels[worst]:.4g}"
+        return f"command and recorded current have other levels: {where} and {measured[worst]:.4g} pA"
+    return f"the recorded current lies {offset:+.3g} pA beside the command throughout" if abs(offset) > least else None
+
+
+# --- a current sampled or held ----------------------------------------------------------------------------
+
+
+def is_sampled(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> bool:
+    r"""Return whether a current was measured at the instants of the voltage, and so far apart that it counts.
+
+    Where the source is not known the voltage is asked, away from spikes: a current that is held has :math:`c_1 = 0` in
+    :math:`V_n - V_{n-1} = a + b V_{n-1} + c_0 I_n + c_1 I_{n-1}`. A commanded one is held; below 0.5 ms it is the same.
+    """
+    if recording.dt < COARSE or recording.current_source == "commanded":
+        return False
+    if recording.current_source == "recorded":
+        return True
+    return recording.voltage is not None and abs(_share_before(recording, spikes)) > _BESIDE
+
+
+def held_current(recording: Recording, sampled: bool) -> Recording:
+    r"""Return a recording whose current is the mean over each step, as a neuron's step takes it.
+
+    A current that was sampled ran from one sample to the next: :math:`\bar I_n = (I_{n-1} + I_n) / 2`.
+    """
+    if not sampled or recording.dt < COARSE or recording.current_source == "commanded":
+        return recording
+    before = np.concatenate([recording.current[:, :1], recording.current[:, :-1]], axis=1)
+    return replace(recording, current=0.5 * (before + recording.current))
+
+
+def undisturbed(
+    spikes: Bool[np.ndarray, "sweeps T"] | None, shape: tuple[int, int], dt: float
+) -> Bool[np.ndarray, "sweeps T-1"]:
+    """Mark the increments from one sample to the next that no spike disturbs."""
+    return away_from(np.zeros(shape, bool) if spikes is None else spikes, *_SPIKE, dt)[:, :-1]
+
+
+def _share_before(recording: Recording, spikes: np.ndarray | None) -> float:
+    """Return how much of c1 / (c0 + c1) is sure; 0 where the current does not vary from sample to sample."""
+    current, voltage = recording.current, recording.measured_voltage()
+    usable = undisturbed(spikes, current.shape, recording.dt)
+    columns = [x[usable] for x in (voltage[:, :-1], current[:, 1:], current[:, :-1])]
+    design = np.stack([*columns, np.ones(int(usable.sum()))], axis=1)
+    increments = np.diff(voltage, axis=1)[usable]
+    found, squares, rank, _ = np.linalg.lstsq(design, increments, rcond=1e-9)
+    if rank < design.shape[1] or not squares.size:
+        return 0.0
+    variance = squares[0] / len(increments) * np.linalg.inv(design.T @ design)[2, 2]
+    sure = max(abs(found[2]) - 2.0 * float(np.sqrt(variance)), 0.0)
+    return float(sure / abs(found[1] + found[2]))
+
+
+# --- the rest ---------------------------------------------------------------------------------------------
+
+
+def resting_potentials(
+    recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]
+) -> Float[np.ndarray, " sweeps"] | None:
+    """Return the resting potential of each sweep, mV: the mean voltage at the end of its quiet start.
+
+    A sweep's quiet start ends where the mean over 10 ms exceeds 5 % of the recording's largest current; its first half
+    is left to what came before it. None where some sweep has less than 100 ms of it, or a spike there.
+
+    Example:
+        >>> current = np.concatenate([np.zeros((1, 2000)), np.full((1, 2000), 100.0)], axis=1)
+        >>> recording = Recording(current=current, voltage=np.full(current.shape, -63.0), dt=0.1)
+        >>> resting_potentials(recording, np.zeros(current.shape, bool))
+        array([-63.])
+    """
+    rest = quiet_voltage(recording, spikes)
+    return None if np.isnan(rest).any() else rest
+
+
+def quiet_voltage(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]) -> Float[np.ndarray, " sweeps"]:
+    """Return the resting potential of each sweep as :func:`resting_potentials` does, NaN where it is not known."""
+    length = min(max(1, round(_MEAN / recording.dt)), recording.num_steps)
+    total = np.cumsum(np.pad(recording.current, ((0, 0), (1, 0))), axis=1)
+    loud = np.abs(total[:, length:] - total[:, :-length]) / length > _QUIET * np.abs(recording.current).max()
+    # The first mean that is loud has its loud samples at its end.
+    ends = np.where(loud.any(axis=1), loud.argmax(axis=1), recording.num_steps)
+    known = [end >= _SETTLED / recording.dt and not train[:end].any() for train, end in zip(spikes, ends, strict=True)]
+    rows = zip(recording.measured_voltage(), ends, known, strict=True)
+    return np.array([voltage[int(_LEFT_OUT * end) : end].mean() if calm else np.nan for voltage, end, calm in rows])
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------
+
+
+@remembered
+def copies(recording: Recording) -> Int[np.ndarray, " sweeps"]:
+    """Return of each sweep the number of the first whose voltage is the same in every sample; without one, its own."""
+    first = np.arange(recording.num_sweeps)
+    known: dict[int, list[int]] = {}
+    for sweep, v in enumerate(() if recording.voltage is None else recording.voltage):
+        alike = known.setdefault(zlib.crc32(v.tobytes()), [])
+        first[sweep] = next((s for s in alike if np.array_equal(recording.measured_voltage()[s], v)), sweep)
+        alike.append(sweep)
+    return first
+
+
+def padding(recording: Recording) -> Int[np.ndarray, " sweeps"]:
+    """Return from which sample on each sweep is padded; T where it is not.
+
+    A sweep that stopped early is filled up with zeros, to which the voltage jumps and near which it stays, or with its
+    last value, which stays to the bit where the voltage had noise before.
+    """
+    voltage = recording.measured_voltage()
+    zero = [_last_run(np.abs(v) < _ZERO) for v in voltage]
+    same = [_last_run(np.append(False, v[1:] == v[:-1])) for v in voltage]
+    least = max(_PADDED / recording.dt, _LONGER * max(run.longest for run in same))
+    ends = [run.start if run.length > least and run.start > 1 else recording.num_steps for run in same]
+    return np.array([_zeros_from(v, run, end) for v, run, end in zip(voltage, zero, ends, strict=True)])
+
+
+def without_padding(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
+    """Return a recording that ends where all of its sweeps are padded, and say so; refuse one where some are."""
+    ends = padding(recording)
+    short = np.flatnonzero(ends < recording.num_steps)
+    if not short.size:
+        return recording, ()
+    if short.size < recording.num_sweeps:
+        when = recording.start + recording.dt * ends[short[0]]
+        others = ",".join(str(s) for s in np.setdiff1d(np.arange(recording.num_sweeps), short))
+        raise ValueError(
+            f"voltage stays at {recording.measured_voltage()[short[0], -1]:.4g} mV from {when:.5g} ms to the end in"
+            f" sweep {short[0]} ({short.size} of {recording.num_sweeps} sweeps end so): it stopped early and was"
+            f" padded; choose the others, --sweeps {others}"
+        )
+    when = recording.start + recording.dt * ends.min()
+    note = f"every sweep is padded, the first from {when:.5g} ms on, where its voltage stays at one value: cut there"
+    return recording.window(recording.start, when), (note,)
+
+
+def _zeros_from(v: np.ndarray, zero: "_Run", otherwise: int) -> int:
+    """Return where a voltage jumps to 0 mV and stays, or something else where it does not."""
+    stays = zero.length > max(2, _ZERO_LONGER * zero.longest) and zero.start > 0
+    return zero.start if stays and abs(v[zero.start] - v[zero.start - 1]) > _JUMP_TO_ZERO else otherwise
+
+
+class _Run(NamedTuple):
+    """The run of True at the end of a sweep: its start, its length, and that of the longest run before it."""
+
+    start: int
+    length: int
+    longest: int
+
+
+def _last_run(flags: np.ndarray) -> _Run:
+    ends = np.append(np.flatnonzero(~flags), flags.size)
+    lengths = np.diff(ends, prepend=-1) - 1
+    length = int(lengths[-1]) if len(ends) > 1 else 0
+    return _Run(int(flags.size - lengths[-1]), length, int(lengths[:-1].max(initial=0)))

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlif.files import open_hdf5, require_plain, require_stored
-from jaxlif.recordings.clamp import voltage_clamp, warn_of_difference
+from jaxlif.recordings.notes import warn_of_difference
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
-from jaxlif.recordings.units import Asked, Corrections, is_unit, symbol, to_library_unit
+from jaxlif.recordings.units import Asked, Corrections, is_unit, symbol, to_library_unit, voltage_clamp
 
 
 class _Part(NamedTuple):

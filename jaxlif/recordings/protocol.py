@@ -1,19 +1,25 @@
 """What was injected: constant epochs and their levels, step protocols, the f-I table of a step family."""
 
-from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxlif.recordings.recording import Recording, remembered
-from jaxlif.recordings.sampling import mains_hum, without_hum
 from jaxlif.recordings.spikes import SpikeRule
+from jaxlif.recordings.units import mains
 
 # A recorded current shows the amplifier's transient at every spike. The median over a block sees through them as long
 # as they fill less than half of it: 2 to 3 ms a spike, so 10 ms.
 _BLOCK = 10.0
 _LEAST = 5.0  # ms of an epoch
+
+_MAINS = (50.0, 60.0)  # Hz
+_HARMONICS = 3
+_ENOUGH = 8, 2000.0  # sweeps, and ms of each, that are looked at
+_CHUNK = 1000.0  # ms: mains drift by some hundredths of a hertz, and their phase with them
+_STANDS_OUT = 4.0  # times the amplitude at frequencies beside it from which a line is one
+_OUTLIER = 2.0  # standard deviations beyond which a sample is a transient or the edge of a step
 
 
 class Epoch(NamedTuple):
@@ -38,7 +44,7 @@ class FITable(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """What a family of steps consists of: of every sweep the test epoch, and the other steps that are in it."""
+    """A family of steps: of every sweep the test epoch, and the other steps that are in it."""
 
     tests: list[Epoch]
     others: list[Epoch]
@@ -60,24 +66,14 @@ class _Grain(NamedTuple):
 
 @remembered
 def find_epochs(recording: Recording, min_duration: float = _LEAST) -> tuple[Epoch, ...]:
-    """Find the epochs of constant current in every sweep.
+    """Find the epochs of constant current in every sweep, of ``min_duration`` ms at least.
 
     A commanded current is compared sample by sample. A recorded one, with noise and with the amplifier's transients
     at the spikes, is compared by medians of 10 ms: an edge is where they jump by more than six times their noise, and
     its sample is the least-squares one. Ramps and noise give no epochs.
 
-    Args:
-        recording: any recording.
-        min_duration: shorter epochs are left out, ms.
-
-    Returns:
-        Epochs in order of sweep and time.
-
     Example:
-        >>> current = np.repeat([0.0, 100.0], 200)
-        >>> for epoch in find_epochs(Recording(current=current, dt=0.1)):
-        ...     epoch
-        Epoch(sweep=0, start=0, stop=200, level=0.0)
+        >>> find_epochs(Recording(current=np.repeat([0.0, 100.0], 200), dt=0.1))[1]
         Epoch(sweep=0, start=200, stop=400, level=100.0)
     """
     quiet, grain = _described(recording)
@@ -92,14 +88,7 @@ def find_epochs(recording: Recording, min_duration: float = _LEAST) -> tuple[Epo
 
 
 def is_step_protocol(recording: Recording) -> bool:
-    """Say whether the current consists of steps: constant for 90 % of every sweep, at two levels or more.
-
-    Example:
-        >>> is_step_protocol(Recording(current=np.repeat([0.0, 100.0], 200), dt=0.1))
-        True
-        >>> is_step_protocol(Recording(current=np.linspace(0.0, 100.0, 400), dt=0.1))
-        False
-    """
+    """Say whether the current consists of steps: constant for 90 % of every sweep, at two levels or more."""
     covered, levels = np.zeros(recording.num_sweeps), []
     for epoch in find_epochs(recording):
         covered[epoch.sweep] += epoch.stop - epoch.start
@@ -114,16 +103,6 @@ def step_family(recording: Recording) -> Protocol:
     A step is an epoch at another level than its sweep starts from. The test is the first that is not the same in all
     sweeps, as a calibration pulse is, and at least half as large as the largest of its sweep. Most sweeps have it at
     the same time, where noise may hide an edge; a sweep whose own lies elsewhere keeps its own.
-
-    Returns:
-        The :class:`Protocol`: one test for each sweep, and the other steps in order of sweep and time.
-
-    Example:
-        >>> current = np.repeat([[0.0, 100.0, 0.0, 0.0], [0.0, 200.0, 200.0, 0.0]], 1000, axis=1)
-        >>> for epoch in step_family(Recording(current=current, dt=0.1)).tests:
-        ...     epoch
-        Epoch(sweep=0, start=1000, stop=2000, level=100.0)
-        Epoch(sweep=1, start=1000, stop=3000, level=200.0)
     """
     quiet, grain = _described(recording)
     own = _steps_of_sweeps(recording)
@@ -157,10 +136,8 @@ def fi_table(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None =
 
     Example:
         >>> current = np.repeat([[0.0, 100.0, 0.0], [0.0, 200.0, 0.0]], 1000, axis=1)
-        >>> spikes = np.zeros(current.shape, bool)
-        >>> spikes[1, 1100:2000:100] = True
-        >>> fi_table(Recording(current=current, dt=0.1), spikes)
-        FITable(currents=array([100., 200.]), rates=array([ 0., 90.]), start=100.0, stop=200.0)
+        >>> fi_table(Recording(current=current, dt=0.1), current == 150.0)
+        FITable(currents=array([100., 200.]), rates=array([0., 0.]), start=100.0, stop=200.0)
     """
     if not is_step_protocol(recording):
         raise ValueError("current is not made of steps (constant for 90 % of every sweep, two levels or more)")
@@ -173,7 +150,9 @@ def fi_table(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None =
     counts = [train[test.start : test.stop].sum() for train, test in zip(raster, tests, strict=True)]
     rates = 1000.0 * np.array(counts) / (lengths * recording.dt)
     grain = _described(recording)[1]
-    groups = _grouped(levels, grain.jump * np.sqrt(grain.length / lengths.min()) + 0.005 * grain.spread)
+    order = np.argsort(levels, kind="stable")
+    apart = grain.jump * np.sqrt(grain.length / lengths.min()) + 0.005 * grain.spread
+    groups = np.split(order, np.flatnonzero(np.diff(levels[order]) > apart) + 1)
     bounds = min(test.start for test in tests), max(test.stop for test in tests)
     return FITable(
         np.array([levels[group].mean() for group in groups]),
@@ -184,11 +163,6 @@ def fi_table(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None =
 
 def _level(current: np.ndarray) -> float:
     return float(np.median(current))
-
-
-def _grouped(levels: np.ndarray, tolerance: float) -> list[np.ndarray]:
-    order = np.argsort(levels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(levels[order]) > tolerance) + 1)
 
 
 # --- epochs -----------------------------------------------------------------------------------------------
@@ -205,7 +179,10 @@ def _described(recording: Recording) -> tuple[np.ndarray, _Grain]:
     hum = mains_hum(recording) if grain.length > 1 else None
     if hum is None or hum.amplitude > 0.1 * grain.spread:
         return recording.current, grain
-    quiet = without_hum(recording, hum)
+    harmonics = hum.frequency * np.arange(1, _HARMONICS + 1)
+    count = max(1, round(recording.duration / _CHUNK))
+    parts = np.array_split(_fluctuation(recording.current, hum.frequency, recording.dt), count, axis=1)
+    quiet = recording.current - np.concatenate([mains(part, harmonics, recording.dt) for part in parts], axis=1)
     return quiet, _grain(quiet, recording.dt)
 
 
@@ -256,19 +233,17 @@ def _noisy_edges(current: np.ndarray, grain: _Grain) -> list[int]:
     # Over two blocks, since the edge lies within one: jump[k] compares the neighbours of block k + 1.
     jumping = np.flatnonzero(np.abs(middle[2:] - middle[:-2]) > grain.jump) + 1
     runs = np.split(jumping, np.flatnonzero(np.diff(jumping) > 1) + 1) if jumping.size else []
-    return [edge for run in runs for edge in _edges_of_run(current, middle, int(run[0]), int(run[-1]), grain.length)]
-
-
-def _edges_of_run(current: np.ndarray, middle: np.ndarray, first: int, last: int, length: int) -> list[int]:
-    """Return the edge in the blocks ``first`` to ``last``, or both their bounds where they are too many for one."""
-    if last - first > 2:
-        return [first * length, (last + 1) * length]
-    before, after = middle[first - 1], middle[last + 1]
-    begin = (first - 1) * length
-    stretch = current[begin : (last + 2) * length]
-    # The split with the least squared error of `before` up to it and `after` from it on.
-    gain = np.cumsum((stretch - after) ** 2 - (stretch - before) ** 2)
-    return [begin + int(np.argmax(gain)) + 1]
+    edges = []
+    for first, last in ((int(run[0]), int(run[-1])) for run in runs):
+        if last - first > 2:  # too many blocks for one edge
+            edges += [first * grain.length, (last + 1) * grain.length]
+            continue
+        before, after, begin = middle[first - 1], middle[last + 1], (first - 1) * grain.length
+        stretch = current[begin : (last + 2) * grain.length]
+        # The split with the least squared error of `before` up to it and `after` from it on.
+        gain = np.cumsum((stretch - after) ** 2 - (stretch - before) ** 2)
+        edges.append(begin + int(np.argmax(gain)) + 1)
+    return edges
 
 
 def _is_flat(current: np.ndarray, grain: _Grain) -> bool:
@@ -295,10 +270,8 @@ class _Step(NamedTuple):
 
 
 def _steps_of_sweeps(recording: Recording) -> list[list[_Step]]:
-    by_sweep: dict[int, list[Epoch]] = defaultdict(list)
-    for epoch in find_epochs(recording):
-        by_sweep[epoch.sweep].append(epoch)
-    own, jump = [by_sweep[n] for n in range(recording.num_sweeps)], _described(recording)[1].jump
+    epochs, jump = find_epochs(recording), _described(recording)[1].jump
+    own = [[epoch for epoch in epochs if epoch.sweep == n] for n in range(recording.num_sweeps)]
     levels, firsts = [epoch.level for sweep in own for epoch in sweep], [sweep[0].level for sweep in own if sweep]
     # Sweeps that start with the step end at the holding level; if each has one level only, that is the step.
     at_once = bool(firsts) and np.ptp(firsts) > max(0.5 * np.ptp(levels), jump)
@@ -332,3 +305,44 @@ def _commonest(candidates: list[_Step], grain: _Grain) -> tuple[int, int] | None
     group = max(groups, key=len)
     group = group if len(group) >= 0.25 * len(candidates) else candidates
     return int(np.median([s.start for s in group])), int(np.median([s.stop for s in group]))
+
+
+# --- the mains --------------------------------------------------------------------------------------------
+
+
+class Hum(NamedTuple):
+    """The frequency of a hum, Hz, and the amplitude of its first harmonic, pA."""
+
+    frequency: float
+    amplitude: float
+
+
+@remembered
+def mains_hum(recording: Recording) -> Hum | None:
+    """Return the mains hum of a recorded current; None where no line stands out at 50 or 60 Hz, or in under 100 ms."""
+    if recording.duration < 100.0:
+        return None
+    sweeps, samples = _ENOUGH[0], round(_ENOUGH[1] / recording.dt)
+    found = [Hum(f, _line(recording.current[:sweeps, :samples], f, recording.dt)) for f in _MAINS]
+    loudest = max(found, key=lambda hum: hum.amplitude)
+    return loudest if loudest.amplitude > 0.0 else None
+
+
+def _line(current: np.ndarray, frequency: float, dt: float) -> float:
+    """Return the amplitude at a frequency, pA, or 0 where it does not stand out from those beside it."""
+    x = _fluctuation(current, frequency, dt)
+    window, times = np.hanning(x.shape[1]), dt * np.arange(x.shape[1])
+    beside = np.array([0.0, -4.0, -3.0, 3.0, 4.0]) * max(2.0, 1000.0 / (dt * x.shape[1]))
+    waves = np.exp(-2e-3j * np.pi * np.outer(frequency + beside, times))
+    amplitudes = np.median(np.abs(2.0 * (window * x) @ waves.T / window.sum()), axis=0)
+    return float(amplitudes[0]) if amplitudes[0] > _STANDS_OUT * amplitudes[1:].max() else 0.0
+
+
+def _fluctuation(current: np.ndarray, frequency: float, dt: float) -> np.ndarray:
+    """Return a current [sweeps, T] without what is slower than a period, and with its outliers cut."""
+    length = max(2, round(1000.0 / frequency / dt))
+    middle, samples = medians(current, length), np.arange(current.shape[1])
+    centres = length * (np.arange(middle.shape[1]) + 0.5) - 0.5
+    x = np.stack([sweep - np.interp(samples, centres, m) for sweep, m in zip(current, middle, strict=True)])
+    limit = _OUTLIER * np.median(np.abs(x)) / 0.6745
+    return np.asarray(np.clip(x, -limit, limit))

@@ -12,9 +12,9 @@ from jaxlif.files import checksum, load_arrays, load_mat, reading, require_file,
 from jaxlif.recordings.abf import abf_channels, read_abf
 from jaxlif.recordings.ibw import read_ibw
 from jaxlif.recordings.nwb import nwb_channels, read_nwb
-from jaxlif.recordings.recording import Recording, RecordingWarning, Sweeps, sweep_indices
+from jaxlif.recordings.recording import Recording, RecordingWarning, sweep_indices
 from jaxlif.recordings.text import read_csv
-from jaxlif.recordings.units import Asked, Corrections, to_library_unit
+from jaxlif.recordings.units import Asked, Corrections, Sweeps, to_library_unit
 
 _LARGEST = {"voltage": (1e4, "mV"), "current": (1e6, "pA")}  # 10 V and 1 µA, beyond any amplifier
 _PER_SWEEP = ("current", "voltage", "spikes")

@@ -12,13 +12,12 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from jaxlif.checks import choice, number, numbers, require_same_shape
-from jaxlif.recordings.plausibility import require_membrane, require_response, scale_notes
+from jaxlif.recordings.units import Sweeps, require_membrane, require_response, scale_notes
 
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
 _SOURCES = ("recorded", "commanded", "unknown")
 
 R = TypeVar("R")
-Sweeps = int | slice | Sequence[int] | np.ndarray
 
 
 class RecordingWarning(UserWarning):

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxlif.files import checksum, reading, require_file
-from jaxlif.recordings.clamp import voltage_clamp
 from jaxlif.recordings.recording import RecordingWarning
-from jaxlif.recordings.units import NO_CORRECTIONS, Asked, Corrections, is_unit, to_library_unit
+from jaxlif.recordings.units import NO_CORRECTIONS, Asked, Corrections, is_unit, to_library_unit, voltage_clamp
 
 _QUANTITIES = {
     "time": ("time", "t"),

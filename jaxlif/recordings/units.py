@@ -1,13 +1,13 @@
-"""The units that files are written in, the factors that take them to ms, pA and mV, and what is asked of a file."""
+"""Units: those that files are written in, what is corrected, and whether numbers in mV and pA can be a neuron's."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlif.checks import number
-from jaxlif.recordings.recording import Sweeps
 
 _FACTORS = {
     "time": {"s": 1e3, "ms": 1.0, "us": 1e-3},
@@ -18,6 +18,23 @@ _FACTORS = {
 _SYMBOLS = {name.lower(): name for table in _FACTORS.values() for name in table} | {"sec": "s"}
 _WORD = re.compile(r"(milli|micro|nano|pico|)(volt|amp)(?:ere)?s?", re.IGNORECASE)
 _PREFIXES = {"milli": "m", "micro": "u", "nano": "n", "pico": "p", "": ""}
+Sweeps = int | slice | Sequence[int] | np.ndarray
+
+_LARGEST_MEDIAN = 160.0  # mV, from zero: beyond any membrane, and short of one stored ten times too large
+_GAINS = (0.1, 0.05, 0.02, 0.01, 1e-3)  # of amplifiers, inverted, the usual ones
+_FARTHEST = 400.0  # mV: beyond a model cell's, and short of an artefact that fills an amplifier's range
+_RESTS = (-115.0, -25.0)  # mV: where a neuron that is alive spends its time, most of it below or above
+_JUDGED_FROM = 50.0  # ms in all: less shows no rest
+_NORMALISED = 2.0  # mV: what stays below is in units of its threshold, and no rest is expected of it
+_RESISTANCES = (5e-4, 20.0)  # GΩ: SD of voltage by SD of current, spikes included; of a motoneuron and a granule cell
+_UNITS = ((5e-4, "fA", "0.001"), (2e4, "nA", "1000"), (2e7, "µA", "1e6"), (np.inf, "A", "1e12"))
+_SHORT = 1.0  # ms to a mean, of which the blocks are made
+_BLOCKS = (10.0, 50.0)  # ms: of voltage, of spikes
+_PAST = 3  # blocks of its own past
+_MAINS_FROM = 100.0  # ms of a sweep in which 50 Hz, 60 Hz and a mean are three things
+_LEAST = 120  # blocks: of fewer, a cell that fires all the time leaves too little between spikes to deny its answer
+_AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's transient is no stimulus
+EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 160 000 tests
 
 
 def symbol(unit: str) -> str:
@@ -38,6 +55,14 @@ def to_library_unit(quantity: str, unit: str) -> float:
     if not is_unit(quantity, unit):
         raise ValueError(f"{quantity} in {unit!r}: the units known are {', '.join(_FACTORS[quantity])}")
     return _FACTORS[quantity][symbol(unit)]
+
+
+def voltage_clamp(outputs: str) -> str:
+    """Say why a file whose outputs, as listed, are voltages is refused."""
+    return (
+        f"the output is a voltage ({outputs}): a voltage-clamp recording, where a fit needs an injected current; if it"
+        " is current clamp under a wrong unit, say so with `current_unit`"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +122,162 @@ class Asked(NamedTuple):
     sweeps: Sweeps | None = None
     channel: str | None = None
     corrections: Corrections = NO_CORRECTIONS
+
+
+# --- can these be a neuron's numbers? ---------------------------------------------------------------------
+
+
+def require_membrane(name: str, voltage: np.ndarray) -> None:
+    """Refuse a voltage [sweeps, T] that has a scale which no membrane has in mV, and name the likely factor."""
+    spans = [float(voltage.min()), float(np.median(_thinned(voltage))), float(voltage.max())]
+    middle, text = spans[1], f"{name} spans {spans[0]:.4g} to {spans[2]:.4g} mV"
+    if abs(middle) > _LARGEST_MEDIAN:
+        fitting = [f for f in _GAINS if _is_membrane(*(f * x for x in spans)) and -100.0 < f * middle < -30.0]
+        factor = min(fitting, key=lambda f: abs(f * middle + 65.0), default=None)
+        likely = f"; it looks {1 / factor:.0f} times too large (`voltage_gain` {factor:g})" if factor else ""
+        raise ValueError(f"{text} with a median of {middle:.4g} mV, which no membrane has{likely}")
+    for factor, where in ((1000, "which is physiological in volts"), (100, "which looks 100 times too small")):
+        if _is_membrane(*(factor * x for x in spans)):
+            raise ValueError(f"{text}, {where}: multiply it by {factor} (`voltage_gain`)")
+
+
+def _thinned(voltage: np.ndarray) -> np.ndarray:
+    """Return samples enough for a quantile."""
+    return voltage[:, :: max(1, voltage.size // 100_000)]
+
+
+def _is_membrane(low: float, middle: float, high: float) -> bool:
+    return bool(-200.0 < low and high < 100.0 and -150.0 < middle < -20.0)
+
+
+def scale_notes(current: np.ndarray, voltage: np.ndarray, dt: float) -> Iterator[str]:
+    """Say what can be a recording [sweeps, T] but hardly is: a rest of no neuron, a current of another unit."""
+    if voltage.size * dt >= _JUDGED_FROM:
+        yield from _rest(voltage)
+    farthest = float(np.abs(voltage).max())
+    if farthest > _FARTHEST:
+        count = int((np.abs(voltage) > _FARTHEST).sum())
+        yield f"the voltage reaches {farthest:.4g} mV from zero in {count} samples: artefacts? fitted as they are"
+    spread = float(np.std(current))
+    resistance = float(np.std(voltage)) / spread if spread > 0 else 0.0
+    # Noise in the channel of the current implies a resistance too, of nothing.
+    suspect = resistance > 0 and not _RESISTANCES[0] < resistance < _RESISTANCES[1]
+    if suspect and EVIDENT < evidence(current, voltage, dt) < np.inf:
+        unit, factor = next((u, f) for most, u, f in _UNITS if resistance < most)
+        yield (
+            f"an SD of {np.std(voltage):.3g} mV for a current of SD {spread:.3g} pA implies an input resistance of"
+            f" {resistance:.3g} GΩ ({_RESISTANCES[0]:g} to {_RESISTANCES[1]:g} GΩ are expected):"
+            f" is the current in {unit}? multiply it by {factor} (`current_gain`)"
+        )
+
+
+def _rest(voltage: np.ndarray) -> Iterator[str]:
+    low, high = (float(q) for q in np.quantile(_thinned(voltage), (0.1, 0.9)))
+    if np.abs(voltage).max() < _NORMALISED or (low < _RESTS[1] and high > _RESTS[0]):
+        return
+    side, value = ("above", low) if low >= _RESTS[1] else ("below", high)
+    tenfold = side == "above" and _is_membrane(*(10.0 * x for x in (voltage.min(), low, voltage.max())))
+    likely = "is its scale wrong (`voltage_gain`), its zero (`voltage_offset`), or is it a model cell?"
+    likely = "it looks 10 times too small (`voltage_gain` 10)" if tenfold else likely
+    yield f"the voltage lies {side} {value:.3g} mV for 90 % of the time, where no neuron rests: {likely}"
+
+
+def require_response(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None) -> None:
+    """Refuse a voltage [sweeps, T] that was the command itself, or in which the current leaves no trace."""
+    changing = [float(np.mean(np.diff(x, axis=1) != 0)) for x in (voltage, current)]
+    silent = spikes is None or not spikes.any()
+    if silent and np.ptp(voltage) > 0 and changing[0] < 0.005 and changing[1] > 0.5:
+        raise ValueError(
+            "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
+            " voltage was the command, in voltage clamp, where a fit needs an injected current"
+        )
+    if (found := evidence(current, voltage, dt, spikes)) < EVIDENT:
+        raise ValueError(
+            f"current: its changes (SD {np.std(current):.3g} pA around {np.mean(current):.4g} pA) leave no trace in the"
+            f" voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus, or belongs to another"
+            " cell, and nothing about the membrane can be inferred from it"
+        )
+
+
+def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:
+    r"""Return the evidence that the cell answers to the current: an F statistic, infinite where it is too short.
+
+    Over blocks k of time away from spikes, :math:`V_k = a + \sum_{j=1}^3 b_j V_{k-j} + c_0 I_k + c_1 I_{k-1} +
+    \varepsilon`: F says how much less variance :math:`\varepsilon` has with the current than without. The voltage's own
+    past keeps what has another origin from counting. The larger of two counts: that of blocks of 10 ms, in which a
+    membrane answers and what couples from one channel into the other does not, and that of the numbers of spikes in
+    50 ms. The mains, which couple into both, are taken out.
+    """
+    known = np.zeros(current.shape, bool) if spikes is None else spikes
+    away, short = away_from(known, *_AT_SPIKE, dt), max(1, round(_SHORT / dt))
+    x, y = (_without_mains(_means(np.where(away, part, np.nan), short), short * dt) for part in (current, voltage))
+    trend = _trend(x)
+    # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
+    ramp = np.var(trend) > 0.9 * np.var(current)
+    x, pasts = (x, (1, _PAST)) if ramp else (x - trend, (_PAST,))
+    lengths = [max(1, round(block / (short * dt))) for block in _BLOCKS]
+    pairs = zip(lengths, (y, _means(known, short)), strict=True)
+    found = [_f(_means(x, n), _means(part, n), past) for n, part in pairs for past in pasts]
+    return max((f for f in found if np.isfinite(f)), default=np.inf)
+
+
+def away_from(spikes: np.ndarray, before: float, after: float, dt: float) -> np.ndarray:
+    """Mark the samples [sweeps, T] that no spike comes to within these times, ms."""
+    mask, (before, after) = np.ones(spikes.shape, bool), (round(before / dt), round(after / dt))
+    for sweep, step in zip(*np.nonzero(spikes), strict=True):
+        mask[sweep, max(0, step - before) : step + after] = False
+    return mask
+
+
+def mains(x: np.ndarray, frequencies: Sequence[float] | np.ndarray, dt: float) -> np.ndarray:
+    """Fit sinusoids of these frequencies, Hz, and a constant to each sweep [sweeps, T] by least squares.
+
+    Returns the sinusoids alone. NaN are gaps.
+    """
+    phase = 2e-3 * np.pi * dt * np.outer(np.arange(x.shape[1]), np.asarray(frequencies))
+    waves = np.concatenate([np.sin(phase), np.cos(phase), np.ones((len(phase), 1))], axis=1)
+    known = np.isfinite(x)
+    if known.all():
+        return np.asarray((waves[:, :-1] @ np.linalg.lstsq(waves, x.T, rcond=None)[0][:-1]).T)
+    sizes = [np.linalg.lstsq(waves[at], row[at], rcond=None)[0] for row, at in zip(x, known, strict=True)]
+    return np.asarray(np.stack(sizes)[:, :-1] @ waves[:, :-1].T)
+
+
+def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
+    """Return sweeps without 50 and 60 Hz, where they are long enough to tell them apart."""
+    short = blocks.shape[1] * dt < _MAINS_FROM or dt > 5.0
+    return blocks if short else blocks - mains(blocks, (50.0, 60.0), dt)
+
+
+def _trend(x: np.ndarray) -> np.ndarray:
+    """Return the straight line over the recording, sweep after sweep, that a drifting seal makes of a current."""
+    time, known = np.linspace(-1.0, 1.0, x.size).reshape(x.shape), np.isfinite(x)
+    return np.polyval(np.polyfit(time[known], x[known], 1), time) if known.sum() > 1 else 0.0 * time
+
+
+def _means(x: np.ndarray, length: int) -> np.ndarray:
+    """Return means of what is known of each block, NaN where nothing is."""
+    whole = x.shape[1] // length * length
+    blocks = x[:, :whole].reshape(len(x), -1, length)
+    known = np.isfinite(blocks)
+    count = known.sum(axis=-1)
+    return np.where(count > 0, np.where(known, blocks, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def _f(x: np.ndarray, y: np.ndarray, past: int) -> float:
+    end = y.shape[1]
+    columns = [y[:, past - j : end - j] for j in range(past + 1)] + [x[:, past - j : end - j] for j in (0, 1)]
+    parts = np.stack([column.ravel() for column in columns])
+    after, *others = parts[:, np.isfinite(parts).all(axis=0)]
+    if after.size < _LEAST:
+        return np.inf  # too few to deny it
+    design = np.column_stack([np.ones_like(after), *others])
+    errors = [_residual(design[:, : 1 + past], after), _residual(design, after)]
+    floor = 1e-18 * float(np.sum((after - after.mean()) ** 2)) + np.finfo(float).tiny
+    return float(0.5 * (errors[0] - errors[1]) / max(errors[1] / (after.size - design.shape[1]), floor))
+
+
+def _residual(design: np.ndarray, target: np.ndarray) -> float:
+    largest = np.abs(design).max(axis=0)
+    design = design / np.where(largest > 0, largest, 1.0)
+    return float(np.sum((target - design @ np.linalg.lstsq(design, target, rcond=1e-12)[0]) ** 2))

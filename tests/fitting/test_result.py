@@ -32,7 +32,7 @@ def test_the_cell_and_the_params_of_a_fit_run_as_its_prediction_does(model, para
     fit, current = fit_of(model, params), np.random.default_rng(0).normal(350.0, 200.0, (2, 400))
     assert isinstance(fit.cell, kind) and fit.cell.dt == DT
     predicted = fit.predict(jl.Recording(current, dt=DT, current_source="recorded"))
-    driven = jl.recordings.sampling.held_current(jl.Recording(current, dt=DT), True)
+    driven = jl.recordings.notes.held_current(jl.Recording(current, dt=DT), True)
     _, output = jl.simulate(fit.cell, fit.params, driven.current.T)
     np.testing.assert_allclose(np.asarray(output.v).T, predicted.voltage, rtol=0, atol=1e-9)
     if model != "passive":

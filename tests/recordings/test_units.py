@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxlif.recordings import Recording, RecordingWarning, detect_spikes, read_recording
-from jaxlif.recordings.plausibility import EVIDENT, evidence
 from jaxlif.recordings.recording import require_stimulus
+from jaxlif.recordings.units import EVIDENT, evidence
 
 DT, T = 0.5, 20000  # ms, samples: 10 s
 TIME = DT * np.arange(T)
