@@ -22,8 +22,9 @@ from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.options import Given, Window, noted_warnings, with_options
-from jaxlif.recordings import SpikeRule, read_rates, read_recording
+from jaxlif.recordings import SpikeRule, read_recording
 from jaxlif.recordings.spikes import spike_notes
+from jaxlif.recordings.text import read_rates
 from jaxlif.recordings.units import Corrections
 from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_rows, sweep_line, text_table, write_report
 from jaxlif.writing import staged

@@ -8,17 +8,9 @@ from jaxtyping import Bool
 
 from jaxlif.fitting.prepare import checked_spikes
 from jaxlif.fitting.step_family import has_fi_curve, no_fi_curve, protocol_notes
-from jaxlif.recordings import (
-    Recording,
-    SpikeRule,
-    fi_table,
-    find_epochs,
-    is_step_protocol,
-    notes_on,
-    read_recording,
-    repeats,
-)
-from jaxlif.recordings.notes import quiet_voltage, without_padding
+from jaxlif.recordings import Recording, SpikeRule, read_recording, repeats
+from jaxlif.recordings.notes import notes_on, quiet_voltage, without_padding
+from jaxlif.recordings.protocol import fi_table, find_epochs, is_step_protocol
 from jaxlif.recordings.read import channels_of
 
 LEAST_REST = 10.0  # ms of a constant current at the start of a sweep

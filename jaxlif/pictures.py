@@ -15,7 +15,8 @@ from jaxlif.inspection import Inspection
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Recording, repeats, step_family
+from jaxlif.recordings import Recording, repeats
+from jaxlif.recordings.protocol import step_family
 from jaxlif.spiketrains import on_grid
 from jaxlif.theory import firing_rate
 

@@ -20,8 +20,8 @@ from jaxlif.checks import numbers, require_same_shape
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 #: Lines that are no data: a threshold, a zero.
 GUIDE = "#7F7F7F"
-#: What a spike rises to for one step where it is drawn by hand, mV.
-SPIKE_HEIGHT = 20.0
+# What a spike rises to for one step where it is drawn by hand, mV.
+_SPIKE_HEIGHT = 20.0
 #: Matplotlib settings of the shared look.
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=PALETTE),
@@ -66,7 +66,7 @@ def trace(
     """
     t, v = _over_time(t, "v", v)
     if spikes is not None:
-        v = np.where(_like("spikes", spikes, "v", v) > 0, SPIKE_HEIGHT, v)
+        v = np.where(_like("spikes", spikes, "v", v) > 0, _SPIKE_HEIGHT, v)
     ax = _axes(ax)
     ax.plot(t, v, **line)
     if v_th is not None:

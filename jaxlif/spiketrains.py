@@ -15,7 +15,7 @@ from jaxlif import checks
 # rounding and far below any sampling interval makes the window closed, whatever the grid.
 _SLACK = 1e-6  # ms
 
-Train = Real[np.ndarray, "_"] | Sequence[float]
+_Train = Real[np.ndarray, "_"] | Sequence[float]
 
 
 def spike_times(spikes: Shaped[np.ndarray, "T *N"] | Sequence[int], dt: float) -> np.ndarray | list[np.ndarray]:
@@ -36,7 +36,7 @@ def spike_times(spikes: Shaped[np.ndarray, "T *N"] | Sequence[int], dt: float) -
     return times[0] if grid.ndim == 1 else times
 
 
-def on_grid(times: Train, dt: float, num_steps: int) -> Float[np.ndarray, "T"]:
+def on_grid(times: _Train, dt: float, num_steps: int) -> Float[np.ndarray, "T"]:
     r"""Put spike times on a grid, the inverse of `spike_times`: step n takes the spike in :math:`(n\,dt, (n + 1)\,dt]`.
 
     0.0 or 1.0, [T]. A time outside (0, T dt] and two spikes in one step are refused.
@@ -60,7 +60,7 @@ def step_slack(times: Any, dt: float) -> np.ndarray:
     return np.minimum(_SLACK + _rounding(np.asarray(times)) / dt, 0.5)
 
 
-def isi(times: Train) -> Float[np.ndarray, "_"]:
+def isi(times: _Train) -> Float[np.ndarray, "_"]:
     """Take the interspike intervals of a train, ms; none for fewer than two spikes.
 
     Example:
@@ -70,7 +70,7 @@ def isi(times: Train) -> Float[np.ndarray, "_"]:
     return np.diff(_checked("times", times))
 
 
-def cv(times: Train) -> float:
+def cv(times: _Train) -> float:
     r"""Measure how irregular a train is: :math:`CV = \mathrm{sd}(ISI) / \mathrm{mean}(ISI)`.
 
     It is 0 for a clock, 1 for a long Poisson train, and nan for fewer than three spikes: one interval does not vary.
@@ -85,7 +85,7 @@ def cv(times: Train) -> float:
     return float(intervals.std() / intervals.mean())
 
 
-def coincidence_factor(data: Train, model: Train, *, duration: float, delta: float = 4.0) -> float:
+def coincidence_factor(data: _Train, model: _Train, *, duration: float, delta: float = 4.0) -> float:
     r"""Score a model train by its coincidences with a recorded one, 1 for all and 0 for as many as by chance.
 
     .. math::
@@ -126,7 +126,7 @@ def coincidence_factor(data: Train, model: Train, *, duration: float, delta: flo
 
 
 def mean_coincidence_factor(
-    data_trains: Sequence[Train], model_trains: Sequence[Train], *, duration: float, delta: float = 4.0
+    data_trains: Sequence[_Train], model_trains: Sequence[_Train], *, duration: float, delta: float = 4.0
 ) -> float:
     r"""Average the coincidence factor over all pairs of a recorded and a model repeat; nan if one of them is.
 
@@ -143,7 +143,7 @@ def mean_coincidence_factor(
     return float(np.mean([coincidence_factor(a, b, duration=duration, delta=delta) for a in data for b in model]))
 
 
-def reliability(trains: Sequence[Train], *, duration: float, delta: float = 4.0) -> float:
+def reliability(trains: Sequence[_Train], *, duration: float, delta: float = 4.0) -> float:
     r"""Score how well a cell predicts itself: the mean coincidence factor between its repeats.
 
     Both orders of each pair count, because the chance level follows the rate of the second train. It is 1 for repeats
@@ -160,7 +160,7 @@ def reliability(trains: Sequence[Train], *, duration: float, delta: float = 4.0)
     return float(np.mean([coincidence_factor(a, b, duration=duration, delta=delta) for a, b in pairs]))
 
 
-def md_star(data_trains: Sequence[Train], model_trains: Sequence[Train], *, delta: float = 4.0) -> float:
+def md_star(data_trains: Sequence[_Train], model_trains: Sequence[_Train], *, delta: float = 4.0) -> float:
     r"""Score a model by the likeness of its spike density to the cell's, corrected for the few repeats.
 
     .. math::

@@ -16,7 +16,7 @@ from jaxtyping import Float, Key, Real
 
 from jaxlif import checks
 
-Level = Real[ArrayLike, ""]
+_Level = Real[ArrayLike, ""]
 
 
 def num_steps(duration: float, dt: float) -> int:
@@ -36,7 +36,7 @@ def num_steps(duration: float, dt: float) -> int:
 
 
 def step(
-    amplitude: Level, start: float, stop: float, duration: float, dt: float, baseline: Level = 0.0
+    amplitude: _Level, start: float, stop: float, duration: float, dt: float, baseline: _Level = 0.0
 ) -> Float[Array, "T"]:
     r"""Switch a current on and off again: :math:`I(t) = I_0 + A\, [t_{start} \le t < t_{stop}]`.
 
@@ -55,7 +55,7 @@ def step(
     return jnp.where(inside, baseline + amplitude, baseline)
 
 
-def ramp(start_value: Level, stop_value: Level, duration: float, dt: float) -> Float[Array, "T"]:
+def ramp(start_value: _Level, stop_value: _Level, duration: float, dt: float) -> Float[Array, "T"]:
     r"""Change a current, pA, at a constant rate: :math:`I_n = I_{start} + (I_{stop} - I_{start})\, n / T`.
 
     The stop value is reached at the end of the last step.
@@ -70,7 +70,7 @@ def ramp(start_value: Level, stop_value: Level, duration: float, dt: float) -> F
     return start_value + (stop_value - start_value) * fraction
 
 
-def sinusoid(mean: Level, amplitude: Level, frequency_hz: Level, duration: float, dt: float) -> Float[Array, "T"]:
+def sinusoid(mean: _Level, amplitude: _Level, frequency_hz: _Level, duration: float, dt: float) -> Float[Array, "T"]:
     r"""Oscillate a current, pA, about its mean: :math:`I_n = \mu + A \sin(2\pi f\, n\, dt / 1000)`.
 
     Example:
@@ -85,7 +85,7 @@ def sinusoid(mean: Level, amplitude: Level, frequency_hz: Level, duration: float
 
 
 def ornstein_uhlenbeck(
-    key: Key[Array, ""], mean: Level, sd: Level, tau: Level, duration: float, dt: float
+    key: Key[Array, ""], mean: _Level, sd: _Level, tau: _Level, duration: float, dt: float
 ) -> Float[Array, "T"]:
     r"""Draw coloured noise, exactly at any dt, stationary from the first step on.
 

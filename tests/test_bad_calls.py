@@ -27,8 +27,9 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 import jaxlif as jl
-from jaxlif import FICell, losses, networks, plotting, recordings, spiketrains, stimulus, theory
+from jaxlif import FICell, losses, networks, plotting, spiketrains, stimulus, theory
 from jaxlif.fitting.bounds import coordinates
+from jaxlif.recordings.spikes import detect_spikes
 
 SEED, CALLS = 10, 500
 GROUND = ("theory", "losses", "spiketrains", "stimulus", "surrogate")
@@ -163,9 +164,7 @@ GOOD = {
         {"spikes": np.stack([TRAIN, OTHER], 1), "low": 2.0, "high": 20.0, "dt": 0.5},
         loose=("spikes",),
     ),
-    "recordings.detect_spikes": Call(
-        recordings.detect_spikes, {"voltage": VOLTAGE + 60.0, "dt": 0.5, "threshold": 0.0}, free=("voltage",)
-    ),
+    "detect_spikes": Call(detect_spikes, {"voltage": VOLTAGE + 60.0, "dt": 0.5, "threshold": 0.0}, free=("voltage",)),
     "Recording": Call(_recording, {"current": CURRENT[None], "voltage": VOLTAGE[None], "dt": 0.5, "start": 0.0}),
     "simulate": Call(
         lambda **a: jl.simulate(jl.LIF(), **a)[1].v,

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from jaxlif import spiketrains
-from jaxlif.recordings import detect_spikes, is_step_protocol, repeats
+from jaxlif.recordings import repeats
+from jaxlif.recordings.protocol import is_step_protocol
+from jaxlif.recordings.spikes import detect_spikes
 from jaxlif.simulated import simulated_recording
 
 

@@ -16,7 +16,7 @@ from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores,
 from jaxlif.fitting.step_family import Family, has_deflections
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
-from jaxlif.recordings import fi_table
+from jaxlif.recordings.protocol import fi_table
 
 MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
 

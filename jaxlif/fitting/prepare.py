@@ -9,8 +9,16 @@ import numpy as np
 from jaxlif.checks import numbers as checked_numbers
 from jaxlif.fitting.data import Data, Drift
 from jaxlif.fitting.step_family import has_deflections, has_fi_curve, no_fi_curve
-from jaxlif.recordings import Electrode, Recording, SpikeRule, notes_on, remove_electrode, repeats, resting_potentials
-from jaxlif.recordings.notes import copies, held_current, is_sampled, rest_notes, without_padding
+from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, repeats
+from jaxlif.recordings.notes import (
+    copies,
+    held_current,
+    is_sampled,
+    notes_on,
+    rest_notes,
+    resting_potentials,
+    without_padding,
+)
 from jaxlif.recordings.recording import require_stimulus, sweep_indices
 from jaxlif.recordings.spikes import spike_notes
 

@@ -19,8 +19,8 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.wrappers import EscapeNoise
-from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, resting_potentials
-from jaxlif.recordings.notes import held_current
+from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode
+from jaxlif.recordings.notes import held_current, resting_potentials
 from jaxlif.writing import staged
 
 

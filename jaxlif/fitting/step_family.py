@@ -8,9 +8,17 @@ import numpy as np
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.fi_curve import blocked, rising_branch
-from jaxlif.recordings import Recording, fi_table, find_epochs, is_step_protocol, step_family
+from jaxlif.recordings import Recording
 from jaxlif.recordings.notes import DRIFT
-from jaxlif.recordings.protocol import Epoch, FITable, quiet_current
+from jaxlif.recordings.protocol import (
+    Epoch,
+    FITable,
+    fi_table,
+    find_epochs,
+    is_step_protocol,
+    quiet_current,
+    step_family,
+)
 
 BASELINE = 50.0  # ms before a test epoch that the rest is taken from
 RECOVERY = 30.0  # ms after a spike in which the voltage is on its way back: no rest

@@ -13,7 +13,8 @@ from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability, trains
 from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.recordings import is_step_protocol, repeats
+from jaxlif.recordings import repeats
+from jaxlif.recordings.protocol import is_step_protocol
 from jaxlif.recordings.recording import stimulus_label
 from jaxlif.simulation import simulate
 from jaxlif.spiketrains import mean_coincidence_factor

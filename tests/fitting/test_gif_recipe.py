@@ -14,7 +14,7 @@ from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss, pena
 from jaxlif.fitting.optimise import pieces, prior_information, scales
 from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
 from jaxlif.fitting.scores import voltage_scores
-from jaxlif.recordings import notes_on
+from jaxlif.recordings.notes import notes_on
 from jaxlif.report import write_report
 from jaxlif.spiketrains import md_star, spike_times
 from tests.fitting.gif_cell import DT, TRUTH, recorded

@@ -19,7 +19,8 @@ from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.fitting.scores import spike_scores, unreliable_notes
 from jaxlif.fitting.threshold import Bracket, choose_threshold, reliable_stimuli
 from jaxlif.pictures import pictures
-from jaxlif.recordings import Recording, resting_potentials
+from jaxlif.recordings import Recording
+from jaxlif.recordings.notes import resting_potentials
 
 DT = 0.5
 TRUTH = jl.AdaptiveLIFParams(

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxlif.recordings import RecordingWarning, detect_spikes, read_recording
+from jaxlif.recordings import RecordingWarning, read_recording
+from jaxlif.recordings.spikes import detect_spikes
 from tests.recordings import CURRENT, VOLTAGE, T, refused
 
 

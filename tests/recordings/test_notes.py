@@ -5,8 +5,9 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.scores import spike_scores
-from jaxlif.recordings import Recording, detect_spikes, estimate_electrode, notes_on
-from jaxlif.recordings.notes import copies, held_current, is_sampled, padding, without_padding
+from jaxlif.recordings import Recording, estimate_electrode
+from jaxlif.recordings.notes import copies, held_current, is_sampled, notes_on, padding, without_padding
+from jaxlif.recordings.spikes import detect_spikes
 
 DT = 0.05
 LEVELS = np.array([-100.0, 100.0, 300.0])

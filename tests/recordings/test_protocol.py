@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, fi_table, find_epochs, is_step_protocol, notes_on, read_recording, step_family
-from jaxlif.recordings.protocol import Epoch
+from jaxlif.recordings import Recording, read_recording
+from jaxlif.recordings.notes import notes_on
+from jaxlif.recordings.protocol import Epoch, fi_table, find_epochs, is_step_protocol, step_family
 
 
 def family(levels, noise=0.0, dt=0.1, seed=0):

@@ -14,7 +14,8 @@ import scipy.sparse
 
 from jaxlif import load_fit
 from jaxlif.networks import read_events
-from jaxlif.recordings import RecordingWarning, read, read_rates, read_recording
+from jaxlif.recordings import RecordingWarning, read, read_recording
+from jaxlif.recordings.text import read_rates
 from jaxlif.recordings.units import to_library_unit
 from tests.recordings import CURRENT, VOLTAGE, T, refused
 

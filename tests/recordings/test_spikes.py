@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, SpikeRule, detect_spikes, read_recording
-from jaxlif.recordings.spikes import spike_notes
+from jaxlif.recordings import Recording, SpikeRule, read_recording
+from jaxlif.recordings.spikes import detect_spikes, spike_notes
 
 
 def at(voltage, dt=0.1, **options):

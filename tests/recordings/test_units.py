@@ -5,8 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from jaxlif.recordings import Recording, RecordingWarning, detect_spikes, read_recording
+from jaxlif.recordings import Recording, RecordingWarning, read_recording
 from jaxlif.recordings.recording import require_stimulus
+from jaxlif.recordings.spikes import detect_spikes
 from jaxlif.recordings.units import EVIDENT, evidence
 
 DT, T = 0.5, 20000  # ms, samples: 10 s
