@@ -12,7 +12,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.compiled import compiled
 from jaxlif.fitting import fit as fit_module
-from jaxlif.networks import epoch, flight_record, recorder, train
+from jaxlif.networks import epoch, flight_record, liveliness, train
 
 
 class Held:
@@ -49,7 +49,7 @@ CALLS = {
     "fit": (fit, fit_module._advance),
     "multistart": (multistart, fit_module._advance),
     "train": (trained, epoch.run_epoch),
-    "flight_record": (recorded, recorder._record),
+    "flight_record": (recorded, liveliness._record),
 }
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from jax import Array
 
 from jaxlif.checks import check_params, require_finite, require_params, require_positive
-from jaxlif.networks.convolution import Conv, Flatten, Padding, SumPool, per_axis, zeros
 from jaxlif.networks.delays import Delayed, DelayParams
-from jaxlif.networks.layers import Dense, DenseParams, Stateless
+from jaxlif.networks.layers import Conv, Dense, DenseParams, Flatten, Padding, Stateless, SumPool, per_axis, zeros
 from jaxlif.neurons.cell import check_cell, relax, state_dtype
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState, convolved_decays

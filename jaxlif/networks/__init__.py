@@ -1,10 +1,10 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
-from jaxlif.networks.convolution import Conv as Conv
-from jaxlif.networks.convolution import Flatten as Flatten
-from jaxlif.networks.convolution import SumPool as SumPool
+from jaxlif.networks.delays import Arriving as Arriving
 from jaxlif.networks.delays import Delayed as Delayed
 from jaxlif.networks.delays import DelayParams as DelayParams
+from jaxlif.networks.delays import Dropout as Dropout
+from jaxlif.networks.delays import DropoutParams as DropoutParams
 from jaxlif.networks.events import Events as Events
 from jaxlif.networks.events import read_events as read_events
 from jaxlif.networks.feedback import Feedback as Feedback
@@ -14,20 +14,20 @@ from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
 from jaxlif.networks.feedback import init_recurrent as init_recurrent
 from jaxlif.networks.graph import Graph as Graph
 from jaxlif.networks.graph import Sequential as Sequential
-from jaxlif.networks.layers import Arriving as Arriving
+from jaxlif.networks.layers import Conv as Conv
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
+from jaxlif.networks.layers import Flatten as Flatten
+from jaxlif.networks.layers import Normalise as Normalise
+from jaxlif.networks.layers import SumPool as SumPool
 from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
-from jaxlif.networks.liveliness import Dropout as Dropout
-from jaxlif.networks.liveliness import DropoutParams as DropoutParams
-from jaxlif.networks.liveliness import Normalise as Normalise
 from jaxlif.networks.liveliness import alive_gain as alive_gain
 from jaxlif.networks.liveliness import balance as balance
+from jaxlif.networks.liveliness import flight_record as flight_record
 from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
-from jaxlif.networks.recorder import flight_record as flight_record
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect

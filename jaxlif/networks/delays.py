@@ -1,20 +1,30 @@
-"""Learnable delays of a layer's input channels; of recurrent spikes in :class:`Feedback`, as a part of its path."""
+"""What happens to spikes on their way: delays, arrival at synapses, dropout."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
-from jaxlif.checks import concrete, require, require_not_negative, require_params, require_positive
-from jaxlif.neurons.cell import state_dtype
+from jaxlif.checks import (
+    concrete,
+    numbers,
+    random_key,
+    require,
+    require_not_negative,
+    require_params,
+    require_positive,
+    whole,
+)
+from jaxlif.neurons.cell import check_cell, prepared, require_array_input, state_dtype
+from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
 
 @jax.tree_util.register_dataclass
@@ -155,3 +165,128 @@ def _window(line: Array, start: Array, steps: int) -> Array:
     columns = line.reshape(line.shape[0], -1)
     cut = jax.vmap(partial(jax.lax.dynamic_slice_in_dim, slice_size=steps), (1, 0), 1)
     return cut(columns, start.ravel()).reshape((steps, *line.shape[1:]))
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """A neuron with synapses as a layer: what the layer before passes on are the weights that arrive at its synapses.
+
+    Args:
+        neuron: a :class:`jaxlif.Synaptic` neuron with synapses of one kind, and not of another below them; put a
+            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused.
+        kinds: K, kinds of synapse: the input [K N] is that of the first kind for all neurons, then that of the next.
+            Without effect on :class:`jaxlif.VoltageJump`, which takes [N].
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = jl.SynapticParams(neuron=jl.LIFParams().normalised(), synapse=jl.CurrentParams(tau_syn=5.0))
+        >>> cell = Arriving(jl.Synaptic(jl.LIF(dt=1.0), jl.ExponentialCurrent()))
+        >>> jl.simulate(cell, params, jnp.ones((20, 3)))[1].spikes.shape
+        (20, 3)
+    """
+
+    neuron: Synaptic
+    kinds: int = 1
+
+    def __post_init__(self) -> None:
+        whole("kinds", self.kinds, 1)
+        if not isinstance(self.neuron, Synaptic):
+            raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
+        require_array_input(self, self.neuron.neuron)
+
+    def check(self, params: PyTree) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
+        check_cell(self.neuron, params)
+
+    def check_inputs(self, inputs: Array) -> None:
+        """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
+        self.neuron.synapse.check_arrivals(inputs)
+
+    def prepare(self, params: PyTree) -> PyTree:
+        """Let the neuron compute once what depends on its parameters alone."""
+        return prepared(self.neuron, params)
+
+    def init_state(self, params: PyTree, x: Array) -> PyTree:
+        """Return the neuron's fresh state and closed synapses."""
+        return self.neuron.init_state(params, self._drive(x))
+
+    def step(self, params: PyTree, state: PyTree, x: Array) -> tuple[PyTree, Any]:
+        """Advance one step in which ``x`` [K N] arrives; the output is the neuron's."""
+        return self.neuron.step(params, state, self._drive(x))
+
+    def _drive(self, x: Array) -> Drive:
+        x = jnp.asarray(x, state_dtype(x))
+        if isinstance(self.neuron.synapse, VoltageJump):
+            return Drive(x, jnp.zeros_like(x))
+        if x.ndim != 1 or x.shape[0] % self.kinds:
+            raise ValueError(f"input {list(x.shape)}: for {self.kinds} kinds of synapse it must be [{self.kinds} N]")
+        arrivals = x.reshape((self.kinds, -1))
+        return Drive(arrivals, jnp.zeros_like(arrivals[0]))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DropoutParams:
+    """What a dropout draws its mask from: the random key of a simulation; None keeps everything, for evaluation."""
+
+    key: Array | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for a key that is none, such as its seed."""
+        if self.key is not None:
+            random_key(self.key)
+
+
+class DropoutState(NamedTuple):
+    """The factor of each input [N]: 0 or 1/(1 - rate), the same in all steps."""
+
+    mask: Array
+
+
+@dataclass(frozen=True)
+class Dropout:
+    r"""Inputs that fall silent for a whole simulation: :math:`y_n = m\,x_n`, :math:`P(m_i = 1/(1-r)) = 1 - r`, else 0.
+
+    The mask is drawn from the key in the parameters when the state is made: one key gives one network throughout the
+    sample. :func:`train` folds it with its step, so that each drops others, and takes it out in validation; elsewhere a
+    new step takes a new one, ``replace(params, key=key)``. Without a key, or at rate 0, the input passes unchanged.
+
+    Args:
+        rate: r, the probability that an input is dropped.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
+
+    Example:
+        >>> import jaxlif as jl
+        >>> params = DropoutParams(key=jax.random.key(0))
+        >>> sorted(set(jl.simulate(Dropout(0.5), params, jnp.ones((3, 100)))[1].sum(axis=0).tolist()))
+        [0.0, 6.0]
+
+    Source: Srivastava et al. 2014, JMLR 15:1929; Lee et al. 2020, doi:10.3389/fnins.2020.00119 (one mask for all
+    steps of a spiking network).
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= numbers("rate", self.rate, rank=0, finite=False) < 1.0:
+            raise ValueError(f"rate = {self.rate:g}: rate must be 0 or more and below 1")
+
+    def init_state(self, params: DropoutParams, x: Array) -> DropoutState:
+        """Draw the mask, in the shape of the input ``x``."""
+        dtype = state_dtype(x)
+        if params.key is None or self.rate == 0.0:
+            return DropoutState(jnp.ones(jnp.shape(x), dtype))
+        kept = jax.random.bernoulli(params.key, 1.0 - self.rate, jnp.shape(x))
+        return DropoutState(kept.astype(dtype) / (1.0 - self.rate))
+
+    def step(self, params: DropoutParams, state: DropoutState, x: Array) -> tuple[DropoutState, Array]:
+        """Multiply ``x`` [N] by the mask."""
+        return state, state.mask * jnp.asarray(x, state.mask.dtype)
+
+    def scan(
+        self, params: DropoutParams, state: DropoutState, inputs: Array, *, unroll: int = 1
+    ) -> tuple[DropoutState, Array]:
+        """Multiply each step of ``inputs`` [T, N] by the mask."""
+        return state, state.mask[None] * jnp.asarray(inputs, state.mask.dtype)

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxlif.checks import arrays_of_numbers, function, scalar
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Coordinates, named_leaves
-from jaxlif.networks.liveliness import DropoutParams
+from jaxlif.networks.delays import DropoutParams
 
 _RESERVED = ("loss", "skipped", "gradient_norm", "validation_loss", "validation_metric")
 _Tree = TypeVar("_Tree")

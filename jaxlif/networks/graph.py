@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import PyTree
 
 from jaxlif.checks import concrete, require
-from jaxlif.networks.layers import Arriving, NetworkOutput, signal
+from jaxlif.networks.delays import Arriving
+from jaxlif.networks.layers import NetworkOutput, signal
 from jaxlif.neurons.cell import (
     Cell,
     HasSpikes,

@@ -1,7 +1,7 @@
 """Layers of a network: cells like any other, for one sample; ``jax.vmap`` makes batches.
 
 Networks use the neuron in normalised units (rest 0, threshold 1, resistance 1): weights are then currents in
-units of the rheobase, and times stay in ms.
+units of the rheobase, and times stay in ms. Images are [C, L] or [C, H, W], channels first as in PyTorch and NIR.
 """
 
 import math
@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Key, PyTree
+from jaxtyping import Float, Key
 
-from jaxlif.checks import floats, number, numbers, random_key, require_params, whole
-from jaxlif.neurons.cell import check_cell, prepared, require_array_input, state_dtype
+from jaxlif.checks import floats, number, numbers, positive, random_key, require_params, whole
+from jaxlif.neurons.cell import state_dtype
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.synapses import Drive, Synaptic, VoltageJump
+
+Sizes = int | tuple[int, ...]
+Padding = str | int | tuple[int, ...]
 
 
 class NetworkOutput(NamedTuple):
@@ -115,60 +117,144 @@ def require_input(weight: Array | np.ndarray, x: Array) -> None:
 
 
 @dataclass(frozen=True)
-class Arriving:
-    """A neuron with synapses as a layer: what the layer before passes on are the weights that arrive at its synapses.
+class Conv(Stateless):
+    r"""A convolution over a line or an image: :math:`y_{o,i} = b_o + \sum_{c,k} W_{c,o,k}\, x_{c,si+k-p}`.
+
+    As everywhere in deep learning it is a correlation: the kernel is not reversed. It does not run over time; for that
+    see :class:`Delayed`. The weight, [num_in, num_out, *kernel], says how many axes there are.
 
     Args:
-        neuron: a :class:`jaxlif.Synaptic` neuron with synapses of one kind, and not of another below them; put a
-            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused.
-        kinds: K, kinds of synapse: the input [K N] is that of the first kind for all neurons, then that of the next.
-            Without effect on :class:`jaxlif.VoltageJump`, which takes [N].
+        stride: s, places between outputs, one number or one for each axis.
+        padding: "SAME" pads with zeros to ceil(L/s) outputs, the odd one at the end; "VALID" pads nothing; a number,
+            or one for each axis, pads so many zeros, p, on both sides.
 
     Example:
-        >>> import jaxlif as jl
-        >>> params = jl.SynapticParams(neuron=jl.LIFParams().normalised(), synapse=jl.CurrentParams(tau_syn=5.0))
-        >>> cell = Arriving(jl.Synaptic(jl.LIF(dt=1.0), jl.ExponentialCurrent()))
-        >>> jl.simulate(cell, params, jnp.ones((20, 3)))[1].spikes.shape
-        (20, 3)
+        >>> params = DenseParams(weight=jnp.array([[[1.0, 1.0]]]))
+        >>> Conv(padding="VALID").step(params, (), jnp.array([[1.0, 2.0, 3.0]]))[1].tolist()
+        [[3.0, 5.0]]
+
+    Source: LeCun, Bottou, Bengio & Haffner 1998, doi:10.1109/5.726791.
     """
 
-    neuron: Synaptic
-    kinds: int = 1
+    stride: Sizes = 1
+    padding: Padding = "SAME"
 
     def __post_init__(self) -> None:
-        whole("kinds", self.kinds, 1)
-        if not isinstance(self.neuron, Synaptic):
-            raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
-        require_array_input(self, self.neuron.neuron)
+        per_axis("stride", self.stride)
+        zeros(self.padding)
 
-    def check(self, params: PyTree) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
-        check_cell(self.neuron, params)
+    def check(self, params: DenseParams) -> None:
+        """Raise ValueError for parameters of another kind."""
+        require_params(self, params, DenseParams)
 
-    def check_inputs(self, inputs: Array) -> None:
-        """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
-        self.neuron.synapse.check_arrivals(inputs)
+    def apply(self, params: DenseParams, x: Array) -> Array:
+        """Convolve ``x`` [num_in, ...] to [num_out, ...]; spikes of any dtype are cast to the weight's."""
+        sizes, found = list(params.weight.shape), list(jnp.shape(x))
+        axes = len(sizes) - 2
+        if axes < 1 or 0 in sizes:
+            raise ValueError(f"weight {sizes}: Conv takes [num_in, num_out, *kernel], each of its sizes 1 or more")
+        if len(found) != axes + 1 or found[0] != sizes[0]:
+            places = {1: "L", 2: "H, W"}.get(axes, "*places")
+            raise ValueError(f"weight {sizes} takes an input [{sizes[0]}, {places}], not {found}")
+        pads = zeros(self.padding, axes)
+        _require_room(f"weight {sizes}", sizes[2:], found[1:], pads)
+        x, stride = jnp.asarray(x, params.weight.dtype)[None], per_axis("stride", self.stride, axes)
+        form = jax.lax.ConvDimensionNumbers(*((*pair, *range(2, axes + 2)) for pair in ((0, 1), (1, 0), (0, 1))))
+        y = jax.lax.conv_general_dilated(x, jnp.asarray(params.weight), stride, pads, dimension_numbers=form)[0]
+        return y if params.bias is None else y + params.bias.reshape((-1,) + (1,) * axes)
 
-    def prepare(self, params: PyTree) -> PyTree:
-        """Let the neuron compute once what depends on its parameters alone."""
-        return prepared(self.neuron, params)
 
-    def init_state(self, params: PyTree, x: Array) -> PyTree:
-        """Return the neuron's fresh state and closed synapses."""
-        return self.neuron.init_state(params, self._drive(x))
+@dataclass(frozen=True)
+class SumPool(Stateless):
+    """The sum over windows of an input [C, L] or [C, H, W]: the number of spikes in each.
 
-    def step(self, params: PyTree, state: PyTree, x: Array) -> tuple[PyTree, Any]:
-        """Advance one step in which ``x`` [K N] arrives; the output is the neuron's."""
-        return self.neuron.step(params, state, self._drive(x))
+    Window and stride are one number or one for each axis; by default windows do not overlap. "VALID" leaves out what
+    fills no window, "SAME" fills it up with zeros, a number, or one for each axis, pads so many on both sides.
 
-    def _drive(self, x: Array) -> Drive:
+    Example:
+        >>> SumPool(2).step(None, (), jnp.array([[1.0, 0.0, 1.0, 1.0]]))[1].tolist()
+        [[1.0, 2.0]]
+    """
+
+    window: Sizes = 2
+    stride: Sizes | None = None
+    padding: Padding = "VALID"
+
+    def __post_init__(self) -> None:
+        per_axis("window", self.window)
+        if self.stride is not None:
+            per_axis("stride", self.stride)
+        zeros(self.padding)
+
+    def windows(self, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the window and the stride along each of the axes."""
+        window = per_axis("window", self.window, axes)
+        return window, window if self.stride is None else per_axis("stride", self.stride, axes)
+
+    def apply(self, params: None, x: Array) -> Array:
+        """Add up the windows of ``x`` [C, ...]."""
         x = jnp.asarray(x, state_dtype(x))
-        if isinstance(self.neuron.synapse, VoltageJump):
-            return Drive(x, jnp.zeros_like(x))
-        if x.ndim != 1 or x.shape[0] % self.kinds:
-            raise ValueError(f"input {list(x.shape)}: for {self.kinds} kinds of synapse it must be [{self.kinds} N]")
-        arrivals = x.reshape((self.kinds, -1))
-        return Drive(arrivals, jnp.zeros_like(arrivals[0]))
+        if x.ndim < 2:
+            raise ValueError(f"SumPool takes an input [C, L] or [C, H, W], not {list(x.shape)}")
+        (window, stride), pads = self.windows(x.ndim - 1), zeros(self.padding, x.ndim - 1)
+        _require_room(f"window {list(window)}", window, x.shape[1:], pads)
+        pads = pads if isinstance(pads, str) else ((0, 0), *pads)
+        # Not a JAX array: only a known start lets JAX see a sum, whose gradient it has.
+        first = np.asarray(0.0, x.dtype)
+        return jnp.asarray(jax.lax.reduce_window(x, first, jax.lax.add, (1, *window), (1, *stride), pads))
+
+
+@dataclass(frozen=True)
+class Flatten(Stateless):
+    """All places and channels in a row, the last axis fastest: from an image to a :class:`Dense` layer.
+
+    Example:
+        >>> Flatten().step(None, (), jnp.array([[1.0, 2.0], [3.0, 4.0]]))[1].tolist()
+        [1.0, 2.0, 3.0, 4.0]
+    """
+
+    def apply(self, params: None, x: Array) -> Array:
+        """Return ``x`` as [N]."""
+        return jnp.ravel(x)
+
+
+@dataclass(frozen=True)
+class Normalise(Stateless):
+    r"""Layer normalisation of each step's input by itself: :math:`y = (x - \bar x)/\sqrt{s^2 + \epsilon}`.
+
+    Mean and variance are those over all features of one sample in one step. It has no parameters: gain and shift of a
+    current are the neurons' ``r_m`` and ``v_rest``, which may be free.
+
+    Args:
+        epsilon: added to the variance, square of the input's unit; a step without any spread stays at 0.
+
+    Raises:
+        ValueError: for an epsilon that is not positive; while simulating, for an input of one feature.
+
+    Example:
+        >>> Normalise(epsilon=1e-12).apply((), jnp.array([1.0, 3.0])).round(6).tolist()
+        [-1.0, 1.0]
+
+    Source: Ba, Kiros & Hinton 2016, doi:10.48550/arXiv.1607.06450.
+    """
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        positive("epsilon", self.epsilon)
+
+    def check(self, params: Any) -> None:
+        """Refuse parameters, which would change nothing."""
+        if jax.tree.leaves(params):
+            raise ValueError(f"params = {type(params).__name__}: Normalise has none, give () or None")
+
+    def apply(self, params: Any, x: Array) -> Array:
+        """Normalise ``x`` over all its features."""
+        x = jnp.asarray(x, state_dtype(x))
+        if x.size < 2:
+            raise ValueError(f"input {list(x.shape)}: the spread over features needs two or more")
+        distance = x - jnp.mean(x)
+        return distance / jnp.sqrt(jnp.mean(distance**2) + self.epsilon)
 
 
 def init_dense(
@@ -218,3 +304,30 @@ def init_neurons(num_neurons: int, *, tau_m: Float[ArrayLike, "#N"] | float = 20
     params = LIFParams(tau_m=tau_m, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=t_ref)
     params.check()
     return params
+
+
+# --- sizes of kernels and windows ---
+
+
+def per_axis(name: str, value: Any, axes: int | None = None, least: int = 1) -> tuple[int, ...]:
+    """Return a size for each axis, refusing those that are none; without ``axes`` as many as there are."""
+    sizes = value if isinstance(value, tuple | list) else (value,) * (axes or 1)
+    if axes is not None and len(sizes) != axes:
+        raise ValueError(f"{name} = {value}: {name} must be one number, or one for each of {axes} axes")
+    return tuple(whole(name, n, least) for n in sizes)
+
+
+def zeros(padding: Padding, axes: int | None = None) -> Any:
+    """Return the padding as JAX takes it: "SAME", or the zeros before and after each axis."""
+    if padding == "SAME":
+        return padding
+    if isinstance(padding, str) and padding != "VALID":
+        raise ValueError(f'padding = {padding!r}: padding must be "SAME", "VALID" or a number of zeros')
+    return tuple((n, n) for n in per_axis("padding", 0 if padding == "VALID" else padding, axes, least=0))
+
+
+def _require_room(what: str, sizes: Any, places: Any, pads: Any) -> None:
+    """Refuse a kernel or a window that has no place in the padded input: nothing would come out."""
+    if pads != "SAME" and any(k > n + 2 * p for k, n, (p, _) in zip(sizes, places, pads, strict=True)):
+        padded = [p for p, _ in pads]
+        raise ValueError(f"{what}: with padding {padded} it must fit into the input {list(places)}")

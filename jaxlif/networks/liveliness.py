@@ -1,7 +1,9 @@
-"""What keeps a network alive: the gain at which a layer fires, balanced weights, normalisation, dropout."""
+"""What keeps a network alive: the gain at which a layer fires, balanced weights, a record of what layers do."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,12 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree, Shaped
 
 from jaxlif import theory
-from jaxlif.checks import check_params, not_negative, number, numbers, positive, random_key, require
-from jaxlif.networks.layers import Dense, DenseParams, Stateless
-from jaxlif.neurons.cell import state_dtype
+from jaxlif.checks import check_params, function, not_negative, number, positive, require
+from jaxlif.compiled import compiled
+from jaxlif.networks.graph import Sequential
+from jaxlif.networks.layers import Dense, DenseParams
+from jaxlif.neurons.cell import Cell, HasSpikes, prepared, step_size
+from jaxlif.simulation import scan_cell, simulate
 
 
 def alive_gain(
@@ -30,10 +35,9 @@ def alive_gain(
 
     With weights :math:`W_{ij} \sim N(0, g^2/n)`, inputs that spike with probability p in a step give each neuron a mean
     current that is drawn once, :math:`b + g\sqrt{\overline{p^2}}\,z` with :math:`z \sim N(0, 1)`, and noise of variance
-    :math:`g^2\,\overline{p(1-p)}` in each step. The membrane's mean and deviation follow by Campbell's theorem, a
-    neuron's rate by Siegert's formula, the layer's rate as the mean over z (and over neurons); the gain is where it is
-    the wanted one. Recurrent spikes, at the layer's own rates q and with gain h, add :math:`h^2\,\overline{q^2}` and
-    :math:`h^2\,\overline{q(1-q)}` to the two variances.
+    :math:`g^2\,\overline{p(1-p)}` in each step. Campbell's theorem gives the membrane's mean and deviation, Siegert's
+    formula a neuron's rate, the mean over z the layer's. Recurrent spikes, at the layer's own rates q and with gain h,
+    add :math:`h^2\,\overline{q^2}` and :math:`h^2\,\overline{q(1-q)}` to the two variances.
 
     It holds for inputs that are many and independent, and for neurons without adaptation. Inputs of high rate silence
     neurons with a negative mean current whatever the gain: ``balanced`` weights do not.
@@ -52,8 +56,7 @@ def alive_gain(
         g to 1e-4, in units of the rheobase for normalised neurons, for :func:`init_dense`.
 
     Raises:
-        ValueError: for inputs without spikes or with more than one a step, a rate that no gain reaches (half of the
-            mean currents are negative), or that bias and recurrence alone exceed.
+        ValueError: for inputs without spikes or with more than one a step, and a rate that no gain reaches.
 
     Example:
         >>> from jaxlif.networks.layers import init_neurons
@@ -149,108 +152,199 @@ def _mean_field(kinds: Any, share: Array, dt: Any, bias: Any, variances: Array) 
     return _mean(rate), jnp.stack([_mean(q**2), _mean(q * (1.0 - q))])
 
 
-@dataclass(frozen=True)
-class Normalise(Stateless):
-    r"""Layer normalisation of each step's input by itself: :math:`y = (x - \bar x)/\sqrt{s^2 + \epsilon}`.
-
-    Mean and variance are those over all features of one sample in one step. It has no parameters: gain and shift of a
-    current are the neurons' ``r_m`` and ``v_rest``, which may be free.
-
-    Args:
-        epsilon: added to the variance, square of the input's unit; a step without any spread stays at 0.
-
-    Raises:
-        ValueError: for an epsilon that is not positive; while simulating, for an input of one feature.
-
-    Example:
-        >>> Normalise(epsilon=1e-12).apply((), jnp.array([1.0, 3.0])).round(6).tolist()
-        [-1.0, 1.0]
-
-    Source: Ba, Kiros & Hinton 2016, doi:10.48550/arXiv.1607.06450.
-    """
-
-    epsilon: float = 1e-5
-
-    def __post_init__(self) -> None:
-        positive("epsilon", self.epsilon)
-
-    def check(self, params: Any) -> None:
-        """Refuse parameters, which would change nothing."""
-        if jax.tree.leaves(params):
-            raise ValueError(f"params = {type(params).__name__}: Normalise has none, give () or None")
-
-    def apply(self, params: Any, x: Array) -> Array:
-        """Normalise ``x`` over all its features."""
-        x = jnp.asarray(x, state_dtype(x))
-        if x.size < 2:
-            raise ValueError(f"input {list(x.shape)}: the spread over features needs two or more")
-        distance = x - jnp.mean(x)
-        return distance / jnp.sqrt(jnp.mean(distance**2) + self.epsilon)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class DropoutParams:
-    """What a dropout draws its mask from: the random key of a simulation; None keeps everything, for evaluation."""
-
-    key: Array | None = None
-
-    def check(self) -> None:
-        """Raise ValueError for a key that is none, such as its seed."""
-        if self.key is not None:
-            random_key(self.key)
-
-
-class DropoutState(NamedTuple):
-    """The factor of each input [N]: 0 or 1/(1 - rate), the same in all steps."""
-
-    mask: Array
+# --- the flight record ---
 
 
 @dataclass(frozen=True)
-class Dropout:
-    r"""Inputs that fall silent for a whole simulation: :math:`y_n = m\,x_n`, :math:`P(m_i = 1/(1-r)) = 1 - r`, else 0.
+class FlightRecord:
+    """The result of :func:`flight_record`, for the L layers that spike."""
 
-    The mask is drawn from the key in the parameters when the state is made: one key gives one network throughout the
-    sample. :func:`train` folds it with its step, so that each drops others, and takes it out in validation; elsewhere a
-    new step takes a new one, ``replace(params, key=key)``. Without a key, or at rate 0, the input passes unchanged.
+    layers: tuple[str, ...]  # their names, such as "layer 1 (Recurrent)"
+    dt: float  # step, ms
+    rates: tuple[np.ndarray, ...]  # for each layer that of each neuron, [N], Hz, the mean over batch and time
+    silent: np.ndarray  # fraction of neurons without a spike in the batch, [L]
+    saturated: np.ndarray  # fraction of neurons that spike in more than half of all steps, [L]
+    broken: np.ndarray  # the first step, from 0, in which the output is not finite, [L]; -1 for none
+    gradient_norm: np.ndarray | None  # by the layer's spikes, over batch and neurons, in each step, [L, T]
+
+    @property
+    def mean_rate(self) -> np.ndarray:
+        """The mean over the neurons, [L], Hz."""
+        return np.array([x.mean() for x in self.rates])
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What is wrong, one line each, with the layer, the value and a remedy; empty where nothing is."""
+        return tuple(f"{layer}: {alarm}" for i, layer in enumerate(self.layers) for alarm in self._alarms_of(i))
+
+    def _alarms_of(self, i: int) -> Iterator[str]:
+        if self.broken[i] >= 0:
+            cause = "parameters that are not, or that make it unstable, such as time constants far below dt"
+            yield f"its output is not finite from step {self.broken[i]} on: look for {cause}"
+            return
+        if self.silent[i] > 0.5:
+            remedy = "raise the gain or bias of the weights before it (alive_gain computes one), balance them"
+            yield f"{self.silent[i]:.0%} of the neurons are silent: {remedy}, or punish low rates in the loss"
+        if self.saturated[i] > 0.1:
+            what = f"{self.saturated[i]:.0%} of the neurons spike in more than half of the steps"
+            remedy = "lower the gain of the weights before it (alive_gain computes one), give the neurons a t_ref"
+            yield f"{what}: {remedy}, or punish high rates in the loss"
+        if self.gradient_norm is not None:
+            yield from _gradient_alarm(self.gradient_norm[i])
+
+
+def flight_record(
+    network: Cell,
+    params: PyTree,
+    inputs: Shaped[Array, "B T *N"],
+    loss: Callable[[Any], Array] | None = None,
+    dt: float | None = None,
+) -> FlightRecord:
+    r"""Run a batch through a network and record rates, silence, saturation and gradients of each layer.
+
+    The gradient in step t is :math:`\| \partial L / \partial s_t \|` over batch and neurons, of the layer's spikes as
+    the next layer, the loss and the layer's own recurrent weights see them.
 
     Args:
-        rate: r, the probability that an input is dropped.
+        network: a :class:`Sequential`, which may contain others, or a single layer.
+        params: its parameters.
+        inputs: a batch [B, T, ...].
+        loss: ``loss(output)``, a scalar, of the network's outputs with leaves [B, T, ...]; None for no gradients.
+        dt: step, ms, for a network whose layers do not have one.
 
     Raises:
-        ValueError: for a rate outside [0, 1).
+        ValueError: for a network without spikes, no dt or one that is not the network's, or inputs without a batch.
 
     Example:
         >>> import jaxlif as jl
-        >>> params = DropoutParams(key=jax.random.key(0))
-        >>> sorted(set(jl.simulate(Dropout(0.5), params, jnp.ones((3, 100)))[1].sum(axis=0).tolist()))
-        [0.0, 6.0]
-
-    Source: Srivastava et al. 2014, JMLR 15:1929; Lee et al. 2020, doi:10.3389/fnins.2020.00119 (one mask for all
-    steps of a spiking network).
+        >>> network = Sequential((Dense(), jl.LIF(dt=1.0)))
+        >>> params = (DenseParams(weight=jnp.array([[2.0, 0.0, 0.0]])), jl.networks.init_neurons(3))
+        >>> record = flight_record(network, params, jnp.ones((4, 50, 1)))
+        >>> record.mean_rate.round(1).tolist(), record.alarms[0][:45]
+        ([20.0], 'layer 1 (LIF): 67% of the neurons are silent:')
     """
+    if loss is not None:
+        function("loss", loss)
+    own = step_size(network)
+    dt = own if dt is None else positive("dt", dt, "ms")
+    if dt is None or own not in (None, dt):
+        raise ValueError(f"dt = {dt} ms: dt must be the network's, which is {own} ms, and given where that is None")
+    if jnp.ndim(inputs) < 2 or 0 in jnp.shape(inputs)[:2]:
+        raise ValueError(f"inputs have shape {list(jnp.shape(inputs))}: a batch [B, T, ...] is needed")
+    one = jax.eval_shape(partial(simulate, network, params), jnp.asarray(inputs)[0])[1]
+    taps = {name: jnp.zeros((len(inputs), *y.spikes.shape), y.spikes.dtype) for name, y in _spiking(network, one)}
+    if not taps:
+        raise ValueError("network has no layer that spikes: there is nothing to record")
+    found = jax.device_get(_record(network, loss, params, jnp.asarray(inputs), taps))
+    active, finite, norms = zip(*(found[name] for name in taps), strict=True)
+    return FlightRecord(
+        layers=tuple(taps),
+        dt=float(dt),
+        rates=tuple(1000.0 / dt * x for x in active),
+        silent=np.array([np.mean(x == 0.0) for x in active]),
+        saturated=np.array([np.mean(x > 0.5) for x in active]),
+        broken=np.array([-1 if x.all() else int(np.argmin(x)) for x in finite]),
+        gradient_norm=None if loss is None else np.stack(norms).astype(float),
+    )
 
-    rate: float
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= numbers("rate", self.rate, rank=0, finite=False) < 1.0:
-            raise ValueError(f"rate = {self.rate:g}: rate must be 0 or more and below 1")
+def _gradient_alarm(norm: np.ndarray) -> Iterator[str]:
+    """Compare the first tenth of the time with the last tenth that has a gradient at all."""
+    if not np.isfinite(norm).all():
+        step = int(np.flatnonzero(~np.isfinite(norm))[-1])
+        what = f"the gradient is not finite in step {step} of {len(norm)} and before; clipping cannot mend it"
+        yield f"{what}: take a steeper surrogate, keep detach_reset=True, or lower the recurrent gain"
+        return
+    if not norm.any():
+        yield "the gradient is zero in every step: widen the surrogate, or raise the gain of the weights around it"
+        return
+    norm = norm[: np.flatnonzero(norm)[-1] + 1]
+    tenth = max(1, len(norm) // 10)
+    early, late = norm[:tenth].mean(), norm[-tenth:].mean()
+    if early > 1e3 * late:
+        what = f"the gradient grows {early / late:.2g}-fold from the last steps back to the first"
+        yield f"{what}: lower the recurrent gain, take a steeper surrogate, or use optax.clip_by_global_norm"
+    if late > 1e3 * early:
+        fold = "to zero" if early == 0.0 else f"{late / early:.2g}-fold"
+        what = f"the gradient vanishes {fold} from the last steps back to the first"
+        yield f"{what}: lengthen tau_m, widen the surrogate, or raise the recurrent gain"
 
-    def init_state(self, params: DropoutParams, x: Array) -> DropoutState:
-        """Draw the mask, in the shape of the input ``x``."""
-        dtype = state_dtype(x)
-        if params.key is None or self.rate == 0.0:
-            return DropoutState(jnp.ones(jnp.shape(x), dtype))
-        kept = jax.random.bernoulli(params.key, 1.0 - self.rate, jnp.shape(x))
-        return DropoutState(kept.astype(dtype) / (1.0 - self.rate))
 
-    def step(self, params: DropoutParams, state: DropoutState, x: Array) -> tuple[DropoutState, Array]:
-        """Multiply ``x`` [N] by the mask."""
-        return state, state.mask * jnp.asarray(x, state.mask.dtype)
+@compiled(values=2, keep=4)
+def _record(network: Any, loss: Any, params: Any, inputs: Any, taps: dict[str, Array]) -> dict[str, tuple[Any, ...]]:
+    """Return by a layer's name spikes per step [N], and in each step whether all is finite and the gradient's norm."""
 
-    def scan(
-        self, params: DropoutParams, state: DropoutState, inputs: Array, *, unroll: int = 1
-    ) -> tuple[DropoutState, Array]:
-        """Multiply each step of ``inputs`` [T, N] by the mask."""
-        return state, state.mask[None] * jnp.asarray(inputs, state.mask.dtype)
+    def _run(taps: dict[str, Array]) -> tuple[Array, Any]:
+        def _one(x: Any, taps: dict[str, Array]) -> Any:
+            cell, own = _tapped(network, params, taps)
+            return scan_cell(cell, own, cell.init_state(own, jax.tree.map(lambda x: x[0], x)), x)[1]
+
+        output = jax.vmap(_one)(inputs, taps)
+        return (jnp.zeros(()) if loss is None else loss(output)), output
+
+    gradients, output = jax.grad(_run, has_aux=True)(taps)
+    found = {}
+    for name, y in _spiking(network, output):
+        finite = [jnp.isfinite(x).reshape(*x.shape[:2], -1).all(axis=(0, 2)) for x in jax.tree.leaves(y)]
+        active = jnp.mean(y.spikes.astype(float), axis=(0, 1)).ravel()
+        found[name] = active, jnp.stack(finite).all(axis=0), _norm_per_step(gradients[name])
+    return found
+
+
+def _norm_per_step(gradient: Array) -> Array:
+    by_step = jnp.moveaxis(gradient, 1, 0).reshape(gradient.shape[1], -1)
+    # Over the largest first: squares of numbers that are finite need not be.
+    largest = jnp.max(jnp.abs(by_step), axis=1)
+    scale = jnp.where(jnp.isfinite(largest) & (largest > 0.0), largest, 1.0)
+    return jnp.multiply(scale, jnp.linalg.norm(by_step / scale[:, None], axis=1))
+
+
+def _name(layer: Any, path: tuple[int, ...]) -> str:
+    return f"layer {'.'.join(map(str, path))} ({type(layer).__name__})" if path else type(layer).__name__
+
+
+def _spiking(layer: Any, output: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Return name and output of each layer that spikes, also of those inside networks, in order."""
+    if isinstance(layer, Sequential):
+        for i, inner in enumerate(layer.layers):
+            yield from _spiking(inner, output.layers[i], (*path, i))
+    elif isinstance(output, HasSpikes):
+        yield _name(layer, path), output
+
+
+def _tapped(layer: Any, params: Any, taps: dict[str, Array], path: tuple[int, ...] = ()) -> tuple[Any, Any]:
+    """Return a cell and its parameters in which ``taps`` [T, N] are added to the spikes of the layers they name."""
+    if isinstance(layer, Sequential):
+        parts = [_tapped(inner, params[i], taps, (*path, i)) for i, inner in enumerate(layer.layers)]
+        return Sequential(tuple(cell for cell, _ in parts)), tuple(own for _, own in parts)
+    name = _name(layer, path)
+    return (_Tapped(layer), (params, taps[name])) if name in taps else (layer, params)
+
+
+@dataclass(frozen=True)
+class _Tapped:
+    """A spiking layer to whose spikes numbers [T, N] are added, before anybody sees them; params are (own, numbers)."""
+
+    neuron: Any
+
+    def init_state(self, params: Any, x: Any) -> Any:
+        """Return the layer's."""
+        return self.neuron.init_state(params[0], x)
+
+    def step(self, params: Any, state: Any, x: Any) -> Any:
+        """Step the layer, for the shape of its output."""
+        return self.neuron.step(params[0], state, x)
+
+    def scan(self, params: Any, state: Any, inputs: Any, *, unroll: int = 1) -> tuple[Any, Any]:
+        """Step the layer through all ``inputs``, and add to its spikes."""
+        own = prepared(self.neuron, params[0])
+
+        def _step(state: Any, x: Any) -> tuple[Any, Any]:
+            state, output = self.neuron.step(own, state, x[0])
+            spikes = output.spikes + x[1]
+            # A recurrent layer remembers its spikes, to send them to itself in the next step.
+            state = state._replace(spikes=spikes) if "spikes" in getattr(state, "_fields", ()) else state
+            return state, output._replace(spikes=spikes)
+
+        again = jax.checkpoint(_step, prevent_cse=False)
+        return jax.lax.scan(again, state, (inputs, params[1]), unroll=unroll)

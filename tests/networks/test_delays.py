@@ -1,4 +1,6 @@
-"""Delays against plain NumPy: interpolation, spread, ring and window, gradients, recurrence, and what is refused."""
+"""Delays against plain NumPy: interpolation, spread, chunks, gradients, recurrence; dropout; what is refused."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from jaxlif.networks import (
     DelayParams,
     Dense,
     DenseParams,
+    Dropout,
+    DropoutParams,
     Feedback,
     FeedbackParams,
     Recurrent,
@@ -230,6 +234,45 @@ def test_a_fit_keeps_delays_inside_and_finds_them():
     np.testing.assert_allclose(found, truth, atol=1e-4)
 
 
+# ------------------------------------------------------------------------------------------------------------- dropout
+
+FEATURES = np.random.default_rng(8).normal(3.0, 2.0, (20, 7))
+
+
+def test_a_mask_is_the_same_in_all_steps_and_scales_what_is_left():
+    inputs = np.random.default_rng(1).normal(size=(5, 10_000))
+    _, y = jl.simulate(Dropout(0.3), DropoutParams(key=jax.random.key(0)), inputs)
+    dropped = (y == 0.0).all(axis=0)
+    np.testing.assert_allclose(y[:, ~dropped], inputs[:, ~dropped] / 0.7, rtol=1e-14)
+    # 10 000 draws: the standard error of the fraction is 0.0046; five of them.
+    assert abs(dropped.mean() - 0.3) < 0.023 and not (y[:, ~dropped] == 0.0).any()
+
+
+def test_keys_decide():
+    def mask(seed):
+        return jl.simulate(Dropout(0.5), DropoutParams(key=jax.random.key(seed)), np.ones((2, 50)))[1]
+
+    np.testing.assert_array_equal(mask(0), mask(0))
+    assert (mask(0) != mask(1)).any()
+
+
+@pytest.mark.parametrize(("rate", "key"), [(0.0, jax.random.key(0)), (0.9, None)])
+def test_evaluation_changes_nothing(rate, key):
+    np.testing.assert_array_equal(jl.simulate(Dropout(rate), DropoutParams(key=key), FEATURES)[1], FEATURES)
+
+
+def test_chunks_and_steps_keep_the_mask(dtype):
+    cell, params, inputs = Dropout(0.5), DropoutParams(key=jax.random.key(2)), jnp.asarray(FEATURES, dtype)
+    _, whole = jl.simulate(cell, params, inputs)
+    state, head = jl.simulate(cell, params, inputs[:7])
+    # The key is spent: another one in a later chunk draws nothing.
+    _, tail = jl.simulate(cell, replace(params, key=jax.random.key(5)), inputs[7:], state)
+    np.testing.assert_array_equal(whole, np.concatenate([head, tail]))
+    state = cell.init_state(params, inputs[0])
+    np.testing.assert_array_equal(whole, np.stack([cell.step(params, state, x)[1] for x in inputs]))
+    assert whole.dtype == dtype
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -238,6 +281,10 @@ def test_a_fit_keeps_delays_inside_and_finds_them():
     [
         (lambda: Delayed(0.0, 5.0), r"^dt = 0 ms: dt must be greater than 0 ms"),
         (lambda: Delayed(1.0, 0.0), r"^max_delay = 0 ms: max_delay must be greater than 0 ms"),
+        (lambda: Dropout(1.0), r"^rate = 1: rate must be 0 or more and below 1"),
+        (lambda: Dropout(-0.1), r"^rate = -0.1"),
+        (lambda: Dropout(float("nan")), r"^rate = nan"),
+        (lambda: jl.simulate(Dropout(0.5), DropoutParams(key=3), FEATURES), "^key = 3: key must be a JAX random key"),
     ],
 )
 def test_bad_settings_are_refused(make, message):

@@ -1,4 +1,4 @@
-"""Convolution and pooling against plain NumPy loops, stepping against the whole time axis, and what is refused."""
+"""Convolution, pooling and normalisation against plain NumPy, steps against the whole time axis, what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Conv, Dense, DenseParams, Flatten, Sequential, SumPool, init_dense
+from jaxlif.networks import Conv, Dense, DenseParams, Flatten, Normalise, Sequential, SumPool, init_dense
 
 T = 4
 RNG = np.random.default_rng(3)
@@ -154,6 +154,23 @@ def test_initial_scales():
     assert params.weight.shape == (8, 100, 5, 5) and params.bias.shape == (100,) and not params.bias.any()
 
 
+FEATURES = np.random.default_rng(8).normal(3.0, 2.0, (20, 7))
+
+
+def test_normalise_equals_numpy(dtype):
+    _, y = jl.simulate(Normalise(epsilon=0.1), (), jnp.asarray(FEATURES, dtype))
+    spread = np.sqrt(FEATURES.var(axis=1, keepdims=True) + 0.1)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, (FEATURES - FEATURES.mean(axis=1, keepdims=True)) / spread, rtol=1e-4, atol=1e-5)
+    _, other = jl.simulate(Normalise(1e-12), (), 7.0 * FEATURES.reshape(10, 2, 7) - 30.0)  # images, another scale
+    np.testing.assert_allclose(other.std(axis=(1, 2)), 1.0, rtol=1e-6)  # some roundings in single precision
+
+
+def test_silence_is_normalised_to_0_with_a_finite_gradient():
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(jl.simulate(Normalise(), (), x)[1] ** 2))(jnp.zeros((2, 7)))
+    assert value == 0.0 and np.isfinite(gradient).all()
+
+
 KEY, IMAGES = jax.random.key(0), np.zeros((T, 2, 8, 8))
 REFUSED = {
     "stride": (lambda: Conv(stride=0), r"^stride = 0: stride must be a whole number, 1 or more"),
@@ -177,6 +194,12 @@ REFUSED = {
     "beyond": (lambda: run(Conv(padding="VALID"), (3, 9), IMAGES), r"it must fit into the input \[8, 8\]"),
     "beyond the padding": (lambda: run(Conv(padding=0), (9, 9), IMAGES), r"with padding \[0, 0\] it must fit"),
     "window beyond": (lambda: run(SumPool(9), None, IMAGES), r"window \[9, 9\]: with padding"),
+    "epsilon": (lambda: Normalise(0.0), r"^epsilon = 0: epsilon must be greater than 0"),
+    "params of none": (
+        lambda: jl.simulate(Normalise(), DenseParams(weight=jnp.ones((2, 2))), np.ones((4, 2))),
+        "has none, give",
+    ),
+    "one feature": (lambda: jl.simulate(Normalise(), (), np.ones((4, 1))), r"^input \[1\]: the spread"),
     "no places": (lambda: run(SumPool(2), None, np.zeros((T, 5))), r"^SumPool takes an input .* not \[5\]"),
 }
 
