@@ -31,8 +31,7 @@ from tqdm import tqdm
 
 import jaxlif as jl
 from jaxlif import plotting
-from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.names import standard_name
+from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 
 TRUTH = jl.AdaptiveLIFParams(

@@ -15,6 +15,7 @@ from click.exceptions import Exit
 
 from jaxlif import options
 from jaxlif.commands import advise, export, inspect, predict, simulate
+from jaxlif.files import staged
 from jaxlif.fitting.fit_recording import ALIASES, MODELS, check_options, fit_recording
 from jaxlif.fitting.ladder import model_ladder
 from jaxlif.fitting.rates import fit_rates
@@ -27,7 +28,6 @@ from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.text import read_rates
 from jaxlif.recordings.units import Corrections
 from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_rows, sweep_line, text_table, write_report
-from jaxlif.writing import staged
 
 _HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 

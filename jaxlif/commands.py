@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from jaxlif import options
+from jaxlif.files import staged
 from jaxlif.fitting.advisor import advise_protocol
-from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.names import standard_name
+from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
 from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
 from jaxlif.inspection import inspect_recording
@@ -27,7 +27,6 @@ from jaxlif.recordings.notes import held_current
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.report import score_rows, text_table
 from jaxlif.simulated import simulated_recording
-from jaxlif.writing import staged
 
 
 @click.command()

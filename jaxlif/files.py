@@ -1,4 +1,4 @@
-"""Files that others wrote: what one may hold is checked before a library reads it, and all damage is one line."""
+"""Files: those that others wrote are checked before a library reads them; ours are there whole or not at all."""
 
 import difflib
 import hashlib
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,24 @@ def checksum(files: Iterable[Path]) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield a folder whose files are moved to ``folder`` in the end, or none of them; ``folder`` is made only then.
+
+    A place where nothing can be written is refused before anything long begins.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        temporary = TemporaryDirectory(prefix=".jaxlif-", dir=place)
+    except OSError as error:
+        raise ValueError(f"out = {folder}: nothing can be written there ({error.strerror})") from error
+    with temporary as name:
+        yield Path(name)
+        for path in sorted(Path(name).iterdir()):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.replace(folder / path.name)
 
 
 # --- memory -----------------------------------------------------------------------------------------------

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.names import STANDARD_NAMES, standard_name
+from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves, standard_name
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.recordings import Recording

@@ -67,7 +67,7 @@ def test_fit_writes_a_fit_a_report_and_figures_and_nothing_else(stored):
 
 def test_fit_json_holds_everything(stored, cell_file):
     document = fit_json(stored[0])
-    assert document["format"] == "jaxlif fit 1" and document["model"] == "lif"
+    assert document["format"] == "jaxlif fit 2" and document["model"] == "lif"
     assert document["protocol"] == "fluctuating"
     units = {name: p["unit"] for name, p in document["parameters"].items()}
     assert units == {"tau_m": "ms", "r_m": "GΩ", "v_rest": "mV", "v_th": "mV", "v_reset": "mV", "t_ref": "ms"}
@@ -78,7 +78,7 @@ def test_fit_json_holds_everything(stored, cell_file):
     assert set(document["scores"]) == {"train", "test"}
     assert document["scores"]["test"]["coincidence_factor"] > 0.99
     assert document["scores"]["test"]["voltage_variance_explained"] > 0.999
-    assert document["train_ms"] == [0.0, 0.7 * DURATION]
+    assert document["window"] == [0.0, 0.7 * DURATION]
     assert document["data"]["name"] == "cell.npz" and document["data"]["dt_ms"] == DT
     assert document["data"]["sha256"] == hashlib.sha256(cell_file.read_bytes()).hexdigest()
     assert document["seed"] == 0 and document["warnings"] == []
@@ -323,7 +323,10 @@ def test_predict_refuses(stored, cell_file, tmp_path):
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(lambda text: text[: len(text) // 2], "Invalid JSON"), (lambda text: text.replace("fit 1", "fit 99"), "fit 99")],
+    [
+        (lambda text: text[: len(text) // 2], "JSONDecodeError"),
+        (lambda text: text.replace("fit 2", "fit 99"), "fit 99"),
+    ],
 )
 def test_a_broken_fit_is_refused_by_name(stored, cell_file, tmp_path, spoil, words):
     (tmp_path / "fit.json").write_text(spoil((stored[0] / "fit.json").read_text()))
@@ -468,7 +471,7 @@ def test_bad_files(tmp_path, cell_file):
         (["--spike-threshold", "60"], ["never crosses 60 mV"]),
         (["--electrode", "much"], ["'--electrode'", "'much' is not a valid float"]),
         (["--model", "hh"], ["'--model'", "'hh'", "lif", "gif"]),
-        (["--held-out", "stimulus:soft"], ["stimulus:soft", "name"]),
+        (["--held-out", "stimulus:soft"], ["stimulus:soft", "'soft' is no stimulus"]),
         (["--sweeps", "2-0"], ["'--sweeps'", "write numbers from 0"]),
         (["--voltage-gain", "0"], ["voltage_gain = 0: voltage_gain must be a number other than 0"]),
         (["--from-electrode", "soma"], ["only .nwb and .abf files name their electrodes"]),
@@ -783,7 +786,7 @@ def test_a_held_out_repeat_and_a_prediction_outside_what_was_fitted(tmp_path):
     two = write(tmp_path / "two.npz", stimulus=np.array(["noise", "noise"]))
     good("fit", two, "--held-out", "repeat:1", "--out", tmp_path / "out")
     document = fit_json(tmp_path / "out")
-    assert document["held_out_sweeps"] == [1] and document["train_ms"] == [0.0, DURATION]
+    assert document["held_out"] == [1] and document["window"] == [0.0, DURATION]
     assert [regime["stimulus"] for regime in document["regimes"]] == ["stimulus noise"]
     loud = write(tmp_path / "loud.npz", current=4.0 * cell()[0], voltage=None, stimulus=np.array(["loud", "loud"]))
     options = "--out", tmp_path / "prediction.npz"

@@ -1,18 +1,21 @@
 """The one container of a fit: recorded sweeps as a recipe, a judge and a prediction see them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self, TypeVar
 
+import jax
 import numpy as np
 
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording
+from jaxlif.simulation import simulate
 
 _R = TypeVar("_R", bound=Recording)
 
 FEW = 3  # sweeps that stand for all
+SEGMENT = 2**15  # steps: of all that is longer
 COARSE = 0.25  # ms: steps this long do for a competition of starts
 
 
@@ -93,21 +96,10 @@ class Data(Recording):
         first, last = (self.steps(t - self.start) for t in window)
         return slice(first, last)
 
-    def window(self, start: float, stop: float) -> Self:
-        """Return the steps between two times, ms; ``times`` keep their values."""
-        steps = self.samples((start, stop))
-        if steps.stop - steps.start < 2:
-            raise ValueError(f"window = {start:g} to {stop:g} ms: it must hold at least two samples of {self.dt:g} ms")
-        return self._rows(np.s_[:, steps], start=self.start + steps.start * self.dt)
-
-    def select(self, sweeps: Any) -> Self:
-        """Return some of the sweeps, by their numbers."""
-        chosen = np.atleast_1d(np.arange(self.num_sweeps)[sweeps])
-        if np.array_equal(chosen, np.arange(self.num_sweeps)):
-            return self  # an hour is not copied
-        names = None if self.stimulus is None else [self.stimulus[s] for s in chosen]
-        drift = None if self.drift is None else self.drift.select(chosen)
-        return self._rows(np.s_[chosen], stimulus=names, drift=drift)
+    def part(self, index: Any, **changes: Any) -> Self:
+        """Return a part of every array by its index [sweeps, T], with the terms of its sweeps."""
+        rows = {name: getattr(self, name)[index] for name in ("current", "voltage", "spikes", "judged")}
+        return replace(self, **rows, drift=self.drift and self.drift.select(index[0]), **changes)
 
     def few(self) -> Self:
         """Return some of the sweeps, spread over all."""
@@ -130,10 +122,6 @@ class Data(Recording):
     def judging(self, judged: np.ndarray) -> Self:
         """Return the data with other samples that count, booleans [sweeps, T] or [T]."""
         return replace(self, judged=judged)
-
-    def _rows(self, index: Any, **changes: Any) -> Self:
-        rows = {name: getattr(self, name)[index] for name in ("current", "voltage", "spikes", "judged")}
-        return replace(self, **rows, **changes)
 
 
 @dataclass(frozen=True)
@@ -210,3 +198,34 @@ def with_spikes(data: Data, window: tuple[float, float]) -> Data:
     if not data.spikes[:, data.samples(window)].any():
         raise ValueError(f"window = {window[0]:g} to {window[1]:g} ms: no spike falls into this window")
     return data.window(*window)
+
+
+# --- segments of a few lengths: what a fit compiles and holds does not grow with every length -----------------
+
+
+def padded_length(steps: int) -> int:
+    """Return the next of the lengths that programs are compiled for, four in an octave: at most a quarter more."""
+    grain = 1 << max(0, (steps - 1).bit_length() - 3)
+    return -(-steps // grain) * grain
+
+
+def cut(arrays: Any) -> Iterator[tuple[slice, Any]]:
+    """Cut arrays [T, ...] into segments of one length, the last filled up with zeros; yield each with its place."""
+    steps = len(jax.tree.leaves(arrays)[0])
+    size = padded_length(min(steps, SEGMENT))
+    for first in range(0, steps, size):
+        place = slice(first, min(first + size, steps))
+        yield place, jax.tree.map(lambda x, place=place: filled(x[place], size), arrays)
+
+
+def filled(x: np.ndarray, length: int) -> np.ndarray:
+    """Return an array [T, ...] with zeros up to a length."""
+    return x if len(x) == length else np.concatenate([x, np.zeros((length - len(x), *x.shape[1:]), x.dtype)])
+
+
+def simulated(cell: Any, params: Any, inputs: Any, state: Any) -> Iterator[tuple[slice, Any]]:
+    """Simulate inputs [T, ...] in segments, the state handed on; yield the place of each and its outputs."""
+    for place, part in cut(inputs):
+        state, outputs = simulate(cell, params, part, state)
+        count = place.stop - place.start
+        yield place, jax.tree.map(lambda y, count=count: np.asarray(y)[:count], outputs)

@@ -1,350 +1,248 @@
-"""A fit as JSON and back.
-
-A fit.json is an input like any other: what is not as it was written is refused by its name. Pydantic checks it, and is
-loaded only where a fit is written or read.
-"""
+"""A fit as JSON and back: what is not as it was written, or does not go together, is refused by its name."""
 
 import json
 import platform
+import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, Self, TypeVar
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic import NonNegativeFloat as NotNegative
-from pydantic import NonNegativeInt as Count
-from pydantic import PositiveFloat as Positive
-from pydantic import PositiveInt as Number
 
-from jaxlif.fitting.bounds import named_leaves
-from jaxlif.fitting.data import Drift, Stimulation, Uncertainty
-from jaxlif.fitting.extrapolation import Regime
-from jaxlif.fitting.names import standard_name
+from jaxlif.checks import choice
+from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings import Electrode, SpikeRule
 
-FORMAT = "jaxlif fit 1"
-OLD_NAMES = {"adaptive": "deterministic-gif"}
-PLAIN = {  # fields of a fit that are in its file as they are, and their names there
-    "protocol": "protocol",
-    "scores": "scores",
-    "window": "train_ms",
-    "spike_cut": "spike_cut_ms",
-    "data": "data",
-    "seed": "seed",
-    "warnings": "warnings",
-    "curve": "f_i_curve",
-    "held_out": "held_out_sweeps",
-    "rest": "resting_potential",
-    "bits_per_spike": "bits_per_spike",
-    "undetermined": "undetermined",
+FORMAT = "jaxlif fit 2"
+PARAMS: dict[str, type[LIFParams | LeakyParams]] = {
+    "lif": LIFParams,
+    "gif": AdaptiveLIFParams,
+    "deterministic-gif": AdaptiveLIFParams,
+    "passive": LeakyParams,
 }
+LARGEST = sys.float_info.max
 
 _F = TypeVar("_F")
-Pair = tuple[float, float]
-Row = Annotated[list[float], Field(min_length=1)]
-Square = list[Row]
-Checksum = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+class Row(NamedTuple):
+    """A parameter in the file."""
 
-
-class _Parameter(_Part):
     value: float
     unit: str
-    bounds: Pair | None
-    interval_95: Pair | None
+    bounds: tuple[float, float] | None
+    interval_95: tuple[float, float] | None
     standard_name: str
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for name, pair in (("bounds", self.bounds), ("interval_95", self.interval_95)):
-            _require(pair is None or pair[0] <= pair[1], f"{name} = {pair}: the first must not be above the second")
-        inside = self.bounds is None or self.bounds[0] <= self.value <= self.bounds[1]
-        _require(inside, f"value = {self.value:g} {self.unit} lies outside its bounds {self.bounds}")
-        return self
 
+class Source(TypedDict):
+    """The data of a fit; of a table of rates the name, the checksum and the corrections alone are known."""
 
-class _Data(_Part):
     name: str
     sha256: str
-    corrections: dict[str, int | float | str] = {}
+    corrections: NotRequired[dict[str, int | float | str]]
+    current_source: NotRequired[str]
+    current_sampled: NotRequired[bool]
+    dt_ms: NotRequired[float]
+    sweeps: NotRequired[int]
+    samples: NotRequired[int]
+    sweep_crc32: NotRequired[list[int]]
 
 
-class _RecordingData(_Data):
-    corrections: dict[str, int | float | str]
-    current_source: str
-    current_sampled: bool
-    dt_ms: Positive
-    sweeps: Number
-    samples: Number
-    sweep_crc32: list[Checksum]
-
-
-class _Electrode(_Part):
-    sweeps: Annotated[list[Count], Field(min_length=1)]
-    resistance_GOhm: float
-    source: Literal["electrode trace", "recording", "given"]
-    dt_ms: Positive
-    kernel_GOhm: Row
-
-
-class _Terms(_Part):
-    offset_mV: Row
-    gain: Row
-
-
-class _Regime(_Part):
-    stimulus: str
-    mean_pA: float
-    sd_pA: NotNegative
-    rate_Hz: NotNegative
-
-
-class _Stimulus(_Part):
-    mean_pA: float
-    sd_pA: NotNegative
-    tau_ms: NotNegative
-    duration_ms: Positive
-
-
-class _Uncertainty(_Part):
-    names: Annotated[list[str], Field(min_length=1)]
-    correlations: Square
-    covariance: Square
-    information_voltage: Square
-    information_spikes: Square
-    dispersion_voltage: NotNegative
-    dispersion_spikes: NotNegative
-    voltage_error_mV: NotNegative
-    stimulus: _Stimulus
-
-    @model_validator(mode="after")
-    def _matrices(self) -> Self:
-        size = len(self.names)
-        _require(len(set(self.names)) == size, f"names = {self.names}: a name occurs twice")
-        for name in ("correlations", "covariance", "information_voltage", "information_spikes"):
-            rows = getattr(self, name)
-            shape = len(rows), *sorted({len(row) for row in rows})
-            _require(shape == (size, size), f"{name} is {' x '.join(map(str, shape))}, names are {size}")
-            matrix = np.array(rows)
-            _require(np.allclose(matrix, matrix.T, rtol=1e-4), f"{name} is not symmetric")
-        _require(bool((np.diag(self.covariance) > 0).all()), "covariance has a variance that is not positive")
-        return self
-
-
-class _Fit(_Part):
-    format: str
-    model: Literal["lif", "gif", "deterministic-gif", "adaptive", "passive"]
-    protocol: Literal["steps", "fluctuating", "rates"]
-    parameters: dict[str, _Parameter]
-    scores: dict[str, dict[str, int | float | None]]
-    train_ms: Pair
-    spike_rule: SpikeRule
-    spike_cut_ms: tuple[NotNegative, NotNegative]
-    data: _RecordingData | _Data
-    seed: Count
-    warnings: list[str]
-    f_i_curve: dict[str, list[float]]
-    electrodes: list[_Electrode]
-    held_out_sweeps: list[Count]
-    resting_potential: Literal["measured", "fitted"]
-    sweep_terms: _Terms | None
-    regimes: list[_Regime]
-    bits_per_spike: float | None
-    undetermined: list[str]
-    uncertainty: _Uncertainty | None
-    scored_parameters: dict[str, float] | None
-    versions: dict[str, str]
-
-    @model_validator(mode="after")
-    def _one_recording(self) -> Self:
-        data = self.data if isinstance(self.data, _RecordingData) else None
-        _require(bool(data) or self.protocol == "rates", f'protocol = "{self.protocol}": data lack their recording')
-        sweeps = data.sweeps if data else 0
-        numbers = [n for electrode in self.electrodes for n in electrode.sweeps]
-        _require(len(set(numbers)) == len(numbers), "electrodes share a sweep")
-        for name, found in (("electrodes", numbers), ("held_out_sweeps", self.held_out_sweeps)):
-            _require(max(found, default=-1) < sweeps, f"{name} name sweep {max(found, default=0)}: there are {sweeps}")
-        count = len(data.sweep_crc32) if data else 0
-        _require(count == sweeps, f"data.sweep_crc32 has {count} checksums: there are {sweeps} sweeps")
-        if self.sweep_terms is not None:
-            lengths = {len(self.sweep_terms.offset_mV), len(self.sweep_terms.gain)}
-            _require(lengths == {sweeps}, f"sweep_terms have {sorted(lengths)} sweeps: there are {sweeps}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_model(self) -> Self:
-        first, last = self.train_ms
-        _require(first <= last, f"train_ms = {first:g} to {last:g}: the window ends before it starts")
-        kind = "adaptive" if "delta_v" in self.parameters else "lif" if "v_th" in self.parameters else "passive"
-        own = kind if kind == self.model or (kind == "adaptive" and self.model not in ("lif", "passive")) else None
-        _require(own is not None, f'model = "{self.model}": parameters are those of another model')
-        told = {"undetermined": self.undetermined, "uncertainty": self.uncertainty.names if self.uncertainty else []}
-        for field, names in told.items():
-            unknown = [name for name in names if name not in self.parameters]
-            _require(not unknown, f"{field} names {unknown}, which are no parameters")
-        alone = kind == "adaptive" or self.uncertainty is None
-        _require(alone, f'uncertainty is of adaptive neurons, not of "{self.model}"')
-        columns = [x for name, x in self.f_i_curve.items() if name.endswith(("_pA", "_Hz"))]
-        _require(len({len(column) for column in columns}) <= 1, "f_i_curve has columns of unequal length")
-        return self
-
-
-def _require(ok: bool, rule: str) -> None:
-    if not ok:
-        raise ValueError(rule)
+# Fields of a fit that are in its file otherwise, or whose values its class does not tell.
+_IN_ROWS = ("params", "bounds", "intervals")
+_KINDS = {
+    "format": str,
+    "parameters": dict[str, Row],
+    "versions": dict[str, str],
+    "data": Source,
+    "scores": dict[str, dict[str, int | float | None]],
+    "scored": dict[str, float] | None,
+}
 
 
 def written(fit: Any) -> str:
-    """Return a fit as JSON."""
-    return json.dumps(_document(fit), indent=2, ensure_ascii=False, allow_nan=False)
+    """Return a fit as JSON: its fields by their names, but its parameters in rows with bounds and intervals."""
+    packages = ("jaxlif", "jax", "jaxlib", "optax", "numpy")
+    document: dict[str, Any] = {"format": FORMAT, "parameters": _rows(fit)}
+    document |= {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _IN_ROWS}
+    document["scored"] = None if fit.scored is None else named_leaves(fit.scored)
+    document["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _parameters(fit: Any) -> dict[str, dict[str, Any]]:
+def _rows(fit: Any) -> dict[str, Row]:
     rows = {}
     for name, value in named_leaves(fit.params).items():
         words, unit = standard_name(name)
-        rows[name] = {"value": value, "unit": unit, "bounds": fit.bounds.get(name)}
-        rows[name] |= {"interval_95": fit.intervals.get(name), "standard_name": words}
+        rows[name] = Row(value, unit, fit.bounds.get(name), fit.intervals.get(name), words)
     return rows
 
 
-def _document(fit: Any) -> dict[str, Any]:
-    drift, known = fit.drift, fit.uncertainty
-    packages = ("jaxlif", "jax", "jaxlib", "optax", "numpy")
-    return {
-        "format": FORMAT,
-        "model": fit.model,
-        "parameters": _parameters(fit),
-        **{key: getattr(fit, name) for name, key in PLAIN.items()},
-        "spike_rule": vars(fit.spike_rule),
-        "electrodes": [
-            {"sweeps": sweeps, "resistance_GOhm": e.resistance, "source": e.source, "dt_ms": e.dt}
-            | {"kernel_GOhm": e.kernel.tolist()}
-            for sweeps, e in fit.electrodes
-        ],
-        "sweep_terms": drift and {"offset_mV": drift.offset.tolist(), "gain": drift.gain.tolist()},
-        "regimes": [vars(regime) for regime in fit.regimes],
-        "uncertainty": known and _known(known),
-        "scored_parameters": fit.scored and named_leaves(fit.scored),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-    }
-
-
-def _known(known: Uncertainty) -> dict[str, Any]:
-    """Return matrices over the names, in free coordinates; the correlations again follow from the covariance."""
-    voltage, spikes = known.information.tolist()
-    return {
-        "names": known.names,
-        "correlations": known.correlations.round(4).tolist(),
-        "covariance": known.covariance.tolist(),
-        "information_voltage": voltage,
-        "information_spikes": spikes,
-        "dispersion_voltage": known.dispersion[0],
-        "dispersion_spikes": known.dispersion[1],
-        "voltage_error_mV": known.voltage_error,
-        "stimulus": dict(zip(_Stimulus.model_fields, known.stimulus, strict=True)),
-    }
+def _plain(value: Any) -> Any:
+    """Return a value in lists and dicts."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if is_dataclass(value):
+        return _plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {name: _plain(x) for name, x in value.items()}
+    return [_plain(x) for x in value] if isinstance(value, list | tuple) else value
 
 
 def restored(text: bytes, make: Callable[..., _F]) -> _F:
-    """Make the fit that a file holds of its fields, or raise ValueError naming what is not as it must be."""
-    try:
-        document = _Fit.model_validate_json(text)
-    except ValidationError as error:
-        raise ValueError(_line(error, text)) from error
-    if document.format != FORMAT:
-        raise ValueError(f'format = "{document.format}": this version of jaxlif reads "{FORMAT}"')
-    found, read = _fields(document), json.loads(text)
-    for neuron in (found["params"], found["scored"]):
-        if neuron is not None:
-            neuron.check()
-    fit = make(**found)
-    kept = {"versions": read["versions"], "model": OLD_NAMES.get(read["model"], read["model"])}
-    _require_same(read | {"model": kept["model"]}, json.loads(json.dumps(_document(fit))) | kept)
+    """Make the fit that a file holds, or raise ValueError naming what is not as it must be."""
+    document = json.loads(text)
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"format = {found!r}: this version of jaxlif reads {FORMAT!r}")
+    hints = {name: kind for name, kind in get_type_hints(make).items() if name not in _IN_ROWS}
+    told = _fields(hints | _KINDS, document, "", optional=frozenset())
+    rows: dict[str, Row] = told.pop("parameters")
+    model, scored = choice("model", told["model"], tuple(PARAMS)), told["scored"]
+    told["params"] = _params(model, {name: row.value for name, row in rows.items()})
+    told["scored"] = None if scored is None else _params(model, scored)
+    told["bounds"] = {name: row.bounds for name, row in rows.items() if row.bounds}
+    told["intervals"] = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
+    del told["format"], told["versions"]
+    fit = make(**told)
+    if (again := _rows(fit)) != rows:
+        name = next(name for name in (*rows, *again) if rows.get(name) != again.get(name))
+        raise ValueError(f"parameters.{name} = {rows.get(name)}: a fit of this model has {again.get(name)}")
+    for rule, is_kept in _rules(fit).items():
+        if not is_kept:
+            raise ValueError(rule)
     return fit
 
 
-def _fields(document: _Fit) -> dict[str, Any]:
-    rows, terms, known = document.parameters, document.sweep_terms, document.uncertainty
-    intervals = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
-    scored = document.scored_parameters
-    plain = {name: getattr(document, key) for name, key in PLAIN.items()}
-    return {name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()} | {
-        "model": OLD_NAMES.get(document.model, document.model),
-        "params": _params({name: row.value for name, row in rows.items()}),
-        "scored": None if scored is None else _params(scored),
-        "bounds": {name: row.bounds for name, row in rows.items() if row.bounds},
-        "intervals": intervals,
-        "spike_rule": document.spike_rule,
-        "data": document.data.model_dump(exclude_unset=True),
-        "electrodes": tuple(
-            (tuple(e.sweeps), Electrode(np.array(e.kernel_GOhm, float), e.dt_ms, e.source)) for e in document.electrodes
-        ),
-        "drift": None if terms is None else Drift(np.array(terms.offset_mV, float), np.array(terms.gain, float)),
-        "regimes": tuple(Regime(**regime.model_dump()) for regime in document.regimes),
-        "uncertainty": None if known is None else _uncertainty(known, intervals),
+def _params(model: str, values: Mapping[str, float]) -> LIFParams | LeakyParams:
+    """Put values with dotted names back into the parameters of a model, checked."""
+    found: dict[str, Any] = {name: x for name, x in values.items() if "." not in name}
+    for base in dict.fromkeys(name.partition(".")[0] for name in values if "." in name):
+        parts = {name.partition(".")[2]: x for name, x in values.items() if name.startswith(f"{base}.")}
+        found[base] = VoltageCoupling(**parts) if base == "coupling" else tuple(parts.values())
+    try:
+        params = PARAMS[model](**found)
+    except TypeError as error:
+        raise ValueError(f'model = "{model}": parameters are those of another model ({error})') from error
+    params.check()
+    return params
+
+
+def _typed(kind: Any, node: Any, where: str) -> Any:
+    """Return what JSON holds as a value of a type; what is of another is refused by its place in the file."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType):
+        own = next((k for k in inner if type(node) is k), next(k for k in inner if k is not NoneType))
+        return _typed(own, node, where)
+    if kind in (int, float, str, bool, NoneType):
+        is_own = type(node) in ((int, kind) if kind is float else (kind,))
+        if not is_own or (kind in (int, float) and not -LARGEST <= node <= LARGEST):
+            raise _other(node, where, kind.__name__)
+        return float(node) if kind is float else node
+    is_record = is_dataclass(kind) or is_typeddict(kind) or hasattr(kind, "_fields")
+    container: Any = dict if is_record or origin in (dict, Mapping) else list
+    if not isinstance(node, container):
+        raise _other(node, where, kind.__name__)
+    if is_record:
+        return kind(**_fields(get_type_hints(kind), node, f"{where}.", getattr(kind, "__optional_keys__", frozenset())))
+    if origin in (dict, Mapping):
+        return {name: _typed(inner[1], x, f"{where}.{name}") for name, x in node.items()}
+    if origin not in (list, tuple):
+        return np.array(_numbers(node, where))
+    kinds = inner if origin is tuple and inner[1:] != (...,) else inner[:1] * len(node)
+    if len(node) != len(kinds):
+        raise _other(node, where, f"list of {len(kinds)}")
+    return origin(_typed(k, x, f"{where}.{i}") for i, (k, x) in enumerate(zip(kinds, node, strict=True)))
+
+
+def _fields(hints: Mapping[str, Any], node: dict[str, Any], where: str, optional: frozenset[str]) -> dict[str, Any]:
+    """Return the fields of an object by their types; one that is missing or not known is refused."""
+    missing, unknown = hints.keys() - node.keys() - optional, node.keys() - hints.keys()
+    if missing or unknown:
+        name, fault = (min(missing), "is missing") if missing else (min(unknown), "is no field of a fit")
+        raise ValueError(f"{where}{name} {fault}")
+    return {name: _typed(hints[name], x, f"{where}{name}") for name, x in node.items()}
+
+
+def _numbers(node: Any, where: str) -> Any:
+    if isinstance(node, list):
+        return [_numbers(x, f"{where}.{i}") for i, x in enumerate(node)]
+    return _typed(float, node, where)
+
+
+def _other(node: Any, where: str, expected: str) -> ValueError:
+    value = " ".join(repr(node).split())
+    return ValueError(f"{where} = {value[:57]}{'...' * (len(value) > 57)}: {expected} is expected")
+
+
+def _rules(fit: Any) -> dict[str, bool]:
+    """Return what must hold between the fields of a fit, each with whether it does."""
+    data, known, whole = fit.data, fit.uncertainty, Source.__optional_keys__ <= fit.data.keys()
+    sweeps, names = data.get("sweeps", 0), list(named_leaves(fit.params))
+    numbers = [n for chosen, _ in fit.electrodes for n in chosen]
+    columns = {len(x) for name, x in fit.curve.items() if name.endswith(("_pA", "_Hz"))}
+    positive = [data.get(name, 1) for name in ("dt_ms", "sweeps", "samples")] + [e.dt for _, e in fit.electrodes]
+    not_negative = [*fit.spike_cut, fit.seed, *(x for r in fit.regimes for x in (r.sd_pA, r.rate_Hz))]
+    rules = {
+        f"protocol = {fit.protocol!r}": fit.protocol in ("steps", "fluctuating", "rates"),
+        f"rest = {fit.rest!r}": fit.rest in ("measured", "fitted"),
+        f"protocol = {fit.protocol!r}: data lack their recording": whole or fit.protocol == "rates",
+        f"window = {fit.window}: it ends before it starts": fit.window[0] <= fit.window[1],
+        f"dt, sweeps or samples of data or electrodes = {positive}: not positive": min(positive) > 0,
+        f"spike_cut, seed, or sd_pA or rate_Hz of regimes = {not_negative}: negative": min(not_negative) >= 0,
+        f"electrodes name the sweeps {numbers}: there are {sweeps}": _are_sweeps(numbers, sweeps),
+        "electrodes have an empty kernel, or no sweep": all(n and e.kernel.size for n, e in fit.electrodes),
+        f"held_out = {fit.held_out}: there are {sweeps} sweeps": _are_sweeps(fit.held_out, sweeps),
+        f"data.sweep_crc32: there are {sweeps} sweeps": len(data.get("sweep_crc32", ())) == sweeps,
+        f"undetermined = {fit.undetermined}: not all are parameters": set(fit.undetermined) <= set(names),
+        "curve has columns of unequal length": len(columns) <= 1,
     }
+    for _, electrode in fit.electrodes:
+        sources = ("electrode trace", "recording", "given")
+        rules[f"electrodes.source = {electrode.source!r}: it is none of {sources}"] = electrode.source in sources
+    for name, (low, high) in fit.bounds.items():
+        value = _rows(fit)[name].value
+        rules[f"parameters.{name}.value = {value:g}: outside its bounds {low:g} to {high:g}"] = low <= value <= high
+    for name, (low, high) in fit.intervals.items():
+        rules[f"parameters.{name}.interval_95 = {low:g} to {high:g}"] = low <= high
+    if fit.drift is not None:
+        shapes = fit.drift.offset.shape, fit.drift.gain.shape
+        rules[f"drift has the shapes {shapes}: there are {sweeps} sweeps"] = shapes == ((sweeps,), (sweeps,))
+    return rules if known is None else rules | _rules_of_uncertainty(known, names)
 
 
-def _uncertainty(known: _Uncertainty, intervals: Mapping[str, Pair]) -> Uncertainty:
-    return Uncertainty(
-        names=tuple(known.names),
-        intervals=dict(intervals),
-        covariance=np.array(known.covariance, float),
-        information=np.array([known.information_voltage, known.information_spikes], float),
-        dispersion=(known.dispersion_voltage, known.dispersion_spikes),
-        voltage_error=known.voltage_error_mV,
-        notes=(),
-        stimulus=Stimulation(*known.stimulus.model_dump().values()),
-    )
+def _are_sweeps(numbers: Any, count: int) -> bool:
+    return set(numbers) <= set(range(count)) and len(set(numbers)) == len(numbers)
 
 
-def _params(values: Mapping[str, float]) -> LIFParams | LeakyParams:
-    """Put values with dotted names back into parameters."""
-    if "v_th" not in values:
-        return LeakyParams(**values)
-    if "delta_v" not in values:
-        return LIFParams(**values)
-    coupling = {name.removeprefix("coupling."): x for name, x in values.items() if name.startswith("coupling.")}
-    terms: dict[str, Any] = {
-        kind: tuple(values[name] for name in values if name.startswith(f"{kind}."))
-        for kind in ("eta", "tau_eta", "gamma", "tau_gamma", "a", "tau_a")
+def _rules_of_uncertainty(known: Any, names: list[str]) -> dict[str, bool]:
+    square, scales = (len(known.names),) * 2, [*known.dispersion, known.voltage_error, known.stimulus.sd]
+    own = set(known.names) <= set(names) and len(set(known.names)) == len(known.names)
+    shapes = known.covariance.shape, known.information.shape
+    fits = shapes == (square, (2, *square))
+    matrices = [known.covariance, *known.information] if fits else []
+    return {
+        f"uncertainty.names = {known.names}: not all are parameters, or one occurs twice": own,
+        f"uncertainty: covariance and information have the shapes {shapes}, names are {square[0]}": fits,
+        "uncertainty has a matrix that is not symmetric": all(np.allclose(m, m.T, rtol=1e-4) for m in matrices),
+        "uncertainty.covariance has a variance that is not positive": bool((np.diag(known.covariance) > 0).all()),
+        f"uncertainty has scales {scales} that are negative": min(scales) >= 0,
     }
-    plain: dict[str, Any] = {name: x for name, x in values.items() if "." not in name}
-    return AdaptiveLIFParams(**plain, **terms, coupling=VoltageCoupling(**coupling) if coupling else None)
-
-
-def _require_same(read: Any, again: Any, where: str = "") -> None:
-    """Refuse a document that a fit would not write again as it is: something in it had no effect."""
-    if isinstance(read, dict) and isinstance(again, dict):
-        lacking, unknown = sorted(again.keys() - read.keys()), sorted(read.keys() - again.keys())
-        rule = f"{where or 'the file'} lacks {lacking} and has {unknown}, which nothing reads"
-        _require(not (lacking or unknown), rule)
-        for key in read:
-            _require_same(read[key], again[key], f"{where}.{key}".strip("."))
-    else:
-        _require(read == again, f"{where} = {str(read)[:60]}: the rest of the file says {str(again)[:60]}")
-
-
-def _line(error: ValidationError, text: bytes) -> str:
-    """Return the first fault in one line; branches of a union, which are no keys of the file, are left out."""
-    first = error.errors()[0]
-    rule = " ".join(first["msg"].removeprefix("Value error, ").split())
-    if first["type"] == "json_invalid":
-        return rule
-    node, keys = json.loads(text), []
-    for key in first["loc"]:
-        there = key in node if isinstance(node, dict) else isinstance(node, list) and key in range(len(node))
-        if there or (first["type"] == "missing" and key == first["loc"][-1]):
-            keys.append(str(key))
-        node = node[key] if there else node
-    value = " ".join(repr(first["input"]).split())
-    shown = "" if first["type"] in ("value_error", "missing") else f" = {value[:57] + '...' * (len(value) > 60)}"
-    return f"{'.'.join(keys) or 'the file'}{shown}: {rule[:1].lower()}{rule[1:]}"

@@ -10,13 +10,12 @@ import numpy as np
 
 from jaxlif.checks import choice, whole
 from jaxlif.files import require_memory
-from jaxlif.fitting.bounds import Bounds, named_leaves
+from jaxlif.fitting.bounds import STANDARD_NAMES, Bounds, named_leaves
 from jaxlif.fitting.data import Data, Options, Outcome
 from jaxlif.fitting.gif_recipe import fit_gif
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import Judged, judge, regimes_of, spike_cut
 from jaxlif.fitting.lif_recipe import fit_fluctuating, fit_passive, fit_steps
-from jaxlif.fitting.names import STANDARD_NAMES
 from jaxlif.fitting.notes import fit_notes
 from jaxlif.fitting.prepare import ADAPTIVE, Case, prepare
 from jaxlif.fitting.result import RecordingFit, sweep_checksums
@@ -144,7 +143,7 @@ def _report(
         bounds=own,
         intervals=intervals,
         undetermined=undetermined,
-        uncertainty=final.uncertainty,
+        uncertainty=final.uncertainty and final.uncertainty._replace(intervals=intervals, notes=()),
         scores=judged.scores,
         bits_per_spike=final.bits_per_spike,
         curve=found.curve,

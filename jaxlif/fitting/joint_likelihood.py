@@ -16,9 +16,8 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import REAL, Coordinates, coordinates, named_leaves
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, padded_length
 from jaxlif.fitting.recurrence import recurrence, to_lanes
-from jaxlif.fitting.segments import padded_length
 from jaxlif.losses import bits_per_spike, point_process_log_likelihood, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import refractory_steps

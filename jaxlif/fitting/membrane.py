@@ -15,9 +15,8 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import Bounds
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, cut, filled, padded_length, simulated
 from jaxlif.fitting.fit import Fit, fit, lbfgs
-from jaxlif.fitting.segments import cut, filled, padded_length, simulated
 from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.wrappers import Forced, ForcedOutput, TeacherForced

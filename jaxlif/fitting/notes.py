@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves
 from jaxlif.fitting.data import Data, Outcome
 from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.joint_likelihood import TAU_RANGE
 from jaxlif.fitting.judgement import Judged
-from jaxlif.fitting.names import STANDARD_NAMES
 from jaxlif.fitting.prepare import ADAPTIVE, Case
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.neurons.leaky import LeakyParams

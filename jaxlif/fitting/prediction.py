@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, filled, padded_length, simulated
 from jaxlif.fitting.joint_likelihood import ForcedSweeps, arranged, forced_adaptive
 from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.recurrence import from_lanes
-from jaxlif.fitting.segments import filled, padded_length, simulated
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyParams, LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams

@@ -23,7 +23,6 @@ from jaxlif.recordings.recording import require_stimulus, sweep_indices
 from jaxlif.recordings.spikes import spike_notes
 
 ADAPTIVE = ("gif", "deterministic-gif")  # they find their own start, and have no bounds
-KINDS = ("stimulus", "repeat", "sweep")
 SHARE = 0.7  # of the time that is fitted where nothing else was asked for
 LEAST_REST = 100.0  # ms of time beside the window that can judge
 
@@ -184,9 +183,8 @@ def _checked_window(recording: Recording, window: tuple[float, float]) -> tuple[
         raise ValueError(f"window = {window!r}: window must be a pair (start, stop), ms")
     first, last = map(float, pair)
     if not begin <= first < last <= end + 1e-6:
-        raise ValueError(
-            f"window = {first:g} to {last:g} ms: it must lie inside the recording, {begin:g} to {end:g} ms"
-        )
+        rule = f"it must lie inside the recording, {begin:g} to {end:g} ms"
+        raise ValueError(f"window = {first:g} to {last:g} ms: {rule}")
     return first, min(last, end)
 
 
@@ -213,12 +211,12 @@ def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarr
     """Return the numbers of the sweeps that a fit does not see.
 
     "stimulus:04" are all sweeps of a named stimulus, "repeat:3" the fourth repeat of every stimulus, "sweep:0,5" or a
-    sequence of numbers single sweeps; several after commas, negative ones count from the end.
+    sequence of numbers single sweeps; several after commas.
 
     Example:
         >>> ramp = np.arange(400.0)
         >>> recording = Recording(current=np.stack([ramp, ramp, -ramp, -ramp]), dt=0.1, stimulus=["a", "a", "b", "b"])
-        >>> held_out_sweeps(recording, "stimulus:b"), held_out_sweeps(recording, "repeat:-1")
+        >>> held_out_sweeps(recording, "stimulus:b"), held_out_sweeps(recording, "repeat:1")
         (array([2, 3]), array([1, 3]))
     """
     if choice is None:
@@ -230,30 +228,15 @@ def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarr
 
 
 def _named(recording: Recording, choice: str) -> np.ndarray:
-    kind, colon, rest = choice.partition(":")
-    wanted = [part.strip() for part in rest.split(",")]
-    if kind not in KINDS or not colon or not all(wanted):
+    kind, _, rest = choice.partition(":")
+    if kind not in ("stimulus", "repeat", "sweep"):
         raise ValueError(f'held_out = {choice!r}: write "stimulus:NAME", "repeat:NUMBER" or "sweep:NUMBER"')
-    if kind == "stimulus":
-        return np.concatenate([_stimulus(recording, name) for name in wanted])
-    try:
-        numbers = [int(part) for part in wanted]
-    except ValueError as error:
-        raise ValueError(f"held_out = {choice!r}: {rest!r} are no whole numbers") from error
-    return sweep_indices(numbers, recording.num_sweeps) if kind == "sweep" else _repeats(repeats(recording), numbers)
-
-
-def _stimulus(recording: Recording, name: str) -> np.ndarray:
-    known = recording.stimulus or ()
-    if name not in known:
-        listed = ", ".join(dict.fromkeys(known)) or "not named"
-        raise ValueError(f"held_out = 'stimulus:{name}': the stimuli of this recording are {listed}")
-    return np.flatnonzero(np.array(known) == name)
-
-
-def _repeats(groups: list[np.ndarray], numbers: list[int]) -> np.ndarray:
-    most = max(map(len, groups))
-    for number in numbers:
-        if not -most <= number < most:
-            raise ValueError(f"held_out = 'repeat:{number}': the stimuli have up to {most} repeats, numbered from 0")
-    return np.array([g[n] for n in numbers for g in groups if -len(g) <= n < len(g)])
+    own = {"stimulus": recording.stimulus or [], "sweep": [str(s) for s in range(recording.num_sweeps)]}
+    if kind == "repeat":
+        place = {int(s): str(n) for group in repeats(recording) for n, s in enumerate(group)}
+        own["repeat"] = [place[s] for s in range(recording.num_sweeps)]
+    wanted = {part.strip() for part in rest.split(",")}
+    if unknown := wanted.difference(own[kind]):
+        known = ", ".join(dict.fromkeys(own[kind])) or "none"
+        raise ValueError(f"held_out = {choice!r}: {min(unknown)!r} is no {kind} of this recording, which has {known}")
+    return np.flatnonzero([name in wanted for name in own[kind]])

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxlif.files import reading, require_file, staged
 from jaxlif.fitting.data import Data, Drift, Uncertainty
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
+from jaxlif.fitting.fit_json import restored, written
 from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_responses
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -21,7 +23,6 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode
 from jaxlif.recordings.notes import held_current, resting_potentials
-from jaxlif.writing import staged
 
 
 class Prediction(NamedTuple):
@@ -236,8 +237,6 @@ class RecordingFit:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``fit.json`` into a directory, made where it is missing; return the file's path."""
-        from jaxlif.fitting.fit_json import written  # it loads pydantic, which nothing else needs
-
         folder = Path(directory)
         with staged(folder) as temporary:
             (temporary / "fit.json").write_bytes(written(self).encode())
@@ -256,20 +255,10 @@ def load_fit(path: str | os.PathLike[str]) -> RecordingFit:
         path: the file.
 
     Raises:
-        ValueError: for a file that is missing, not JSON, or not such a fit.
+        FileNotFoundError: where there is none.
+        ValueError: for a file that is damaged, not JSON, or not such a fit.
     """
-    from jaxlif.fitting.fit_json import restored  # it loads pydantic, which nothing else needs
-
     source = Path(path)
-    if source.exists() and not (source.is_file() or source.is_dir()):
-        raise ValueError(f"{path}: this is a pipe or a device: a file is expected")  # reading it might wait for ever
-    try:
-        text = source.read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable file ({error.strerror})") from error
-    try:
-        return restored(text, RecordingFit)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a fit that jaxlif has written: {error}") from error
+    with reading(source):
+        require_file(source)
+        return restored(source.read_bytes(), RecordingFit)

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, cut
 from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability, trains_of
-from jaxlif.fitting.segments import cut
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import repeats

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -136,7 +136,7 @@ class Recording:
             raise ValueError("voltage is missing: the recorded voltage, mV, is needed beside the current")
         return self.voltage
 
-    def window(self, start: float, stop: float) -> "Recording":
+    def window(self, start: float, stop: float) -> Self:
         """Return the steps between two times, ms, on the clock of ``times``, which keep their values.
 
         Example:
@@ -147,10 +147,10 @@ class Recording:
         first, last = (round((t - self.start) / self.dt) for t in (start, stop))
         if not 0 <= first <= last - 2 <= self.num_steps - 2:
             bounds = f"{self.start:g} to {self.start + self.duration:g} ms"
-            raise ValueError(f"window {start:g} to {stop:g} ms: give at least two samples within {bounds}")
-        return self._cut(np.s_[:, first:last], start=self.start + first * self.dt)
+            raise ValueError(f"window = {start:g} to {stop:g} ms: give at least two samples within {bounds}")
+        return self.part(np.s_[:, first:last], start=self.start + first * self.dt)
 
-    def select(self, sweeps: Sweeps) -> "Recording":
+    def select(self, sweeps: Sweeps) -> Self:
         """Return some of the sweeps, numbered from 0; one that does not exist, or none, is refused with a ValueError.
 
         Example:
@@ -161,9 +161,10 @@ class Recording:
         if np.array_equal(chosen, np.arange(self.num_sweeps)):
             return self  # an hour is not copied
         names = None if self.stimulus is None else [self.stimulus[s] for s in chosen]
-        return self._cut(np.s_[chosen, :], stimulus=names)
+        return self.part(np.s_[chosen, :], stimulus=names)
 
-    def _cut(self, index: Any, **changes: Any) -> "Recording":
+    def part(self, index: Any, **changes: Any) -> Self:
+        """Return a part of every array by its index [sweeps, T], with other fields changed."""
         names = ("current", "voltage", "spikes")
         arrays = {name: getattr(self, name)[index] for name in names if getattr(self, name) is not None}
         with warnings.catch_warnings():

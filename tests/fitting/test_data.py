@@ -44,7 +44,7 @@ def test_a_window_without_spikes_or_without_samples_is_refused(data):
     assert with_spikes(data, (5.0, 7.0)).num_steps == 20
     with pytest.raises(ValueError, match="window = 5 to 6 ms: no spike falls into this window"):
         with_spikes(data, (5.0, 6.0))
-    with pytest.raises(ValueError, match="window = 5 to 5.1 ms: it must hold at least two samples"):
+    with pytest.raises(ValueError, match="window = 5 to 5.1 ms: give at least two samples"):
         data.window(5.0, 5.1)
 
 

@@ -1,6 +1,5 @@
-"""What a fit hands out: its neuron and parameters run as they are, and its file is read by its old names too."""
+"""What a fit hands out: its neuron and parameters run as they are, and a model has its old name too."""
 
-import json
 from dataclasses import replace
 
 import jax
@@ -48,14 +47,6 @@ def test_the_cell_of_a_gif_fires_as_often_as_its_prediction():
     count, predicted = float(np.sum(output.spikes)), len(fit.predict(jl.Recording(current, dt=DT)).spike_time)
     # Some 500 spikes, each count less variable than a Poisson number: four standard deviations of their difference.
     assert predicted > 300 and abs(count - predicted) < 4.0 * np.sqrt(count + predicted)
-
-
-def test_a_file_from_before_the_models_were_renamed_is_read(tmp_path):
-    path = replace(fits()["gif"], model="deterministic-gif").save(tmp_path)
-    document = json.loads(path.read_text(encoding="utf-8"))
-    assert document["model"] == "deterministic-gif"
-    path.write_text(json.dumps(document | {"model": "adaptive"}), encoding="utf-8")
-    assert jl.load_fit(path).model == "deterministic-gif"
 
 
 def test_the_old_name_of_a_model_is_the_new_one():

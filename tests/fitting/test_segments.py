@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting import segments
+from jaxlif.fitting import data as segments
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.lif_intervals import slopes_and_errors
 from jaxlif.fitting.membrane import Columns, ForcedVoltageLoss, columns, forced, forced_segments, profile_refractory

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from jaxlif.writing import staged
+from jaxlif.files import staged
 
 
 def names(folder):
