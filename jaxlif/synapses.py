@@ -4,8 +4,10 @@ Arrivals are the summed weights of the spikes that reach a neuron in a step; the
 integration: a voltage jump is seen by that step's threshold test, a current or a conductance from the next step on.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,12 +55,11 @@ class _Prepared(SynapticParams):
     response: Any
 
 
-@runtime_checkable
-class Synapse(Protocol):
+class Synapse(ABC):
     """A kind of synapse: its closed state, and the neuron's voltage integrated with it over one step.
 
     ``needs`` are the verbs of the neuron that it calls, ``params`` the type of its parameters, ``signed`` says whether
-    a weight may be negative.
+    a weight may be negative. What is inherited is that of synapses without time.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -66,8 +67,10 @@ class Synapse(Protocol):
     signed: ClassVar[bool] = True
 
     def check_arrivals(self, arrivals: Any) -> None:
-        """Refuse arrivals that it cannot take, where they are at hand."""
-        return None
+        """Refuse negative conductances, where they are at hand."""
+        if not self.signed and checks.concrete(arrivals):
+            rule = "a conductance must be 0 nS or more; what inhibits is its e_rev"
+            checks.require(~(np.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
 
     def respond(self, neuron: Any, params: SynapticParams) -> Any:
         """Return what ``integrate`` needs of the parameters alone, computed once before a loop."""
@@ -75,10 +78,13 @@ class Synapse(Protocol):
 
     def targets(self, params: Any, x: Drive) -> tuple[int, ...]:
         """Return the shape of the neurons that the arrivals of ``x`` reach."""
+        return jnp.shape(x.arrivals)
 
     def init_state(self, params: Any, x: Drive) -> Any:
         """Return closed synapses for the arrivals of ``x``."""
+        return ()
 
+    @abstractmethod
     def integrate(self, neuron: Any, params: Any, state: Any, x: Drive) -> tuple[SynapticState, Array]:
         """Return the state after the step, arrivals added, and the voltage at its end."""
 
@@ -110,7 +116,7 @@ class Synaptic(protocol.SpikingNeuron):
     takes: ClassVar[type] = Drive
 
     def __post_init__(self) -> None:
-        if isinstance(self.synapse, type) or not isinstance(self.synapse, Synapse):
+        if not isinstance(self.synapse, Synapse):
             found = protocol.kind_of(self.synapse)
             raise ValueError(f"synapse = {found}: Synaptic needs a kind of synapse, such as ExponentialCurrent()")
         protocol.require_verbs(self, self.neuron, (*protocol.SPIKING, *self.synapse.needs))
@@ -174,14 +180,6 @@ class VoltageJump(Synapse):
         -68.0
     """
 
-    def targets(self, params: Any, x: Drive) -> tuple[int, ...]:
-        """Return the shape of the arrivals, [N]."""
-        return jnp.shape(x.arrivals)
-
-    def init_state(self, params: Any, x: Drive) -> tuple[()]:
-        """Return nothing: a jump leaves no trace."""
-        return ()
-
     def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron, then add the jumps."""
         inner, v = neuron.integrate(params.neuron, state.neuron, x.input)
@@ -230,8 +228,8 @@ class ExponentialCurrent(_Decaying):
     params: ClassVar[type | None] = CurrentParams
 
     def respond(self, neuron: protocol.LinearNeuron, params: SynapticParams) -> Any:
-        """Return what currents of 1 pA do to the neuron in a step."""
-        return neuron.respond(params.neuron, jnp.asarray(params.synapse.tau_syn))
+        """Return what a current of 1 pA of each kind does to the neuron in a step, [K, ...]."""
+        return jax.vmap(partial(neuron.respond, params.neuron))(jnp.atleast_1d(params.synapse.tau_syn))
 
     def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron under its input and the currents, then add the arrivals to the currents."""
@@ -284,12 +282,6 @@ class Conductance(_Decaying):
     needs: ClassVar[tuple[str, ...]] = ("integrate_conductances",)
     params: ClassVar[type | None] = ConductanceParams
     signed: ClassVar[bool] = False
-
-    def check_arrivals(self, arrivals: Any) -> None:
-        """Refuse negative conductances."""
-        if checks.concrete(arrivals):
-            rule = "a conductance must be 0 nS or more; what inhibits is its e_rev"
-            checks.require(~(np.asarray(arrivals) < 0.0), "arrivals", arrivals, "nS", rule)
 
     def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron under its input and the conductances, then add the arrivals to these."""

@@ -92,10 +92,11 @@ def test_neurons_below_synapses_below_networks():
             assert above <= {"jaxlif.fitting.bounds", "jaxlif.fitting.fit"}, name
 
 
-def test_exporters_know_neurons_alone():
+def test_exporters_know_neurons_and_synapses_alone():
     for name in MODULES:
         if inside(name, "jaxlif.interop.export", "jaxlif.interop.conventions"):
-            assert all(inside(o, "jaxlif.interop", "jaxlif.neurons", "jaxlif.surrogate") for o in reached(name)), name
+            known = ("jaxlif.interop", "jaxlif.neurons", "jaxlif.surrogate", "jaxlif.synapses")
+            assert all(inside(o, *known) for o in reached(name)), name
 
 
 def test_nobody_imports_the_command_line_or_the_report():

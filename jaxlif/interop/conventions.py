@@ -4,7 +4,6 @@ All spike strictly above the threshold, and their surrogate sees the distance to
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,10 @@ from jax import Array
 
 from jaxlif.checks import choice, concrete, numbers, positive, require, require_finite, require_params, require_positive
 from jaxlif.neurons.cell import SpikingOutput, initial_voltage
+from jaxlif.neurons.leaky import LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState
 from jaxlif.surrogate import Arctan, SuperSpike, Surrogate, spike
+from jaxlif.synapses import CurrentParams, SynapticParams, SynapticState
 
 _SNNTORCH, _NORSE = Arctan(2.0), SuperSpike(1.0)  # what they use by default
 
@@ -44,12 +45,6 @@ class SnnTorchParams:
         require_positive("threshold", self.threshold, "")
 
 
-class SnnTorchState(NamedTuple):
-    """Voltage [N]."""
-
-    v: Array
-
-
 @dataclass(frozen=True)
 class SnnTorchLeaky:
     """snnTorch's ``Leaky``, whose reset comes a step late and is detached; no input is scaled by 1 - beta.
@@ -67,25 +62,24 @@ class SnnTorchLeaky:
     @property
     def no_feedback(self) -> str | None:
         """Why this neuron is none of snnTorch's where its spikes are fed back."""
-        other = 'snnTorch\'s RLeaky is from_snntorch("RLeaky"), with another reset'
-        return other if self.reset == "zero" else None
+        return 'snnTorch\'s RLeaky is from_snntorch("RLeaky"), with another reset' if self.reset == "zero" else None
 
     def check(self, params: SnnTorchParams) -> None:
         """Refuse parameters of another neuron."""
         require_params(self, params, SnnTorchParams)
 
-    def init_state(self, params: SnnTorchParams, x: Array) -> SnnTorchState:
+    def init_state(self, params: SnnTorchParams, x: Array) -> LeakyState:
         """Return the voltage 0 in the shape of the input ``x`` and the parameters."""
-        return SnnTorchState(initial_voltage(0.0, params, x))
+        return LeakyState(initial_voltage(0.0, params, x))
 
-    def step(self, params: SnnTorchParams, state: SnnTorchState, x: Array) -> tuple[SnnTorchState, SpikingOutput]:
+    def step(self, params: SnnTorchParams, state: LeakyState, x: Array) -> tuple[LeakyState, SpikingOutput]:
         """Advance one step under the input ``x`` [N]; the voltage is recorded after what is reset at once."""
         late = jnp.asarray(jax.lax.stop_gradient(state.v - params.threshold) > 0, state.v.dtype)
         v = _RESETS[self.reset](state.v, jnp.asarray(x, state.v.dtype), late, params.beta, params.threshold)
         spikes = _strictly_above(v - params.threshold, self.surrogate)
         if not self.reset_delay and self.reset != "none":
             v = v - (spikes - late) * (params.threshold if self.reset == "subtract" else v)
-        return SnnTorchState(v), SpikingOutput(spikes, v)
+        return LeakyState(v), SpikingOutput(spikes, v)
 
 
 @dataclass(frozen=True)
@@ -106,52 +100,27 @@ class NorseLIFBox(LIF):
         return v, _strictly_above(v - params.v_th, self.surrogate)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class NorseParams:
-    """The membrane, without refractoriness, and the time constant of the current, ms."""
-
-    neuron: LIFParams
-    tau_syn: Array | float = 5.0
-
-    def check(self) -> None:
-        """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-        self.neuron.check()
-        require_positive("tau_syn", self.tau_syn, "ms")
-
-
-class NorseState(NamedTuple):
-    """The membrane's state, and the current [N]."""
-
-    neuron: LIFState
-    current: Array
-
-
 @dataclass(frozen=True)
 class NorseLIF:
-    """Norse's ``LIFCell``: a current that jumps, drives its membrane in the same step, and only then decays."""
+    """Norse's ``LIFCell``: a current that jumps, drives its neuron in the same step, and only then decays."""
 
-    membrane: NorseLIFBox = NorseLIFBox()
+    neuron: NorseLIFBox = NorseLIFBox()
 
-    @property
-    def dt(self) -> float:
-        """Step, ms."""
-        return self.membrane.dt
-
-    def check(self, params: NorseParams) -> None:
+    def check(self, params: SynapticParams) -> None:
         """Refuse parameters of another neuron."""
-        require_params(self, params, NorseParams)
+        require_params(self, params, SynapticParams)
+        require_params(self, params.synapse, CurrentParams, "params.synapse")
 
-    def init_state(self, params: NorseParams, x: Array) -> NorseState:
+    def init_state(self, params: SynapticParams, x: Array) -> SynapticState:
         """Return the neuron at rest without current, in the shape of the input ``x`` and the parameters."""
-        state = self.membrane.init_state(params.neuron, x)
-        return NorseState(state, jnp.zeros_like(state.v))
+        state = self.neuron.init_state(params.neuron, x)
+        return SynapticState(state, jnp.zeros_like(state.v))
 
-    def step(self, params: NorseParams, state: NorseState, x: Array) -> tuple[NorseState, SpikingOutput]:
+    def step(self, params: SynapticParams, state: SynapticState, x: Array) -> tuple[SynapticState, SpikingOutput]:
         """Advance one step in which ``x`` [N] arrives."""
-        current = state.current + jnp.asarray(x, state.current.dtype)
-        neuron, output = self.membrane.step(params.neuron, state.neuron, current)
-        return NorseState(neuron, current - self.dt / params.tau_syn * current), output
+        current = state.synapse + jnp.asarray(x, state.synapse.dtype)
+        neuron, output = self.neuron.step(params.neuron, state.neuron, current)
+        return SynapticState(neuron, current - self.neuron.dt / params.synapse.tau_syn * current), output
 
 
 def from_snntorch(
@@ -203,7 +172,7 @@ def from_norse(
     dt: float = 1e-3,
     surrogate: Surrogate = _NORSE,
     detach_reset: bool = False,
-) -> tuple[NorseLIF | NorseLIFBox, NorseParams | LIFParams]:
+) -> tuple[NorseLIF | NorseLIFBox, SynapticParams | LIFParams]:
     """Return the neuron that Norse's cell with these parameters is; in :class:`Recurrent`, its recurrent cell.
 
     Args:
@@ -219,7 +188,7 @@ def from_norse(
 
     Example:
         >>> cell, params = from_norse("LIFCell", tau_mem_inv=50.0)
-        >>> cell.dt, params.neuron.tau_m, params.tau_syn
+        >>> cell.neuron.dt, params.neuron.tau_m, params.synapse.tau_syn
         (1.0, 20.0, 5.0)
 
     Source: Norse 1.1.0, norse.torch.functional; Pehle & Pedersen 2021, doi:10.5281/zenodo.4422025.
@@ -228,15 +197,14 @@ def from_norse(
     if name == "LIFBoxCell" and tau_syn_inv is not None:
         raise ValueError(f"tau_syn_inv = {tau_syn_inv}: a LIFBoxCell has no current, leave it out")
     require_positive("tau_mem_inv", tau_mem_inv, "1/s")
-    potentials = {"v_rest": v_leak, "v_th": v_th, "v_reset": v_reset}
-    neuron = LIFParams(tau_m=1e3 / tau_mem_inv, r_m=1.0, t_ref=0.0, **potentials)
-    neuron.check()
-    membrane = NorseLIFBox(dt=1e3 * positive("dt", dt, "s"), surrogate=surrogate, detach_reset=detach_reset)
+    params = LIFParams(tau_m=1e3 / tau_mem_inv, r_m=1.0, v_rest=v_leak, v_th=v_th, v_reset=v_reset, t_ref=0.0)
+    params.check()
+    neuron = NorseLIFBox(dt=1e3 * positive("dt", dt, "s"), surrogate=surrogate, detach_reset=detach_reset)
     if name == "LIFBoxCell":
-        return membrane, neuron
+        return neuron, params
     tau_syn_inv = 200.0 if tau_syn_inv is None else tau_syn_inv
     require_positive("tau_syn_inv", tau_syn_inv, "1/s")
-    return NorseLIF(membrane), NorseParams(neuron=neuron, tau_syn=1e3 / tau_syn_inv)
+    return NorseLIF(neuron), SynapticParams(neuron=params, synapse=CurrentParams(tau_syn=1e3 / tau_syn_inv))
 
 
 def _strictly_above(distance: Array, surrogate: Surrogate) -> Array:

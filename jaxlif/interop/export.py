@@ -1,5 +1,6 @@
 """Write a neuron for NEST or Brian2: its parameters in their names and units, and a script that runs it."""
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -73,11 +74,18 @@ def to_nest(
     decays = (float(positive(f"tau_syn.{i}", tau, "ms")) for i, tau in enumerate(tau_syn))
     synapses = dict(zip(("tau_syn_ex", "tau_syn_in"), decays, strict=True))
     params = _one_neuron(params)
-    held = {"t_ref": _held_time(params, dt)}
+    held = _held_time(params, dt)
     if not isinstance(params, AdaptiveLIFParams):
-        return f"iaf_psc_{synapse}", _named(params, _IAF) | held | (synapses if synapse == "exp" else {})
-    _require_gif(params, dt)
-    return "gif_psc_exp", _named(params, _GIF) | held | synapses | {"lambda_0": 1000.0 * params.lambda_0}  # 1/ms to 1/s
+        plain = _named(params, _IAF) | {"t_ref": held}
+        return f"iaf_psc_{synapse}", plain | (synapses if synapse == "exp" else {})
+    if params.coupling is not None:
+        raise ValueError("coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage")
+    if params.a:
+        raise ValueError(f"a = {params.a} nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()")
+    if held == 0.0:
+        raise ValueError(f"t_ref = {params.t_ref:g} ms: NEST's gif_psc_exp resets in it, it must be {dt:g} ms or more")
+    # lambda_0 from 1/ms to 1/s
+    return "gif_psc_exp", _named(params, _GIF) | synapses | {"t_ref": held, "lambda_0": 1000.0 * params.lambda_0}
 
 
 def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False) -> Brian2Model:
@@ -110,8 +118,7 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
     params = _one_neuron(params)
     if not isinstance(params, AdaptiveLIFParams):
         if escape_noise:
-            rule = "params must be AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)"
-            raise ValueError(f"escape_noise is set: {rule}")
+            raise ValueError("escape_noise is set: it needs AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)")
         params = AdaptiveLIFParams(**vars(params))
     eta, gamma, a = (range(len(terms)) for terms in (params.eta, params.gamma, params.a))
     coupled = params.coupling is not None
@@ -161,11 +168,13 @@ def to_script(
         >>> script = to_script(to_nest(LIFParams()), [0.0, 200.0])
         >>> _ = compile(script, "neuron.py", "exec")
     """
-    values = np.asarray(numbers("current", current, "pA", rank=1), float)
-    if not len(values):
+    values = np.asarray(numbers("current", current, "pA", rank=1), float).tolist()
+    if not values:
         raise ValueError("current has 0 steps: at least one step is needed")
+    held = [(x, len(list(copies))) for x, copies in groupby(values)]  # a value that is held is written once
+    written = " + ".join(f"[{x!r}]*{n}" for x, n in held) if 2 * len(held) <= len(values) else repr(values)
     dt, neurons, seed = positive("dt", dt, "ms"), whole("neurons", neurons, 1), whole("seed", seed, 1)
-    given = {"dt": dt, "neurons": neurons, "seed": seed, "current": _written(values)}
+    given = {"dt": dt, "neurons": neurons, "seed": seed, "current": written}
     if not isinstance(model, Brian2Model):
         if not (isinstance(model, tuple) and len(model) == 2):
             raise ValueError(f"model = {type(model).__name__}: model must be what to_nest or to_brian2 returned")
@@ -186,9 +195,8 @@ def _one_neuron(params: Any) -> Any:
     params.check()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if np.ndim(leaf):
-            field = jax.tree_util.keystr(path, simple=True, separator=".")
-            rule = "it must be a number, one neuron is written at a time"
-            raise ValueError(f"{field} has shape {np.shape(leaf)}: {rule}")
+            field, found = jax.tree_util.keystr(path, simple=True, separator="."), np.shape(leaf)
+            raise ValueError(f"{field} has shape {found}: it must be a number, one neuron is written at a time")
     return jax.tree.map(float, params)
 
 
@@ -198,19 +206,8 @@ def _held_time(params: LIFParams, dt: float) -> float:
 
 
 def _named(params: LIFParams, names: dict[str, str]) -> dict[str, Any]:
-    values = ((name, getattr(params, field)) for name, field in names.items())
-    return {name: list(x) if isinstance(x, tuple) else x for name, x in values}
-
-
-def _require_gif(params: AdaptiveLIFParams, dt: float) -> None:
-    if params.coupling is not None:
-        rule = "NEST's gif_psc_exp has no threshold that follows the voltage, it must be None"
-        raise ValueError(f"coupling is set: {rule}")
-    if params.a:
-        raise ValueError(f"a = {params.a} nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()")
-    if _held_time(params, dt) == 0.0:
-        rule = f"NEST's gif_psc_exp resets in the refractory steps, t_ref must be one step of {dt:g} ms or more"
-        raise ValueError(f"t_ref = {params.t_ref:g} ms: {rule}")
+    values = {name: getattr(params, field) for name, field in names.items()}
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items()}
 
 
 def _namespace(params: AdaptiveLIFParams, dt: float, escape_noise: bool) -> dict[str, tuple[float, str]]:
@@ -223,15 +220,6 @@ def _namespace(params: AdaptiveLIFParams, dt: float, escape_noise: bool) -> dict
         values |= {name: (getattr(params.coupling, field), unit) for name, (field, unit) in _COUPLING.items()}
     noise = {"delta_v": (params.delta_v, "mV"), "lambda_0": (params.lambda_0, "kHz")}  # 1 kHz is 1/ms
     return values | (noise if escape_noise else {})
-
-
-def _written(current: np.ndarray) -> str:
-    """Return a current [T] as an expression of Python, with a value that is held written once."""
-    starts = np.flatnonzero(np.diff(current, prepend=np.nan))
-    if 2 * len(starts) > len(current):
-        return repr(current.tolist())
-    lengths = np.diff(starts, append=len(current))
-    return " + ".join(f"[{current[n].item()!r}]*{count}" for n, count in zip(starts, lengths, strict=True))
 
 
 # A step current generator's value takes two steps to act.

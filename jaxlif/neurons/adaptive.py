@@ -134,14 +134,6 @@ class AdaptiveState(NamedTuple):
     coupling: Array | None
 
 
-class AdaptiveOutput(NamedTuple):
-    """Spikes [N], 0 or 1, the voltage [N] after the reset and the threshold [N] that was tested, mV."""
-
-    spikes: Array
-    v: Array
-    threshold: Array
-
-
 @dataclass(frozen=True)
 class AdaptiveLIF(OnGrid):
     r"""The adaptive leaky integrate-and-fire neuron, also known as the generalised one (GIF).
@@ -218,11 +210,8 @@ class AdaptiveLIF(OnGrid):
             coupling = relax(coupling, params.coupling.target(state.v), params.coupling.tau, self.dt)
         return state._replace(subthreshold=subthreshold, coupling=coupling), v
 
-    def threshold(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
-        """Return the threshold [N], mV, that an integrated state is tested on."""
-        return params.v_th + self._rise(params, state)
-
-    def _rise(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
+    def rise(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
+        """Return how far above v_th, mV, the threshold [N] stands on which an integrated state is tested."""
         rise = sum(state.thresholds, jnp.zeros_like(state.v))
         if params.coupling is None or state.coupling is None:
             return rise
@@ -231,7 +220,7 @@ class AdaptiveLIF(OnGrid):
     def emit(self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v reaches the moving threshold."""
         held, _ = self.membrane.emit(params, plain_state(state), v)
-        _, spikes = self.membrane.emit(params, plain_state(state), v - self._rise(params, state))
+        _, spikes = self.membrane.emit(params, plain_state(state), v - self.rise(params, state))
         return held, spikes
 
     def settle(
@@ -249,11 +238,3 @@ class AdaptiveLIF(OnGrid):
         currents = _moved(state.currents, params.eta, params.tau_eta)
         thresholds = _moved(state.thresholds, params.gamma, params.tau_gamma)
         return state._replace(v=plain.v, refractory=plain.refractory, currents=currents, thresholds=thresholds), v
-
-    def step(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, AdaptiveOutput]:
-        """Advance one step under the current ``x`` [N], pA, held over it."""
-        state, v = self.integrate(params, state, x)
-        threshold = self.threshold(params, state)
-        v, spikes = self.emit(params, state, v)
-        state, v = self.settle(params, state, v, spikes)
-        return state, AdaptiveOutput(spikes, v, threshold)

@@ -78,15 +78,6 @@ class Wraps(Protocol):
 
 
 @runtime_checkable
-class Carries(Protocol):
-    """A named tuple that brings something beside a neuron's own ``input``; :func:`widened` asks."""
-
-    input: Any
-
-    def _replace(self, **fields: Any) -> Any: ...
-
-
-@runtime_checkable
 class HasSpikes(Protocol):
     """An output that shows spikes; layers pass them on, or else the voltage."""
 
@@ -143,7 +134,7 @@ class LinearNeuron(SpikingNeuron, Protocol):
     """
 
     def respond(self, params: Any, tau_syn: Array) -> Any:
-        """Return what currents of 1 pA that decay with ``tau_syn`` do in a step, for ``integrate_currents``."""
+        """Return what a current of 1 pA that decays with ``tau_syn`` does in a step; K kinds go through a vmap."""
 
     def integrate_currents(self, params: Any, state: Any, x: Any, current: Array, response: Any) -> tuple[Any, Array]:
         """Integrate under currents too, pA at the step's start."""
@@ -256,8 +247,8 @@ def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:
 
 
 def widened(x: Any, targets: tuple[int, ...]) -> Any:
-    """Return a neuron's input for as many neurons as what comes with it reaches, at its innermost."""
-    if isinstance(x, Carries):
+    """Return a neuron's input, the innermost ``input`` of named tuples, for as many neurons as the rest reaches."""
+    if issubclass(type(x), tuple):
         return x._replace(input=widened(x.input, targets))
     shape = jnp.shape(x)
     if any(n != m and 1 not in (n, m) for n, m in zip(shape[::-1], targets[::-1], strict=False)):

@@ -172,10 +172,8 @@ class LIF(OnGrid):
         return state, relax(state.v, v_inf, params.tau_m, self.dt)
 
     def respond(self, params: LIFParams, tau_syn: Array) -> Array:
-        """Return the rise [K, N], mV, that currents of 1 pA which decay with ``tau_syn`` [K, N] cause in a step."""
-        tau_m, r_m = per_kind(params.tau_m), per_kind(params.r_m)
-        rise: Array = r_m / tau_m * convolved_decays(tau_m, beside(tau_syn, tau_m, r_m), self.dt)
-        return rise
+        """Return the rise [N], mV, that a current of 1 pA which decays with ``tau_syn`` causes in a step."""
+        return params.r_m / params.tau_m * convolved_decays(params.tau_m, tau_syn, self.dt)
 
     def integrate_currents(
         self, params: LIFParams, state: LIFState, x: Array, current: Array, response: Array
@@ -226,18 +224,7 @@ def refractory_steps(t_ref: Parameter, dt: float) -> Array:
     return jnp.ceil(steps - jnp.minimum(1e-6 * steps, 0.01)).astype(jnp.int32)
 
 
-def per_kind(leaf: Any) -> Any:
-    """Return a neuron's parameter, scalar or [N], beside kinds of synapse [K, N]."""
-    return jnp.expand_dims(leaf, 0) if jnp.ndim(leaf) else leaf
-
-
-def beside(tau_syn: Array, *leaves: Any) -> Array:
-    """Return time constants, scalar, [K] or [K, N], beside parameters of :func:`per_kind`."""
-    rank = max(map(jnp.ndim, leaves))
-    return tau_syn.reshape(tau_syn.shape + (1,) * (rank - tau_syn.ndim)) if tau_syn.ndim else tau_syn
-
-
-def convolved_decays(tau_m: Array, tau_syn: Array, dt: float) -> Array:
+def convolved_decays(tau_m: Parameter, tau_syn: Array, dt: float) -> Array:
     r"""Return :math:`\int_0^{dt} e^{-(dt-s)/\tau_m} e^{-s/\tau_{syn}} ds`, also for equal time constants."""
     y = dt / tau_syn - dt / tau_m
     # (1 - e^-y)/y by its series near 0, where both the quotient and its gradient lose their digits.

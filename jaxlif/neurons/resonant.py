@@ -1,18 +1,18 @@
 """The resonant leaky integrate-and-fire neuron: voltage and adaptation current as one pair, integrated exactly."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.scipy.linalg import expm
 
 from jaxlif import checks
 from jaxlif.neurons.cell import Parameter, initial_voltage, relax
-from jaxlif.neurons.lif import LIFParams, OnGrid, beside, per_kind, plain_state
+from jaxlif.neurons.lif import LIFParams, OnGrid, plain_state
 
-_Rows = tuple[tuple[Any, ...], ...]  # a 2 x 3 affine map: for v and for w, a matrix row and a constant
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
 _SERIES = 0.25
 _TERMS = 8
@@ -155,10 +155,13 @@ class ResonantLIF(OnGrid):
         return jnp.where(state.refractory > 0, alone, w)
 
     def respond(self, params: ResonantLIFParams, tau_syn: Array) -> tuple[Array, Array]:
-        """Return the changes of v, mV, and w, pA, [K, N], that decaying currents of 1 pA cause in a step."""
-        leaves = ((name, per_kind(getattr(params, name))) for name in ("tau_m", "r_m", "a", "tau_w"))
-        p = ResonantLIFParams(**dict(leaves))
-        return pair_response(p, beside(tau_syn, p.tau_m, p.r_m, p.a, p.tau_w), self.dt)
+        """Return the changes of v, mV, and w, pA, [N], that a decaying current of 1 pA causes in a step."""
+        m, w, y = self.dt / params.tau_m, self.dt / params.tau_w, self.dt / tau_syn
+        # Of v, r_m w and what the current adds to v in a step, all in mV.
+        rows = (-m, -m, 1.0, params.a * params.r_m * w, -w, 0.0, 0.0, 0.0, -y)
+        entries = jnp.stack(jnp.broadcast_arrays(*rows), axis=-1)
+        grown = expm(entries.reshape(*entries.shape[:-1], 3, 3))
+        return params.r_m * m * grown[..., 0, 2], m * grown[..., 1, 2]
 
     def integrate_currents(
         self, params: ResonantLIFParams, state: ResonantState, x: Array, current: Array, response: tuple[Array, Array]
@@ -202,41 +205,6 @@ def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
     return Propagator(even + half * odd, -params.r_m * m * odd, params.a * w * odd, even - half * odd)
 
 
-def pair_response(params: ResonantLIFParams, tau_syn: Array, dt: float) -> tuple[Array, Array]:
-    r"""Return :math:`\frac{r_m}{\tau_m} \int_0^{dt} e^{A (dt-s)} e^{-s/\tau_{syn}} ds` on (1, 0): what a current does.
-
-    It is :math:`(e^{A\,dt} - e^{-dt/\tau_{syn}}) (A + 1/\tau_{syn})^{-1}`, or the integral itself, by quadrature, where
-    that inverse loses digits: near a synapse as fast as one of the pair's own decays, and for short steps.
-    """
-    m, w, y = dt / jnp.asarray(params.tau_m), dt / jnp.asarray(params.tau_w), dt / tau_syn
-    gain, half, sigma = params.a * params.r_m, 0.5 * (w - m), -0.5 * (m + w)
-    square, det = half**2 - m * w * gain, m * w * (1.0 + gain)
-
-    def _first_column(even: Array, odd: Array) -> tuple[Array, Array]:  # of even + odd B, where A dt = sigma + B
-        return even + half * odd, params.a * w * odd
-
-    z = y + sigma
-    divisor, size = z**2 - square, z**2 + jnp.abs(square)
-    apart = (size > 1.0) & (jnp.abs(divisor) > 0.1 * size)
-    even, odd = _exponential(sigma, square, det)
-    even = even - jnp.expm1(-y)
-    safe = jnp.where(apart, divisor, 1.0)
-    closed = _first_column((even * z - odd * square) / safe, (odd * z - even) / safe)
-
-    def _at(node: Array) -> tuple[Array, ...]:
-        even, odd = _exponential(node * sigma, node**2 * square, node**2 * det)
-        return tuple(jnp.exp((node - 1.0) * y) * part for part in _first_column(1.0 + even, node * odd))
-
-    nodes, weights = (jnp.asarray(numbers, size.dtype) for numbers in _NODES)
-    integral = (jnp.tensordot(weights, part, 1) for part in jax.vmap(_at)(nodes))
-    v, w = (params.r_m * m * jnp.where(apart, *both) for both in zip(closed, integral, strict=True))
-    return v, w
-
-
-# Gauss-Legendre nodes and weights on [0, 1]: with 16, e^-20s is integrated to 1e-13.
-_NODES = tuple(0.5 * x for x in (np.polynomial.legendre.leggauss(16)[0] + 1.0, np.polynomial.legendre.leggauss(16)[1]))
-
-
 def pair_moves(
     params: ResonantLIFParams, state: ResonantState, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float
 ) -> tuple[Array, Array]:
@@ -251,36 +219,27 @@ def pair_moves(
     leak = params.v_rest - state.v + params.r_m * (jnp.asarray(x, state.v.dtype) - state.w)
     target = params.a * (state.v - params.v_rest) - state.w
 
-    def _at(node: float) -> _Rows:  # dt (A, b), a row for v and one for w
+    def _at(node: float) -> Array:  # dt (A, b) [2, 3, N], a row for v and one for w
         now = g * jnp.exp(-node * dt / tau_syn)
         opened, driven = (params.r_m * jnp.sum(y, axis=0) for y in (now, now * (e_rev - state.v[None])))
-        return (-m * (1.0 + opened), -m * params.r_m, m * (leak + driven)), (w * params.a, -w, w * target)
+        rows = (-m * (1.0 + opened), -m * params.r_m, m * (leak + driven), w * params.a, -w, w * target)
+        return jnp.stack(jnp.broadcast_arrays(*rows)).reshape(2, 3, *state.v.shape)
 
     first, middle, last = (_at(0.5 + shift) for shift in (-(0.15**0.5), 0.0, 0.15**0.5))
-    slope = _sum((15.0**0.5 / 3.0, last), (-(15.0**0.5) / 3.0, first))
-    bend = _sum((10.0 / 3.0, last), (-20.0 / 3.0, middle), (10.0 / 3.0, first))
+    slope, bend = 15.0**0.5 / 3.0 * (last - first), 10.0 / 3.0 * (last - 2.0 * middle + first)
     c_1 = _commutator(middle, slope)
-    c_2 = _commutator(middle, _sum((-2.0 / 60.0, bend), (-1.0 / 60.0, c_1)))
-    c_3 = _commutator(_sum((-20.0, middle), (-1.0, bend), (1.0, c_1)), _sum((1.0, slope), (1.0, c_2)))
-    (a, b, p), (c, d, q) = _sum((1.0, middle), (1.0 / 12.0, bend), (1.0 / 240.0, c_3))
+    c_2 = _commutator(middle, -(2.0 * bend + c_1) / 60.0)
+    c_3 = _commutator(c_1 - 20.0 * middle - bend, slope + c_2)
+    (a, b, p), (c, d, q) = middle + bend / 12.0 + c_3 / 240.0
     det, half = a * d - b * c, 0.5 * (a - d)
     even, odd = _exponential(0.5 * (a + d), half**2 + b * c, det)
     p, q = (d * p - b * q) / det, (a * q - c * p) / det
     return (even + half * odd) * p + b * odd * q, c * odd * p + (even - half * odd) * q
 
 
-def _sum(*terms: tuple[float, _Rows]) -> _Rows:
-    """Add up pairs of rows, each with its factor."""
-    return tuple(tuple(sum(factor * rows[i][k] for factor, rows in terms) for k in range(3)) for i in range(2))
-
-
-def _commutator(x: _Rows, y: _Rows) -> _Rows:
-    """Return x y - y x of affine maps, two rows of a matrix and a constant."""
-
-    def _product(x: _Rows, y: _Rows) -> _Rows:
-        return tuple(tuple(row[0] * y[0][k] + row[1] * y[1][k] for k in range(3)) for row in x)
-
-    return _sum((1.0, _product(x, y)), (-1.0, _product(y, x)))
+def _commutator(x: Array, y: Array) -> Array:
+    """Return x y - y x of affine maps [2, 3, N]."""
+    return jnp.sum(x[:, :2, None] * y[None] - y[:, :2, None] * x[None], axis=1)
 
 
 def _exponential(sigma: Array, square: Array, det: Array) -> tuple[Array, Array]:

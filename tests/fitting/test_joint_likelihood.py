@@ -55,7 +55,7 @@ def stepped(params, recorded, dt):
     def step(state, x):
         ahead, _ = cell.neuron.integrate(params, state, x.input)
         state, output = cell.step(params, state, x)
-        return state, (output.v_before, cell.neuron.threshold(params, ahead))
+        return state, (output.v_before, params.v_th + cell.neuron.rise(params, ahead))
 
     return [np.asarray(y).T for y in jax.lax.scan(step, state, inputs)[1]]
 

@@ -118,7 +118,7 @@ def test_gif_psc_exp_with_these_parameters_is_the_neuron_with_escape_noise():
     [
         (
             {"coupling": jl.VoltageCoupling()},
-            "coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage, it must be None",
+            "coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage",
         ),
         (
             {"a": (2.0,), "tau_a": (100.0,)},
@@ -126,7 +126,7 @@ def test_gif_psc_exp_with_these_parameters_is_the_neuron_with_escape_noise():
         ),
         (
             {"t_ref": 0.0},
-            "t_ref = 0 ms: NEST's gif_psc_exp resets in the refractory steps, t_ref must be one step of 0.1 ms or more",
+            "t_ref = 0 ms: NEST's gif_psc_exp resets in it, it must be 0.1 ms or more",
         ),
         (
             {"tau_m": np.array([10.0, 20.0])},
@@ -293,7 +293,7 @@ def test_the_text_in_brian2s_order_has_the_escape_noise():
         (
             jl.LIFParams(),
             {"escape_noise": True},
-            "escape_noise is set: params must be AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)",
+            "escape_noise is set: it needs AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)",
         ),
         (
             jl.LIFParams(tau_m=np.ones(2)),
