@@ -1,6 +1,6 @@
 """The f-I curve of an LIF: its rate, with adaptation and a rheobase that varies, and the least squares that fit it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,11 +23,7 @@ POOR = 0.3  # share of the mean rate that a fitted curve may be off
 # Of the fit of one curve, which has a minimum for each gap between currents that may hold the onset.
 STARTS, STEPS = 64, 100
 FREE_STEPS = 400  # where tau_m is free too: it is badly determined, and its valley flat
-ROUNDS, FIRST_STEPS, LATER_STEPS = (
-    12,
-    40,
-    6,
-)  # of fitting many and learning their prior; updates in the first and others
+ROUNDS, FIRST_STEPS, LATER_STEPS = 12, 40, 6  # of fitting many and learning their prior; updates in each
 NOISE_PROBLEMS, LEAST_NOISE = 3.0, 1e-3  # observations that the others' noise counts for in a problem's own; the least
 REACH = 5.0  # standard deviations of the noise that an average covers; 6e-7 of it lies outside
 NODES, WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(16)[i] + (1.0, 0.0)[i]) for i in (0, 1))
@@ -299,15 +295,11 @@ def checked_rates(currents: npt.ArrayLike, rates: npt.ArrayLike) -> tuple[np.nda
     return currents, rates
 
 
-def curve_errors(table: Mapping[str, list[float]]) -> dict[str, float]:
-    """Return the root mean square errors, Hz, of the fitted and held-out rates of a table of :func:`fit_fi_curve`."""
-    columns = {"rmse": "fitted_rate_Hz", "rmse_held_out": "held_out_rate_Hz"}
-    return {name: root_mean_square(table[column], table["rate_Hz"]) for name, column in columns.items()}
-
-
-def root_mean_square(rates: Sequence[float] | np.ndarray, targets: Sequence[float]) -> float:
-    """Return the root mean square difference of two lists of rates, Hz."""
-    return float(np.sqrt(np.mean(np.subtract(rates, targets) ** 2)))
+def curve_errors(table: Mapping[str, Any]) -> dict[str, float]:
+    """Return the root mean square errors, Hz, of what a table of :func:`fit_fi_curve` has beside the rates."""
+    columns = {"rmse": "fitted_rate_Hz", "rmse_held_out": "held_out_rate_Hz", "rmse_simulated": "simulated_rate_Hz"}
+    errors = {name: np.subtract(table[column], table["rate_Hz"]) for name, column in columns.items() if column in table}
+    return {name: float(np.sqrt(np.mean(error**2))) for name, error in errors.items()}
 
 
 def rising_branch(currents: np.ndarray, rates: np.ndarray) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxlif.fitting.data import Data, Drift, Outcome
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
-from jaxlif.fitting.fi_curve import curve_errors, root_mean_square
+from jaxlif.fitting.fi_curve import curve_errors
 from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.membrane import BEFORE_SPIKE, spike_length
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
@@ -113,7 +113,7 @@ def _step_scores(
     """Score a step protocol: above threshold its voltage is the spike mechanism's, not the membrane's."""
     end = float(found.curve["epoch_ms"][1])
     simulated = fi_table(data.window(*window), model[:, data.samples(window)]).rates[: len(found.curve["rate_Hz"])]
-    errors = curve_errors(found.curve) | {"rmse_simulated": root_mean_square(simulated, found.curve["rate_Hz"])}
+    errors = curve_errors(found.curve | {"simulated_rate_Hz": simulated})
     return {"membrane": _voltage_scores(data, (window[0], end), voltage, found), "f_i": errors}
 
 

@@ -45,20 +45,10 @@ def fit_rates(
     free_tau_m: bool = False,
     seed: int = 0,
 ) -> RecordingFit:
-    """Fit a neuron to target firing rates, in double precision.
+    """Fit a neuron to firing rates [K], Hz, at currents [K], pA, in double precision.
 
-    Args:
-        currents: [K], pA.
-        rates: [K], Hz; they determine the rheobase, the refractory period and the curve's shape.
-        membrane: where r_m and v_rest are taken from, and tau_m unless it is freed.
-        free_tau_m: fit tau_m as well.
-        seed: of the random starts.
-
-    Returns:
-        A :class:`RecordingFit` with the protocol "rates".
-
-    Raises:
-        ValueError: for shapes that differ, fewer than three currents, or rates that are not finite, negative or all 0.
+    They determine the rheobase, the refractory period and the curve's shape: r_m and v_rest are those of the membrane
+    given, and tau_m unless it is freed. Fewer than three currents and rates that are all 0 are refused.
 
     Example:
         >>> from jaxlif import theory
@@ -104,44 +94,26 @@ def fit_rates(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FICell:
-    """The firing rates of one cell under constant currents, and its voltages where it does not fire.
+    """The firing rates of one cell under constant currents, and its voltages where it does not fire."""
 
-    Args:
-        name: of the cell, unlike any other's.
-        currents: [K], pA, in any order; a current may occur several times.
-        rates: [K], Hz.
-        passive_currents: [P], pA, of steps without a spike; None where there are none.
-        passive_voltages: [P], mV, at the end of those steps.
-        v_rest: resting potential, mV; used where the passive steps are not.
-    """
-
-    name: str
-    currents: ArrayLike
-    rates: ArrayLike
-    passive_currents: ArrayLike | None = None
-    passive_voltages: ArrayLike | None = None
-    v_rest: float = -70.0
+    name: str  # unlike any other cell's
+    currents: ArrayLike  # [K], pA, in any order; a current may occur several times
+    rates: ArrayLike  # [K], Hz
+    passive_currents: ArrayLike | None = None  # [P], pA, of steps without a spike
+    passive_voltages: ArrayLike | None = None  # [P], mV, at the end of those steps
+    v_rest: float = -70.0  # mV; used where the passive steps are not
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Population:
-    """The fitted cells, in the order they were given in, without those that could not be fitted.
-
-    Args:
-        names: of the fitted cells.
-        params: leaves [cells].
-        adaptation: [cells], pA/Hz, the mean current that a rate of 1 Hz takes away; None in a fit without it.
-        noise: [cells], pA, by what the rheobase varies from trial to trial; None in a fit without it.
-        rmse: [cells], Hz, root mean square error of the fitted rates.
-        failed: why a cell was not fitted, by its name.
-    """
+    """The fitted cells, in the order they were given in, without those that could not be fitted."""
 
     names: tuple[str, ...]
-    params: LIFParams
-    adaptation: Float[np.ndarray, " cells"] | None
-    noise: Float[np.ndarray, " cells"] | None
-    rmse: Float[np.ndarray, " cells"]
-    failed: dict[str, str]
+    params: LIFParams  # leaves [cells]
+    adaptation: Float[np.ndarray, " cells"] | None  # pA/Hz, the mean current that a rate of 1 Hz takes away
+    noise: Float[np.ndarray, " cells"] | None  # pA, by what the rheobase varies from trial to trial
+    rmse: Float[np.ndarray, " cells"]  # Hz, of the fitted rates
+    failed: dict[str, str]  # why a cell was not fitted, by its name
 
     def rates(self, name: str, currents: ArrayLike) -> np.ndarray:
         """Return the rates, Hz, of the cell of this name at ``currents``, pA, any shape."""
@@ -167,41 +139,27 @@ def fit_fi_population(
         \min \; \sum_k (f(I_k) - \hat f_k)^2 / s^2 + \sum_p (v_{rest} + r_m I_p - \hat v_p)^2 / \sigma^2
         + (z - \mu)^T \Sigma^{-1} (z - \mu)
 
-    in double precision, with f of :func:`jaxlif.theory.firing_rate` and :math:`\sigma` the residual of the cell's own
-    passive line, at least 0.1 mV. A curve has few currents that fire for its five or six numbers, so the cells share a
-    normal prior of their coordinates z (voltages, and logarithms of what is positive), which is learned from all of
-    them, each cell's noise s from its own curve. Rates depend on voltages over r_m alone: they say next to nothing
-    about r_m and v_rest.
+    with f of :func:`jaxlif.theory.firing_rate` and :math:`\sigma` the residual of the cell's own passive line. A curve
+    has few currents that fire for its five or six numbers, so the cells share a normal prior of their coordinates z,
+    which is learned from all of them, each cell's noise s from its own curve.
 
     Args:
         cells: any number; one that cannot be fitted stops no other.
-        adaptation: fit a spike-triggered current as well.
-        noise: let the rheobase vary from trial to trial, which bends the curve where it would break. ``params`` alone
-            are then not the whole neuron; without it and ``adaptation`` their closed form is the fitted curve.
-        passive: "joint" fits r_m and v_rest to the passive voltages together with the rates; None sets r_m to 0.1 GΩ,
-            a convention, and v_rest to the cell's.
+        adaptation: fit a spike-triggered current as well; ``params`` alone are then not the whole neuron.
+        noise: let the rheobase vary from trial to trial, which bends the curve where it would break; likewise.
+        passive: "joint" fits r_m and v_rest to the passive voltages together with the rates, which say next to nothing
+            about them; None sets r_m to 0.1 GΩ, a convention, and v_rest to the cell's.
         seed: of the starts.
-
-    Returns:
-        The :class:`Population`.
-
-    Raises:
-        ValueError: for another ``passive``, names that occur twice, or where no cell can be fitted.
 
     Example:
         >>> from jaxlif.theory import firing_rate
         >>> truth = LIFParams(r_m=0.2, v_th=-50.0, v_reset=-60.0, t_ref=3.0)
         >>> steps, currents = np.array([-100.0, -50.0, -20.0]), np.linspace(20.0, 400.0, 20)
-        >>> cell = FICell(
-        ...     name="a", currents=currents, rates=np.asarray(firing_rate(truth, currents)),
-        ...     passive_currents=steps, passive_voltages=-70.0 + 0.2 * steps,
-        ... )
-        >>> population = fit_fi_population([cell, FICell(name="b", currents=currents, rates=np.zeros(20))])
-        >>> fitted = population.params
+        >>> table = {"currents": currents, "rates": np.asarray(firing_rate(truth, currents))}
+        >>> cell = FICell(name="a", **table, passive_currents=steps, passive_voltages=-70.0 + 0.2 * steps)
+        >>> fitted = fit_fi_population([cell]).params
         >>> [round(float(x[0]), 1) for x in (fitted.tau_m, fitted.r_m, fitted.v_th, fitted.v_reset, fitted.t_ref)]
         [10.0, 0.2, -50.0, -60.0, 3.0]
-        >>> population.failed["b"]
-        'cell b: rates are 0 Hz at every current: at least one must be above 0 Hz'
     """
     choice("passive", passive, ("joint", None))
     extra = {name: choice(name, x, (False, True)) for name, x in {"adaptation": adaptation, "noise": noise}.items()}
