@@ -15,7 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxlif.checks import input_arrays, number, random_key, require_positive, scalar, whole
+from jaxlif.checks import input_arrays, positive, random_key, scalar, whole
 from jaxlif.fitting.bounds import REAL, coordinates, named_leaves
 from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.lif import LIF
@@ -80,10 +80,8 @@ def audit_gradient(
 
     Args:
         loss: ``loss(output)``, a scalar, of the outputs [T, ...].
-        cell: the cell, with its surrogate.
-        params: its parameters.
-        inputs: its inputs, [T, ...].
-        key: of the noise; it is consumed.
+        cell, params, inputs: as for :func:`jaxlif.simulate`.
+        key: of the noise.
         names: the parameters to audit, by dotted name or pattern; all floating ones by default.
         noise: :math:`\sigma`, the size of the noise in units of the scale.
         samples: antithetic pairs.
@@ -103,8 +101,8 @@ def audit_gradient(
     Source: Nesterov & Spokoiny 2017, doi:10.1007/s10208-015-9296-2 (Gaussian smoothing); Gygax & Zenke 2025,
     doi:10.1162/neco_a_01752 (what surrogate gradients estimate).
     """
-    require_positive("noise", number("noise", noise), "")
-    samples, key, inputs = whole("samples", samples, 2), random_key(key), input_arrays(inputs)
+    noise, samples = positive("noise", noise), whole("samples", samples, 2)
+    key, inputs = random_key(key), input_arrays(inputs)
     audited = coordinates(params, dict.fromkeys(_floating(params) if names is None else names, REAL))
     chosen = audited.to_free(params)
     scale = {name: _scale(x) for name, x in chosen.items()}

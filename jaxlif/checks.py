@@ -49,16 +49,12 @@ def number(field: str, value: Any, unit: str = "") -> Any:
 
 def positive(field: str, value: Any, unit: str = "") -> Any:
     """Return a finite number above 0; refuse the rest."""
-    found = number(field, value, unit)
-    require_positive(field, found, unit)
-    return found
+    return require_positive(field, number(field, value, unit), unit)
 
 
 def not_negative(field: str, value: Any, unit: str = "") -> Any:
     """Return a finite number of 0 or more; refuse the rest."""
-    found = number(field, value, unit)
-    require_not_negative(field, found, unit)
-    return found
+    return require_not_negative(field, number(field, value, unit), unit)
 
 
 def floating(field: str, value: Any) -> jax.Array:
@@ -175,13 +171,6 @@ def floats(field: str, value: Any, shape: tuple[int | None, ...], axes: str) -> 
     require_finite(field, value, "")
 
 
-def one_sample(field: str, x: Any) -> jax.Array:
-    """Return one sample, [T] or [T, N], as a floating array, refusing a batch."""
-    array = floating(field, x)
-    require_sample(field, array.shape)
-    return array
-
-
 def counted(mask: Any, field: str, x: jax.Array) -> jax.Array:
     """Return where a mask, [T] or of the shape of ``x``, counts: booleans of that shape."""
     shape = np.shape(mask)
@@ -229,28 +218,29 @@ def require(ok: Any, field: str, value: Any, unit: str, rule: str) -> None:
     raise ValueError(f"{field}{where} = {value[index]:g}{unit and f' {unit}'}: {rule}")
 
 
-def require_finite(field: str, value: Any, unit: str) -> None:
-    """Refuse NaN, infinity and what is no number."""
+def require_finite(field: str, value: Any, unit: str) -> Any:
+    """Return finite numbers, refuse NaN, infinity and what is no number."""
     if isinstance(value, float) and math.isfinite(value):
-        return  # what every call of `simulate` meets most
+        return value  # what every call of `simulate` meets most
     if not isinstance(value, jax.ShapeDtypeStruct):
         _array(field, value, unit)
     if concrete(value):
         require(np.isfinite(value), field, value, unit, f"{field} must be finite")
+    return value
 
 
-def require_positive(field: str, value: Any, unit: str) -> None:
-    """Refuse anything but finite positive values."""
-    require_finite(field, value, unit)
-    if concrete(value):
+def require_positive(field: str, value: Any, unit: str) -> Any:
+    """Return finite positive numbers, refuse the rest."""
+    if concrete(require_finite(field, value, unit)):
         require(np.asarray(value) > 0, field, value, unit, f"{field} must be greater than 0 {unit}")
+    return value
 
 
-def require_not_negative(field: str, value: Any, unit: str) -> None:
-    """Refuse anything but finite values of 0 or more."""
-    require_finite(field, value, unit)
-    if concrete(value):
+def require_not_negative(field: str, value: Any, unit: str) -> Any:
+    """Return finite numbers of 0 or more, refuse the rest."""
+    if concrete(require_finite(field, value, unit)):
         require(np.asarray(value) >= 0, field, value, unit, f"{field} must be 0 {unit} or more")
+    return value
 
 
 def require_below(field: str, value: Any, other: str, bound: Any, unit: str) -> None:
@@ -276,8 +266,7 @@ class Checked(Protocol):
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
 
 
-Rule = Callable[[str, Any, str], None]
-RULES: dict[str, tuple[Rule, str]] = {
+RULES: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "tau_m": (require_positive, "ms"),
     "r_m": (require_positive, "GΩ"),
     "v_rest": (require_finite, "mV"),

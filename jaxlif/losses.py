@@ -78,7 +78,8 @@ def spike_count_rate(
         >>> float(spike_count_rate(jnp.array([0.0, 1.0, 0.0, 0.0]), dt=1.0))
         250.0
     """
-    train = checks.one_sample("spikes", spikes)
+    train = checks.floating("spikes", spikes)
+    checks.require_sample("spikes", train.shape)
     dt = checks.positive("dt", dt, "ms")
     if mask is None:
         return 1000.0 / dt * jnp.mean(train, axis=0)
@@ -102,14 +103,8 @@ def van_rossum(
         D^2 = \frac{1}{2} \left[(1 - e^{-2 dt/\tau}) \sum_{n < T-1} (f_n - \hat f_n)^2
             + (f_{T-1} - \hat f_{T-1})^2\right].
 
-    Args:
-        spikes: model spikes, [T] or [T, N]; the gradient is that of their surrogate.
-        target: recorded spikes, of the same shape.
-        tau: time constant of the comparison, ms.
-        dt: step, ms.
-
-    Returns:
-        Scalar: 1/2 for one spike against none, 1 for two far apart.
+    Of the model's spikes, with the gradient of their surrogate, and the recorded ones; tau and dt in ms. It is 1/2 for
+    one spike against none, 1 for two far apart.
 
     Example:
         >>> one = jnp.zeros(100).at[10].set(1.0)
@@ -142,7 +137,7 @@ def point_process_log_likelihood(
 ) -> Float[Array, ""]:
     r"""Give the log-likelihood of spikes: :math:`\sum_{spikes} \log(1 - e^{-\lambda dt}) - \sum_{others} \lambda dt`.
 
-    It is that of a train that spikes in a step with probability :math:`1 - e^{-\lambda dt}`, as :class:`EscapeNoise`
+    In nats, of a train that spikes in a step with probability :math:`1 - e^{-\lambda dt}`, as :class:`EscapeNoise`
     does, and for a small dt that of a point process, :math:`\sum \log \lambda - \int \lambda`. Above
     :math:`\lambda = e^6` per ms the rate continues as its tangent, so that no start overflows.
 
@@ -156,9 +151,6 @@ def point_process_log_likelihood(
         at: places in the flat arrays, those of all spikes among them and none twice: the logarithm of a spike's
             probability is taken there alone, which saves much time; places beyond the end are ignored. Everywhere by
             default.
-
-    Returns:
-        Scalar, nats.
 
     Example:
         >>> log_rate = jnp.log(jnp.full(1000, 0.02))
@@ -201,13 +193,8 @@ def bits_per_spike(
 ) -> Float[Array, ""] | float:
     r"""Compare a log-likelihood with a Poisson train of the same rate, :math:`(L - n \log(n/T) + n) / (n \log 2)`.
 
-    Args:
-        log_likelihood: L as a density: :func:`point_process_log_likelihood` less n log(dt), nats.
-        num_spikes: n.
-        duration: T, ms, summed over sweeps.
-
-    Returns:
-        Bits per spike; 0 for a model that knows only the rate.
+    L is a density, nats: :func:`point_process_log_likelihood` less n log(dt); T in ms, summed over sweeps. A model that
+    knows only the rate has 0.
 
     Example:
         >>> float(bits_per_spike(20 * jnp.log(20 / 1000.0) - 20, 20, 1000.0))

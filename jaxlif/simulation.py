@@ -40,10 +40,6 @@ def simulate(
     Returns:
         The final state, and the outputs stacked over time [T, ...].
 
-    Raises:
-        ValueError: for an unhashable cell, the state of another, inputs that differ in T or are not finite, no step at
-            all, or a parameter that breaks its rule.
-
     Example:
         >>> import jaxlif as jl
         >>> _, output = simulate(jl.LIF(dt=0.1), jl.LIFParams(), jnp.full(1000, 300.0))

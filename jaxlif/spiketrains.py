@@ -27,11 +27,8 @@ def spike_times(spikes: Shaped[np.ndarray, "T *N"] | Sequence[int], dt: float) -
         >>> spike_times([0, 1, 0, 1], dt=0.5).tolist()
         [1.0, 2.0]
     """
-    dt, grid = float(checks.positive("dt", dt, "ms")), np.asarray(spikes)
-    if grid.ndim not in (1, 2):
-        raise ValueError(f"spikes has shape {grid.shape}: it must be [T] or [T, N]")
-    if grid.dtype.kind not in "biuf" or not np.isin(grid, (0, 1)).all():
-        raise ValueError("spikes holds values other than 0 and 1: it must be a raster, not a list of times")
+    dt, grid = float(checks.positive("dt", dt, "ms")), np.asarray(checks.numbers("spikes", spikes, rank=(1, 2)))
+    checks.require_binary("spikes", grid)
     times = [(np.flatnonzero(column) + 1) * dt for column in np.atleast_2d(grid.T)]
     return times[0] if grid.ndim == 1 else times
 
@@ -95,15 +92,9 @@ def coincidence_factor(data: _Train, model: _Train, *, duration: float, delta: f
     model spikes beside one recorded spike counts once. :math:`2 \nu \Delta N_d` is what a Poisson train of the model's
     rate :math:`\nu` gets, so that the factor is not symmetric in data and model.
 
-    Args:
-        data: recorded spike times, ms, [N_d].
-        model: the model's spike times, ms, [N_m].
-        duration: observed time, ms.
-        delta: half-width of the window, ms.
-
-    Returns:
-        The factor, exactly 1 for identical trains. It is nan where it is undefined: no spike in either train,
-        or :math:`2 \nu \Delta \ge 1`, where a Poisson train already meets every spike (125 Hz at 4 ms).
+    All times are in ms, ``duration`` is the observed one. The factor is exactly 1 for identical trains, and nan where
+    it is undefined: no spike in either train, or :math:`2 \nu \Delta \ge 1`, where a Poisson train already meets every
+    spike (125 Hz at 4 ms).
 
     Example:
         >>> coincidence_factor([10.0, 50.0, 90.0], [11.0, 49.0, 90.0], duration=1000.0)
@@ -171,14 +162,9 @@ def md_star(data_trains: Sequence[_Train], model_trains: Sequence[_Train], *, de
     and :math:`\langle \nu_d, \nu_m \rangle` its mean over repeats. Leaving :math:`i = j` out of the norms keeps the
     spikes' own noise from inflating them, so that the cell's own distribution scores 1 however few the repeats.
 
-    Args:
-        data_trains: at least two recorded repeats of the same stimulus, ms.
-        model_trains: the model's repeats; a single one is taken as deterministic, with its own norm for C_mm.
-        delta: half-width of the window, ms.
-
-    Returns:
-        The score, 1 for the same density; sampling noise can lift it above 1. It means nothing where the repeats
-        hardly coincide (C_dd near 0: compare with `reliability`), and is nan where both norms are 0.
+    A single model repeat is taken as deterministic, with its own norm for C_mm. The score is 1 for the same density;
+    sampling noise can lift it above 1. It means nothing where the recorded repeats, two at least, hardly coincide (C_dd
+    near 0: compare with `reliability`), and is nan where both norms are 0.
 
     Example:
         >>> round(md_star([[10.0, 50.0], [12.0, 50.0], [11.0, 80.0]], [[11.0, 70.0]]), 4)
@@ -226,14 +212,9 @@ def _pool(trains: list[np.ndarray]) -> np.ndarray:
 
 def _checked(name: str, times: Any) -> np.ndarray:
     """Return one train as an array, or raise ValueError unless it is a sorted list of finite times."""
-    given = checks.numbers(name, times, "ms", finite=False)
+    train = np.asarray(checks.numbers(name, times, "ms", rank=1), float)
     if np.asarray(times).dtype == bool:
         raise ValueError(f"{name} is bool: a train must be a list of times in ms, no raster")
-    train = np.asarray(given, float)
-    if train.ndim != 1:
-        raise ValueError(f"{name} has shape {train.shape}: a train must be a list of times in ms, [n]")
-    if not np.isfinite(train).all():
-        raise ValueError(f"{name} holds a time that is not finite: every spike time must be a number of ms")
     if np.any(np.diff(train) < 0):
         raise ValueError(f"{name} is not sorted: spike times in ms must not decrease")
     return train

@@ -95,8 +95,10 @@ def firing_rate(params: Any, current: Real[ArrayLike, "..."]) -> Float[Array, ".
 
     Its gradient is finite everywhere: 0 at and below rheobase, and falling from very large values just above.
 
+    A neuron with adaptation or a threshold that moves is refused: simulate it and count.
+
     Args:
-        params: the neuron; one with adaptation or a threshold that moves is refused: simulate it and count.
+        params: the neuron.
         current: I, pA, any shape.
 
     Returns:

@@ -256,8 +256,8 @@ def test_md_star_where_it_is_undefined():
     "bad, message",
     [
         ([2.0, 1.0], "not sorted"),
-        ([1.0, np.nan], "not finite"),
-        ([np.inf], "not finite"),
+        ([1.0, np.nan], "must be finite"),
+        ([np.inf], "must be finite"),
         ([[1.0, 2.0]], r"shape \(1, 2\)"),
         (1.0, r"shape \(\)"),
     ],
