@@ -353,7 +353,7 @@ def test_parameters_of_another_synapse_are_refused(kind, own, message):
         jl.simulate(cell, params, jl.Drive(jnp.zeros((3, 2)), jnp.zeros(3)))
     with pytest.raises(ValueError, match=r"^inputs = ArrayImpl: Synaptic takes a Drive\(arrivals, input\)"):
         jl.simulate(jl.Synaptic(jl.LIF(), jl.VoltageJump()), jl.SynapticParams(), jnp.zeros(3))
-    with pytest.raises(ValueError, match="^params = LIFParams: EscapeNoise needs delta_v and lambda_0"):
+    with pytest.raises(ValueError, match="^params = LIFParams: it has no delta_v, which EscapeNoise needs"):
         jl.simulate(jl.EscapeNoise(jl.LIF()), jl.LIFParams(), jl.escape_inputs(jax.random.key(0), jnp.zeros((3, 1))))
 
 

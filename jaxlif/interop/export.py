@@ -37,9 +37,7 @@ class Brian2Model(NamedTuple):
     initial: dict[str, str]  # an expression for every variable that does not start at 0
 
 
-def to_nest(
-    params: LIFParams, *, dt: float = 0.1, synapse: str = "delta", tau_syn: tuple[float, float] = (2.0, 2.0)
-) -> tuple[str, dict[str, Any]]:
+def to_nest(params: LIFParams, *, dt: float = 0.1, synapse: str = "delta") -> tuple[str, dict[str, Any]]:
     r"""Write a neuron in the names and units of NEST.
 
     A :class:`LIFParams` becomes ``iaf_psc_delta`` or ``iaf_psc_exp``, with the same spikes at the same times. An
@@ -50,7 +48,6 @@ def to_nest(
         params: one neuron, every leaf a number.
         dt: step, ms; NEST's resolution must be the same. ``t_ref`` is rounded up to whole steps, as in jaxlif.
         synapse: "delta" or "exp", of a :class:`LIFParams`; ``gif_psc_exp`` has exponential ones.
-        tau_syn: time constants of the exponential synapses, excitatory and inhibitory, ms.
 
     Returns:
         The model's name and its parameters: pF, nS, mV, ms, pA, and 1/s for ``lambda_0``.
@@ -69,15 +66,10 @@ def to_nest(
     """
     positive("dt", dt, "ms")
     choice("synapse", synapse, ("delta", "exp"))
-    if not isinstance(tau_syn, tuple | list) or len(tau_syn) != 2:
-        raise ValueError(f"tau_syn = {tau_syn!r}: tau_syn must be a pair of times, ms")
-    decays = (float(positive(f"tau_syn.{i}", tau, "ms")) for i, tau in enumerate(tau_syn))
-    synapses = dict(zip(("tau_syn_ex", "tau_syn_in"), decays, strict=True))
     params = _one_neuron(params)
     held = _held_time(params, dt)
     if not isinstance(params, AdaptiveLIFParams):
-        plain = _named(params, _IAF) | {"t_ref": held}
-        return f"iaf_psc_{synapse}", plain | (synapses if synapse == "exp" else {})
+        return f"iaf_psc_{synapse}", _named(params, _IAF) | {"t_ref": held}
     if params.coupling is not None:
         raise ValueError("coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage")
     if params.a:
@@ -85,7 +77,7 @@ def to_nest(
     if held == 0.0:
         raise ValueError(f"t_ref = {params.t_ref:g} ms: NEST's gif_psc_exp resets in it, it must be {dt:g} ms or more")
     # lambda_0 from 1/ms to 1/s
-    return "gif_psc_exp", _named(params, _GIF) | synapses | {"t_ref": held, "lambda_0": 1000.0 * params.lambda_0}
+    return "gif_psc_exp", _named(params, _GIF) | {"t_ref": held, "lambda_0": 1000.0 * params.lambda_0}
 
 
 def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False) -> Brian2Model:

@@ -23,33 +23,26 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxlif.checks import check_params, choice, positive
-from jaxlif.interop.nir_nodes import (
-    MS,
-    NEURON_CELLS,
-    TABLE,
-    WRITERS,
-    Reading,
-    Scale,
-    ValueParams,
-    kind,
-)
-from jaxlif.interop.nir_wires import Name, Wires, chain, open_wires, returning, shown
+from jaxlif.interop.nir_nodes import MS, NEURON_CELLS, READERS, WRITERS, Reading, Scale, ValueParams, kind
+from jaxlif.interop.nir_wires import Wires, chain, open_wires, returning
 from jaxlif.networks.feedback import Feedback, FeedbackParams, Recurrent, RecurrentParams
 from jaxlif.networks.graph import INPUT, Graph, Sequential, named_layer, paired
 from jaxlif.networks.layers import Dense, signal
 from jaxlif.neurons.cell import Cell, check_cell, step_size
 from jaxlif.surrogate import SuperSpike, Surrogate
 
+_NETWORKS = (Sequential, Graph, Recurrent, Feedback)
+
+
 # --- writing ----------------------------------------------------------------------------------------------
 
 
-def to_nir(network: Cell, params: PyTree, input_shape: tuple[int, ...], dt: float | None = None) -> Any:
+def to_nir(network: Cell, params: PyTree, input_shape: tuple[int, ...]) -> Any:
     """Write a network as a NIR graph, one node for each layer; ``nir.write(path, graph)`` stores it.
 
     Dense becomes Affine, or Linear without a bias; Conv, SumPool, Flatten, Delayed, LIF and LeakyIntegrator become
     their nodes, Sequential its layers, Recurrent, Feedback and Graph graphs of their own; what :func:`from_nir` reads
-    besides is written again. A network in normalised units stays in them. ``input_shape`` is that of one time slice;
-    ``dt``, ms, is for the metadata, the network's own by default.
+    besides is written again. A network in normalised units stays in them. ``input_shape`` is that of one time slice.
 
     Raises:
         ValueError: for what NIR cannot express, naming layer and field: a refractory period, ``reset = "subtract"``,
@@ -72,24 +65,19 @@ def to_nir(network: Cell, params: PyTree, input_shape: tuple[int, ...], dt: floa
         raise ValueError(f"input_shape = {input_shape!r}: input_shape must be a tuple, such as (4,)")
     check_params(params)
     check_cell(network, params)
-    own = step_size(network)
-    if None not in (dt, own) and dt != own:
-        raise ValueError(f"dt = {dt:g} ms: dt must be the network's, which is {own:g} ms")
-    step = own if dt is None else dt
     facts: dict[str, Any] = {"source": "jaxlif", "time_unit": "s", "reset": "value", "threshold": "v >= v_threshold"}
-    facts |= {} if step is None else {"dt": step / MS}
+    dt = step_size(network)
+    facts |= {} if dt is None else {"dt": dt / MS}
     if not isinstance(network, Sequential | Graph):
         network, params = Sequential((network,)), (params,)
     return _node(nir, network, params, tuple(input_shape), **facts)
 
 
-_NETWORKS = (Sequential, Graph, Recurrent, Feedback)
-
-
 def _node(nir: Any, layer: Any, p: Any, shape: tuple[int, ...], **metadata: Any) -> Any:
     """Return a layer's node, a network's graph; by exact types, since a subclass may compute something else."""
     if type(layer) in (Recurrent, Feedback):
-        if {type(cell) for cell in _all_cells(layer.path)} & {*NEURON_CELLS}:
+        path = layer.path.layers if isinstance(layer.path, Sequential) else (layer.path,)
+        if {type(cell) for cell in path} & {*NEURON_CELLS, *_NETWORKS}:
             raise ValueError("path: its neuron takes a step before the first input, and NIR has no way to say so")
         loop = Graph((layer.neuron, layer.path), ((INPUT, 0), (0, 1)), ((1, 0),))
         return _graph_node(nir, loop, (p.neuron, p.path), shape, ("lif", "w_rec"), recurrent_delay="one step")
@@ -100,11 +88,6 @@ def _node(nir: Any, layer: Any, p: Any, shape: tuple[int, ...], **metadata: Any)
         known = ", ".join(sorted({cell.__name__ for cell in (*WRITERS, *_NETWORKS)}))
         raise ValueError(f"{type(layer).__name__}: NIR has no node for it; it has nodes for {known}")
     return WRITERS[type(layer)](nir, layer, p, shape)
-
-
-def _all_cells(layer: Cell) -> list[Cell]:
-    inside = layer.layers if isinstance(layer, Sequential | Graph) else ()
-    return [layer, *(cell for inner in inside for cell in _all_cells(inner))]
 
 
 def _require_readable(network: Sequential | Graph) -> None:
@@ -217,9 +200,9 @@ def _nir() -> Any:
     return nir
 
 
-def _read(name: Name, node: Any, how: Reading) -> tuple[Cell, Any]:
+def _read(name: str, node: Any, how: Reading) -> tuple[Cell, Any]:
     try:
-        if kind(node) not in TABLE:
+        if kind(node) not in READERS:
             raise ValueError("jaxlif has no layer for it")
         for field, value in vars(node).items():
             values = np.asarray(value) if isinstance(value, (float, np.floating, np.ndarray)) else np.zeros(0)
@@ -227,11 +210,11 @@ def _read(name: Name, node: Any, how: Reading) -> tuple[Cell, Any]:
                 raise ValueError(f"{field} of type {values.dtype}: it must hold real numbers")
             if not np.isfinite(values).all():
                 raise ValueError(f"{field} = {values[~np.isfinite(values)].flat[0]}: all its numbers must be finite")
-        cell, params = TABLE[kind(node)].read(node, how)
+        cell, params = READERS[kind(node)](node, how)
         check_params(params)
         check_cell(cell, params)
     except ValueError as error:
-        raise ValueError(f"node {shown(name)} ({kind(node)}): {error}") from error
+        raise ValueError(f"node {name!r} ({kind(node)}): {error}") from error
     return cell, params
 
 
@@ -248,7 +231,7 @@ def _block(parts: list[tuple[Cell, Any]]) -> tuple[Cell, Any]:
     return Feedback(neuron, cells[0]), FeedbackParams(neuron=p, path=params[0])
 
 
-def _graph(wires: Wires, read: dict[Name, tuple[Cell, Any]]) -> tuple[Cell, Any]:
+def _graph(wires: Wires, read: dict[str, tuple[Cell, Any]]) -> tuple[Cell, Any]:
     """Return all layers as one graph; where its last layer is not the output's only source, the output is one more."""
     index = {wires.start: INPUT} | {name: i for i, name in enumerate(read)}
     parts, edges = list(read.values()), wires.edges

@@ -16,6 +16,7 @@ from jaxlif.neurons.cell import check_cell, relax, state_dtype
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams, LIFState, convolved_decays
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
+from jaxlif.synapses import SynapticState
 
 MS = 1000.0  # in a second
 
@@ -57,13 +58,6 @@ class CurrentBasedParams:
         require_finite("w_in", self.w_in, "")
 
 
-class CurrentBasedState(NamedTuple):
-    """The membrane's state, and the synaptic current [N]."""
-
-    neuron: Any
-    current: Array
-
-
 @dataclass(frozen=True)
 class CurrentBased:
     r"""A membrane behind a low-pass filter, both solved exactly together: NIR's CubaLIF and CubaLI.
@@ -84,22 +78,22 @@ class CurrentBased:
         require_params(self, params, CurrentBasedParams)
         check_cell(self.neuron, params.neuron)
 
-    def init_state(self, params: CurrentBasedParams, x: Array) -> CurrentBasedState:
+    def init_state(self, params: CurrentBasedParams, x: Array) -> SynapticState:
         """Return the membrane at rest, without current."""
         shape = jnp.broadcast_shapes(*(jnp.shape(leaf) for leaf in (x, params.tau_syn, params.w_in)))
         neuron = self.neuron.init_state(params.neuron, jnp.broadcast_to(x, shape))
-        return CurrentBasedState(neuron, jnp.zeros_like(neuron.v))
+        return SynapticState(neuron, jnp.zeros_like(neuron.v))
 
-    def step(self, params: CurrentBasedParams, state: CurrentBasedState, x: Array) -> tuple[CurrentBasedState, Any]:
+    def step(self, params: CurrentBasedParams, state: SynapticState, x: Array) -> tuple[SynapticState, Any]:
         """Advance one step under the input ``x`` [N], held over it; the output is the membrane's."""
         dt, tau_m = self.neuron.dt, params.neuron.tau_m
-        final = params.w_in * jnp.asarray(x, state.current.dtype)
+        final = params.w_in * jnp.asarray(x, state.synapse.dtype)
         # The constant current that moves the voltage in a step as one of 1 does that decays from its start.
-        kept = convolved_decays(tau_m, jnp.asarray(params.tau_syn, state.current.dtype), dt) / (
+        kept = convolved_decays(tau_m, jnp.asarray(params.tau_syn, state.synapse.dtype), dt) / (
             -tau_m * jnp.expm1(-dt / tau_m)
         )
-        neuron, output = self.neuron.step(params.neuron, state.neuron, final + kept * (state.current - final))
-        return CurrentBasedState(neuron, relax(state.current, final, params.tau_syn, dt)), output
+        neuron, output = self.neuron.step(params.neuron, state.neuron, final + kept * (state.synapse - final))
+        return SynapticState(neuron, relax(state.synapse, final, params.tau_syn, dt)), output
 
 
 @jax.tree_util.register_dataclass
@@ -163,14 +157,6 @@ class Reading(NamedTuple):
         return _array(-self.dt / np.log1p(-self.dt / tau))
 
 
-class Entry(NamedTuple):
-    """A node's layer, as ``write(nir, layer, params, input_shape) -> node`` and ``read(node, how)`` put it."""
-
-    layers: tuple[type, ...]
-    write: Callable[..., Any]
-    read: Callable[[Any, Reading], tuple[Any, Any]]
-
-
 def _write_dense(nir: Any, layer: Dense, p: DenseParams, shape: tuple[int, ...]) -> Any:
     weight = _double(p.weight).T.copy()  # NIR: from column to row
     return nir.Linear(weight) if p.bias is None else nir.Affine(weight, _double(p.bias))
@@ -184,19 +170,19 @@ def _read_dense(node: Any, how: Reading) -> tuple[Dense, DenseParams]:
 
 
 def _write_conv(nir: Any, layer: Conv, p: Any, shape: tuple[int, ...]) -> Any:
-    weight, places, kernel = _double(np.swapaxes(p.weight, 0, 1)), shape[1:], p.weight.shape[2:]
+    weight, kernel = _double(np.swapaxes(p.weight, 0, 1)), p.weight.shape[2:]
     if len(kernel) > 2:
         raise ValueError(f"kernel = {kernel}: NIR convolves along one axis or two")
     stride = per_axis("stride", layer.stride, len(kernel))
     same = layer.padding == "SAME" and set(stride) == {1}
-    padding = "same" if same else _both_sides(layer.padding, places, kernel, stride)
+    padding = "same" if same else _both_sides(layer.padding, len(kernel))
     if not same and len(set(kernel)) > 1:
         # nir takes the first size of the kernel for both when it infers shapes, and then refuses its own file.
         raise ValueError(f'kernel = {kernel}: NIR takes a kernel that is not square only with padding "SAME"')
     bias = np.zeros(len(weight)) if p.bias is None else _double(p.bias)
     if len(kernel) == 1:
-        return nir.Conv1d(places[0], weight, stride[0], padding if same else padding[0], 1, 1, bias)
-    return nir.Conv2d(places, weight, stride, padding, (1, 1), 1, bias)
+        return nir.Conv1d(shape[1], weight, stride[0], padding if same else padding[0], 1, 1, bias)
+    return nir.Conv2d(shape[1:], weight, stride, padding, (1, 1), 1, bias)
 
 
 def _read_conv(node: Any, how: Reading) -> tuple[Conv, DenseParams]:
@@ -205,33 +191,29 @@ def _read_conv(node: Any, how: Reading) -> tuple[Conv, DenseParams]:
             raise ValueError(f"{field} = {getattr(node, field)}: {field} must be 1")
     axes = np.ndim(node.weight) - 2
     padding = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
-    padding = padding.upper() if isinstance(padding, str) else integers(padding, axes)
-    stride = integers(node.stride, axes)
+    padding = padding.upper() if isinstance(padding, str) else _integers(padding, axes)
+    stride = _integers(node.stride, axes)
     if padding == "SAME" and set(stride) != {1}:
         raise ValueError(f"padding = same with stride = {stride}: it keeps the size only with a stride of 1")
     return Conv(stride, padding), DenseParams(weight=_array(np.swapaxes(node.weight, 0, 1)), bias=_array(node.bias))
 
 
-def _both_sides(padding: Padding, places: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """Return the zeros on either side of each axis."""
-    pads = zeros(padding, len(kernel))
-    if pads != "SAME":
-        return tuple(p for p, _ in pads)
-    total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(places, kernel, stride, strict=True)]
-    if any(t % 2 for t in total):
-        raise ValueError(f'padding = "SAME": it adds {total} zeros here, and NIR pads both sides alike')
-    return tuple(t // 2 for t in total)
+def _both_sides(padding: Padding, axes: int) -> tuple[int, ...]:
+    pads = zeros(padding, axes)
+    if pads == "SAME":
+        raise ValueError('padding = "SAME": NIR has it for a convolution with a stride of 1; give the numbers of zeros')
+    return tuple(p for p, _ in pads)
 
 
 def _write_pool(nir: Any, layer: SumPool, p: None, shape: tuple[int, ...]) -> Any:
     if len(shape) != 3:
         raise ValueError(f"SumPool of an input {list(shape)}: NIR sums over images [C, H, W] only")
     window, stride = layer.windows(2)
-    return nir.SumPool2d(*map(np.array, (window, stride, _both_sides(layer.padding, shape[1:], window, stride))))
+    return nir.SumPool2d(*map(np.array, (window, stride, _both_sides(layer.padding, 2))))
 
 
 def _read_pool(node: Any, how: Reading) -> tuple[SumPool, None]:
-    return SumPool(*(integers(x, 2) for x in (node.kernel_size, node.stride, node.padding))), None
+    return SumPool(*(_integers(x, 2) for x in (node.kernel_size, node.stride, node.padding))), None
 
 
 def _read_flatten(node: Any, how: Reading) -> tuple[Flatten, None]:
@@ -292,33 +274,45 @@ def _read_neuron(node: Any, how: Reading) -> tuple[Any, Any]:
     return CurrentBased(cell), CurrentBasedParams(neuron=params, tau_syn=how.time(node.tau_syn), w_in=_array(node.w_in))
 
 
-_DENSE = Entry((Dense,), _write_dense, _read_dense)
-_CONV = Entry((Conv,), _write_conv, _read_conv)
 NEURON_CELLS = (LIF, IntegrateAndFire, LeakyIntegrator, Integrator, CurrentBased)
-_NEURON = Entry(NEURON_CELLS, _write_neuron, _read_neuron)
 SPIKING = ("IF", "LIF", "CubaLIF")
 NEURONS = (*SPIKING, "I", "LI", "CubaLI")
-TABLE = {
-    **dict.fromkeys(("Affine", "Linear"), _DENSE),
-    **dict.fromkeys(("Conv1d", "Conv2d"), _CONV),
-    **dict.fromkeys(NEURONS, _NEURON),
-    "SumPool2d": Entry((SumPool,), _write_pool, _read_pool),
-    "Flatten": Entry(
-        (Flatten,), lambda nir, _, p, shape: nir.Flatten({"input": np.array(shape)}, 0, -1), _read_flatten
-    ),
-    "Delay": Entry((Delayed,), _write_delay, _read_delay),
-    "Scale": Entry(
-        (Scale,),
-        lambda nir, _, p, shape: nir.Scale(_spread(p.value, shape)),
-        lambda node, how: (Scale(), ValueParams(value=_array(node.scale))),
-    ),
-    "Threshold": Entry(
-        (Threshold,),
-        lambda nir, _, p, shape: nir.Threshold(_spread(p.value, shape)),
-        lambda node, how: (Threshold(how.surrogate), ValueParams(value=_array(node.threshold))),
-    ),
+READERS: dict[str, Callable[[Any, Reading], tuple[Any, Any]]] = {
+    **dict.fromkeys(("Affine", "Linear"), _read_dense),
+    **dict.fromkeys(("Conv1d", "Conv2d"), _read_conv),
+    **dict.fromkeys(NEURONS, _read_neuron),
+    "SumPool2d": _read_pool,
+    "Flatten": _read_flatten,
+    "Delay": _read_delay,
+    "Scale": lambda node, how: (Scale(), ValueParams(value=_array(node.scale))),
+    "Threshold": lambda node, how: (Threshold(how.surrogate), ValueParams(value=_array(node.threshold))),
 }
-WRITERS = {layer: entry.write for entry in TABLE.values() for layer in entry.layers}  # exact types: a subclass differs
+WRITERS: dict[type, Callable[..., Any]] = {  # by exact types: a subclass may compute something else
+    Dense: _write_dense,
+    Conv: _write_conv,
+    **dict.fromkeys(NEURON_CELLS, _write_neuron),
+    SumPool: _write_pool,
+    Flatten: lambda nir, _, p, shape: nir.Flatten({"input": np.array(shape)}, 0, -1),
+    Delayed: _write_delay,
+    Scale: lambda nir, _, p, shape: nir.Scale(_spread(p.value, shape)),
+    Threshold: lambda nir, _, p, shape: nir.Threshold(_spread(p.value, shape)),
+}
+
+
+def unfolded(node: Any, euler: bool) -> list[Any]:
+    """Return the nodes that one stands for: of an average, and in Euler steps of a current-based neuron."""
+    import nir
+
+    if kind(node) == "AvgPool2d":
+        scale = np.array(1.0 / np.prod(_integers(node.kernel_size, 2)))
+        return [nir.SumPool2d(node.kernel_size, node.stride, node.padding), nir.Scale(scale)]
+    if kind(node) not in ("CubaLIF", "CubaLI") or not euler:
+        return [node]
+    synapse = nir.LI(tau=node.tau_syn, r=node.w_in, v_leak=np.zeros_like(node.v_leak))
+    membrane = {"tau": node.tau_mem, "r": node.r, "v_leak": node.v_leak}
+    if kind(node) == "CubaLI":
+        return [synapse, nir.LI(**membrane)]
+    return [synapse, nir.LIF(**membrane, v_threshold=node.v_threshold, v_reset=node.v_reset)]
 
 
 def kind(node: Any) -> str:
@@ -326,7 +320,7 @@ def kind(node: Any) -> str:
     return type(node).__name__
 
 
-def integers(value: Any, axes: int) -> tuple[int, ...]:
+def _integers(value: Any, axes: int) -> tuple[int, ...]:
     """Return one integer for each axis."""
     return tuple(int(n) for n in np.broadcast_to(np.asarray(value), (axes,)))
 

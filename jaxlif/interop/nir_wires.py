@@ -3,42 +3,36 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
+from jaxlif.interop.nir_nodes import NEURONS, SPIKING, kind, unfolded
 
-from jaxlif.interop.nir_nodes import NEURONS, SPIKING, integers, kind
-
-Name = tuple[str, ...]  # of a node: those of the graphs around it, and its own
 Edge = tuple[Any, Any]
 
 
 class Wires(NamedTuple):
     """The nodes of a graph, each after what feeds it in the same step, and its edges, those of a step later apart."""
 
-    nodes: dict[Name, Any]
+    nodes: dict[str, Any]
     edges: list[Edge]
     feedback: list[Edge]
-    start: Name
-    end: Name
+    start: str
+    end: str
 
-    def before(self, name: Name) -> list[Name]:
+    def before(self, name: str) -> list[str]:
         """Return what feeds a node, in the same step or one later."""
         return [a for a, b in (*self.edges, *self.feedback) if b == name]
-
-    def after(self, name: Name) -> list[Name]:
-        """Return what a node feeds, in the same step or one later."""
-        return [b for a, b in (*self.edges, *self.feedback) if a == name]
 
 
 def open_wires(graph: Any, euler: bool) -> Wires:
     """Open a graph's subgraphs and cut its loops."""
     graph.validate_structure()  # which refuses edges to nowhere, and those that are there twice
-    nodes, edges, start, end = _opened(graph, euler, ())
+    nodes, edges, start, end = _opened(graph, euler, "")
     for name in [n for n, node in nodes.items() if kind(node) in ("Input", "Output") and n not in (start, end)]:
         into, onward = [a for a, b in edges if b == name], [b for a, b in edges if a == name]
         if name in into:
-            raise ValueError(f"node {shown(name)} leads to itself: a loop needs a neuron")
+            raise ValueError(f"node {name!r} leads to itself: a loop needs a neuron")
         edges = [e for e in edges if name not in e] + [(a, b) for a in into for b in onward]
         del nodes[name]
     _require_ways(nodes, edges, start, end)
@@ -50,19 +44,21 @@ def open_wires(graph: Any, euler: bool) -> Wires:
     return Wires(order, now, [e for e in edges if e in late], start, end)
 
 
-def _opened(graph: Any, euler: bool, path: Name) -> tuple[dict[Name, Any], list[Edge], Name, Name]:
+def _opened(graph: Any, euler: bool, path: str) -> tuple[dict[str, Any], list[Edge], str, str]:
     """Return nodes and edges, those of subgraphs among them, and the names of the input and the output."""
-    nodes: dict[Name, Any] = {}
+    nodes: dict[str, Any] = {}
     edges: list[Edge] = []
-    ends: dict[str, tuple[Name, Name]] = {}
+    ends: dict[str, tuple[str, str]] = {}
     for name, node in graph.nodes.items():
-        here = (*path, name)
+        here = f"{path}{name}"
         if kind(node) == "NIRGraph":
-            inner, between, first, last = _opened(node, euler, here)
+            inner, between, first, last = _opened(node, euler, f"{here}.")
         else:
-            row = {(*here, str(i)): part for i, part in enumerate(_unfolded(node, euler))}
-            inner = {here: node} if len(row) == 1 else row
-            between, first, last = list(zip(inner, list(inner)[1:], strict=False)), next(iter(inner)), list(inner)[-1]
+            row = unfolded(node, euler)
+            inner = {here: node} if len(row) == 1 else {f"{here}.{i}": part for i, part in enumerate(row)}
+            between, first, last = list(pairwise(inner)), next(iter(inner)), list(inner)[-1]
+        if twice := nodes.keys() & inner.keys():
+            raise ValueError(f"node {min(twice)!r}: two nodes have this name")
         nodes |= inner
         edges += between
         ends[name] = (first, last)
@@ -70,44 +66,28 @@ def _opened(graph: Any, euler: bool, path: Name) -> tuple[dict[Name, Any], list[
     return nodes, edges, _only(graph, "Input", path), _only(graph, "Output", path)
 
 
-def _unfolded(node: Any, euler: bool) -> list[Any]:
-    """Return the nodes that one stands for: of an average, and in Euler steps of a current-based neuron."""
-    import nir
-
-    if kind(node) == "AvgPool2d":
-        scale = np.array(1.0 / np.prod(integers(node.kernel_size, 2)))
-        return [nir.SumPool2d(node.kernel_size, node.stride, node.padding), nir.Scale(scale)]
-    if kind(node) not in ("CubaLIF", "CubaLI") or not euler:
-        return [node]
-    synapse = nir.LI(tau=node.tau_syn, r=node.w_in, v_leak=np.zeros_like(node.v_leak))
-    membrane = {"tau": node.tau_mem, "r": node.r, "v_leak": node.v_leak}
-    if kind(node) == "CubaLI":
-        return [synapse, nir.LI(**membrane)]
-    return [synapse, nir.LIF(**membrane, v_threshold=node.v_threshold, v_reset=node.v_reset)]
-
-
-def _only(graph: Any, what: str, path: Name) -> Name:
+def _only(graph: Any, what: str, path: str) -> str:
     names = [name for name, node in graph.nodes.items() if kind(node) == what]
     if len(names) != 1:
-        where = f"the graph {shown(path)}" if path else "the graph"
+        where = f"the graph {path[:-1]!r}" if path else "the graph"
         raise ValueError(f"{where} has {len(names)} {what.lower()}s: it must have one")
-    return (*path, names[0])
+    return f"{path}{names[0]}"
 
 
-def _require_ways(nodes: dict[Name, Any], edges: list[Edge], start: Name, end: Name) -> None:
+def _require_ways(nodes: dict[str, Any], edges: list[Edge], start: str, end: str) -> None:
     """Refuse what no signal reaches or what leads nowhere, and signals of another shape than a node takes."""
     for a, b in edges:
         if b == start or a == end:
-            raise ValueError(f"edge ({shown(a)}, {shown(b)}): nothing leads into the input or out of the output")
+            raise ValueError(f"edge ({a!r}, {b!r}): nothing leads into the input or out of the output")
         found, wanted = _shape(nodes[a].output_type), _shape(nodes[b].input_type)
         if b != end and None not in (found, wanted) and found != wanted:
-            raise ValueError(f"edge ({shown(a)}, {shown(b)}): a signal {found} meets a node that takes {wanted}")
-    reached = _reached(edges, start)
+            raise ValueError(f"edge ({a!r}, {b!r}): a signal {found} meets a node that takes {wanted}")
+    after, before = _reached(edges, start), _reached([(b, a) for a, b in edges], end)
     for name in [*nodes, end]:
-        if name not in reached and name != start:
-            raise ValueError(f"node {shown(name)}: no way leads to it from the input {shown(start)}")
-        if name != end and end not in _reached(edges, name):
-            raise ValueError(f"node {shown(name)}: no way leads from it to the output {shown(end)}")
+        if name not in {*after, start}:
+            raise ValueError(f"node {name!r}: no way leads to it from the input {start!r}")
+        if name not in {*before, end}:
+            raise ValueError(f"node {name!r}: no way leads from it to the output {end!r}")
 
 
 def _shape(types: Any) -> list[int] | None:
@@ -153,40 +133,28 @@ def _in_order(edges: Iterable[Edge]) -> list[Any]:
     try:
         return list(sorter.static_order())
     except CycleError as error:
-        loop = ", ".join(shown(name) for name in error.args[1])
+        loop = ", ".join(map(repr, error.args[1]))
         raise ValueError(f"the loop {loop} has no neuron: its signal would depend on itself at once") from error
 
 
-def shown(name: Name) -> str:
-    """Return a node's name as messages have it."""
-    return repr(".".join(name))
-
-
-def chain(wires: Wires) -> list[list[Name]] | None:
+def chain(wires: Wires) -> list[list[str]] | None:
     """Return the blocks of a chain, a node or a neuron with its way back to itself; None for any other graph."""
-    blocks: list[list[Name]] = []
-    at = wires.start
-    while at != wires.end:
-        way = _way_back(wires, at)
-        onward = [name for name in wires.after(at) if name not in way]
-        if len(onward) != 1 or [a for a in wires.before(onward[0]) if a not in _way_back(wires, onward[0])] != [at]:
-            return None
-        blocks.append([at, *way])
-        at = onward[0]
-    return blocks[1:] if sum(map(len, blocks)) == len(wires.nodes) + 1 else None
+    spiking = [(a, b) for a, b in wires.feedback if kind(wires.nodes[b]) in SPIKING]
+    ways = {neuron: _way_back(wires, last, neuron) for last, neuron in spiking}
+    inside = {name for way in ways.values() for name in way}
+    blocks = [[name, *ways.get(name, [])] for name in wires.nodes if name not in inside]
+    row = pairwise([wires.start, *(block[0] for block in blocks), wires.end])
+    edges = {*row, *(edge for block in blocks for edge in pairwise(block))}
+    loops = {(block[-1], block[0]) for block in blocks if len(block) > 1}
+    return blocks if {*wires.edges} == edges and {*wires.feedback} == loops else None
 
 
-def _way_back(wires: Wires, neuron: Name) -> list[Name]:
-    """Return the nodes between a spiking neuron's output and its input, where they are one way without neurons."""
-    last = [a for a, b in wires.feedback if b == neuron]
-    if len(last) != 1 or kind(wires.nodes.get(neuron)) not in SPIKING:
-        return []
-    way = last
-    while kind(wires.nodes[way[0]]) not in NEURONS:
-        before = wires.before(way[0])
-        if len(before) != 1 or wires.after(way[0]) != [(way[1:] + [neuron])[0]]:
+def _way_back(wires: Wires, last: str, neuron: str) -> list[str]:
+    """Return the nodes between a neuron's output and its input, where they are one way without neurons."""
+    way: list[str] = []
+    while last != neuron:
+        before = wires.before(last)
+        if kind(wires.nodes[last]) in NEURONS or len(before) != 1:
             return []
-        if before == [neuron]:
-            return way
-        way = before + way
-    return []
+        way, last = [last, *way], before[0]
+    return way

@@ -110,10 +110,7 @@ class HodgkinHuxley:
         checks.require_params(self, params, HodgkinHuxleyParams)
 
     def init_state(self, params: HodgkinHuxleyParams, x: Array) -> HodgkinHuxleyState:
-        """Return the neuron at its leak potential, with gates at their steady state there.
-
-        The M current, partly open there, then lowers the voltage by a millivolt or two within some 100 ms.
-        """
+        """Return the neuron at e_l with gates at their steady state; the M current then lowers v by 1 or 2 mV."""
         v = initial_voltage(params.e_l, params, x)
         return HodgkinHuxleyState(v, *(steady for steady, _ in gates(v, params)))
 
@@ -129,12 +126,7 @@ class HodgkinHuxley:
 
 
 def gates(v: Array, params: HodgkinHuxleyParams) -> tuple[tuple[Array, Array], ...]:
-    r"""Return steady state and time constant of the gates m, h, n and p at a voltage.
-
-    For m, h and n they are :math:`\alpha / (\alpha + \beta)` and :math:`1 / (\alpha + \beta)`, with rates in 1/ms.
-
-    Source: Pospischil et al. 2008, doi:10.1007/s00422-008-0263-8, equations 3 to 5; Traub & Miles 1991.
-    """
+    """Return steady state and time constant of the gates m, h, n and p at a voltage (Pospischil et al., eq. 3 to 5)."""
     u = v - params.v_t
     rates = (
         (1.28 * linoid((13.0 - u) / 4.0), 1.4 * linoid((u - 40.0) / 5.0)),

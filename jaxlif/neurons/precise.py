@@ -23,11 +23,7 @@ class PreciseState(NamedTuple):
 
 
 class PreciseOutput(NamedTuple):
-    """What a step shows at its end.
-
-    ``spikes`` [N], 0 or 1; ``v`` [N], mV, after the reset; ``spike_time`` [N], ms from the step's start, 0 without a
-    spike: a spike in step n happened at ``n * dt + spike_time[n]``.
-    """
+    """Spikes [N], 0 or 1; v [N], mV, after the reset; the spike's time [N], ms from the step's start, 0 without one."""
 
     spikes: Array
     v: Array

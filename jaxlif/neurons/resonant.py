@@ -66,10 +66,7 @@ class ResonantLIFParams(LIFParams):
 
 
 class Propagator(NamedTuple):
-    """What a step adds to (v, w) per distance from the fixed point: the matrix exponential, less 1 on its diagonal.
-
-    Each [N]: ``vv`` and ``ww`` are numbers, ``vw`` is in GΩ and ``wv`` in nS.
-    """
+    """What a step adds to v, mV, and w, pA, per distance of either from the fixed point, each [N]."""
 
     vv: Array
     vw: Array
@@ -191,13 +188,9 @@ class ResonantLIF(OnGrid):
 
 
 def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
-    r"""Return :math:`e^{A\,dt} - 1` for the pair's matrix A, in closed form.
+    r"""Return :math:`e^{A\,dt} - 1 = e^\sigma (\cosh q + \frac{\sinh q}{q} (A\,dt - \sigma)) - 1` of the pair's matrix.
 
-    With :math:`\sigma` half the trace of :math:`A\,dt`, and q² the square of half the difference of its eigenvalues,
-    :math:`e^{A\,dt} = e^\sigma (\cosh q + \frac{\sinh q}{q} (A\,dt - \sigma))`: two decays, an oscillation where q² is
-    negative, and their limit at q = 0, where the derivative is finite too.
-
-    Source: Moler & Van Loan 2003, doi:10.1137/S00361445024180.
+    Of A dt sigma is half the trace, q half the difference of the eigenvalues (Moler & Van Loan 2003).
     """
     m, w, gain = dt / jnp.asarray(params.tau_m), dt / jnp.asarray(params.tau_w), params.a * params.r_m
     half = 0.5 * (w - m)
@@ -210,10 +203,8 @@ def pair_moves(
 ) -> tuple[Array, Array]:
     r"""Return how far a step moves v and w where conductances change within it, by a Magnus series of sixth order.
 
-    For :math:`y' = A(s)\,y + b(s)`, y(0) = 0, it averages (A, b), commutators included, into one pair (M, c), whose
-    :math:`M^{-1} (e^M - 1)\,c` is exact where the conductances stay as they are.
-
-    Source: Blanes, Casas, Oteo & Ros 2009, doi:10.1016/j.physrep.2008.11.001, section 5.
+    Blanes, Casas, Oteo & Ros 2009, doi:10.1016/j.physrep.2008.11.001, section 5: :math:`M^{-1} (e^M - 1)\,c`, (M, c)
+    an average of A and b of :math:`y' = A(s)\,y + b(s)`.
     """
     m, w = dt / params.tau_m, dt / params.tau_w
     leak = params.v_rest - state.v + params.r_m * (jnp.asarray(x, state.v.dtype) - state.w)

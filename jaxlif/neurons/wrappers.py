@@ -1,7 +1,7 @@
 """Neurons around a neuron: one that spikes at random near its threshold, one that is reset at recorded spikes."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,7 @@ class Forced(NamedTuple):
 
 
 class ForcedOutput(NamedTuple):
-    """What a teacher-forced neuron shows at the step's end.
-
-    ``spikes`` [N] are those that it would have emitted itself; ``v`` [N], mV, is recorded after the forced reset;
-    ``v_before`` [N], mV, is what the threshold was tested on.
-    """
+    """The spikes [N] that a neuron would have emitted, its voltage [N], mV, after the forced reset, and before."""
 
     spikes: Array
     v: Array
@@ -67,14 +63,6 @@ class _Wrapper:
         return self.neuron.init_state(params, protocol.widened(x.input, jnp.shape(x[1])))
 
 
-@runtime_checkable
-class _Noise(Protocol):
-    """Parameters with the width and the rate of an escape noise."""
-
-    delta_v: Any
-    lambda_0: Any
-
-
 @dataclass(frozen=True)
 class EscapeNoise(_Wrapper):
     r"""Let a neuron spike at random with the rate :math:`\lambda = \lambda_0 e^{(v - \theta)/\Delta_v}`.
@@ -84,8 +72,7 @@ class EscapeNoise(_Wrapper):
     random numbers arrive with the input; see :func:`escape_inputs`.
 
     Args:
-        neuron: a cell with integrate, emit and settle, such as :class:`AdaptiveLIF`, also with synapses; others are
-            refused.
+        neuron: a cell with integrate, emit and settle, such as :class:`AdaptiveLIF`, also with synapses.
 
     Raises:
         ValueError: for a neuron without these; while simulating, for parameters without ``delta_v`` and ``lambda_0``.
@@ -106,10 +93,7 @@ class EscapeNoise(_Wrapper):
 
     def check(self, params: Any) -> None:
         """Refuse parameters without noise, and what breaks a rule of the neuron."""
-        noise = protocol.innermost(params)
-        if not isinstance(noise, _Noise):
-            found = type(noise).__name__
-            raise ValueError(f"params = {found}: EscapeNoise needs delta_v and lambda_0, as AdaptiveLIFParams has them")
+        checks.require_fields("EscapeNoise", protocol.innermost(params), ("delta_v", "lambda_0"), ())
         super().check(params)
 
     def check_inputs(self, inputs: Noisy) -> None:
@@ -150,7 +134,7 @@ class TeacherForced(_Wrapper):
     in every parameter, and a fit recovers them all where a free-running one ends at wrong values.
 
     Args:
-        neuron: any cell with integrate, emit and settle, synapses included; others are refused.
+        neuron: any cell with integrate, emit and settle, synapses included.
 
     Raises:
         ValueError: for a neuron without these.

@@ -42,8 +42,7 @@ def test_the_plain_neuron_in_nests_names_and_units():
         "t_ref": 2.0,
     }
     assert to_nest(params) == ("iaf_psc_delta", expected)
-    syn = {"tau_syn_ex": 3.0, "tau_syn_in": 8.0}
-    assert to_nest(params, synapse="exp", tau_syn=(3.0, 8.0)) == ("iaf_psc_exp", expected | syn)
+    assert to_nest(params, synapse="exp") == ("iaf_psc_exp", expected)
 
 
 def test_the_generalised_neuron_in_nests_names_and_units():
@@ -63,8 +62,6 @@ def test_the_generalised_neuron_in_nests_names_and_units():
         "tau_stc": [12.0, 150.0],
         "q_sfa": [4.0, -1.0],
         "tau_sfa": [30.0, 200.0],
-        "tau_syn_ex": 2.0,
-        "tau_syn_in": 2.0,
     }
 
 
@@ -149,7 +146,6 @@ def test_what_nest_does_not_have_is_refused(change, message):
     [
         ({"dt": 0.0}, "dt = 0 ms: dt must be greater than 0 ms"),
         ({"synapse": "alpha"}, 'synapse = \'alpha\': synapse must be "delta" or "exp"'),
-        ({"tau_syn": (2.0, -1.0)}, "tau_syn.1 = -1 ms: tau_syn.1 must be greater than 0 ms"),
     ],
 )
 def test_bad_options_are_refused(options, message):
