@@ -4,7 +4,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -53,13 +52,6 @@ def notes_on(
         rule: by which they were found.
         held: numbers of the sweeps that were held out of a fit.
         compensated: the recording without an electrode's drop, where that was taken off.
-
-    Example:
-        >>> current, voltage = np.zeros(1000), np.full(1000, -70.0)
-        >>> current[500:] = 200.0
-        >>> voltage[500:] = -60.0
-        >>> notes_on(Recording(current=current, voltage=voltage, dt=0.1), np.zeros((1, 1000), bool))[-1][:54]
-        'the voltage jumps by 10 mV within 0.3 ms of the steps '
     """
     return (
         *_copied(recording, np.asarray(held, int)),
@@ -251,14 +243,8 @@ def resting_potentials(
 ) -> Float[np.ndarray, " sweeps"] | None:
     """Return the resting potential of each sweep, mV: the mean voltage at the end of its quiet start.
 
-    A sweep's quiet start ends where the mean over 10 ms exceeds 5 % of the recording's largest current; its first half
-    is left to what came before it. None where some sweep has less than 100 ms of it, or a spike there.
-
-    Example:
-        >>> current = np.concatenate([np.zeros((1, 2000)), np.full((1, 2000), 100.0)], axis=1)
-        >>> recording = Recording(current=current, voltage=np.full(current.shape, -63.0), dt=0.1)
-        >>> resting_potentials(recording, np.zeros(current.shape, bool))
-        array([-63.])
+    That ends where the mean over 10 ms exceeds 5 % of the largest current; its first half is left to what came before
+    it. None where some sweep has less than 100 ms of it, or a spike there.
     """
     rest = quiet_voltage(recording, spikes)
     return None if np.isnan(rest).any() else rest
@@ -297,12 +283,24 @@ def padding(recording: Recording) -> Int[np.ndarray, " sweeps"]:
     A sweep that stopped early is filled up with zeros, to which the voltage jumps and near which it stays, or with its
     last value, which stays to the bit where the voltage had noise before.
     """
-    voltage = recording.measured_voltage()
-    zero = [_last_run(np.abs(v) < _ZERO) for v in voltage]
-    same = [_last_run(np.append(False, v[1:] == v[:-1])) for v in voltage]
-    least = max(_PADDED / recording.dt, _LONGER * max(run.longest for run in same))
-    ends = [run.start if run.length > least and run.start > 1 else recording.num_steps for run in same]
-    return np.array([_zeros_from(v, run, end) for v, run, end in zip(voltage, zero, ends, strict=True)])
+    voltage, ends = recording.measured_voltage(), []
+    runs = [_last_run(np.append(False, v[1:] == v[:-1])) for v in voltage]
+    least = max(_PADDED / recording.dt, _LONGER * max(longest for _, longest in runs))
+    for v, (same, _) in zip(voltage, runs, strict=True):
+        zero, longest = _last_run(np.abs(v) < _ZERO)
+        stays = zero > max(2, _ZERO_LONGER * longest)
+        if stays and abs(v[-zero] - v[-zero - 1]) > _JUMP_TO_ZERO:
+            ends.append(v.size - zero)
+        else:
+            ends.append(v.size - same if least < same < v.size - 1 else v.size)
+    return np.array(ends)
+
+
+def _last_run(flags: np.ndarray) -> tuple[int, int]:
+    """Return the length of the run of True at the end, 0 where there is nothing else, and of the longest before it."""
+    ends = np.append(np.flatnonzero(~flags), flags.size)
+    lengths = np.diff(ends, prepend=-1) - 1
+    return (int(lengths[-1]) if len(ends) > 1 else 0), int(lengths[:-1].max(initial=0))
 
 
 def without_padding(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
@@ -322,24 +320,3 @@ def without_padding(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
     when = recording.start + recording.dt * ends.min()
     note = f"every sweep is padded, the first from {when:.5g} ms on, where its voltage stays at one value: cut there"
     return recording.window(recording.start, when), (note,)
-
-
-def _zeros_from(v: np.ndarray, zero: "_Run", otherwise: int) -> int:
-    """Return where a voltage jumps to 0 mV and stays, or something else where it does not."""
-    stays = zero.length > max(2, _ZERO_LONGER * zero.longest) and zero.start > 0
-    return zero.start if stays and abs(v[zero.start] - v[zero.start - 1]) > _JUMP_TO_ZERO else otherwise
-
-
-class _Run(NamedTuple):
-    """The run of True at the end of a sweep: its start, its length, and that of the longest run before it."""
-
-    start: int
-    length: int
-    longest: int
-
-
-def _last_run(flags: np.ndarray) -> _Run:
-    ends = np.append(np.flatnonzero(~flags), flags.size)
-    lengths = np.diff(ends, prepend=-1) - 1
-    length = int(lengths[-1]) if len(ends) > 1 else 0
-    return _Run(int(flags.size - lengths[-1]), length, int(lengths[:-1].max(initial=0)))

@@ -2,14 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import wraps
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import ArrayLike
 
 from jaxlif.checks import choice, number, numbers, require_same_shape
 from jaxlif.recordings.units import Sweeps, require_membrane, require_response, scale_notes
@@ -24,7 +23,7 @@ class RecordingWarning(UserWarning):
     """Something in a recording that can be read but is probably not what was meant."""
 
 
-@dataclass(frozen=True, eq=False, repr=False, init=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recording:
     """A current-clamp recording: sweeps of one length, one sampling interval, one cell.
 
@@ -59,50 +58,34 @@ class Recording:
 
     current: Float[np.ndarray, "sweeps T"]
     voltage: Float[np.ndarray, "sweeps T"] | None = None
-    dt: float = field(kw_only=True)
-    spikes: Bool[np.ndarray, "sweeps T"] | None = field(default=None, kw_only=True)
-    start: float = field(default=0.0, kw_only=True)
-    current_source: str = field(default="unknown", kw_only=True)
-    name: str = field(default="", kw_only=True)
-    sha256: str = field(default="", kw_only=True)
-    electrode_current: Float[np.ndarray, " T_e"] | None = field(default=None, kw_only=True)
-    electrode_voltage: Float[np.ndarray, " T_e"] | None = field(default=None, kw_only=True)
-    stimulus: Sequence[str] | None = field(default=None, kw_only=True)
-    corrections: Mapping[str, float | str] = field(default_factory=dict, kw_only=True)
+    _: KW_ONLY
+    dt: float
+    spikes: Bool[np.ndarray, "sweeps T"] | None = None
+    start: float = 0.0
+    current_source: str = "unknown"
+    name: str = ""
+    sha256: str = ""
+    electrode_current: Float[np.ndarray, " T_e"] | None = None
+    electrode_voltage: Float[np.ndarray, " T_e"] | None = None
+    stimulus: Sequence[str] | None = None
+    corrections: Mapping[str, float | str] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        current: ArrayLike,
-        voltage: ArrayLike | None = None,
-        *,
-        dt: ArrayLike,
-        spikes: ArrayLike | None = None,
-        start: float = 0.0,
-        current_source: str = "unknown",
-        name: str = "",
-        sha256: str = "",
-        electrode_current: ArrayLike | None = None,
-        electrode_voltage: ArrayLike | None = None,
-        stimulus: Sequence[str] | None = None,
-        corrections: Mapping[str, float | str] | None = None,
-    ) -> None:
-        checked: dict[str, Any] = {"name": name, "sha256": sha256, "corrections": dict(corrections or {})}
-        checked["dt"] = _interval(dt)
-        checked["current"] = known = _sweeps("current", current, "pA")
-        checked["voltage"] = None if voltage is None else _voltage("voltage", voltage)
-        checked["spikes"] = None if spikes is None else _raster(spikes)
-        for other in ("voltage", "spikes"):
-            if checked[other] is not None:
-                require_same_shape(current=known, **{other: checked[other]})
-        if voltage is not None:
-            for note in scale_notes(known, checked["voltage"], checked["dt"]):
-                warnings.warn(note, RecordingWarning, stacklevel=2)
-        checked["electrode_current"], checked["electrode_voltage"] = _trace(electrode_current, electrode_voltage)
-        checked["start"] = float(number("start", start, "ms"))
-        checked["current_source"] = choice("current_source", current_source, _SOURCES)
-        checked["stimulus"] = _names(stimulus, len(known))
+    def __post_init__(self) -> None:
+        current = _sweeps("current", self.current, "pA")
+        voltage = None if self.voltage is None else _voltage("voltage", self.voltage)
+        spikes = None if self.spikes is None else _raster(self.spikes)
+        for name, other in (("voltage", voltage), ("spikes", spikes)):
+            if other is not None:
+                require_same_shape(current=current, **{name: other})
+        checked: dict[str, Any] = {"current": current, "voltage": voltage, "spikes": spikes, "dt": _interval(self.dt)}
+        checked |= {"start": float(number("start", self.start, "ms")), "stimulus": _names(self.stimulus, len(current))}
+        checked |= {"current_source": choice("current_source", self.current_source, _SOURCES)}
+        trace = _trace(self.electrode_current, self.electrode_voltage)
+        checked["electrode_current"], checked["electrode_voltage"] = trace
         for attribute, value in checked.items():
             object.__setattr__(self, attribute, value)
+        for note in () if voltage is None else scale_notes(current, voltage, self.dt):
+            warnings.warn(note, RecordingWarning, stacklevel=3)
 
     def __repr__(self) -> str:
         name = f"{self.name}: " if self.name else ""
