@@ -73,7 +73,9 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     if asked.current == "recorded" and not used:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
     if not (data := measured if used else commands):
-        raise ValueError(_no_command(abf, outputs, recorded))
+        why = (_of_kind(outputs, "current") and _unread_list(abf)) or _listed(outputs)
+        otherwise = f"recorded is {_listed(recorded) or 'no current'}; is a unit wrong (`current_unit`)?"
+        raise ValueError(f"no command is a current that the file holds ({why}), {otherwise}")
     chosen = _current(used or _commanding(commands, len(voltages)), voltages, read, names)
     current = [asked.corrections.corrected("current", sweep) for sweep in data[chosen]]
     if len(used) == 1 < len(voltages) and chosen.name not in names:
@@ -240,17 +242,6 @@ def _commanding(commands: dict[_Channel, _Sweeps], num_voltages: int) -> list[_C
 
 def _varies(sweeps: _Sweeps) -> bool:
     return any((sweep != sweeps[0].flat[0]).any() for sweep in sweeps)
-
-
-def _no_command(abf: Any, outputs: list[_Channel], recorded: list[_Channel]) -> str:
-    why = (_of_kind(outputs, "current") and _unread_list(abf)) or _listed(outputs)
-    otherwise = "and no current was recorded: store the current beside the voltage in an .npz"
-    if recorded:
-        otherwise = (
-            f'a current was recorded ({_listed(recorded)}): leave current = "commanded" out, or give the unit and scale'
-            " of the command with `current_unit` and `current_gain`"
-        )
-    return f"no command is a current that the file holds ({why}), {otherwise}"
 
 
 def waveforms(abf: Any, output: int, factor: float = 1.0) -> _Sweeps | None:

@@ -46,12 +46,7 @@ class Electrode:
         return float(self.kernel.sum())
 
     def at(self, dt: float) -> "Electrode":
-        """Return the electrode at another sampling interval, ms: its response to a step is the same there.
-
-        Example:
-            >>> Electrode(np.array([0.006, 0.002]), 0.1, "given").at(0.2).kernel.round(9).tolist()
-            [0.008]
-        """
+        """Return the electrode at another sampling interval, ms: its response to a step is the same there."""
         if len(self.kernel) == 1 or np.isclose(dt, self.dt):
             return replace(self, dt=dt)  # a series resistance answers at once
         settled = np.concatenate([[0.0], np.cumsum(self.kernel)])
@@ -76,16 +71,8 @@ def estimate_electrode(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"
     more an electrode is faster than a sample and later lags are dendrites: only what is left in the sample itself is
     the electrode's, of which the membrane has half a step's share where the current is known at the samples alone.
 
-    Args:
-        recording: with ``electrode_current`` and ``electrode_voltage``, or with a current that varies from one sample
-            to the next.
-        spikes: [sweeps, T], left out where the recording itself is used.
-
-    Returns:
-        The :class:`Electrode`. Its kernel is not forced to be positive.
-
-    Raises:
-        ValueError: where the current does not vary fast enough to tell electrode and membrane apart.
+    Spikes [sweeps, T] are left out where the recording itself is used. The kernel is not forced to be positive. Where
+    the current does not vary fast enough to tell electrode and membrane apart, that is a ValueError.
 
     Source: Brette et al. 2008, doi:10.1016/j.neuron.2008.06.021; Pozzorini et al. 2015,
     doi:10.1371/journal.pcbi.1004275 (the regression on increments).
@@ -108,16 +95,10 @@ class Removed(NamedTuple):
 def remove_electrode(
     recording: Recording, spikes: Bool[np.ndarray, "sweeps T"], choice: Electrode | float | str | None
 ) -> Removed:
-    """Take an electrode off a recording.
+    """Take an electrode off the voltage of a recording with spikes [sweeps, T].
 
-    Args:
-        recording: current and voltage.
-        spikes: [sweeps, T].
-        choice: "auto" estimates one electrode from the electrode trace, or else one for each stimulus from its
-            repeats; an :class:`Electrode`; a series resistance, GΩ; or None for none.
-
-    Raises:
-        ValueError: for another choice.
+    "auto" estimates one electrode from the electrode trace, or else one for each stimulus from its repeats; or give an
+    :class:`Electrode`, a series resistance in GΩ, or None for none. Another choice is refused with a ValueError.
     """
     if choice is None:
         return Removed(recording, (), ())

@@ -158,9 +158,8 @@ def _is_peak(voltage: np.ndarray, spikes: np.ndarray, first: int, within: int) -
 def warn_of_difference(pairs: Sequence[tuple[list[np.ndarray], list[np.ndarray]]], dt: float, which: str) -> None:
     """Warn of a recorded current that follows no command, or whose levels are others; ``which`` says what is read."""
     even = [(a, b) for a, b in pairs if len({sweep.size for sweep in (*a, *b)}) == 1 and a[0].size > 1]
-    texts = [
-        _difference(np.stack(a), np.stack(b), dt) for a, b in even if any((sweep != b[0].flat[0]).any() for sweep in b)
-    ]
+    stacked = [(np.stack(a), np.stack(b)) for a, b in even]
+    texts = [_difference(a, b, dt) for a, b in stacked if (b != b.flat[0]).any()]
     if texts and all(texts):
         # Of several commands, or recorded currents, the one that follows best is meant.
         text = min((t for t in texts if t), key=lambda t: t.startswith(_FOLLOWS_NOT))

@@ -245,11 +245,10 @@ def _no_current(nwb: Any, responses: list[Any], current: str | None) -> str:
     volts = [s for s in nwb.stimulus.values() if _is_in(s, "voltage")]
     if clamped := [pair.stimulus.series for pair in _match(nwb, responses, volts)]:
         return voltage_clamp(f"{type(clamped[0]).__name__} {clamped[0].name} in {_unit(clamped[0])}")
-    places = {"recorded": "acquisition", "commanded": "stimulus"}.get(current or "", "acquisition or stimulus")
     seen = [s for group in (nwb.acquisition, nwb.stimulus) for s in group.values() if _is_a(s, "TimeSeries")]
     units = ", ".join(sorted({f"{type(s).__name__} in {_unit(s)}" for s in seen}))
-    asked = f'current = "{current}": ' if current else ""
-    return f"{asked}no current in the {places} belongs to the {len(responses)} CurrentClampSeries (found: {units})"
+    what = f"{current} current" if current else "current"
+    return f"no {what} belongs to the {len(responses)} CurrentClampSeries (found: {units})"
 
 
 def _warn_of_amplifier(responses: list[Any], source: str) -> None:

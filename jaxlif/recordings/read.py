@@ -34,9 +34,7 @@ def read_recording(
 
     Units become pA, mV and ms from what the file says. An .npz or .mat file holds ``current`` (pA), ``dt`` (ms) and
     optionally ``voltage`` (mV), ``spikes``, ``electrode_current`` and ``electrode_voltage``, an .npz [stimuli, repeats,
-    T] and the names ``stimulus`` too; for the others see :func:`jaxlif.recordings.text.read_csv` (.csv, .atf),
-    :func:`jaxlif.recordings.abf.read_abf`, :func:`jaxlif.recordings.nwb.read_nwb` and
-    :func:`jaxlif.recordings.ibw.read_ibw`.
+    T] and the names ``stimulus`` too; for the others see ``read_csv``, ``read_abf``, ``read_nwb`` and ``read_ibw``.
 
     Args:
         path: the file. Of Igor binary waves any one stands for all of its protocol.
@@ -48,13 +46,10 @@ def read_recording(
         **corrections: ``voltage_unit``, ``voltage_gain``, ``voltage_offset`` (mV) and the same of the current, where
             the file is wrong about them: the fields of :class:`jaxlif.recordings.units.Corrections`.
 
-    Returns:
-        The recording, with the file's name and its SHA-256: of an .ibw file, that of all files read, one after another.
-
     Raises:
         FileNotFoundError: for a file that does not exist.
-        ValueError: for an unknown format, an empty, damaged or incomplete file, or values that
-            :class:`Recording` refuses. The message starts with the file's name.
+        ValueError: for an unknown format, an empty, damaged or incomplete file, or values that :class:`Recording`
+            refuses, in one line that starts with the file's name.
         ImportError: for a format whose library is not installed.
 
     Example:
@@ -164,23 +159,22 @@ def _stacked(fields: dict[str, Any], sweeps: Sweeps | None) -> dict[str, Any]:
     intervals = lists.pop("dt", [])
     if intervals and max(intervals) - min(intervals) > 1e-3 * min(intervals):
         listed = ", ".join(f"{dt:g}" for dt in sorted(set(intervals)))
-        raise ValueError(f"sweeps have dt = {listed} ms: choose some of one{_example(intervals, sweeps)}")
+        raise ValueError(f"sweeps have dt = {listed} ms: choose some of one{_alike(intervals, sweeps)}")
     for name, value in lists.items():
         lengths = [sweep.size for sweep in value]
         if len(set(lengths)) > 1:
             text = f"{name} has sweeps of {sorted(set(lengths))} samples: choose some of one length"
-            raise ValueError(text + _example(lengths, sweeps))
+            raise ValueError(f"{text}{_alike(lengths, sweeps)}")
     one_dt = {"dt": intervals[0]} if intervals else {}
     return fields | one_dt | {name: np.stack(value) for name, value in lists.items()}
 
 
-def _example(values: list[Any], sweeps: Sweeps | None) -> str:
-    """Name the keyword, and the sweeps with the commonest value where all sweeps were asked for."""
-    if sweeps is not None:
-        return " with `sweeps`"
+def _alike(values: list[Any], sweeps: Sweeps | None) -> str:
+    """Name the keyword, and up to 20 sweeps with the commonest value where all sweeps were asked for."""
     commonest = max(values, key=values.count)
     numbers = [n for n, value in enumerate(values) if value == commonest]
-    return f" with `sweeps`, as {numbers}" if len(numbers) <= 20 else f" with `sweeps`, as {numbers[:20]} and more"
+    more = " and more" if len(numbers) > 20 else ""
+    return " with `sweeps`" + (f", as {numbers[:20]}{more}" if sweeps is None else "")
 
 
 def _require_possible(fields: dict[str, Any]) -> None:

@@ -167,17 +167,11 @@ def sweep_indices(sweeps: Sweeps, num_sweeps: int) -> Int[np.ndarray, " chosen"]
 
 
 def require_stimulus(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> None:
-    """Refuse a recording whose current never changes, or changes and leaves no trace in the voltage.
-
-    Noise in the channel of the current is no stimulus, nor is the current of another cell: nothing about the membrane
-    can be inferred from them. Around spikes an amplifier's transients are no stimulus either.
-    """
+    """Refuse a recording whose current never changes, or changes and leaves no trace in the voltage."""
     level = recording.current.flat[0]
     if (recording.current == level).all():
-        raise ValueError(
-            f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies (is the command"
-            " or the recorded current missing from the file?)"
-        )
+        text = f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies"
+        raise ValueError(f"{text} (is the command or the recorded current missing from the file?)")
     if recording.voltage is not None:
         require_response(recording.current, recording.voltage, recording.dt, spikes)
 
@@ -188,10 +182,7 @@ def repeats(recording: Recording) -> list[Int[np.ndarray, " group"]]:
     Two currents are the same where their difference d is noise without structure: the rms of its means over m = 50
     samples, and over an eighth of a sweep, stays below :math:`3 \sigma / \sqrt m + 0.01\, s`, with
     :math:`\sigma^2 = \mathrm{Var}(\Delta d) / 2` its white part and s the current's SD; and the rms of d itself stays
-    below s / 2.
-
-    Returns:
-        The sweep numbers of each group, groups in order of first appearance.
+    below s / 2. Groups come in order of first appearance.
 
     Example:
         >>> ramp = np.arange(400.0)
@@ -200,11 +191,10 @@ def repeats(recording: Recording) -> list[Int[np.ndarray, " group"]]:
     """
     groups: list[list[int]] = []
     for sweep, current in enumerate(recording.current):
-        group = next((g for g in groups if _same_current(recording.current[g[0]], current)), None)
-        if group is None:
-            groups.append([sweep])
-        else:
-            group.append(sweep)
+        known = (group for group in groups if _same_current(recording.current[group[0]], current))
+        if (group := next(known, None)) is None:
+            groups.append(group := [])
+        group.append(sweep)
     return [np.array(group) for group in groups]
 
 

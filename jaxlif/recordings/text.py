@@ -44,21 +44,21 @@ def read_csv(path: Path, asked: Asked) -> dict[str, Any]:
     The header names the quantity and its unit in any punctuation: ``time_ms``, ``time (s)``, ``Vm [mV]``. Several
     sweeps are numbered columns (``current_pA_1``, ``voltage_mV_1``, ...; a single current serves all voltages) or a
     column ``sweep``. Clampfit's ``Trace #1 (mV)`` and ``IN 0 (mV)`` are what their unit is of, and HEKA's
-    ``Vmon-1[V]`` is read as well. Other columns, and lines above the header as those of an .atf file, are left out.
-    Decimal commas are read where semicolons or tabs separate the cells. The sampling interval comes from the time.
+    ``Vmon-1[V]`` is read as well. Other columns, and lines above the header, are left out. Decimal commas are read
+    where semicolons or tabs separate the cells. The sampling interval comes from the time.
     """
     columns, table = _read_columns(path, asked.corrections)
     blocks = _blocks(columns, table)
     times = [time for block in blocks for time in _taken(columns, block, "time")]
     if not times:
         raise ValueError("no time column: name one time_ms or time_s, the sampling interval comes from it")
-    first, *others = map(_sampling_interval, times)
-    for dt in others:
-        if abs(dt - first) > 1e-3 * first:
-            raise ValueError(f"columns of time or sweeps have different intervals, {first:g} and {dt:g} ms")
+    intervals = [_sampling_interval(time) for time in times]
+    if np.ptp(intervals) > 1e-3 * min(intervals):
+        listed = f"{min(intervals):g} and {max(intervals):g} ms"
+        raise ValueError(f"columns of time or sweeps have different intervals, {listed}")
     pairs = [_pair(columns, block) for block in blocks]
     sweeps = {name: [sweep for pair in pairs for sweep in pair[name]] for name in pairs[0]}
-    return {**sweeps, "dt": first, "current_source": asked.current or "unknown"}
+    return {**sweeps, "dt": intervals[0], "current_source": asked.current or "unknown"}
 
 
 class RatesTable(NamedTuple):
@@ -72,16 +72,8 @@ class RatesTable(NamedTuple):
 def read_rates(path: str | Path, corrections: Corrections = NO_CORRECTIONS) -> RatesTable:
     """Read firing rates from a table with the columns ``current_pA`` and ``rate_Hz``, or other units of theirs.
 
-    Args:
-        path: the table, with a header that names the units.
-        corrections: of the current.
-
-    Returns:
-        The :class:`RatesTable`, in the order of the file.
-
-    Raises:
-        FileNotFoundError: for a file that does not exist.
-        ValueError: for a missing column or unit, or a cell that is no number. The message starts with the file's name.
+    They stay in the order of the file. ``corrections`` are of the current. A missing column or unit, or a cell that is
+    no number, is refused with a ValueError whose message starts with the file's name.
     """
     path = Path(path)
     with reading(path):
@@ -152,18 +144,16 @@ def _cells(line: str) -> tuple[str, list[str]]:
 def _numbers(table: _Table, used: list[int]) -> np.ndarray:
     """Return the numbers [rows, columns] of some columns; decimal commas are read, unless commas separate cells."""
     values, last = array("d"), []
-    marks: dict[str, int] = {}
-    for n, row in enumerate(table.rows()):
+    marks: dict[str, int] = {}  # of decimals, and the rows where they first stand
+    for n, row in enumerate(table.rows(), start=1):
         for i in used:
             cell = row[i]
-            if (mark := "," if "," in cell else "." if "." in cell else "") and mark not in marks:
-                marks[mark] = n + 1
+            if mark := next((c for c in ",." if c in cell), ""):
+                marks.setdefault(mark, n)
             try:
-                if "_" in cell:
-                    raise ValueError("Python would take 1_0 for 10")
-                values.append(float(cell.replace(",", ".") if mark == "," else cell))
+                values.append(float(cell.replace(",", ".").replace("_", "?")))  # Python would take 1_0 for 10
             except ValueError as error:
-                raise ValueError(f"row {n + 1}, column {table.header[i].strip()!r}: {cell!r} is no number") from error
+                raise ValueError(f"row {n}, column {table.header[i].strip()!r}: {cell!r} is no number") from error
         last.append(row[-1])
     if len(marks) > 1:  # one of them would group the thousands
         text = f"row {marks[',']} has a comma and row {marks['.']} a point"
@@ -287,32 +277,28 @@ def _taken(columns: list[_Column], table: np.ndarray, quantity: str) -> list[np.
 
 def _pair(columns: list[_Column], table: np.ndarray) -> dict[str, list[np.ndarray]]:
     """Return the currents and voltages of a block in the order of their numbers; one current serves all voltages."""
-    numbers, sweeps = {}, {}
-    for quantity in ("current", "voltage"):
-        own = [c.sweep for c in columns if c.quantity == quantity]
-        if len(set(own)) < len(own):
-            raise ValueError(f"several columns hold the {quantity} of sweep {max(own, key=own.count)}")
-        order = np.argsort(own)
-        numbers[quantity], taken = sorted(own), _taken(columns, table, quantity)
-        sweeps[quantity] = [taken[n] for n in order]
-    if not sweeps["current"]:
+    sweeps: dict[str, dict[int, np.ndarray]] = {"current": {}, "voltage": {}}
+    for n, (_, quantity, sweep, factor) in enumerate(columns):
+        if sweep in (own := sweeps.get(quantity, {})):
+            raise ValueError(f"several columns hold the {quantity} of sweep {sweep}")
+        own[sweep] = factor * table[:, n]
+    current, voltage = sweeps["current"], sweeps["voltage"]
+    if not current:
         raise ValueError("no current column: name one current_pA or current_nA")
-    if not sweeps["voltage"]:
-        return {"current": sweeps["current"]}
-    if len(sweeps["current"]) == 1:
-        return sweeps | {"current": sweeps["current"] * len(sweeps["voltage"])}
-    if numbers["current"] != numbers["voltage"]:
-        counts = f"{len(numbers['current'])} current and {len(numbers['voltage'])} voltage columns"
-        listed = f"currents {numbers['current']} and voltages {numbers['voltage']}"
-        raise ValueError(f"{counts}, {listed}: they must pair up")
-    return sweeps
+    if not voltage:
+        return {"current": [current[n] for n in sorted(current)]}
+    if len(current) == 1:
+        current = dict.fromkeys(voltage, *current.values())
+    if current.keys() != voltage.keys():
+        raise ValueError(f"columns of currents {sorted(current)} and of voltages {sorted(voltage)}: they must pair up")
+    return {"current": [current[n] for n in sorted(voltage)], "voltage": [voltage[n] for n in sorted(voltage)]}
 
 
 def _sampling_interval(time: np.ndarray) -> float:
     if time.size < 2:
         raise ValueError("a sweep has fewer than 2 samples")
-    if not np.isfinite(time).all():
-        row = int(np.argmin(np.isfinite(time)))
+    if (bad := ~np.isfinite(time)).any():
+        row = int(np.argmax(bad))
         raise ValueError(f"row {row + 1} of a sweep has the time {time[row]:g}: a finite number is expected")
     dt = (time[-1] - time[0]) / (time.size - 1)
     # A tenth of a sample leaves room for times that were rounded to a few digits, and none for a missing sample.

@@ -69,16 +69,8 @@ def voltage_clamp(outputs: str) -> str:
 class Corrections:
     r"""What a file says wrongly of its voltage and current: :math:`x \to \mathrm{gain} \cdot x + \mathrm{offset}`.
 
-    Args:
-        voltage_unit: the unit of the file's voltage, in place of the one that it states.
-        voltage_gain: factor to that voltage; 0.1 for one that was stored ten times too large.
-        voltage_offset: mV, added after it.
-        current_unit: likewise, of the current.
-        current_gain: likewise.
-        current_offset: pA, likewise.
-
-    Raises:
-        ValueError: for a unit of something else, a gain of 0, or a number that is not finite.
+    A unit stands in place of the one that the file states; a gain (0.1 for what was stored ten times too large) and an
+    offset (mV, pA) come after it. A unit of something else, a gain of 0 and what is not finite are refused.
     """
 
     voltage_unit: str | None = None

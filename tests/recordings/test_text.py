@@ -230,7 +230,10 @@ ROWS = ["time_ms,current_pA,voltage_mV", "0.0,0,-70.00", "0.1,1,-69.99", "0.2,2,
         (["time_ms,current_MA,voltage_mV", *ROWS[1:]], "current in 'MA': the units known are A, mA, uA, nA, pA"),
         (["time_ms,current_pA,voltage_MV", *ROWS[1:]], "voltage in 'MV': the units known are V, mV, uV"),
         (["time_ms,current_\0A,voltage_mV", *ROWS[1:]], "not a text file, or a damaged one: character 0x0 in line 1"),
-        (["t_ms,I_pA_1,I_pA_2,V_mV_2,V_mV_3", *(r + ",0,0" for r in ROWS[1:])], "2 current and 2 voltage columns,"),
+        (
+            ["t_ms,I_pA_1,I_pA_2,V_mV_2,V_mV_3", *(r + ",0,0" for r in ROWS[1:])],
+            "columns of currents [1, 2] and of voltages [2, 3]: they must pair up",
+        ),
     ],
 )
 def test_tables_that_would_be_read_wrongly_are_refused(tmp_path, lines, message):
