@@ -28,7 +28,6 @@ NOISE_PROBLEMS, LEAST_NOISE = 3.0, 1e-3  # observations that the others' noise c
 REACH = 5.0  # standard deviations of the noise that an average covers; 6e-7 of it lies outside
 NODES, WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(16)[i] + (1.0, 0.0)[i]) for i in (0, 1))
 LEAST_RATE = 1e-3  # Hz; keeps 1 / rate finite where the neuron is silent
-ANY = (-np.inf, np.inf)
 
 
 def steady_rate(
@@ -189,17 +188,17 @@ def fit_fi_curve(
     rates: np.ndarray,
     *,
     bounds: Bounds,
-    tau_m_bounds: tuple[float, float] | None = None,
+    free_tau_m: bool = False,
     seed: int = 0,
 ) -> tuple[LIFParams, dict[str, list[float]]]:
     """Fit threshold, reset and refractory period to rates [K], Hz, at ascending currents [K], pA, by the closed form.
 
-    The membrane (tau_m, r_m, v_rest) is given, tau_m within its bounds if it has some: an f-I curve alone does not
-    determine r_m and v_rest, and tau_m badly. The curve is returned as a table, with the rates that a fit to every
+    The membrane (tau_m, r_m, v_rest) is given, but for a tau_m that is freed: an f-I curve alone does not determine r_m
+    and v_rest, and tau_m badly. The curve is returned as a table, with the rates that a fit to every
     second current predicts for the others. Bounds of v_th, v_reset and t_ref that leave nothing are refused.
     """
     limits = _limits(membrane, currents, rates, bounds)
-    limits |= {"tau_m": tau_m_bounds} if tau_m_bounds else {}
+    limits |= {"tau_m": bounds["tau_m"]} if free_tau_m else {}
     even = np.arange(len(rates)) % 2 == 0
     weights = np.stack([np.ones(len(rates)), even, ~even])
     draws = np.random.default_rng(seed).normal(size=(STARTS, len(limits)))
@@ -251,8 +250,8 @@ def _depths(v_th: Any, reset_bounds: tuple[Any, Any]) -> tuple[Array, Array]:
 
 def _limits(membrane: Any, currents: np.ndarray, rates: np.ndarray, bounds: Bounds) -> dict[str, tuple[float, float]]:
     """Return the intervals of the coordinates: what the currents and the bounds of the parameters both allow."""
-    reset, (ref_low, ref_high) = bounds.get("v_reset", ANY), bounds.get("t_ref", (0.0, 50.0))
-    low, high, above = ((v - membrane.v_rest) / membrane.r_m for v in (*bounds.get("v_th", ANY), reset[0]))
+    reset, (ref_low, ref_high) = bounds["v_reset"], bounds["t_ref"]
+    low, high, above = ((v - membrane.v_rest) / membrane.r_m for v in (*bounds["v_th"], reset[0]))
     limits = {
         "rheobase": (max(currents.min() - np.ptp(currents), low, above), min(currents.max(), high)),
         "t_ref": (ref_low, min(ref_high, 1000.0 / rates.max())),

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from jaxlif.checks import choice, numbers, require_same_shape, whole
 from jaxlif.fitting import fi_curve
-from jaxlif.fitting.bounds import coordinates
+from jaxlif.fitting.bounds import REAL, coordinates
 from jaxlif.fitting.fit_recording import BOUNDS
 from jaxlif.fitting.notes import at_bounds, spontaneous, unlikely_threshold
 from jaxlif.fitting.result import RecordingFit
@@ -68,8 +68,8 @@ def fit_rates(
     if len(np.unique(currents[rising])) < 3:
         raise ValueError(f"{falling[0]}, and fewer than the 3 that a fit needs come before them")
     limits = {name: BOUNDS[name] for name in ("v_th", "v_reset", "t_ref", *("tau_m",) * free_tau_m)}
-    data, reset = (currents[rising], rates[rising]), {"v_reset": (BOUNDS["v_reset"][0], np.inf)}
-    params, curve = fi_curve.fit_fi_curve(membrane, *data, bounds=reset, tau_m_bounds=limits.get("tau_m"), seed=seed)
+    data, wide = (currents[rising], rates[rising]), BOUNDS | {"v_th": REAL, "v_reset": (BOUNDS["v_reset"][0], np.inf)}
+    params, curve = fi_curve.fit_fi_curve(membrane, *data, bounds=wide, free_tau_m=free_tau_m, seed=seed)
     return RecordingFit(
         model="lif",
         params=params,

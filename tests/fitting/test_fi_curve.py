@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import least_squares
 
 import jaxlif as jl
+from jaxlif.fitting.bounds import REAL
 from jaxlif.fitting.fi_curve import curve_errors, fit_fi_curve, fit_pooled, neuron_at, rising_branch, steady_rate
 from jaxlif.fitting.fit_recording import BOUNDS
 
@@ -162,7 +163,7 @@ def test_a_noisy_curve_is_fitted_as_by_another_optimiser():
     """SciPy's trust region, from the truth, on rates that no LIF has; and each half predicts the other."""
     rates = np.asarray(jl.theory.firing_rate(TRUTH, CURRENTS))
     rates = np.where(rates > 0.0, rates + np.random.default_rng(0).normal(0.0, 2.0, 13), 0.0)
-    params, table = fit_fi_curve(TRUTH, CURRENTS, rates, bounds={})
+    params, table = fit_fi_curve(TRUTH, CURRENTS, rates, bounds=BOUNDS | {"v_th": REAL, "v_reset": REAL})
 
     def neuron(x):
         return replace(TRUTH, v_th=x[0], v_reset=x[0] - np.exp(x[1]), t_ref=x[2])

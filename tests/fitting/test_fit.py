@@ -344,7 +344,6 @@ def test_the_progress_bar_shows_every_step_and_changes_nothing(capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_steps": 0}, "num_steps = 0: num_steps must be a whole number, 1 or more"),
         ({"data": 1.0, "batches": np.zeros(2)}, "data and batches are both given"),
         ({"batches": (np.zeros(2), np.zeros(3))}, "batches have lengths .2, 3."),
         ({"bounds": {"y": REAL}}, "bounds name 'y', which is no parameter; the parameters are x"),
@@ -448,8 +447,8 @@ def test_a_forced_voltage_gives_its_parameters_back():
     ("name", "bad"),
     [
         ("loss", 3), ("loss", []), ("optimizer", None), ("optimizer", optax.adam), ("bounds", [("x", (0, 1))]),
-        ("bounds", None), ("num_steps", 2.5), ("num_steps", True), ("num_steps", "3"), ("tolerance", "0"),
-        ("tolerance", np.nan), ("data", "a"), ("data", np.array(["a"])), ("batches", 3.0),
+        ("bounds", None), ("num_steps", 0), ("num_steps", 2.5), ("num_steps", True), ("num_steps", "3"),
+        ("tolerance", "0"), ("tolerance", np.nan), ("data", "a"), ("data", np.array(["a"])), ("batches", 3.0),
         ("batches", np.zeros((0, 2))), ("key", 0),
     ],
 )  # fmt: skip
