@@ -12,6 +12,8 @@ from jaxlif.recordings.recording import Recording
 from jaxlif.simulation import simulate
 from jaxlif.stimulus import ornstein_uhlenbeck
 
+MEAN, SD, TAU = 120.0, 500.0, 3.0  # of the frozen current, pA, and correlation time of both noises, ms
+
 
 def simulated_recording(
     key: Array,
@@ -19,17 +21,13 @@ def simulated_recording(
     repeats: int = 5,
     duration: float = 6000.0,
     dt: float = 0.1,
-    mean: float = 120.0,
-    sd: float = 500.0,
-    tau: float = 3.0,
     process_noise: float = 45.0,
     recording_noise: float = 0.1,
-    params: HodgkinHuxleyParams | None = None,
 ) -> Recording:
     r"""Record repeats of a frozen noise from a cell that makes its own spikes.
 
-    The cell receives :math:`I(t) + \eta_i(t)` in repeat i, both Ornstein-Uhlenbeck noises; the recording holds I alone,
-    since no experimenter knows the cell's own noise. With the defaults the regular-spiking neuron of
+    The cell receives :math:`I(t) + \eta_i(t)` in repeat i, both Ornstein-Uhlenbeck noises of 3 ms, I of 120 ± 500 pA;
+    the recording holds I alone, since no experimenter knows the cell's own noise. The regular-spiking neuron of
     :mod:`jaxlif.neurons.hodgkin_huxley` fires irregularly (CV 0.7 to 1) at about 10 Hz, and its repeats agree with a
     reliability of 0.7 to 0.9 at 4 ms.
 
@@ -38,12 +36,8 @@ def simulated_recording(
         repeats: number of sweeps.
         duration: of a sweep, ms.
         dt: sampling interval, ms; integration takes five substeps.
-        mean: of the frozen current, pA.
-        sd: of the frozen current, pA.
-        tau: correlation time of both noises, ms.
         process_noise: SD of the current that differs from repeat to repeat, pA.
         recording_noise: SD of the white noise on the voltage, mV.
-        params: the cell; None takes the regular-spiking one.
 
     Returns:
         Current and voltage [repeats, T]; the current is the commanded one.
@@ -57,11 +51,11 @@ def simulated_recording(
     """
     checks.whole("repeats", repeats, 1)
     frozen_key, process_key, recording_key = jax.random.split(key, 3)
-    frozen = ornstein_uhlenbeck(frozen_key, mean, sd, tau, duration, dt)
-    own: Any = jax.vmap(lambda k: ornstein_uhlenbeck(k, 0.0, process_noise, tau, duration, dt))
+    frozen = ornstein_uhlenbeck(frozen_key, MEAN, SD, TAU, duration, dt)
+    own: Any = jax.vmap(lambda k: ornstein_uhlenbeck(k, 0.0, process_noise, TAU, duration, dt))
     current = frozen[:, None] + own(jax.random.split(process_key, repeats)).T
     cell = HodgkinHuxley(dt=dt, substeps=5)
-    _, output = simulate(cell, HodgkinHuxleyParams() if params is None else params, current)
+    _, output = simulate(cell, HodgkinHuxleyParams(), current)
     noise = recording_noise * jax.random.normal(recording_key, output.v.shape, output.v.dtype)
     return Recording(
         current=np.tile(np.asarray(frozen), (repeats, 1)),

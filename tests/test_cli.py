@@ -453,9 +453,9 @@ def test_bad_files(tmp_path, cell_file):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--bounds", "tau_m=40:5"], ["tau_m", "40 to 5 ms", "low less than high"]),
-        (["--bounds", "tau_m=nan:5"], ["tau_m", "nan", "ms"]),
-        (["--bounds", "tau_m=-10:-5"], ["tau_m", "-10 to -5 ms", "negative"]),
+        (["--bounds", "tau_m=40:5"], ["bounds['tau_m'] = (40.0, 5.0)", "low must be less than high"]),
+        (["--bounds", "tau_m=nan:5"], ["tau_m", "nan", "low must be less than high"]),
+        (["--bounds", "tau_m=-10:-5"], ["(-10.0, -5.0) ms", "not negative"]),
         (["--bounds", "tau=5:40"], ["'tau'", "no parameter", "tau_m"]),
         (["--bounds", "tau_m=5"], ["'--bounds'", "tau_m=5", "NAME=LOW:HIGH"]),
         (["--bounds", "tau_m=5:9", "--bounds", "tau_m=6:8"], ["bounds", "twice"]),

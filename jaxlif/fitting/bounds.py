@@ -147,7 +147,7 @@ def _resolve(names: tuple[str, ...], bounds: Bounds) -> dict[str, Interval]:
         matches = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not matches:
             raise ValueError(f"bounds name {pattern!r}, which is no parameter; the parameters are {', '.join(names)}")
-        interval = _interval(pattern, bounds[pattern])
+        interval = checked_interval(pattern, bounds[pattern])
         clash = [name for name in matches if name not in bounds and chosen.get(name, interval) != interval]
         if clash:
             raise ValueError(f"bounds name {clash[0]!r} by two patterns with different intervals: keep one of them")
@@ -155,7 +155,8 @@ def _resolve(names: tuple[str, ...], bounds: Bounds) -> dict[str, Interval]:
     return chosen
 
 
-def _interval(name: str, bound: Any) -> Interval:
+def checked_interval(name: str, bound: Any) -> Interval:
+    """Return a pair of bounds as an interval; what is none is refused."""
     try:
         low, high = map(float, bound)
     except (TypeError, ValueError) as error:

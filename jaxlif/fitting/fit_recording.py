@@ -1,7 +1,7 @@
 """From a recording to a model, in four steps: prepare, fit, judge, report."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxlif.checks import choice, whole
 from jaxlif.files import require_memory
-from jaxlif.fitting.bounds import STANDARD_NAMES, Bounds, named_leaves
+from jaxlif.fitting.bounds import STANDARD_NAMES, Bounds, checked_interval, named_leaves
 from jaxlif.fitting.data import Data, Options, Outcome
+from jaxlif.fitting.fit_json import PARAMS
 from jaxlif.fitting.gif_recipe import fit_gif
 from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import Judged, judge, regimes_of, spike_cut
@@ -22,7 +23,7 @@ from jaxlif.fitting.result import RecordingFit, sweep_checksums
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule
 
-MODELS = ("lif", "gif", "deterministic-gif", "passive")
+MODELS = tuple(PARAMS)
 ALIASES = {"adaptive": "deterministic-gif"}
 BYTES = {"lif": 100, "passive": 100, "deterministic-gif": 900, "gif": 900}  # of memory that a fit needs for a sample
 BOUNDS = {
@@ -101,7 +102,10 @@ def fit_recording(
     model = check_options(model, start, bounds, rest, drift)
     asked = {"start": start, "coupling": choice("coupling", coupling, (None, True, False)), "drift": drift}
     asked |= {"bounds": limits(bounds, model), "seed": whole("seed", seed), "progress": progress}
-    _require_room(recording, model)
+    if not isinstance(recording, Recording):
+        raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
+    size = recording.current.size
+    require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
     with jax.enable_x64(True):
         case = prepare(
             recording, model, window=window, held_out=held_out, electrode=electrode, rest=rest, rule=spike_rule
@@ -115,18 +119,17 @@ def fit_recording(
 
 def _fit(case: Case, options: Options) -> tuple[Outcome, Outcome]:
     """Fit the model to the window, and to the whole recording where it is to be handed out so."""
-    found = _recipe(case)(case.fitted, options)
+    recipe: Callable[[Data, Options], Outcome]
+    if case.model in ADAPTIVE:
+        recipe = partial(fit_gif, deterministic=case.model != "gif", intervals=not case.refit)
+    elif case.model == "passive":
+        recipe = fit_passive
+    else:
+        recipe = fit_steps if case.protocol == "steps" else fit_fluctuating
+    found = recipe(case.fitted, options)
     if found.refit is None or not case.refit:
         return found, found
     return found, found.refit(case.fitted, replace(options, window=case.data.whole))
-
-
-def _recipe(case: Case) -> Callable[[Data, Options], Outcome]:
-    if case.model in ADAPTIVE:
-        return partial(fit_gif, deterministic=case.model != "gif", intervals=not case.refit)
-    if case.model == "passive":
-        return fit_passive
-    return fit_steps if case.protocol == "steps" else fit_fluctuating
 
 
 def _report(
@@ -151,29 +154,30 @@ def _report(
         drift=case.data.drift,
         regimes=regimes_of(case.fitted, case.window if final is found else case.data.whole),
         warnings=fit_notes(case, found, final, judged, own, undetermined),
-        **_asked(case, options, rule),
+        data=_described(case),
+        window=case.window,
+        held_out=tuple(int(s) for s in case.held),
+        protocol=case.protocol,
+        electrodes=case.electrodes,
+        rest="fitted" if case.data.v_rest is None else "measured",
+        spike_rule=rule,
+        seed=options.seed,
     )
 
 
-def _asked(case: Case, options: Options, rule: SpikeRule) -> dict[str, Any]:
-    """Return what was asked for, and of which data."""
+def _described(case: Case) -> dict[str, Any]:
+    """Return what is kept of the recording: where it is from, its form, and checksums by which its sweeps are known."""
     recording = case.recording
-    data: dict[str, Any] = {
+    return {
         "name": recording.name,
         "sha256": recording.sha256,
         "corrections": dict(recording.corrections),
-    }
-    data |= {"current_source": recording.current_source, "current_sampled": case.sampled, "dt_ms": recording.dt}
-    data |= {"sweeps": recording.num_sweeps, "samples": recording.num_steps, "sweep_crc32": sweep_checksums(recording)}
-    return {
-        "data": data,
-        "window": case.window,
-        "held_out": tuple(int(s) for s in case.held),
-        "protocol": case.protocol,
-        "electrodes": case.electrodes,
-        "rest": "fitted" if case.data.v_rest is None else "measured",
-        "spike_rule": rule,
-        "seed": options.seed,
+        "current_source": recording.current_source,
+        "current_sampled": case.sampled,
+        "dt_ms": recording.dt,
+        "sweeps": recording.num_sweeps,
+        "samples": recording.num_steps,
+        "sweep_crc32": sweep_checksums(recording),
     }
 
 
@@ -197,36 +201,18 @@ def check_options(
     return model
 
 
-def _require_room(recording: Recording, model: str) -> None:
-    if not isinstance(recording, Recording):
-        raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
-    size = recording.current.size
-    require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
-
-
 def limits(bounds: Bounds | None, model: str = "lif") -> dict[str, tuple[float, float]]:
     """Return the bounds of all parameters: the given ones, checked, and the usual ones of the others."""
-    names = [f.name for f in fields(LIFParams)]
-    unknown = [name for name in bounds or {} if name not in names]
-    if unknown:
-        raise ValueError(f"bounds name {unknown[0]!r}, which is no parameter; the parameters are {', '.join(names)}")
-    usual: Mapping[str, tuple[float, float]] = BOUNDS | ({"v_rest": RESTING} if model == "passive" else {})
-    found = dict(usual) | {name: _interval(name, pair) for name, pair in (bounds or {}).items()}
+    found = BOUNDS | ({"v_rest": RESTING} if model == "passive" else {})
+    for name, pair in (bounds or {}).items():
+        if name not in BOUNDS:
+            raise ValueError(f"bounds name {name!r}, which is no parameter; the parameters are {', '.join(BOUNDS)}")
+        given, is_scale = checked_interval(name, pair), name in ("tau_m", "r_m", "t_ref")
+        if not np.isfinite([given.low, given.high]).all() or (is_scale and given.low < 0.0):
+            rule = "finite and not negative" if is_scale else "finite"
+            raise ValueError(f"bounds[{name!r}] = {pair!r} {STANDARD_NAMES[name][1]}: both must be {rule}")
+        found[name] = given.low, given.high
     if found["v_reset"][0] >= found["v_th"][1]:
         low, high = found["v_reset"][0], found["v_th"][1]
         raise ValueError(f"bounds leave v_reset >= {low:g} mV and v_th <= {high:g} mV: v_reset must be below v_th")
     return found
-
-
-def _interval(name: str, pair: Any) -> tuple[float, float]:
-    """Return the bounds of a parameter, checked."""
-    unit = STANDARD_NAMES[name][1]
-    try:
-        low, high = map(float, pair)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"bounds of {name} = {pair!r}: a pair (low, high) of numbers in {unit} is expected") from error
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"bounds of {name} = {low:g} to {high:g} {unit}: both must be finite, and low less than high")
-    if name in ("tau_m", "r_m", "t_ref") and low < 0:
-        raise ValueError(f"bounds of {name} = {low:g} to {high:g} {unit}: {name} cannot be negative")
-    return low, high

@@ -17,7 +17,7 @@ from jaxlif.fitting.data import Data, Drift, Options, Outcome, Uncertainty, with
 from jaxlif.fitting.intervals import uncertainty
 from jaxlif.fitting.joint_likelihood import UPSTROKE, arranged, joint_loss, single_precision, spike_bits
 from jaxlif.fitting.optimise import believable, estimate_drift, refine
-from jaxlif.fitting.prediction import noisy_rasters
+from jaxlif.fitting.prediction import noisy_response
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
 from jaxlif.losses import spike_mask
@@ -243,7 +243,7 @@ def _checked(data: Data, start: AdaptiveLIFParams, fitted: GIFFit, stage: str) -
 
 def _own_spikes(params: AdaptiveLIFParams, few: Data) -> float | None:
     """Score free-running spikes by Md*, or by the coincidence factor where no stimulus was repeated."""
-    rasters = noisy_rasters(params, few.terms.driven(params, few), repeats=TRIALS, seed=0)
+    rasters = noisy_response(params, few.terms.driven(params, few), repeats=TRIALS, seed=0).spikes
     scores: dict[str, float | None] = spike_scores(few, few.spikes, rasters)
     return scores["coincidence_factor"] if scores["md_star"] is None else scores["md_star"]
 

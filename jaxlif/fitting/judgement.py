@@ -10,7 +10,7 @@ from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fi_curve import curve_errors
 from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.membrane import BEFORE_SPIKE, spike_length
-from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_rasters
+from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_response
 from jaxlif.fitting.prepare import Case
 from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, voltage_scores
 from jaxlif.fitting.step_family import Family, has_deflections
@@ -91,7 +91,7 @@ def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: 
         return free_response(found.params, driven).spikes
     count = max(1, trials // driven.num_sweeps)
     params = cast(AdaptiveLIFParams, found.params)  # only a gif has noise
-    return noisy_rasters(params, driven, repeats=count, seed=seed)
+    return noisy_response(params, driven, repeats=count, seed=seed).spikes
 
 
 def _spike_scores(data: Data, window: tuple[float, float], model: np.ndarray) -> dict[str, Any]:

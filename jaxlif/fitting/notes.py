@@ -10,7 +10,7 @@ from jaxlif.fitting.data import Data, Outcome
 from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.joint_likelihood import TAU_RANGE
 from jaxlif.fitting.judgement import Judged
-from jaxlif.fitting.prepare import ADAPTIVE, Case
+from jaxlif.fitting.prepare import Case
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -35,6 +35,8 @@ def fit_notes(
 ) -> tuple[str, ...]:
     """Return all that a fit has to say, the worst first: of its model, its data, its parameters and its scores."""
     first, last = case.window
+    unknown = dict.fromkeys((*undetermined, *undetermined_times(final.params)))
+    vague = f"not determined by these data: {', '.join(unknown)}: any other value would do about as well"
     again = final is not found and "test" in judged.scores
     refitted = (
         "the parameters are those of a refit to the whole recording, the scores those of a fit to"
@@ -45,8 +47,8 @@ def fit_notes(
         *case.notes,
         *(refitted,) * again,
         *final.warnings,
-        *undetermined_names(undetermined),
-        *(undetermined_times(final.params) if case.model in ADAPTIVE else at_bounds(found.params, bounds)),
+        *(vague,) * bool(unknown),
+        *at_bounds(found.params, bounds),
         *unlikely_membrane(final.params),
         *score_notes(case.fitted, judged.scores),
         *(unreliable_notes(case.recording, case.data.spikes) if case.protocol == "fluctuating" else ()),
@@ -70,13 +72,6 @@ def spontaneous(params: LIFParams) -> tuple[str, ...]:
     if params.v_rest < params.v_th:
         return ()
     return (f"v_rest = {params.v_rest:.4g} mV lies above v_th = {params.v_th:.4g} mV: the model fires without current",)
-
-
-def undetermined_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Say which parameters the data do not determine."""
-    if not names:
-        return ()
-    return (f"not determined by these data: {', '.join(names)}: any other value would do about as well",)
 
 
 def unlikely_membrane(params: LIFParams | LeakyParams) -> tuple[str, ...]:
@@ -114,15 +109,10 @@ def _scale_of_current(factor: float) -> str:
 
 
 def undetermined_times(params: LIFParams | LeakyParams) -> tuple[str, ...]:
-    """Say which time constants of an adaptive neuron lie beyond those that the loss takes without a penalty."""
+    """Return which time constants of an adaptive neuron lie where a penalty of the loss holds them, and no data do."""
     low, high = TAU_RANGE
-    times = {name: float(tau) for name, tau in named_leaves(params).items() if name.startswith(PENALISED)}
-    return tuple(
-        f"{name} = {tau:.3g} ms lies outside {low:g} to {high:g} ms, within which the loss does not penalise it:"
-        " these data do not determine it"
-        for name, tau in times.items()
-        if not low <= tau <= high
-    )
+    leaves = named_leaves(params).items()
+    return tuple(n for n, tau in leaves if n.startswith(PENALISED) and not low <= float(tau) <= high)
 
 
 def score_notes(data: Data, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

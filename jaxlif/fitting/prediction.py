@@ -1,6 +1,5 @@
 """A model's response to a recording's current: free-running, with escape noise, or with the recorded spikes forced."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ LANE_STEPS = 2**23  # of all of them: fewer run side by side where they are long
 
 
 class Response(NamedTuple):
-    """Spikes [sweeps, T], booleans, and voltage [sweeps, T], mV."""
+    """Spikes [..., sweeps, T], booleans, and voltage [sweeps, T], mV."""
 
     spikes: np.ndarray
     voltage: np.ndarray
@@ -52,38 +51,33 @@ def free_response(params: LIFParams | LeakyParams, recording: Recording) -> Resp
     return found
 
 
-def noisy_responses(
-    params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int
-) -> Iterator[tuple[int, int, Response]]:
-    """Let the neuron with escape noise run under the recording's current, in single precision.
+def noisy_response(params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int) -> Response:
+    """Let the neuron with escape noise run under the recording's current several times, in single precision.
 
-    The random numbers of a response depend on the seed, its repeat and its sweep alone.
+    The spikes are [repeats, sweeps, T], the voltage is that of the first repeat. The random numbers of a response
+    depend on the seed, its repeat and its sweep alone.
     """
-    for chunk, inputs in _noisy_inputs(recording, repeats, seed):
-        found = _response(neuron(params, recording.dt), _single(params), *inputs)
-        spikes, voltage = (np.asarray(x)[: recording.num_steps] for x in found)
-        yield from ((*lane, Response(spikes[:, i], voltage[:, i])) for i, lane in enumerate(chunk))
-
-
-def _noisy_inputs(recording: Recording, repeats: int, seed: int) -> Iterator[tuple[list[tuple[int, int]], Any]]:
-    """Yield pairs of repeat and sweep, at most as many as run side by side, with their inputs."""
+    cell, single = neuron(params, recording.dt), jax.tree.map(jnp.float32, params)
     lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
     # The numbers of a lane do not depend on how far it runs.
     current = jnp.asarray(filled(recording.current.T.astype(np.float32), padded_length(recording.num_steps)).T)
     width = max(1, min(LANES, len(lanes), LANE_STEPS // current.shape[1]))
+    found = Response(np.zeros((repeats, *recording.current.shape), bool), np.zeros(recording.current.shape))
     for first in range(0, len(lanes), width):
         chunk = lanes[first : first + width]
         # A short last chunk is filled up, so that the simulation compiles once.
-        yield chunk, (current, seed, jnp.asarray(chunk + chunk[-1:] * (width - len(chunk))))
-
-
-def _single(params: AdaptiveLIFParams) -> Any:
-    return jax.tree.map(jnp.float32, params)
+        full = jnp.asarray(chunk + chunk[-1:] * (width - len(chunk)))
+        spikes, voltage = (np.asarray(x)[: recording.num_steps] for x in _noisy(cell, single, current, seed, full))
+        for i, (repeat, sweep) in enumerate(chunk):
+            found.spikes[repeat, sweep] = spikes[:, i]
+            if repeat == 0:
+                found.voltage[sweep] = voltage[:, i]
+    return found
 
 
 @jax.jit(static_argnums=0)
-def _response(cell: Any, params: Any, current: Array, seed: Array, lanes: Array) -> tuple[Array, Array]:
-    """Return spikes and voltage of each lane, [T, lanes]; compiled together, what is not used is not stored."""
+def _noisy(cell: Any, params: Any, current: Array, seed: Array, lanes: Array) -> tuple[Array, Array]:
+    """Return spikes and voltage of each lane, a repeat and a sweep, [T, lanes]."""
 
     def noise(lane: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), lane[0]), lane[1])
@@ -92,20 +86,6 @@ def _response(cell: Any, params: Any, current: Array, seed: Array, lanes: Array)
     inputs = Noisy(current[lanes[:, 1]].T, jax.vmap(noise, out_axes=1)(lanes))
     _, output = simulate(EscapeNoise(cell), params, inputs)
     return output.spikes > 0, output.v
-
-
-@jax.jit(static_argnums=0)
-def _spikes(cell: Any, params: Any, current: Array, seed: Array, lanes: Array) -> Any:
-    return _response(cell, params, current, seed, lanes)[0]
-
-
-def noisy_rasters(params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int) -> np.ndarray:
-    """Return the spikes of :func:`noisy_responses`, [repeats, sweeps, T], booleans."""
-    spikes = np.zeros((repeats, *recording.current.shape), bool)
-    for chunk, inputs in _noisy_inputs(recording, repeats, seed):
-        found = np.asarray(_spikes(neuron(params, recording.dt), _single(params), *inputs))[: recording.num_steps]
-        spikes[tuple(np.transpose(chunk))] = found[:, : len(chunk)].T
-    return spikes
 
 
 def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes: np.ndarray) -> np.ndarray:

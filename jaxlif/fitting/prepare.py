@@ -85,7 +85,11 @@ def prepare(
     kept = others[np.sort(np.unique(copies(recording)[others], return_index=True)[1])]
     adaptive, sampled = model in ADAPTIVE, is_sampled(recording, spikes)
     removed = remove_electrode(recording, spikes, None if electrode == "auto" and not adaptive else electrode)
-    tied = resting_potentials(removed.recording, spikes) if adaptive and rest == "auto" else None
+    measured = resting_potentials(removed.recording, spikes) if adaptive and rest == "auto" else None
+    own: dict[str, Any] = {}
+    if measured is not None:
+        v_rest = float(measured[kept].mean())  # of the sweeps to fit
+        own = {"v_rest": v_rest, "drift": Drift.of_rest(measured, v_rest)}
     protocol = _protocol(recording, spikes, kept, model)
     notes += notes_on(recording, spikes, rule, held=held, compensated=removed.recording) + removed.notes + why
     if model == "lif" and protocol == "fluctuating":
@@ -94,7 +98,7 @@ def prepare(
     return Case(
         model=model,
         recording=recording,
-        data=Data.of(held_current(removed.recording, sampled), spikes, **_at_rest(tied, kept)),
+        data=Data.of(held_current(removed.recording, sampled), spikes, **own),
         window=part,
         kept=kept,
         held=held,
@@ -139,14 +143,6 @@ def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") ->
     return spikes
 
 
-def _at_rest(rest: np.ndarray | None, kept: np.ndarray) -> dict[str, Any]:
-    """Return what measured rests make of v_rest, that of the sweeps to fit, and of the sweeps' own terms."""
-    if rest is None:
-        return {}
-    v_rest = float(rest[kept].mean())
-    return {"v_rest": v_rest, "drift": Drift.of_rest(rest, v_rest)}
-
-
 def _protocol(recording: Recording, spikes: np.ndarray, kept: np.ndarray, model: str) -> str:
     is_family = {"lif": has_fi_curve, "passive": has_deflections}.get(model)
     return "steps" if is_family and is_family(recording.select(kept), spikes[kept]) else "fluctuating"
@@ -169,7 +165,7 @@ def _split(
     others = np.setdiff1d(np.arange(recording.num_sweeps), held)
     if len(held) or _protocol(recording, spikes, others, model) == "steps":
         return everything, held, ()
-    part, held = default_split(recording, spikes) if model != "passive" else (_first_part(recording), held)
+    part, held = default_split(recording, spikes)
     if part != everything:
         return part, held, ()
     listed = f"of the sweeps {', '.join(map(str, held))}" if len(held) else "nothing"
@@ -198,13 +194,9 @@ def default_split(recording: Recording, spikes: np.ndarray) -> tuple[tuple[float
         ((0.0, 100.0), array([1]))
     """
     cut = round(SHARE * recording.num_steps)
-    if spikes[:, :cut].any() and spikes[:, cut:].any():
-        return _first_part(recording), np.zeros(0, int)
+    if spikes[:, :cut].any() == spikes[:, cut:].any():  # or neither, in a passive membrane
+        return (recording.start, recording.start + SHARE * recording.duration), np.zeros(0, int)
     return (recording.start, recording.start + recording.duration), np.flatnonzero(spikes.any(axis=1))[1::3]
-
-
-def _first_part(recording: Recording) -> tuple[float, float]:
-    return recording.start, recording.start + SHARE * recording.duration
 
 
 def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarray | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from jaxlif.fitting.data import Data, Drift, Uncertainty
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.fit_json import restored, written
 from jaxlif.fitting.joint_likelihood import spike_bits
-from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_responses
+from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_response
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -119,10 +119,11 @@ class RecordingFit:
             if force_spikes:
                 return self._forced(recording, driven, repeats)._replace(notes=notes)
             if self.model == "gif":
-                found = self._noisy(driven, repeats, seed)
+                params = cast(AdaptiveLIFParams, self.params)  # only a gif has noise
+                spikes, voltage = noisy_response(params, driven, repeats=repeats, seed=seed)
             else:
                 spikes, voltage = free_response(self.params, driven)
-                found = self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+        found = _prediction(recording, np.broadcast_to(spikes, (repeats, *driven.current.shape)), voltage)
         counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
         new = self._not_fitted(recording)
         rates = 1000.0 * counts[new] / (repeats * recording.duration)
@@ -173,27 +174,8 @@ class RecordingFit:
         spikes, drop = self.spike_rule.find(recording), self.electrode_drop(recording)
         clean = replace(driven, voltage=recording.measured_voltage() - drop)
         voltage = forced_voltage(self.params, clean, spikes)
-        return self._prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage, drop)
-
-    def _noisy(self, recording: Recording, repeats: int, seed: int) -> Prediction:
-        voltage, found = np.zeros(recording.current.shape), []
-        params = cast(AdaptiveLIFParams, self.params)  # only a gif has noise
-        for repeat, sweep, response in noisy_responses(params, recording, repeats=repeats, seed=seed):
-            found.append((repeat, sweep, np.flatnonzero(response.spikes)))
-            if repeat == 0:
-                voltage[sweep] = response.voltage
-        counts = [len(steps) for _, _, steps in found]
-        repeats_of, sweeps_of = (np.repeat([lane[i] for lane in found], counts) for i in (0, 1))
-        times = (np.concatenate([steps for _, _, steps in found]) + 1) * recording.dt
-        return Prediction(times, repeats_of, sweeps_of, voltage, np.zeros_like(voltage))
-
-    def _prediction(
-        self, recording: Recording, spikes: np.ndarray, voltage: np.ndarray, drop: np.ndarray | None = None
-    ) -> Prediction:
-        repeat, sweep, step = np.nonzero(spikes)
-        return Prediction(
-            (step + 1) * recording.dt, repeat, sweep, voltage, np.zeros_like(voltage) if drop is None else drop
-        )
+        found = _prediction(recording, np.broadcast_to(spikes, (repeats, *spikes.shape)), voltage)
+        return found._replace(electrode_drop=drop)
 
     def likelihood_note(self, recording: Recording) -> tuple[str, ...]:
         """Say whether a recording's spikes are far less likely under the model than those that it was fitted to.
@@ -241,6 +223,11 @@ class RecordingFit:
         with staged(folder) as temporary:
             (temporary / "fit.json").write_bytes(written(self).encode())
         return folder / "fit.json"
+
+
+def _prediction(recording: Recording, spikes: np.ndarray, voltage: np.ndarray) -> Prediction:
+    repeat, sweep, step = np.nonzero(spikes)
+    return Prediction((step + 1) * recording.dt, repeat, sweep, voltage, np.zeros_like(voltage))
 
 
 def sweep_checksums(recording: Recording) -> list[int]:

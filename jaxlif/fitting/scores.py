@@ -11,13 +11,12 @@ from jaxlif.recordings.recording import stimulus_label
 from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, spike_times
 
 SPIKE_TIME_SCORES = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
+DELTA = 4.0  # ms within which spikes coincide
 FEW = 4  # spikes more or less that say nothing about a model
 UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike times say little
 
 
-def spike_scores(
-    recording: Recording, spikes: np.ndarray, model_spikes: np.ndarray, *, delta: float = 4.0
-) -> dict[str, Any]:
+def spike_scores(recording: Recording, spikes: np.ndarray, model_spikes: np.ndarray) -> dict[str, Any]:
     r"""Score predicted spikes, by groups of sweeps that received the same current, averaged over the groups.
 
     Spike times are averaged over the groups whose spikes the cell repeats (R >= 0.2), or over all where it repeats
@@ -29,18 +28,18 @@ def spike_scores(
     trials = np.unique(copies(recording))
     groups = [g for g in (np.intersect1d(group, trials) for group in repeats(recording)) if g.size]
     pairs = [([data[s] for s in g], [trains[s] for s in g for trains in each]) for g in groups]
-    scored = [_group_scores(*pair, recording.duration, delta) for pair in pairs]
+    scored = [_group_scores(*pair, recording.duration) for pair in pairs]
     everything = [x for trains in each for x in trains]
     rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", everything))}
     repeated = [s for s in scored if s["reliability"] is None or s["reliability"] >= UNRELIABLE]
     means = {name: _mean([s[name] for s in repeated or scored]) for name in SPIKE_TIME_SCORES}
     lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
-    return {"delta": delta, **rates} | means | {"lowest_reliability": lowest}
+    return {"delta": DELTA, **rates} | means | {"lowest_reliability": lowest}
 
 
-def own_reliability(trains: list[np.ndarray], *, duration: float, delta: float = 4.0) -> float | None:
+def own_reliability(trains: list[np.ndarray], duration: float) -> float | None:
     """Return how well a cell predicts itself, or None where that is not defined: a single repeat, no spikes."""
-    return _finite(reliability(trains, duration=duration, delta=delta)) if len(trains) > 1 else None
+    return _finite(reliability(trains, duration=duration, delta=DELTA)) if len(trains) > 1 else None
 
 
 def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
@@ -72,11 +71,11 @@ def astray_notes(
     )
 
 
-def unreliable_notes(recording: Recording, spikes: np.ndarray, *, delta: float = 4.0) -> tuple[str, ...]:
+def unreliable_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     """Name the stimuli whose spikes the cell does not repeat: its reliability is under 0.2."""
     trains, notes = trains_of(spikes, recording.dt), []
     for group in repeats(recording):
-        own = own_reliability([trains[s] for s in group], duration=recording.duration, delta=delta)
+        own = own_reliability([trains[s] for s in group], recording.duration)
         if own is not None and own < UNRELIABLE:
             notes.append(
                 f"{stimulus_label(recording, group)}: the cell's own reliability is {own:.2f}, under {UNRELIABLE:g}:"
@@ -106,23 +105,18 @@ def _rate(trains: list[np.ndarray], duration: float) -> float:
     return 1000.0 * float(np.mean([len(train) for train in trains])) / duration
 
 
-def _group_scores(
-    data: list[np.ndarray], model: list[np.ndarray], duration: float, delta: float
-) -> dict[str, float | None]:
-    gamma = _finite(mean_coincidence_factor(data, _distinct(model), duration=duration, delta=delta))
-    own = own_reliability(data, duration=duration, delta=delta)
+def _group_scores(data: list[np.ndarray], model: list[np.ndarray], duration: float) -> dict[str, float | None]:
+    if all(np.array_equal(train, model[0]) for train in model):
+        model = model[:1]  # a deterministic one answers every repeat alike
+    gamma = _finite(mean_coincidence_factor(data, model, duration=duration, delta=DELTA))
+    own = own_reliability(data, duration)
     ratio = gamma / own if gamma is not None and own is not None and own >= UNRELIABLE else None
     return {
         "coincidence_factor": gamma,
         "reliability": own,
         "coincidence_factor_over_reliability": ratio,
-        "md_star": _finite(md_star(data, _distinct(model), delta=delta)) if len(data) > 1 else None,
+        "md_star": _finite(md_star(data, model, delta=DELTA)) if len(data) > 1 else None,
     }
-
-
-def _distinct(trains: list[np.ndarray]) -> list[np.ndarray]:
-    """Return a single train where a deterministic model answered every repeat alike."""
-    return trains[:1] if all(np.array_equal(train, trains[0]) for train in trains) else trains
 
 
 def _finite(value: Any) -> float | None:

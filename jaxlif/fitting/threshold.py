@@ -61,7 +61,7 @@ def reliable_stimuli(data: Data) -> Stimuli:
     groups = [data.select(group) for group in repeats(data)]
     if is_step_protocol(data):  # under constant current spike times drift apart however good the rates are
         return Stimuli(groups, by_rate=True)
-    own = [own_reliability(trains_of(group.spikes, data.dt), duration=data.duration) for group in groups]
+    own = [own_reliability(trains_of(group.spikes, data.dt), data.duration) for group in groups]
     kept = [group for group, r in zip(groups, own, strict=True) if r is None or r >= UNRELIABLE]
     if len(kept) == len(groups):
         return Stimuli(groups, by_rate=False)

@@ -12,7 +12,7 @@ from jaxlif.fitting.data import Data
 from jaxlif.fitting.gif_recipe import regress
 from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss, penalty
 from jaxlif.fitting.optimise import pieces, prior_information, scales
-from jaxlif.fitting.prediction import forced_voltage, noisy_rasters
+from jaxlif.fitting.prediction import forced_voltage, noisy_response
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.recordings.notes import notes_on
 from jaxlif.report import write_report
@@ -57,7 +57,7 @@ def test_the_model_is_as_good_as_the_truth(recording, result):
     trains = spike_times(recording.spikes[:, 28_000:].T, DT)
     scores = {}
     for name, params in (("fit", result.params), ("truth", TRUTH)):
-        rasters = noisy_rasters(params, test, repeats=8, seed=7).reshape(-1, test.num_steps)
+        rasters = noisy_response(params, test, repeats=8, seed=7).spikes.reshape(-1, test.num_steps)
         scores[name] = float(md_star(trains, spike_times(rasters.T, DT)))
     # Md* of the truth itself is 1 but for the few repeats; the fit loses less than 0.03.
     assert scores["fit"] >= scores["truth"] - 0.03

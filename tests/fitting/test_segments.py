@@ -12,7 +12,7 @@ from jaxlif.fitting import data as segments
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.lif_intervals import slopes_and_errors
 from jaxlif.fitting.membrane import Columns, ForcedVoltageLoss, columns, forced, forced_segments, profile_refractory
-from jaxlif.fitting.prediction import free_response, noisy_rasters
+from jaxlif.fitting.prediction import free_response, noisy_response
 from jaxlif.fitting.threshold import _free_times, _many
 
 DT, STEPS = 0.5, 150
@@ -99,9 +99,9 @@ def test_the_profile_does_not_depend_on_the_segments(data, monkeypatch):
 
 def test_the_numbers_of_a_noisy_response_do_not_depend_on_how_many_run_side_by_side(recording, monkeypatch):
     params = jl.AdaptiveLIFParams(**vars(TRUTH), delta_v=2.0, lambda_0=0.5)
-    together = noisy_rasters(params, recording, repeats=3, seed=0)
+    together = noisy_response(params, recording, repeats=3, seed=0).spikes
     monkeypatch.setattr("jaxlif.fitting.prediction.LANE_STEPS", 320)
-    np.testing.assert_array_equal(noisy_rasters(params, recording, repeats=3, seed=0), together)
+    np.testing.assert_array_equal(noisy_response(params, recording, repeats=3, seed=0).spikes, together)
     assert together.any() and not together.all()
 
 
