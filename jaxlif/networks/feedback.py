@@ -1,10 +1,9 @@
 """Neurons that drive one another, directly or through any path."""
 
 import math
-from abc import ABC
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +38,39 @@ class FeedbackState(NamedTuple):
     spikes: Array
 
 
-class _Loop(ABC):
-    """A ``neuron`` whose spikes reach it one step later through a ``path``; params have a field for each."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class FeedbackParams:
+    """The neuron's own parameters, and those of the way from spikes to input."""
+
+    neuron: PyTree
+    path: PyTree
+
+
+@dataclass(frozen=True)
+class Feedback:
+    r"""Neurons that drive one another one step later through any path: :math:`I_n = x_n + path(s_{n-1})`.
+
+    With a :class:`Dense` path this is :class:`Recurrent`, whose gradient is faster; with a :class:`Sparse` one a large
+    network; with ``Sequential((Delayed(...), Dense()))`` one with delays.
+
+    Args:
+        neuron: a spiking cell whose input is an array, such as :class:`jaxlif.LIF` or :class:`Arriving`, or such a
+            neuron in :class:`EscapeNoise`, whose input is :class:`Noisy`.
+        path: a cell that takes the spikes [N]; its signal is added to the input. An input of fewer numbers, such as
+            [1], is broadcast to it.
+
+    Example:
+        >>> import jaxlif as jl
+        >>> from jaxlif.networks import Delayed, DelayParams, Sequential
+        >>> cell = Feedback(jl.LIF(dt=1.0), Sequential((Delayed(dt=1.0, max_delay=5.0), Dense())))
+        >>> path = DelayParams(delay=jnp.linspace(0.0, 5.0, 50)), init_dense(jax.random.key(1), 50, 50, bias=False)
+        >>> params = FeedbackParams(neuron=init_neurons(50), path=path)
+        >>> jl.simulate(cell, params, jnp.full((100, 1), 1.5))[1].spikes.shape
+        (100, 50)
+
+    Source: Queant, Rançon, Cottereau & Masquelier 2025, doi:10.48550/arXiv.2509.24852 (learned recurrent delays).
+    """
 
     neuron: Cell
     path: Cell
@@ -51,6 +81,10 @@ class _Loop(ABC):
         if isinstance(neuron, RefusesFeedback) and neuron.no_feedback:
             name = type(neuron).__name__
             raise ValueError(f"neuron = {name}: {type(self).__name__} feeds spikes back, and {neuron.no_feedback}")
+        require_array_input(self, self.path, "path")
+        own, way = step_size(self.neuron), step_size(self.path)
+        if own is not None and way is not None and not math.isclose(own, way, rel_tol=1e-9):
+            raise ValueError(f"dt must be the same: the neuron has {own:g} ms and the path {way:g} ms")
 
     @property
     def takes(self) -> type | None:
@@ -84,6 +118,10 @@ class _Loop(ABC):
         neuron, output = self.neuron.step(params.neuron, state.neuron, _added(x, signal(arriving)))
         return FeedbackState(neuron, path, output.spikes), output
 
+    def prepare(self, params: PyTree) -> PyTree:
+        """Let neuron and path compute once what depends on their parameters alone."""
+        return replace(params, neuron=prepared(self.neuron, params.neuron), path=prepared(self.path, params.path))
+
 
 def _added(x: Any, arriving: Array) -> Any:
     if isinstance(x, Noisy):
@@ -92,55 +130,6 @@ def _added(x: Any, arriving: Array) -> Any:
     if jnp.broadcast_shapes(x.shape, arriving.shape) != arriving.shape:
         raise ValueError(f"path returns {list(arriving.shape)}: it must be what the neurons take, {list(x.shape)}")
     return x + arriving
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class FeedbackParams:
-    """The neuron's own parameters, and those of the way from spikes to input."""
-
-    neuron: PyTree
-    path: PyTree
-
-
-@dataclass(frozen=True)
-class Feedback(_Loop):
-    r"""Neurons that drive one another one step later through any path: :math:`I_n = x_n + path(s_{n-1})`.
-
-    With a :class:`Dense` path this is :class:`Recurrent`, whose gradient is faster; with a :class:`Sparse` one a large
-    network; with ``Sequential((Delayed(...), Dense()))`` one with delays.
-
-    Args:
-        neuron: a spiking cell whose input is an array, such as :class:`jaxlif.LIF` or :class:`Arriving`, or such a
-            neuron in :class:`EscapeNoise`, whose input is :class:`Noisy`.
-        path: a cell that takes the spikes [N]; its signal is added to the input. An input of fewer numbers, such as
-            [1], is broadcast to it.
-
-    Example:
-        >>> import jaxlif as jl
-        >>> from jaxlif.networks import Delayed, DelayParams, Sequential
-        >>> cell = Feedback(jl.LIF(dt=1.0), Sequential((Delayed(dt=1.0, max_delay=5.0), Dense())))
-        >>> path = DelayParams(delay=jnp.linspace(0.0, 5.0, 50)), init_dense(jax.random.key(1), 50, 50, bias=False)
-        >>> params = FeedbackParams(neuron=init_neurons(50), path=path)
-        >>> jl.simulate(cell, params, jnp.full((100, 1), 1.5))[1].spikes.shape
-        (100, 50)
-
-    Source: Queant, Rançon, Cottereau & Masquelier 2025, doi:10.48550/arXiv.2509.24852 (learned recurrent delays).
-    """
-
-    neuron: Cell
-    path: Cell
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_array_input(self, self.path, "path")
-        own, way = step_size(self.neuron), step_size(self.path)
-        if own is not None and way is not None and not math.isclose(own, way, rel_tol=1e-9):
-            raise ValueError(f"dt must be the same: the neuron has {own:g} ms and the path {way:g} ms")
-
-    def prepare(self, params: FeedbackParams) -> FeedbackParams:
-        """Let neuron and path compute once what depends on their parameters alone."""
-        return replace(params, neuron=prepared(self.neuron, params.neuron), path=prepared(self.path, params.path))
 
 
 # --- directly ---------------------------------------------------------------------------------------------
@@ -167,7 +156,7 @@ class RecurrentParams:
 
 
 @dataclass(frozen=True)
-class Recurrent(_Loop):
+class Recurrent(Feedback):
     r"""Neurons that drive one another one step later: :math:`I_n = x_n + s_{n-1} W`.
 
     The input is a current [N]: put a :class:`Dense` before it, whose matmul then stays outside the loop over
@@ -181,8 +170,7 @@ class Recurrent(_Loop):
         [0.0, 1.0, 0.0]
     """
 
-    neuron: Cell
-    path: ClassVar[Dense] = Dense()  # type: ignore[misc] # elsewhere a field
+    path: Cell = field(default=Dense(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,7 +181,7 @@ class Recurrent(_Loop):
         require_params(self, params, RecurrentParams)
         super().check(params)
 
-    def prepare(self, params: RecurrentParams) -> RecurrentParams:
+    def prepare(self, params: PyTree) -> PyTree:
         """Let the neuron compute once what depends on its parameters alone."""
         return replace(params, neuron=prepared(self.neuron, params.neuron))
 

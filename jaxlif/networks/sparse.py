@@ -17,7 +17,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key
 
-from jaxlif.checks import concrete, floats, number, numbers, random_key, require, whole
+from jaxlif.checks import concrete, floats, integers, number, numbers, random_key, require, whole
 from jaxlif.networks.layers import require_input
 
 _ROWS = 16  # sources a turn: enough to hide what a turn of the loop costs, few beside the spikes of a large network
@@ -42,8 +42,7 @@ class SparseParams:
             found = f"weight {list(jnp.shape(self.weight))}, target {list(jnp.shape(self.target))}"
             raise ValueError(f"{found}: both must be [num_in, K]")
         floats("weight", self.weight, (None, None), "[num_in, K]")
-        if not jnp.issubdtype(self.target.dtype, np.integer):
-            raise ValueError(f"target is {self.target.dtype}: target must be integers [num_in, K]")
+        integers("target", self.target)
         if concrete(self.target):
             require(np.asarray(self.target) >= 0, "target", self.target, "", "target must be 0 or more")
 
@@ -57,9 +56,6 @@ class Sparse:
 
     Args:
         num_out: number of outputs.
-
-    Raises:
-        ValueError: for no output.
 
     Example:
         >>> params = SparseParams(weight=jnp.array([[2.0, 3.0], [5.0, 0.0]]), target=jnp.array([[0, 2], [2, 3]]))
@@ -137,9 +133,8 @@ def _project_batch(arguments: tuple[Array, ...], axes: tuple[int | None, ...], *
 
     def _one(batched: list[Array]) -> Any:
         rest = iter(batched)
-        return _project_p.bind(
-            *(a if d is None else next(rest) for a, d in zip(moved, where, strict=True)), num_out=num_out
-        )
+        arguments = (a if d is None else next(rest) for a, d in zip(moved, where, strict=True))
+        return _project_p.bind(*arguments, num_out=num_out)
 
     def _together(*moved: Array) -> Array:
         return jax.vmap(partial(_all_rows, num_out=num_out), where)(*moved)
@@ -198,15 +193,11 @@ def connect(target: Int[np.ndarray, "num_in K"], num_out: int, weight: ArrayLike
         [[1.0, 1.0], [-4.0, 0.0]]
     """
     whole("num_out", num_out, 1)
-    weight, ends = jnp.asarray(numbers("weight", weight), float), np.asarray(target)
-    if ends.ndim != 2 or not np.issubdtype(ends.dtype, np.integer):
-        raise ValueError(f"target is {ends.dtype} {list(ends.shape)}: target must be integers [num_in, K]")
+    weight, ends = jnp.asarray(numbers("weight", weight), float), np.asarray(integers("target", target, 2))
     rule = f"target must be 0 to num_out = {num_out}, which marks no synapse"
     require((ends >= 0) & (ends <= num_out), "target", ends, "", rule)
     if weight.shape not in ((), ends.shape[:1], ends.shape):
-        raise ValueError(
-            f"weight {list(weight.shape)}: weight must be one number, one for each of {len(ends)} inputs or "
-            f"one for each synapse, {list(ends.shape)}"
-        )
+        rule = f"weight must be one number, one for each of {len(ends)} inputs or for each synapse, {list(ends.shape)}"
+        raise ValueError(f"weight {list(weight.shape)}: {rule}")
     spread = jnp.broadcast_to(weight[:, None] if weight.ndim == 1 else weight, ends.shape)
     return SparseParams(weight=jnp.where(ends < num_out, spread, 0.0), target=jnp.asarray(ends, jnp.int32))
