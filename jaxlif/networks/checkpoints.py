@@ -78,15 +78,17 @@ def _digest(tree: Any, text: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-class Store:
-    """Checkpoints in a folder, through Orbax, which renames a folder into place once it is written; none without it."""
+class Store(NamedTuple):
+    """Checkpoints of a problem in a folder, through Orbax, which renames a folder into place once it is written."""
 
-    def __init__(self, folder: Path | None, manager: Any, args: Any, problem: dict[str, str]) -> None:
-        self.folder, self.manager, self.args, self.problem = folder, manager, args, problem
+    folder: Path
+    manager: Any
+    args: Any
+    problem: dict[str, str]
 
     def save(self, point: Point) -> None:
         """Save a point under the number of epochs done."""
-        if self.folder is None or point.epoch in self.manager.all_steps():
+        if point.epoch in self.manager.all_steps():
             return
         leaves = _packed(point)
         about = {"problem": self.problem, "history": point.history, "sha256": _digest(leaves, str(point.history))}
@@ -95,36 +97,29 @@ class Store:
 
     def load(self, start: Point) -> Point:
         """Return the last point, or the start where there is none; refuse one that is damaged or of another problem."""
-        epoch = None if self.folder is None else self.manager.latest_step()
-        if epoch is None:
+        if (epoch := self.manager.latest_step()) is None:
             return start
-        where = f"checkpoint {self.folder}/{epoch}"
-        about = self._restore(where, epoch, about=self.args.JsonRestore())["about"]
+        where, remedy = f"checkpoint {self.folder}/{epoch}", "remove it to continue from the one before"
+        items = self.args.Composite(point=self.args.StandardRestore(), about=self.args.JsonRestore())
+        try:
+            found = self.manager.restore(epoch, args=items)
+        except Exception as error:  # of any type: a damaged file can fail anywhere in the reader
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ValueError(f"{where} is damaged: {reason}; {remedy}") from error
+        about, leaves = found["about"], {name: np.asarray(x) for name, x in sorted(found["point"].items())}
         for name, here in self.problem.items():
             if (there := about["problem"].get(name)) != here:
                 what = f"its {name} is {there}, here it is {here}"
                 raise ValueError(f"{where} is of another problem: {what}; name another folder")
-        leaves = self._restore(where, epoch, point=self.args.StandardRestore())["point"]
-        leaves = {name: np.asarray(leaves[name]) for name in sorted(leaves)}
         if _digest(leaves, str(about["history"])) != about["sha256"]:
-            raise ValueError(f"{where} is damaged: its checksum differs; remove it to continue from the one before")
+            raise ValueError(f"{where} is damaged: its checksum differs; {remedy}")
         state, best = _unpacked(leaves, start)
         return Point(state, best, about["history"])
 
-    def _restore(self, where: str, epoch: int, **items: Any) -> Any:
-        try:
-            return self.manager.restore(epoch, args=self.args.Composite(**items))
-        except Exception as error:  # of any type: a damaged file can fail anywhere in the reader
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(f"{where} is damaged: {reason}; remove it to continue from the one before") from error
-
 
 @contextmanager
-def open_store(folder: str | os.PathLike[str] | None, problem: dict[str, str]) -> Iterator[Store]:
-    """Open the folder of a problem's checkpoints, or nothing for no folder."""
-    if folder is None:
-        yield Store(None, None, None, problem)
-        return
+def open_store(folder: str | os.PathLike[str], problem: dict[str, str]) -> Iterator[Store]:
+    """Open the folder of a problem's checkpoints."""
     try:
         import orbax.checkpoint as ocp
     except ImportError as error:

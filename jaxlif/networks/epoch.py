@@ -12,7 +12,7 @@ import optax
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxlif.checks import arrays_of_numbers, function, scalar
+from jaxlif.checks import arrays_of_numbers, function, require, scalar
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Coordinates, named_leaves
 from jaxlif.networks.delays import DropoutParams
@@ -253,9 +253,7 @@ def require_samples(data: Any, name: str) -> int:
     for path, x in leaves.items():
         # A sample that is nan makes every step that sees it be skipped, and no validation that sees it the best.
         if jnp.issubdtype(x.dtype, jnp.inexact) and bool(jnp.isnan(x).any()):
-            first = tuple(int(i) for i in np.argwhere(np.isnan(np.asarray(x)))[0])
-            where = ", ".join(map(str, first))
-            raise ValueError(f"{path}[{where}] = nan: sample {first[0]} must be numbers; leave it out or fill it in")
+            require(~np.isnan(x), path, x, "", "samples must be numbers; leave it out or fill it in")
     return int(shapes[0][0])
 
 

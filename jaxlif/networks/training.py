@@ -7,6 +7,7 @@ checkpoint to the same numbers, bit by bit, as one that was not.
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -78,7 +79,6 @@ def train(
     validation: PyTree | float | None = None,
     metric: Callable[[Any, Any], Array] | str | None = None,
     folder: str | os.PathLike[str] | None = None,
-    every: int = 1,
     progress: bool = False,
     mesh: Mesh | None = None,
     average: float | None = None,
@@ -103,10 +103,9 @@ def train(
             key. The epoch with the best metric, or without a metric the smallest loss, is kept; of equals the first.
         metric: ``metric(params, batch)``, higher is better, averaged over the held-out samples in batches; or the name
             of an auxiliary number of the loss, which then costs no second simulation.
-        folder: of checkpoints, saved as a whole or not at all. The last two are kept, and the same call continues from
-            the last. Data, start, loss, network, optimiser and versions must be the same: what they compute is
-            compared, not how they are written.
-        every: epochs between checkpoints; the last epoch is always saved.
+        folder: of checkpoints, one after each epoch, saved as a whole or not at all. The last two are kept, and the
+            same call continues from the last. Data, start, loss, network, optimiser and versions must be the same: what
+            they compute is compared, not how they are written.
         progress: show a progress bar.
         mesh: devices with one axis, over which the samples and each batch are split; parameters are on all of them.
         average: d, from 0 to below 1, for the bias-free exponential mean of the free coordinates z,
@@ -133,7 +132,7 @@ def train(
     """
     key = _typed_key(key)
     # Numbers of Python: arrays are no part of a compiled program's key.
-    epochs, batch_size, every = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1), whole("every", every, 1)
+    epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
     average = None if average is None else float(number("average", average))
     if average is not None and not 0.0 <= average < 1.0:
         raise ValueError(f"average = {average:g}: the decay of the mean must be 0 or more and below 1")
@@ -149,11 +148,11 @@ def train(
     problem = Problem(loss, metric, free, optimizer, batch_size, samples, average, mesh, impl)
     require_losses(problem, params, data, validation, key)
     state = start(problem, params)
+    point = Point(state, None if validation is None else state.free, [])
+    run = _Run(problem, params, data, validation, np.asarray(jax.random.key_data(key)))
     about = {} if folder is None else fingerprint(problem, params, state, data, validation, key)
-    with open_store(folder, about) as store:
-        point = store.load(Point(state, None if validation is None else state.free, []))
-        run = _Run(problem, params, data, validation, np.asarray(jax.random.key_data(key)))
-        point, early = _loop(run, point, store, epochs, every, progress)
+    with nullcontext() if folder is None else open_store(folder, about) as store:
+        point, early = _loop(run, point, store, epochs, progress)
     return _result(problem, params, point, early)
 
 
@@ -258,9 +257,10 @@ def _listed(names: list[str]) -> str:
     return f"{names[0]} (and {len(names) - 1} others)" if len(names) > 1 else names[0]
 
 
-def _loop(run: _Run, point: Point, store: Store, epochs: int, every: int, progress: bool) -> tuple[Point, str]:
+def _loop(run: _Run, point: Point, store: Store | None, epochs: int, progress: bool) -> tuple[Point, str]:
     """Train until the epochs are done or something ends it; return the point, and what ended it early."""
-    if point.epoch > epochs:
+    point = store.load(point) if store else point
+    if store and point.epoch > epochs:
         raise ValueError(f"epochs = {epochs}: checkpoint {store.folder} has {point.epoch} epochs already")
     point, early = point._replace(state=run.problem.place(point.state)), ""
     with tqdm(total=epochs, initial=point.epoch, disable=not progress, unit="epoch") as bar:
@@ -269,14 +269,12 @@ def _loop(run: _Run, point: Point, store: Store, epochs: int, every: int, progre
                 point, seen = run.advance(point)
                 early = _stuck(point, seen, epochs)
                 # A failure is not saved: the last checkpoint is the last good one.
-                if not early and (point.epoch % every == 0 or point.epoch == epochs):
+                if store and not early:
                     store.save(point)
                 bar.set_postfix({name: f"{x:.4g}" for name, x in point.history[-1].items()}, refresh=False)
                 bar.update()
         except KeyboardInterrupt:
             early = f"interrupted after {point.epoch} epochs"
-            if point.epoch:
-                store.save(point)
     return point, early
 
 

@@ -280,7 +280,6 @@ NO_ARGUMENT = {
     "optimizer": (None, "adam", 0.1, optax.adam),
     "epochs": (None, 2.5, True, np.nan, np.inf, "3"),
     "batch_size": (None, 2.5, True, "3"),
-    "every": (None, 1.5),
     "average": ("0.9", np.nan, 1j, [0.5]),
     "key": (None, 3, np.arange(3), "key"),
     "metric": (3, ["loss"]),
@@ -319,7 +318,6 @@ def test_what_the_functions_return_is_looked_at_before_the_first_epoch():
         ({"epochs": 0}, "^epochs = 0: epochs must be a whole number, 1 or more$"),
         ({"batch_size": 0}, "^batch_size = 0: batch_size must be a whole number, 1 or more$"),
         ({"batch_size": 21}, "^batch_size = 21: data has 20 samples, not enough for one batch$"),
-        ({"every": 0}, "^every = 0"),
         ({"metric": lambda p, b: 0.0}, "^metric is given without validation"),
         ({"average": 1.0}, "^average = 1: the decay of the mean must be 0 or more and below 1$"),
         ({"validation": 1.5}, "^validation = 1.5 of 20 samples: both parts"),
@@ -432,11 +430,11 @@ def test_parameters_that_break_their_rule_are_kept_and_named():
 
 def test_a_nan_among_the_samples_is_refused_at_the_door():
     bad = LINE | {"y": LINE["y"].at[7].set(jnp.nan)}
-    with pytest.raises(ValueError, match=r"^data.y\[7\] = nan: sample 7 must be numbers; leave it out or fill it in$"):
+    with pytest.raises(ValueError, match=r"^data.y\[7\] = nan: samples must be numbers; leave it out or fill it in$"):
         fit_line(data=bad)
-    with pytest.raises(ValueError, match=r"^validation.y\[7\] = nan: sample 7"):
+    with pytest.raises(ValueError, match=r"^validation.y\[7\] = nan: samples"):
         fit_line(validation=bad)
-    with pytest.raises(ValueError, match=r"^data\[2, 1\] = nan: sample 2"):
+    with pytest.raises(ValueError, match=r"^data\[2, 1\] = nan: samples"):
         fit_line(data=np.array([[0.0, 1.0], [1.0, 2.0], [3.0, np.nan]]))
 
 
