@@ -96,8 +96,9 @@ class NorseLIFBox(LIF):
         return state, state.v + self.dt / params.tau_m * (params.v_rest - state.v + drive)
 
     def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
-        """Spike where v > v_th."""
-        return v, _strictly_above(v - params.v_th, self.surrogate)
+        """Hold the refractory neurons, of which Norse has none, and let the others spike where v > v_th."""
+        held = state.refractory > 0
+        return jnp.where(held, state.v, v), jnp.where(held, 0.0, _strictly_above(v - params.v_th, self.surrogate))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _node(nir: Any, layer: Any, p: Any, shape: tuple[int, ...], **metadata: Any)
     if type(layer) in (Recurrent, Feedback):
         path = layer.path.layers if isinstance(layer.path, Sequential) else (layer.path,)
         if {type(cell) for cell in path} & {*NEURON_CELLS, *_NETWORKS}:
-            raise ValueError("path: its neuron takes a step before the first input, and NIR has no way to say so")
+            raise ValueError("path: a neuron or network on it steps before the first input, which NIR cannot say")
         loop = Graph((layer.neuron, layer.path), ((INPUT, 0), (0, 1)), ((1, 0),))
         return _graph_node(nir, loop, (p.neuron, p.path), shape, ("lif", "w_rec"), recurrent_delay="one step")
     if type(layer) in (Sequential, Graph):

@@ -37,10 +37,6 @@ class VoltageCoupling:
         """Return the value that x approaches at the voltage ``v``, mV."""
         return self.k * jax.nn.softplus((v - self.v_i) / self.k)
 
-    def moved(self, origin: Parameter, unit: Parameter) -> Self:
-        """Return the same coupling where voltages count from ``origin``, mV, in units of ``unit``, mV."""
-        return replace(self, v_i=(self.v_i - origin) / unit, k=self.k / unit)
-
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule."""
         checks.require_positive("coupling.tau", self.tau, "ms")
@@ -91,13 +87,15 @@ class AdaptiveLIFParams(LIFParams):
             >>> p.normalised().eta, p.normalised().delta_v
             ((0.2,), 0.1)
         """
-        plain, span = super().normalised(), self.v_th - self.v_rest
+        plain, span, coupling = super().normalised(), self.v_th - self.v_rest, self.coupling
+        if coupling is not None:
+            coupling = replace(coupling, v_i=(coupling.v_i - self.v_rest) / span, k=coupling.k / span)
         return replace(
             plain,
             eta=tuple(eta * self.r_m / span for eta in self.eta),
             gamma=tuple(gamma / span for gamma in self.gamma),
             a=tuple(a * self.r_m for a in self.a),
-            coupling=None if self.coupling is None else self.coupling.moved(self.v_rest, span),
+            coupling=coupling,
             delta_v=self.delta_v / span,
         )
 

@@ -45,13 +45,7 @@ class LeakyOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class LeakyIntegrator:
-    r"""A passive membrane, :math:`\tau_m \dot v = v_{rest} - v + r_m I`, integrated exactly.
-
-    Args:
-        dt: step, ms.
-
-    Raises:
-        ValueError: for a dt that is not positive.
+    r"""A passive membrane, :math:`\tau_m \dot v = v_{rest} - v + r_m I`, integrated exactly in steps of ``dt`` ms.
 
     Example:
         >>> cell, params = LeakyIntegrator(dt=10.0), LeakyParams()

@@ -55,9 +55,6 @@ class LIFParams:
             r_m: membrane resistance, GΩ.
             **rest: the other fields of :class:`LIFParams`.
 
-        Raises:
-            ValueError: unless exactly one of ``g_l`` and ``r_m`` is given.
-
         Example:
             >>> LIFParams.from_circuit(c_m=250.0, g_l=25.0).tau_m
             10.0
@@ -142,9 +139,6 @@ class LIF(OnGrid):
         reset: "value" sets v to v_reset; "subtract" lowers it by v_th - v_reset.
         detach_reset: keep the surrogate out of the reset's gradient. Without it the gradient of a long noisy trace
             can explode, above all where the voltage spends time below v_reset.
-
-    Raises:
-        ValueError: for a dt that is not positive, or another reset.
 
     Example:
         >>> cell, params = LIF(dt=0.1), LIFParams(t_ref=0.0)

@@ -45,9 +45,6 @@ class PreciseLIF:
         surrogate: None, or a pseudo-derivative of ``spikes`` in the distance of the step's highest voltage to
             threshold, for a loss on counts or a network. The gradients of voltages and times stay exact.
 
-    Raises:
-        ValueError: for a dt that is not positive.
-
     Example:
         >>> import jaxlif as jl
         >>> cell, params = PreciseLIF(dt=1.0), LIFParams(v_reset=-70.0, t_ref=2.0)

@@ -114,9 +114,8 @@ class ResonantLIF(OnGrid):
         >>> bool(v[:20].max() > -60.0), bool(v[20:].min() < -68.0), round(float(v[-1]), 3)
         (True, True, -67.0)
 
-    Source: Richardson, Brunel & Hakim 2003, doi:10.1152/jn.00955.2002; Rotter & Diesmann 1999,
-    doi:10.1007/s004220050570 (exact integration); Bittar & Garner 2022, doi:10.3389/fnins.2022.865897, and Baronig et
-    al. 2025, doi:10.1038/s41467-025-60878-z (in networks, and the stability of its integration).
+    Source: Richardson, Brunel & Hakim 2003, doi:10.1152/jn.00955.2002; in networks Bittar & Garner 2022,
+    doi:10.3389/fnins.2022.865897, and Baronig et al. 2025, doi:10.1038/s41467-025-60878-z.
     """
 
     def check(self, params: ResonantLIFParams) -> None:

@@ -127,6 +127,14 @@ def test_a_late_reset_to_zero_is_the_plain_neuron():
     np.testing.assert_array_equal(ours, peer("snntorch")["leaky zero True/spikes"])
 
 
+def test_a_box_with_a_refractory_period_keeps_it():
+    """Under a current that crosses the threshold in any step, a spike and three steps held, again and again."""
+    params = jl.LIFParams(t_ref=3.0).normalised()
+    output = jl.simulate(NorseLIFBox(dt=1.0), params, jnp.full(9, 1e3))[1]
+    np.testing.assert_array_equal(jnp.flatnonzero(output.spikes), [0, 4, 8])
+    np.testing.assert_array_equal(output.v, jnp.full(9, params.v_reset))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -562,7 +562,7 @@ REFUSED = {
         Feedback(LIF, LIF),
         FeedbackParams(neuron=lif_with(), path=lif_with()),
         (3,),
-        "path: its neuron takes a step before the first input",
+        "path: a neuron or network on it steps before the first input",
     ),
     "other feedback": (
         Graph((LIF, LIF), ((-1, 0), (0, 1)), ((0, 1),)),
