@@ -15,11 +15,12 @@ from jaxlif.recordings.notes import (
     held_current,
     is_sampled,
     notes_on,
+    require_stimulus,
     rest_notes,
     resting_potentials,
     without_padding,
 )
-from jaxlif.recordings.recording import require_stimulus, sweep_indices
+from jaxlif.recordings.recording import sweep_indices
 from jaxlif.recordings.spikes import spike_notes
 
 ADAPTIVE = ("gif", "deterministic-gif")  # they find their own start, and have no bounds

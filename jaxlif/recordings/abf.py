@@ -36,11 +36,10 @@ class _Channel(NamedTuple):
 def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from an ABF1 or ABF2 file.
 
-    Channels are chosen by their unit; a file whose output is a voltage is voltage clamp. A current that the amplifier
-    recorded is preferred to the command: the command's scale is set by hand and often wrong, and the recorded current
-    holds the holding current and what the amplifier really did. Where several channels are a voltage, one is to be
-    named, as "V2" or "V2,I1"; of as many currents, the one at the same place belongs to it. A corrected unit is that of
-    the channels that are read; where none is of its kind, it makes one of the channel that is named, or of all.
+    Channels are chosen by their unit; a file whose output is a voltage is voltage clamp. A recorded current is
+    preferred to the command, whose scale is set by hand and often wrong. Of several voltages one is to be named, as
+    "V2" or "V2,I1"; of as many currents, the one at the same place belongs to it. A corrected unit is that of the
+    channels that are read; where none is of its kind, of the one that is named, or of all.
     """
     unit = asked.corrections.current_unit
     names = () if asked.channel is None else tuple(name.strip() for name in asked.channel.split(","))

@@ -1,7 +1,7 @@
 """What a recording shows before any fit: what is said of it, whether its current was sampled, where the cell rests."""
 
+import hashlib
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from jaxlif.recordings.protocol import find_epochs, is_step_protocol, mains_hum
 from jaxlif.recordings.recording import Recording, RecordingWarning, remembered
 from jaxlif.recordings.spikes import SpikeRule, spike_notes
-from jaxlif.recordings.units import away_from
+from jaxlif.recordings.units import EVIDENT, away_from, evidence
 
 DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 _AT_STEP = 0.3  # ms after a step of the current in which no membrane has moved far and no spike has risen
@@ -46,12 +46,7 @@ def notes_on(
 ) -> tuple[str, ...]:
     """Return what is odd about a recording, one line each: its trials, its current, its spikes and its voltage.
 
-    Args:
-        recording: with a voltage or without.
-        spikes: those that were found or known.
-        rule: by which they were found.
-        held: numbers of the sweeps that were held out of a fit.
-        compensated: the recording without an electrode's drop, where that was taken off.
+    ``held`` are sweeps that were held out of a fit; ``compensated`` is the recording without an electrode's drop.
     """
     return (
         *_copied(recording, np.asarray(held, int)),
@@ -150,6 +145,29 @@ def _is_peak(voltage: np.ndarray, spikes: np.ndarray, first: int, within: int) -
     part = voltage[first : first + 3 * within]
     above = part >= 0.5 * (part[:within].max() + voltage[first - 1])  # half of its height
     return bool(0 < above.sum() <= within and spikes[first : first + within].any())
+
+
+def require_stimulus(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> None:
+    """Refuse a current that never changes or leaves no trace in the voltage, and a voltage that was the command."""
+    current, voltage = recording.current, recording.voltage
+    if (current == current.flat[0]).all():
+        text = f"current = {current.flat[0]:g} pA in every sample of every sweep: a fit needs a current that varies"
+        raise ValueError(f"{text} (is the command or the recorded current missing from the file?)")
+    if voltage is None:
+        return
+    changing = [float(np.mean(np.diff(x, axis=1) != 0)) for x in (voltage, current)]
+    silent = spikes is None or not spikes.any()
+    if silent and np.ptp(voltage) > 0 and changing[0] < 0.005 and changing[1] > 0.5:
+        raise ValueError(
+            "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
+            " voltage was the command, in voltage clamp, where a fit needs an injected current"
+        )
+    if (found := evidence(current, voltage, recording.dt, spikes)) < EVIDENT:
+        raise ValueError(
+            f"current: its changes (SD {np.std(current):.3g} pA around {np.mean(current):.4g} pA) leave no trace in the"
+            f" voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus, or belongs to another"
+            " cell, and nothing about the membrane can be inferred from it"
+        )
 
 
 # --- command and recorded current --------------------------------------------------------------------------
@@ -267,13 +285,11 @@ def quiet_voltage(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]) ->
 @remembered
 def copies(recording: Recording) -> Int[np.ndarray, " sweeps"]:
     """Return of each sweep the number of the first whose voltage is the same in every sample; without one, its own."""
-    first = np.arange(recording.num_sweeps)
-    known: dict[int, list[int]] = {}
-    for sweep, v in enumerate(() if recording.voltage is None else recording.voltage):
-        alike = known.setdefault(zlib.crc32(v.tobytes()), [])
-        first[sweep] = next((s for s in alike if np.array_equal(recording.measured_voltage()[s], v)), sweep)
-        alike.append(sweep)
-    return first
+    if recording.voltage is None:
+        return np.arange(recording.num_sweeps)
+    known: dict[bytes, int] = {}
+    digests = (hashlib.sha256(v.tobytes()).digest() for v in recording.voltage)
+    return np.array([known.setdefault(digest, sweep) for sweep, digest in enumerate(digests)])
 
 
 def padding(recording: Recording) -> Int[np.ndarray, " sweeps"]:

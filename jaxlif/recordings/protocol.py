@@ -66,15 +66,10 @@ class _Grain(NamedTuple):
 
 @remembered
 def find_epochs(recording: Recording, min_duration: float = _LEAST) -> tuple[Epoch, ...]:
-    """Find the epochs of constant current in every sweep, of ``min_duration`` ms at least.
+    """Find the epochs of constant current in every sweep, of ``min_duration`` ms at least; ramps and noise have none.
 
-    A commanded current is compared sample by sample. A recorded one, with noise and with the amplifier's transients
-    at the spikes, is compared by medians of 10 ms: an edge is where they jump by more than six times their noise, and
-    its sample is the least-squares one. Ramps and noise give no epochs.
-
-    Example:
-        >>> find_epochs(Recording(current=np.repeat([0.0, 100.0], 200), dt=0.1))[1]
-        Epoch(sweep=0, start=200, stop=400, level=100.0)
+    A commanded current is compared sample by sample, a recorded one by medians of 10 ms, which see through noise and
+    the amplifier's transients: an edge is where they jump by six times their noise, its sample the least-squares one.
     """
     quiet, grain = _described(recording)
     # Fewer than three medians look flat by chance.
@@ -125,19 +120,8 @@ def step_family(recording: Recording) -> Protocol:
 def fi_table(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> FITable:
     r"""Make the f-I table of a step protocol: :math:`f = n_{spikes} / (t_{stop} - t_{start})`.
 
-    Every sweep counts the spikes in its own test epoch, see :func:`step_family`; sweeps of the same level are averaged.
-
-    Args:
-        recording: a step protocol.
-        spikes: spike raster; None takes the recording's own, or detects them in its voltage.
-
-    Raises:
-        ValueError: where the current is not made of steps, or there are neither spikes nor a voltage.
-
-    Example:
-        >>> current = np.repeat([[0.0, 100.0, 0.0], [0.0, 200.0, 0.0]], 1000, axis=1)
-        >>> fi_table(Recording(current=current, dt=0.1), current == 150.0)
-        FITable(currents=array([100., 200.]), rates=array([0., 0.]), start=100.0, stop=200.0)
+    Every sweep counts the spikes (the recording's own, or those in its voltage, where none are given) in its own test
+    epoch, see :func:`step_family`; sweeps of the same level are averaged.
     """
     if not is_step_protocol(recording):
         raise ValueError("current is not made of steps (constant for 90 % of every sweep, two levels or more)")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxlif.checks import choice, number, numbers, require_same_shape
-from jaxlif.recordings.units import Sweeps, require_membrane, require_response, scale_notes
+from jaxlif.recordings.units import Sweeps, require_membrane, scale_notes
 
 _SMALLEST_DT, _LARGEST_DT = 0.004, 5.0  # ms: 250 kHz and 200 Hz, beyond any patch-clamp recording
 _SOURCES = ("recorded", "commanded", "unknown")
@@ -164,16 +164,6 @@ def sweep_indices(sweeps: Sweeps, num_sweeps: int) -> Int[np.ndarray, " chosen"]
     if chosen.size == 0 or not known:
         raise ValueError(f"sweeps = {sweeps}: the recording has {num_sweeps}, numbered 0 to {num_sweeps - 1}")
     return available[chosen]
-
-
-def require_stimulus(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None = None) -> None:
-    """Refuse a recording whose current never changes, or changes and leaves no trace in the voltage."""
-    level = recording.current.flat[0]
-    if (recording.current == level).all():
-        text = f"current = {level:g} pA in every sample of every sweep: a fit needs a current that varies"
-        raise ValueError(f"{text} (is the command or the recorded current missing from the file?)")
-    if recording.voltage is not None:
-        require_response(recording.current, recording.voltage, recording.dt, spikes)
 
 
 def repeats(recording: Recording) -> list[Int[np.ndarray, " group"]]:

@@ -67,22 +67,9 @@ class SpikeRule:
 
 
 def detect_spikes(voltage: ArrayLike, dt: float, **rule: Any) -> Bool[np.ndarray, "*sweeps T"]:
-    """Mark the spikes of a voltage trace.
-
-    Args:
-        voltage: membrane potential, [T] or [sweeps, T], mV.
-        dt: sampling interval, ms.
-        rule: what counts as a spike: the fields of :class:`SpikeRule`.
-
-    Returns:
-        A boolean raster of the shape of ``voltage``.
-
-    Raises:
-        ValueError: for another shape, values that are not finite, a dt that is not positive, or a rule that cannot be.
+    """Mark the spikes of a voltage [T] or [sweeps, T], mV, by the fields of :class:`SpikeRule`.
 
     Example:
-        >>> detect_spikes(np.array([-60.0, -20.0, 30.0, -70.0, -60.0]), 1.0).astype(int)
-        array([0, 0, 1, 0, 0])
         >>> detect_spikes(np.array([-60.0, -20.0, 30.0, -70.0, -60.0]), 1.0, method="dvdt").astype(int)
         array([0, 1, 0, 0, 0])
     """

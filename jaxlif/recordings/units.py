@@ -174,23 +174,6 @@ def _rest(voltage: np.ndarray) -> Iterator[str]:
     yield f"the voltage lies {side} {value:.3g} mV for 90 % of the time, where no neuron rests: {likely}"
 
 
-def require_response(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None) -> None:
-    """Refuse a voltage [sweeps, T] that was the command itself, or in which the current leaves no trace."""
-    changing = [float(np.mean(np.diff(x, axis=1) != 0)) for x in (voltage, current)]
-    silent = spikes is None or not spikes.any()
-    if silent and np.ptp(voltage) > 0 and changing[0] < 0.005 and changing[1] > 0.5:
-        raise ValueError(
-            "voltage changes in steps that are exact to the digit while the current is not constant between them: the"
-            " voltage was the command, in voltage clamp, where a fit needs an injected current"
-        )
-    if (found := evidence(current, voltage, dt, spikes)) < EVIDENT:
-        raise ValueError(
-            f"current: its changes (SD {np.std(current):.3g} pA around {np.mean(current):.4g} pA) leave no trace in the"
-            f" voltage (F = {found:.2g}, {EVIDENT:g} are needed): it is noise without a stimulus, or belongs to another"
-            " cell, and nothing about the membrane can be inferred from it"
-        )
-
-
 def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray | None = None) -> float:
     r"""Return the evidence that the cell answers to the current: an F statistic, infinite where it is too short.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlif.recordings import Recording, RecordingWarning, read_recording
-from jaxlif.recordings.recording import require_stimulus
+from jaxlif.recordings.notes import require_stimulus
 from jaxlif.recordings.spikes import detect_spikes
 from jaxlif.recordings.units import EVIDENT, evidence
 
