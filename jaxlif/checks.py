@@ -160,6 +160,16 @@ def input_arrays(inputs: Any) -> Any:
     return inputs
 
 
+def length(field: str, tree: Any, of: str) -> int:
+    """Return the length that all arrays of a pytree have along their first axis; refuse no array, and a length of 0."""
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"{field} of shapes {shapes}: all must be arrays [{of}, ...] with as many {of}")
+    if not shapes[0][0]:
+        raise ValueError(f"{field} of 0 {of}: at least one is needed")
+    return int(shapes[0][0])
+
+
 def floats(field: str, value: Any, shape: tuple[int | None, ...], axes: str) -> None:
     """Refuse what is no floating array of a shape, None for any size, or holds a number that is not finite."""
     found: Any = getattr(value, "shape", None)

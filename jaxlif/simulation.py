@@ -48,7 +48,7 @@ def simulate(
     """
     _require_cell(cell)
     inputs = checks.input_arrays(inputs)
-    steps, unroll = _num_steps(inputs), checks.whole("unroll", unroll, 1)
+    steps, unroll = checks.length("inputs", inputs, "steps"), checks.whole("unroll", unroll, 1)
     segment = None if checkpoint is None else min(checks.whole("checkpoint", checkpoint, 1, "steps"), steps)
     checks.check_params(params)
     try:
@@ -93,7 +93,7 @@ def scan_cell(
 
 def _segmented(run: Any, state: PyTree, inputs: PyTree, segment: int) -> tuple[Any, Any]:
     """Scan whole segments in an outer scan, then what is left over."""
-    steps = _num_steps(inputs)
+    steps = checks.length("inputs", inputs, "steps")
     whole = steps - steps % segment
     head = jax.tree.map(lambda x: x[:whole].reshape((-1, segment) + x.shape[1:]), inputs)
     state, outputs = jax.lax.scan(run, state, head)
@@ -121,13 +121,3 @@ def _require_cell(cell: Cell) -> None:
     except TypeError as error:
         message = f"cell = {type(cell).__name__}: a cell must be a frozen dataclass of hashable fields ({error})"
         raise ValueError(message) from error
-
-
-def _num_steps(inputs: Any) -> int:
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
-    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(f"inputs have shapes {shapes}: all must be arrays [T, ...] with the same number of steps T")
-    steps = shapes[0][0]
-    if steps == 0:
-        raise ValueError("inputs have 0 steps: at least one step is needed")
-    return steps

@@ -131,13 +131,13 @@ class TwoInputs(NamedTuple):
     + [TwoInputs(None, None), 3.0],
 )
 def test_inputs_without_one_time_axis_are_refused(inputs):
-    with pytest.raises(ValueError, match="^inputs have"):
+    with pytest.raises(ValueError, match="^inputs of"):
         jl.simulate(Sum(), PARAMS, inputs)
 
 
 @pytest.mark.parametrize("inputs", [np.zeros(0), np.zeros((0, 3))])
 def test_no_step_is_refused(inputs):
-    with pytest.raises(ValueError, match="^inputs have 0 steps: at least one step is needed"):
+    with pytest.raises(ValueError, match="^inputs of 0 steps: at least one is needed"):
         jl.simulate(jl.LIF(), jl.LIFParams(), inputs)
 
 

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from jaxlif.checks import arrays_of_numbers, function, number, optimiser, random_key, scalar, whole
+from jaxlif.checks import arrays_of_numbers, function, length, number, optimiser, random_key, scalar, whole
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Bounds, Coordinates, coordinates
 
@@ -193,10 +193,7 @@ def _given(data: PyTree, batches: PyTree, key: PRNGKeyArray | None) -> _Given:
     if data is not None and batches is not None:
         raise ValueError("data and batches are both given: pass one of them")
     if batches is not None:
-        shapes = [np.shape(x) for x in jax.tree.leaves(batches)]
-        lengths = {shape[0] if shape else 0 for shape in shapes}
-        if len(lengths) != 1 or lengths == {0}:
-            raise ValueError(f"batches have lengths {sorted(lengths)}: all arrays must have the same number of batches")
+        length("batches", batches, "batches")
     return _Given(data, batches, None if key is None else random_key(key))
 
 

@@ -12,7 +12,7 @@ import optax
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxlif.checks import arrays_of_numbers, function, require, scalar
+from jaxlif.checks import arrays_of_numbers, function, length, require, scalar
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Coordinates, named_leaves
 from jaxlif.networks.delays import DropoutParams
@@ -247,14 +247,12 @@ def require_samples(data: Any, name: str) -> int:
     """Return the number of samples; refuse what is no array of numbers, arrays that differ in it, and nan."""
     arrays_of_numbers(name, data)
     leaves = {f"{name}.{path}".rstrip("."): x for path, x in named_leaves(data).items()}
-    shapes = [np.shape(x) for x in leaves.values()]
-    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(f"{name} has shapes {shapes}: all must be arrays [samples, ...] with as many samples")
+    samples = length(name, data, "samples")
     for path, x in leaves.items():
         # A sample that is nan makes every step that sees it be skipped, and no validation that sees it the best.
         if jnp.issubdtype(x.dtype, jnp.inexact) and bool(jnp.isnan(x).any()):
             require(~np.isnan(x), path, x, "", "samples must be numbers; leave it out or fill it in")
-    return int(shapes[0][0])
+    return samples
 
 
 def require_losses(problem: Problem, params: Any, data: Any, validation: Any, key: Array) -> None:
@@ -274,8 +272,7 @@ def require_losses(problem: Problem, params: Any, data: Any, validation: Any, ke
     same: bool = jax.tree.structure(validation) == jax.tree.structure(data)  # type: ignore[operator]  # not typed in JAX
     if not same:
         raise ValueError("validation must be a pytree like data: their structures differ")
-    if not require_samples(validation, "validation"):
-        raise ValueError("validation has 0 samples: at least one is needed")
+    require_samples(validation, "validation")
     _aux_of(problem, params, validation, key)  # the held-out samples may be longer, say
     if metric is not None and not isinstance(metric, str):
         function("metric", metric)

@@ -345,7 +345,7 @@ def test_the_progress_bar_shows_every_step_and_changes_nothing(capsys):
     "options, message",
     [
         ({"data": 1.0, "batches": np.zeros(2)}, "data and batches are both given"),
-        ({"batches": (np.zeros(2), np.zeros(3))}, "batches have lengths .2, 3."),
+        ({"batches": (np.zeros(2), np.zeros(3))}, r"batches of shapes \[\(2,\), \(3,\)\]: all must be arrays"),
         ({"bounds": {"y": REAL}}, "bounds name 'y', which is no parameter; the parameters are x"),
         ({"bounds": {"x": (2.0, 3.0)}}, "x = 1: the start must lie inside"),
         ({"bounds": {}}, "bounds are empty: name at least one parameter"),

@@ -322,9 +322,9 @@ def test_what_the_functions_return_is_looked_at_before_the_first_epoch():
         ({"average": 1.0}, "^average = 1: the decay of the mean must be 0 or more and below 1$"),
         ({"validation": 1.5}, "^validation = 1.5 of 20 samples: both parts"),
         ({"validation": 0.01}, "^validation = 0.01 of 20 samples: both parts"),
-        ({"validation": {"x": LINE["x"][:0], "y": LINE["y"][:0]}}, "^validation has 0 samples: at least one"),
+        ({"validation": {"x": LINE["x"][:0], "y": LINE["y"][:0]}}, "^validation of 0 samples: at least one"),
         ({"validation": {"x": LINE["x"]}}, "^validation must be a pytree like data: their structures differ$"),
-        ({"data": {"x": jnp.zeros(3), "y": jnp.zeros(4)}}, r"^data has shapes \[\(3,\), \(4,\)\]: all must be"),
+        ({"data": {"x": jnp.zeros(3), "y": jnp.zeros(4)}}, r"^data of shapes \[\(3,\), \(4,\)\]: all must be"),
         ({"key": jax.random.split(KEY, 2)}, r"^key has shape \(2,\): one key is needed$"),
         ({"loss": lambda p, b, k: b["x"] * p["w"]}, r"^the loss returned float64 of shape \(5,\): it must be a real"),
         (
