@@ -22,7 +22,7 @@ from jaxlif.fitting.rates import fit_rates
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.options import Given, Window, noted_warnings, with_options
+from jaxlif.options import Given, noted_warnings, with_options
 from jaxlif.recordings import SpikeRule, read_recording
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.text import read_rates
@@ -72,7 +72,7 @@ def main() -> None:
 def fit(
     files: tuple[Path, ...],
     out: Path,
-    window: Window | None,
+    window: tuple[float, float] | None,
     bounds: tuple[tuple[str, Any], ...],
     reading: Given,
     spikes: Given,
@@ -89,10 +89,9 @@ def fit(
     (estimated), "none" or a series resistance in GΩ; held-out time decides on the coupling; --rest auto takes each
     sweep's voltage before the stimulus, where there is such time; --drift may be given.
 
-    --window is in seconds or has a unit: 0:10, 0:10s, 0:10000ms. An end past the last second of the recording is read
-    as ms, if the window then has 100 ms. Default: the first 70 %; all of a step protocol. --held-out is
-    stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0, several after commas; everything else is fitted.
-    --bounds are in the parameter's unit, such as mV, and may be given several times.
+    --window is in seconds or has a unit: 0:10, 0:10s, 0:10000ms. Default: the first 70 %; all of a step protocol.
+    --held-out is stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0, several after commas; everything else
+    is fitted. --bounds are in the parameter's unit, such as mV, and may be given several times.
 
     Of several files each has a folder in OUT, named as the file is without its suffix. Prints a table of them, and why
     a bad one could not be read or fitted: it does not stop the others. The exit status is 1 if none could be fitted.
@@ -113,8 +112,7 @@ def fit(
         with _results(out) as folder:
             with noted_warnings() as notes:
                 recording = read_recording(file, **reading)
-                chosen = window(recording) if window else None
-                result = fit_recording(recording, window=chosen, progress=progress, **given)
+                result = fit_recording(recording, window=window, progress=progress, **given)
             result = replace(result, warnings=tuple(notes) + result.warnings)
             write_report(result, folder, recording)
             result.save(folder)
@@ -176,15 +174,14 @@ def _print(result: RecordingFit, out: Path) -> None:
 @options.window(help="As for fit. Default: the first 70 %.")
 @options.reading
 @options.spikes
-def ladder(file: Path, window: Window | None, reading: Given, spikes: Given) -> None:
+def ladder(file: Path, window: tuple[float, float] | None, reading: Given, spikes: Given) -> None:
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
     spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
     """
     rule, recording = SpikeRule(**spikes), read_recording(file, **reading)
-    chosen = window(recording) if window else None
-    found = model_ladder(recording, window=chosen, spike_rule=rule, progress=sys.stderr.isatty())
+    found = model_ladder(recording, window=window, spike_rule=rule, progress=sys.stderr.isatty())
     rows = [("model, each with the ones above it", "held out (bits per spike)", "gain")]
     rows += [(r.name, f"{r.held_out:.3f}", "failed" if r.failed else f"{r.gain:+.3f}") for r in found.rungs]
     click.echo(f"{text_table(rows)}\n\n{found.sentence}")

@@ -15,12 +15,11 @@ from typing import Any
 import click
 from click.exceptions import BadParameter, Exit, UsageError
 
-from jaxlif.recordings import Recording, SpikeRule
+from jaxlif.recordings import SpikeRule
 from jaxlif.recordings.spikes import METHODS
 from jaxlif.recordings.units import NO_CORRECTIONS
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
-Window = Callable[[Recording], tuple[float, float]]  # where it lies in a recording, ms
 Given = dict[str, Any]  # options that were given, by the keyword of what takes them
 # What the library calls a keyword, in backquotes, is here an option.
 _OPTIONS = {"electrode_channel": "from-electrode"} | {
@@ -86,21 +85,14 @@ def with_options(text: str) -> str:
     return reduce(lambda found, names: found.replace(f"`{names[0]}`", f"--{names[1]}"), _OPTIONS.items(), text)
 
 
-def _window(text: str) -> Window:
-    """Read "0:10", "0:10s" or "0:10000ms" as a window of a recording, in ms."""
+def _window(text: str) -> tuple[float, float]:
+    """Read "0:10", "0:10s" or "0:10000ms" as a window, in ms."""
     digits = r"(\d+\.?\d*|\.\d+)"
     found = re.fullmatch(rf"\s*{digits}\s*:\s*{digits}\s*(ms|s)?\s*", text)
     if found is None:
         raise BadParameter(f"{text!r}: write START:STOP in seconds, such as 0:10, or with a unit, 0:10000ms")
-    first, last, unit = float(found[1]), float(found[2]), found[3]
-
-    def _of(recording: Recording) -> tuple[float, float]:
-        # Seconds that the recording does not have are ms, but not where a misjudged duration is likelier: 0:10 of 6 s.
-        beyond = 1000.0 * last > recording.start + recording.duration + 1e-6
-        factor = 1.0 if unit == "ms" or (unit is None and beyond and last - first >= 100.0) else 1000.0
-        return factor * first, factor * last
-
-    return _of
+    factor = 1.0 if found[3] == "ms" else 1000.0
+    return factor * float(found[1]), factor * float(found[2])
 
 
 def interval(text: str) -> tuple[str, tuple[float, float]]:

@@ -32,15 +32,13 @@ class Advice(NamedTuple):
     """What recordings would do to the intervals of a fit.
 
     ``candidates`` [C], the most helpful first; ``parameters`` [n]; ``ratios`` [C, n]: the width of an interval after
-    the recording over that before; ``duration`` [C]: how long each is, ms in total; ``undetermined``: parameters that
-    have no interval which could become narrower.
+    the recording over that before; ``duration`` [C]: how long each is, ms in total.
     """
 
     candidates: tuple[str, ...]
     parameters: tuple[str, ...]
     ratios: np.ndarray
     duration: tuple[float, ...]
-    undetermined: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table as text: a row for each parameter, a column for each candidate, its best marked."""
@@ -56,8 +54,7 @@ class Advice(NamedTuple):
         """Return what the columns stand for, and by what all intervals would shrink on the geometric mean."""
         means = np.exp(np.log(self.ratios).mean(axis=1))
         lines = zip(ascii_lowercase, self.candidates, self.duration, means, strict=False)
-        listed = [f"{letter}  {mean:.2f}  {name}, {time / 1000.0:g} s" for letter, name, time, mean in lines]
-        return [*listed, *(f"{name}: not determined by the fit: no interval to narrow" for name in self.undetermined)]
+        return [f"{letter}  {mean:.2f}  {name}, {time / 1000.0:g} s" for letter, name, time, mean in lines]
 
 
 def advise_protocol(
@@ -79,17 +76,10 @@ def advise_protocol(
         candidates: by name a current [T] or [S, T], pA, at the dt of the fitted recording; at most 26. By default
             variants of the current that was fitted: its noise again, larger, smaller, slower, around other means, below
             threshold, and steps.
-        parameters: those to rank by, and to list; all by default.
+        parameters: those to rank by, and to list; all that have an interval by default.
         duration: of every candidate, ms in total; by default that of the recording which was fitted, or of each of the
             candidates given.
         seed: of the noise.
-
-    Returns:
-        The :class:`Advice`.
-
-    Raises:
-        ValueError: for a fit that holds no information, a parameter that it does not have, or a candidate that is no
-            current.
 
     Source: Fisher information as a criterion of design: Atkinson, Donev & Tobias 2007, Optimum Experimental Designs.
     """
@@ -111,18 +101,18 @@ def advise_protocol(
     ratios = ratios[:, [known.names.index(name) for name in names]]
     order = np.argsort(np.log(ratios).mean(axis=1))
     ranked = tuple(list(currents)[c] for c in order)
-    return Advice(ranked, names, ratios[order], tuple(lengths[name] for name in ranked), fit.undetermined)
+    return Advice(ranked, names, ratios[order], tuple(lengths[name] for name in ranked))
 
 
 def _checked(candidates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    fields = {name: numbers(f"candidate {name!r}", x, "pA", rank=(1, 2)) for name, x in candidates.items()}
-    currents = {name: np.atleast_2d(np.asarray(current, float)) for name, current in fields.items()}
-    if not 0 < len(currents) <= len(ascii_lowercase):
-        raise ValueError(f"candidates: {len(currents)} are given; 1 to {len(ascii_lowercase)} can be compared")
-    for name, current in currents.items():
-        if current.shape[1] < 2:
-            raise ValueError(f"candidate {name!r} has the shape {current.shape}: a current has at least two samples")
-    return currents
+    if not 0 < len(candidates) <= len(ascii_lowercase):
+        raise ValueError(f"candidates: {len(candidates)} are given; 1 to {len(ascii_lowercase)} can be compared")
+    found = {}
+    for name, current in candidates.items():
+        found[name] = np.atleast_2d(np.asarray(numbers(f"candidate {name!r}", current, "pA", rank=(1, 2)), float))
+        if found[name].shape[1] < 2:
+            raise ValueError(f"candidate {name!r} has the shape {found[name].shape}: at least two samples are needed")
+    return found
 
 
 def _variants(fit: RecordingFit, known: Uncertainty, dt: float, seed: int) -> dict[str, np.ndarray]:

@@ -209,7 +209,9 @@ def _rules(fit: Any) -> dict[str, bool]:
         f"dt, sweeps or samples of data or electrodes = {positive}: not positive": min(positive) > 0,
         f"spike_cut, seed, or sd_pA or rate_Hz of regimes = {not_negative}: negative": min(not_negative) >= 0,
         f"electrodes name the sweeps {numbers}: there are {sweeps}": _are_sweeps(numbers, sweeps),
-        "electrodes have an empty kernel, or no sweep": all(n and e.kernel.size for n, e in fit.electrodes),
+        "electrodes have no kernel [lags], or no sweep": all(
+            n and e.kernel.size and e.kernel.ndim == 1 for n, e in fit.electrodes
+        ),
         f"held_out = {fit.held_out}: there are {sweeps} sweeps": _are_sweeps(fit.held_out, sweeps),
         f"data.sweep_crc32: there are {sweeps} sweeps": len(data.get("sweep_crc32", ())) == sweeps,
         f"undetermined = {fit.undetermined}: not all are parameters": set(fit.undetermined) <= set(names),

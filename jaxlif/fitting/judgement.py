@@ -62,7 +62,7 @@ def _scores(
     data: Data, found: Outcome, parts: Mapping[str, tuple[float, float]], *, noisy: bool, seed: int
 ) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """Return the scores of each part, and the model's mean rate in each sweep, [sweeps], Hz."""
-    driven = _driven(data, found)
+    driven = data.terms.driven(found.params, data)
     model = _model_spikes(driven, found, noisy, seed)
     scores = {name: _spike_scores(data, window, model) for name, window in parts.items()}
     if noisy:
@@ -79,10 +79,6 @@ def _scores(
     else:
         scores = {name: score | _voltage_scores(data, parts[name], voltage, found) for name, score in scores.items()}
     return scores, 1000.0 * model.mean(axis=-1).reshape(-1, data.num_sweeps).mean(axis=0) / data.dt
-
-
-def _driven(data: Data, found: Outcome) -> Data:
-    return data if data.drift is None else data.drift.driven(found.params, data)
 
 
 def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: int = MODEL_TRIALS) -> np.ndarray:
@@ -139,7 +135,8 @@ def _astray(case: Case, found: Outcome, window: tuple[float, float], *, noisy: b
     if isinstance(found.params, LeakyParams):
         return ()
     data = case.fitted
-    model = _model_spikes(_driven(data, found), found, noisy, seed, trials=1).reshape(data.spikes.shape)
+    driven = data.terms.driven(found.params, data)
+    model = _model_spikes(driven, found, noisy, seed, trials=1).reshape(data.spikes.shape)
     used = np.ones(data.num_sweeps, bool)
     if found.curve:  # sweeps whose level is not above the f-I curve that was fitted
         levels = np.median(data.window(*found.curve["epoch_ms"]).current, axis=1)

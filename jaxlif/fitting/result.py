@@ -115,7 +115,7 @@ class RecordingFit:
             terms, notes = self._terms(recording)
             notes += self._corrections_note(recording)
             held = self._held(recording)
-            driven = held if terms is None else terms.driven(self.params, held)
+            driven = terms.driven(self.params, held)
             if force_spikes:
                 return self._forced(recording, driven, repeats)._replace(notes=notes)
             if self.model == "gif":
@@ -142,15 +142,12 @@ class RecordingFit:
         """Return a recording with the current that drives a step, understood as that of the fitted recording."""
         return held_current(recording, bool(self.data.get("current_sampled", False)))
 
-    def _terms(self, recording: Recording) -> tuple[Drift | None, tuple[str, ...]]:
+    def _terms(self, recording: Recording) -> tuple[Drift, tuple[str, ...]]:
         """Return the terms of a recording's sweeps, and what is not known about them."""
-        own = self._own_sweeps(recording)
-        if self.drift is None:
-            return None, ()
-        if own is not None:
+        own, none = self._own_sweeps(recording), Drift.none(recording.num_sweeps)
+        if self.drift is not None and own is not None:
             return self.drift.select(own), ()
-        none = Drift.none(recording.num_sweeps)
-        if self.rest == "fitted":
+        if self.drift is None or self.rest == "fitted":
             return none, ()
         rest = None if recording.voltage is None else resting_potentials(recording, self.spike_rule.find(recording))
         if rest is None:
