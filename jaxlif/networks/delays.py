@@ -249,13 +249,7 @@ class Dropout:
 
     The mask is drawn from the key in the parameters when the state is made: one key gives one network throughout the
     sample. :func:`train` folds it with its step, so that each drops others, and takes it out in validation; elsewhere a
-    new step takes a new one, ``replace(params, key=key)``. Without a key, or at rate 0, the input passes unchanged.
-
-    Args:
-        rate: r, the probability that an input is dropped.
-
-    Raises:
-        ValueError: for a rate outside [0, 1).
+    new step takes a new one, ``replace(params, key=key)``. Without a key, or at the rate r = 0, inputs pass unchanged.
 
     Example:
         >>> import jaxlif as jl

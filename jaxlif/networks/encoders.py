@@ -57,21 +57,15 @@ def _unit_interval(values: ArrayLike, num_steps: int) -> Array:
 def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float[Array, "T two_C"]:
     r"""Count the levels that each channel crosses upwards and downwards, with hysteresis ("send on delta").
 
-    With :math:`u_n = (x_n - x_0) / \Delta` and a level :math:`m_{-1} = 0` that follows it,
-
-    .. math::
-        k_n = \mathrm{trunc}(u_n - m_{n-1}), \qquad m_n = m_{n-1} + k_n, \qquad
-        \mathrm{up}_n = \max(k_n, 0), \qquad \mathrm{down}_n = \max(-k_n, 0).
-
-    A channel is silent until it has moved by a whole step from where its last event was, but for rounding: 0.3 is three
-    steps of 0.1. A jump of several steps counts several events.
+    With :math:`u_n = (x_n - x_0) / \Delta`, a level follows by whole steps, :math:`m_n = m_{n-1} + k_n` from
+    :math:`m_{-1} = 0` with :math:`k_n = \mathrm{trunc}(u_n - m_{n-1})`, but for rounding: 0.3 is three steps of 0.1.
 
     Args:
         values: x, [T] or [T, C] for C channels.
         step: :math:`\Delta`, in the unit of ``values``, scalar or [C].
 
     Returns:
-        Counts in the dtype of ``values``, to which they carry no gradient: C channels of ups, then C of downs.
+        Counts, without a gradient to ``values``: C channels of ups, :math:`\max(k_n, 0)`, then C of downs.
 
     Example:
         >>> level_crossing(jnp.array([0.0, 0.4, 2.1, 1.2, 0.9]), 1.0).T.astype(int).tolist()

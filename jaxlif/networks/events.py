@@ -27,10 +27,6 @@ class Events:
         shape: of the channels, such as (700,) or (2, 34, 34); N is their product.
         classes: names of the K classes; by default their numbers.
 
-    Raises:
-        ValueError: for arrays that do not fit together, times that are negative or not finite, a unit beyond N, a label
-            beyond K, or a class without a sample.
-
     Example:
         >>> events = Events(times=np.array([0.5, 7.2, 3.0]), units=np.array([0, 1, 1]), offsets=np.array([0, 2, 3]),
         ...                 labels=np.array([0, 1]), shape=(2,), classes=("left", "right"))
@@ -134,10 +130,7 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None) -> Ev
     ``shape`` is that of the channels, by default (700,), (2, 34, 34), or what the archive says.
 
     Raises:
-        FileNotFoundError: for a path that does not exist.
-        ValueError: for an unknown format, a damaged file, a missing array, or values that :class:`Events` refuses. The
-            message starts with the file's name.
-        ImportError: for HDF5 without h5py, for a folder without tonic.
+        ValueError: for an unknown format, a damaged file, or arrays that do not fit together, with the file's name.
 
     Example:
         >>> import tempfile

@@ -222,14 +222,8 @@ class Flatten(Stateless):
 class Normalise(Stateless):
     r"""Layer normalisation of each step's input by itself: :math:`y = (x - \bar x)/\sqrt{s^2 + \epsilon}`.
 
-    Mean and variance are those over all features of one sample in one step. It has no parameters: gain and shift of a
-    current are the neurons' ``r_m`` and ``v_rest``, which may be free.
-
-    Args:
-        epsilon: added to the variance, square of the input's unit; a step without any spread stays at 0.
-
-    Raises:
-        ValueError: for an epsilon that is not positive; while simulating, for an input of one feature.
+    Mean and variance are those over all features of one sample in one step; a step without any spread stays at 0. It
+    has no parameters: gain and shift of a current are the neurons' ``r_m`` and ``v_rest``, which may be free.
 
     Example:
         >>> Normalise(epsilon=1e-12).apply((), jnp.array([1.0, 3.0])).round(6).tolist()
@@ -268,11 +262,8 @@ def init_dense(
 ) -> DenseParams:
     r"""Draw a projection, :math:`W \sim N(0, g^2 / (n_{in} \prod_d k_d))`, with bias 0, in JAX's default precision.
 
-    Independent inputs of mean square q give a current of variance :math:`g^2 q`: with q = 1 and g = 1 one
-    standard deviation is the rheobase of a normalised neuron. Rare spikes need a larger gain.
-
-    The gain :math:`g` is in units of the rheobase. With sizes k of a kernel, inputs and outputs are the channels of a
-    :class:`Conv`.
+    Independent inputs of mean square q give a current of variance :math:`g^2 q`, in units of a normalised neuron's
+    rheobase; rare spikes need a larger gain. With a kernel, inputs and outputs are the channels of a :class:`Conv`.
 
     Example:
         >>> params = init_dense(jax.random.key(0), 1000, 10, gain=2.0)

@@ -30,9 +30,6 @@ def cross_entropy(
         A scalar in the dtype of ``logits``, nats; nan where nothing counts, and under a trace for a label outside
         0 .. K - 1.
 
-    Raises:
-        ValueError: for shapes that do not match, labels that are not integers, or a label outside 0 .. K - 1.
-
     Example:
         >>> round(float(cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))), 6)
         1.386294

@@ -54,9 +54,6 @@ class Sparse:
     The same as :class:`Dense` with zeros, gradient included, up to the order of the sums. Several synapses between the
     same two add up. On a CPU a loop takes the rows of inputs that are not 0; elsewhere all rows are summed at once.
 
-    Args:
-        num_out: number of outputs.
-
     Example:
         >>> params = SparseParams(weight=jnp.array([[2.0, 3.0], [5.0, 0.0]]), target=jnp.array([[0, 2], [2, 3]]))
         >>> Sparse(3).step(params, (), jnp.array([1.0, 1.0]))[1].tolist()

@@ -116,7 +116,6 @@ def train(
 
     Raises:
         ValueError: for arguments that do not fit, a sample that is nan, or a checkpoint of another problem or damaged.
-        ImportError: for ``folder`` without orbax-checkpoint.
 
     Example:
         >>> x = jnp.linspace(-1.0, 1.0, 64)
@@ -157,15 +156,9 @@ def train(
 
 
 def hold_out(data: PyTree, fraction: float, key: Array) -> tuple[PyTree, PyTree]:
-    """Cut a random part off the samples, the same for the same key; each keeps the samples' order.
+    """Cut a random fraction off the samples, the same for the same key; return the rest and the part.
 
-    Args:
-        data: a pytree of arrays [samples, ...].
-        fraction: of the samples to cut off, between 0 and 1, rounded to the nearest number of samples.
-        key: random key; it is consumed.
-
-    Returns:
-        The rest and the part, each with a sample at least.
+    ``data`` are arrays [samples, ...]; both keep the samples' order and have one at least.
 
     Example:
         >>> rest, part = hold_out(jnp.arange(10), 0.2, jax.random.key(0))
