@@ -129,18 +129,15 @@ def _scores(
 
 @click.command()
 @options.fit_file
-@click.option("--for", "names", multiple=True, metavar="NAME", help="Rank by this parameter, or these.")
-@click.option("--duration", type=float, help="Of the further recording, s. Default: as long as the fitted one.")
 @options.seed
-def advise(fit_file: Path, names: tuple[str, ...], duration: float | None, seed: int) -> None:
+def advise(fit_file: Path, seed: int) -> None:
     """Say which recording to make next.
 
     FIT is a fit.json of --model gif. Prints what further recordings would leave of the 95 % intervals: 0.5 is half as
     wide, * marks the best for a parameter. The recordings are listed below, the most helpful first, each with what it
     leaves on the geometric mean.
     """
-    length = None if duration is None else 1000.0 * duration
-    advice = advise_protocol(load_fit(fit_file), parameters=names or None, duration=length, seed=seed)
+    advice = advise_protocol(load_fit(fit_file), seed=seed)
     click.echo("\n".join((text_table(advice.rows()), "", *advice.legend())))
 
 
@@ -149,12 +146,11 @@ def advise(fit_file: Path, names: tuple[str, ...], duration: float | None, seed:
 @click.option("--to", "target", type=click.Choice(["nest", "brian2", "json"]), required=True, help="What to write.")
 @options.out_file(help="The file to write, .py or .json.")
 @click.option("--drive", type=options.file, help="A recording whose current the script injects.")
-@click.option("--synapse", type=click.Choice(["delta", "exp"]), default="delta", help="For NEST.")
 @options.reading
-def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: str, reading: Given) -> None:
+def export(fit_file: Path, target: str, out: Path, drive: Path | None, reading: Given) -> None:
     """Write a fitted neuron for another program.
 
-    FIT is a fit.json. Writes a Python script for NEST (iaf_psc_delta, iaf_psc_exp or gif_psc_exp) or Brian2, or the
+    FIT is a fit.json. Writes a Python script for NEST (iaf_psc_delta or gif_psc_exp) or Brian2, or the
     parameters as JSON. The script holds the neuron's equations and values, runs it with the current of --drive (1 s of
     1.5 times the rheobase where none is given) and prints the spike times as JSON; it needs nothing of jaxlif. What the
     fit warns of is repeated in what is written.
@@ -167,7 +163,7 @@ def export(fit_file: Path, target: str, out: Path, drive: Path | None, synapse: 
     with _one_file(out, suffix, fit_file, drive) as path:
         result = load_fit(fit_file)
         recording = read_recording(drive, **reading) if drive else None
-        text = neuron_json(result) if target == "json" else script_of(result, target, recording, synapse)
+        text = neuron_json(result) if target == "json" else script_of(result, target, recording)
         path.write_text(text, encoding="utf-8")
     click.echo(f"{result.model} for {target}: {out}")
     for note in result.warnings:
@@ -189,7 +185,7 @@ _IMPORTED = {"nest", "pynestkernel", "brian2", "numpy", "scipy", "sympy", "mpmat
 _IMPORTED |= {"markupsafe", "Cython", "cython", "pyparsing", "packaging", "setuptools", "cpuinfo", "ipywidgets", "PIL"}
 
 
-def script_of(fit: RecordingFit, target: str, drive: Recording | None, synapse: str) -> str:
+def script_of(fit: RecordingFit, target: str, drive: Recording | None) -> str:
     """Return a script that runs a fitted neuron, 1 s under 1.5 times its rheobase without a drive, and its warnings."""
     if isinstance(fit.params, LeakyParams):
         raise ValueError(f'model = "passive": a membrane without spikes is no neuron of {target}; export it to json')
@@ -206,7 +202,7 @@ def script_of(fit: RecordingFit, target: str, drive: Recording | None, synapse: 
             raise ValueError(f"drive has {drive.num_sweeps} sweeps of different currents: {rule}")
     nest = target == "nest"
     noisy = fit.model == "gif"
-    model = to_nest(fit.params, dt=dt, synapse=synapse) if nest else to_brian2(fit.params, dt=dt, escape_noise=noisy)
+    model = to_nest(fit.params, dt=dt) if nest else to_brian2(fit.params, dt=dt, escape_noise=noisy)
     notes = [f"# note: {' '.join(note.split())}\n" for note in fit.warnings]
     return "".join(notes) + to_script(model, current, dt=dt)
 

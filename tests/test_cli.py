@@ -20,15 +20,11 @@ from tests.command_line import DT, DURATION, TRUTH, bad, call, cell, good, step_
 FIGURES = ("voltage", "raster")
 
 
-@pytest.fixture
-def drawn():
-    """Ask for the figures, which take most of a fit's time: without this a test has the page alone."""
-
-
 @pytest.fixture(autouse=True)
-def pictures_where_asked_for(request, monkeypatch, stored):
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(pictures, "pictures", lambda *args: ())
+def pictures_of_f_i_curves_alone(monkeypatch, stored):
+    """Figures take most of a fit's time: ``stored`` has those of the cell."""
+    drawn = pictures.pictures
+    monkeypatch.setattr(pictures, "pictures", lambda fit, *recording: drawn(fit, *recording) if fit.curve else ())
 
 
 @pytest.fixture
@@ -206,15 +202,13 @@ def test_how_sweeps_differ_is_a_line(stored, cell_file, tmp_path, monkeypatch):
 # --- fit of several files ---------------------------------------------------------------------------------
 
 
-def test_several_files_have_a_folder_each_and_a_bad_one_stops_nobody(drawn, stored, cell_file, steps_file, tmp_path):
-    """The same file and seed write the same bytes, figures too."""
+def test_several_files_have_a_folder_each_and_a_bad_one_stops_nobody(stored, cell_file, steps_file, tmp_path):
     (tmp_path / "torn.npz").write_bytes(cell_file.read_bytes()[:5000])
     out = tmp_path / "out"
     result = good("fit", cell_file, tmp_path / "torn.npz", steps_file, "--out", out)
     assert names(out) == ["cell", "steps"]
-    for path in stored[0].iterdir():
-        assert path.read_bytes() == (out / "cell" / path.name).read_bytes(), path.name
-    assert {"fit.json", "report.html", "f_i_curve.png", "steps.png"} <= set(names(out / "steps"))
+    assert (stored[0] / "fit.json").read_bytes() == (out / "cell" / "fit.json").read_bytes(), "the same file and seed"
+    assert {"fit.json", "report.html", "f_i_curve.png", "raster.svg", "steps.png"} <= set(names(out / "steps"))
     lines = result.output.splitlines()
     assert lines[0].split()[:3] == ["cell", "tau_m", "(ms)"] and "Γ" in lines[0] and "f-I RMSE (Hz)" in lines[0]
     assert [line.split()[0] for line in lines[1:3]] == ["cell", "steps"]
@@ -369,7 +363,7 @@ def test_simulate_refuses(tmp_path, args, words):
 # --- fi ---------------------------------------------------------------------------------------------------
 
 
-def test_fi_of_a_table_of_rates(drawn, tmp_path):
+def test_fi_of_a_table_of_rates(tmp_path):
     currents = np.linspace(400.0, 0.0, 9)
     rates = np.asarray(jl.theory.firing_rate(TRUTH, currents))
     rows = "\n".join(f"{0.001 * i:.6g},{f:.9g}" for i, f in zip(currents, rates, strict=True))
@@ -512,11 +506,11 @@ def test_a_file_in_the_way_is_refused_before_the_fit(asked, cell_file, tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), ValueError("a figure failed")])
-def test_a_report_that_fails_leaves_no_folder(drawn, asked, cell_file, tmp_path, monkeypatch, error):
+def test_a_report_that_fails_leaves_no_folder(asked, cell_file, tmp_path, monkeypatch, error):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(pictures, "_raster", fail)  # after the first figure was drawn
+    monkeypatch.setattr(pictures, "pictures", fail)
     assert str(error) in bad("fit", cell_file, "--out", tmp_path / "new")
     assert not names(tmp_path)
 
@@ -621,22 +615,18 @@ def test_help_teaches(command, words):
     assert all(word in printed for word in words), printed
 
 
-def test_the_installed_command(tmp_path):
-    command = [sys.executable, "-c", "from jaxlif.cli import main; main()", "fit", "no.npz", "--out", "out"]
-    failed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
-    assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr == "Error: no.npz: no such file\n"
-    assert good("--version").output.strip().endswith("0.1.0")
-
-
-def test_an_interrupted_process_ends_with_130(tmp_path):
-    """The real signal, while the command works."""
+def test_the_real_command_in_a_process_of_its_own(tmp_path):
+    """A refusal, and then the real signal while the command works."""
     code = "import signal, jaxlif.cli as cli\n"
+    code += "try:\n    cli.main(['fit', 'no.npz', '--out', 'out'])\nexcept SystemExit as end:\n    print(end.code)\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what runs in the background ignores it
-    code += "cli.read_recording = lambda *a, **k: signal.raise_signal(signal.SIGINT)\ncli.main()"
-    command = [sys.executable, "-c", code, "fit", "any.npz", "--out", "out"]
+    code += "cli.read_recording = lambda *a, **k: signal.raise_signal(signal.SIGINT)\n"
+    code += "cli.main(['fit', 'any.npz', '--out', 'out'])"
+    command = [sys.executable, "-c", code]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
-    assert (ended.returncode, ended.stderr) == (130, "interrupted\n") and not names(tmp_path)
+    assert (ended.returncode, ended.stdout) == (130, "2\n") and not names(tmp_path)
+    assert ended.stderr == "Error: no.npz: no such file\ninterrupted\n"
+    assert good("--version").output.strip().endswith("0.1.0")
 
 
 def test_corrections_reach_every_command_that_reads_a_recording(stored, cell_file, tmp_path):
@@ -668,10 +658,10 @@ def test_corrections_reach_every_command_that_reads_a_recording(stored, cell_fil
 def test_export_writes_what_interop_writes(stored, cell_file, tmp_path):
     fit = jl.load_fit(stored[0] / "fit.json")
     drive = jl.read_recording(cell_file)
-    models = {"nest": to_nest(fit.params, dt=DT, synapse="exp"), "brian2": to_brian2(fit.params, dt=DT)}
+    models = {"nest": to_nest(fit.params, dt=DT), "brian2": to_brian2(fit.params, dt=DT)}
     for target, model in models.items():
         path = tmp_path / f"cell_{target}.py"
-        good("export", stored[0] / "fit.json", "--to", target, "--out", path, "--drive", cell_file, "--synapse", "exp")
+        good("export", stored[0] / "fit.json", "--to", target, "--out", path, "--drive", cell_file)
         assert path.read_text() == to_script(model, drive.current[0], dt=DT)
     good("export", stored[0] / "fit.json", "--to", "json", "--out", tmp_path / "neuron.json")
     neuron = json.loads((tmp_path / "neuron.json").read_text())

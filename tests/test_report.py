@@ -67,12 +67,14 @@ def text(written):
     return (written[0] / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_files(written):
+def test_the_files(written, stored):
+    """The same fit draws the same bytes."""
     folder, paths = written
     figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     assert {path.name for path in paths} == figures | {"report.html"}
     assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     assert not plt.get_fignums(), "figures are closed"
+    assert all((folder / name).read_bytes() == (stored[0] / name).read_bytes() for name in figures)
 
 
 def test_the_page_needs_no_network_and_no_file(text):

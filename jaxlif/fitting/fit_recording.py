@@ -92,9 +92,9 @@ def fit_recording(
     Example:
         >>> import jaxlif as jl
         >>> truth = LIFParams(v_th=-52.0, t_ref=3.0)
-        >>> current = 180.0 + np.asarray(jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 0.0, 120.0, 5.0, 3e3, 0.1))
-        >>> _, output = jl.simulate(jl.LIF(dt=0.1), truth, current)
-        >>> recording = Recording(current=current, voltage=output.v, dt=0.1, spikes=output.spikes)
+        >>> current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 120.0, 5.0, 2000.0, 0.5)
+        >>> _, output = jl.simulate(jl.LIF(dt=0.5), truth, current)
+        >>> recording = Recording(current=current, voltage=output.v, dt=0.5, spikes=output.spikes)
         >>> result = fit_recording(recording)
         >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
         [10.0, 0.1, -52.0, 3.0]

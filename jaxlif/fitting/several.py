@@ -76,10 +76,10 @@ def fit_recordings(
 
     Example:
         >>> import jax, numpy as np, jaxlif as jl
-        >>> current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 150.0, 5.0, 1000.0, 0.5)
+        >>> current = jl.stimulus.ornstein_uhlenbeck(jax.random.key(0), 180.0, 120.0, 5.0, 2000.0, 0.5)
         >>> _, output = jl.simulate(jl.LIF(dt=0.5), jl.LIFParams(tau_m=12.0), current)
         >>> good = Recording(current=current, voltage=output.v, spikes=output.spikes, dt=0.5)
-        >>> silent = Recording(current=current, voltage=np.full(2000, -70.0), dt=0.5)
+        >>> silent = Recording(current=current, voltage=np.full(4000, -70.0), dt=0.5)
         >>> found = fit_recordings({"a": good, "b": silent, "c": "no.npz"})
         >>> found.table()["cell"], round(found.fits["a"].params.tau_m, 1)
         (['a'], 12.0)
