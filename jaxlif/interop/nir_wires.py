@@ -28,6 +28,7 @@ class Wires(NamedTuple):
 def open_wires(graph: Any, euler: bool) -> Wires:
     """Open a graph's subgraphs and cut its loops."""
     graph.validate_structure()  # which refuses edges to nowhere, and those that are there twice
+    graph.check_types()  # which refuses signals of another shape than a node takes
     nodes, edges, start, end = _opened(graph, euler, "")
     for name in [n for n, node in nodes.items() if kind(node) in ("Input", "Output") and n not in (start, end)]:
         into, onward = [a for a, b in edges if b == name], [b for a, b in edges if a == name]
@@ -75,25 +76,16 @@ def _only(graph: Any, what: str, path: str) -> str:
 
 
 def _require_ways(nodes: dict[str, Any], edges: list[Edge], start: str, end: str) -> None:
-    """Refuse what no signal reaches or what leads nowhere, and signals of another shape than a node takes."""
+    """Refuse what no signal reaches or what leads nowhere."""
     for a, b in edges:
         if b == start or a == end:
             raise ValueError(f"edge ({a!r}, {b!r}): nothing leads into the input or out of the output")
-        found, wanted = _shape(nodes[a].output_type), _shape(nodes[b].input_type)
-        if b != end and None not in (found, wanted) and found != wanted:
-            raise ValueError(f"edge ({a!r}, {b!r}): a signal {found} meets a node that takes {wanted}")
     after, before = _reached(edges, start), _reached([(b, a) for a, b in edges], end)
     for name in [*nodes, end]:
         if name not in {*after, start}:
             raise ValueError(f"node {name!r}: no way leads to it from the input {start!r}")
         if name not in {*before, end}:
             raise ValueError(f"node {name!r}: no way leads from it to the output {end!r}")
-
-
-def _shape(types: Any) -> list[int] | None:
-    """Return the shape of a node's only port, None where the graph does not say it."""
-    sizes = next(iter(types.values()), None) if isinstance(types, dict) else None
-    return None if sizes is None else [int(n) for n in sizes]
 
 
 def returning(edges: Iterable[Edge], neurons: set[Any], start: Hashable) -> set[Edge]:

@@ -635,7 +635,7 @@ UNREADABLE = {
     ),
     "shapes": (
         lambda: graph_of({"a": nir.LIF(ONE[:1], ONE[:1], ONE[:1], ONE[:1])}, *THROUGH),
-        r"^edge \('input', 'a'\): a signal \[3\] meets a node that takes \[1\]",
+        r"^type mismatch: input.output: \[3\] -> a.input: \[1\]",
     ),
     "inputs": (
         lambda: graph_of({"a": LIF_NODE, "b": port(3)[0]["input"]}, *THROUGH, ("b", "a")),
