@@ -36,7 +36,6 @@ from jaxlif import networks as networks
 from jaxlif import spiketrains as spiketrains
 from jaxlif import stimulus as stimulus
 from jaxlif import theory as theory
-from jaxlif.audit import GradientAudit as GradientAudit
 from jaxlif.audit import audit_gradient as audit_gradient
 from jaxlif.fitting.advisor import advise_protocol as advise_protocol
 from jaxlif.fitting.bounds import REAL as REAL
@@ -51,7 +50,6 @@ from jaxlif.fitting.rates import fit_fi_population as fit_fi_population
 from jaxlif.fitting.rates import fit_rates as fit_rates
 from jaxlif.fitting.result import RecordingFit as RecordingFit
 from jaxlif.fitting.result import load_fit as load_fit
-from jaxlif.fitting.several import RecordingFits as RecordingFits
 from jaxlif.fitting.several import fit_recordings as fit_recordings
 from jaxlif.inspection import inspect_recording as inspect_recording
 from jaxlif.neurons.adaptive import AdaptiveLIF as AdaptiveLIF

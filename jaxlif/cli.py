@@ -85,16 +85,15 @@ def fit(
     writes OUT/fit.json, OUT/report.html and the figures.
 
     The neuron is "lif"; "gif", adaptive with escape noise; "deterministic-gif" (or "adaptive"), the same without
-    noise; or "passive", the membrane alone, from sweeps without a spike. For adaptive ones: --electrode is "auto"
-    (estimated), "none" or a series resistance in GΩ; held-out time decides on the coupling; --rest auto takes each
-    sweep's voltage before the stimulus, where there is such time; --drift may be given.
+    noise; or "passive", the membrane alone. For adaptive ones: --electrode is "auto" (estimated), "none" or a series
+    resistance in GΩ; held-out time decides on the coupling; --rest auto is each sweep's voltage before the stimulus.
 
     --window is in seconds or has a unit: 0:10, 0:10s, 0:10000ms. Default: the first 70 %; all of a step protocol.
     --held-out is stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0, several after commas; everything else
     is fitted. --bounds are in the parameter's unit, such as mV, and may be given several times.
 
-    Of several files each has a folder in OUT, named as the file is without its suffix. Prints a table of them, and why
-    a bad one could not be read or fitted: it does not stop the others. The exit status is 1 if none could be fitted.
+    Of several files each has a folder of its name in OUT. A bad one does not stop the others; the exit status is 1 if
+    none could be fitted.
 
     \b
     Examples:
@@ -123,9 +122,6 @@ def fit(
         return
     check_options(**{name: given[name] for name in ("model", "bounds", "rest", "drift")})
     named = named_files(files)
-    for place in (out / name for name in named):
-        if place.is_file():
-            raise ValueError(f"out = {place}: this is a file, and would have to be a folder")
     with staged(out):  # which is tried before the first fit, and whose own fault cannot be taken for a cell's
         found = fit_each(named, lambda name, file: _fit_one(file, out / name), progress=sys.stderr.isatty())
     _print_several(found, out)
@@ -142,8 +138,8 @@ def _print_several(found: RecordingFits, out: Path) -> None:
         click.echo(f"failed: {name}: {with_options(reason)}")
     if not found.fits:
         raise Exit(1)
-    of, files = f"{len(found.fits)} of {len(found.fits) + len(found.failed)}", "fit.json, report.html and figures"
-    click.echo(f"{of} fitted: {out}{os.sep}NAME{os.sep}{files}")
+    count = f"{len(found.fits)} of {len(found.fits) + len(found.failed)}"
+    click.echo(f"{count} fitted: {out / 'NAME' / 'fit.json'}, report.html and figures")
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def export(fit_file: Path, target: str, out: Path, drive: Path | None, reading: 
     fit warns of is repeated in what is written.
     """
     suffix = ".json" if target == "json" else ".py"
-    if suffix == ".py" and (out.stem in sys.stdlib_module_names or out.stem in _IMPORTED):
+    if suffix == ".py" and out.stem in (*sys.stdlib_module_names, "numpy", "nest", "brian2"):
         raise ValueError(f"out = {out.name}: the script imports a module {out.stem}, and would find itself; rename it")
     if drive is None and reading:
         raise ValueError(f"`{next(iter(reading))}` is for the recording of --drive only")
@@ -178,11 +178,6 @@ def neuron_json(fit: RecordingFit) -> str:
         rows[name] = {"value": value, "unit": unit, "standard_name": words}
     neuron = {"model": fit.model, "parameters": rows, "warnings": list(fit.warnings)}
     return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
-
-
-# What the scripts of NEST and Brian2 import, beside Python's own.
-_IMPORTED = {"nest", "pynestkernel", "brian2", "numpy", "scipy", "sympy", "mpmath", "matplotlib", "pandas", "jinja2"}
-_IMPORTED |= {"markupsafe", "Cython", "cython", "pyparsing", "packaging", "setuptools", "cpuinfo", "ipywidgets", "PIL"}
 
 
 def script_of(fit: RecordingFit, target: str, drive: Recording | None) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.several import fit_each, named_files
+from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.report import cell_rows
 
 DT, DURATION = 0.5, 2000.0
@@ -77,7 +77,7 @@ def test_the_table_holds_what_the_fits_hold(found):
 def test_cells_of_other_models_leave_gaps_in_the_table(found):
     currents = np.linspace(0.0, 500.0, 6)
     rates = jl.fit_rates(currents, np.asarray(jl.theory.firing_rate(jl.LIFParams(), currents)), jl.LIFParams())
-    table = jl.RecordingFits({"fast": found.fits["fast"], "rates": rates}, {}).table()
+    table = RecordingFits({"fast": found.fits["fast"], "rates": rates}, {}).table()
     assert table["f_i_rmse"] == [None, rates.scores["f_i"]["rmse"]]
     assert table["coincidence_factor"] == [found.fits["fast"].scores["test"]["coincidence_factor"], None]
 
