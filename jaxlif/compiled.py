@@ -10,11 +10,8 @@ import jax
 def compiled(*, values: int = 1, keep: int) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function for each combination of its first arguments, hashable values; the last used stay compiled.
 
-    ``jax.jit(..., static_argnums=...)`` keeps each value for as long as the process lives, and with the closure of a
-    loss the arrays in it. Here an old one goes, its programs with it, and is compiled again if it comes back.
-
-    The first ``values`` arguments are values, the others arrays by position; ``keep`` combinations stay.
-    ``function.program(*values)`` is the compiled function of the arrays.
+    The first ``values`` arguments are values, the others arrays by position; ``keep`` combinations stay, where
+    ``jax.jit(..., static_argnums=...)`` keeps all for ever. ``function.program(*values)`` is the compiled function.
     """
 
     def _decorated(function: Callable[..., Any]) -> Any:

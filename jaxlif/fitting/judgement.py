@@ -64,11 +64,13 @@ def _scores(
     """Return the scores of each part, and the model's mean rate in each sweep, [sweeps], Hz."""
     driven = data.terms.driven(found.params, data)
     model = _model_spikes(driven, found, noisy, seed)
-    scores = {name: _spike_scores(data, window, model) for name, window in parts.items()}
-    if noisy:
-        params = cast(AdaptiveLIFParams, found.params)  # only a gif has noise
-        bits = {name: spike_bits(params, data, data.samples(window)) for name, window in parts.items()}
-        scores = {name: score | {"bits_per_spike": bits[name]} for name, score in scores.items()}
+    scores: dict[str, dict[str, Any]] = {}
+    for name, window in parts.items():
+        part, samples = data.window(*window), data.samples(window)
+        scores[name] = {"start_ms": window[0], "stop_ms": window[1]}
+        scores[name] |= spike_scores(part, part.spikes, model[..., samples])
+        if noisy:
+            scores[name]["bits_per_spike"] = spike_bits(cast(AdaptiveLIFParams, found.params), data, samples)
     own = "train" in parts and _steps_alone(data, found)  # the recipe for steps measures from each sweep's own rest
     start = _at_own_rest(data, found, parts["train"]) if own else driven
     voltage = forced_voltage(found.params, start, data.spikes)
@@ -85,15 +87,8 @@ def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: 
     """Return the model's spikes [sweeps, T], or, of a model with noise, [repeats, sweeps, T]."""
     if not noisy:
         return free_response(found.params, driven).spikes
-    count = max(1, trials // driven.num_sweeps)
-    params = cast(AdaptiveLIFParams, found.params)  # only a gif has noise
-    return noisy_response(params, driven, repeats=count, seed=seed).spikes
-
-
-def _spike_scores(data: Data, window: tuple[float, float], model: np.ndarray) -> dict[str, Any]:
-    part = data.window(*window)
-    scores = spike_scores(part, part.spikes, model[..., data.samples(window)])
-    return {"start_ms": window[0], "stop_ms": window[1]} | scores
+    repeats = max(1, trials // driven.num_sweeps)
+    return noisy_response(found.params, driven, repeats=repeats, seed=seed).spikes
 
 
 def _voltage_scores(data: Data, window: tuple[float, float], voltage: np.ndarray, found: Outcome) -> dict[str, Any]:

@@ -38,20 +38,19 @@ def neuron(params: LIFParams | LeakyParams, dt: float) -> Any:
 
 def free_response(params: LIFParams | LeakyParams, recording: Recording) -> Response:
     """Let the neuron run under the recording's current, from rest, or from reset where it rests above threshold."""
-    cell = neuron(params, recording.dt)
+    cell, spiking = neuron(params, recording.dt), isinstance(params, LIFParams)
     state = cell.init_state(params, jnp.asarray(recording.current[:, 0]))
-    if isinstance(params, LeakyParams):
-        v = np.asarray(simulate(cell, params, recording.current.T, state)[1].v).T
-        return Response(np.zeros(v.shape, bool), v)
-    if params.v_rest >= params.v_th:
+    if isinstance(params, LIFParams) and params.v_rest >= params.v_th:
         state = state._replace(v=jnp.full_like(state.v, params.v_reset))
     found = Response(np.zeros(recording.current.shape, bool), np.zeros(recording.current.shape))
     for place, output in simulated(cell, params, recording.current.T, state):
-        found.spikes[:, place], found.voltage[:, place] = output.spikes.T > 0, output.v.T
+        found.voltage[:, place] = output.v.T
+        if spiking:
+            found.spikes[:, place] = output.spikes.T > 0
     return found
 
 
-def noisy_response(params: AdaptiveLIFParams, recording: Recording, *, repeats: int, seed: int) -> Response:
+def noisy_response(params: LIFParams | LeakyParams, recording: Recording, *, repeats: int, seed: int) -> Response:
     """Let the neuron with escape noise run under the recording's current several times, in single precision.
 
     The spikes are [repeats, sweeps, T], the voltage is that of the first repeat. The random numbers of a response

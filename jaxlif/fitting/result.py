@@ -81,11 +81,9 @@ class RecordingFit:
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
-        return (
-            self
-            if self.scored is None
-            else replace(self, params=self.scored, scored=None, intervals={}, undetermined=(), uncertainty=None)
-        )
+        if self.scored is None:
+            return self
+        return replace(self, params=self.scored, scored=None, intervals={}, undetermined=(), uncertainty=None)
 
     def predict(
         self, recording: Recording, *, repeats: int = 1, seed: int = 0, force_spikes: bool = False
@@ -119,13 +117,13 @@ class RecordingFit:
             if force_spikes:
                 return self._forced(recording, driven, repeats)._replace(notes=notes)
             if self.model == "gif":
-                params = cast(AdaptiveLIFParams, self.params)  # only a gif has noise
-                spikes, voltage = noisy_response(params, driven, repeats=repeats, seed=seed)
+                spikes, voltage = noisy_response(self.params, driven, repeats=repeats, seed=seed)
             else:
                 spikes, voltage = free_response(self.params, driven)
         found = _prediction(recording, np.broadcast_to(spikes, (repeats, *driven.current.shape)), voltage)
         counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
-        new = self._not_fitted(recording)
+        own = self._own_sweeps(recording)
+        new = np.arange(recording.num_sweeps) if own is None else np.flatnonzero(np.isin(own, self.held_out))
         rates = 1000.0 * counts[new] / (repeats * recording.duration)
         outside = extrapolation_notes(self.regimes, held.select(new), rates, new) if len(new) else ()
         return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)
@@ -161,11 +159,6 @@ class RecordingFit:
         own = {checksum: sweep for sweep, checksum in enumerate(self.data.get("sweep_crc32", ()))}
         found = [own.get(checksum) for checksum in sweep_checksums(recording)]
         return np.array(found, int) if found and None not in found else None
-
-    def _not_fitted(self, recording: Recording) -> np.ndarray:
-        """Return the numbers of the sweeps that are not among the fitted ones."""
-        own = self._own_sweeps(recording)
-        return np.arange(recording.num_sweeps) if own is None else np.flatnonzero(np.isin(own, self.held_out))
 
     def _forced(self, recording: Recording, driven: Recording, repeats: int) -> Prediction:
         spikes, drop = self.spike_rule.find(recording), self.electrode_drop(recording)

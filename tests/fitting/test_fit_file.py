@@ -13,7 +13,7 @@ from jaxlif.fitting.data import Drift, Stimulation, Uncertainty
 from jaxlif.fitting.extrapolation import Regime
 from jaxlif.recordings import Electrode
 
-SEED, DAMAGED = 10, 150
+SEED, DAMAGED = 10, 15  # more of them are drawn by hand
 PLAIN = jl.LIFParams(tau_m=12.5, r_m=0.08, v_rest=-71.5, v_th=-52.25, v_reset=-61.0, t_ref=3.5)
 
 
@@ -147,7 +147,7 @@ def test_every_field_of_a_fit_comes_back_as_it_was(name, tmp_path):
     assert repr(jl.load_fit(fit.save(tmp_path))) == repr(fit)
 
 
-@pytest.mark.parametrize("number", range(DAMAGED // 10))
+@pytest.mark.parametrize("number", range(DAMAGED))
 def test_damage_is_refused_or_means_what_it_says(document, tmp_path, number):
     text = damaged(document, np.random.default_rng([SEED, number]))
     found = ending(text, tmp_path)
@@ -194,26 +194,3 @@ def test_keys_are_those_that_were_written(document, tmp_path):
             without = {name: value for name, value in document.items() if name != key}
             assert key in ending(json.dumps(without).encode(), tmp_path)
     assert "sed is no field of a fit" in ending(json.dumps(document | {"sed": 1}).encode(), tmp_path)
-
-
-def main() -> None:
-    """Read all damaged files and count how they end."""
-    import collections
-    import tempfile
-    from pathlib import Path
-
-    ends = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for name, fit in fits().items():
-            document = json.loads(fit.save(folder).read_text(encoding="utf-8"))
-            for number in range(DAMAGED):
-                text = damaged(document, np.random.default_rng([SEED, number]))
-                found = ending(text, Path(folder))
-                if not isinstance(found, str):
-                    assert found | {"versions": 0} == json.loads(text) | {"versions": 0}, (name, number)
-                ends["refused" if isinstance(found, str) else "read as it says"] += 1
-    print(dict(ends))
-
-
-if __name__ == "__main__":
-    main()
