@@ -264,11 +264,11 @@ def _blocks(columns: list[_Column], table: np.ndarray) -> list[np.ndarray]:
     if (bad := ~(np.isfinite(number) & (number == np.round(number)))).any():
         row = int(np.argmax(bad))
         raise ValueError(f"row {row + 1}: sweep = {number[row]:g}, a whole number is expected")
-    _, first = np.unique(number, return_index=True)
-    if np.count_nonzero(np.diff(number)) >= len(first):
+    sweeps = list(dict.fromkeys(number.tolist()))
+    if np.count_nonzero(np.diff(number)) >= len(sweeps):
         text = "rows of different sweeps alternate: they are put together by the column `sweep`"
         warnings.warn(text, RecordingWarning, stacklevel=4)
-    return [table[number == number[row]] for row in np.sort(first)]
+    return [table[number == sweep] for sweep in sweeps]
 
 
 def _taken(columns: list[_Column], table: np.ndarray, quantity: str) -> list[np.ndarray]:

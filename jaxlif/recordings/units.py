@@ -185,7 +185,9 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
     """
     known = np.zeros(current.shape, bool) if spikes is None else spikes
     away, short = away_from(known, *_AT_SPIKE, dt), max(1, round(_SHORT / dt))
-    x, y = (_without_mains(_means(np.where(away, part, np.nan), short), short * dt) for part in (current, voltage))
+    x, y = (_means(np.where(away, part, np.nan), short) for part in (current, voltage))
+    if x.shape[1] * short * dt >= _MAINS_FROM and short * dt <= 5.0:
+        x, y = (part - mains(part, (50.0, 60.0), short * dt) for part in (x, y))
     trend = _trend(x)
     # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
     ramp = np.var(trend) > 0.9 * np.var(current)
@@ -216,12 +218,6 @@ def mains(x: np.ndarray, frequencies: Sequence[float] | np.ndarray, dt: float) -
         return np.asarray((waves[:, :-1] @ np.linalg.lstsq(waves, x.T, rcond=None)[0][:-1]).T)
     sizes = [np.linalg.lstsq(waves[at], row[at], rcond=None)[0] for row, at in zip(x, known, strict=True)]
     return np.asarray(np.stack(sizes)[:, :-1] @ waves[:, :-1].T)
-
-
-def _without_mains(blocks: np.ndarray, dt: float) -> np.ndarray:
-    """Return sweeps without 50 and 60 Hz, where they are long enough to tell them apart."""
-    short = blocks.shape[1] * dt < _MAINS_FROM or dt > 5.0
-    return blocks if short else blocks - mains(blocks, (50.0, 60.0), dt)
 
 
 def _trend(x: np.ndarray) -> np.ndarray:
