@@ -248,7 +248,7 @@ def initial_voltage(v_rest: Any, params: Any, x: Any) -> Array:
 
 def widened(x: Any, targets: tuple[int, ...]) -> Any:
     """Return a neuron's input, the innermost ``input`` of named tuples, for as many neurons as the rest reaches."""
-    if issubclass(type(x), tuple):
+    if issubclass(type(x), tuple):  # a named one, whose fields mypy does not know
         return x._replace(input=widened(x.input, targets))
     shape = jnp.shape(x)
     if any(n != m and 1 not in (n, m) for n, m in zip(shape[::-1], targets[::-1], strict=False)):
