@@ -194,9 +194,7 @@ GOOD = {
     "fit_fi_population, options": Call(
         _population_options, {"adaptation": False, "noise": False, "passive": "joint", "seed": 0}
     ),
-    "interop.to_nest": Call(
-        lambda **a: jl.interop.to_nest(**a)[1], {"params": PARAMS, "dt": 0.1, "synapse": "delta", "tau_syn": (2.0, 2.0)}
-    ),
+    "interop.to_nest": Call(lambda **a: jl.interop.to_nest(**a)[1], {"params": PARAMS, "dt": 0.1, "synapse": "delta"}),
     "interop.to_brian2": Call(
         lambda **a: jl.interop.to_brian2(**a).namespace, {"params": PARAMS, "dt": 0.1, "escape_noise": False}
     ),
