@@ -121,7 +121,9 @@ GOOD = {
     "theory.diffusion_rate": Call(
         theory.diffusion_rate, {"params": PARAMS, "mean": 120.0, "sd": 40.0, "dt": 0.1}, ("mean", "sd")
     ),
-    "losses.voltage_mse": Call(losses.voltage_mse, {"v": VOLTAGE, "target": VOLTAGE[::-1].copy(), "mask": OTHER}),
+    "losses.voltage_mse": Call(
+        losses.voltage_mse, {"v": VOLTAGE, "target": VOLTAGE[::-1].copy(), "mask": np.ones(STEPS)}
+    ),
     "losses.rate_mse": Call(losses.rate_mse, {"rate": RATES, "target": RATES[::-1].copy()}),
     "losses.spike_mask": Call(losses.spike_mask, {"spikes": TRAIN, "before": 2, "after": 3}, wide=("spikes",)),
     "losses.spike_count_rate": Call(losses.spike_count_rate, {"spikes": TRAIN, "dt": 0.5}, wide=("spikes",)),
