@@ -161,7 +161,7 @@ reading = _gathered(
         "--from-electrode",
         "electrode_channel",
         metavar="NAME",
-        help="Of an .nwb file, or channel of an .abf file: V2 or V2,I1.",
+        help="Of an .nwb file, or channel of an .abf file.",
     ),
     *_corrections("voltage", "mV"),
     *_corrections("current", "pA"),

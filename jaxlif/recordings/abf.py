@@ -37,12 +37,12 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     """Read the fields of a recording from an ABF1 or ABF2 file.
 
     Channels are chosen by their unit; a file whose output is a voltage is voltage clamp. A recorded current is
-    preferred to the command, whose scale is set by hand and often wrong. Of several voltages one is to be named, as
-    "V2" or "V2,I1"; of as many currents, the one at the same place belongs to it. A corrected unit is that of the
+    preferred to the command, whose scale is set by hand and often wrong. Of several voltages, or currents, one is to be
+    named; of as many currents as voltages, the one at the same place belongs to it. A corrected unit is that of the
     channels that are read; where none is of its kind, of the one that is named, or of all.
     """
     unit = asked.corrections.current_unit
-    names = () if asked.channel is None else tuple(name.strip() for name in asked.channel.split(","))
+    name = asked.channel
     with warnings.catch_warnings():
         # pyabf warns of stimulus files that it does not find; what that means for the command is tested below.
         warnings.filterwarnings("ignore", module="pyabf")
@@ -50,20 +50,20 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
         dt = 1000.0 / abf.sampleRate
         inputs, outputs = _channels(abf.adcNames, abf.adcUnits), _channels(abf.dacNames, abf.dacUnits)
         active = _active(abf, outputs)
-        inputs = _relabelled(inputs, "voltage", asked.corrections.voltage_unit, names)
-        recorded = _relabelled(_of_kind(inputs, "current"), "current", unit, names)
+        inputs = _relabelled(inputs, "voltage", asked.corrections.voltage_unit, name)
+        recorded = _relabelled(_of_kind(inputs, "current"), "current", unit, name)
         used = recorded if asked.current != "commanded" else []
         if not used:
-            outputs = _relabelled(outputs, "current", unit, names)
+            outputs = _relabelled(outputs, "current", unit, name)
         if unit is None:
             _require_current_clamp(abf, inputs, outputs, active, dt)
         voltages = _of_kind(inputs, "voltage")
         if not voltages:
             raise ValueError(_no_voltage(inputs, active))
         known = voltages + _of_kind(used or outputs, "current")
-        if unknown := set(names) - {channel.name for channel in known}:
-            raise ValueError(f"electrode_channel = {min(unknown)!r}: the channels are {_listed(known)}")
-        read = _only("voltage", voltages, names)
+        if name not in (None, *(channel.name for channel in known)):
+            raise ValueError(f"electrode_channel = {name!r}: the channels are {_listed(known)}")
+        read = _only("voltage", voltages, name)
         voltage = _input(abf, read, "voltage")
         measured = {channel: _input(abf, channel, "current") for channel in recorded}
         factors = {channel: to_library_unit("current", channel.unit) for channel in _of_kind(outputs, "current")}
@@ -75,9 +75,11 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
         why = (_of_kind(outputs, "current") and _unread_list(abf)) or _listed(outputs)
         otherwise = f"recorded is {_listed(recorded) or 'no current'}; is a unit wrong (`current_unit`)?"
         raise ValueError(f"no command is a current that the file holds ({why}), {otherwise}")
-    chosen = _current(used or _commanding(commands, len(voltages)), voltages, read, names)
+    currents = used or _commanding(commands, len(voltages))
+    in_order = len(currents) == len(voltages) and name not in [channel.name for channel in currents]
+    chosen = currents[voltages.index(read)] if in_order else _only("current", currents, name)
     current = [asked.corrections.corrected("current", sweep) for sweep in data[chosen]]
-    if len(used) == 1 < len(voltages) and chosen.name not in names:
+    if len(used) == 1 < len(voltages) and chosen.name != name:
         text = f"the only recorded current, {chosen.name}, is taken for that of {read.name}: was it injected there"
         warnings.warn(f"{text}, and not into another of {_listed(voltages)}?", RecordingWarning, stacklevel=3)
     pairs = [(current, other) if used else (other, current) for other in (commands if used else measured).values()]
@@ -150,11 +152,11 @@ def _listed(channels: list[_Channel]) -> str:
     return ", ".join(f"{c.name}: {c.unit or 'no unit'}" for c in channels)
 
 
-def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, names: tuple[str, ...]) -> list[_Channel]:
+def _relabelled(channels: list[_Channel], quantity: str, unit: str | None, name: str | None) -> list[_Channel]:
     """Put the unit that was given to those of the kind that it is of; where none is, to the one named, or to all."""
     if unit is None:
         return channels
-    wrong = _of_kind(channels, quantity) or [c for c in channels if c.name in names] or channels
+    wrong = _of_kind(channels, quantity) or [c for c in channels if c.name == name] or channels
     return [channel._replace(unit=unit) if channel in wrong else channel for channel in channels]
 
 
@@ -214,20 +216,13 @@ def _no_voltage(inputs: list[_Channel], active: list[_Channel]) -> str:
     return f"no channel is a voltage ({_listed(inputs)}): name its unit with `voltage_unit`, if one is"
 
 
-def _only(kind: str, channels: list[_Channel], names: tuple[str, ...]) -> _Channel:
+def _only(kind: str, channels: list[_Channel], name: str | None) -> _Channel:
     """Return the channel that was named, or the only one."""
-    found = [channel for channel in channels if channel.name in names] or channels
+    found = [channel for channel in channels if channel.name == name] or channels
     if len(found) > 1:
         several = f"{len(channels)} channels are a {kind} ({_listed(channels)})"
         raise ValueError(f"{several}: choose one with `electrode_channel`")
     return found[0]
-
-
-def _current(channels: list[_Channel], voltages: list[_Channel], read: _Channel, names: tuple[str, ...]) -> _Channel:
-    """Return the current that was named, or of as many as there are voltages the one at the same place."""
-    if len(channels) == len(voltages) and not any(channel.name in names for channel in channels):
-        return channels[voltages.index(read)]
-    return _only("current", channels, names)
 
 
 # --- the command ------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def read_recording(
             where there is one); for the other formats, which hold one current, what that current is.
         sweeps: numbers of the sweeps to read, from 0; None for all.
         electrode_channel: name of the electrode of an .nwb file, or of the channel of an .abf file, needed where it
-            holds several: "V2" of the voltages, "I1" of the currents, "V2,I1" where both are to be chosen.
+            holds several.
         **corrections: ``voltage_unit``, ``voltage_gain``, ``voltage_offset`` (mV) and the same of the current, where
             the file is wrong about them: the fields of :class:`jaxlif.recordings.units.Corrections`.
 
