@@ -105,7 +105,7 @@ def predict(
     notes = prediction.notes
     if recording.voltage is not None:
         trains = result.spike_rule.find(recording)
-        scores = _scores(result, recording, trains, prediction, forced=force_spikes)
+        scores = _scores(result, recording, trains, prediction, repeats=repeats, forced=force_spikes)
         click.echo(text_table(score_rows({"prediction": scores})) + "\n")
         notes += result.likelihood_note(recording) + unreliable_notes(recording, trains)
         notes += spike_notes(recording, result.spike_rule)
@@ -114,7 +114,13 @@ def predict(
 
 
 def _scores(
-    result: RecordingFit, recording: Recording, spikes: np.ndarray, prediction: Prediction, *, forced: bool
+    result: RecordingFit,
+    recording: Recording,
+    spikes: np.ndarray,
+    prediction: Prediction,
+    *,
+    repeats: int,
+    forced: bool,
 ) -> Mapping[str, Any]:
     """Score a prediction against the recording: its voltage where the spikes were forced, else its own spikes."""
     if forced or result.model == "passive":
@@ -122,7 +128,7 @@ def _scores(
         voltage = prediction.voltage + prediction.electrode_drop
         return voltage_scores(recording, spikes, voltage, before=before, after=after)
     steps = np.round(prediction.spike_time / recording.dt).astype(int) - 1
-    model = np.zeros((int(prediction.spike_repeat.max(initial=0)) + 1, *recording.current.shape), bool)
+    model = np.zeros((repeats, *recording.current.shape), bool)
     model[prediction.spike_repeat, prediction.spike_sweep, steps] = True
     return spike_scores(recording, spikes, model if result.model == "gif" else model[0])
 

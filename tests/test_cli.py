@@ -15,6 +15,7 @@ from jaxlif import pictures, report
 from jaxlif.fitting import fit as fit_module
 from jaxlif.fitting.data import Drift
 from jaxlif.interop import to_brian2, to_nest, to_script
+from jaxlif.options import _sweeps
 from tests.command_line import DT, DURATION, TRUTH, bad, call, cell, good, step_family, write
 
 FIGURES = ("voltage", "raster")
@@ -131,6 +132,10 @@ def test_switches_and_what_is_read(asked, cell_file, tmp_path):
     recording = call["recording"]
     assert recording.current_source == "commanded" and dict(recording.corrections) == {"current_gain": 2.0}
     np.testing.assert_array_equal(recording.current, 2.0 * cell()[0][1:])
+
+
+def test_sweeps_are_numbers_and_ranges():
+    assert _sweeps("0,2-5, 7") == [0, 2, 3, 4, 5, 7]
 
 
 def test_the_ladder_is_asked_with_the_same_options(cell_file, monkeypatch):
@@ -273,6 +278,19 @@ def test_predict_writes_the_named_arrays(stored, cell_file, tmp_path):
     assert scores["firing rate, model (Hz)"] == f"{len(time) / 6 / (0.001 * DURATION):.3g}"
     assert "coincidence factor Γ" in scores and "voltage RMSE" not in printed
     assert f"{len(time)} spikes in 6 responses" in printed
+
+
+def test_a_repeat_in_which_the_model_is_silent_counts(stored, cell_file, tmp_path, monkeypatch):
+    """The deterministic model's spikes once in two presentations: half of the rate."""
+    fit, recording = jl.load_fit(stored[0] / "fit.json"), jl.read_recording(cell_file)
+    once = fit.predict(recording)
+    monkeypatch.setattr("jaxlif.commands.load_fit", lambda path: replace(fit, model="gif"))
+    monkeypatch.setattr(jl.RecordingFit, "predict", lambda *args, **options: once)
+    monkeypatch.setattr(jl.RecordingFit, "likelihood_note", lambda *args: ())
+    printed = good("predict", "any.json", cell_file, "--out", tmp_path / "p.npz", "--repeats", 2).output
+    rate = len(once.spike_time) / recording.num_sweeps / (0.001 * DURATION)
+    [line] = [line for line in printed.splitlines() if line.startswith("firing rate, model (Hz)")]
+    assert float(line.split()[-1]) == pytest.approx(rate / 2, rel=1e-2)  # three digits are printed
 
 
 def test_predict_with_forced_spikes_scores_the_voltage(stored, cell_file, tmp_path):
