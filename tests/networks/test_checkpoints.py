@@ -19,7 +19,6 @@ from tests.networks.training_problem import (
     LINE_PARAMS,
     OPTIMIZER,
     SGD,
-    finish,
     fit_line,
     line_loss,
     running,
@@ -51,13 +50,6 @@ def test_continuing_equals_one_run_bitwise(tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["3", "4"]
 
 
-def child(folder, out):
-    """What the killed processes run."""
-    result = long(folder=folder)
-    leaves = jax.tree.leaves((result.params, result.last_params, result.history))
-    np.savez(out, *[np.asarray(x) for x in leaves])
-
-
 def saved(folder):
     return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
 
@@ -74,21 +66,12 @@ def wait_until(condition, process):
 
 def test_a_killed_training_ends_as_one_that_was_not(tmp_path):
     """While a checkpoint is being written; experiments/kill_and_resume.py does it at random moments, with a network."""
-    folder, out = tmp_path / "run", tmp_path / "out.npz"
-    code = f"t.child({str(folder)!r}, {str(out)!r})"
-    with running("test_checkpoints", code) as process:
-        wait_until(lambda: saved(folder) >= 2, process)
-        wait_until(lambda: unfinished(folder), process)
-    assert 2 <= saved(folder) < 12 and not out.exists()
-    with running("test_checkpoints", code) as process:
-        finish(process)
-    assert not unfinished(folder)
-    expected = long()
-    leaves = jax.tree.leaves((expected.params, expected.last_params, expected.history))
-    with np.load(out) as found:
-        assert len(found.files) == len(leaves)
-        for name, x in zip(found.files, leaves, strict=True):
-            np.testing.assert_array_equal(found[name], x)
+    with running("test_checkpoints", f"t.long(folder={str(tmp_path)!r})") as process:
+        wait_until(lambda: saved(tmp_path) >= 2, process)
+        wait_until(lambda: unfinished(tmp_path), process)
+    assert 2 <= saved(tmp_path) < 12
+    same(long(folder=tmp_path), long())
+    assert not unfinished(tmp_path)
 
 
 def damage(folder, how):
