@@ -156,6 +156,9 @@ def _values(quantity: str, part: _Part, corrections: Corrections) -> np.ndarray:
 def _pairs(nwb: Any, asked: Asked) -> tuple[list[_Pair], str]:
     """Return the chosen sweeps of the electrode that have a current, and whether that was recorded or commanded."""
     responses = _of_electrode(_responses(nwb), asked.channel)
+    clamped = [*responses, *(s for s in nwb.stimulus.values() if _is_a(s, "PatchClampSeries"))]
+    if nwb.sweep_table is not None and any(series.sweep_number is None for series in clamped):
+        raise ValueError("the sweep table numbers series without a sweep_number of their own: write it into each")
     groups = {"recorded": nwb.acquisition, "commanded": nwb.stimulus}
     found = {
         source: _match(nwb, responses, _currents(group, responses, asked.corrections))

@@ -521,3 +521,12 @@ def test_the_barrel_cortex_cell(lantyer):
         np.median(x[:3, 6000:11000], axis=1) - np.median(x[:3, :2000], axis=1) for x in (cell.voltage, cell.current)
     ]
     np.testing.assert_allclose(change[0] / change[1], [0.183] * 3, rtol=0.04)
+
+
+def test_a_sweep_table_of_series_without_numbers_of_their_own_is_refused(lantyer, tmp_path):
+    path = tmp_path / "cell.nwb"
+    path.write_bytes(lantyer.read_bytes())
+    with h5py.File(path, "a") as file:
+        for series in file["stimulus/presentation"].values():
+            del series.attrs["sweep_number"]
+    assert refused(path).startswith("the sweep table numbers series without a sweep_number of their own")
