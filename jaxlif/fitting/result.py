@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxlif.files import reading, require_file, staged
+from jaxlif.files import reading, require_file, require_memory, staged
 from jaxlif.fitting.data import Data, Drift, Uncertainty
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.fit_json import restored, written
@@ -109,6 +109,7 @@ class RecordingFit:
             raise ValueError(f"repeats = {repeats}: at least 1 repeat is needed")
         if force_spikes and recording.voltage is None:
             raise ValueError("force_spikes needs a recording with a voltage: this one has only a current")
+        require_memory(repeats * recording.current.size, f"{repeats} repeats of {recording.num_sweeps} sweeps")
         with jax.enable_x64(True):
             terms, notes = self._terms(recording)
             notes += self._corrections_note(recording)
