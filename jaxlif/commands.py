@@ -104,25 +104,19 @@ def predict(
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
     notes = prediction.notes
     if recording.voltage is not None:
-        trains = result.spike_rule.find(recording)
-        scores = _scores(result, recording, trains, prediction, repeats=repeats, forced=force_spikes)
+        scores = _scores(result, recording, prediction, repeats=repeats, forced=force_spikes)
         click.echo(text_table(score_rows({"prediction": scores})) + "\n")
-        notes += result.likelihood_note(recording) + unreliable_notes(recording, trains)
+        notes += result.likelihood_note(recording) + unreliable_notes(recording, result.spike_rule.find(recording))
         notes += spike_notes(recording, result.spike_rule)
     for note in [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes] + [*notes]:
         click.echo(f"note: {note}")
 
 
 def _scores(
-    result: RecordingFit,
-    recording: Recording,
-    spikes: np.ndarray,
-    prediction: Prediction,
-    *,
-    repeats: int,
-    forced: bool,
+    result: RecordingFit, recording: Recording, prediction: Prediction, *, repeats: int, forced: bool
 ) -> Mapping[str, Any]:
     """Score a prediction against the recording: its voltage where the spikes were forced, else its own spikes."""
+    spikes = result.spike_rule.find(recording)
     if forced or result.model == "passive":
         before, after = (round(t / recording.dt) for t in result.spike_cut)
         voltage = prediction.voltage + prediction.electrode_drop
