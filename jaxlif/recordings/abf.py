@@ -57,8 +57,7 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
             outputs = _relabelled(outputs, "current", unit, name)
         if unit is None:
             _require_current_clamp(abf, inputs, outputs, active, dt)
-        voltages = _of_kind(inputs, "voltage")
-        if not voltages:
+        if not (voltages := _of_kind(inputs, "voltage")):
             raise ValueError(_no_voltage(inputs, active))
         known = voltages + _of_kind(used or outputs, "current")
         if name not in (None, *(channel.name for channel in known)):
@@ -66,16 +65,19 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
         read = _only("voltage", voltages, name)
         voltage = _input(abf, read, "voltage")
         measured = {channel: _input(abf, channel, "current") for channel in recorded}
-        factors = {channel: to_library_unit("current", channel.unit) for channel in _of_kind(outputs, "current")}
-        found = {channel: waveforms(abf, channel.number, factor) for channel, factor in factors.items()}
-    commands = {channel: waveform for channel, waveform in found.items() if waveform is not None}
+        found = [
+            (c, waveforms(abf, c.number, to_library_unit("current", c.unit))) for c in _of_kind(outputs, "current")
+        ]
+    commands = {channel: waveform for channel, waveform in found if waveform is not None}
     if asked.current == "recorded" and not used:
         raise ValueError(f'current = "recorded": no channel is a current ({_listed(inputs)})')
     if not (data := measured if used else commands):
         why = (_of_kind(outputs, "current") and _unread_list(abf)) or _listed(outputs)
         otherwise = f"recorded is {_listed(recorded) or 'no current'}; is a unit wrong (`current_unit`)?"
         raise ValueError(f"no command is a current that the file holds ({why}), {otherwise}")
-    currents = used or _commanding(commands, len(voltages))
+    # Where not each voltage has a command of its own, those that vary are meant.
+    varying = [channel for channel, waveform in commands.items() if _varies(waveform)] or list(commands)[:1]
+    currents = used or (list(commands) if len(commands) == len(voltages) else varying)
     in_order = len(currents) == len(voltages) and name not in [channel.name for channel in currents]
     chosen = currents[voltages.index(read)] if in_order else _only("current", currents, name)
     current = [asked.corrections.corrected("current", sweep) for sweep in data[chosen]]
@@ -84,8 +86,8 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
         warnings.warn(f"{text}, and not into another of {_listed(voltages)}?", RecordingWarning, stacklevel=3)
     pairs = [(current, other) if used else (other, current) for other in (commands if used else measured).values()]
     warn_of_difference(pairs, dt, "the recorded one is used" if used else "the command was asked for")
-    source = "recorded" if used else "commanded"
-    return {"current": data[chosen], "voltage": voltage, "dt": dt, "current_source": source}
+    fields = {"current": data[chosen], "voltage": voltage, "dt": dt}
+    return fields | {"current_source": "recorded" if used else "commanded"}
 
 
 def abf_channels(path: Path) -> list[str]:
@@ -226,12 +228,6 @@ def _only(kind: str, channels: list[_Channel], name: str | None) -> _Channel:
 
 
 # --- the command ------------------------------------------------------------------------------------------
-
-
-def _commanding(commands: dict[_Channel, _Sweeps], num_voltages: int) -> list[_Channel]:
-    """Return all commands where each voltage has one; else not each has a voltage of its number: those that vary."""
-    varying = [channel for channel, waveform in commands.items() if _varies(waveform)]
-    return list(commands) if len(commands) == num_voltages else varying or list(commands)[:1]
 
 
 def _varies(sweeps: _Sweeps) -> bool:
