@@ -230,8 +230,7 @@ def init_recurrent(
 def _scan(neuron: Cell, unroll: int, params: Any, weight: Array, state: Any, inputs: Any) -> tuple[Any, Any]:
     """Scan ``inputs`` [T, N] from ``state``, the neurons' and their last spikes; return the last state and the outputs.
 
-    The tangent of a scan is a scan that is linear in the tangents, and the part of W's tangent is known before it:
-    transposed, this is the gradient of W as one matmul after the backward loop, instead of an update in every step.
+    The tangent of W acts before the loop of tangents: transposed, it is one matmul after the backward loop.
     """
     state, (outputs, _, _) = _recur(neuron, unroll, params, weight, state, inputs)
     return state, outputs

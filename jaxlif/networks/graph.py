@@ -255,8 +255,7 @@ def named_layer(index: int, layer: Cell) -> Iterator[None]:
 def worth_recomputing(state: PyTree) -> bool:
     """Say whether the backward pass of a layer should make a step's intermediate numbers anew, not keep them.
 
-    A step with several state variables has many: recomputing takes half to two thirds of the time. A plain neuron with
-    its voltage alone has few, which are read faster than made.
+    It takes half to two thirds of the time where a step has several state variables; a voltage alone is read faster.
     """
     return sum(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)) > 1
 

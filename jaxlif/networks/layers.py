@@ -37,13 +37,7 @@ class NetworkOutput(NamedTuple):
 
 
 def signal(output: Any) -> Any:
-    """Return what a layer passes on: its spikes where it has any, else its voltage, else itself; of a network the last.
-
-    Example:
-        >>> from jaxlif.neurons.leaky import LeakyOutput
-        >>> float(signal(LeakyOutput(v=jnp.asarray(0.5))))
-        0.5
-    """
+    """Return what a layer passes on: its spikes if any, else its voltage, else itself; of a network, of the last."""
     if isinstance(output, NetworkOutput):
         return signal(output.output)
     return getattr(output, "spikes", getattr(output, "v", output))
