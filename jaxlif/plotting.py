@@ -1,7 +1,7 @@
 """Figures of voltages, spikes and rates: functions of arrays that return the Axes they drew on.
 
-Nothing here knows a neuron or calls ``plt.show``. ``plt.rcParams.update(STYLE)`` gives your own figures the same look.
-``import jaxlif`` leaves this module out: ``from jaxlif import plotting``.
+Shapes that do not fit together raise ValueError. Nothing here knows a neuron or calls ``plt.show``;
+``plt.rcParams.update(STYLE)`` gives your own figures the same look. ``from jaxlif import plotting`` loads it.
 """
 
 from collections.abc import Sequence
@@ -56,9 +56,6 @@ def trace(
         ax: Axes to draw on; a new figure by default.
         **line: properties of the line, such as ``label`` or ``color``.
 
-    Raises:
-        ValueError: for shapes that do not fit together.
-
     Example:
         >>> ax = trace([0.1, 0.2, 0.3], [-56.0, -65.0, -64.0], spikes=[0, 1, 0])
         >>> ax.lines[0].get_ydata().tolist()
@@ -92,9 +89,6 @@ def raster(
         ylabel: what a row is, such as "trial".
         ax: Axes to draw on; a new figure by default.
         **marks: properties of the ticks, such as ``color`` or ``markersize``.
-
-    Raises:
-        ValueError: for shapes that do not fit together.
 
     Example:
         >>> ax = raster([[12.0, 40.0], [], [25.0]], ylabel="trial")
@@ -142,9 +136,6 @@ def fi_curve(
         theory_label: name of the line.
         ax: Axes to draw on; a new figure by default.
 
-    Raises:
-        ValueError: for shapes that do not fit together.
-
     Example:
         >>> ax = fi_curve([100.0, 200.0], [0.0, 66.0], [150.0, 250.0], [0.0, 100.0])
         >>> ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)
@@ -182,9 +173,6 @@ def fit_overlay(
         spikes: recorded spikes, 0 or 1, [T].
         predicted_spikes: the model's spikes, 0 or 1, [T].
         labels: names of the two voltages.
-
-    Raises:
-        ValueError: for shapes that do not fit together, or gaps alone.
 
     Example:
         >>> upper, lower = fit_overlay([1.0, 2.0], [-70.0, -68.0], [-70.0, -66.0])
