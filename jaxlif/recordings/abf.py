@@ -41,8 +41,7 @@ def read_abf(path: Path, asked: Asked) -> dict[str, Any]:
     named; of as many currents as voltages, the one at the same place belongs to it. A corrected unit is that of the
     channels that are read; where none is of its kind, of the one that is named, or of all.
     """
-    unit = asked.corrections.current_unit
-    name = asked.channel
+    unit, name = asked.corrections.current_unit, asked.channel
     with warnings.catch_warnings():
         # pyabf warns of stimulus files that it does not find; what that means for the command is tested below.
         warnings.filterwarnings("ignore", module="pyabf")
