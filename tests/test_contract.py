@@ -430,9 +430,9 @@ def test_float32_follows_float64(case):
 # ----------------------------------------------------------------------------------------------------------- gradients
 
 
-@few_cells
+@cases_named(["lif attached", "current", "network"])
 def test_checkpointing_changes_nothing(case):
-    """60 steps in segments of 7, with 4 left over."""
+    """60 steps in segments of 7, with 4 left over: of one neuron, of inputs that are several arrays, of layers."""
 
     def value(values, checkpoint):
         result = jl.simulate(case.cell, with_floats(case.params, values), case.inputs, checkpoint=checkpoint)
