@@ -1,9 +1,9 @@
 """Does a neuron fitted to one kind of input predict the same cell under another?
 
 Question: one cell received one noise at four means and strengths. How well do a plain LIF, an adaptive neuron with
-escape noise ("gif") and its deterministic twin ("deterministic-gif") predict (a) the last 8 s of a stimulus of which they saw
-the rest, and (b) a stimulus of which they saw nothing? Scores at 2 and at 4 ms: the coincidence factor as a share of
-the cell's own reliability, for which the deterministic models are meant, and Md*, for which the noisy one is.
+escape noise ("gif") and its deterministic twin ("deterministic-gif") predict (a) the last 8 s of a stimulus of which
+they saw the rest, and (b) a stimulus of which they saw nothing? Scores at 2 and at 4 ms: the coincidence factor as a
+share of the cell's own reliability, for which the deterministic models are meant, and Md*, for which the noisy one is.
 Method: ``fit_recording`` with all defaults. (a) 0-26 s of one stimulus, scored on 26-34 s. (b) ``held_out`` is one
 stimulus and all the others are fitted, those too whose spikes the cell does not repeat: their voltage and their
 likelihood count, but they choose no threshold. Only stimuli with R >= 0.2 are judged. Per stimulus a series resistance
