@@ -27,6 +27,7 @@ TRUTH = jl.AdaptiveLIFParams(
     tau_m=20.0, r_m=0.1, v_rest=-65.0, v_th=-50.0, v_reset=-60.0, t_ref=4.0, delta_v=1.0,
     eta=(40.0, 15.0), tau_eta=(6.0, 80.0), gamma=(4.0,), tau_gamma=(50.0,),
 )  # fmt: skip
+FORCED = jax.jit(forced_adaptive, static_argnums=2)
 REST = np.array([-66.0, -65.5, -64.5, -64.0])  # two repeats of each of two stimuli
 
 
@@ -131,10 +132,10 @@ def test_a_shifted_rest_is_a_constant_current(recording):
 def test_the_blocks_know_where_each_sweep_rests(recording):
     data = replace(Data.of(recording, recording.spikes).select([0, 2]), drift=Drift(np.array([1.0, -0.5]), np.ones(2)))
     (told,) = arranged(data, 4.0, "float64")
-    found = from_lanes(forced_adaptive(TRUTH, told, DT)[0], data.current.shape)
+    found = from_lanes(FORCED(TRUTH, told, DT)[0], data.current.shape)
     for n, above in enumerate(data.drift.offset):
         (alone,) = arranged(replace(data.select([n]), drift=None), 4.0, "float64")
-        v, _ = forced_adaptive(replace(TRUTH, v_rest=TRUTH.v_rest + above), alone, DT)
+        v, _ = FORCED(replace(TRUTH, v_rest=TRUTH.v_rest + above), alone, DT)
         np.testing.assert_allclose(found[n], from_lanes(v, (1, data.num_steps))[0], rtol=0, atol=1e-12)
 
 
@@ -143,7 +144,7 @@ def test_drift_comes_back(recording):
     drift = Drift(np.array([0.5, -0.5, 1.0, -1.0]), np.array([1.05, 0.95, 1.1, 0.9]))
     data = Data.of(recording, recording.spikes)
     (made,), (plain,) = (arranged(x, 4.0, "float64") for x in (replace(data, drift=drift), data))
-    voltage, _ = forced_adaptive(TRUTH, made, DT)
+    voltage, _ = FORCED(TRUTH, made, DT)
     found = estimate_drift(TRUTH, [plain._replace(voltage=voltage)], DT)
     # Linear least squares without noise: the ridge of 1e-6 samples is all that is off.
     np.testing.assert_allclose(found.offset, drift.offset, atol=1e-6)
