@@ -48,7 +48,8 @@ def main() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         # By machine, since it is made for its processor.
         config.update("jax_compilation_cache_dir", str(cache / "jaxlif" / f"compiled-{platform.node()}"))
-    config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    least = min(0.05, config.jax_persistent_cache_min_compile_time_secs)  # s; what compiles faster is not kept
+    config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 @main.command()
