@@ -23,8 +23,17 @@ SCORE_LABELS = {
     "bits_per_spike": "log-likelihood above a Poisson train (bits per spike)",
     "voltage_rmse": "voltage RMSE, spikes forced (mV)",
     "voltage_variance_explained": "voltage variance explained",
+    "spikes_per_step": "spikes per step, cell",
+    "spikes_per_step_rmse": "spikes per step, RMSE of the model's",
+    "spikes_per_step_rmse_to_20": "the same where the cell fires 20 at most",
+    "spikes_per_step_share_above_20": "the same above 20, as a share",
+    "latency_error": "first spike, median error (ms)",
+    "silent_steps": "share of the silent steps that the model leaves silent",
+    "subthreshold_voltage_rmse": "voltage RMSE before the first spike (mV)",
+    "subthreshold_voltage_variance_explained": "voltage variance explained before the first spike",
     "rmse": "f-I curve, RMSE (Hz)",
     "rmse_held_out": "f-I curve, every second current held out, RMSE (Hz)",
+    "rmse_interpolated": "the same by linear interpolation, the baseline to beat (Hz)",
     "rmse_simulated": "f-I curve counted in a simulation, RMSE (Hz)",
 }
 _CELL_HEADINGS = {name: (f"{name} ({STANDARD_NAMES[name][1]})", 4) for name in ("tau_m", "r_m", "v_rest", "v_th")} | {
@@ -132,7 +141,7 @@ def sweep_line(fit: RecordingFit) -> str:
     if fit.drift is None:
         return ""
     offset, gain = fit.drift.offset, fit.drift.gain
-    seen = ~np.isin(np.arange(offset.size), fit.held_out)  # whose gain was fitted, and so was a rest not measured
+    seen = ~np.isin(np.arange(offset.size), fit.unseen)  # whose gain was fitted, and so was a rest not measured
     known = np.ones_like(seen) if fit.rest == "measured" else seen
     parts = []
     if offset.any() and known.any():

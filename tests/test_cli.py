@@ -768,7 +768,7 @@ def two_cells():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (only_firing, ["no f-I curve with a membrane below it: of 8 levels 8 fire"]),
+        (only_firing, ["no f-I curve with a membrane below it: of 4 levels 4 fire"]),
         (artefacts, ["spikes come within 0.3 ms of a step of the current", "the voltage jumps by"]),
         (lambda: {"voltage": np.maximum(cell()[1], -64.0)}, ["is it saturated or clipped?"]),
         (two_cells, ["its spike times say little"]),

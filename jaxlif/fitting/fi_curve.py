@@ -298,7 +298,23 @@ def curve_errors(table: Mapping[str, Any]) -> dict[str, float]:
     """Return the root mean square errors, Hz, of what a table of :func:`fit_fi_curve` has beside the rates."""
     columns = {"rmse": "fitted_rate_Hz", "rmse_held_out": "held_out_rate_Hz", "rmse_simulated": "simulated_rate_Hz"}
     errors = {name: np.subtract(table[column], table["rate_Hz"]) for name, column in columns.items() if column in table}
+    if "held_out_rate_Hz" in table:
+        errors["rmse_interpolated"] = (
+            interpolated(*(np.asarray(table[x]) for x in ("current_pA", "rate_Hz"))) - table["rate_Hz"]
+        )
     return {name: float(np.sqrt(np.mean(error**2))) for name, error in errors.items()}
+
+
+def interpolated(currents: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Return at each of ascending currents [K] the rate on the line between every second other one: the baseline.
+
+    Example:
+        >>> interpolated(np.array([0.0, 10.0, 20.0, 30.0]), np.array([0.0, 4.0, 9.0, 16.0])).tolist()
+        [4.0, 4.5, 10.0, 9.0]
+    """
+    even = np.arange(len(rates)) % 2 == 0
+    between_odd, between_even = (np.interp(currents, currents[x], rates[x]) for x in (~even, even))
+    return np.asarray(np.where(even, between_odd, between_even))
 
 
 def rising_branch(currents: np.ndarray, rates: np.ndarray) -> int:

@@ -71,10 +71,10 @@ def fit_recording(
             sweep starts with 100 ms without current; "fitted" leaves it free.
         drift: for adaptive neurons: each sweep has an offset of its resting potential and a gain of its current.
         window: the part of the time to fit, (start, stop) in ms; by default the first 70 % of a fluctuating current,
-            all of a step protocol (whose held-out score comes from every second current), and all where sweeps are held
-            out. By default adaptive neurons are refitted to the whole recording once they have been scored; with
-            ``window`` or ``held_out`` given they are not.
-        held_out: sweeps to judge by instead of time: "stimulus:NAME", "repeat:NUMBER", "sweep:NUMBER" or their numbers.
+            and all where sweeps are held out. Adaptive neurons, and all on steps, are refitted to the whole recording
+            once they have been scored; with ``window`` or ``held_out`` given they are not.
+        held_out: sweeps to judge by instead of time: "stimulus:NAME", "repeat:NUMBER", "sweep:NUMBER" or their numbers;
+            of a family of current steps by default every second one, of those that fire and of those that do not.
         start: where to start instead of from a regression, for a fluctuating current; t_ref and v_th are searched for
             over their bounds in any case.
         bounds: intervals that replace the default ones of the parameters named.
@@ -111,25 +111,28 @@ def fit_recording(
             recording, model, window=window, held_out=held_out, electrode=electrode, rest=rest, rule=spike_rule
         )
         options = Options(case.window, **asked)
-        found, final = _fit(case, options)
-        case = case.with_drift(found.drift)
-        judged = judge(case, found, final, options.seed)
-        return _report(case, options, found, final, judged, spike_rule)
+        found = _recipe(case, intervals=not case.refit)(case.fitted, options)
+        last, final = _refit(case, found, options)
+        judged = judge(case.with_drift(found.drift), found, last.with_drift(final.drift), final, options.seed)
+        return _report(last.with_drift(final.drift), options, found, final, judged, spike_rule)
 
 
-def _fit(case: Case, options: Options) -> tuple[Outcome, Outcome]:
-    """Fit the model to the window, and to the whole recording where it is to be handed out so."""
-    recipe: Callable[[Data, Options], Outcome]
+def _recipe(case: Case, *, intervals: bool) -> Callable[[Data, Options], Outcome]:
     if case.model in ADAPTIVE:
-        recipe = partial(fit_gif, deterministic=case.model != "gif", intervals=not case.refit)
-    elif case.model == "passive":
-        recipe = fit_passive
-    else:
-        recipe = fit_steps if case.protocol == "steps" else fit_fluctuating
-    found = recipe(case.fitted, options)
-    if found.refit is None or not case.refit:
-        return found, found
-    return found, found.refit(case.fitted, replace(options, window=case.data.whole))
+        return partial(fit_gif, deterministic=case.model != "gif", intervals=intervals)
+    if case.model == "passive":
+        return fit_passive
+    return fit_steps if case.protocol == "steps" else fit_fluctuating
+
+
+def _refit(case: Case, found: Outcome, options: Options) -> tuple[Case, Outcome]:
+    """Fit the model to the whole recording where it is to be handed out so; return what was fitted, and the outcome."""
+    if case.refit and len(case.held):
+        last = case.complete()
+        return last, _recipe(last, intervals=True)(last.fitted, options)
+    if case.refit and found.refit is not None:
+        return case, found.refit(case.fitted, replace(options, window=case.data.whole))
+    return case, found
 
 
 def _report(
@@ -149,7 +152,7 @@ def _report(
         uncertainty=final.uncertainty and final.uncertainty._replace(intervals=intervals, notes=()),
         scores=judged.scores,
         bits_per_spike=final.bits_per_spike,
-        curve=found.curve,
+        curve=final.curve,
         spike_cut=(before, after),
         drift=case.data.drift,
         regimes=regimes_of(case.fitted, case.window if final is found else case.data.whole),

@@ -12,8 +12,8 @@ from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.membrane import BEFORE_SPIKE, spike_length
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_response
 from jaxlif.fitting.prepare import Case
-from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, voltage_scores
-from jaxlif.fitting.step_family import Family, has_deflections
+from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, step_scores, voltage_scores
+from jaxlif.fitting.step_family import Family, Steps, is_family
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.recordings.protocol import fi_table
@@ -29,22 +29,26 @@ class Judged(NamedTuple):
     outside: tuple[str, ...]
 
 
-def judge(case: Case, found: Outcome, final: Outcome, seed: int) -> Judged:
+def judge(case: Case, found: Outcome, last: Case, final: Outcome, seed: int) -> Judged:
     """Score the fit of the window on it and on the rest of the time, or on the sweeps that were held out.
 
-    The model that is handed out, ``final``, is run freely once on what it was fitted to.
+    The model that is handed out, ``final``, is run freely once on what it was fitted to, the sweeps of ``last``.
     """
     noisy, fitted = case.model == "gif", case.fitted
     rest = None if len(case.held) else case.rest
     parts = {"train": case.window} | ({} if rest is None else {"test": rest})
-    scores, _ = _scores(fitted, found, parts, noisy=noisy, seed=seed)
+    family = Family(case.data, case.data.spikes) if is_family(case.recording) else None
+    steps, judging = (family.of(rows) if family else None for rows in (case.kept, case.held))
+    scores, _ = _scores(fitted, found, parts, steps, noisy=noisy, seed=seed)
     outside: tuple[str, ...] = ()
     if len(case.held):
-        other = case.data.select(case.held)
-        more, rates = _scores(other, found, {"test": other.whole}, noisy=noisy, seed=seed)
-        scores, outside = scores | more, extrapolation_notes(regimes_of(fitted, case.window), other, rates, case.held)
+        other, part = case.data.select(case.held), {"test": case.data.whole}
+        more, rates = _scores(other, found, part, judging, noisy=noisy, seed=seed)
+        scores |= more
+        if last is case:
+            outside = extrapolation_notes(regimes_of(fitted, case.window), other, rates, case.held)
     window = case.window if final is found else case.data.whole
-    return Judged(scores, _astray(case, final, window, noisy=noisy, seed=seed), outside)
+    return Judged(scores, _astray(last, final, window, noisy=noisy, seed=seed), outside)
 
 
 def regimes_of(data: Data, window: tuple[float, float]) -> tuple[Regime, ...]:
@@ -59,11 +63,18 @@ def spike_cut(data: Data, found: Outcome) -> tuple[int, int]:
 
 
 def _scores(
-    data: Data, found: Outcome, parts: Mapping[str, tuple[float, float]], *, noisy: bool, seed: int
+    data: Data,
+    found: Outcome,
+    parts: Mapping[str, tuple[float, float]],
+    steps: Steps | None,
+    *,
+    noisy: bool,
+    seed: int,
 ) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """Return the scores of each part, and the model's mean rate in each sweep, [sweeps], Hz."""
     driven = data.terms.driven(found.params, data)
     model = _model_spikes(driven, found, noisy, seed)
+    voltage = forced_voltage(found.params, _at_own_rest(driven, found, steps) if steps else driven, data.spikes)
     scores: dict[str, dict[str, Any]] = {}
     for name, window in parts.items():
         part, samples = data.window(*window), data.samples(window)
@@ -71,16 +82,29 @@ def _scores(
         scores[name] |= spike_scores(part, part.spikes, model[..., samples])
         if noisy:
             scores[name]["bits_per_spike"] = spike_bits(cast(AdaptiveLIFParams, found.params), data, samples)
-    own = "train" in parts and _steps_alone(data, found)  # the recipe for steps measures from each sweep's own rest
-    start = _at_own_rest(data, found, parts["train"]) if own else driven
-    voltage = forced_voltage(found.params, start, data.spikes)
+        if steps:
+            # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
+            scores[name] |= dict.fromkeys(SPIKE_TIME_SCORES) | _of_steps(data, window, steps, model, voltage)
     if found.curve:
-        # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
-        scores = {name: score | dict.fromkeys(SPIKE_TIME_SCORES) for name, score in scores.items()}
-        scores |= _step_scores(data, found, parts["train"], model, voltage) if "train" in parts else {}
+        scores |= _of_curve(data, found, parts["train"], model, voltage) if "train" in parts else {}
     else:
         scores = {name: score | _voltage_scores(data, parts[name], voltage, found) for name, score in scores.items()}
     return scores, 1000.0 * model.mean(axis=-1).reshape(-1, data.num_sweeps).mean(axis=0) / data.dt
+
+
+def _of_steps(
+    data: Data, window: tuple[float, float], steps: Steps, model: np.ndarray, voltage: np.ndarray
+) -> dict[str, Any]:
+    """Score the steps of a family, as far as they lie in a part of the time, and the voltage before the first spike."""
+    part, samples = data.window(*window), data.samples(window)
+    inside = [slice(max(t.start, samples.start), min(t.stop, samples.stop)) for t in steps.tests]
+    cell, *own = (
+        [data.dt * (np.flatnonzero(train[place]) + 1) for train, place in zip(raster, inside, strict=True)]
+        for raster in (data.spikes, *model.reshape(-1, *data.spikes.shape))
+    )
+    silent_yet = np.maximum.accumulate(data.spikes, axis=1)[:, samples]
+    below = voltage_scores(part, silent_yet, voltage[:, samples], before=data.steps(BEFORE_SPIKE), after=0)
+    return step_scores(cell, own) | {f"subthreshold_{name}": value for name, value in below.items()}
 
 
 def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: int = MODEL_TRIALS) -> np.ndarray:
@@ -98,7 +122,7 @@ def _voltage_scores(data: Data, window: tuple[float, float], voltage: np.ndarray
     return voltage_scores(part, part.spikes, predicted, before=before, after=after)
 
 
-def _step_scores(
+def _of_curve(
     data: Data, found: Outcome, window: tuple[float, float], model: np.ndarray, voltage: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """Score a step protocol: above threshold its voltage is the spike mechanism's, not the membrane's."""
@@ -108,21 +132,15 @@ def _step_scores(
     return {"membrane": _voltage_scores(data, (window[0], end), voltage, found), "f_i": errors}
 
 
-def _steps_alone(data: Data, found: Outcome) -> bool:
-    passive = isinstance(found.params, LeakyParams)
-    return bool(found.curve) or (passive and has_deflections(data, data.spikes))
-
-
-def _at_own_rest(data: Data, found: Outcome, window: tuple[float, float]) -> Data:
-    """Return a family of steps whose currents hold what each sweep rests elsewhere before its step, if it is known."""
-    part = data.window(*window)
-    voltage, current = Family(part, part.spikes).baselines
+def _at_own_rest(driven: Data, found: Outcome, steps: Steps) -> Data:
+    """Return steps whose currents hold what each sweep rests elsewhere before its step, if the fit did not say so."""
+    voltage, current = steps.baselines
     rest = voltage - float(found.params.r_m) * current
     known = np.isfinite(rest)
-    if not known.any():
-        return data
+    if driven.drift is not None or not known.any():
+        return driven
     middle = float(np.median(rest[known]))
-    return Drift.of_rest(np.where(known, rest, middle), middle).driven(found.params, data)
+    return Drift.of_rest(np.where(known, rest, middle), middle).driven(found.params, driven)
 
 
 def _astray(case: Case, found: Outcome, window: tuple[float, float], *, noisy: bool, seed: int) -> tuple[str, ...]:

@@ -38,10 +38,8 @@ def fit_notes(
     unknown = dict.fromkeys((*undetermined, *undetermined_times(final.params)))
     vague = f"not determined by these data: {', '.join(unknown)}: any other value would do about as well"
     again = final is not found and "test" in judged.scores
-    refitted = (
-        "the parameters are those of a refit to the whole recording, the scores those of a fit to"
-        f" {first:g} to {last:g} ms alone"
-    )
+    part = f"without the sweeps {', '.join(map(str, case.held))}" if len(case.held) else f"to {first:g} to {last:g} ms"
+    refitted = f"the parameters are those of a refit to the whole recording, the scores those of a fit {part} alone"
     return (
         *judged.astray,
         *case.notes,
@@ -120,7 +118,7 @@ def score_notes(data: Data, scores: Mapping[str, Mapping[str, Any]]) -> tuple[st
     notes = []
     if data.current_source == "commanded":
         notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
-    if "test" not in scores and "f_i" not in scores:
+    if "test" not in scores:
         notes.append("nothing was held out: the scores are those of the data that were fitted")
     explained = scores.get("membrane", scores["train"])["voltage_variance_explained"]
     if explained is None or explained < POOR:

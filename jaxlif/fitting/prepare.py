@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlif.checks import numbers as checked_numbers
 from jaxlif.fitting.data import Data, Drift
-from jaxlif.fitting.step_family import has_deflections, has_fi_curve, no_fi_curve
+from jaxlif.fitting.step_family import has_deflections, has_fi_curve, is_family, no_fi_curve
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode, repeats
 from jaxlif.recordings.notes import (
     copies,
@@ -20,6 +20,7 @@ from jaxlif.recordings.notes import (
     resting_potentials,
     without_padding,
 )
+from jaxlif.recordings.protocol import step_family
 from jaxlif.recordings.recording import sweep_indices
 from jaxlif.recordings.spikes import spike_notes
 
@@ -48,6 +49,10 @@ class Case:
     def fitted(self) -> Data:
         """The sweeps to fit."""
         return self.data.select(self.kept)
+
+    def complete(self) -> "Case":
+        """Return the case with the sweeps that judged among those to fit, of several copies of one trial the first."""
+        return replace(self, kept=_first_copies(self.recording, np.arange(self.recording.num_sweeps)))
 
     @property
     def rest(self) -> tuple[float, float] | None:
@@ -81,9 +86,7 @@ def prepare(
         recording, notes = _silent(recording, rule, held_out, notes)
     spikes = checked_spikes(recording, rule, model)
     part, held, why = _split(recording, spikes, model, window, held_out)
-    others = np.setdiff1d(np.arange(recording.num_sweeps), held)
-    # Of several copies of one trial the first.
-    kept = others[np.sort(np.unique(copies(recording)[others], return_index=True)[1])]
+    kept = _first_copies(recording, np.setdiff1d(np.arange(recording.num_sweeps), held))
     adaptive, sampled = model in ADAPTIVE, is_sampled(recording, spikes)
     removed = remove_electrode(recording, spikes, None if electrode == "auto" and not adaptive else electrode)
     measured = resting_potentials(removed.recording, spikes) if adaptive and rest == "auto" else None
@@ -104,7 +107,7 @@ def prepare(
         kept=kept,
         held=held,
         protocol=protocol,
-        refit=window is None and not len(held),
+        refit=window is None and held_out is None,
         sampled=sampled,
         electrodes=removed.electrodes,
         notes=notes,
@@ -163,9 +166,10 @@ def _split(
     everything, held = (recording.start, recording.start + recording.duration), held_out_sweeps(recording, held_out)
     if window is not None:
         return _checked_window(recording, window), held, ()
-    others = np.setdiff1d(np.arange(recording.num_sweeps), held)
-    if len(held) or _protocol(recording, spikes, others, model) == "steps":
+    if len(held) or (model == "passive" and has_deflections(recording, spikes)):
         return everything, held, ()
+    if is_family(recording):
+        return everything, every_second_step(recording, spikes), ()
     part, held = default_split(recording, spikes)
     if part != everything:
         return part, held, ()
@@ -198,6 +202,31 @@ def default_split(recording: Recording, spikes: np.ndarray) -> tuple[tuple[float
     if spikes[:, :cut].any() == spikes[:, cut:].any():  # or neither, in a passive membrane
         return (recording.start, recording.start + SHARE * recording.duration), np.zeros(0, int)
     return (recording.start, recording.start + recording.duration), np.flatnonzero(spikes.any(axis=1))[1::3]
+
+
+def every_second_step(recording: Recording, spikes: np.ndarray) -> np.ndarray:
+    """Return every second sweep of a step family, in the order of its currents, of those that fire and of the others.
+
+    Two of each kind at least are left to fit; copies of one trial are on one side.
+
+    Example:
+        >>> current = np.zeros((7, 100))
+        >>> current[:, 20:80] = np.arange(7.0)[:, None]
+        >>> spikes = np.zeros((7, 100), bool)
+        >>> spikes[2:, 50] = True
+        >>> every_second_step(Recording(current=current, dt=1.0), spikes)
+        array([3, 5])
+    """
+    trials = copies(recording)
+    levels, order = [test.level for test in step_family(recording).tests], np.unique(trials)
+    order = order[np.argsort([levels[n] for n in order], kind="stable")]
+    fires = np.asarray(spikes.any(axis=1))[order]
+    held = [group[1::2] for group in (order[fires], order[~fires]) if len(group) > 2]
+    return np.flatnonzero(np.isin(trials, np.concatenate([*held, np.zeros(0, int)])))
+
+
+def _first_copies(recording: Recording, sweeps: np.ndarray) -> np.ndarray:
+    return np.asarray(sweeps[np.sort(np.unique(copies(recording)[sweeps], return_index=True)[1])])
 
 
 def held_out_sweeps(recording: Recording, choice: str | Sequence[int] | np.ndarray | None) -> np.ndarray:

@@ -60,7 +60,7 @@ class RecordingFit:
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()  # that were taken off, each with its sweeps
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by name
     undetermined: tuple[str, ...] = ()  # parameters without an interval: their values say nothing
-    held_out: tuple[int, ...] = ()  # sweeps that the fit did not see
+    held_out: tuple[int, ...] = ()  # sweeps that judged: what the scores belong to did not see them
     rest: str = "fitted"  # or v_rest was "measured" before the stimulus, sweep by sweep
     drift: Drift | None = None  # the terms of the recording's sweeps
     regimes: tuple[Regime, ...] = ()  # the inputs that were fitted, and how the cell answered
@@ -78,6 +78,11 @@ class RecordingFit:
         """
         cell = neuron(self.params, float(self.data.get("dt_ms", 0.1)))
         return EscapeNoise(cell) if self.model == "gif" else cell
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """The sweeps that the parameters never saw: none where they were refitted to all."""
+        return self.held_out if self.scored is None else ()
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""
@@ -124,7 +129,7 @@ class RecordingFit:
         found = _prediction(recording, np.broadcast_to(spikes, (repeats, *driven.current.shape)), voltage)
         counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
         own = self._own_sweeps(recording)
-        new = np.arange(recording.num_sweeps) if own is None else np.flatnonzero(np.isin(own, self.held_out))
+        new = np.arange(recording.num_sweeps) if own is None else np.flatnonzero(np.isin(own, self.unseen))
         rates = 1000.0 * counts[new] / (repeats * recording.duration)
         outside = extrapolation_notes(self.regimes, held.select(new), rates, new) if len(new) else ()
         return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)

@@ -1,5 +1,6 @@
 """Scores of a model against a recording, beside what the cell's own repeats allow."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxlif.spiketrains import md_star, mean_coincidence_factor, reliability, sp
 SPIKE_TIME_SCORES = ("coincidence_factor", "reliability", "coincidence_factor_over_reliability", "md_star")
 DELTA = 4.0  # ms within which spikes coincide
 FEW = 4  # spikes more or less that say nothing about a model
+MANY = 20  # spikes in a step, above which an error is taken as a share of them
 UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike times say little
 
 
@@ -35,6 +37,36 @@ def spike_scores(recording: Recording, spikes: np.ndarray, model_spikes: np.ndar
     means = {name: _mean([s[name] for s in repeated or scored]) for name in SPIKE_TIME_SCORES}
     lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
     return {"delta": DELTA, **rates} | means | {"lowest_reliability": lowest}
+
+
+def step_scores(cell: Sequence[np.ndarray], model: Sequence[Sequence[np.ndarray]]) -> dict[str, float | None]:
+    """Score a model on current steps by its mean number of spikes in each and by its first one.
+
+    ``cell`` has the times of each step's spikes, ms from its onset, ``model`` those of each repeat and step. Of more
+    than 20 spikes the error is a share of them. A first spike is compared where half of the repeats have one.
+
+    Example:
+        >>> step_scores([np.zeros(0), np.array([30.0, 80.0])], [[np.zeros(0), np.array([33.0])]])["latency_error"]
+        3.0
+    """
+    count = np.array([len(train) for train in cell], float)
+    counts = np.array([[len(train) for train in repeat] for repeat in model], float)
+    first = np.array([[train[0] if len(train) else np.inf for train in repeat] for repeat in model])
+    off, many = counts.mean(axis=0) - count, count > MANY
+    late = [abs(np.median(t) - train[0]) for t, train in zip(first.T, cell, strict=True) if len(train)]
+    known, silent = [x for x in late if np.isfinite(x)], counts.mean(axis=0)[count == 0] < 0.5
+    return {
+        "spikes_per_step": float(count.mean()),
+        "spikes_per_step_rmse": _root_mean_square(off),
+        "spikes_per_step_rmse_to_20": _root_mean_square(off[~many]),
+        "spikes_per_step_share_above_20": _root_mean_square(off[many] / count[many]),
+        "latency_error": float(np.median(known)) if known else None,
+        "silent_steps": float(silent.mean()) if silent.size else None,
+    }
+
+
+def _root_mean_square(errors: np.ndarray) -> float | None:
+    return float(np.sqrt(np.mean(errors**2))) if errors.size else None
 
 
 def own_reliability(trains: list[np.ndarray], duration: float) -> float | None:

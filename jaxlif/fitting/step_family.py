@@ -69,6 +69,13 @@ class Baselines(NamedTuple):
         return replace(data, voltage=data.voltage - shift[:, None], current=data.current - held[:, None])
 
 
+class Steps(NamedTuple):
+    """The test epochs of some sweeps of a family, and what is before them."""
+
+    tests: list[Epoch]
+    baselines: Baselines
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """Current steps and what they evoked; each of its parts is looked for once."""
@@ -98,6 +105,11 @@ class Family:
         pairs = [[np.median(x[b][-length:]) if b.stop > b.start else np.nan for x in (v, c)] for v, c, b in rows]
         voltage, current = np.array(pairs).T
         return Baselines(np.where(fires, np.nan, voltage), current)
+
+    def of(self, sweeps: np.ndarray) -> Steps:
+        """Return what belongs to some of the sweeps."""
+        tests = step_family(self.recording).tests
+        return Steps([tests[n] for n in sweeps], Baselines(*(x[sweeps] for x in self.baselines)))
 
     @cached_property
     def deflections(self) -> list[Deflection]:
@@ -136,13 +148,20 @@ def constant_levels(recording: Recording) -> np.ndarray:
     return current
 
 
+def is_family(recording: Recording) -> bool:
+    """Say whether the current is made of steps, to two levels at least: what is judged by whole sweeps."""
+    return (
+        is_step_protocol(recording) and len(fi_table(recording, np.zeros(recording.current.shape, bool)).currents) > 1
+    )
+
+
 def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
-    """Say whether there are steps with levels enough for an f-I curve, three that fire and one that deflects below."""
+    """Say whether there are steps with levels enough for an f-I curve, two that fire and one that deflects below."""
     if not is_step_protocol(recording):
         return False
     family = Family(recording, spikes)
     rates = family.rising.rates
-    return bool(len(rates) >= 5 and (rates > 0).sum() >= 3 and family.deflections)
+    return bool(len(rates) >= 3 and (rates > 0).sum() >= 2 and family.deflections)
 
 
 def has_deflections(recording: Recording, spikes: np.ndarray) -> bool:
@@ -161,7 +180,7 @@ def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     rates = family.rising.rates
     return (
         f"the current is made of steps, but no f-I curve with a membrane below it: of {len(rates)} levels"
-        f" {int((rates > 0).sum())} fire (3 of 5 are needed), and {len(family.deflections)} sweeps deflect the voltage"
+        f" {int((rates > 0).sum())} fire (2 of 3 are needed), and {len(family.deflections)} sweeps deflect the voltage"
         " without a spike (1 is needed); fitted like a fluctuating current, to the voltage between spikes",
         *blocked(family.table.currents, family.table.rates),
     )

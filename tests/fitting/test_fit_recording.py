@@ -10,7 +10,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.membrane import profile_refractory, regress_membrane
-from jaxlif.fitting.scores import spike_scores, unreliable_notes
+from jaxlif.fitting.scores import spike_scores, step_scores, unreliable_notes
 from jaxlif.fitting.threshold import bracket_threshold
 
 DT = 0.1
@@ -289,12 +289,42 @@ def test_spikes_at_the_start_of_every_sweep_leave_sweeps_to_judge_by():
     voltage = np.where(output.spikes.T > 0, 20.0, output.v.T)
     fit = jl.fit_recording(jl.Recording(current=current, voltage=voltage, dt=DT))
     assert fit.held_out == (1,) and fit.window == (0.0, 400.0) and fit.scores["test"]["rate_data"] > 0.0
-    assert any("held out instead of its end: of the sweeps 1" in note for note in fit.warnings)
+    assert fit.unseen == () and fit.as_scored().unseen == (1,)
+    assert any("the scores those of a fit without the sweeps 1 alone" in note for note in fit.warnings)
 
 
 def test_spike_times_under_constant_current_are_not_scored(steps_fit):
     scores = steps_fit.scores["train"]
     assert scores["coincidence_factor"] is None and scores["rate_data"] > 0.0
+
+
+def test_held_out_steps_are_scored_as_counting_by_hand_does(steps, steps_fit):
+    assert steps_fit.held_out == (1, 3, 5, 7, 9, 11), "of six silent and seven firing sweeps"
+    test, scored = steps_fit.scores["test"], steps_fit.as_scored()
+    free, onset = scored.predict(steps), 100.0
+    cell = [np.flatnonzero(np.asarray(steps.voltage)[n] > 10.0) * DT + DT - onset for n in scored.unseen]
+    model = [free.spike_time[free.spike_sweep == n] - onset for n in scored.unseen]
+    off = [len(m) - len(c) for m, c in zip(model, cell, strict=True)]
+    assert test["spikes_per_step"] == pytest.approx(np.mean([len(c) for c in cell]))
+    assert test["spikes_per_step_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(off))))
+    late = [abs(m[0] - c[0]) for m, c in zip(model, cell, strict=True) if len(c) and len(m)]
+    assert test["latency_error"] == pytest.approx(np.median(late))
+    assert test["silent_steps"] == 1.0 and test["spikes_per_step_rmse"] <= 1.0, "a count is uncertain by one"
+    assert test["subthreshold_voltage_variance_explained"] > 0.999
+
+
+def test_step_scores_of_a_noisy_model_are_those_of_its_mean():
+    cell = [np.zeros(0), np.zeros(0), np.array([20.0, 60.0]), np.arange(5.0, 105.0, 4.0)]
+    model = [
+        [np.zeros(0), np.array([9.0]), np.array([26.0]), np.arange(3.0, 103.0, 5.0)],
+        [np.zeros(0), np.array([7.0]), np.array([24.0, 80.0, 90.0]), np.arange(3.0, 103.0, 5.0)],
+    ]
+    found = step_scores(cell, model)
+    assert found["spikes_per_step_rmse_to_20"] == pytest.approx(np.sqrt(1.0 / 3.0))  # off by 0, 1 and 0
+    assert found["spikes_per_step_share_above_20"] == pytest.approx(5.0 / 25.0)
+    assert (found["silent_steps"], found["latency_error"]) == (0.5, 3.5), "5 and 2 ms late or early"
+    quiet = step_scores(cell[:2], [cell[:2]])
+    assert (quiet["latency_error"], quiet["spikes_per_step_share_above_20"]) == (None, None)
 
 
 def test_a_flipped_current_is_named(steps):

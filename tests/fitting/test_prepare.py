@@ -72,3 +72,30 @@ def test_terms_that_were_fitted_stand_beside_those_that_were_measured(recording)
 def test_a_window_outside_the_recording_is_refused(recording, window, words):
     with pytest.raises(ValueError, match=words):
         prepare(recording, "lif", window=window)
+
+
+def steps(levels, fires):
+    """Steps of 300 ms after 100 ms, with a spike where they fire, in a voltage with noise."""
+    current, spikes = np.zeros((len(levels), 1000)), np.zeros((len(levels), 1000), bool)
+    current[:, 200:800] = np.reshape(levels, (-1, 1))
+    spikes[np.flatnonzero(fires), 500] = True
+    voltage = -70.0 + 0.1 * current + np.random.default_rng(0).standard_normal(current.shape)
+    return jl.Recording(current, voltage, dt=DT, spikes=spikes)
+
+
+@pytest.mark.parametrize("model", ["lif", "gif", "deterministic-gif"])
+def test_a_family_of_steps_is_judged_on_every_second_sweep_of_either_kind(model):
+    family = steps(levels := [300, 60, -40, 240, 20, 180, 120, -20], [level > 100 for level in levels])
+    case = prepare(family, model, electrode=None)
+    # By current: silent -40, -20, 20, 60; firing 120, 180, 240, 300.
+    assert case.held.tolist() == [0, 1, 5, 7] and case.kept.tolist() == [2, 3, 4, 6]
+    assert case.window == (0.0, 500.0) and case.refit and case.complete().kept.tolist() == [*range(8)]
+    asked = prepare(family, model, electrode=None, held_out="sweep:3")
+    assert asked.held.tolist() == [3] and not asked.refit
+
+
+def test_copies_of_a_held_trial_are_not_fitted_and_too_few_sweeps_hold_none_out():
+    family = steps([-20.0, 20.0, 120.0, 180.0, 240.0], [False, False, True, True, True])
+    case = prepare(family.select([0, 1, 2, 3, 4, 3, 2]), "lif")
+    assert case.held.tolist() == [3, 5] and case.kept.tolist() == [0, 1, 2, 4]
+    assert prepare(family.select([0, 2, 3]), "lif").held.size == 0
