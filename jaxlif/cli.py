@@ -23,7 +23,7 @@ from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits, fit_each, named_files
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.options import Given, noted_warnings, with_options
-from jaxlif.recordings import SpikeRule, read_recording
+from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.text import read_rates
 from jaxlif.recordings.units import Corrections
@@ -58,6 +58,7 @@ def main() -> None:
 @click.option(
     "--electrode", type=options.electrode, metavar="WHAT", default="auto", help="What is taken off the voltage."
 )
+@click.option("--test", type=options.file, metavar="FILE", help="Another recording, to predict and to judge by.")
 @click.option("--coupling/--no-coupling", default=None, help="Whether the threshold follows the voltage.")
 @click.option("--rest", type=click.Choice(["auto", "fitted"]), default="auto", help="Where v_rest comes from.")
 @click.option("--drift", is_flag=True, help="Give each sweep an offset of its rest and a gain of its current.")
@@ -74,6 +75,8 @@ def fit(
     files: tuple[Path, ...],
     out: Path,
     window: tuple[float, float] | None,
+    electrode: Path | float | str | None,
+    test: Path | None,
     bounds: tuple[tuple[str, Any], ...],
     reading: Given,
     spikes: Given,
@@ -86,8 +89,11 @@ def fit(
     writes OUT/fit.json, OUT/report.html and the figures.
 
     The neuron is "lif"; "gif", adaptive with escape noise; "deterministic-gif" (or "adaptive"), the same without
-    noise; or "passive", the membrane alone. For adaptive ones: --electrode is "auto" (estimated), "none" or a series
-    resistance in GΩ; held-out time decides on the coupling; --rest auto is each sweep's voltage before the stimulus.
+    noise; or "passive", the membrane alone. For adaptive ones held-out time decides on the coupling; --rest auto is
+    each sweep's voltage before the stimulus.
+
+    --electrode is "auto" (estimated for adaptive neurons), "none", a series resistance in GΩ, or a file of the same
+    electrode, such as of subthreshold noise; what it adds is taken off FILE and --test.
 
     --window is in seconds or has a unit: 0:10, 0:10s, 0:10000ms. Default: the first 70 %; all of a step protocol.
     --held-out is stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0, several after commas; everything else
@@ -102,6 +108,7 @@ def fit(
       jaxlif fit noise.npz --window 0:10 --out out/
       jaxlif fit noise.npz --model gif --out out/
       jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
+      jaxlif fit training.abf --model gif --electrode aec.abf --test test.abf --out out/
       jaxlif fit a.npz b.nwb c.abf --out out/
     """
     if len(dict(bounds)) < len(bounds):
@@ -112,7 +119,11 @@ def fit(
         with _results(out) as folder:
             with noted_warnings() as notes:
                 recording = read_recording(file, **reading)
-                result = fit_recording(recording, window=window, progress=progress, **given)
+                beside = {"electrode": electrode, "test": test}
+                others: Given = {
+                    n: _beside(path, reading) if isinstance(path, Path) else path for n, path in beside.items()
+                }
+                result = fit_recording(recording, window=window, progress=progress, **others, **given)
             result = replace(result, warnings=tuple(notes) + result.warnings)
             write_report(result, folder, recording)
             result.save(folder)
@@ -121,11 +132,19 @@ def fit(
     if len(files) == 1:
         _print(_fit_one(files[0], out, progress=sys.stderr.isatty()), out)
         return
+    for name, path in {"electrode": electrode, "test": test}.items():
+        if isinstance(path, Path):
+            raise ValueError(f"{name} = {path}: it belongs to one cell, and there are {len(files)} files")
     check_options(**{name: given[name] for name in ("model", "bounds", "rest", "drift")})
     named = named_files(files)
     with staged(out):  # which is tried before the first fit, and whose own fault cannot be taken for a cell's
         found = fit_each(named, lambda name, file: _fit_one(file, out / name), progress=sys.stderr.isatty())
     _print_several(found, out)
+
+
+def _beside(path: Path, reading: Given) -> Recording:
+    """Read a recording that belongs to another one as that is read, but all of its sweeps."""
+    return read_recording(path, **{name: value for name, value in reading.items() if name != "sweeps"})
 
 
 def _print_several(found: RecordingFits, out: Path) -> None:

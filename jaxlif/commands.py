@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,14 @@ from jaxlif import options
 from jaxlif.files import staged
 from jaxlif.fitting.advisor import advise_protocol
 from jaxlif.fitting.bounds import named_leaves, standard_name
-from jaxlif.fitting.result import Prediction, RecordingFit, load_fit
-from jaxlif.fitting.scores import spike_scores, unreliable_notes, voltage_scores
+from jaxlif.fitting.other_recording import prediction_notes, prediction_scores
+from jaxlif.fitting.result import RecordingFit, load_fit
 from jaxlif.inspection import inspect_recording
 from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.options import Given, noted_warnings, with_options
 from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.notes import held_current
-from jaxlif.recordings.spikes import spike_notes
 from jaxlif.report import score_rows, text_table
 from jaxlif.simulated import simulated_recording
 
@@ -104,27 +103,12 @@ def predict(
     click.echo(f"{len(prediction.spike_time)} spikes in {recording.num_sweeps * repeats} responses: {out}")
     notes = prediction.notes
     if recording.voltage is not None:
-        scores = _scores(result, recording, prediction, repeats=repeats, forced=force_spikes)
+        scores = prediction_scores(result, recording, prediction, repeats=repeats, forced=force_spikes)
         click.echo(text_table(score_rows({"prediction": scores})) + "\n")
-        notes += result.likelihood_note(recording) + unreliable_notes(recording, result.spike_rule.find(recording))
-        notes += spike_notes(recording, result.spike_rule)
-    for note in [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes] + [*notes]:
+        notes += prediction_notes(result, recording)
+    known = [f"of the fit: {n}" for n in result.warnings if n not in prediction.notes]
+    for note in known + [n for n in notes if n in prediction.notes or n not in result.warnings]:
         click.echo(f"note: {note}")
-
-
-def _scores(
-    result: RecordingFit, recording: Recording, prediction: Prediction, *, repeats: int, forced: bool
-) -> Mapping[str, Any]:
-    """Score a prediction against the recording: its voltage where the spikes were forced, else its own spikes."""
-    spikes = result.spike_rule.find(recording)
-    if forced or result.model == "passive":
-        before, after = (round(t / recording.dt) for t in result.spike_cut)
-        voltage = prediction.voltage + prediction.electrode_drop
-        return voltage_scores(recording, spikes, voltage, before=before, after=after)
-    steps = np.round(prediction.spike_time / recording.dt).astype(int) - 1
-    model = np.zeros((repeats, *recording.current.shape), bool)
-    model[prediction.spike_repeat, prediction.spike_sweep, steps] = True
-    return spike_scores(recording, spikes, model if result.model == "gif" else model[0])
 
 
 @click.command()

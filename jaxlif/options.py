@@ -105,8 +105,15 @@ def interval(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def electrode(text: str) -> Any:
-    """Read "auto", "none" or a resistance."""
-    return click.FLOAT(text) if text not in ("auto", "none") else text if text == "auto" else None
+    """Read "auto", "none", a resistance or the path of a file."""
+    if text in ("auto", "none"):
+        return text if text == "auto" else None
+    try:
+        return float(text)
+    except ValueError as error:
+        if not (path := Path(text)).exists():
+            raise BadParameter(f"{text!r}: give auto, none, a resistance in GΩ or a file that is there") from error
+        return path
 
 
 def _sweeps(text: str) -> list[int]:

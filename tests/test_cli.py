@@ -118,7 +118,14 @@ def test_what_is_asked_for_is_what_is_fitted(asked, cell_file, tmp_path, option,
     good("fit", cell_file, "--out", tmp_path, option, text)
     assert asked[0][keyword] == value
     defaults = {"model": "lif", "electrode": "auto", "coupling": None, "rest": "auto", "drift": False, "window": None}
-    defaults |= {"held_out": None, "bounds": None, "spike_rule": jl.SpikeRule(), "seed": 0, "progress": False}
+    defaults |= {
+        "test": None,
+        "held_out": None,
+        "bounds": None,
+        "spike_rule": jl.SpikeRule(),
+        "seed": 0,
+        "progress": False,
+    }
     assert asked[0] == {"recording": asked[0]["recording"]} | defaults | {keyword: value}
 
 
@@ -476,7 +483,7 @@ def test_bad_files(tmp_path, cell_file):
         (["--train", "0:1.2.3"], ["'--window'", "'0:1.2.3'", "seconds"]),
         (["--window", "0:2ms"], ["0 to 2 ms", "no spike"]),
         (["--spike-threshold", "60"], ["never crosses 60 mV"]),
-        (["--electrode", "much"], ["'--electrode'", "'much' is not a valid float"]),
+        (["--electrode", "much"], ["'--electrode'", "'much': give auto, none, a resistance in GΩ or a file"]),
         (["--model", "hh"], ["'--model'", "'hh'", "lif", "gif"]),
         (["--held-out", "stimulus:soft"], ["stimulus:soft", "'soft' is no stimulus"]),
         (["--sweeps", "2-0"], ["'--sweeps'", "write numbers from 0"]),

@@ -18,10 +18,12 @@ from jaxlif.fitting.intervals import determined
 from jaxlif.fitting.judgement import Judged, judge, regimes_of, spike_cut
 from jaxlif.fitting.lif_recipe import fit_fluctuating, fit_passive, fit_steps
 from jaxlif.fitting.notes import fit_notes
+from jaxlif.fitting.other_recording import judged_by, require_test
 from jaxlif.fitting.prepare import ADAPTIVE, Case, prepare
 from jaxlif.fitting.result import RecordingFit, sweep_checksums
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule
+from jaxlif.recordings.electrode import electrode_from
 
 MODELS = tuple(PARAMS)
 ALIASES = {"adaptive": "deterministic-gif"}
@@ -41,7 +43,8 @@ def fit_recording(
     recording: Recording,
     model: str = "lif",
     *,
-    electrode: Electrode | float | str | None = "auto",
+    electrode: Electrode | Recording | float | str | None = "auto",
+    test: Recording | None = None,
     coupling: bool | None = None,
     rest: str = "auto",
     drift: bool = False,
@@ -64,8 +67,10 @@ def fit_recording(
         model: "lif"; "gif", an adaptive neuron with escape noise; "deterministic-gif", the same without noise (alias
             "adaptive"); or "passive", the membrane alone, fitted to the sweeps without a spike.
         electrode: what is taken off the voltage: "auto" estimates an electrode for the adaptive neurons, from the
-            recording's electrode trace or from itself, and none for the others; an :class:`Electrode`; a series
-            resistance, GΩ; or None.
+            recording's electrode trace or from itself, and none for the others; another recording to estimate it from,
+            such as of subthreshold noise; an :class:`Electrode`; a series resistance, GΩ; or None.
+        test: another recording of the cell, which is predicted and scored as ``scores["test_file"]``; of a fluctuating
+            current all is then fitted by default.
         coupling: for adaptive neurons, whether the threshold follows the voltage; None lets held-out time decide.
         rest: for adaptive neurons: "auto" ties v_rest to the voltage before the stimulus, sweep by sweep, where every
             sweep starts with 100 ms without current; "fitted" leaves it free.
@@ -87,7 +92,8 @@ def fit_recording(
 
     Raises:
         ValueError: for another model, no voltage, no spikes, a current that does not vary, a window outside the
-            recording, or bounds that do not suit.
+            recording, bounds that do not suit, an electrode whose resistance is not positive or differs tenfold between
+            sweeps, or a test whose sweeps are to be fitted or whose current is a hundred times another.
 
     Example:
         >>> import jaxlif as jl
@@ -106,15 +112,20 @@ def fit_recording(
         raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
     size = recording.current.size
     require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
+    own = electrode_from(electrode, spike_rule) if isinstance(electrode, Recording) else electrode
+    if test is not None:
+        require_test(recording, test, spike_rule)
+    given: dict[str, Any] = {"held_out": held_out, "electrode": own, "rest": rest, "rule": spike_rule}
     with jax.enable_x64(True):
-        case = prepare(
-            recording, model, window=window, held_out=held_out, electrode=electrode, rest=rest, rule=spike_rule
-        )
+        case = prepare(recording, model, window=window, tested=test is not None, **given)
         options = Options(case.window, **asked)
         found = _recipe(case, intervals=not case.refit)(case.fitted, options)
         last, final = _refit(case, found, options)
         judged = judge(case.with_drift(found.drift), found, last.with_drift(final.drift), final, options.seed)
-        return _report(last.with_drift(final.drift), options, found, final, judged, spike_rule)
+        result = _report(last.with_drift(final.drift), options, found, final, judged, spike_rule)
+    if isinstance(electrode, Recording):
+        result = replace(result, beside={"electrode": {"name": electrode.name, "sha256": electrode.sha256}})
+    return result if test is None else judged_by(result, test)
 
 
 def _recipe(case: Case, *, intervals: bool) -> Callable[[Data, Options], Outcome]:

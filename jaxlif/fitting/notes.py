@@ -23,6 +23,7 @@ USUAL_C_M, USUAL_THRESHOLD = 100.0, 20.0  # pF, and mV above the rest
 HIGHEST = 80.0  # mV above the rest that a threshold can lie
 MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
+NOTHING_HELD_OUT = "nothing was held out: the scores are those of the data that were fitted"
 
 
 def fit_notes(
@@ -119,7 +120,7 @@ def score_notes(data: Data, scores: Mapping[str, Mapping[str, Any]]) -> tuple[st
     if data.current_source == "commanded":
         notes.append("the current is the command, not a measurement: what the amplifier did not deliver is not seen")
     if "test" not in scores:
-        notes.append("nothing was held out: the scores are those of the data that were fitted")
+        notes.append(NOTHING_HELD_OUT)
     explained = scores.get("membrane", scores["train"])["voltage_variance_explained"]
     if explained is None or explained < POOR:
         notes.append(

@@ -79,13 +79,17 @@ def prepare(
     electrode: Electrode | float | str | None = "auto",
     rest: str = "auto",
     rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
+    tested: bool = False,
 ) -> Case:
-    """Find spikes, take the electrode off and split; a recording that cannot be fitted is refused."""
+    """Find spikes, take the electrode off and split; a recording that cannot be fitted is refused.
+
+    Where another recording is the test, ``tested``, no time of this one is held out unless it was asked for.
+    """
     recording, notes = without_padding(recording)
     if model == "passive":
         recording, notes = _silent(recording, rule, held_out, notes)
     spikes = checked_spikes(recording, rule, model)
-    part, held, why = _split(recording, spikes, model, window, held_out)
+    part, held, why = _split(recording, spikes, model, window, held_out, tested)
     kept = _first_copies(recording, np.setdiff1d(np.arange(recording.num_sweeps), held))
     adaptive, sampled = model in ADAPTIVE, is_sampled(recording, spikes)
     removed = remove_electrode(recording, spikes, None if electrode == "auto" and not adaptive else electrode)
@@ -107,7 +111,7 @@ def prepare(
         kept=kept,
         held=held,
         protocol=protocol,
-        refit=window is None and held_out is None,
+        refit=window is None and held_out is None and not (tested and not len(held)),
         sampled=sampled,
         electrodes=removed.electrodes,
         notes=notes,
@@ -161,6 +165,7 @@ def _split(
     model: str,
     window: tuple[float, float] | None,
     held_out: str | Sequence[int] | None,
+    tested: bool,
 ) -> tuple[tuple[float, float], np.ndarray, tuple[str, ...]]:
     """Return the window to fit, the sweeps to hold out, and why these where nobody asked for them."""
     everything, held = (recording.start, recording.start + recording.duration), held_out_sweeps(recording, held_out)
@@ -170,6 +175,8 @@ def _split(
         return everything, held, ()
     if is_family(recording):
         return everything, every_second_step(recording, spikes), ()
+    if tested:
+        return everything, held, ()
     part, held = default_split(recording, spikes)
     if part != everything:
         return part, held, ()

@@ -22,7 +22,7 @@ from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode
-from jaxlif.recordings.notes import held_current, resting_potentials
+from jaxlif.recordings.notes import held_current, resting_potentials, unpadded
 
 
 class Prediction(NamedTuple):
@@ -47,7 +47,8 @@ class RecordingFit:
 
     model: str
     params: LIFParams | LeakyParams  # Python floats; of a "passive" membrane LeakyParams
-    scores: Mapping[str, Mapping[str, Any]]  # by part, "train", "test" or "f_i", and name; None where not defined
+    # By part, "train", "test", "test_file" or "f_i", and name; None where not defined.
+    scores: Mapping[str, Mapping[str, Any]]
     bounds: Mapping[str, tuple[float, float]]  # of the free parameters, in their units
     window: tuple[float, float]  # that was fitted before the rest was scored, ms
     protocol: str  # "steps", "fluctuating" or "rates"
@@ -55,6 +56,8 @@ class RecordingFit:
     spike_cut: tuple[float, float]  # before and after each spike, in which voltages were not compared, ms
     data: Mapping[str, Any]  # name, sha256, corrections, source of the current, dt and shape, checksums of the sweeps
     seed: int
+    # Of the "electrode" and the "test" that were given beside the recording, by these names: "name" and "sha256".
+    beside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()  # what the user should know
     curve: Mapping[str, list[float]] = field(default_factory=dict)  # for steps: currents pA, rates and fitted rates Hz
     electrodes: tuple[tuple[tuple[int, ...], Electrode], ...] = ()  # that were taken off, each with its sweeps
@@ -128,8 +131,8 @@ class RecordingFit:
                 spikes, voltage = free_response(self.params, driven)
         found = _prediction(recording, np.broadcast_to(spikes, (repeats, *driven.current.shape)), voltage)
         counts = np.bincount(found.spike_sweep, minlength=recording.num_sweeps)
-        own = self._own_sweeps(recording)
-        new = np.arange(recording.num_sweeps) if own is None else np.flatnonzero(np.isin(own, self.unseen))
+        own = self._numbers(recording)
+        new = np.flatnonzero((own < 0) | np.isin(own, self.unseen))
         rates = 1000.0 * counts[new] / (repeats * recording.duration)
         outside = extrapolation_notes(self.regimes, held.select(new), rates, new) if len(new) else ()
         return found._replace(electrode_drop=self.electrode_drop(recording), notes=notes + outside)
@@ -161,10 +164,16 @@ class RecordingFit:
         return Drift.of_rest(rest, float(self.params.v_rest)), ()
 
     def _own_sweeps(self, recording: Recording) -> np.ndarray | None:
-        """Return which sweeps of the fitted recording these are, by the checksums of their voltages; None if others."""
+        """Return which sweeps of the fitted recording these are; None where some are of another."""
+        found = self._numbers(recording)
+        return found if (found >= 0).all() else None
+
+    def _numbers(self, recording: Recording) -> np.ndarray:
+        """Return the number of each sweep in the fitted recording, by the checksums of the voltages; -1 of another."""
         own = {checksum: sweep for sweep, checksum in enumerate(self.data.get("sweep_crc32", ()))}
-        found = [own.get(checksum) for checksum in sweep_checksums(recording)]
-        return np.array(found, int) if found and None not in found else None
+        if recording.voltage is None:
+            return np.full(recording.num_sweeps, -1)
+        return np.array([own.get(checksum, -1) for checksum in sweep_checksums(unpadded(recording))], int)
 
     def _forced(self, recording: Recording, driven: Recording, repeats: int) -> Prediction:
         spikes, drop = self.spike_rule.find(recording), self.electrode_drop(recording)
@@ -179,7 +188,8 @@ class RecordingFit:
         Args:
             recording: current and voltage.
         """
-        if self.model != "gif" or self.bits_per_spike is None:
+        own = self._numbers(recording)
+        if self.model != "gif" or self.bits_per_spike is None or not ((own < 0) | np.isin(own, self.unseen)).any():
             return ()
         spikes = self.spike_rule.find(recording)
         terms, _ = self._terms(recording)

@@ -1,7 +1,7 @@
 """What the electrode adds to a voltage, estimated and taken away: active compensation, or a series resistance."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -9,10 +9,13 @@ from jaxtyping import Bool, Float
 from jaxlif.checks import not_negative
 from jaxlif.recordings.notes import COARSE, is_sampled, undisturbed
 from jaxlif.recordings.recording import Recording, repeats
+from jaxlif.recordings.spikes import SpikeRule
 
 LONGEST = 150.0  # ms: lags of the whole kernel, membrane included
 ELECTRODE = 7.0  # ms: lags within which the electrode's own kernel ends
 MEMBRANE = 3.0  # ms: lags from which on the kernel is the membrane's alone
+LEAST = 10  # samples away from spikes for each knot of the kernel
+STEADY = 10.0  # an electrode that is this many times larger in one sweep than in another is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +75,26 @@ def estimate_electrode(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"
     the electrode's, of which the membrane has half a step's share where the current is known at the samples alone.
 
     Spikes [sweeps, T] are left out where the recording itself is used. The kernel is not forced to be positive. Where
-    the current does not vary fast enough to tell electrode and membrane apart, that is a ValueError.
+    the current does not vary fast enough to tell electrode and membrane apart, or what is estimated has no positive
+    resistance or one that differs tenfold between sweeps, that is a ValueError.
 
     Source: Brette et al. 2008, doi:10.1016/j.neuron.2008.06.021; Pozzorini et al. 2015,
     doi:10.1371/journal.pcbi.1004275 (the regression on increments).
     """
-    if recording.electrode_current is not None and recording.electrode_voltage is not None:
-        current, voltage = recording.electrode_current[None], recording.electrode_voltage[None]
-        return Electrode(_kernel(current, voltage, None, recording), recording.dt, "electrode trace")
-    kernel = _kernel(recording.current, recording.measured_voltage(), spikes, recording)
-    return Electrode(kernel, recording.dt, "recording")
+    spikes, source = (spikes, "recording") if recording.electrode_current is None else (None, "electrode trace")
+    current, voltage = (
+        (recording.current, recording.measured_voltage())
+        if recording.electrode_current is None or recording.electrode_voltage is None
+        else (recording.electrode_current[None], recording.electrode_voltage[None])
+    )
+    kernel, each = _kernels(current, voltage, spikes, recording)
+    if (resistance := kernel.sum()) <= 0:
+        raise ValueError(f"its resistance was estimated as {1000.0 * resistance:.3g} MΩ: it must be above 0")
+    if min((high for _, high in each), default=1.0) <= max((low for low, _ in each), default=0.0) / STEADY:
+        low, high = min(sum(ends) / 2 for ends in each), max(sum(ends) / 2 for ends in each)
+        listed = f"{1000.0 * low:.3g} MΩ in one sweep and {1000.0 * high:.3g} MΩ in another"
+        raise ValueError(f"its resistance was estimated as {listed}: they must not differ {STEADY:g} times")
+    return Electrode(kernel, recording.dt, source)
 
 
 class Removed(NamedTuple):
@@ -106,21 +119,32 @@ def remove_electrode(
     if choice == "auto" and recording.electrode_current is None:
         return _estimated(recording, spikes)
     if choice == "auto":
-        choice = estimate_electrode(recording)
+        choice = _of("the electrode's trace", recording, None)
     if isinstance(choice, str):
-        raise ValueError(f'electrode = {choice!r}: give "auto", None, a series resistance in GΩ, or an Electrode')
+        rule = 'give "auto", None, a series resistance in GΩ, an Electrode, or a recording to estimate it from'
+        raise ValueError(f"electrode = {choice!r}: {rule}")
     electrode = choice if isinstance(choice, Electrode) else Electrode.series(choice, recording.dt)
     return _applied(recording, [(every, electrode.at(recording.dt))], [])
+
+
+def electrode_from(recording: Recording, rule: SpikeRule = SpikeRule()) -> Electrode:  # noqa: B008, a frozen value
+    """Return the electrode of a recording that was made for it, such as of subthreshold noise, spikes left out."""
+    found = _of(f"electrode = {recording.name or 'a recording'}", recording, rule.find(recording))
+    return replace(found, source="electrode trace")
+
+
+def _of(name: str, recording: Recording, spikes: np.ndarray | None) -> Electrode:
+    try:
+        return estimate_electrode(recording, spikes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _estimated(recording: Recording, spikes: np.ndarray) -> Removed:
     found, notes = [], []
     for group in repeats(recording):
         try:
-            electrode = estimate_electrode(recording.select(group), spikes[group])
-            if electrode.resistance <= 0:
-                raise ValueError(f"its resistance was estimated as {electrode.resistance:.3g} GΩ")
-            found.append((tuple(int(s) for s in group), electrode))
+            found.append((tuple(int(s) for s in group), estimate_electrode(recording.select(group), spikes[group])))
         except ValueError as error:
             notes.append(f"no electrode was taken off the voltage of {len(group)} sweeps: {error}")
     return _applied(recording, found, notes)
@@ -134,18 +158,44 @@ def _applied(recording: Recording, electrodes: list[tuple[tuple[int, ...], Elect
     return Removed(clean, tuple(electrodes), tuple(dict.fromkeys(notes)))
 
 
-def _kernel(current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray | None, recording: Recording) -> np.ndarray:
+def _kernels(
+    current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray | None, recording: Recording
+) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """Return the electrode's kernel of all sweeps together, and the 95 % interval of its sum in each that tells it."""
     dt = recording.dt
     knots = _knots(dt)
     if current.shape[1] < 4 * knots[-1]:
         least = f"{4 * LONGEST:g} ms or more"
         raise ValueError(f"current has {current.shape[1] * dt:g} ms to a sweep: an electrode is estimated from {least}")
-    response = _impulse_response(current, voltage, undisturbed(spikes, current.shape, dt), knots)
+    rows = zip(current, voltage, undisturbed(spikes, current.shape, dt), strict=True)
+    each = [_moments(*row, knots) for row in rows]
+    is_held = dt >= COARSE and not is_sampled(recording, spikes)
+    whole = _Moments(*map(sum, zip(*each, strict=True)))
+    if whole.count < (needed := LEAST * len(whole.gram)):
+        few = f"only {whole.count} samples lie away from spikes"
+        raise ValueError(f"{few}, and an electrode is estimated from {needed}")
+    if not whole.is_telling:
+        raise ValueError(
+            "current varies too slowly to tell the electrode from the membrane: give a series resistance, or none"
+        )
+    lags = np.arange(1 if dt >= COARSE else round(ELECTRODE / dt))
+    weights = np.array([np.interp(lags, knots, row).sum() for row in np.eye(len(knots))])
+    intervals = []
+    for moments in each if len(each) > 1 else []:
+        if moments.is_telling:
+            size = float(_electrode_share(moments.response, knots, dt, is_held=is_held).sum())
+            margin = 1.96 * moments.error(weights)
+            intervals.append((size - margin, size + margin))
+    return _electrode_share(whole.response, knots, dt, is_held=is_held), intervals
+
+
+def _electrode_share(response: np.ndarray, knots: np.ndarray, dt: float, *, is_held: bool) -> np.ndarray:
+    """Return what the membrane, an exponential beyond 3 ms, leaves of an impulse response [knots]."""
     late = knots * dt > MEMBRANE
     size, tau = _exponential(knots[late] * dt, response[late], np.gradient(knots.astype(float))[late])
     if dt >= COARSE:
         # A current that runs from sample to sample has charged the membrane for half a step.
-        return response[:1] - size / (1.0 + np.exp(dt / tau) if is_sampled(recording, spikes) else 1.0)
+        return response[:1] - size / (1.0 if is_held else 1.0 + np.exp(dt / tau))
     lags = np.arange(round(ELECTRODE / dt))
     return np.asarray(np.interp(lags, knots, response) - size * np.exp(-lags * dt / tau))
 
@@ -160,20 +210,37 @@ def _knots(dt: float) -> np.ndarray:
     return np.array(knots)
 
 
-def _impulse_response(current: np.ndarray, voltage: np.ndarray, mask: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Regress the increments of the voltage on those of the current, [knots], GΩ for one sample of lag."""
-    gram, projection, count = np.zeros((len(knots) + 1,) * 2), np.zeros(len(knots) + 1), 0
-    for i, v, keep in zip(current, voltage, mask, strict=True):
-        rows = np.flatnonzero(keep[knots[-1] :]) + knots[-1]
-        x = np.concatenate([_hats(i, rows, knots), np.ones((len(rows), 1))], axis=1)
-        gram, projection, count = gram + x.T @ x, projection + x.T @ np.diff(v)[rows], count + len(rows)
-    if count < (least := 10 * len(knots)):
-        raise ValueError(f"only {count} samples lie away from spikes, and an electrode is estimated from {least}")
-    if np.linalg.cond(gram) > 1e12:
-        raise ValueError(
-            "current varies too slowly to tell the electrode from the membrane: give a series resistance, or none"
-        )
-    return np.linalg.solve(gram, projection)[:-1]
+class _Moments(NamedTuple):
+    """What sweeps tell of the increments of the voltage by those of the current, for a regression on a kernel."""
+
+    gram: Any  # [knots + 1, knots + 1], a constant last
+    projection: Any  # of the voltage, [knots + 1]
+    square: Any  # of the voltage
+    count: Any  # samples
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether the current varies fast enough, in enough samples."""
+        return bool(self.count >= LEAST * len(self.gram) and np.linalg.cond(self.gram) <= 1e12)
+
+    @property
+    def response(self) -> np.ndarray:
+        """The impulse response, [knots], GΩ for one sample of lag."""
+        return np.asarray(np.linalg.solve(self.gram, self.projection)[:-1])
+
+    def error(self, weights: np.ndarray) -> float:
+        """Return the standard error of a weighted sum of the response."""
+        solution = np.linalg.solve(self.gram, self.projection)
+        variance = (self.square - solution @ self.projection) / self.count
+        w = np.append(weights, 0.0)
+        return float(np.sqrt(max(variance, 0.0) * (w @ np.linalg.solve(self.gram, w))))
+
+
+def _moments(current: np.ndarray, voltage: np.ndarray, keep: np.ndarray, knots: np.ndarray) -> _Moments:
+    rows = np.flatnonzero(keep[knots[-1] :]) + knots[-1]
+    x = np.concatenate([_hats(current, rows, knots), np.ones((len(rows), 1))], axis=1)
+    y = np.diff(voltage)[rows]
+    return _Moments(x.T @ x, x.T @ y, y @ y, len(rows))
 
 
 def _hats(current: np.ndarray, rows: np.ndarray, knots: np.ndarray) -> np.ndarray:

@@ -334,4 +334,12 @@ def without_padding(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
         )
     when = recording.start + recording.dt * ends.min()
     note = f"every sweep is padded, the first from {when:.5g} ms on, where its voltage stays at one value: cut there"
-    return recording.window(recording.start, when), (note,)
+    return unpadded(recording), (note,)
+
+
+def unpadded(recording: Recording) -> Recording:
+    """Return a recording that ends where all of its sweeps are padded."""
+    ends = padding(recording)
+    if ends.max() == recording.num_steps:
+        return recording
+    return recording.window(recording.start, recording.start + recording.dt * ends.min())
