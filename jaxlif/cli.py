@@ -152,8 +152,8 @@ def _print_several(found: RecordingFits, out: Path) -> None:
     if found.fits:
         click.echo(text_table(cell_rows(found)) + "\n")
     for name, result in found.fits.items():
-        for note in result.warnings:
-            click.echo(f"note: {name}: {note}")
+        for line in (f"{name}: {result.verdict.sentence}", *(f"note: {name}: {note}" for note in result.notes)):
+            click.echo(line)
     for name, reason in found.failed.items():
         click.echo(f"failed: {name}: {with_options(reason)}")
     if not found.fits:
@@ -180,7 +180,7 @@ def _print(result: RecordingFit, out: Path) -> None:
     """Print a fit and where it lies."""
     table = text_table(parameter_rows(result), right=(1,))
     click.echo(f"{table}\n\n{text_table(score_rows(result.scores))}\n")
-    for line in filter(None, (sweep_line(result), *(f"note: {note}" for note in result.warnings))):
+    for line in filter(None, (result.verdict.sentence, sweep_line(result), *(f"note: {n}" for n in result.notes))):
         click.echo(line)
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")
 

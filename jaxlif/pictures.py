@@ -16,10 +16,13 @@ from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Recording, repeats
-from jaxlif.recordings.protocol import step_family
 from jaxlif.spiketrains import on_grid
-from jaxlif.theory import firing_rate
+from jaxlif.theory import firing_rate, rheobase
+from jaxlif.traces import Answers, envelope
 
+PANELS = 48  # steps that are drawn, and
+PIXELS = 500  # to each of them
+PARTS = {"fitted": "full", "held out": "none", "left out": "left"}  # how a sweep's dots are filled
 CELL, MODEL = "black", plotting.PALETTE[1]
 
 # Without a fixed salt the names inside an SVG file, and with them its bytes, differ from run to run.
@@ -43,69 +46,136 @@ class Picture(NamedTuple):
         return png.getvalue(), svg.getvalue()
 
 
-def pictures(fit: RecordingFit, recording: Recording | None = None) -> Iterator[Picture]:
+def pictures(fit: RecordingFit, answers: Answers | None = None) -> Iterator[Picture]:
     """Draw the figures of a fit one by one, in the order of a report; whoever takes one saves or closes it."""
     with plt.rc_context(_STYLE):
-        if fit.curve:
+        if answers is None:
             yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", _curve(fit))
-        if recording is None:
             return
-        scored = fit.as_scored()  # of a part that was not fitted a prediction
-        yield from _of_steps(scored, recording) if fit.protocol == "steps" and fit.curve else _judged(scored, recording)
+        yield from _of_steps(answers) if answers.steps else _judged(answers)
         if isinstance(fit.params, AdaptiveLIFParams):
             caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
             yield Picture("kernels", caption, _kernels(fit.params))
 
 
-def _of_steps(fit: RecordingFit, recording: Recording) -> Iterator[Picture]:
-    """Draw the recorded sweeps and the free-running model around the epoch whose rates were fitted."""
-    start, stop = fit.curve["epoch_ms"]
-    margin = 0.1 * (stop - start)
-    window = max(start - margin, recording.start), min(stop + margin, float(recording.times[-1]))
-    levels = np.array([test.level for test in step_family(recording).tests])
-    free = fit.predict(recording)
-    own = [free.spike_time[free.spike_sweep == sweep] for sweep in range(recording.num_sweeps)]
+# --- steps ------------------------------------------------------------------------------------------------
 
-    chosen = np.unique(np.linspace(0, recording.num_sweeps - 1, 4).round().astype(int))
-    figure, axes = _subplots((9.0, 1.9 * len(chosen)), len(chosen), sharex=True)
-    labels = ("recorded", "model")
-    for ax, sweep in zip(axes[:, 0], chosen, strict=True):
-        spikes = on_grid(own[sweep], recording.dt, recording.num_steps)
-        plotting.trace(recording.times, recording.measured_voltage()[sweep], ax=ax, color=CELL, label=labels[0])
-        plotting.trace(recording.times, free.voltage[sweep], spikes, ax=ax, color=MODEL, label=labels[1])
-        ax.set_title(f"{levels[sweep]:.4g} pA")
-        ax.label_outer()
-        labels = ("", "")  # in the first panel alone
-    axes[0, 0].set_xlim(window)
-    caption = "Voltage of four steps: recorded, and the free-running model with its spikes drawn to 20 mV."
-    yield Picture("steps", caption, figure)
 
-    order = np.argsort(levels, kind="stable")
-    cell = [recording.times[train] for train in fit.spike_rule.find(recording)[order]]
-    model = [own[n] + recording.start for n in order]
-    figure, ax = _raster(cell, model, 0.4, window, max(10.0, (stop - start) / 50.0))
+def _of_steps(answers: Answers) -> Iterator[Picture]:
+    """Draw f-I curve, sweeps and spikes of a family of steps, the model running freely."""
+    if answers.fires:
+        caption = (
+            "f-I curve, counted in each sweep: filled what was fitted, open what was held out. The rheobase of the cell"
+            " lies in the grey band, that of the model at the dashed line."
+        )
+        yield Picture("f_i_curve", caption, _counted_curve(answers))
+    order = np.argsort([step.level for step in answers.steps], kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, PANELS).round().astype(int))]
+    which = "all steps" if len(chosen) == len(order) else f"{len(chosen)} of {len(order)} steps"
+    caption = f"Voltage of {which}, recorded in black and of the free-running model in colour (* held out)."
+    yield Picture("steps", caption, _all_steps(answers, chosen))
+    if not answers.fires:
+        return
+    window = _around(answers)
+    model, cell = ([trains[n] for n in order] for trains in (answers.model, answers.cell))
+    figure, ax = _raster(cell, model, 0.4, window, max(10.0, (window[1] - window[0]) / 60.0))
     ticks = np.unique(np.linspace(0, len(order) - 1, 8).round().astype(int))
-    ax.set_yticks(ticks, [f"{levels[order[n]]:.4g}" for n in ticks])
+    ax.set_yticks(ticks, [f"{answers.steps[order[n]].level:.4g}" for n in ticks])
     ax.set_ylabel("current (pA)")
     caption = "Spikes of every sweep, the cell's in black and the model's above them, with their mean rates."
     yield Picture("raster", caption, figure)
 
 
-def _judged(fit: RecordingFit, recording: Recording) -> Iterator[Picture]:
+def _around(answers: Answers) -> tuple[float, float]:
+    """Return the time of the steps with a tenth of it on both sides, ms."""
+    recording = answers.recording
+    first, last = min(s.start for s in answers.steps), max(s.stop for s in answers.steps)
+    margin = (last - first) // 10
+    ends = max(first - margin, 0), min(last + margin, recording.num_steps) - 1
+    return float(recording.times[ends[0]]), float(recording.times[ends[1]])
+
+
+def _counted_curve(answers: Answers) -> Figure:
+    """Draw the rates of cell and model in the step of each sweep, and where both begin to fire."""
+    figure, axes = _subplots((6.4, 4.0))
+    ax, dt, times = axes[0, 0], answers.recording.dt, answers.recording.times
+    levels = np.array([step.level for step in answers.steps])
+    order = np.argsort(levels, kind="stable")
+    firing = {}
+    for name, trains, color, marker in (("cell", answers.cell, CELL, "o"), ("model", answers.model, MODEL, "s")):
+        spans = [(times[s.start], times[s.stop - 1], dt * (s.stop - s.start)) for s in answers.steps]
+        counted = zip(trains, spans, strict=True)
+        rates = np.array([1000.0 * np.sum((t >= low) & (t <= high)) / length for t, (low, high, length) in counted])
+        firing[name] = levels[rates > 0.0]
+        ax.plot(levels[order], rates[order], color=color, linewidth=0.8, alpha=0.6)
+        for text in PARTS:
+            seen = answers.part == text
+            look: dict[str, Any] = {"color": color, "fillstyle": PARTS[text], "label": f"{name}, {text}"}
+            if seen.any():
+                ax.plot(levels[seen], rates[seen], marker, **look)
+    if firing["cell"].size:
+        silent = levels[levels < firing["cell"].min()]
+        ax.axvspan(silent.max() if silent.size else levels.min(), firing["cell"].min(), color="0.9", zorder=0)
+    onset = _rheobase(answers, firing["model"])
+    if onset is not None and levels.min() <= onset <= levels.max():
+        ax.axvline(onset, color=MODEL, linestyle="--", linewidth=0.9)
+    ax.set(xlabel="current (pA)", ylabel="firing rate (Hz)", ylim=(0.0, None))
+    ax.margins(x=0.03)
+    ax.legend()
+    return figure
+
+
+def _rheobase(answers: Answers, firing: np.ndarray) -> float | None:
+    """Return where a neuron begins to fire, pA: of a plain one in closed form, of others the lowest step that fires."""
+    params = answers.scored.params
+    if type(params) is LIFParams:
+        return float(rheobase(params))
+    return float(firing.min()) if firing.size else None
+
+
+def _all_steps(answers: Answers, chosen: np.ndarray) -> Figure:
+    """Draw recorded and free-running voltage of sweeps, a panel each, the axes those of the recording."""
+    recording, window = answers.recording, _around(answers)
+    part = (recording.times >= window[0]) & (recording.times <= window[1])
+    recorded, own = recording.measured_voltage()[:, part], answers.free.voltage[:, part]
+    low, high = float(recorded.min()), float(recorded.max())
+    columns = min(4, len(chosen))
+    rows = -(-len(chosen) // columns)
+    figure, axes = _subplots((9.0, 0.6 + 1.25 * rows), rows, columns, sharex=True, sharey=True)
+    for ax, sweep in zip(axes.flat, chosen, strict=False):
+        spikes = on_grid(answers.model[sweep] - recording.start, recording.dt, recording.num_steps)[part]
+        for values, color in ((np.where(spikes > 0, high, own[sweep]), MODEL), (recorded[sweep], CELL)):
+            drawn, samples = envelope(values, PIXELS)
+            ax.plot(window[0] + samples * recording.dt * np.arange(drawn.size), drawn, color=color, linewidth=0.7)
+        mark = " *" if answers.part[sweep] == "held out" else ""
+        ax.set_title(f"{answers.steps[sweep].level:.4g} pA{mark}", fontsize="small", pad=2.0)
+    for n, ax in enumerate(axes.flat):
+        ax.tick_params(labelbottom=n + columns >= len(chosen))
+        if n >= len(chosen):
+            ax.set_axis_off()
+    axes[0, 0].set(xlim=window, ylim=(low - 0.03 * (high - low), high + 0.03 * (high - low)))
+    figure.supxlabel("time (ms)", fontsize="medium")
+    figure.supylabel("voltage (mV)", fontsize="medium")
+    return figure
+
+
+# --- any other current ------------------------------------------------------------------------------------
+
+
+def _judged(answers: Answers) -> Iterator[Picture]:
     """Draw a second of the part that was held out, or of the whole, in the sweeps that were, or all."""
+    fit, recording, spikes = answers.scored, answers.recording, answers.spikes
     start = fit.scores.get("test", fit.scores["train"])["start_ms"]
     window = start, min(start + 1000.0, recording.start + recording.duration)
     samples = slice(*(round((t - recording.start) / recording.dt) for t in window))
     sweeps = np.array(fit.held_out or range(recording.num_sweeps), int)
     part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
-    spikes = fit.spike_rule.find(recording)
 
     # The voltage with forced spikes is what the electrode would see, of a sweep with a typical number of spikes.
     sweep = int(sweeps[np.argsort(spikes[sweeps, samples].sum(axis=1), kind="stable")[len(sweeps) // 2]])
-    found = fit.predict(recording, force_spikes=True)
     before, after = (round(t / recording.dt) for t in fit.spike_cut)
     compared = spike_mask(spikes[sweep], before=before, after=after)
-    forced = np.where(compared, (found.voltage + found.electrode_drop)[sweep], np.nan)
+    forced = np.where(compared, answers.forced[sweep], np.nan)
     voltages = recording.measured_voltage()[sweep, samples], forced[samples]
     labels = (f"recorded, sweep {sweep}", "model, recorded spikes forced")
     plotting.fit_overlay(recording.times[samples], *voltages, spikes[sweep, samples], labels=labels)
@@ -113,7 +183,7 @@ def _judged(fit: RecordingFit, recording: Recording) -> Iterator[Picture]:
     figure.set_size_inches(9.0, 5.0)
     caption = f"Voltage with the recorded spikes forced, and its residual away from spikes, in {part}."
     yield Picture("voltage", caption, figure)
-    if not isinstance(fit.params, LIFParams):
+    if not answers.fires:
         return
 
     # The most repeated stimulus, and rates in bins of 10 ms.
@@ -121,7 +191,7 @@ def _judged(fit: RecordingFit, recording: Recording) -> Iterator[Picture]:
     group = max(groups, key=lambda g: (spikes[g].any(), len(g), spikes[g].sum()))
     cell = [recording.times[train] for train in spikes[group]]
     count = len(group) if fit.model == "gif" else 1
-    free = fit.predict(recording.select(group[:1]), repeats=count, seed=fit.seed)
+    free = answers.to(recording.select(group[:1]), repeats=count, seed=fit.seed)
     own = [free.spike_time[free.spike_repeat == k] + recording.start for k in range(count)]
     figure, ax = _raster(cell, own, len(cell), window, 10.0)
     ax.set_yticks([0, len(cell) - 1, len(cell) + 0.5 * (count - 1)], ["1", str(len(cell)), "model"])

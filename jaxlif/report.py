@@ -12,7 +12,9 @@ from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves, standard_name
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.recordings import Recording
+from jaxlif.traces import Answers, zoomable
 
+SHOWN = 4  # notes; the others are folded
 SCORE_LABELS = {
     "rate_data": "firing rate, cell (Hz)",
     "rate_model": "firing rate, model (Hz)",
@@ -61,17 +63,18 @@ def write_report(fit: RecordingFit, directory: Path, recording: Recording | None
 
     written: dict[str, bytes] = {}
     figures = []
-    for picture in pictures(fit, recording):
+    answers = None if recording is None else Answers(fit, recording)
+    for picture in pictures(fit, answers):
         png, svg = picture.saved()
         written |= {f"{picture.name}.png": png, f"{picture.name}.svg": svg}
         figures.append({"caption": picture.caption, "data": base64.b64encode(png).decode()})
-    written["report.html"] = _page(fit, figures).encode()
+    written["report.html"] = _page(fit, figures, answers).encode()
     for name, content in written.items():
         (directory / name).write_bytes(content)
     return [directory / name for name in written]
 
 
-def _page(fit: RecordingFit, figures: list[dict[str, str]]) -> str:
+def _page(fit: RecordingFit, figures: list[dict[str, str]], answers: Answers | None) -> str:
     import jinja2
 
     template = files("jaxlif").joinpath("templates/report.html").read_text(encoding="utf-8")
@@ -80,9 +83,12 @@ def _page(fit: RecordingFit, figures: list[dict[str, str]]) -> str:
         title=f"{fit.model.upper()} fitted to {fit.data['name'] or 'a recording'}",
         lead=_lead(fit),
         sweeps=sweep_line(fit),
-        warnings=fit.warnings,
+        verdict=fit.verdict,
+        notes=fit.notes[:SHOWN],
+        folded=fit.notes[SHOWN:],
         parameters=parameter_rows(fit),
         scores=score_rows(fit.scores),
+        traces=None if answers is None else zoomable(answers),
         figures=figures,
         footer=f"jaxlif; seed {fit.seed}; sha256 of the data {fit.data['sha256'] or 'unknown'}",
     )
@@ -102,13 +108,14 @@ def _lead(fit: RecordingFit) -> str:
 def parameter_rows(fit: RecordingFit) -> list[tuple[str, ...]]:
     """Return the parameters as rows of text, a heading first.
 
-    An interval that was looked for in vain is "not determined", one that was not looked for "not estimated".
+    One whose interval was looked for in vain is "not determined" and has no value; one that was not looked for is "not
+    estimated".
     """
     rows: list[tuple[str, ...]] = [("parameter", "value", "95 % interval", "unit", "")]
     for name, value in named_leaves(fit.params).items():
         words, unit = standard_name(name)
-        found = _interval(*fit.intervals[name]) if name in fit.intervals else "not estimated"
-        rows.append((name, f"{value:.4g}", "not determined" if name in fit.undetermined else found, unit, words))
+        found = f"{value:.4g}", _interval(*fit.intervals[name]) if name in fit.intervals else "not estimated"
+        rows.append((name, *(("", "not determined") if name in fit.undetermined else found), unit, words))
     return rows
 
 

@@ -56,7 +56,7 @@ def test_the_reader_of_imports_sees_them():
 
 
 MODELS = ("jaxlif.neurons", "jaxlif.synapses", "jaxlif.networks")
-TOP = tuple(f"jaxlif.{name}" for name in ("cli", "commands", "options", "report", "pictures"))
+TOP = tuple(f"jaxlif.{name}" for name in ("cli", "commands", "options", "report", "traces", "pictures"))
 
 
 @pytest.mark.parametrize("name", ["files", "stimulus", "surrogate", "spiketrains", "losses", "theory"])

@@ -20,27 +20,45 @@ from jaxlif import pictures
 from jaxlif.fitting.data import Drift
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.report import SCORE_LABELS, parameter_rows, score_rows, sweep_line, text_table, write_report
+from jaxlif.report import SCORE_LABELS, SHOWN, parameter_rows, score_rows, sweep_line, text_table, write_report
+from jaxlif.traces import Answers, envelope, traces
 
 NAME = "<b>&.npz"
 FIGURES = ("voltage", "raster")
-WARNINGS = ("r_m < 0.1 & <script>alert('x')</script>", "a second one")
+WARNINGS = (
+    "r_m < 0.1 & <script>alert('x')</script>",
+    "a second one",
+    "the third",
+    "4",
+    "the membrane rectifies: bent",
+    "6",
+)
+VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Collect the tags, their links and the text."""
+    """Collect the tags, their links and the text; every tag must be closed, in the order in which they were opened."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.links, self.text = [], [], ""
+        self.tags, self.links, self.ids, self.text, self.open = [], [], [], "", []
         self.feed(text)
+        self.close()
+        assert self.open == [], "tags that are never closed"
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.links += [value for name, value in attrs if name in ("src", "href", "action", "data", "srcset", "poster")]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +97,12 @@ def test_the_files(written, stored):
 
 def test_the_page_needs_no_network_and_no_file(text):
     page = Page(text)
-    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", text))
+    assert "https:" not in text and "http:" not in text
     assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not {"link", "iframe", "object"} & set(page.tags) and len(set(page.ids)) == len(page.ids)
     assert "@import" not in text and "url(" not in text
+    assert "default-src 'none'" in text, "what a browser would fetch is forbidden"
+    assert "MIT License" in text and "Copyright (c) 2022 Leon Sorokin" in text
 
 
 def test_the_figures_are_the_files(written, text):
@@ -106,7 +126,7 @@ def test_vector_figures_are_whole_and_need_nothing(written):
 
 def test_the_figures_show_the_numbers(fit, recording):
     """From the recording alone: spikes and their rates in 10 ms, intervals, and the voltage away from spikes."""
-    shown = {picture.name: picture.figure for picture in pictures.pictures(fit, recording)}
+    shown = {picture.name: picture.figure for picture in pictures.pictures(fit, Answers(fit, recording))}
     spikes, times = fit.spike_rule.find(recording), recording.times
     window = (times > 1400.0) & (times <= 2400.0)  # a second of what was held out, as far as it goes
     trace, residual = shown["voltage"].axes
@@ -142,8 +162,41 @@ def test_names_and_warnings_are_escaped(text):
     page = Page(text)
     assert all(warning in page.text for warning in WARNINGS)
     assert f"LIF fitted to {NAME}" in page.text
-    assert "<b>" not in text and "<script" not in text
+    assert "<b>" not in text and "<script>alert" not in text
     assert page.tags.count("li") == len(WARNINGS)
+
+
+def test_the_verdict_is_first_and_the_worst_notes_are_shown(fit, text):
+    """Four of six notes are open, the grave one before all others; the rest are folded."""
+    words = Page(text).text
+    assert words.index(fit.verdict.sentence) < words.index(fit.notes[0]) and fit.notes[0] == WARNINGS[4]
+    shown, folded = text.split("<details>")
+    assert [html.escape(note, quote=True) in shown or html.escape(note) in shown for note in fit.notes[1:SHOWN]]
+    assert "<summary>2 more notes</summary>" in folded and folded.index("<li>4</li>") < folded.index("<li>6</li>")
+
+
+def test_traces_are_the_recording_and_the_forced_model_to_a_hundredth(fit, recording):
+    """As a browser would decode them, against the arrays; a page's few values lose no peak."""
+    answers = Answers(fit, recording)
+    found = traces(answers)
+    assert found["step"] == recording.dt and found["start"] == recording.times[0]
+    for n, sweep in enumerate(found["sweeps"]):
+        for kind, voltage in (("recorded", recording.voltage), ("model", answers.forced)):
+            values = np.frombuffer(base64.b64decode(sweep[kind]), "<i2") / found["scale"]
+            np.testing.assert_allclose(values, voltage[n], atol=0.5 / found["scale"] + 1e-9)
+        np.testing.assert_allclose(sweep["spikes"][0], recording.times[answers.spikes[n]], atol=1e-3)
+        assert sweep["label"] == f"sweep {n}, fitted from 0 to 1400 ms"
+
+
+def test_an_envelope_loses_no_peak_and_keeps_its_place():
+    x = np.random.default_rng(0).normal(size=(2, 1003))
+    found, samples = envelope(x, 100)
+    assert found.shape[-1] <= 200 and samples * found.shape[-1] >= 1003
+    np.testing.assert_array_equal(found.max(axis=-1), x.max(axis=-1))
+    np.testing.assert_array_equal(found.min(axis=-1), x.min(axis=-1))
+    # A value lies within its bin of two values.
+    assert (np.abs(samples * found.argmax(axis=-1) - x.argmax(axis=-1)) <= 2 * samples).all()
+    assert envelope(x, 600)[1] == 1
 
 
 def test_no_warnings_no_list(fit, recording, tmp_path, monkeypatch):
@@ -241,9 +294,13 @@ addEventListener("load", () => {
     requests: performance.getEntriesByType("resource").map(r => r.name).filter(n => !n.startsWith("data:")),
     images: [...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, box(i).width, box(i).right]),
     captions: [...document.querySelectorAll("figcaption")].map(c => c.innerText),
-    tables: [...document.querySelectorAll("table")].map(t => [...t.rows].map(r => [...r.cells].map(c => c.innerText))),
-    warnings: [...document.querySelectorAll("ul.warnings li")].map(l => l.innerText),
-    visible: [...document.querySelectorAll("h1, table, figure, li")].every(e => box(e).width > 0 && box(e).height > 0),
+    tables: [...document.querySelectorAll("body > table")].map(
+      t => [...t.rows].map(r => [...r.cells].map(c => c.innerText))),
+    warnings: [...document.querySelectorAll("ul.warnings li")].map(l => l.textContent),
+    sweeps: [...document.querySelectorAll("#sweep option")].map(o => o.innerText),
+    plots: [...document.querySelectorAll("#plot canvas")].map(c => [c.width, c.height]),
+    visible: [...document.querySelectorAll("h1, body > table, figure, body > ul > li")].every(
+      e => box(e).width > 0 && box(e).height > 0),
     width: document.documentElement.clientWidth, scroll: document.documentElement.scrollWidth,
   };
   const out = document.createElement("pre");
@@ -290,12 +347,13 @@ def test_a_browser_without_a_network_shows_every_figure(seen):
     for complete, natural_width, natural_height, width, right in page["images"]:
         assert complete and natural_width > 500 and natural_height > 200
         assert width > 400 and right <= page["width"], "inside the page"
+    assert len(page["plots"]) == 1 and min(page["plots"][0]) > 300 and len(page["sweeps"]) == 2
     assert page["visible"] and page["scroll"] <= page["width"], "nothing to be scrolled sideways"
 
 
 def test_a_browser_shows_the_tables_and_the_warnings(seen, fit):
     assert seen[0]["tables"] == [[list(row) for row in rows] for rows in (parameter_rows(fit), score_rows(fit.scores))]
-    assert seen[0]["warnings"] == list(WARNINGS)
+    assert seen[0]["warnings"] == list(fit.notes)
 
 
 def test_the_browser_would_notice(browse):

@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxlif.checks import choice
 from jaxlif.fitting.bounds import named_leaves, standard_name
+from jaxlif.fitting.verdict import Verdict
 from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -68,6 +69,7 @@ class Source(TypedDict):
 _IN_ROWS = ("params", "bounds", "intervals")
 _KINDS = {
     "format": str,
+    "verdict": Verdict,
     "parameters": dict[str, Row],
     "versions": dict[str, str],
     "data": Source,
@@ -79,7 +81,7 @@ _KINDS = {
 def written(fit: Any) -> str:
     """Return a fit as JSON: its fields by their names, but its parameters in rows with bounds and intervals."""
     packages = ("jaxlif", "jax", "jaxlib", "optax", "numpy")
-    document: dict[str, Any] = {"format": FORMAT, "parameters": _rows(fit)}
+    document: dict[str, Any] = {"format": FORMAT, "verdict": fit.verdict, "parameters": _rows(fit)}
     document |= {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _IN_ROWS}
     document["scored"] = None if fit.scored is None else named_leaves(fit.scored)
     document["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
@@ -121,7 +123,8 @@ def restored(text: bytes, make: Callable[..., _F]) -> _F:
     told["scored"] = None if scored is None else _params(model, scored)
     told["bounds"] = {name: row.bounds for name, row in rows.items() if row.bounds}
     told["intervals"] = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
-    del told["format"], told["versions"]
+    for name in ("format", "verdict", "versions"):  # a verdict is always that of what is stored
+        del told[name]
     fit = make(**told)
     if (again := _rows(fit)) != rows:
         name = next(name for name in (*rows, *again) if rows.get(name) != again.get(name))

@@ -12,8 +12,10 @@ from jaxlif.fitting.joint_likelihood import TAU_RANGE
 from jaxlif.fitting.judgement import Judged
 from jaxlif.fitting.prepare import Case
 from jaxlif.fitting.scores import unreliable_notes
+from jaxlif.fitting.step_family import HOLDING, Family
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings.protocol import is_step_protocol, step_family
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
@@ -22,6 +24,7 @@ C_M = (1.0, 800.0)  # pF
 USUAL_C_M, USUAL_THRESHOLD = 100.0, 20.0  # pF, and mV above the rest
 HIGHEST = 80.0  # mV above the rest that a threshold can lie
 MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
+LEVEL = 0.05  # share of the range of steps by which noise may move a holding current
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 NOTHING_HELD_OUT = "nothing was held out: the scores are those of the data that were fitted"
 
@@ -44,6 +47,7 @@ def fit_notes(
     return (
         *judged.astray,
         *case.notes,
+        *protocol_doubts(case.fitted),
         *(refitted,) * again,
         *final.warnings,
         *(vague,) * bool(unknown),
@@ -52,6 +56,21 @@ def fit_notes(
         *score_notes(case.fitted, judged.scores),
         *(unreliable_notes(case.recording, case.data.spikes) if case.protocol == "fluctuating" else ()),
         *judged.outside,
+    )
+
+
+def protocol_doubts(data: Data) -> tuple[str, ...]:
+    """Say what a family of steps lacks, or what else than its steps differs between its sweeps."""
+    if not is_step_protocol(data):
+        return ()
+    family = Family(data, data.spikes)
+    levels, holding = np.array([t.level for t in step_family(data).tests]), family.baselines.current
+    apart = float(np.ptp(holding[np.isfinite(holding)])) if np.isfinite(holding).any() else 0.0
+    one = len(family.table.currents) == 1
+    return (
+        *(f"the holding current differs by {apart:.3g} pA between sweeps: each is a step from another level",)
+        * bool(apart > max(HOLDING, LEVEL * np.ptp(levels))),
+        *(f"the current has one level, {levels[0]:.4g} pA: nothing tells how the cell answers another",) * one,
     )
 
 

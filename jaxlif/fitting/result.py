@@ -17,6 +17,7 @@ from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_n
 from jaxlif.fitting.fit_json import restored, written
 from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_response
+from jaxlif.fitting.verdict import Verdict, verdict, worst_first
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
@@ -86,6 +87,16 @@ class RecordingFit:
     def unseen(self) -> tuple[int, ...]:
         """The sweeps that the parameters never saw: none where they were refitted to all."""
         return self.held_out if self.scored is None else ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """How far to trust the fit, in a word and a sentence."""
+        return verdict(self)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The ``warnings``, the worst first."""
+        return worst_first(self.warnings)
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""

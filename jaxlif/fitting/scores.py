@@ -33,10 +33,11 @@ def spike_scores(recording: Recording, spikes: np.ndarray, model_spikes: np.ndar
     scored = [_group_scores(*pair, recording.duration) for pair in pairs]
     everything = [x for trains in each for x in trains]
     rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", everything))}
+    counts = {"spikes_data": int(spikes.sum()), "spikes_model": float(model_spikes.sum()) / len(each)}
     repeated = [s for s in scored if s["reliability"] is None or s["reliability"] >= UNRELIABLE]
     means = {name: _mean([s[name] for s in repeated or scored]) for name in SPIKE_TIME_SCORES}
     lowest = min((s["reliability"] for s in scored if s["reliability"] is not None), default=None)
-    return {"delta": DELTA, **rates} | means | {"lowest_reliability": lowest}
+    return {"delta": DELTA, **rates, **counts} | means | {"lowest_reliability": lowest}
 
 
 def step_scores(cell: Sequence[np.ndarray], model: Sequence[Sequence[np.ndarray]]) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ from jaxlif.fitting.threshold import Bracket, choose_threshold, reliable_stimuli
 from jaxlif.pictures import pictures
 from jaxlif.recordings import Recording
 from jaxlif.recordings.notes import resting_potentials
+from jaxlif.traces import Answers
 
 DT = 0.5
 TRUTH = jl.AdaptiveLIFParams(
@@ -258,7 +259,7 @@ def test_a_recording_is_not_outside_itself_but_what_was_held_out_of_it_may_be(re
 
 def test_figures_in_a_part_not_fitted_show_sweeps_that_were_not(recording, result):
     """The voltage is that of a held-out sweep, and the cell's two rows of spikes are those of the held-out repeats."""
-    shown = {p.name: p for p in pictures(result, recording) if p.name in ("voltage", "raster")}
+    shown = {p.name: p for p in pictures(result, Answers(result, recording)) if p.name in ("voltage", "raster")}
     assert all("a part not fitted" in picture.caption for picture in shown.values())
     labels = [line.get_label() for line in shown["voltage"].figure.axes[0].lines]
     assert any(label in ("recorded, sweep 2", "recorded, sweep 3") for label in labels), labels

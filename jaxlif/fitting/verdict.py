@@ -1,0 +1,192 @@
+"""How far to trust a fit: one word and one sentence, from what it predicted of what it did not see."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+FATAL = "do not use"  # how a note begins that decides
+LEAST_SPIKES = 10  # of the cell that were held out: fewer judge no model
+FEW = 4  # spikes of a model that do not matter where the cell is silent
+LEAST_COUNT = 10.0  # spikes in a step of which an error is a share even where the cell fires fewer
+HIGHEST_REST = -35.0  # mV: no neuron rests above it
+UNEQUAL = 10.0  # a ratio of electrodes' resistances that no pipette has from sweep to sweep
+NAMED, DOUBTS = 6, 3  # parameters, and doubts, that a sentence names
+#: How notes begin that make a good score doubtful; what matches is what a sentence says of them.
+GRAVE = tuple(
+    re.compile(f"(?:test = .+?: )?({text})")
+    for text in (
+        r"the rest moves by \S+ mV from sweep to sweep",
+        r"the membrane rectifies",
+        r"the input resistance is not positive",
+        r"the membrane explains only \d+ % of the variance of the voltage",
+        r"the error of the voltage in what was held out is \d+ % of its variance",
+        r"v_rest = \S+ mV lies above v_th = \S+ mV: the model fires without current",
+        r"(?:tau_m|r_m) = .*?(?=: neurons have)",
+        r"the threshold lies \S+ mV above the rest",
+        r"\S+ = \S+ \S+ lies (?:at the end of|outside) its bounds",
+        r"\d+ of \d+ spikes come within \S+ ms of a step of the current",
+        r"the rates fall from .*? as in depolarisation block",
+        r"the fitted curve is .*? off",
+        r"the holding current differs by \S+ pA between sweeps",
+        r"the current has one level",
+        r"the spikes depend on the rule",
+        r"sweep \d+, held out, is the copy of one that was fitted",
+    )
+)
+
+
+class Verdict(NamedTuple):
+    """A word, "good", "usable", "do not use" or "no verdict", and the sentence that begins with it."""
+
+    word: str
+    sentence: str
+
+
+class Rule(NamedTuple):
+    """From which value on a score makes a fit good, or usable, for a purpose; of an error up to which."""
+
+    purpose: str
+    score: str
+    good: float
+    usable: float
+    text: str
+
+    def worth(self, value: float) -> int:
+        """Return 2 for good, 1 for usable and 0 for neither."""
+        sign = 1.0 if self.good > self.usable else -1.0
+        return sum(sign * value >= sign * limit for limit in (self.good, self.usable))
+
+
+#: Of the rules of a purpose the first whose score is known decides. Γ alone is at most Γ/R.
+RULES = (
+    Rule("spike times", "md_star", 0.7, 0.4, "Md* {md_star:.2f}"),
+    Rule(
+        "spike times", "coincidence_factor_over_reliability", 0.7, 0.4, "Γ/R {coincidence_factor_over_reliability:.2f}"
+    ),
+    Rule("spike times", "bits_per_spike", 1.0, 0.5, "{bits_per_spike:.2f} bits per spike above a Poisson train"),
+    Rule("spike times", "coincidence_factor", 0.7, 0.4, "Γ {coincidence_factor:.2f}"),
+    Rule(
+        "spike counts", "step_error", 0.1, 0.25, "{spikes_per_step_rmse:.2g} off where a step has {spikes_per_step:.3g}"
+    ),
+    Rule("spike counts", "curve_error", 0.1, 0.25, "{curve_error:.0%} of the largest rate off"),
+    Rule("spike counts", "rate_factor", 1.25, 2.0, "{rate_model:.3g} Hz where the cell fires at {rate_data:.3g} Hz"),
+    Rule("silence", "silent_steps", 0.9, 0.6, "in {silent_steps:.0%} of the silent steps"),
+    Rule("first spikes", "latency_error", 5.0, 20.0, "{latency_error:.2g} ms off"),
+    Rule(
+        "voltage",
+        "subthreshold_voltage_variance_explained",
+        0.8,
+        0.5,
+        "{subthreshold_voltage_variance_explained:.0%} of its variance",
+    ),
+    Rule("voltage", "voltage_variance_explained", 0.8, 0.5, "{voltage_variance_explained:.0%} of its variance"),
+)
+#: What a model must do at all; of a membrane without spikes the voltage.
+NEEDED = ("spike times", "spike counts")
+
+
+class Grade(NamedTuple):
+    """What a fit is worth for a purpose, 2, 1 or 0, and the evidence in words."""
+
+    purpose: str
+    worth: int
+    text: str
+
+
+def verdict(fit: Any) -> Verdict:
+    """Judge a ``RecordingFit`` by :data:`RULES`, its free run and what is odd about its data."""
+    fatal = next((note for note in fit.warnings if note.startswith(FATAL)), None)
+    if fatal is not None:
+        return Verdict(FATAL, f"{FATAL}: {fatal.partition(': ')[2] or fatal}")
+    grades, aside = _grades(measures(fit)), "".join(f"; {text}" for text in _said(fit))
+    judges = [g for g in grades if g.purpose in NEEDED or fit.model == "passive"]
+    if judges and not any(g.worth for g in judges):
+        return Verdict(FATAL, f"{FATAL}: wrong in {_listed(judges)}{aside}")
+    if missing := _missing(fit, judges):
+        return Verdict("no verdict", f"no verdict: {missing}{aside}")
+    odd = [*_odd(fit), *(found for note in fit.warnings if (found := _grave(note)))]
+    if all(g.worth == 2 for g in grades) and not odd:
+        return Verdict("good", f"good: {_listed(grades)}{aside}")
+    fit_for, unfit = ([g for g in grades if bool(g.worth) is kind] for kind in (True, False))
+    sentence = f"usable for {_listed(fit_for)}" + (f"; not for {_listed(unfit)}" if unfit else "")
+    careful = f"; careful: {', '.join(odd[:DOUBTS])}" + f" and {len(odd) - DOUBTS} more" * (len(odd) > DOUBTS)
+    return Verdict("usable", sentence + careful * bool(odd) + aside)
+
+
+def worst_first(notes: Iterable[str]) -> tuple[str, ...]:
+    """Put first the note that decides a verdict, then those that are grave."""
+    return tuple(sorted(notes, key=lambda note: (not note.startswith(FATAL), not _grave(note))))
+
+
+def _grave(note: str) -> str:
+    """Return what a verdict says of a note that is grave, and nothing of another."""
+    return next((found[1] for pattern in GRAVE if (found := pattern.match(note))), "")
+
+
+def measures(fit: Any) -> dict[str, float]:
+    """Return the scores by which a fit is judged: of what was held out, or else of what was fitted."""
+    judged = {name: x for name, x in _judged(fit).items() if x is not None}
+    found: dict[str, float] = {**fit.scores.get("membrane", {}), **judged}  # of steps the smallest are fitted
+    if "spikes_per_step_rmse" in found:
+        few, many = (found.get(f"spikes_per_step_{name}", 0.0) for name in ("rmse_to_20", "share_above_20"))
+        return found | {"step_error": max(few / LEAST_COUNT, many)}
+    curve, largest = fit.scores.get("f_i", {}), max(fit.curve.get("rate_Hz", [0.0]))
+    if curve:
+        first, last = fit.curve.get("epoch_ms", (0.0, 1000.0))
+        error = curve.get("rmse_held_out", curve["rmse"])
+        return found | {"curve_error": error / max(largest, 1000.0 * LEAST_COUNT / (last - first))}
+    if "spikes_data" not in found:
+        return found
+    cell, model = found["spikes_data"], found["spikes_model"]
+    if cell < LEAST_SPIKES and model <= 3.0 * cell + FEW:
+        return {name: x for name, x in found.items() if name.endswith("_explained")}
+    low, high = sorted((cell, model))
+    return found | {"rate_factor": high / low if low else float("inf")}
+
+
+def _judged(fit: Any) -> Mapping[str, Any]:
+    return next((fit.scores[part] for part in ("test_file", "test", "train") if part in fit.scores), {})
+
+
+def _grades(known: Mapping[str, float]) -> list[Grade]:
+    first: dict[str, Rule] = {}
+    for rule in RULES:
+        if rule.score in known:
+            first.setdefault(rule.purpose, rule)
+    return [Grade(r.purpose, r.worth(known[r.score]), r.text.format(**known)) for r in first.values()]
+
+
+def _listed(grades: list[Grade]) -> str:
+    return ", ".join(f"{g.purpose} ({g.text})" for g in grades)
+
+
+def _missing(fit: Any, judges: list[Grade]) -> str:
+    """Say what there is to judge by is missing; nothing where a verdict is possible."""
+    if not {"test", "test_file"} & fit.scores.keys() and "rmse_held_out" not in fit.scores.get("f_i", {}):
+        known = f"; of what was fitted: {_listed(judges)}" if judges else ""
+        return f"nothing was held out, by --window or --held-out{known}"
+    if judges:
+        return ""
+    count = round(_judged(fit).get("spikes_data") or 0)
+    few = f"only {count} spikes of the cell are" if count else "no spike of the cell is"
+    return f"{few} in what was held out, where {LEAST_SPIKES} are needed: hold out another part (--window, --held-out)"
+
+
+def _odd(fit: Any) -> Iterator[str]:
+    """Name what makes a good score doubtful."""
+    if fit.data.get("sweeps") and fit.params.v_rest > HIGHEST_REST:
+        yield f"a rest of {fit.params.v_rest:.3g} mV, which no neuron has: an offset of the voltage, or a dying cell"
+    known = [electrode.resistance for _, electrode in fit.electrodes]
+    if known and min(known) < 0.0:
+        yield f"an electrode of {1000.0 * min(known):.3g} MΩ, which is negative"
+    elif known and max(known) > UNEQUAL * min(known):
+        yield f"electrodes of {1000.0 * min(known):.3g} to {1000.0 * max(known):.3g} MΩ in one recording"
+
+
+def _said(fit: Any) -> Iterator[str]:
+    """Name what a score does not show."""
+    if fit.undetermined:
+        more = len(fit.undetermined) - NAMED
+        yield f"not determined: {', '.join(fit.undetermined[:NAMED])}" + f" and {more} more" * (more > 0)
+    if fit.data.get("current_source") == "commanded":
+        yield "the current is the command, not a measurement"

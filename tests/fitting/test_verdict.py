@@ -1,0 +1,195 @@
+"""The verdict on a fit: from its scores, its free run and what is odd about its data; and never without evidence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.notes import at_bounds, protocol_doubts, score_notes, spontaneous, unlikely_membrane
+from jaxlif.fitting.scores import astray_notes, spike_scores
+from jaxlif.fitting.step_family import Deflection, rectification
+from jaxlif.fitting.verdict import RULES, worst_first
+from jaxlif.recordings import Electrode
+
+COUNTS = {"spikes_data": 100, "spikes_model": 110.0, "rate_data": 10.0, "rate_model": 11.0}
+GOOD = COUNTS | {"md_star": 0.85, "voltage_variance_explained": 0.93}
+
+
+def fit(test=GOOD, warnings=(), **changes):
+    """A fit of a neuron with these scores on what was held out."""
+    scores = {"train": GOOD} | ({} if test is None else {"test": dict(test)})
+    data = {"name": "", "sha256": "", "current_source": "recorded", "sweeps": 4}
+    given = {"model": "gif", "params": jl.LIFParams(), "scores": scores, "bounds": {}, "window": (0.0, 700.0)}
+    given |= {"protocol": "fluctuating", "spike_rule": jl.SpikeRule(), "spike_cut": (0.0, 0.0), "seed": 0}
+    return jl.RecordingFit(**given | {"data": data, "warnings": warnings} | changes)
+
+
+@pytest.mark.parametrize(
+    ("scores", "word", "said"),
+    [
+        ({}, "good", "good: spike times (Md* 0.85), spike counts (11 Hz where the cell fires at 10 Hz)"),
+        ({"md_star": 0.5}, "usable", "usable for spike times (Md* 0.50)"),
+        ({"md_star": 0.2}, "usable", "; not for spike times (Md* 0.20)"),
+        ({"md_star": 0.2, "spikes_model": 300.0}, "do not use", "do not use: wrong in spike times (Md* 0.20)"),
+        ({"md_star": None, "bits_per_spike": 2.0}, "good", "2.00 bits per spike"),
+        ({"md_star": None, "coincidence_factor": 0.5, "bits_per_spike": None}, "usable", "spike times (Γ 0.50)"),
+        ({"voltage_variance_explained": 0.3}, "usable", "not for voltage (30% of its variance)"),
+        ({"voltage_variance_explained": None}, "good", "good: "),
+        # As many as the cell has, at other times: the rate alone is no evidence of anything but itself.
+        ({"md_star": None}, "good", "good: spike counts"),
+    ],
+)
+def test_the_word_follows_the_scores(scores, word, said):
+    found = fit(GOOD | scores).verdict
+    assert found.word == word and said in found.sentence and found.sentence.startswith(word), found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.score)
+def test_the_limits_of_a_rule_count_as_reached(rule):
+    better = 1e-9 * (1 if rule.good > rule.usable else -1)
+    assert [rule.worth(x) for x in (rule.good, rule.good - better, rule.usable, rule.usable - better)] == [2, 1, 1, 0]
+    assert "{" + rule.score in rule.text or rule.purpose == "spike counts"
+
+
+@pytest.mark.parametrize(
+    ("test", "word", "said"),
+    [
+        (None, "no verdict", "nothing was held out"),
+        (
+            {"spikes_data": 0, "spikes_model": 0.0, "rate_data": 0.0, "rate_model": 0.0},
+            "no verdict",
+            "no spike of the cell",
+        ),
+        (
+            {"spikes_data": 0, "spikes_model": 4.0, "rate_data": 0.0, "rate_model": 1.0},
+            "no verdict",
+            "no spike of the cell",
+        ),
+        ({"spikes_data": 6, "spikes_model": 9.0, "rate_data": 1.0, "rate_model": 1.0}, "no verdict", "only 6 spikes"),
+        # Silence of the cell is evidence against a model that fires all the time.
+        ({"spikes_data": 0, "spikes_model": 90.0, "rate_data": 0.0, "rate_model": 50.0}, "do not use", "50 Hz where"),
+        ({"spikes_data": 60, "spikes_model": 0.0, "rate_data": 5.0, "rate_model": 0.0}, "do not use", "0 Hz where"),
+    ],
+)
+def test_no_verdict_without_spikes_to_judge_by(test, word, said):
+    """Md* of a silent window is not defined; a voltage that is described well does not stand in for it."""
+    scores = None if test is None else GOOD | test | {"md_star": None}
+    found = fit(scores).verdict
+    assert found.word == word and said in found.sentence, found
+
+
+@pytest.mark.parametrize(
+    ("error", "largest", "word"),
+    [(1.9, 20.0, "good"), (1.9, 15.0, "usable"), (6.0, 20.0, "do not use"), (9.0, 100.0, "good")],
+)
+def test_an_f_i_curve_is_judged_by_what_it_predicts_of_other_currents(error, largest, word):
+    """Over 500 ms an error of 2 Hz is one spike: good where a step has ten or fewer, else a tenth of the largest."""
+    curve = {"current_pA": [0.0, 1.0], "rate_Hz": [0.0, largest], "epoch_ms": [100.0, 600.0]}
+    scores = {
+        "train": COUNTS,
+        "f_i": {"rmse": 0.0, "rmse_held_out": error},
+        "membrane": {"voltage_variance_explained": 0.9},
+    }
+    found = fit(scores=scores, curve=curve, model="lif").verdict
+    assert found.word == ("good" if error / max(largest, 20.0) <= 0.1 else word), found
+
+
+STEP = {"spikes_per_step": 9.0, "spikes_per_step_rmse": 0.7, "spikes_per_step_rmse_to_20": 0.7, "latency_error": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "word"),
+    [
+        ({}, "good"),
+        ({"spikes_per_step_rmse_to_20": 2.0}, "usable"),
+        ({"spikes_per_step_share_above_20": 0.2}, "usable"),
+        ({"spikes_per_step_rmse_to_20": 4.0}, "do not use"),
+        ({"latency_error": 30.0}, "usable"),
+        ({"silent_steps": 0.5}, "usable"),
+    ],
+)
+def test_steps_are_judged_by_their_spikes(scores, word):
+    assert fit(COUNTS | STEP | scores | {"bits_per_spike": None}).verdict.word == word
+
+
+def test_a_free_run_that_goes_astray_decides():
+    cell, model = np.zeros((2, 1000), bool), np.zeros((2, 1000), bool)
+    cell[:, 100::300], model[1, ::2] = True, True
+    (note,) = astray_notes(np.array([0, 3]), cell, model, 1.0, 0.5)
+    found = fit(warnings=("something else", note)).verdict
+    assert found.word == "do not use" and "it fires 500 spikes in sweep 3 where the cell fires 3" in found.sentence
+    assert worst_first(("something else", note)) == (note, "something else")
+
+
+def steps(levels, holding=0.0):
+    """Steps from 200 to 400 of 600 ms, on a holding current that a sweep may have of its own."""
+    current = np.zeros((len(levels), 1200)) + np.broadcast_to(holding, len(levels))[:, None]
+    current[:, 400:800] += np.asarray(levels)[:, None]
+    return Data(current, -70.0 + 0.1 * current, spikes=np.zeros(current.shape, bool), dt=0.5)
+
+
+GRAVE = {
+    "rectifies": lambda: rectification([Deflection(0, -50.0, 0.1), Deflection(1, -25.0, 0.3)], 0.3),
+    "fires without current": lambda: spontaneous(jl.LIFParams(v_rest=-50.0, v_th=-55.0)),
+    "r_m = 50": lambda: unlikely_membrane(jl.LIFParams(r_m=50.0)),
+    "tau_m = 0.1": lambda: unlikely_membrane(jl.LIFParams(tau_m=0.1, r_m=0.01)),
+    "lies at the end of its bounds": lambda: at_bounds(jl.LIFParams(tau_m=500.0), {"tau_m": (0.5, 500.0)}),
+    "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0])),
+    "one level": lambda: protocol_doubts(steps([100.0, 100.0, 100.0])),
+    "explains only 30 %": lambda: score_notes(steps([50.0]), {"train": COUNTS | {"voltage_variance_explained": 0.3}}),
+}
+
+
+@pytest.mark.parametrize("said", GRAVE)
+def test_what_is_odd_is_said_in_the_verdict(said):
+    """By the notes as they are written: one whose words changed would be lost here."""
+    notes = GRAVE[said]()
+    found = fit(warnings=notes).verdict
+    assert found.word == "usable" and said in found.sentence.partition("careful: ")[2], (notes, found)
+    assert said in worst_first(("a", *notes))[0]
+
+
+def test_a_family_of_steps_without_oddities_has_no_doubts():
+    assert protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 2.0, 1.0])) == ()
+    noise = np.random.default_rng(0).normal(size=(2, 1200))
+    assert protocol_doubts(replace(steps([1.0, 2.0]), current=noise)) == ()
+
+
+def electrode(resistance):
+    return Electrode(np.full(2, 0.5 * resistance), 0.1, "recording")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"params": jl.LIFParams(v_rest=-15.0, v_th=0.0, v_reset=-20.0)}, "careful: a rest of -15 mV"),
+        ({"electrodes": (((0,), electrode(0.01)), ((1,), electrode(0.2)))}, "careful: electrodes of 10 to 200 MΩ"),
+        ({"electrodes": (((0,), electrode(-0.01)),)}, "careful: an electrode of -10 MΩ"),
+    ],
+)
+def test_odd_values_are_said(changes, said):
+    found = fit(**changes).verdict
+    assert found.word == "usable" and said in found.sentence, found
+
+
+def test_what_a_score_does_not_show_is_said_beside_it():
+    data = {"name": "", "sha256": "", "current_source": "commanded", "sweeps": 1}
+    found = fit(data=data, undetermined=("tau_m", "t_ref")).verdict
+    assert found.word == "good" and found.sentence.endswith(
+        "; not determined: tau_m, t_ref; the current is the command, not a measurement"
+    )
+
+
+def test_the_test_file_judges_before_held_out_time():
+    found = fit(scores={"train": GOOD, "test": GOOD, "test_file": GOOD | {"md_star": 0.45}}).verdict
+    assert found.word == "usable" and "Md* 0.45" in found.sentence
+
+
+def test_spikes_are_counted_over_sweeps_and_a_models_over_its_repeats():
+    spikes = np.zeros((2, 400), bool)
+    spikes[0, ::100], spikes[1, ::200] = True, True
+    recording = jl.Recording(np.arange(800.0).reshape(2, 400), dt=1.0)
+    scores = spike_scores(recording, spikes, np.stack([spikes, spikes, ~spikes]))
+    assert (scores["spikes_data"], scores["spikes_model"]) == (6, (6 + 6 + 794) / 3)
