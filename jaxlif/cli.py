@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import jax
@@ -27,7 +29,16 @@ from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.text import read_rates
 from jaxlif.recordings.units import Corrections
-from jaxlif.report import REPORT_FILES, cell_rows, parameter_rows, score_rows, sweep_line, text_table, write_report
+from jaxlif.report import (
+    REPORT_FILES,
+    cell_rows,
+    parameter_rows,
+    score_rows,
+    sweep_line,
+    text_table,
+    write_cells,
+    write_report,
+)
 
 _HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -68,6 +79,7 @@ def main() -> None:
 @click.option(
     "--bounds", type=options.interval, multiple=True, metavar="NAME=LOW:HIGH", help="Interval, as tau_m=5:40."
 )
+@click.option("--jobs", type=click.IntRange(1), help="Files fitted at a time. Default: one on each core.")
 @options.seed
 @options.reading
 @options.spikes
@@ -77,6 +89,7 @@ def fit(
     window: tuple[float, float] | None,
     electrode: Path | float | str | None,
     test: Path | None,
+    jobs: int | None,
     bounds: tuple[tuple[str, Any], ...],
     reading: Given,
     spikes: Given,
@@ -99,8 +112,8 @@ def fit(
     --held-out is stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0, several after commas; everything else
     is fitted. --bounds are in the parameter's unit, such as mV, and may be given several times.
 
-    Of several files each has a folder of its name in OUT. A bad one does not stop the others; the exit status is 1 if
-    none could be fitted.
+    Of several files each has a folder of its name in OUT, and OUT/cells.csv and cells.png show the parameters of all.
+    They are fitted side by side. A bad one does not stop the others; the exit status is 1 if none could be fitted.
 
     \b
     Examples:
@@ -115,36 +128,50 @@ def fit(
         raise ValueError("bounds: a parameter is named twice")
     given |= {"spike_rule": SpikeRule(**spikes), "bounds": dict(bounds) or None}
 
-    def _fit_one(file: Path, out: Path, *, progress: bool = False) -> RecordingFit:
-        with _results(out) as folder:
-            with noted_warnings() as notes:
-                recording = read_recording(file, **reading)
-                beside = {"electrode": electrode, "test": test}
-                others: Given = {
-                    n: _beside(path, reading) if isinstance(path, Path) else path for n, path in beside.items()
-                }
-                result = fit_recording(recording, window=window, progress=progress, **others, **given)
-            result = replace(result, warnings=tuple(notes) + result.warnings)
-            write_report(result, folder, recording)
-            result.save(folder)
-        return result
-
+    job = _Job(window, electrode, test, reading, given)
     if len(files) == 1:
-        _print(_fit_one(files[0], out, progress=sys.stderr.isatty()), out)
+        _print(job.fit(files[0], out, progress=sys.stderr.isatty()), out)
         return
     for name, path in {"electrode": electrode, "test": test}.items():
         if isinstance(path, Path):
             raise ValueError(f"{name} = {path}: it belongs to one cell, and there are {len(files)} files")
     check_options(**{name: given[name] for name in ("model", "bounds", "rest", "drift")})
     named = named_files(files)
-    with staged(out):  # which is tried before the first fit, and whose own fault cannot be taken for a cell's
-        found = fit_each(named, lambda name, file: _fit_one(file, out / name), progress=sys.stderr.isatty())
+    with staged(out) as folder:  # tried before the first fit: its own fault cannot be taken for a cell's
+        found = fit_each(named, partial(_fit_into, out, job), jobs=jobs, progress=sys.stderr.isatty())
+        write_cells(found, folder)
     _print_several(found, out)
 
 
-def _beside(path: Path, reading: Given) -> Recording:
-    """Read a recording that belongs to another one as that is read, but all of its sweeps."""
-    return read_recording(path, **{name: value for name, value in reading.items() if name != "sweeps"})
+def _fit_into(out: Path, job: "_Job", name: str, file: Path) -> RecordingFit:
+    return job.fit(file, out / name)
+
+
+class _Job(NamedTuple):
+    """What was asked of a fit, as it can be sent to another process."""
+
+    window: tuple[float, float] | None
+    electrode: Path | float | str | None
+    test: Path | None
+    reading: Given
+    given: Given
+
+    def fit(self, file: Path, out: Path, *, progress: bool = False) -> RecordingFit:
+        """Fit a file, and write the fit and its report into a folder."""
+        with _results(out) as folder:
+            with noted_warnings() as notes:
+                recording = read_recording(file, **self.reading)
+                beside = {"electrode": self.electrode, "test": self.test}
+                others: Given = {n: self._beside(x) if isinstance(x, Path) else x for n, x in beside.items()}
+                result = fit_recording(recording, window=self.window, progress=progress, **others, **self.given)
+            result = replace(result, warnings=tuple(notes) + result.warnings)
+            write_report(result, folder, recording)
+            result.save(folder)
+        return result
+
+    def _beside(self, path: Path) -> Recording:
+        """Read a recording that belongs to another one as that is read, but all of its sweeps."""
+        return read_recording(path, **{name: value for name, value in self.reading.items() if name != "sweeps"})
 
 
 def _print_several(found: RecordingFits, out: Path) -> None:
@@ -159,7 +186,7 @@ def _print_several(found: RecordingFits, out: Path) -> None:
     if not found.fits:
         raise Exit(1)
     count = f"{len(found.fits)} of {len(found.fits) + len(found.failed)}"
-    click.echo(f"{count} fitted: {out / 'NAME' / 'fit.json'}, report.html and figures")
+    click.echo(f"{count} fitted: {out / 'NAME' / 'fit.json'}, report.html and figures; {out / 'cells.csv'} and .png")
 
 
 @contextmanager
@@ -242,4 +269,4 @@ for command in (advise, export, inspect, predict, simulate):
     main.add_command(command)
 
 if __name__ == "__main__":
-    main()
+    import_module("jaxlif.cli").main()  # by its name, under which other processes find what they are sent

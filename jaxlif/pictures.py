@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlif import plotting
+from jaxlif.fitting.bounds import STANDARD_NAMES
 from jaxlif.fitting.result import RecordingFit
+from jaxlif.fitting.several import RecordingFits
 from jaxlif.inspection import Inspection
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -23,6 +25,7 @@ from jaxlif.traces import Answers, envelope
 PANELS = 48  # steps that are drawn, and
 PIXELS = 500  # to each of them
 PARTS = {"fitted": "full", "held out": "none", "left out": "left"}  # how a sweep's dots are filled
+PLAIN = ("tau_m", "r_m", "v_rest", "v_th", "v_reset", "t_ref", "delta_v")  # what cells are compared by
 CELL, MODEL = "black", plotting.PALETTE[1]
 
 # Without a fixed salt the names inside an SVG file, and with them its bytes, differ from run to run.
@@ -245,6 +248,21 @@ def _kernels(params: AdaptiveLIFParams) -> Figure:
         ax.axhline(0.0, color="0.6", linewidth=0.8)
         ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=name)
     axes[0, 0].legend()
+    return figure
+
+
+def parameters_of(found: RecordingFits) -> Figure:
+    """Draw the neuron's parameters of several cells, a cell a row, with their 95 % intervals."""
+    table, missing = found.table(), [None] * len(found.fits)
+    names = [name for name in STANDARD_NAMES if name in table and name in PLAIN]
+    with plt.rc_context(_STYLE):
+        height = 1.2 + 0.22 * len(found.fits)
+        figure, axes = _subplots((1.6 + 1.6 * len(names), height), 1, len(names), sharey=True)
+        for ax, name in zip(axes[0], names, strict=True):
+            value, low, high = (np.array(table.get(name + end, missing), float) for end in ("", "_low", "_high"))
+            plotting.estimates(value, low, high, table["cell"], xlabel=f"{name} ({STANDARD_NAMES[name][1]})", ax=ax)
+            ax.tick_params(axis="y", length=0)
+        figure.suptitle("bars 95 % interval, open: none estimated, cross: not determined", fontsize="small")
     return figure
 
 

@@ -153,6 +153,40 @@ def fi_curve(
     return _named(ax, "current (pA)", "firing rate (Hz)")
 
 
+def estimates(
+    value: ArrayLike, low: ArrayLike, high: ArrayLike, names: Sequence[str] = (), *, xlabel: str, ax: Axes | None = None
+) -> Axes:
+    """Draw a quantity of several cells in rows, the first at the top, each with its interval.
+
+    A value without an interval is an open circle, and one that is NaN a cross in the margin.
+
+    Args:
+        value: of each cell, [N].
+        low: where its interval starts, NaN where it has none, [N].
+        high: where it ends, [N].
+        names: of the cells, N or none.
+        xlabel: what is drawn, with its unit.
+        ax: Axes to draw on; a new figure by default.
+
+    Example:
+        >>> ax = estimates([10.0, 12.0], [9.0, float("nan")], [11.5, float("nan")], ["a", "b"], xlabel="tau_m (ms)")
+        >>> [label.get_text() for label in ax.get_yticklabels()], ax.get_xlabel()
+        (['a', 'b'], 'tau_m (ms)')
+    """
+    value = np.asarray(numbers("value", value, rank=1, finite=False))
+    low, high = _like("low", low, "value", value), _like("high", high, "value", value)
+    rows, known, bare = np.arange(value.size), np.isfinite(low) & np.isfinite(high), np.isnan(low) & ~np.isnan(value)
+    ax = _axes(ax)
+    (dots,) = ax.plot(value[known], rows[known], "o")
+    ax.hlines(rows[known], low[known], high[known], color=dots.get_color(), linewidth=1.2)
+    ax.plot(value[bare], rows[bare], "o", markerfacecolor="none", color=dots.get_color())
+    if (lost := rows[np.isnan(value)]).size:  # an empty line would pull the layout's margins over the whole figure
+        ax.plot(np.full(lost.size, 0.03), lost, "x", color=GUIDE, transform=ax.get_yaxis_transform())
+    ax.set_yticks(rows if len(names) else [], names)
+    ax.set_ylim(value.size - 0.5, -0.5)
+    return _named(ax, xlabel, "")
+
+
 def fit_overlay(
     t: ArrayLike,
     recorded: ArrayLike,

@@ -74,6 +74,16 @@ def write_report(fit: RecordingFit, directory: Path, recording: Recording | None
     return [directory / name for name in written]
 
 
+def write_cells(found: RecordingFits, directory: Path) -> None:
+    """Write the parameters of several cells into a directory: ``cells.csv`` and a figure; none of none."""
+    from jaxlif.pictures import Picture, parameters_of
+
+    if found.fits:
+        png, svg = Picture("cells", "", parameters_of(found)).saved()
+        for kind, content in {"csv": found.csv().encode(), "png": png, "svg": svg}.items():
+            (directory / f"cells.{kind}").write_bytes(content)
+
+
 def _page(fit: RecordingFit, figures: list[dict[str, str]], answers: Answers | None) -> str:
     import jinja2
 

@@ -217,8 +217,8 @@ def test_how_sweeps_differ_is_a_line(stored, cell_file, tmp_path, monkeypatch):
 def test_several_files_have_a_folder_each_and_a_bad_one_stops_nobody(stored, cell_file, steps_file, tmp_path):
     (tmp_path / "torn.npz").write_bytes(cell_file.read_bytes()[:5000])
     out = tmp_path / "out"
-    result = good("fit", cell_file, tmp_path / "torn.npz", steps_file, "--out", out)
-    assert names(out) == ["cell", "steps"]
+    result = good("fit", cell_file, tmp_path / "torn.npz", steps_file, "--out", out, "--jobs", 1)
+    assert names(out) == ["cell", "cells.csv", "cells.png", "cells.svg", "steps"]
     assert (stored[0] / "fit.json").read_bytes() == (out / "cell" / "fit.json").read_bytes(), "the same file and seed"
     assert {"fit.json", "report.html", "f_i_curve.png", "raster.svg", "steps.png"} <= set(names(out / "steps"))
     lines = result.output.splitlines()
@@ -237,7 +237,7 @@ def test_several_files_have_a_folder_each_and_a_bad_one_stops_nobody(stored, cel
 def test_warnings_of_several_files_stand_with_their_own(asked, cell_file, tmp_path):
     """nA taken for pA is noted of the file that has it, on the terminal and in its fit alone."""
     na = write(tmp_path / "na.npz", current=1e-3 * cell()[0])
-    printed = good("fit", cell_file, na, "--out", tmp_path / "out").output
+    printed = good("fit", cell_file, na, "--out", tmp_path / "out", "--jobs", 1).output
     assert "note: na: " in printed and "note: cell: " not in printed and "warning:" not in printed
     notes = {name: jl.load_fit(tmp_path / "out" / name / "fit.json").warnings for name in ("cell", "na")}
     assert not notes["cell"] and any("input resistance" in note for note in notes["na"])
@@ -245,7 +245,7 @@ def test_warnings_of_several_files_stand_with_their_own(asked, cell_file, tmp_pa
 
 def test_exit_status_1_where_none_of_several_could_be_fitted(tmp_path):
     (tmp_path / "empty.npz").write_bytes(b"")
-    result = call("fit", tmp_path / "empty.npz", tmp_path / "no.npz", "--out", tmp_path / "out")
+    result = call("fit", tmp_path / "empty.npz", tmp_path / "no.npz", "--out", tmp_path / "out", "--jobs", 1)
     assert result.exit_code == 1 and not (tmp_path / "out").exists()
     assert [line.partition(": ")[2] for line in result.output.splitlines()] == [
         "empty: empty.npz: the file is empty",
@@ -565,7 +565,7 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(cell_file, tmp_path, monk
 
     monkeypatch.setattr("jaxlif.cli.fit_recording", interrupt)
     for files in ([cell_file], [cell_file, "other.npz"]):
-        result = call("fit", *files, "--out", tmp_path / "out")
+        result = call("fit", *files, "--out", tmp_path / "out", "--jobs", 1)
         assert result.exit_code == 130 and result.output.strip().splitlines()[-1] == "interrupted"
         assert not names(tmp_path)
 

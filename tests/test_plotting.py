@@ -114,6 +114,19 @@ def test_fit_overlay_leaves_gaps_out_of_the_error():
     assert upper.get_title(loc="right") == "RMSE 3.00 mV"
 
 
+def test_estimates_draw_values_intervals_and_what_is_not_known():
+    nan = np.nan
+    ax = plotting.estimates([1.0, 2.0, nan], [0.5, nan, nan], [1.5, nan, nan], ["a", "b", "c"], xlabel="tau_m (ms)")
+    known, open_, lost = ax.lines
+    assert [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in (known, open_)] == [
+        ([1.0], [0]),
+        ([2.0], [1]),
+    ]
+    assert open_.get_markerfacecolor() == "none" and lost.get_ydata().tolist() == [2]
+    assert [segment.tolist() for segment in ax.collections[0].get_segments()] == [[[0.5, 0], [1.5, 0]]]
+    assert ax.get_ylim() == (2.5, -0.5) and ax.get_xlabel() == "tau_m (ms)"
+
+
 def every_figure(t, v, spikes):
     yield plotting.trace(t, v, spikes), "time (ms)", "voltage (mV)"
     yield plotting.raster(spikes, t), "time (ms)", "neuron"
@@ -155,6 +168,7 @@ def test_arrays_and_the_settings_of_matplotlib_are_left_as_they_were():
         (lambda: plotting.fi_curve([1.0, 2.0], [1.0]), r"rate has shape \(1,\) and current \(2,\)"),
         (lambda: plotting.fi_curve([1.0], [1.0], [1.0]), r"theory_rate has shape \(0,\) and theory_current \(1,\)"),
         (lambda: plotting.fi_curve([1.0], [1.0], [1.0, 2.0], [1.0]), r"theory_rate has shape \(1,\)"),
+        (lambda: plotting.estimates([1.0], [1.0], [], xlabel="x"), r"high has shape \(0,\) and value \(1,\)"),
         (lambda: plotting.fit_overlay(T, T, T[:9]), r"predicted has shape \(9,\) and t \(10,\)"),
         (lambda: plotting.fit_overlay(T, T, T, T[:9]), r"spikes has shape \(9,\)"),
         (lambda: plotting.fit_overlay(T, T, T, None, T[:9]), r"predicted_spikes has shape \(9,\)"),

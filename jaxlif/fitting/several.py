@@ -1,19 +1,25 @@
-"""Several recordings, fitted one after another: a bad one does not stop the others and is listed with its reason."""
+"""Several recordings, fitted side by side: a bad one does not stop the others and is listed with its reason."""
 
+import csv
+import io
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from jaxlif.fitting.bounds import named_leaves
+from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.fitting.fit_recording import check_options, fit_recording
 from jaxlif.fitting.result import RecordingFit
+from jaxlif.processes import cores, processes
 from jaxlif.recordings import Recording, read_recording
 
 _Cell = TypeVar("_Cell")
+_Outcomes = Iterator[tuple[str, RecordingFit | str]]
 
 SCORES = ("rate_data", "rate_model", "coincidence_factor", "coincidence_factor_over_reliability", "md_star")
 
@@ -28,9 +34,9 @@ class RecordingFits:
     def table(self) -> dict[str, list[Any]]:
         """Return columns of one length: cell, the parameters, and the scores by which a fit is judged.
 
-        Scores are those of what was held out, or else of what was fitted; ``f_i_rmse`` is the error of an f-I curve in
-        Hz. What a fit does not have, or does not determine, is None; what none has is no column.
-        ``pandas.DataFrame`` takes it as it is.
+        Beside a parameter stand the ends of its 95 % interval, such as ``tau_m_low`` and ``tau_m_high``. Scores are
+        those of what was held out, or else of what was fitted; ``f_i_rmse`` is the error of an f-I curve in Hz. What a
+        fit does not have, or does not determine, is None; what none has is no column. ``pandas.DataFrame`` takes it.
         """
         params = [_determined(fit) for fit in self.fits.values()]
         scores = [_main_scores(fit) for fit in self.fits.values()]
@@ -39,13 +45,32 @@ class RecordingFits:
             columns |= {name: [row.get(name) for row in rows] for row in rows for name in row}
         return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
+    def csv(self) -> str:
+        """Return the table as text with units in its heading, what each fit warns of, and why other cells have none."""
+        text, table = io.StringIO(), self.table()
+        leaves = {name for fit in self.fits.values() for name in named_leaves(fit.params)}
+        units = dict.fromkeys(("rate_data", "rate_model", "f_i_rmse"), "Hz")
+        units |= {f"{name}{end}": standard_name(name)[1] for name in leaves for end in ("", "_low", "_high")}
+        heading = [f"{name} ({units[name]})" if units.get(name) else name for name in table]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*heading, "notes", "failed"])
+        for row, fit in zip(zip(*table.values(), strict=True), self.fits.values(), strict=True):
+            writer.writerow([*row, "; ".join(fit.warnings), ""])
+        writer.writerows([name, *[""] * len(heading), reason] for name, reason in self.failed.items())
+        return text.getvalue()
+
 
 def _determined(fit: RecordingFit) -> dict[str, Any]:
-    return {name: None if name in fit.undetermined else x for name, x in named_leaves(fit.params).items()}
+    found: dict[str, Any] = {}
+    for name, value in named_leaves(fit.params).items():
+        known = name not in fit.undetermined
+        found[name] = value if known else None
+        found[f"{name}_low"], found[f"{name}_high"] = fit.intervals.get(name, (None, None)) if known else (None, None)
+    return found
 
 
 def _main_scores(fit: RecordingFit) -> dict[str, Any]:
-    judged = fit.scores.get("test", fit.scores.get("train", {}))
+    judged = fit.scores.get("test_file", fit.scores.get("test", fit.scores.get("train", {})))
     # The voltage that a step protocol is fitted by is that of its subthreshold sweeps.
     explained = fit.scores.get("membrane", judged).get("voltage_variance_explained")
     found = {name: judged.get(name) for name in (*SCORES, "bits_per_spike")} | {"voltage_variance_explained": explained}
@@ -56,16 +81,22 @@ def fit_recordings(
     recordings: Mapping[str, Recording | str | Path] | Iterable[str | Path],
     model: str = "lif",
     *,
+    executor: Executor | None = None,
     progress: bool = False,
     **options: Any,
 ) -> RecordingFits:
     """Fit a neuron to each of several recordings, as :func:`fit_recording` fits it to one.
 
+    They are fitted side by side in processes of this machine, which share its cores, or wherever ``executor`` lets them
+    run: what it is sent, a recording or a path and the options, can be pickled, and so can what comes back.
+
     Args:
         recordings: by name the recordings or their files; or files, named as they are without their suffix.
         model: as for :func:`fit_recording`.
+        executor: where to fit, any of ``concurrent.futures`` or alike, such as ``client.get_executor()`` of Dask or an
+            ``MPIPoolExecutor``; ``ThreadPoolExecutor(1)`` stays in this process. Files have to be found there.
         progress: show a progress bar over the recordings.
-        options: as for :func:`fit_recording`, the same for all.
+        options: as for :func:`fit_recording`, the same for all, and so no ``test``, nor a recording as ``electrode``.
 
     Returns:
         The :class:`RecordingFits`. A recording that cannot be read or fitted, for which :func:`read_recording` or
@@ -87,13 +118,16 @@ def fit_recordings(
         'no.npz: no such file'
     """
     check_options(model, **{name: options[name] for name in ("start", "bounds", "rest", "drift") if name in options})
+    for name in ("electrode", "test"):
+        if isinstance(options.get(name), Recording):
+            raise ValueError(f"{name} is a recording: it belongs to one cell, and `recordings` to several")
     cells = recordings if isinstance(recordings, Mapping) else named_files(recordings)
+    return fit_each(cells, partial(_fit_one, model=model, options=options), executor=executor, progress=progress)
 
-    def _fit_one(_: str, cell: Recording | str | Path) -> RecordingFit:
-        recording = cell if isinstance(cell, Recording) else read_recording(cell)
-        return fit_recording(recording, model, **options)
 
-    return fit_each(cells, _fit_one, progress=progress)
+def _fit_one(_: str, cell: Recording | str | Path, model: str, options: Mapping[str, Any]) -> RecordingFit:
+    recording = cell if isinstance(cell, Recording) else read_recording(cell)
+    return fit_recording(recording, model, **options)
 
 
 def named_files(files: Iterable[str | Path]) -> dict[str, Path]:
@@ -117,13 +151,51 @@ def _folded(name: str) -> str:
 
 
 def fit_each(
-    cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], *, progress: bool = False
+    cells: Mapping[str, _Cell],
+    fit_one: Callable[[str, _Cell], RecordingFit],
+    *,
+    executor: Executor | None = None,
+    jobs: int | None = None,
+    progress: bool = False,
 ) -> RecordingFits:
-    """Fit cells one after another; a ValueError or OSError of ``fit_one(name, cell)`` is the cell's and is noted."""
-    fits, failed = {}, {}
-    for name, cell in tqdm(cells.items(), disable=not progress, unit="cell"):
-        try:
-            fits[name] = fit_one(name, cell)
-        except (ValueError, OSError) as error:
-            failed[name] = " ".join(str(error).split()) or type(error).__name__
-    return RecordingFits(fits, failed)
+    """Fit cells side by side; a ValueError or OSError of ``fit_one(name, cell)`` is the cell's and is noted.
+
+    Without an executor so many ``jobs`` run at a time, by default one on each core; a single one runs in this process.
+    """
+    jobs = min(len(cells), jobs or cores())
+    if executor is not None:
+        outcomes = _outcomes(cells, fit_one, executor)
+    else:
+        outcomes = _here(cells, fit_one) if jobs < 2 else _in_processes(cells, fit_one, jobs)
+    found = dict(tqdm(outcomes, total=len(cells), disable=not progress, unit="cell"))
+    fits = {name: found[name] for name in cells if isinstance(found[name], RecordingFit)}
+    return RecordingFits(fits, {name: found[name] for name in cells if name not in fits})
+
+
+def _here(cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit]) -> _Outcomes:
+    return ((name, _tried(fit_one, name, cell)) for name, cell in cells.items())
+
+
+def _in_processes(cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], jobs: int) -> _Outcomes:
+    with processes(jobs) as executor:
+        yield from _outcomes(cells, fit_one, executor)
+
+
+def _outcomes(
+    cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], executor: Executor
+) -> _Outcomes:
+    waiting = {executor.submit(_tried, fit_one, name, cell): name for name, cell in cells.items()}
+    try:
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    finally:  # of nothing, unless a bug has ended it
+        for future in waiting:
+            future.cancel()
+
+
+def _tried(fit_one: Callable[[str, _Cell], RecordingFit], name: str, cell: _Cell) -> RecordingFit | str:
+    """Return a fit, or in a line why there is none: what a process sends back must not be an error of any library."""
+    try:
+        return fit_one(name, cell)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split()) or type(error).__name__

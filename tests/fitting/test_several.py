@@ -1,4 +1,11 @@
-"""Several recordings: each fitted as if it were alone, whatever the others are."""
+"""Several recordings: each fitted as if it were alone, whatever the others are and wherever it runs."""
+
+import csv
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -31,7 +38,15 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(files):
-    return jl.fit_recordings(files, window=(0.0, 1000.0))
+    return jl.fit_recordings(files, window=(0.0, 1000.0), executor=ThreadPoolExecutor(1))
+
+
+def same(fits, others):
+    """Say whether fits are those of this process, but for how many threads have taken part in their sums."""
+    for name, fit in fits.items():
+        for parameter in ("tau_m", "r_m", "v_rest", "v_th", "v_reset", "t_ref"):
+            assert getattr(fit.params, parameter) == pytest.approx(getattr(others[name].params, parameter), rel=1e-6)
+    return list(fits) == list(others)
 
 
 def written(fit, folder):
@@ -56,7 +71,9 @@ def test_bad_ones_are_listed_with_their_reasons(found):
 
 def test_recordings_by_name_are_fitted_like_files(found, files, tmp_path):
     recording = jl.read_recording(files[0])
-    named = jl.fit_recordings({"x": recording, "y": str(files[4])}, window=(0.0, 1000.0))
+    named = jl.fit_recordings(
+        {"x": recording, "y": str(files[4])}, window=(0.0, 1000.0), executor=ThreadPoolExecutor(1)
+    )
     for name, twin in (("x", "fast"), ("y", "slow")):
         assert written(named.fits[name], tmp_path) == written(found.fits[twin], tmp_path)
     assert not named.failed
@@ -72,6 +89,24 @@ def test_the_table_holds_what_the_fits_hold(found):
     assert "md_star" not in table and "f_i_rmse" not in table, "what no fit has is no column"
     heading, *rows = cell_rows(found)
     assert [row[heading.index("tau_m (ms)")] for row in rows] == [f"{tau:.4g}" for tau in table["tau_m"]]
+
+
+def test_the_csv_holds_every_cell_with_its_intervals_and_reasons(found):
+    one = replace(
+        found.fits["slow"], warnings=("a, b", "c"), undetermined=("t_ref",), intervals={"tau_m": (15.0, 17.0)}
+    )
+    text = RecordingFits({"slow": one}, {"torn": "torn.npz: cut, short"}).csv()
+    slow, torn = csv.DictReader(text.splitlines())
+    assert float(slow["tau_m (ms)"]) == one.params.tau_m
+    assert (slow["tau_m_low (ms)"], slow["tau_m_high (ms)"]) == ("15.0", "17.0")
+    assert "t_ref (ms)" not in slow and "v_th_low (mV)" not in slow, "not determined, and without an interval"
+    assert float(slow["rate_data (Hz)"]) == one.scores["test"]["rate_data"]
+    assert (slow["notes"], slow["failed"], torn["cell"], torn["failed"]) == (
+        "a, b; c",
+        "",
+        "torn",
+        "torn.npz: cut, short",
+    )
 
 
 def test_cells_of_other_models_leave_gaps_in_the_table(found):
@@ -91,7 +126,7 @@ def test_what_a_cell_can_do_wrong_stops_nobody(error, found):
             raise error
         return found.fits["fast"]
 
-    fits = fit_each({"a": 0, "b": 1, "c": 2}, fit_one)
+    fits = fit_each({"a": 0, "b": 1, "c": 2}, fit_one, jobs=1)
     assert list(fits.fits) == ["a", "c"]
     assert fits.failed == {"b": " ".join(str(error).split()) or "ValueError"}
 
@@ -102,13 +137,16 @@ def test_a_bug_is_no_bad_cell(error):
         raise error("x")
 
     with pytest.raises(error):
-        fit_each({"a": 0, "b": 1}, fit_one)
+        fit_each({"a": 0, "b": 1}, fit_one, jobs=1)
+    if issubclass(error, Exception):
+        with ThreadPoolExecutor(2) as executor, pytest.raises(error):
+            fit_each({"a": 0, "b": 1}, fit_one, executor=executor)
 
 
 def test_a_bar_counts_the_cells(found, capsys):
-    fit_each({"a": 0, "b": 1}, lambda name, cell: found.fits["fast"], progress=True)
+    fit_each({"a": 0, "b": 1}, lambda name, cell: found.fits["fast"], jobs=1, progress=True)
     assert "2/2" in capsys.readouterr().err
-    fit_each({"a": 0, "b": 1}, lambda name, cell: found.fits["fast"])
+    fit_each({"a": 0, "b": 1}, lambda name, cell: found.fits["fast"], jobs=1)
     assert capsys.readouterr().err == ""
 
 
@@ -120,6 +158,7 @@ def test_a_bar_counts_the_cells(found, capsys):
         ({"bounds": {"tau": (1.0, 2.0)}}, "bounds name 'tau'"),
         ({"drift": True}, "drift is for"),
         ({"rest": "guessed"}, "rest = 'guessed'"),
+        ({"test": jl.Recording(current=[0.0, 1.0], dt=0.1)}, "test is a recording: it belongs to one cell"),
     ],
 )
 def test_options_that_suit_no_cell_are_refused_at_once(options, words):
@@ -133,3 +172,38 @@ def test_two_files_of_one_name_and_one_path_are_refused():
             named_files(["a/cell.npz", "a/other.npz", twin])
     with pytest.raises(ValueError, match="recordings = 'a.npz': several files are expected"):
         jl.fit_recordings("a.npz")
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, sys
+print("the script runs")
+import jaxlif as jl
+from jaxlif.processes import cores, processes
+found = jl.fit_recordings(sys.argv[2:], window=(0.0, 1000.0))
+print(sorted(found.failed))
+for name, fit in found.fits.items():
+    fit.save(os.path.join(sys.argv[1], name))
+with processes(3) as executor:
+    print(executor.submit(os.getenv, "NPROC").result() == str(max(1, cores() // 3)), os.environ.get("NPROC"))
+"""
+
+
+def test_a_script_fits_on_all_cores_and_is_itself_run_once(found, files, tmp_path):
+    """A plain script, without a guard: each process has its share of the cores, and this one keeps its settings."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), *map(str, files)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert result.stdout.splitlines() == ["the script runs", "['gone', 'silent', 'torn']", "True None"]
+    assert same({name: jl.load_fit(tmp_path / name / "fit.json") for name in found.fits}, found.fits)
+
+
+@pytest.mark.filterwarnings("ignore:::distributed", "ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_cells_run_on_a_dask_cluster(found, files):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        result = jl.fit_recordings(files, window=(0.0, 1000.0), executor=client.get_executor())
+    assert same(result.fits, found.fits) and sorted(result.failed) == sorted(found.failed)
