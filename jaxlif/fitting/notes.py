@@ -12,10 +12,11 @@ from jaxlif.fitting.joint_likelihood import TAU_RANGE
 from jaxlif.fitting.judgement import Judged
 from jaxlif.fitting.prepare import Case
 from jaxlif.fitting.scores import unreliable_notes
-from jaxlif.fitting.step_family import HOLDING, Family
+from jaxlif.fitting.step_family import Family
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings.protocol import is_step_protocol, step_family
+from jaxlif.recordings.notes import DRIFT
+from jaxlif.recordings.protocol import is_step_protocol
 
 PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
@@ -24,7 +25,6 @@ C_M = (1.0, 800.0)  # pF
 USUAL_C_M, USUAL_THRESHOLD = 100.0, 20.0  # pF, and mV above the rest
 HIGHEST = 80.0  # mV above the rest that a threshold can lie
 MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
-LEVEL = 0.05  # share of the range of steps by which noise may move a holding current
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 NOTHING_HELD_OUT = "nothing was held out: the scores are those of the data that were fitted"
 
@@ -47,7 +47,7 @@ def fit_notes(
     return (
         *judged.astray,
         *case.notes,
-        *protocol_doubts(case.fitted),
+        *protocol_doubts(case.fitted, float(final.params.r_m)),
         *(refitted,) * again,
         *final.warnings,
         *(vague,) * bool(unknown),
@@ -59,19 +59,18 @@ def fit_notes(
     )
 
 
-def protocol_doubts(data: Data) -> tuple[str, ...]:
+def protocol_doubts(data: Data, r_m: float) -> tuple[str, ...]:
     """Say what a family of steps lacks, or what else than its steps differs between its sweeps."""
     if not is_step_protocol(data):
         return ()
-    family = Family(data, data.spikes)
-    levels, holding = np.array([t.level for t in step_family(data).tests]), family.baselines.current
-    apart = float(np.ptp(holding[np.isfinite(holding)])) if np.isfinite(holding).any() else 0.0
-    one = len(family.table.currents) == 1
-    return (
-        *(f"the holding current differs by {apart:.3g} pA between sweeps: each is a step from another level",)
-        * bool(apart > max(HOLDING, LEVEL * np.ptp(levels))),
-        *(f"the current has one level, {levels[0]:.4g} pA: nothing tells how the cell answers another",) * one,
-    )
+    family, notes = Family(data, data.spikes), []
+    holding = family.baselines.current[np.isfinite(family.baselines.current)]
+    if holding.size and (moved := r_m * float(np.ptp(holding))) > DRIFT:
+        text = f"the holding current differs by {np.ptp(holding):.3g} pA between sweeps"
+        notes.append(f"{text}: the cell rests up to {moved:.2g} mV from where it does in others")
+    if len(currents := family.table.currents) == 1:
+        notes.append(f"the current has one level, {currents[0]:.4g} pA: nothing tells how the cell answers another")
+    return tuple(notes)
 
 
 def at_bounds(params: LIFParams | LeakyParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ GRAVE = tuple(
         r"the fitted curve is .*? off",
         r"the holding current differs by \S+ pA between sweeps",
         r"the current has one level",
-        r"the spikes depend on the rule",
+        r"the count depends on the rule",
         r"sweep \d+, held out, is the copy of one that was fitted",
     )
 )
@@ -95,22 +95,22 @@ class Grade(NamedTuple):
 
 def verdict(fit: Any) -> Verdict:
     """Judge a ``RecordingFit`` by :data:`RULES`, its free run and what is odd about its data."""
-    fatal = next((note for note in fit.warnings if note.startswith(FATAL)), None)
-    if fatal is not None:
-        return Verdict(FATAL, f"{FATAL}: {fatal.partition(': ')[2] or fatal}")
-    grades, aside = _grades(measures(fit)), "".join(f"; {text}" for text in _said(fit))
+    grades, odd = _grades(measures(fit)), [*_odd(fit), *filter(None, map(_grave, fit.warnings))]
     judges = [g for g in grades if g.purpose in NEEDED or fit.model == "passive"]
+    more = f" and {len(odd) - DOUBTS} more" * (len(odd) > DOUBTS)
+    aside = f"; careful: {', '.join(odd[:DOUBTS])}{more}" * bool(odd) + "".join(f"; {text}" for text in _said(fit))
+    for note in fit.warnings:
+        if note.startswith(FATAL):
+            return Verdict(FATAL, f"{FATAL}: {note.partition(': ')[2] or note}{aside}")
     if judges and not any(g.worth for g in judges):
         return Verdict(FATAL, f"{FATAL}: wrong in {_listed(judges)}{aside}")
     if missing := _missing(fit, judges):
         return Verdict("no verdict", f"no verdict: {missing}{aside}")
-    odd = [*_odd(fit), *(found for note in fit.warnings if (found := _grave(note)))]
     if all(g.worth == 2 for g in grades) and not odd:
         return Verdict("good", f"good: {_listed(grades)}{aside}")
     fit_for, unfit = ([g for g in grades if bool(g.worth) is kind] for kind in (True, False))
-    sentence = f"usable for {_listed(fit_for)}" + (f"; not for {_listed(unfit)}" if unfit else "")
-    careful = f"; careful: {', '.join(odd[:DOUBTS])}" + f" and {len(odd) - DOUBTS} more" * (len(odd) > DOUBTS)
-    return Verdict("usable", sentence + careful * bool(odd) + aside)
+    not_for = f"; not for {_listed(unfit)}" if unfit else ""
+    return Verdict("usable", f"usable for {_listed(fit_for)}{not_for}{aside}")
 
 
 def worst_first(notes: Iterable[str]) -> tuple[str, ...]:

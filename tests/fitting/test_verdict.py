@@ -8,7 +8,7 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.notes import at_bounds, protocol_doubts, score_notes, spontaneous, unlikely_membrane
-from jaxlif.fitting.scores import astray_notes, spike_scores
+from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.step_family import Deflection, rectification
 from jaxlif.fitting.verdict import RULES, worst_first
 from jaxlif.recordings import Electrode
@@ -115,12 +115,13 @@ def test_steps_are_judged_by_their_spikes(scores, word):
 
 
 def test_a_free_run_that_goes_astray_decides():
-    cell, model = np.zeros((2, 1000), bool), np.zeros((2, 1000), bool)
-    cell[:, 100::300], model[1, ::2] = True, True
-    (note,) = astray_notes(np.array([0, 3]), cell, model, 1.0, 0.5)
+    note = "do not use this model: run freely, it fires at 0 Hz where the cell fires at 9 Hz"
     found = fit(warnings=("something else", note)).verdict
-    assert found.word == "do not use" and "it fires 500 spikes in sweep 3 where the cell fires 3" in found.sentence
+    assert found == ("do not use", "do not use: run freely, it fires at 0 Hz where the cell fires at 9 Hz")
     assert worst_first(("something else", note)) == (note, "something else")
+    # What may be the reason stands beside it.
+    found = fit(warnings=(note, *GRAVE["tau_m = 0.1"]())).verdict
+    assert found.word == "do not use" and found.sentence.endswith("; careful: tau_m = 0.1 ms")
 
 
 def steps(levels, holding=0.0):
@@ -136,8 +137,8 @@ GRAVE = {
     "r_m = 50": lambda: unlikely_membrane(jl.LIFParams(r_m=50.0)),
     "tau_m = 0.1": lambda: unlikely_membrane(jl.LIFParams(tau_m=0.1, r_m=0.01)),
     "lies at the end of its bounds": lambda: at_bounds(jl.LIFParams(tau_m=500.0), {"tau_m": (0.5, 500.0)}),
-    "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0])),
-    "one level": lambda: protocol_doubts(steps([100.0, 100.0, 100.0])),
+    "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0]), 0.1),
+    "one level": lambda: protocol_doubts(steps([100.0, 100.0, 100.0]), 0.1),
     "explains only 30 %": lambda: score_notes(steps([50.0]), {"train": COUNTS | {"voltage_variance_explained": 0.3}}),
 }
 
@@ -152,9 +153,9 @@ def test_what_is_odd_is_said_in_the_verdict(said):
 
 
 def test_a_family_of_steps_without_oddities_has_no_doubts():
-    assert protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 2.0, 1.0])) == ()
+    assert protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 2.0, 1.0]), 0.9) == ()
     noise = np.random.default_rng(0).normal(size=(2, 1200))
-    assert protocol_doubts(replace(steps([1.0, 2.0]), current=noise)) == ()
+    assert protocol_doubts(replace(steps([1.0, 2.0]), current=noise), 0.1) == ()
 
 
 def electrode(resistance):
