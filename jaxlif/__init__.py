@@ -4,6 +4,7 @@
 
 Fit a recording
     read_recording        a file -> Recording (inspect_recording: what is in it)
+    recording_features    the lab's table of it, as eFEL and IPFX measure, without a model
     fit_recording         -> RecordingFit: params, cell, intervals, scores, predict
     fit_recordings        several files; load_fit: what was saved
     model_ladder          which mechanisms does this cell need?
@@ -37,6 +38,7 @@ from jaxlif import spiketrains as spiketrains
 from jaxlif import stimulus as stimulus
 from jaxlif import theory as theory
 from jaxlif.audit import audit_gradient as audit_gradient
+from jaxlif.features import recording_features as recording_features
 from jaxlif.fitting.advisor import advise_protocol as advise_protocol
 from jaxlif.fitting.bounds import REAL as REAL
 from jaxlif.fitting.fit import Fit as Fit

@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from jaxlif.features import Features, recording_features
 from jaxlif.fitting.prepare import checked_spikes
 from jaxlif.fitting.step_family import has_fi_curve, no_fi_curve, protocol_notes
 from jaxlif.recordings import Recording, SpikeRule, read_recording, repeats
-from jaxlif.recordings.notes import notes_on, quiet_voltage, without_padding
+from jaxlif.recordings.notes import notes_on, without_padding
 from jaxlif.recordings.protocol import fi_table, find_epochs, is_step_protocol
 from jaxlif.recordings.read import channels_of
-
-LEAST_REST = 10.0  # ms of a constant current at the start of a sweep
 
 
 class Inspection(NamedTuple):
@@ -63,28 +62,18 @@ def inspect_recording(
 def _inspected(recording: Recording, rule: SpikeRule, channels: dict[str, str]) -> Inspection:
     known = recording.voltage is not None or recording.spikes is not None
     spikes = rule.find(recording) if known else np.zeros(recording.current.shape, bool)
-    rest = _rests(recording, spikes)
+    measured = recording_features(recording, spike_rule=rule) if known else None
+    rest = np.array([np.nan if s.baseline is None else s.baseline for s in measured.sweeps] if measured else [])
     columns: dict[str, Any] = {"sweep": range(recording.num_sweeps), "current (pA)": _in_words(recording)}
     if np.isfinite(rest).any():
         columns["rest (mV)"] = ["" if np.isnan(mv) else f"{mv:.2f}" for mv in rest]
     columns["spikes"] = spikes.sum(axis=1)
     rows = (tuple(columns), *(tuple(map(str, row)) for row in zip(*columns.values(), strict=True)))
     notes = notes_on(recording, spikes, rule)
-    facts = channels | _facts(recording, spikes, rest)
+    facts = channels | _facts(recording, spikes, _rest(rest, measured))
+    if measured is not None:
+        facts |= measured.lines()
     return Inspection(facts, _verdict(recording, rule), notes, rows, recording, spikes if known else None)
-
-
-def _rests(recording: Recording, spikes: np.ndarray) -> np.ndarray:
-    """Return the voltage at the start of each sweep, before its current changes, or NaN: also where it fires there."""
-    rest = np.full(recording.num_sweeps, np.nan)
-    if recording.voltage is None:
-        return rest
-    if not is_step_protocol(recording):
-        return quiet_voltage(recording, spikes)
-    for epoch in find_epochs(recording, LEAST_REST):
-        if epoch.start == 0 and not spikes[epoch.sweep, : epoch.stop].any():
-            rest[epoch.sweep] = np.median(recording.voltage[epoch.sweep, epoch.stop // 2 : epoch.stop])
-    return rest
 
 
 def _in_words(recording: Recording) -> list[str]:
@@ -97,7 +86,7 @@ def _in_words(recording: Recording) -> list[str]:
     return [", ".join(found) for found in levels]
 
 
-def _facts(recording: Recording, spikes: np.ndarray, rest: np.ndarray) -> dict[str, str]:
+def _facts(recording: Recording, spikes: np.ndarray, rest: str) -> dict[str, str]:
     current, kind = recording.current, "steps" if is_step_protocol(recording) else "no steps"
     different = len(repeats(recording))
     facts = {
@@ -112,17 +101,19 @@ def _facts(recording: Recording, spikes: np.ndarray, rest: np.ndarray) -> dict[s
         return facts | {"voltage": "none: a stimulus without a response"}
     return facts | {
         "voltage": f"{v.min():.4g} to {v.max():.4g} mV, half of the time above {np.median(v):.4g} mV",
-        "rest": _rest(rest),
+        "rest": rest,
         "spikes": f"{int(spikes.sum())}, {rate.mean():.3g} Hz, in a sweep {np.min(rate):.3g} to {np.max(rate):.3g} Hz",
     }
 
 
-def _rest(rest: np.ndarray) -> str:
+def _rest(rest: np.ndarray, measured: Features | None) -> str:
     known = np.flatnonzero(np.isfinite(rest))
     if not known.size:
         return "not known: no sweep starts with a constant current under which the cell is silent"
     mv = rest[known]
     text = f"{np.median(mv):.2f} mV before the current changes, in {known.size} sweeps within {np.ptp(mv):.2f} mV"
+    if measured and measured.cell["rest"] is None:
+        text += ", under a holding current, which moves it"
     if known.size < 3:
         return text
     drift = (rest.size - 1) * np.polyfit(known, mv, 1)[0]

@@ -2,18 +2,22 @@
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxlif.features import recording_features
 from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves, standard_name
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.recordings import Recording
+from jaxlif.recordings.notes import without_padding
 from jaxlif.traces import Answers, zoomable
 
+REPEATS = 5  # presentations of each step to a model that draws, in the lab's table
 SHOWN = 4  # notes; the others are folded
 SCORE_LABELS = {
     "rate_data": "firing rate, cell (Hz)",
@@ -49,15 +53,16 @@ _CELL_HEADINGS = {name: (f"{name} ({STANDARD_NAMES[name][1]})", 4) for name in (
     "f_i_rmse": ("f-I RMSE (Hz)", 3),
 }
 _FIGURES = ("f_i_curve", "voltage", "steps", "raster", "kernels")
+_TABLES = ("features_sweeps.csv", "features_cell.csv")
 #: The names of all files that a report can have.
-REPORT_FILES = frozenset(["report.html", *(f"{name}.{kind}" for name in _FIGURES for kind in ("png", "svg"))])
+REPORT_FILES = frozenset(["report.html", *_TABLES, *(f"{name}.{kind}" for name in _FIGURES for kind in ("png", "svg"))])
 _PROTOCOLS = {"steps": "protocol of current steps", "fluctuating": "fluctuating current"}
 
 
 def write_report(fit: RecordingFit, directory: Path, recording: Recording | None = None) -> list[Path]:
-    """Write ``report.html`` and its figures, each as a PNG and an SVG file, into a directory; return the files.
+    """Write ``report.html``, its figures as PNG and SVG, and the lab's table as CSV into a directory; return the files.
 
-    Without what was fitted there are no figures of voltage and spikes.
+    Without what was fitted there is no table, and there are no figures of voltage and spikes.
     """
     from jaxlif.pictures import pictures  # it loads matplotlib, which no other command needs
 
@@ -69,6 +74,7 @@ def write_report(fit: RecordingFit, directory: Path, recording: Recording | None
         written |= {f"{picture.name}.png": png, f"{picture.name}.svg": svg}
         figures.append({"caption": picture.caption, "data": base64.b64encode(png).decode()})
     written["report.html"] = _page(fit, figures, answers).encode()
+    written |= {} if answers is None else {name: text.encode() for name, text in _tables(answers).items()}
     for name, content in written.items():
         (directory / name).write_bytes(content)
     return [directory / name for name in written]
@@ -82,6 +88,21 @@ def write_cells(found: RecordingFits, directory: Path) -> None:
         png, svg = Picture("cells", "", parameters_of(found)).saved()
         for kind, content in {"csv": found.csv().encode(), "png": png, "svg": svg}.items():
             (directory / f"cells.{kind}").write_bytes(content)
+
+
+def _tables(answers: Answers) -> dict[str, str]:
+    """Return the lab's table of what was fitted, without the electrode's drop, beside the model as it was scored."""
+    fit, (recording, _) = answers.fit, without_padding(answers.recording)
+    drop = fit.electrode_drop(recording) if fit.electrodes else None
+    measured = partial(recording_features, recording, spike_rule=fit.spike_rule, electrode_drop=drop)
+    if not answers.fires:
+        return measured().files()
+    repeats = REPEATS if fit.model == "gif" and answers.steps else 1
+    found = answers.free if repeats == 1 else answers.to(recording, repeats=repeats, seed=fit.seed)
+    predicted = np.zeros((repeats, *answers.recording.current.shape), bool)
+    steps = np.round(found.spike_time / recording.dt).astype(int) - 1
+    predicted[found.spike_repeat, found.spike_sweep, steps] = True
+    return measured(predicted=predicted[..., : recording.num_steps]).files()
 
 
 def _page(fit: RecordingFit, figures: list[dict[str, str]], answers: Answers | None) -> str:

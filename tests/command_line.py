@@ -11,6 +11,7 @@ from jaxlif.cli import main
 
 DT, DURATION = 0.5, 2000.0  # ms
 TRUTH = jl.LIFParams(tau_m=12.0, r_m=0.12, v_rest=-68.0, v_th=-51.0, v_reset=-60.0, t_ref=3.0)
+TABLES = "features_sweeps.csv", "features_cell.csv"  # beside every report of a recording
 LEVELS = np.array([-50.0, 50.0, 160.0, 200.0, 250.0, 300.0, 350.0, 400.0])  # pA: two are silent, six fire
 
 

@@ -16,7 +16,7 @@ from jaxlif.fitting import fit as fit_module
 from jaxlif.fitting.data import Drift
 from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.options import _sweeps
-from tests.command_line import DT, DURATION, TRUTH, bad, call, cell, good, step_family, write
+from tests.command_line import DT, DURATION, TABLES, TRUTH, bad, call, cell, good, step_family, write
 
 FIGURES = ("voltage", "raster")
 
@@ -55,7 +55,7 @@ def fit_json(folder):
 def test_fit_writes_a_fit_a_report_and_figures_and_nothing_else(stored):
     out, printed = stored
     figures = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
-    assert names(out) == sorted(["fit.json", "report.html", *figures])
+    assert names(out) == sorted(["fit.json", "report.html", *TABLES, *figures])
     assert set(names(out)) <= {"fit.json", *report.REPORT_FILES}
     for words in ("membrane time constant", "GΩ", "coincidence factor", "report.html", "fit.json"):
         assert words in printed
@@ -615,7 +615,7 @@ def test_figures_of_an_earlier_fit_are_taken_away(asked, cell_file, tmp_path):
     good("fit", cell_file, "--out", tmp_path)
     assert (tmp_path / "kernels.png").exists(), "there was no fit: they are the user's own"
     good("fit", cell_file, "--out", tmp_path)
-    assert names(tmp_path) == ["fit.json", "mine.png", "report.html"]
+    assert names(tmp_path) == sorted(["fit.json", "mine.png", "report.html", *TABLES])
 
 
 # --- help, and the real command -----------------------------------------------------------------------------

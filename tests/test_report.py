@@ -22,6 +22,7 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.report import SCORE_LABELS, SHOWN, parameter_rows, score_rows, sweep_line, text_table, write_report
 from jaxlif.traces import Answers, envelope, traces
+from tests.command_line import TABLES
 
 NAME = "<b>&.npz"
 FIGURES = ("voltage", "raster")
@@ -89,7 +90,7 @@ def test_the_files(written, stored):
     """The same fit draws the same bytes."""
     folder, paths = written
     figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    assert {path.name for path in paths} == figures | {"report.html"}
+    assert {path.name for path in paths} == {*figures, *TABLES, "report.html"}
     assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     assert not plt.get_fignums(), "figures are closed"
     assert all((folder / name).read_bytes() == (stored[0] / name).read_bytes() for name in figures)

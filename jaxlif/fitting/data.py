@@ -47,7 +47,7 @@ class Drift:
     def driven(self, params: LIFParams | LeakyParams, recording: _R) -> _R:
         r"""Return a recording whose current holds the terms: :math:`g_s I + o_s / r_m`, the same to the membrane."""
         shift = (self.offset / float(params.r_m))[:, None]
-        return replace(recording, current=self.current(recording.current) + shift)
+        return recording.part(np.s_[:, :], current=self.current(recording.current) + shift)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,7 +99,8 @@ class Data(Recording):
     def part(self, index: Any, **changes: Any) -> Self:
         """Return a part of every array by its index [sweeps, T], with the terms of its sweeps."""
         rows = {name: getattr(self, name)[index] for name in ("current", "voltage", "spikes", "judged")}
-        return replace(self, **rows, drift=self.drift and self.drift.select(index[0]), **changes)
+        drift = self.drift and self.drift.select(index[0])
+        return replace(self, **rows | {"drift": drift} | changes)
 
     def few(self) -> Self:
         """Return some of the sweeps, spread over all."""

@@ -1,5 +1,6 @@
 """A family of current steps: its f-I table, where each sweep rests before its step, and what stays below threshold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -96,15 +97,8 @@ class Family:
 
     @cached_property
     def baselines(self) -> Baselines:
-        """The medians of the 50 ms before each test epoch, or of what there is at the level before it."""
-        tests, others = step_family(self.recording)
-        length, recovery = (round(x / self.recording.dt) for x in (BASELINE, RECOVERY))
-        found = [_before(test, others, length + recovery) for test in tests]
-        fires = np.array([train[b].any() for train, b in zip(self.spikes, found, strict=True)])
-        rows = zip(self.recording.measured_voltage(), quiet_current(self.recording), found, strict=True)
-        pairs = [[np.median(x[b][-length:]) if b.stop > b.start else np.nan for x in (v, c)] for v, c, b in rows]
-        voltage, current = np.array(pairs).T
-        return Baselines(np.where(fires, np.nan, voltage), current)
+        """What :func:`baselines_before` finds before each test epoch."""
+        return baselines_before(self.recording, self.spikes, step_family(self.recording).tests)
 
     def of(self, sweeps: np.ndarray) -> Steps:
         """Return what belongs to some of the sweeps."""
@@ -113,18 +107,17 @@ class Family:
 
     @cached_property
     def deflections(self) -> list[Deflection]:
-        """The test epochs without a spike, with the resistance from their last fifth and their own baseline.
+        """The test epochs without a spike, with the resistance from their end and their own baseline.
 
         Those above the rising branch are silent because they are in block.
         """
         found, count = [], len(self.rising.rates)
         ceiling = float(self.table.currents[count - 1 : count + 1].mean()) if count < len(self.table.rates) else np.inf
         for n, test in enumerate(step_family(self.recording).tests):
-            late = self.recording.measured_voltage()[n, test.stop - (test.stop - test.start) // 5 : test.stop]
             step, rest = float(test.level - self.baselines.current[n]), self.baselines.voltage[n]
             silent = not self.spikes[n, test.start : test.stop].any()
             if step and np.isfinite(step) and test.level < ceiling and silent:
-                found.append(Deflection(n, step, float(np.median(late) - rest) / step))
+                found.append(Deflection(n, step, (steady_voltage(self.recording, test) - float(rest)) / step))
         noise = 0.05 * max((abs(d.step) for d in found), default=0.0)
         return [d for d in found if abs(d.step) > noise]
 
@@ -135,9 +128,26 @@ class Family:
         return [d for d in self.deflections if abs(d.step) <= limit]
 
 
-def _before(test: Epoch, others: list[Epoch], length: int) -> slice:
-    earlier = [e.stop for e in others if e.sweep == test.sweep and e.stop <= test.start]
-    return slice(max([0, test.start - length, *earlier]), test.start)
+def baselines_before(recording: Recording, spikes: np.ndarray, epochs: Sequence[Epoch]) -> Baselines:
+    """Return for each epoch the medians of the 50 ms before it, or of what there is at the level before it."""
+    steps = [step for part in step_family(recording) for step in part]
+    length, recovery = (round(x / recording.dt) for x in (BASELINE, RECOVERY))
+    voltage, current = recording.measured_voltage(), quiet_current(recording)
+    rests, held = np.full((2, len(epochs)), np.nan)
+    for n, epoch in enumerate(epochs):
+        earlier = [e.stop for e in steps if e.sweep == epoch.sweep and e.stop <= epoch.start]
+        begin = max([0, epoch.start - length - recovery, *earlier])
+        part = epoch.sweep, slice(max(begin, epoch.start - length), epoch.start)
+        if epoch.start > begin:
+            held[n] = np.median(current[part])
+            rests[n] = np.nan if spikes[epoch.sweep, begin : epoch.start].any() else np.median(voltage[part])
+    return Baselines(rests, held)
+
+
+def steady_voltage(recording: Recording, epoch: Epoch) -> float:
+    """Return the mean voltage of the last tenth of a step, mV: the ``steady_state_voltage_stimend`` of eFEL."""
+    last = max(1, (epoch.stop - epoch.start) // 10)
+    return float(recording.measured_voltage()[epoch.sweep, epoch.stop - last : epoch.stop].mean())
 
 
 def constant_levels(recording: Recording) -> np.ndarray:

@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -227,7 +226,7 @@ def held_current(recording: Recording, sampled: bool) -> Recording:
     if not sampled or recording.dt < COARSE or recording.current_source == "commanded":
         return recording
     before = np.concatenate([recording.current[:, :1], recording.current[:, :-1]], axis=1)
-    return replace(recording, current=0.5 * (before + recording.current))
+    return recording.part(np.s_[:, :], current=0.5 * (before + recording.current))
 
 
 def undisturbed(

@@ -147,13 +147,13 @@ class Recording:
         return self.part(np.s_[chosen, :], stimulus=names)
 
     def part(self, index: Any, **changes: Any) -> Self:
-        """Return a part of every array by its index [sweeps, T], with other fields changed."""
+        """Return a part of every array by its index [sweeps, T], with fields changed."""
         names = ("current", "voltage", "spikes")
         arrays = {name: getattr(self, name)[index] for name in names if getattr(self, name) is not None}
         with warnings.catch_warnings():
             # The whole was judged already; a part of it varies less and would be suspected wrongly.
             warnings.simplefilter("ignore", RecordingWarning)
-            return replace(self, **arrays, **changes)
+            return replace(self, **arrays | changes)
 
 
 def sweep_indices(sweeps: Sweeps, num_sweeps: int) -> Int[np.ndarray, " chosen"]:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import jaxlif as jl
 from jaxlif.cli import main
+from tests.command_line import TABLES
 
 DT = 0.5
 CELL = jl.LeakyParams(tau_m=15.0, r_m=0.15, v_rest=-68.0)
@@ -124,7 +125,7 @@ def test_the_command_line_fits_predicts_and_exports_a_membrane(tmp_path):
     assert refused.exit_code == 2 and "fitted with --model passive" in refused.output and not out.exists()
     fitted = run(main, ["fit", str(file), "--model", "passive", "--out", str(out)])
     assert fitted.exit_code == 0 and "spike threshold" not in fitted.output, fitted.output
-    assert {path.name for path in out.iterdir()} == {"fit.json", "report.html", "voltage.png", "voltage.svg"}
+    assert {path.name for path in out.iterdir()} == {"fit.json", "report.html", "steps.png", "steps.svg", *TABLES}
     predicted = run(main, ["predict", str(out / "fit.json"), str(file), "--out", str(tmp_path / "p.npz")])
     assert predicted.exit_code == 0 and "voltage variance explained" in predicted.output, predicted.output
     for target, message in {
