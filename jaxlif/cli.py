@@ -70,6 +70,7 @@ def main() -> None:
     "--electrode", type=options.electrode, metavar="WHAT", default="auto", help="What is taken off the voltage."
 )
 @click.option("--test", type=options.file, metavar="FILE", help="Another recording, to predict and to judge by.")
+@click.option("--one-cell", is_flag=True, help="FILEs are sweeps of one cell.")
 @click.option("--coupling/--no-coupling", default=None, help="Whether the threshold follows the voltage.")
 @click.option("--rest", type=click.Choice(["auto", "fitted"]), default="auto", help="Where v_rest comes from.")
 @click.option("--drift", is_flag=True, help="Give each sweep an offset of its rest and a gain of its current.")
@@ -89,6 +90,7 @@ def fit(
     window: tuple[float, float] | None,
     electrode: Path | float | str | None,
     test: Path | None,
+    one_cell: bool,
     jobs: int | None,
     bounds: tuple[tuple[str, Any], ...],
     reading: Given,
@@ -112,6 +114,8 @@ def fit(
     --held-out is stimulus:NAME, repeat:NUMBER or sweep:NUMBER, numbered from 0, several after commas; everything else
     is fitted. --bounds are in the parameter's unit, such as mV, and may be given several times.
 
+    A folder, or files with --one-cell, are the sweeps of one cell: sampled alike, of one length and holding current.
+
     Of several files each has a folder of its name in OUT, and OUT/cells.csv and cells.png show the parameters of all.
     They are fitted side by side. A bad one does not stop the others; the exit status is 1 if none could be fitted.
 
@@ -123,14 +127,15 @@ def fit(
       jaxlif fit noise.npz --model gif --held-out stimulus:04 --out out/
       jaxlif fit training.abf --model gif --electrode aec.abf --test test.abf --out out/
       jaxlif fit a.npz b.nwb c.abf --out out/
+      jaxlif fit sweep_1.ibw sweep_2.ibw --one-cell --out out/
     """
     if len(dict(bounds)) < len(bounds):
         raise ValueError("bounds: a parameter is named twice")
     given |= {"spike_rule": SpikeRule(**spikes), "bounds": dict(bounds) or None}
 
     job = _Job(window, electrode, test, reading, given)
-    if len(files) == 1:
-        _print(job.fit(files[0], out, progress=sys.stderr.isatty()), out)
+    if len(files) == 1 or one_cell:
+        _print(job.fit(list(files) if one_cell else files[0], out, progress=sys.stderr.isatty()), out)
         return
     for name, path in {"electrode": electrode, "test": test}.items():
         if isinstance(path, Path):
@@ -156,7 +161,7 @@ class _Job(NamedTuple):
     reading: Given
     given: Given
 
-    def fit(self, file: Path, out: Path, *, progress: bool = False) -> RecordingFit:
+    def fit(self, file: Path | list[Path], out: Path, *, progress: bool = False) -> RecordingFit:
         """Fit a file, and write the fit and its report into a folder."""
         with _results(out) as folder:
             with noted_warnings() as notes:

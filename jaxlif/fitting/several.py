@@ -3,7 +3,7 @@
 import csv
 import io
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,10 @@ from jaxlif.fitting.fit_recording import check_options, fit_recording
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.processes import cores, processes
 from jaxlif.recordings import Recording, read_recording
+from jaxlif.recordings.ibw import protocol_of
 
 _Cell = TypeVar("_Cell")
+_Source = Recording | str | Path | Sequence[str | Path]
 _Outcomes = Iterator[tuple[str, RecordingFit | str]]
 
 SCORES = ("rate_data", "rate_model", "coincidence_factor", "coincidence_factor_over_reliability", "md_star")
@@ -78,7 +80,7 @@ def _main_scores(fit: RecordingFit) -> dict[str, Any]:
 
 
 def fit_recordings(
-    recordings: Mapping[str, Recording | str | Path] | Iterable[str | Path],
+    recordings: Mapping[str, _Source] | Iterable[str | Path],
     model: str = "lif",
     *,
     executor: Executor | None = None,
@@ -91,7 +93,8 @@ def fit_recordings(
     run: what it is sent, a recording or a path and the options, can be pickled, and so can what comes back.
 
     Args:
-        recordings: by name the recordings or their files; or files, named as they are without their suffix.
+        recordings: by name the recordings or their files, of which several or a folder are one cell; or files and
+            folders, named as they are without their suffix.
         model: as for :func:`fit_recording`.
         executor: where to fit, any of ``concurrent.futures`` or alike, such as ``client.get_executor()`` of Dask or an
             ``MPIPoolExecutor``; ``ThreadPoolExecutor(1)`` stays in this process. Files have to be found there.
@@ -125,7 +128,9 @@ def fit_recordings(
     return fit_each(cells, partial(_fit_one, model=model, options=options), executor=executor, progress=progress)
 
 
-def _fit_one(_: str, cell: Recording | str | Path, model: str, options: Mapping[str, Any]) -> RecordingFit:
+def _fit_one(
+    _: str, cell: Recording | str | Path | Sequence[str | Path], model: str, options: Mapping[str, Any]
+) -> RecordingFit:
     recording = cell if isinstance(cell, Recording) else read_recording(cell)
     return fit_recording(recording, model, **options)
 
@@ -135,13 +140,18 @@ def named_files(files: Iterable[str | Path]) -> dict[str, Path]:
     if isinstance(files, str | Path):
         raise ValueError(f"recordings = {str(files)!r}: several files are expected; one is for fit_recording")
     named: dict[str, Path] = {}
+    protocols: dict[Any, Path] = {}
     for file in map(Path, files):
-        if file.stem in ("", ".", "..") or file.stem.startswith(".jaxlif-") or "\\" in file.stem:
-            raise ValueError(f"{file} has the name {file.stem!r}, which cannot be that of a folder: rename it")
-        twin = next((other for name, other in named.items() if _folded(name) == _folded(file.stem)), None)
+        name = file.name if file.is_dir() else file.stem
+        if name in ("", ".", "..") or name.startswith(".jaxlif-") or "\\" in name:
+            raise ValueError(f"{file} has the name {name!r}, which cannot be that of a folder: rename it")
+        twin = next((other for known, other in named.items() if _folded(known) == _folded(name)), None)
         if twin is not None:
-            raise ValueError(f"{twin} and {file} have one name, {file.stem}: rename one, or fit them apart")
-        named[file.stem] = file
+            raise ValueError(f"{twin} and {file} have one name, {name}: rename one, or fit them apart")
+        if file.suffix.lower() == ".ibw" and (first := protocols.setdefault(protocol_of(file) or file, file)) != file:
+            one = "either stands for all of them, and as sweeps of one cell they are fitted with --one-cell"
+            raise ValueError(f"{first} and {file} are waves of one protocol: {one}")
+        named[name] = file
     return named
 
 

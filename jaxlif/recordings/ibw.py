@@ -3,11 +3,13 @@
 import re
 import struct
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.files import reading
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Asked, is_unit, to_library_unit
 
@@ -63,6 +65,31 @@ def read_ibw(path: Path, asked: Asked) -> dict[str, Any]:
         units = [asked.corrections.unit(quantity, wave.unit) for wave in own]
         fields[quantity] = [to_library_unit(quantity, u) * wave.data for u, wave in zip(units, own, strict=True)]
     return fields | {"current_source": asked.current or "unknown"}
+
+
+def protocol_of(path: Path) -> tuple[Path, tuple[str, str]] | None:
+    """Return what all waves of a protocol have in common, folder and name; None of what is no wave with a channel."""
+    return (path.parent, _name(path).protocol) if _NAME.fullmatch(path.name) else None
+
+
+def waves_apart(files: Sequence[Path]) -> list[tuple[Path, list[int] | None]]:
+    """Return files to read in their order, of waves one for each protocol with the numbers of the sweeps listed."""
+    groups: dict[Any, list[Path]] = {}
+    for file in files:
+        own = protocol_of(file) if file.suffix.lower() == ".ibw" and file.exists() else None
+        groups.setdefault(own or file, []).append(file)
+    return [(group[0], _sweeps_of(group) if isinstance(key, tuple) else None) for key, group in groups.items()]
+
+
+def _sweeps_of(waves: list[Path]) -> list[int]:
+    """Return the numbers of the sweeps that some waves of a protocol belong to."""
+    with reading(waves[0]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordingWarning)  # said when they are read
+        pairs = _pairs(_load(waves[0], waves[0]))
+        for wave in waves:
+            if not any(wave in pair for pair in pairs):
+                raise ValueError(f"{wave.name} has no partner: a wave of current and one of voltage make a sweep")
+    return [n for n, pair in enumerate(pairs) if set(pair) & set(waves)]
 
 
 # --- one wave ---------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """One door to every file format: the suffix chooses the reader, the reader's fields make a checked Recording."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from jaxlif.checks import choice
 from jaxlif.files import checksum, load_arrays, load_mat, reading, require_file, require_memory
 from jaxlif.recordings.abf import abf_channels, read_abf
-from jaxlif.recordings.ibw import read_ibw
+from jaxlif.recordings.ibw import read_ibw, waves_apart
 from jaxlif.recordings.nwb import nwb_channels, read_nwb
 from jaxlif.recordings.recording import Recording, RecordingWarning, sweep_indices
 from jaxlif.recordings.text import read_csv
+from jaxlif.recordings.together import files_in, joined
 from jaxlif.recordings.units import Asked, Corrections, Sweeps, to_library_unit
 
 _LARGEST = {"voltage": (1e4, "mV"), "current": (1e6, "pA")}  # 10 V and 1 µA, beyond any amplifier
@@ -23,21 +24,22 @@ _UNITS = {f"{part}{name}": (name, unit) for part in ("", "electrode_") for name,
 
 
 def read_recording(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     current: str | None = None,
     sweeps: Sweeps | None = None,
     electrode_channel: str | None = None,
     **corrections: Any,
 ) -> Recording:
-    """Read a recording from an .npz, .csv, .atf, .mat, .abf, .nwb or .ibw file.
+    """Read a recording from an .npz, .csv, .atf, .mat, .abf, .nwb or .ibw file, or from several of one cell.
 
     Units become pA, mV and ms from what the file says. An .npz or .mat file holds ``current`` (pA), ``dt`` (ms) and
     optionally ``voltage`` (mV), ``spikes``, ``electrode_current`` and ``electrode_voltage``, an .npz [stimuli, repeats,
     T] and the names ``stimulus`` too; for the others see ``read_csv``, ``read_abf``, ``read_nwb`` and ``read_ibw``.
 
     Args:
-        path: the file. Of Igor binary waves any one stands for all of its protocol.
+        path: the file. Of Igor binary waves any one stands for all of its protocol. Or several files, or a folder, of
+            one cell: their sweeps one after another, in the order of the names, of Igor's waves those that are listed.
         current: which current an .abf or .nwb file is asked for, "recorded" or "commanded" (None: the recorded one
             where there is one); for the other formats, which hold one current, what that current is.
         sweeps: numbers of the sweeps to read, from 0; None for all.
@@ -49,7 +51,8 @@ def read_recording(
     Raises:
         FileNotFoundError: for a file that does not exist.
         ValueError: for an unknown format, an empty, damaged or incomplete file, or values that :class:`Recording`
-            refuses, in one line that starts with the file's name.
+            refuses, in one line that starts with the file's name; and for files that cannot be of one cell: sampled
+            differently, of other lengths, or with another holding current.
         ImportError: for a format whose library is not installed.
 
     Example:
@@ -60,6 +63,8 @@ def read_recording(
         ...     read_recording(path)
         Recording(cell.npz: 1 sweep of 100 ms, dt = 0.1 ms, current unknown, with voltage)
     """
+    if not isinstance(path, str | Path) or Path(path).is_dir():
+        return _read_together(path, sweeps, current=current, electrode_channel=electrode_channel, **corrections)
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _READERS:
@@ -83,9 +88,23 @@ def read_recording(
         return Recording(**fields, corrections=asked.corrections.given(), name=path.name, sha256=checksum(files))
 
 
+def _read_together(path: str | Path | Sequence[str | Path], sweeps: Sweeps | None, **asked: Any) -> Recording:
+    """Read files, or those of a folder, as the sweeps of one cell, and of these those that are asked for."""
+    if isinstance(path, str | Path):
+        files, name = files_in(Path(path), _READERS), Path(path).resolve().name
+    elif files := [Path(file) for file in path]:
+        name = f"{files[0].name} and {len(files) - 1} more" if len(files) > 1 else files[0].name
+    else:
+        raise ValueError("path = []: one file at least is expected")
+    whole = joined([read_recording(file, sweeps=own, **asked) for file, own in waves_apart(files)], name)
+    return whole if sweeps is None else whole.select(sweeps)
+
+
 def channels_of(path: Path) -> tuple[str, ...]:
     """Return the channels of an .abf file, or the series of an .nwb file, as "name: unit"; none for other formats."""
     listed = {".abf": abf_channels, ".nwb": nwb_channels}.get(path.suffix.lower())
+    if path.is_dir():
+        return ()
     with reading(path):
         require_file(path)
         return tuple(listed(path)) if listed else ()

@@ -54,14 +54,15 @@ def test_missing_empty_and_damaged_files(tmp_path, suffix):
     assert refused(path)
 
 
-def test_pipes_and_folders_are_refused(tmp_path):
+def test_pipes_and_empty_folders_are_refused(tmp_path):
     for suffix in (".npz", ".csv", ".abf", ".nwb", ".ibw"):
         pipe, folder = tmp_path / f"pipe{suffix}", tmp_path / f"folder{suffix}"
         os.mkfifo(pipe)
         folder.mkdir()
-        for path in (pipe, folder):
-            with pytest.raises(ValueError, match=f"^{path.name}: this is a folder, a pipe or a device"):
-                read_recording(path)
+        with pytest.raises(ValueError, match=f"^{pipe.name}: this is a folder, a pipe or a device"):
+            read_recording(pipe)
+        with pytest.raises(ValueError, match=f"^{folder.name}: there is no recording in this folder"):
+            read_recording(folder)
 
 
 def test_no_door_waits_at_a_pipe(tmp_path):
