@@ -23,7 +23,7 @@ from jaxlif.theory import firing_rate, rheobase
 from jaxlif.traces import Answers, envelope
 
 PANELS = 48  # steps that are drawn, and
-PIXELS = 500  # to each of them
+PIXELS = 300  # to each of them
 PARTS = {"fitted": "full", "held out": "none", "left out": "left"}  # how a sweep's dots are filled
 PLAIN = ("tau_m", "r_m", "v_rest", "v_th", "v_reset", "t_ref", "delta_v")  # what cells are compared by
 CELL, MODEL = "black", plotting.PALETTE[1]

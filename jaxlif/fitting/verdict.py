@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 FATAL = "do not use"  # how a note begins that decides
 LEAST_SPIKES = 10  # of the cell that were held out: fewer judge no model
-FEW = 4  # spikes of a model that do not matter where the cell is silent
+FEW = 4  # spikes of the one that do not matter where the other is silent
 LEAST_COUNT = 10.0  # spikes in a step of which an error is a share even where the cell fires fewer
 HIGHEST_REST = -35.0  # mV: no neuron rests above it
 UNEQUAL = 10.0  # a ratio of electrodes' resistances that no pipette has from sweep to sweep
@@ -138,7 +138,7 @@ def measures(fit: Any) -> dict[str, float]:
     if "spikes_data" not in found:
         return found
     cell, model = found["spikes_data"], found["spikes_model"]
-    if cell < LEAST_SPIKES and model <= 3.0 * cell + FEW:
+    if cell < LEAST_SPIKES and model <= 3.0 * cell + FEW and (model or cell <= FEW):
         return {name: x for name, x in found.items() if name.endswith("_explained")}
     low, high = sorted((cell, model))
     return found | {"rate_factor": high / low if low else float("inf")}

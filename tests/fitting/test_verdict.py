@@ -68,6 +68,7 @@ def test_the_limits_of_a_rule_count_as_reached(rule):
             "no spike of the cell",
         ),
         ({"spikes_data": 6, "spikes_model": 9.0, "rate_data": 1.0, "rate_model": 1.0}, "no verdict", "only 6 spikes"),
+        ({"spikes_data": 5, "spikes_model": 0.0, "rate_data": 1.5, "rate_model": 0.0}, "do not use", "0 Hz where"),
         # Silence of the cell is evidence against a model that fires all the time.
         ({"spikes_data": 0, "spikes_model": 90.0, "rate_data": 0.0, "rate_model": 50.0}, "do not use", "50 Hz where"),
         ({"spikes_data": 60, "spikes_model": 0.0, "rate_data": 5.0, "rate_model": 0.0}, "do not use", "0 Hz where"),
