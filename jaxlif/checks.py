@@ -286,7 +286,8 @@ RULES: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
 }
 PLAIN = tuple(RULES)
 MEMBRANE = PLAIN[:3]
-MECHANISMS = ("a", "b", "coupling", "eta", "gamma")  # of adaptive and resonant neurons, which others would pass over
+# Of adaptive and resonant neurons, which others would pass over.
+MECHANISMS = ("a", "b", "coupling", "eta", "gamma", "mechanisms")
 
 
 def check_params(params: Any) -> None:

@@ -225,13 +225,15 @@ def _print(result: RecordingFit, out: Path) -> None:
 def ladder(file: Path, window: tuple[float, float] | None, reading: Given, spikes: Given) -> None:
     """Say which mechanisms a cell needs.
 
-    Fits a plain neuron with escape noise, then adds refractoriness, spike-triggered currents, a threshold that moves at
-    spikes and one that follows the voltage, and prints what each is worth on held-out time, in bits per spike.
+    Fits a plain neuron with escape noise, then adds currents and thresholds after spikes, a threshold that follows the
+    voltage and currents that it opens, and prints what each is worth on unseen data.
     """
     rule, recording = SpikeRule(**spikes), read_recording(file, **reading)
     found = model_ladder(recording, window=window, spike_rule=rule, progress=sys.stderr.isatty())
-    rows = [("model, each with the ones above it", "held out (bits per spike)", "gain")]
-    rows += [(r.name, f"{r.held_out:.3f}", "failed" if r.failed else f"{r.gain:+.3f}") for r in found.rungs]
+    rows = [("model, each with those kept above it", "bits per spike", "voltage explained", "")]
+    rows += [
+        (r.name, f"{r.held_out:.3f}", f"{100.0 * r.explained:.1f} %", "kept" if r.taken else "") for r in found.rungs
+    ]
     click.echo(f"{text_table(rows)}\n\n{found.sentence}")
     for note in spike_notes(recording, rule):
         click.echo(f"note: {note}")

@@ -19,7 +19,7 @@ from jaxtyping import Float, Real
 from jaxlif import checks
 
 # By what they act on, the mechanisms of `AdaptiveLIFParams` and `ResonantLIFParams` that the formulas here do not have.
-_ON_THE_VOLTAGE = ("a",)
+_ON_THE_VOLTAGE = ("a", "mechanisms")
 _BEFORE_A_SPIKE = (*_ON_THE_VOLTAGE, "coupling")
 
 

@@ -90,6 +90,7 @@ ADAPTIVE = jl.AdaptiveLIFParams(
     a=(2.0 * SPREAD,),
     tau_a=(15.0,),
     coupling=jl.VoltageCoupling(b=0.3, tau=4.0 * SPREAD, v_i=-65.0, k=3.0),
+    mechanisms=(jl.MembraneCurrent(a=2.0 * SPREAD, tau=10.0, v_i=-68.0),),
     delta_v=1.5 * SPREAD,
 )
 NOISE = RNG.exponential(1.0, (T, N))

@@ -16,6 +16,7 @@ from jaxlif import (
     AdaptiveLIFParams,
     LeakyParams,
     LIFParams,
+    MembraneCurrent,
     ResonantLIFParams,
     VoltageCoupling,
     simulate,
@@ -67,6 +68,7 @@ def test_equilibrium_and_rheobase():
 
 SPIKE_TRIGGERED = AdaptiveLIFParams(eta=(60.0,), tau_eta=(80.0,), gamma=(4.0,), tau_gamma=(50.0,))
 SUBTHRESHOLD = AdaptiveLIFParams(a=(5.0,), tau_a=(30.0,))
+OPENED = AdaptiveLIFParams(mechanisms=(MembraneCurrent(a=5.0),))
 COUPLED = AdaptiveLIFParams(coupling=VoltageCoupling(v_i=-60.0))
 RESONANT = ResonantLIFParams()
 
@@ -83,18 +85,18 @@ def of_the_membrane():
 
 
 @pytest.mark.parametrize("closed_form", [*of_rates()])
-@pytest.mark.parametrize("params", [SPIKE_TRIGGERED, SUBTHRESHOLD, COUPLED, RESONANT])
+@pytest.mark.parametrize("params", [SPIKE_TRIGGERED, SUBTHRESHOLD, OPENED, COUPLED, RESONANT])
 @pytest.mark.parametrize("transformed", [False, True])
 def test_a_neuron_whose_rate_this_is_not_is_refused(closed_form, params, transformed):
-    message = f"params = {type(params).__name__}: this closed form does not have their (eta|a|coupling)"
+    message = f"params = {type(params).__name__}: this closed form does not have their (eta|a|mechanisms|coupling)"
     with pytest.raises(ValueError, match=message):
         (jax.jit(closed_form) if transformed else closed_form)(params, 20.0)
 
 
 @pytest.mark.parametrize("closed_form", [*of_the_membrane()])
-@pytest.mark.parametrize("params", [SUBTHRESHOLD, RESONANT])
+@pytest.mark.parametrize("params", [SUBTHRESHOLD, OPENED, RESONANT])
 def test_a_membrane_that_adapts_is_refused(closed_form, params):
-    with pytest.raises(ValueError, match=f"{type(params).__name__}: .* does not have their a$"):
+    with pytest.raises(ValueError, match=f"{type(params).__name__}: .* does not have their (a|mechanisms)$"):
         closed_form(params, 20.0)
 
 

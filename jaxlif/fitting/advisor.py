@@ -17,8 +17,8 @@ from jaxlif import stimulus
 from jaxlif.checks import numbers, positive
 from jaxlif.fitting.data import Data, Uncertainty
 from jaxlif.fitting.intervals import narrowed
-from jaxlif.fitting.joint_likelihood import arranged, joint_loss, single_precision
-from jaxlif.fitting.optimise import pieces, prior_information
+from jaxlif.fitting.joint_likelihood import JointLoss
+from jaxlif.fitting.lanes import cut_lanes, single_precision
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.wrappers import EscapeNoise, escape_inputs
@@ -139,13 +139,14 @@ def _variants(fit: RecordingFit, known: Uncertainty, dt: float, seed: int) -> di
 def _ratios(fit: RecordingFit, known: Uncertainty, current: np.ndarray, duration: float, seed: int) -> np.ndarray:
     """Return the widths after a candidate over those before, [n]."""
     data, params = _simulated(fit, current, seed), cast(AdaptiveLIFParams, fit.params)  # as above
-    loss, samples = joint_loss(params, arranged(data, float(params.t_ref)), data.dt, variance=known.voltage_error**2)
-    at, active = loss.vector(params), loss.active(known.names)
-    if known.names != (own := tuple(loss.coordinates.free[i][0] for i in active)):
-        raise ValueError(f"uncertainty has the names {', '.join(known.names)}: the model's are {', '.join(own)}")
-    more = pieces(loss, at, samples, active)[1] * (duration / (current.size * data.dt))
-    prior = prior_information(loss, at, samples, active)
-    return narrowed(known.information, more, prior, known.dispersion)
+    loss = JointLoss(params, cut_lanes(data, params), data.dt, free=known.names)
+    if known.names != loss.coordinate.names:
+        own = ", ".join(loss.coordinate.names)
+        raise ValueError(f"uncertainty has the names {', '.join(known.names)}: the model's are {own}")
+    # Its voltage is the model's own: the error is that of the fit.
+    error = loss(loss.start)[1]._replace(squares=known.voltage_error**2, compared=1.0)
+    more = loss.pieces(loss.start, error).information * (duration / (current.size * data.dt))
+    return narrowed(known.information, more, np.diag(1.0 / loss.sd**2), known.dispersion)
 
 
 def _simulated(fit: RecordingFit, current: np.ndarray, seed: int) -> Data:

@@ -40,6 +40,10 @@ STANDARD_NAMES = {
     "coupling.tau": ("time constant of that coupling", "ms"),
     "coupling.v_i": ("voltage from which the threshold follows", "mV"),
     "coupling.k": ("width of that bend", "mV"),
+    "mechanisms.a": ("conductance of current through the membrane", "nS"),
+    "mechanisms.tau": ("time constant of that current", "ms"),
+    "mechanisms.v_i": ("voltage from which it opens", "mV"),
+    "mechanisms.k": ("width of that bend", "mV"),
     "delta_v": ("width of escape noise", "mV"),
     "lambda_0": ("escape rate at threshold", "1/ms"),
 }
@@ -131,9 +135,12 @@ def standard_name(parameter: str) -> tuple[str, str]:
     """
     if parameter in STANDARD_NAMES:
         return STANDARD_NAMES[parameter]
-    base, _, index = parameter.rpartition(".")
+    base, _, last = parameter.rpartition(".")
+    if base.startswith("mechanisms."):  # a user's own has no entry
+        words, unit = STANDARD_NAMES.get(f"mechanisms.{last}", (f"{last} of mechanism", ""))
+        return f"{words} {int(base.partition('.')[2]) + 1}", unit
     words, unit = STANDARD_NAMES[base]
-    return f"{words} {int(index) + 1}", unit
+    return f"{words} {int(last) + 1}", unit
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -16,7 +16,7 @@ _R = TypeVar("_R", bound=Recording)
 
 FEW = 3  # sweeps that stand for all
 SEGMENT = 2**15  # steps: of all that is longer
-COARSE = 0.25  # ms: steps this long do for a competition of starts
+COARSE = 0.2001  # ms: steps this long do for a competition of starts
 
 
 @dataclass(frozen=True, eq=False)

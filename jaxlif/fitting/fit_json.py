@@ -25,9 +25,10 @@ import numpy as np
 from jaxlif.checks import choice
 from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.fitting.verdict import Verdict
-from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.mechanisms import Mechanism, VoltageCoupling
 
 FORMAT = "jaxlif fit 2"
 PARAMS: dict[str, type[LIFParams | LeakyParams]] = {
@@ -72,6 +73,7 @@ _KINDS = {
     "verdict": Verdict,
     "parameters": dict[str, Row],
     "versions": dict[str, str],
+    "mechanisms": list[str],
     "data": Source,
     "scores": dict[str, dict[str, int | float | None]],
     "scored": dict[str, float] | None,
@@ -84,6 +86,7 @@ def written(fit: Any) -> str:
     document: dict[str, Any] = {"format": FORMAT, "verdict": fit.verdict, "parameters": _rows(fit)}
     document |= {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _IN_ROWS}
     document["scored"] = None if fit.scored is None else named_leaves(fit.scored)
+    document["mechanisms"] = [type(m).__name__ for m in getattr(fit.params, "mechanisms", ())]
     document["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
     return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
 
@@ -119,8 +122,9 @@ def restored(text: bytes, make: Callable[..., _F]) -> _F:
     told = _fields(hints | _KINDS, document, "", optional=frozenset())
     rows: dict[str, Row] = told.pop("parameters")
     model, scored = choice("model", told["model"], tuple(PARAMS)), told["scored"]
-    told["params"] = _params(model, {name: row.value for name, row in rows.items()})
-    told["scored"] = None if scored is None else _params(model, scored)
+    own, kinds = {name: row.value for name, row in rows.items()}, told.pop("mechanisms")
+    told["params"] = _params(model, own, kinds)
+    told["scored"] = None if scored is None else _params(model, scored, kinds)
     told["bounds"] = {name: row.bounds for name, row in rows.items() if row.bounds}
     told["intervals"] = {name: row.interval_95 for name, row in rows.items() if row.interval_95}
     for name in ("format", "verdict", "versions"):  # a verdict is always that of what is stored
@@ -135,18 +139,36 @@ def restored(text: bytes, make: Callable[..., _F]) -> _F:
     return fit
 
 
-def _params(model: str, values: Mapping[str, float]) -> LIFParams | LeakyParams:
+def _params(model: str, values: Mapping[str, float], mechanisms: list[str]) -> LIFParams | LeakyParams:
     """Put values with dotted names back into the parameters of a model, checked."""
     found: dict[str, Any] = {name: x for name, x in values.items() if "." not in name}
     for base in dict.fromkeys(name.partition(".")[0] for name in values if "." in name):
         parts = {name.partition(".")[2]: x for name, x in values.items() if name.startswith(f"{base}.")}
-        found[base] = VoltageCoupling(**parts) if base == "coupling" else tuple(parts.values())
+        found[base] = tuple(parts.values()) if base not in ("coupling", "mechanisms") else parts
     try:
+        if "coupling" in found:
+            found["coupling"] = VoltageCoupling(**found["coupling"])
+        leaves = found.pop("mechanisms", {})
+        kinds = [(f"{i}.", _mechanism(name)) for i, name in enumerate(mechanisms)]
+        own = [(kind, {n.removeprefix(i): x for n, x in leaves.items() if n.startswith(i)}) for i, kind in kinds]
+        found |= {"mechanisms": tuple(kind(**parts) for kind, parts in own)} if own else {}
         params = PARAMS[model](**found)
     except TypeError as error:
         raise ValueError(f'model = "{model}": parameters are those of another model ({error})') from error
     params.check()
     return params
+
+
+def _mechanism(name: str) -> Any:
+    """Return the mechanism of a name, one of jaxlif's or of a module that the user has imported."""
+    known, left = dict[str, Any](), [Mechanism]
+    while left:
+        kind = left.pop()
+        known[kind.__name__] = kind
+        left += kind.__subclasses__()
+    if name not in known:
+        raise ValueError(f"mechanisms = {name!r}: no mechanism of this name is known; import the module that has it")
+    return known[name]
 
 
 def _typed(kind: Any, node: Any, where: str) -> Any:

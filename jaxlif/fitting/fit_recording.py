@@ -138,12 +138,10 @@ def _recipe(case: Case, *, intervals: bool) -> Callable[[Data, Options], Outcome
 
 def _refit(case: Case, found: Outcome, options: Options) -> tuple[Case, Outcome]:
     """Fit the model to the whole recording where it is to be handed out so; return what was fitted, and the outcome."""
-    if case.refit and len(case.held):
-        last = case.complete()
-        return last, _recipe(last, intervals=True)(last.fitted, options)
+    last = case.complete() if case.refit and len(case.held) else case
     if case.refit and found.refit is not None:
-        return case, found.refit(case.fitted, replace(options, window=case.data.whole))
-    return case, found
+        return last, found.refit(last.fitted, replace(options, window=case.data.whole))
+    return (case, found) if last is case else (last, _recipe(last, intervals=True)(last.fitted, options))
 
 
 def _report(

@@ -14,17 +14,15 @@ import numpy as np
 
 from jaxlif.fitting.bounds import Bounds, named_leaves
 from jaxlif.fitting.data import Stimulation, Uncertainty
-from jaxlif.fitting.joint_likelihood import JointLoss, Samples, evaluate, with_variance
-from jaxlif.fitting.optimise import pieces, prior_information, scales
+from jaxlif.fitting.joint_likelihood import JointLoss
+from jaxlif.fitting.optimise import Minimum
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 
-POSITIVE = ("tau", "r_m", "delta_v", "coupling.tau", "coupling.k")
+POSITIVE = ("tau_m", "r_m", "t_ref")
+KERNELS = ("eta.", "gamma.")
 BLOCKS = 50  # of time, over which the score's scatter is taken; fewer where time is short
-FEWEST = 16  # blocks of all sweeps together; where time is too short for them every sweep has its own
-LAST_STEPS = 3  # Newton steps after the optimiser
-SETTLED = 0.005  # nats that a Newton step could still gain
 VAGUE = 16.0  # an interval from a value to this many times it hardly determines the parameter
 FACTOR = 1000.0  # and one to this many times it not at all
 WIDEST = 200.0  # mV, or ms of t_ref, which may be 0: nor does one that is wider than any membrane's range
@@ -32,6 +30,7 @@ UNKNOWN = 1e10  # variance of a parameter that nothing is known about, in any un
 FLAT = 1e-10  # share of the steepest direction's information, in correlations, below which there is none
 SINGLE = 1e-6  # and where it comes from differences in single precision
 PART = 0.01  # share of a flat direction that makes a coordinate one of it
+PRIOR_ALONE = 0.5  # share of a prior's variance: data that leave more of it say less than the prior
 TIGHT = 0.95  # a correlation above this means that only a combination is determined
 
 
@@ -47,6 +46,7 @@ class Estimate(NamedTuple):
     covariance: np.ndarray
     freedom: int
     spread: float = 0.0
+    positive: tuple[str, ...] = POSITIVE
 
     @property
     def quantile(self) -> float:
@@ -59,11 +59,11 @@ class Estimate(NamedTuple):
         """Return the 95 % intervals by name; those of positive parameters are their logarithms' and stay above 0."""
         reach = self.quantile * np.sqrt(np.diag(self.covariance))
         rows = zip(self.names, map(float, self.values), map(float, reach), strict=True)
-        return {name: _interval(name, value, r) for name, value, r in rows}
+        return {name: _interval(value, r, positive=name in self.positive) for name, value, r in rows}
 
 
-def _interval(name: str, value: float, reach: float) -> tuple[float, float]:
-    if name.startswith((*POSITIVE, "t_ref")) and value > 0.0:
+def _interval(value: float, reach: float, *, positive: bool) -> tuple[float, float]:
+    if positive and value > 0.0:
         factor = float(np.exp(min(reach / value, 700.0)))  # past this a double overflows
         return value / factor, value * factor
     return value - reach, value + reach
@@ -109,7 +109,7 @@ def determined(
     values = {name: float(value) for name, value in named_leaves(params).items()}
 
     def _told(name: str) -> bool:
-        unit = values["r_m"] if name.startswith("eta") else 1.0
+        unit = values["r_m"] if name.endswith(".a") else 1.0
         low, high = (unit * end for end in intervals[name])
         return is_determined(name, unit * values[name], (low, high), bounds.get(name))
 
@@ -129,7 +129,7 @@ def is_determined(
         return False
     if bounds is not None and (not is_inside(name, value, bounds) or (low <= bounds[0] and high >= bounds[1])):
         return False
-    return high <= FACTOR * low if name.startswith(POSITIVE) and value > 0.0 else high - low <= WIDEST
+    return high <= FACTOR * low if low > 0.0 else high - low <= WIDEST
 
 
 def is_inside(name: str, value: float, bounds: tuple[float, float]) -> bool:
@@ -141,51 +141,56 @@ def is_inside(name: str, value: float, bounds: tuple[float, float]) -> bool:
     return low + first < value < high - last
 
 
-def uncertainty(
-    loss: JointLoss, params: AdaptiveLIFParams, samples: Samples, active: np.ndarray, current: np.ndarray
-) -> tuple[AdaptiveLIFParams, Uncertainty | None]:
-    r"""Take the last steps to a minimum of the active coordinates, and give 95 % intervals around it.
+def uncertainty(loss: JointLoss, found: Minimum, current: np.ndarray) -> Uncertainty:
+    r"""Give 95 % intervals around a minimum.
 
-    The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v` of spikes and
-    voltage and its scatter :math:`J = \phi_s F_s + \phi_v F_v`. The dispersions :math:`\phi` compare the scores of
-    blocks of time with what the information expects, on the mean over all directions: the scatter itself, of 50 blocks
-    in as many dimensions as there are parameters, would be too uncertain.
+    The covariance is the sandwich :math:`F^{-1} J F^{-1}` of the information :math:`F = F_s + F_v + P` of spikes,
+    voltage and priors and its scatter :math:`J = \phi_s F_s + \phi_v F_v + P`. The dispersions :math:`\phi` compare
+    the scores of lanes of time with what the information expects, on the mean over all directions: the scatter itself,
+    of 50 lanes in as many dimensions as there are parameters, would be too uncertain.
 
-    Returned are the parameters at the minimum, Python floats, and what is known; None where that is not finite.
     Source: Varin, Reid & Firth 2011 (composite likelihoods), Statistica Sinica 21, 5.
     """
-    samples = with_variance(loss, params, samples)
-    vector, scale = loss.vector(params), scales(loss, samples)[active]
-    scores, information = pieces(loss, vector, samples, active)
-    prior = prior_information(loss, vector, samples, active)
-    if not np.isfinite(information).all():
-        return params, None
-    vector = _settled(loss, vector, samples, active, information.sum(axis=0) + prior)
-    point = jnp.asarray(vector, samples[0].bend.dtype)
-    params = jax.tree.map(float, loss.params(point, samples[0].params))
-    blocks = _blocks(scores)
-    voltage, spikes = (_dispersion(b, f, scale) for b, f in zip(blocks, information, strict=True))
-    dispersion = voltage, max(spikes, 1.0)  # spikes never say more than the likelihood of the right model
+    (scores, information), coordinate = found.pieces, loss.coordinate
+    blocks, prior = _blocks(scores), np.diag(1.0 / loss.sd**2)
+    voltage, spikes = (_dispersion(b, f, loss.sd) for b, f in zip(blocks, information, strict=True))
+    dispersion = max(voltage, 0.0), max(spikes, 1.0)  # spikes never say more than the likelihood of the right model
     covariance = joint_covariance(information, prior, dispersion)
-    names = tuple(loss.coordinates.free[i][0] for i in active)
 
     def _values(x: jax.Array) -> jax.Array:
-        leaves = named_leaves(loss.params(x, samples[0].params))
-        return jnp.stack([leaves[name] for name in names])
+        leaves = named_leaves(coordinate.params(x, loss.fixed))
+        return jnp.stack([leaves[name] for name in coordinate.names])
 
-    slopes = np.asarray(jax.jacfwd(_values)(point), float)[:, active]
-    estimate = Estimate(names, np.asarray(_values(point)), slopes @ covariance @ slopes.T, blocks.shape[1] - 1)
-    known = Uncertainty(
-        names,
-        estimate.intervals(),
-        covariance,
-        information,
-        dispersion,
-        float(np.sqrt(samples[0].variance)),
-        (),
-        _stimulation(current, loss.dt),
-    )
-    return params, known._replace(notes=_notes(known, determined(params, known.intervals)[0]))
+    point = jnp.asarray(found.vector, jnp.float32)
+    slopes = np.asarray(jax.jacfwd(_values)(point), float)
+    values = np.asarray(_values(point), float)
+    positive = tuple(name for name, interval in coordinate.coordinates.free if interval.low == 0.0)
+    squares, vague = slopes @ covariance @ slopes.T, np.diag(covariance) > PRIOR_ALONE * loss.sd**2
+    squares[vague, vague] = UNKNOWN  # an interval that the prior gives is none of the data
+    estimate = Estimate(coordinate.names, values, squares, blocks.shape[1] - 1, positive=positive)
+    error = float(np.sqrt(found.score.squares / max(found.score.compared, 1.0)))
+    stimulus = _stimulation(current, loss.dt)
+    # Single terms of a kernel trade for one another: the kernel has a band.
+    told = {name: pair for name, pair in estimate.intervals().items() if not name.startswith(KERNELS)}
+    known = Uncertainty(coordinate.names, told, covariance, information, dispersion, error, (), stimulus)
+    return known._replace(notes=_notes(known, determined(loss.params(found.vector), known.intervals)[0]))
+
+
+def kernel_band(
+    params: AdaptiveLIFParams, known: Uncertainty, kind: str, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Return what a spike leaves behind and its 95 % band, each [T]: the current "eta", pA, or threshold "gamma", mV.
+
+    At times after the spike, [T], ms; of the refractory period nothing shows the kernel.
+    """
+    taus = np.array(getattr(params, f"tau_{kind}"))
+    unit = float(params.r_m) if kind == "eta" else 1.0  # coordinates are in mV at the end of the refractory period
+    shapes = np.exp(-(times[:, None] - float(params.t_ref)) / taus)
+    value = shapes @ (np.array(getattr(params, kind)) * np.exp(-float(params.t_ref) / taus))
+    own = [known.names.index(name) for name in (*(f"{kind}.{k}" for k in range(len(taus))), "r_m")]
+    slopes = np.column_stack([shapes / unit, -value * (kind == "eta")])  # the last by log r_m
+    reach = 1.96 * np.sqrt(np.einsum("tk,kl,tl->t", slopes, known.covariance[np.ix_(own, own)], slopes))
+    return value, value - reach, value + reach
 
 
 def joint_covariance(information: np.ndarray, prior: np.ndarray, dispersion: tuple[float, float]) -> np.ndarray:
@@ -212,33 +217,10 @@ def narrowed(
     return np.asarray(np.minimum(np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0.0)), 1.0))
 
 
-def _settled(
-    loss: JointLoss, vector: np.ndarray, samples: Samples, active: np.ndarray, information: np.ndarray
-) -> np.ndarray:
-    """Take Newton steps for as long as they help: the optimiser stops where it moves slowly."""
-    inverse = _inverse(information, flat_coordinates(information, share=SINGLE))
-    value, gradient, _ = evaluate(loss, vector, samples)
-    for _ in range(LAST_STEPS):
-        step = -inverse @ gradient[active]
-        gain = -0.5 * float(step @ gradient[active])
-        if gain < SETTLED:
-            break
-        ahead = vector.copy()
-        ahead[active] += step / max(1.0, np.sqrt(2.0 * gain))
-        after, slope, _ = evaluate(loss, ahead, samples)
-        if not after < value:
-            break
-        vector, value, gradient = ahead, after, slope
-    return vector
-
-
 def _blocks(scores: np.ndarray) -> np.ndarray:
-    """Add scores [2, B, S, m] up to [2, blocks, m]."""
-    kinds, length, sweeps, size = scores.shape
-    if length < FEWEST:
-        return scores.reshape(kinds, length * sweeps, size)
-    count = min(BLOCKS, length)
-    return np.asarray(np.add.reduceat(scores.sum(axis=2), np.arange(count) * length // count, axis=1))
+    """Add scores [2, lanes, m] up to at most 50 blocks of time, [2, blocks, m]."""
+    count = min(BLOCKS, scores.shape[1])
+    return np.asarray(np.add.reduceat(scores, np.arange(count) * scores.shape[1] // count, axis=1))
 
 
 def _dispersion(blocks: np.ndarray, information: np.ndarray, scale: np.ndarray) -> float:
@@ -262,11 +244,11 @@ def _stimulation(current: np.ndarray, dt: float) -> Stimulation:
 
 def _notes(known: Uncertainty, intervals: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
     """Say what a protocol hardly determines, what may as well be 0, and which pairs trade for one another."""
-    notes, jumps = [], ("eta", "gamma")
+    notes = []
     for name, (low, high) in intervals.items():
-        if low < 0.0 < high and name.startswith((*jumps, "coupling.b")):
+        if low < 0.0 < high and name.endswith((".a", ".b")):
             notes.append(f"{name} cannot be told from 0: its 95 % interval is {low:.3g} to {high:.3g}")
-        elif 0.0 < VAGUE * low < high and not name.startswith(jumps):
+        elif 0.0 < VAGUE * low < high:
             span = f"its 95 % interval spans a factor of {high / low:.2g}"
             notes.append(f"{name} is hardly determined by these data: {span}")
     correlations, names = known.correlations, known.names

@@ -1,14 +1,19 @@
-"""The joint likelihood of the spikes and the voltage of a neuron that is made to spike where the cell did.
+r"""The joint likelihood of the spikes and the voltage of a neuron that is made to spike where the cell did.
 
-With the spikes given, spike-triggered currents and threshold movements are linear in them and the voltage is linear
-between them: what :class:`TeacherForced` steps through is computed in blocks of time that lie side by side, the lanes.
+.. math:: -L + \frac{w}{2} N \log\frac{SSE}{N} + \frac{1}{2} \sum_i \left(\frac{z_i - m_i}{s_i}\right)^2
+
+L is the log-likelihood of the spikes under escape noise, SSE the sum of squared errors of the N voltages away from
+spikes, :math:`w = dt / 50\,ms`, as errors less than a memory apart count as one, and z the free coordinates: logarithms
+of what is positive; jumps by what is left of them at the end of the refractory period, and conductances, in the voltage
+that they make, mV. Every coordinate has a weak Gaussian prior (m, s).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,127 +21,176 @@ import numpy as np
 from jax import Array
 
 from jaxlif.fitting.bounds import REAL, Coordinates, coordinates, named_leaves
-from jaxlif.fitting.data import Data, padded_length
-from jaxlif.fitting.recurrence import recurrence, to_lanes
-from jaxlif.losses import bits_per_spike, point_process_log_likelihood, spike_mask
+from jaxlif.fitting.data import Data
+from jaxlif.fitting.lanes import Lanes, cut_lanes, forced, single_precision
+from jaxlif.losses import bits_per_spike
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.neurons.lif import refractory_steps
 
-single_precision = partial(jax.enable_x64, False)  # half the time and the same fit: its gradient is good to 1 %
-
-UPSTROKE = 5.0  # ms before a spike that are not compared
-BLOCK = 200  # steps; a few hundred fill the vector units and keep the number of scan steps small
-PART = 150_000  # steps of all sweeps of a part: the temporaries of a gradient stay below what is mapped anew each time
-ROOM = 256  # spikes of a sweep, and multiples of it
-POSITIVE = ("tau_m", "r_m", "tau_eta.*", "tau_gamma.*", "delta_v", "coupling.tau", "coupling.k")
-FREE = dict.fromkeys(POSITIVE, (0.0, np.inf)) | dict.fromkeys(
-    ("v_rest", "v_reset", "v_th", "eta.*", "gamma.*", "coupling.b", "coupling.v_i"), REAL
-)
-BEND_WIDTH = 3.0  # mV, give or take a factor e
-TAU_RANGE = (2.0, 500.0)  # ms; beyond, a time constant is penalised: a trace says nothing about it
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
+POSITIVE = (0.0, np.inf)
+FREE = dict.fromkeys(("tau_m", "r_m", "delta_v"), POSITIVE) | dict.fromkeys(
+    ("v_rest", "v_reset", "v_th", "eta.*", "gamma.*"), REAL
+)
+#: Mean and standard deviation; a mean of None is where a fit starts. Jumps in mV at the end of the refractory period.
+PRIORS: dict[str, tuple[float | None, float]] = {
+    "tau_m": (None, 2.0),
+    "r_m": (None, 2.0),
+    "v_*": (None, 30.0),
+    "delta_v": (0.7, 1.0),  # 2 mV, give or take a factor e
+    "eta.*": (0.0, 25.0),
+    "gamma.*": (0.0, 25.0),
+}
+SIDE_BY_SIDE = 2  # parts; each needs some 100 MB
+RUNAWAY = 6.0  # log-rate, from which on the expected spikes of a step are counted as those there: a search may pass by
 
 
-# -------------------------------------------------------------------------------------------------------- the recording
+class Score(NamedTuple):
+    """Log-likelihood of the spikes, nats; sum of squared voltage errors, mV²; the number of voltages compared."""
+
+    log_likelihood: float
+    squares: float
+    compared: float
 
 
-class ForcedSweeps(NamedTuple):
-    """Recorded sweeps in lanes, [length, blocks * S].
+class Pieces(NamedTuple):
+    """What voltage and spikes say about P coordinates: scores [2, lanes, P] and information [2, P, P].
 
-    ``current`` in pA and ``voltage`` in mV; ``spikes``, ``previous`` (those of the step before), ``free`` (not held
-    after a spike), ``judged`` (spikes count) and ``compared`` (voltages do: away from spikes), 0 or 1; ``start`` [S],
-    the voltage before the first step; ``offset`` [S], what a sweep's resting potential is above v_rest, mV; ``at`` [N],
-    the places of all spikes in the flat array, filled up with places beyond its end.
+    The score is the slope of the log-likelihood in each lane, the information its expected curvature.
     """
 
-    current: Array
-    voltage: Array
-    spikes: Array
-    previous: Array
-    free: Array
-    judged: Array
-    compared: Array
-    start: Array
-    offset: Array
-    at: Array
+    scores: np.ndarray
+    information: np.ndarray
 
 
-def arranged(data: Data, t_ref: float, dtype: str = "float32") -> list[ForcedSweeps]:
-    """Arrange sweeps in parts of one size, for which the loss compiles once; the last is filled up, unjudged.
+@dataclass(frozen=True)
+class Coordinate:
+    """How free coordinates and parameters belong together: a value, for which the loss is compiled once."""
 
-    Voltages are held for ``t_ref`` after a spike, ms; ``dtype`` is that of the arrays, and so of the fit.
-    """
-    (count, steps), held, terms = data.spikes.shape, int(refractory_steps(t_ref, data.dt)), data.terms
-    if held < 1:
-        raise ValueError(f"t_ref = {t_ref:g} ms: a neuron forced in blocks holds its voltage for a step at least")
-    length = padded_length(max(steps, data.length))
-    size = max(1, min(count, PART // length))
-    # Room for the spikes of any part, and for some more in a longer one.
-    room = size * -(-int(data.spikes.sum(axis=1).max()) // ROOM) * ROOM
-    near, shape = (
-        ~spike_mask(data.spikes.T, before=before, after=after).T
-        for before, after in ((data.steps(UPSTROKE), held + 1), (0, held))
+    coordinates: Coordinates
+    dt: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the free parameters."""
+        return tuple(name for name, _ in self.coordinates.free)
+
+    def params(self, vector: Array, fixed: AdaptiveLIFParams) -> AdaptiveLIFParams:
+        """Return the parameters at a vector of free coordinates; ``fixed`` has the others, in these units."""
+        free = {name: vector[i] for i, name in enumerate(self.names)}
+        return _in_volts(self.coordinates.to_params(free, fixed), back=True)
+
+    def vector(self, params: AdaptiveLIFParams) -> np.ndarray:
+        """Return the free coordinates of parameters, in double precision."""
+        free = self.coordinates.to_free(_in_volts(params))
+        return np.array([float(free[name]) for name in self.names])
+
+
+def _in_volts(params: AdaptiveLIFParams, *, back: bool = False) -> AdaptiveLIFParams:
+    """Turn jumps at spikes into what is left at the end of the refractory period, and currents into mV; or ``back``."""
+    sign, r_m = (1.0, 1.0 / params.r_m) if back else (-1.0, params.r_m)
+
+    def _carried(jumps: tuple[Any, ...], taus: tuple[Any, ...], unit: Any) -> tuple[Any, ...]:
+        return tuple(unit * jump * jnp.exp(sign * params.t_ref / tau) for jump, tau in zip(jumps, taus, strict=True))
+
+    def _scaled(mechanism: Any) -> Any:
+        return replace(mechanism, **{name: r_m * getattr(mechanism, name) for name in mechanism.conductances})
+
+    return replace(
+        params,
+        eta=_carried(params.eta, params.tau_eta, r_m),
+        gamma=_carried(params.gamma, params.tau_gamma, 1.0),
+        mechanisms=tuple(map(_scaled, params.mechanisms)),
     )
-    rows = {"current": terms.current(data.current), "voltage": data.voltage, "previous": _step_later(data.spikes)}
-    rows |= {"free": ~_step_later(shape), "judged": data.judged, "compared": data.judged & ~near}
-
-    def _part(first: int) -> ForcedSweeps:
-        chosen = np.arange(first, first + size)
-        more, sweeps = (chosen >= count)[:, None], chosen % count
-
-        def _lanes(x: np.ndarray, fill: float = 0.0) -> np.ndarray:
-            x = np.pad(x.astype(dtype), ((0, 0), (0, length - steps)), constant_values=fill)
-            return to_lanes(x, BLOCK, fill)
-
-        lanes = {name: _lanes(x[sweeps], name == "free") for name, x in rows.items()}
-        lanes |= {name: _lanes(np.where(more, False, rows[name][sweeps])) for name in ("judged", "compared")}
-        spikes = _lanes(data.spikes[sweeps])
-        at = np.flatnonzero(spikes)
-        at = np.pad(at, (0, room - len(at)), constant_values=spikes.size).astype(np.int32)
-        ends = {"start": data.voltage[sweeps, 0].astype(dtype), "offset": terms.offset[sweeps].astype(dtype)}
-        lanes |= ends | {"spikes": spikes * lanes["judged"], "at": at}
-        return ForcedSweeps(**{name: jnp.asarray(x) for name, x in lanes.items()})
-
-    return [_part(first) for first in range(0, count, size)]
 
 
-def _step_later(marks: np.ndarray) -> np.ndarray:
-    return np.pad(marks[:, :-1], ((0, 0), (1, 0)))
+class JointLoss:
+    """The loss of a neuron on recorded lanes; what matches ``free`` is free, all that has a prior by default.
 
-
-# ---------------------------------------------------------------------------------------------------- the forced neuron
-
-
-def forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> tuple[Array, Array]:
-    """Return voltage before resets and threshold of an :class:`AdaptiveLIF` whose spikes are the recorded ones, mV.
-
-    It equals :class:`TeacherForced` step by step; parameters are scalars, subthreshold adaptation is refused.
+    Args:
+        start: where the fit starts, and what is not free.
+        parts: lanes of one shape.
+        dt: step, ms.
+        free: patterns of names.
+        origin: where the priors count from whose means are the start; the start by default.
+        shrink: factor on the standard deviations of what spikes leave behind, where these are few.
     """
-    if params.a:
-        raise ValueError(f"a has {len(params.a)} terms: a fit in blocks knows no subthreshold adaptation")
-    zero = jnp.zeros_like(data.start)
 
-    def _decay(tau: float | Array) -> Array:
-        return jnp.exp(-dt / jnp.asarray(tau, zero.dtype))
+    def __init__(
+        self,
+        start: AdaptiveLIFParams,
+        parts: Sequence[Lanes],
+        dt: float,
+        *,
+        free: Sequence[str] = ("*",),
+        origin: AdaptiveLIFParams | None = None,
+        shrink: float = 1.0,
+    ) -> None:
+        start = jax.tree.map(float, start)
+        bounds, priors = _free(start)
+        names = [name for name in bounds if any(fnmatchcase(name, pattern) for pattern in free)]
+        self.coordinate = Coordinate(coordinates(start, {name: bounds[name] for name in names}), dt)
+        self.parts, self.dt, self.fixed = list(parts), dt, jax.tree.map(jnp.float32, _in_volts(start))
+        self.start, rows = self.coordinate.vector(start), [priors[name] for name in self.coordinate.names]
+        begin = self.start if origin is None else self.coordinate.vector(origin)
+        self.mean = np.array([z if mean is None else mean for z, (mean, _) in zip(begin, rows, strict=True)])
+        kernels = np.array([name.startswith(("eta.", "gamma.")) for name in self.coordinate.names])
+        self.sd = np.array([sd for _, sd in rows]) * np.where(kernels, shrink, 1.0)
 
-    def _kernels(sizes: tuple[float | Array, ...], taus: tuple[float | Array, ...]) -> Array:
-        terms = (
-            size * recurrence(_decay(tau), None, data.previous, zero) for size, tau in zip(sizes, taus, strict=True)
-        )
-        return sum(terms, jnp.zeros_like(data.current))
+    @property
+    def weight(self) -> float:
+        """The share of a sample of voltage that counts, w."""
+        return self.dt / (2.0 * VOLTAGE_MEMORY)
 
-    d = _decay(params.tau_m)
-    rest = jnp.tile(params.v_rest + data.offset, data.current.shape[1] // len(zero))[None]
-    driven = (1.0 - d) * (rest + params.r_m * (data.current - _kernels(params.eta, params.tau_eta)))
-    v = recurrence(d, data.free, jnp.where(data.free > 0, driven, params.v_reset), data.start)
-    threshold = params.v_th + _kernels(params.gamma, params.tau_gamma)
-    if params.coupling is not None:
-        d, begin = _decay(params.coupling.tau), params.coupling.target(data.start)
-        # At the start of a step the voltage is that of the last, after the reset that a spike has caused.
-        last = jnp.concatenate([jnp.concatenate([data.start, v[-1, : -len(zero)]])[None], v[:-1]])
-        target = params.coupling.target(jnp.where(data.previous > 0, params.v_reset, last))
-        threshold = threshold + params.coupling.b * recurrence(d, None, (1.0 - d) * target, begin)
-    return v, threshold
+    def __call__(self, vector: np.ndarray) -> tuple[float, Score]:
+        """Return the loss at a vector of free coordinates, infinite where it is not defined, and what it is made of."""
+        point = jnp.asarray(vector, jnp.float32)
+        found = self._each(lambda part: _score(self.coordinate, point, self.fixed, part))
+        score = Score(*np.sum(np.array(found, float), axis=0))
+        loss = self.unseen(score) + 0.5 * np.sum(((vector - self.mean) / self.sd) ** 2)
+        return (float(loss) if np.isfinite(loss) else np.inf), score
+
+    def unseen(self, score: Score) -> float:
+        """Return the loss without what the priors add, nats."""
+        voltage = score.compared * np.log(max(score.squares, 1e-6) / max(score.compared, 1.0))
+        return float(0.5 * self.weight * voltage - score.log_likelihood)
+
+    def pieces(self, vector: np.ndarray, score: Score) -> Pieces:
+        """Return what voltage and spikes say at a vector with its score."""
+        point, error = jnp.asarray(vector, jnp.float32), self.weight * score.compared / max(score.squares, 1e-6)
+        found = self._each(lambda part: _pieces(self.coordinate, point, self.fixed, part, jnp.float32(error)))
+        scores, information = zip(*found, strict=True)
+        return Pieces(np.concatenate(scores, axis=1).astype(float), np.sum(information, axis=0, dtype=float))
+
+    def _each(self, work: Callable[[Lanes], Any]) -> list[Any]:
+        """Return what is found for each part, on the host; a loop over time fills one core, so two run at a time."""
+
+        def _one(part: Lanes) -> Any:
+            with single_precision():  # a setting of the thread
+                return jax.tree.map(np.asarray, work(part))
+
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            return list(pool.map(_one, self.parts))
+
+    def params(self, vector: np.ndarray) -> AdaptiveLIFParams:
+        """Return the parameters at a vector, Python floats."""
+        point = jnp.asarray(vector, jnp.float32)
+        found: AdaptiveLIFParams = jax.tree.map(float, self.coordinate.params(point, self.fixed))
+        return found
+
+
+def _free(params: AdaptiveLIFParams) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[float | None, float]]]:
+    """Return the bounds and the prior of every leaf that has one."""
+    bounds, priors = {}, {}
+    for name in named_leaves(params):
+        pattern = next((p for p in FREE if fnmatchcase(name, p)), None)
+        if pattern is not None:
+            bounds[name], priors[name] = FREE[pattern], next(x for p, x in PRIORS.items() if fnmatchcase(name, p))
+    owners = {f"mechanisms.{i}": mechanism for i, mechanism in enumerate(params.mechanisms)}
+    for owner, mechanism in (owners | ({"coupling": params.coupling} if params.coupling else {})).items():
+        for leaf, prior in mechanism.priors.items():
+            bounds[f"{owner}.{leaf}"] = POSITIVE if leaf in mechanism.positive else REAL
+            priors[f"{owner}.{leaf}"] = prior
+    return bounds, priors
 
 
 def log_rate(params: AdaptiveLIFParams, v: Array, threshold: Array) -> Array:
@@ -144,152 +198,51 @@ def log_rate(params: AdaptiveLIFParams, v: Array, threshold: Array) -> Array:
     return jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
 
 
-# ------------------------------------------------------------------------------------------------------------- the loss
+def response(coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lanes: Lanes) -> tuple[Array, Array]:
+    """Return voltage, mV, and log-rate of the forced neuron in lanes, [T, L]."""
+    params = coordinate.params(vector, fixed)
+    v, threshold = forced(params, lanes, coordinate.dt)
+    return v, log_rate(params, v, threshold)
 
 
-class Sample(NamedTuple):
-    """What the loss is taken on: some sweeps, and what is not free.
-
-    ``params`` fill in what is not free, with the jumps left at the end of the refractory period; ``bend`` is where v_i
-    started, mV; ``variance`` that of the voltage's error, mV²; ``share`` that of the penalties which these sweeps bear.
-    """
-
-    sweeps: ForcedSweeps
-    params: AdaptiveLIFParams
-    bend: Array
-    variance: Array
-    share: Array
-
-
-Samples = list[Sample]
-
-
-class JointScore(NamedTuple):
-    """Log-likelihood of the spikes, nats; sum of squared voltage errors, mV²; the number of voltages compared."""
-
-    log_likelihood: Array
-    squares: Array
-    compared: Array
-
-
-@dataclass(frozen=True)
-class JointLoss:
-    r"""The loss :math:`-L + \frac{w}{2} (SSE / \sigma^2 + N \log \sigma^2)`: spikes and voltage by their likelihoods.
-
-    It adds up over sweeps. :math:`w = dt / (2 \cdot 25\,ms)` counts voltages less than a memory apart as one. Weak
-    penalties keep time constants within 2 to 500 ms, k within some factor e of 3 mV (a narrow bend is as good as a
-    corner, where the loss is flat in log k) and v_i within some 15 mV of its start. The jumps' coordinates are what is
-    left of them at the end of the refractory period: before, nothing shows them, and a jump would trade for its time
-    constant.
-    """
-
-    coordinates: Coordinates
-    dt: float
-
-    def __call__(self, vector: Array, sample: Sample) -> tuple[Array, JointScore]:
-        """Return the loss at a vector of free coordinates, and the score it is made of."""
-        nats, score = self.nats(self.response(vector, sample), sample)
-        return nats + sample.share * penalty(self.params(vector, sample.params), sample.bend), score
-
-    def response(self, vector: Array, sample: Sample) -> tuple[Array, Array]:
-        """Return voltage, mV, and log-rate of the forced neuron in lanes."""
-        params = self.params(vector, sample.params)
-        v, threshold = forced_adaptive(params, sample.sweeps, self.dt)
-        return v, log_rate(params, v, threshold)
-
-    def nats(self, response: tuple[Array, Array], sample: Sample) -> tuple[Array, JointScore]:
-        """Return what the loss is but for the penalties."""
-        (v, rate), sweeps = response, sample.sweeps
-        active = sweeps.free * sweeps.judged
-        likelihood = point_process_log_likelihood(rate, sweeps.spikes, dt=self.dt, active=active, at=sweeps.at)
-        score = JointScore(likelihood, jnp.sum(sweeps.compared * (v - sweeps.voltage) ** 2), jnp.sum(sweeps.compared))
-        voltage = score.squares / sample.variance + score.compared * jnp.log(sample.variance)
-        return 0.5 * self.weight * voltage - likelihood, score
-
-    @property
-    def weight(self) -> float:
-        """The share of a sample of voltage that counts, w."""
-        return self.dt / (2.0 * VOLTAGE_MEMORY)
-
-    def params(self, vector: Array, fixed: AdaptiveLIFParams) -> AdaptiveLIFParams:
-        """Return the parameters at a vector of free coordinates; ``fixed``, of a :class:`Sample`, are the others."""
-        free = {name: vector[i] for i, (name, _) in enumerate(self.coordinates.free)}
-        return _scaled_jumps(self.coordinates.to_params(free, fixed), 1.0)
-
-    def vector(self, params: AdaptiveLIFParams) -> np.ndarray:
-        """Return the free coordinates of parameters, in double precision."""
-        free = self.coordinates.to_free(_scaled_jumps(params, -1.0))
-        return np.array([float(free[name]) for name, _ in self.coordinates.free])
-
-    def active(self, patterns: Iterable[str]) -> np.ndarray:
-        """Return the indices of the coordinates whose names match one of the patterns."""
-        names, patterns = [name for name, _ in self.coordinates.free], tuple(patterns)
-        return np.array([i for i, name in enumerate(names) if any(fnmatchcase(name, p) for p in patterns)])
-
-
-def _scaled_jumps(params: AdaptiveLIFParams, sign: float) -> AdaptiveLIFParams:
-    """Carry the jumps from the end of the refractory period back to the spike, or, with -1, the other way."""
-
-    def _carried(jumps: tuple[float | Array, ...], taus: tuple[float | Array, ...]) -> tuple[Array, ...]:
-        return tuple(jump * jnp.exp(sign * params.t_ref / tau) for jump, tau in zip(jumps, taus, strict=True))
-
-    return replace(params, eta=_carried(params.eta, params.tau_eta), gamma=_carried(params.gamma, params.tau_gamma))
-
-
-def penalty(params: AdaptiveLIFParams, bend: Array) -> Array:
-    """Return the weak penalties on time constants, k and v_i, which started at ``bend``, mV."""
-    low, high = map(float, np.log(TAU_RANGE))
-    taus = (*params.tau_eta, *params.tau_gamma, *([params.coupling.tau] if params.coupling else []))
-    outside = (jnp.maximum(jnp.log(t) - high, 0.0) + jnp.maximum(low - jnp.log(t), 0.0) for t in taus)
-    penalty = 20.0 * sum((x**2 for x in outside), jnp.zeros_like(bend))
-    if params.coupling is None:
-        return penalty
-    width = jnp.log(params.coupling.k) - float(np.log(BEND_WIDTH))
-    return penalty + 0.5 * width**2 + 0.5 * ((params.coupling.v_i - bend) / 15.0) ** 2
-
-
-def joint_loss(
-    params: AdaptiveLIFParams, parts: Sequence[ForcedSweeps], dt: float, *, variance: float | None = None
-) -> tuple[JointLoss, Samples]:
-    """Make the loss of a start and what it works on: parts of one shape, for which it is compiled.
-
-    The variance of the voltage's error, mV², is that at the start where none is given.
-    """
-    dtype, names = parts[0].voltage.dtype, named_leaves(params)
-    known = {pattern: pair for pattern, pair in FREE.items() if any(fnmatchcase(name, pattern) for name in names)}
-    start = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
-    loss = JointLoss(coordinates(start, known), dt)
-    bend = jnp.asarray(0.0 if params.coupling is None else params.coupling.v_i, dtype)
-    numbers = bend, jnp.asarray(variance or 1.0, dtype), jnp.asarray(1.0 / len(parts), dtype)
-    samples = [Sample(part, _scaled_jumps(start, -1.0), *numbers) for part in parts]
-    return loss, samples if variance else with_variance(loss, params, samples)
-
-
-def with_variance(loss: JointLoss, params: AdaptiveLIFParams, samples: Samples) -> Samples:
-    """Return the samples with the variance of the voltage's error at some parameters."""
-    score = evaluate(loss, loss.vector(params), samples)[2]
-    squares, compared = float(score.squares), float(score.compared)
-    variance = jnp.asarray(max(squares / max(compared, 1.0), 1e-6), samples[0].bend.dtype)
-    return [sample._replace(variance=variance) for sample in samples]
-
-
-def evaluate(loss: JointLoss, vector: np.ndarray, samples: Samples) -> tuple[float, np.ndarray, JointScore]:
-    """Return the loss at a vector of free coordinates, its gradient in double precision, and the score.
-
-    One compiled gradient serves the optimiser and the held-out score: an evaluation takes far longer than a call.
-    """
-    point = jnp.asarray(vector, samples[0].bend.dtype)
-    # Handed out before any is waited for: a loop over time fills one core, and the parts run side by side.
-    parts = [_value_and_gradient(loss, point, sample) for sample in samples]
-    value = sum(float(v) for (v, _), _ in parts)
-    gradient = sum((np.asarray(g, float) for _, g in parts), np.zeros(len(vector)))
-    score = jax.tree.map(lambda *x: sum(map(float, x)), *(s for (_, s), _ in parts))
-    return value, gradient, score
+def _expected(rate: Array, dt: float) -> Array:
+    return dt * jnp.exp(jnp.minimum(rate, RUNAWAY))
 
 
 @partial(jax.jit, static_argnums=0)
-def _value_and_gradient(loss: JointLoss, vector: Array, sample: Sample) -> tuple[tuple[Array, JointScore], Array]:
-    return jax.value_and_grad(loss, has_aux=True)(vector, sample)
+def _score(coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lanes: Lanes) -> Array:
+    v, rate = response(coordinate, vector, fixed, lanes)
+    expected = _expected(rate, coordinate.dt)
+    spiked = jnp.log(-jnp.expm1(-jnp.maximum(expected, 1e-20)))
+    likelihood = jnp.sum(jnp.where(lanes.judged > 0, spiked, -expected * lanes.active))
+    return jnp.stack([likelihood, jnp.sum(lanes.compared * (v - lanes.voltage) ** 2), jnp.sum(lanes.compared)])
+
+
+@partial(jax.jit, static_argnums=0)
+def _pieces(
+    coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lanes: Lanes, error: Array
+) -> tuple[Array, Array]:
+    """Return scores [2, L, P] and information [2, P, P]; ``error`` is the weight of a voltage's square."""
+
+    def _along(direction: Array) -> tuple[Array, Array]:
+        found: tuple[Array, Array] = jax.jvp(lambda z: response(coordinate, z, fixed, lanes), (vector,), (direction,))[
+            1
+        ]
+        return found
+
+    v, rate = response(coordinate, vector, fixed, lanes)
+    slopes = jax.vmap(_along)(jnp.eye(len(vector), dtype=vector.dtype))
+    expected = _expected(rate, coordinate.dt)
+    # mu / (e^mu - 1), by its limit where the quotient would lose its digits.
+    odds = jnp.where(expected < 1e-4, 1.0, expected / jnp.expm1(jnp.maximum(expected, 1e-4)))
+    residuals = (
+        error * lanes.compared * (lanes.voltage - v),
+        jnp.where(lanes.judged > 0, odds, -expected * lanes.active),
+    )
+    weights = error * lanes.compared, lanes.active * expected * odds
+    scores = [jnp.einsum("ptl,tl->lp", x, r) for x, r in zip(slopes, residuals, strict=True)]
+    rows = [(x * jnp.sqrt(w)[None]).reshape(len(vector), -1) for x, w in zip(slopes, weights, strict=True)]
+    return jnp.stack(scores), jnp.stack([x @ x.T for x in rows])
 
 
 def spike_bits(params: AdaptiveLIFParams, data: Data, window: slice = slice(None)) -> float | None:
@@ -299,8 +252,7 @@ def spike_bits(params: AdaptiveLIFParams, data: Data, window: slice = slice(None
     if not (count := int((data.spikes & judged).sum())):
         return None
     with single_precision():
-        parts = arranged(data.judging(judged), float(params.t_ref))
-        loss, samples = joint_loss(params, parts, data.dt, variance=1.0)
-        _, _, score = evaluate(loss, loss.vector(params), samples)
-    density = float(score.log_likelihood) - count * np.log(data.dt)
+        loss = JointLoss(params, cut_lanes(data.judging(judged), params), data.dt, free=())
+        score = loss(np.zeros(0))[1]
+    density = score.log_likelihood - count * np.log(data.dt)
     return float(bits_per_spike(density, count, float(judged.sum()) * data.dt))

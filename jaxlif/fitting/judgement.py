@@ -8,17 +8,19 @@ import numpy as np
 from jaxlif.fitting.data import Data, Drift, Outcome
 from jaxlif.fitting.extrapolation import Regime, extrapolation_notes, regimes
 from jaxlif.fitting.fi_curve import curve_errors
+from jaxlif.fitting.free_run import run_freely
 from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.membrane import BEFORE_SPIKE, spike_length
 from jaxlif.fitting.prediction import forced_voltage, free_response, noisy_response
 from jaxlif.fitting.prepare import Case
-from jaxlif.fitting.scores import SPIKE_TIME_SCORES, astray_notes, spike_scores, step_scores, voltage_scores
+from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, step_scores, voltage_scores
 from jaxlif.fitting.step_family import Family, Steps, is_family
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.recordings.protocol import fi_table
 
 MODEL_TRIALS = 128  # responses of a model with noise that are scored, over all sweeps
+MODEL_STEPS = 2**23  # of all of them: fewer where they are long
 
 
 class Judged(NamedTuple):
@@ -47,8 +49,7 @@ def judge(case: Case, found: Outcome, last: Case, final: Outcome, seed: int) -> 
         scores |= more
         if last is case:
             outside = extrapolation_notes(regimes_of(fitted, case.window), other, rates, case.held)
-    window = case.window if final is found else case.data.whole
-    return Judged(scores, _astray(last, final, window, noisy=noisy, seed=seed), outside)
+    return Judged(scores, _astray(last, final, noisy=noisy, seed=seed), outside)
 
 
 def regimes_of(data: Data, window: tuple[float, float]) -> tuple[Regime, ...]:
@@ -111,7 +112,7 @@ def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: 
     """Return the model's spikes [sweeps, T], or, of a model with noise, [repeats, sweeps, T]."""
     if not noisy:
         return free_response(found.params, driven).spikes
-    repeats = max(1, trials // driven.num_sweeps)
+    repeats = max(1, min(trials // driven.num_sweeps, MODEL_STEPS // driven.spikes.size))
     return noisy_response(found.params, driven, repeats=repeats, seed=seed).spikes
 
 
@@ -143,16 +144,12 @@ def _at_own_rest(driven: Data, found: Outcome, steps: Steps) -> Data:
     return Drift.of_rest(np.where(known, rest, middle), middle).driven(found.params, driven)
 
 
-def _astray(case: Case, found: Outcome, window: tuple[float, float], *, noisy: bool, seed: int) -> tuple[str, ...]:
-    """Run a model freely, once, on what it was fitted to, and say where it runs away or is silent."""
+def _astray(case: Case, found: Outcome, *, noisy: bool, seed: int) -> tuple[str, ...]:
+    """Run a model freely under what it was fitted to, and say where it runs away or is silent."""
     if isinstance(found.params, LeakyParams):
         return ()
     data = case.fitted
-    driven = data.terms.driven(found.params, data)
-    model = _model_spikes(driven, found, noisy, seed, trials=1).reshape(data.spikes.shape)
-    used = np.ones(data.num_sweeps, bool)
     if found.curve:  # sweeps whose level is not above the f-I curve that was fitted
         levels = np.median(data.window(*found.curve["epoch_ms"]).current, axis=1)
-        used = levels <= max(found.curve["current_pA"]) + 0.02 * np.ptp(levels)
-    cell, own = (x[used, data.samples(window)] for x in (data.spikes, model))
-    return astray_notes(case.kept[used], cell, own, float(found.params.t_ref), data.dt)
+        data = data.select(np.flatnonzero(levels <= max(found.curve["current_pA"]) + 0.02 * np.ptp(levels)))
+    return run_freely(found.params, data, noisy=noisy, seed=seed).notes

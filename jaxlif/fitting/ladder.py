@@ -1,75 +1,96 @@
 """The ladder: which mechanisms does this cell need?
 
-Every rung adds one mechanism to the one below and is fitted to the same part of the window; the rest of the window says
-what it was worth, in bits per spike.
+From a plain neuron with escape noise on one mechanism after the other is let go, from where the last that was taken
+ended, and kept where what was not fitted gains: whole stimuli or steps, or every fourth second of a single noise.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxlif.fitting.data import Data, with_spikes
-from jaxlif.fitting.gif_recipe import (
-    BEND,
-    LEAST_GAIN,
-    LEAST_JUDGED,
-    MEMBRANE,
-    Candidate,
-    compete,
-    judged_spikes,
-    race,
-    refractory_period,
-    regress,
-)
-from jaxlif.fitting.joint_likelihood import single_precision
+from jaxlif.fitting.joint_likelihood import JointLoss, Score
+from jaxlif.fitting.lanes import LENGTH, UPSTROKE, cut_lanes, single_precision
+from jaxlif.fitting.optimise import Minimum, minimise
 from jaxlif.fitting.prepare import prepare
-from jaxlif.neurons.adaptive import AdaptiveLIFParams, VoltageCoupling
-from jaxlif.recordings import Electrode, Recording, SpikeRule
+from jaxlif.fitting.regression import moving, regress
+from jaxlif.losses import bits_per_spike, spike_mask
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.mechanisms import MembraneCurrent, VoltageCoupling
+from jaxlif.recordings import Electrode, Recording, SpikeRule, repeats
+from jaxlif.recordings.protocol import is_step_protocol
 
-CURRENTS = ("eta.*", "tau_eta.*")
-COLLAPSED = 0.5  # bits per spike below the best rung under it that only a fit that went astray loses
-MANY = 400  # held-out spikes from which on a gain of some hundredths of a bit is none of chance
+BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
+CURRENTS = ((-45.0, 5.0), (-40.0, 100.0), (-85.0, 150.0))  # v_i, mV, and tau, ms, where currents start
+COUPLING = "a threshold that follows the voltage"
+#: What is let go, rung by rung.
+STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("LIF with escape noise", ("tau_m", "r_m", "v_rest", "v_reset", "v_th", "delta_v")),
+    ("currents and thresholds after spikes", ("eta.*", "gamma.*")),
+    (COUPLING, ("coupling.*",)),
+    ("a fast current through the membrane", ("mechanisms.0.*",)),
+    ("a slow current", ("mechanisms.1.*",)),
+    ("an inward rectifier", ("mechanisms.2.*",)),
+)
+LEAST_GAIN = 2.0  # nats of unseen spikes and voltage that a mechanism must bring
+FEW = 3  # sweeps that mechanisms are chosen on, where all are repeats
+MOST_STIMULI = 4  # that are left out in turn
+LEAST_JUDGED = 10  # unseen spikes: fewer decide nothing
+ENOUGH = 1.0  # nats a step: a rung need not be fitted to the last
 
 
 class Rung(NamedTuple):
-    """A model of the ladder: its name, parameters, held-out bits per spike, and the gain over the best rung below.
+    """A model of the ladder: its name and parameters, what it is worth on unseen data, and whether it was ``taken``.
 
-    A fit that ``failed`` ended far below a simpler one, which it contains: it says nothing about what it adds.
+    ``loss``, nats of spikes and voltage together; ``held_out``, bits per spike; ``explained``, the share of the
+    variance of the voltage with spikes forced.
     """
 
     name: str
     params: AdaptiveLIFParams
+    loss: float
     held_out: float
-    gain: float
-    failed: bool = False
+    explained: float
+    taken: bool
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """The rungs from the plain neuron to the full one, and the held-out spikes that ``judged``, where they are known.
-
-    A gain below 0.02 bits per spike is taken for chance.
-    """
+    """The rungs from the plain neuron to the full one, and the number of unseen spikes that ``judged``."""
 
     rungs: tuple[Rung, ...]
-    judged: int | None = None
+    judged: int
+
+    @property
+    def best(self) -> Rung:
+        """The last rung that was taken."""
+        return [rung for rung in self.rungs if rung.taken][-1]
+
+    @property
+    def params(self) -> AdaptiveLIFParams:
+        """The parameters of the best rung, with those mechanisms alone that were taken."""
+        return self.pruned(self.best.params)
 
     @property
     def sentence(self) -> str:
         """Say in words which mechanisms this cell needs."""
-        rungs = [rung for rung in self.rungs[1:] if not rung.failed]
-        needed = [f"{rung.name} ({rung.gain:+.2f} bits)" for rung in rungs if rung.gain >= LEAST_GAIN]
-        idle = [rung.name for rung in rungs if rung.gain < LEAST_GAIN]
-        failed = [rung.name for rung in self.rungs if rung.failed]
+        needed = [f"{r.name} ({r.held_out:.2f} bits, {100.0 * r.explained:.1f} %)" for r in self.rungs[1:] if r.taken]
+        idle = [rung.name for rung in self.rungs[1:] if not rung.taken]
         plain = "a plain neuron with escape noise does for this cell"
         parts = [f"this cell needs {', '.join(needed)}" if needed else plain]
         parts += [f"it gains nothing from {', '.join(idle)}"] * bool(idle)
-        parts += [f"the fit failed with {', '.join(failed)}, of which nothing is known"] * bool(failed)
-        if self.judged is not None and self.judged < MANY:
-            parts.append(f"only {self.judged} spikes judge: {self.judged**-0.5:.1g} bits either way are chance")
+        if self.judged < LEAST_JUDGED:
+            return f"{self.judged} unseen spikes, of {LEAST_JUDGED} needed, say nothing about further mechanisms"
+        parts.append(f"judged on {self.judged} unseen spikes, in bits each, and the voltage between them")
         return "; ".join(parts)
+
+    def pruned(self, params: AdaptiveLIFParams) -> AdaptiveLIFParams:
+        """Return parameters of all mechanisms without those that were not taken."""
+        taken = {pattern for rung in self.rungs if rung.taken for pattern in dict(STAGES)[rung.name]}
+        kept = tuple(m for i, m in enumerate(params.mechanisms) if f"mechanisms.{i}.*" in taken)
+        return replace(params, mechanisms=kept, coupling=params.coupling if "coupling.*" in taken else None)
 
 
 def model_ladder(
@@ -80,11 +101,11 @@ def model_ladder(
     spike_rule: SpikeRule = SpikeRule(),  # noqa: B008, a frozen value
     progress: bool = False,
 ) -> Ladder:
-    """Say which mechanisms a cell needs: from a plain neuron with escape noise up to a voltage-coupled threshold.
+    """Say which mechanisms a cell needs: from a plain neuron with escape noise up to currents through its membrane.
 
-    Every rung is fitted to the first 80 % of the window, on three of the sweeps, and judged on the rest of it: a LIF
-    with escape noise; refractoriness; spike-triggered currents; a threshold that moves at spikes; one that follows the
-    voltage. The last two are those that compete where :func:`jaxlif.fit_recording` chooses a "gif".
+    Rungs: a LIF with escape noise; currents and threshold movements after spikes; a threshold that follows the voltage;
+    a fast and a slow outward current that the voltage opens; an inward rectifier. They are those among which
+    :func:`jaxlif.fit_recording` chooses a "gif".
 
     Args:
         recording: current and voltage.
@@ -103,43 +124,116 @@ def model_ladder(
     """
     case = prepare(recording, "gif", window=window, electrode=electrode, rule=spike_rule)
     every = replace(case, held=np.zeros(0, int), kept=np.union1d(case.kept, case.held))
-    return fit_ladder(with_spikes(every.fitted, case.window), progress=progress)
+    found = climb(with_spikes(every.fitted, case.window), progress=progress)
+    if found.judged < LEAST_JUDGED:
+        raise ValueError(f"{found.judged} spikes are left to judge mechanisms by: {LEAST_JUDGED} are needed")
+    return found
 
 
-def fit_ladder(data: Data, *, progress: bool = False) -> Ladder:
-    """Fit the rungs on the same part of some sweeps, and judge them on the rest."""
-    few = data.few().coarser()
-    judged = judged_spikes(few)
-    if judged < LEAST_JUDGED:
-        raise ValueError(
-            f"{judged} spikes are left to judge by, the last fifth of them all in time: {LEAST_JUDGED} are needed, and"
-            " some before them"
-        )
-    rungs: list[Rung] = []
+def climb(data: Data, *, coupling: bool | None = None, progress: bool = False) -> Ladder:
+    """Let go one mechanism after the other, and say what each is worth.
+
+    ``coupling`` takes the threshold that follows the voltage, or leaves it out, without asking.
+    """
+    few = representative(data)
     with single_precision():
-        for name, (params, _, held) in _levels(few, regress(data), progress):
-            best = max((rung.held_out for rung in rungs), default=held)
-            rungs.append(Rung(name, params, held, held - best, failed=held < best - COLLAPSED))
+        start = full_start(few)
+        folds = [_Fold(start, few, fitted) for fitted in folds_of(few)]
+        judged = sum(fold.spikes for fold in folds)
+        names, active, best, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), np.inf, list[Rung]()
+        for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[:2]:
+            given = coupling if name == COUPLING else True if judged < LEAST_JUDGED else None
+            if given is False:
+                continue
+            more = [i for i, leaf in enumerate(names) if any(fnmatchcase(leaf, p) for p in patterns)]
+            trial = np.union1d(active, more).astype(int)
+            for fold in folds:
+                fold.fit(trial, progress)
+            worth = sum(fold.worth for fold in folds)
+            taken = given is True or worth < best - LEAST_GAIN
+            held_out, explained = (float(np.mean(x)) for x in zip(*(fold.scores for fold in folds), strict=True))
+            rungs.append(Rung(name, folds[0].params, worth, held_out, explained, taken))
+            if taken:
+                best, active = worth, trial
+                for fold in folds:
+                    fold.vector = fold.found.vector
     return Ladder(tuple(rungs), judged)
 
 
-def _levels(few: Data, full: AdaptiveLIFParams, progress: bool) -> Iterator[tuple[str, Candidate]]:
-    """Yield each level's name and the best fit; one starts from the level below and from a regression."""
+def full_start(data: Data) -> AdaptiveLIFParams:
+    """Return the regression's membrane with every mechanism there and none at work."""
+    plain = regress(data)
+    currents = tuple(MembraneCurrent(a=0.0, v_i=v_i, tau=tau) for v_i, tau in CURRENTS)
+    return replace(plain, coupling=VoltageCoupling(b=0.0, v_i=plain.v_th - BEND), mechanisms=currents)
 
-    def _best(starts: list[AdaptiveLIFParams], free: tuple[str, ...]) -> Candidate:
-        return min(compete(few, [(start, free) for start in starts], progress), key=lambda found: found.loss)
 
-    full = replace(full, t_ref=refractory_period(few))
-    # No mechanism above the membrane: jumps of 0 that stay.
-    coupling = VoltageCoupling(b=0.0, v_i=full.v_th - BEND)
-    bare = replace(full, eta=(0.0,) * len(full.eta), gamma=(0.0,) * len(full.gamma), coupling=coupling)
-    below = _best([replace(bare, t_ref=few.dt)], MEMBRANE)
-    yield "LIF", below
-    below = _best([bare, replace(below.params, t_ref=full.t_ref)], MEMBRANE)
-    yield "refractoriness", below
-    starts = [replace(x, eta=full.eta, tau_eta=full.tau_eta) for x in (bare, below.params)]
-    yield "spike-triggered currents", _best(starts, (*MEMBRANE, *CURRENTS))
-    plain, coupled = race(few, full, progress)
-    assert plain is not None
-    yield "a threshold that moves at spikes", plain
-    yield "a threshold that follows the voltage", coupled
+def representative(data: Data) -> Data:
+    """Return what mechanisms are chosen on, coarse in time: all of it, or, of many repeats, some of each stimulus."""
+    if is_step_protocol(data):
+        return data.coarser()
+    groups = repeats(data)
+    each = max(1, FEW // len(groups))
+    spread = [np.linspace(0, len(group) - 1, min(each, len(group))).round().astype(int) for group in groups]
+    chosen = [group[np.unique(n)] for group, n in zip(groups, spread, strict=True)]
+    return data.select(np.sort(np.concatenate(chosen))).coarser()
+
+
+def folds_of(data: Data) -> list[np.ndarray]:
+    """Return what is fitted while mechanisms are chosen, [sweeps, T], once or in turn.
+
+    All stimuli but one, each in turn, where there are several; every other step that fires of a family; else all but
+    every fourth second, at the same times of all sweeps.
+    """
+    everything = np.ones(data.spikes.shape, bool)
+    if is_step_protocol(data):
+        return [_without(everything, np.flatnonzero(data.spikes.any(axis=1))[1::2])]
+    groups = repeats(data)
+    if 1 < len(groups) <= MOST_STIMULI:
+        return [_without(everything, group) for group in groups if data.spikes[group].any()]
+    block = data.steps(min(LENGTH, data.duration / 8.0))
+    return [everything & (np.arange(data.num_steps) // block % 4 != 2)]
+
+
+def _without(everything: np.ndarray, sweeps: np.ndarray) -> np.ndarray:
+    fitted = everything.copy()
+    fitted[sweeps] = False
+    return fitted
+
+
+class _Fold:
+    """A part of the data that is fitted, and the rest that judges."""
+
+    found: Minimum
+    score: Score
+
+    def __init__(self, start: AdaptiveLIFParams, data: Data, fitted: np.ndarray) -> None:
+        seen, rest = (data.judging(data.judged & part) for part in (fitted, ~fitted))
+        self.loss, self.rest = (
+            JointLoss(start, cut_lanes(part, start), data.dt, free=moving(data)) for part in (seen, rest)
+        )
+        away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=data.steps(float(start.t_ref)) + 1).T
+        self.variance = float(np.var(data.voltage[rest.judged & away]))
+        self.spikes, self.time = int((data.spikes & rest.judged).sum()), float(rest.judged.sum()) * data.dt
+        self.vector = self.loss.start
+
+    def fit(self, active: np.ndarray, progress: bool) -> None:
+        """Let the active coordinates go."""
+        self.found = minimise(self.loss, self.vector, active, enough=ENOUGH, progress=progress)
+        self.score = self.rest(self.found.vector)[1]
+
+    @property
+    def worth(self) -> float:
+        """What the fit is worth on the rest, nats of spikes and voltage."""
+        return self.rest.unseen(self.score)
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Bits per spike, and the share of the variance of the voltage."""
+        density = self.score.log_likelihood - self.spikes * np.log(self.loss.dt)
+        bits = float(bits_per_spike(density, self.spikes, self.time)) if self.spikes else np.nan
+        return bits, 1.0 - self.score.squares / max(self.score.compared, 1.0) / self.variance
+
+    @property
+    def params(self) -> AdaptiveLIFParams:
+        """The parameters that were found."""
+        return self.loss.params(self.found.vector)

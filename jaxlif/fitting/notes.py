@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves
+from jaxlif.fitting.bounds import STANDARD_NAMES
 from jaxlif.fitting.data import Data, Outcome
 from jaxlif.fitting.intervals import is_inside
-from jaxlif.fitting.joint_likelihood import TAU_RANGE
 from jaxlif.fitting.judgement import Judged
 from jaxlif.fitting.prepare import Case
 from jaxlif.fitting.scores import unreliable_notes
@@ -18,7 +17,6 @@ from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings.notes import DRIFT
 from jaxlif.recordings.protocol import is_step_protocol
 
-PENALISED = ("tau_eta.", "tau_gamma.", "coupling.tau")
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
 R_M = (0.002, 10.0)  # GΩ, from a large motoneuron to the smallest granule cell
 C_M = (1.0, 800.0)  # pF
@@ -39,8 +37,7 @@ def fit_notes(
 ) -> tuple[str, ...]:
     """Return all that a fit has to say, the worst first: of its model, its data, its parameters and its scores."""
     first, last = case.window
-    unknown = dict.fromkeys((*undetermined, *undetermined_times(final.params)))
-    vague = f"not determined by these data: {', '.join(unknown)}: any other value would do about as well"
+    vague = f"not determined by these data: {', '.join(undetermined)}: any other value would do about as well"
     again = final is not found and "test" in judged.scores
     part = f"without the sweeps {', '.join(map(str, case.held))}" if len(case.held) else f"to {first:g} to {last:g} ms"
     refitted = f"the parameters are those of a refit to the whole recording, the scores those of a fit {part} alone"
@@ -50,7 +47,7 @@ def fit_notes(
         *protocol_doubts(case.fitted, float(final.params.r_m)),
         *(refitted,) * again,
         *final.warnings,
-        *(vague,) * bool(unknown),
+        *(vague,) * bool(undetermined),
         *at_bounds(found.params, bounds),
         *unlikely_membrane(final.params),
         *score_notes(case.fitted, judged.scores),
@@ -123,13 +120,6 @@ def _scale_of_current(factor: float) -> str:
     times = f"{max(gain, 1.0 / gain):.0f} times too {'small' if gain > 1 else 'large'} (--current-gain {gain:g})"
     unit = {1000.0: "in nA, ", 1e-3: "in fA, "}.get(gain, "")
     return f"is the current {unit}{times}" if gain != 1.0 else "is the scale of the current right (--current-gain)"
-
-
-def undetermined_times(params: LIFParams | LeakyParams) -> tuple[str, ...]:
-    """Return which time constants of an adaptive neuron lie where a penalty of the loss holds them, and no data do."""
-    low, high = TAU_RANGE
-    leaves = named_leaves(params).items()
-    return tuple(n for n, tau in leaves if n.startswith(PENALISED) and not low <= float(tau) <= high)
 
 
 def score_notes(data: Data, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlif.fitting.data import Data, filled, padded_length, simulated
-from jaxlif.fitting.joint_likelihood import ForcedSweeps, arranged, forced_adaptive
+from jaxlif.fitting.data import Data, cut, simulated
 from jaxlif.fitting.membrane import columns, forced_segments
-from jaxlif.fitting.recurrence import from_lanes
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyParams, LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams
@@ -18,8 +16,7 @@ from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 from jaxlif.recordings import Recording
 from jaxlif.simulation import simulate
 
-LANES = 128  # responses simulated at a time: enough for the vector units, and little memory
-LANE_STEPS = 2**23  # of all of them: fewer run side by side where they are long
+LANES = 256  # responses simulated at a time: enough for the vector units, and little memory
 
 
 class Response(NamedTuple):
@@ -56,35 +53,39 @@ def noisy_response(params: LIFParams | LeakyParams, recording: Recording, *, rep
     The spikes are [repeats, sweeps, T], the voltage is that of the first repeat. The random numbers of a response
     depend on the seed, its repeat and its sweep alone.
     """
-    cell, single = neuron(params, recording.dt), jax.tree.map(jnp.float32, params)
-    lanes = [(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)]
-    # The numbers of a lane do not depend on how far it runs.
-    current = jnp.asarray(filled(recording.current.T.astype(np.float32), padded_length(recording.num_steps)).T)
-    width = max(1, min(LANES, len(lanes), LANE_STEPS // current.shape[1]))
+    cell, single = EscapeNoise(neuron(params, recording.dt)), jax.tree.map(jnp.float32, params)
+    lanes = np.array([(repeat, sweep) for repeat in range(repeats) for sweep in range(recording.num_sweeps)])
+    current, width = recording.current.T.astype(np.float32), min(LANES, len(lanes))
     found = Response(np.zeros((repeats, *recording.current.shape), bool), np.zeros(recording.current.shape))
     for first in range(0, len(lanes), width):
-        chunk = lanes[first : first + width]
         # A short last chunk is filled up, so that the simulation compiles once.
-        full = jnp.asarray(chunk + chunk[-1:] * (width - len(chunk)))
-        spikes, voltage = (np.asarray(x)[: recording.num_steps] for x in _noisy(cell, single, current, seed, full))
-        for i, (repeat, sweep) in enumerate(chunk):
-            found.spikes[repeat, sweep] = spikes[:, i]
-            if repeat == 0:
-                found.voltage[sweep] = voltage[:, i]
+        chunk = lanes[np.minimum(np.arange(first, first + width), len(lanes) - 1)]
+        first_slice = jnp.asarray(current[0, chunk[:, 1]])
+        state = cell.init_state(single, Noisy(first_slice, jnp.ones_like(first_slice)))
+        for n, (place, part) in enumerate(cut(current)):
+            state, *outputs = _noisy(cell, single, state, part, seed, chunk, n)
+            spikes, voltage = (np.asarray(x)[: place.stop - place.start] for x in outputs)
+            found.spikes[chunk[:, 0], chunk[:, 1], place] = spikes.T
+            drawn = chunk[:, 0] == 0
+            found.voltage[chunk[drawn, 1], place] = voltage.T[drawn]
     return found
 
 
 @jax.jit(static_argnums=0)
-def _noisy(cell: Any, params: Any, current: Array, seed: Array, lanes: Array) -> tuple[Array, Array]:
-    """Return spikes and voltage of each lane, a repeat and a sweep, [T, lanes]."""
+def _noisy(
+    cell: EscapeNoise, params: Any, state: Any, current: Array, seed: Array, lanes: Array, segment: Array
+) -> tuple[Any, Array, Array]:
+    """Return the next state, and spikes and voltage of each lane, a repeat and a sweep, in a segment [T, lanes]."""
 
     def noise(lane: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), lane[0]), lane[1])
-        return jax.random.exponential(key, current.shape[1:], jnp.float32)
+        key = jax.random.key(seed)
+        for number in (*lane, segment):
+            key = jax.random.fold_in(key, number)
+        return jax.random.exponential(key, current.shape[:1], jnp.float32)
 
-    inputs = Noisy(current[lanes[:, 1]].T, jax.vmap(noise, out_axes=1)(lanes))
-    _, output = simulate(EscapeNoise(cell), params, inputs)
-    return output.spikes > 0, output.v
+    inputs = Noisy(current[:, lanes[:, 1]], jax.vmap(noise, out_axes=1)(lanes))
+    state, output = simulate(cell, params, inputs, state)
+    return state, output.spikes > 0, output.v
 
 
 def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes: np.ndarray) -> np.ndarray:
@@ -94,24 +95,7 @@ def forced_voltage(params: LIFParams | LeakyParams, recording: Recording, spikes
         start, current = jnp.asarray(voltage[:, 0], float), jnp.asarray(recording.current.T)
         _, later = simulate(neuron(params, recording.dt), params, current[1:], LeakyState(start))
         return np.concatenate([voltage[:, :1], np.asarray(later.v).T], axis=1)
-    if isinstance(params, AdaptiveLIFParams) and not params.a and params.t_ref > 0.0:
-        return _forced_in_blocks(params, Data.of(recording, spikes))
     data, v = columns(Data.of(recording, spikes)), np.zeros(voltage.shape)
     for place, outputs in forced_segments(neuron(params, recording.dt), params, data):
         v[:, place] = outputs.v.T
     return v
-
-
-def _forced_in_blocks(params: AdaptiveLIFParams, data: Data) -> np.ndarray:
-    """Return the forced voltage, linear between spikes and so computed side by side: ten times as fast."""
-    parts = arranged(data, float(params.t_ref), str(jnp.result_type(float)))
-    shape = len(parts[0].start), data.num_steps
-    found = [from_lanes(_forced_adaptive(params, part, data.dt), shape) for part in parts]
-    v = np.where(data.spikes, float(params.v_reset), np.concatenate(found)[: data.num_sweeps])
-    v[:, 0] = np.where(data.spikes[:, 0], v[:, 0], data.voltage[:, 0])
-    return v
-
-
-@jax.jit(static_argnums=2)
-def _forced_adaptive(params: AdaptiveLIFParams, data: ForcedSweeps, dt: float) -> Array:
-    return forced_adaptive(params, data, dt)[0]

@@ -87,23 +87,6 @@ def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
     return len(model) > (2.0 if saturated else 3.0) * count + FEW
 
 
-def astray_notes(
-    numbers: np.ndarray, spikes: np.ndarray, model: np.ndarray, t_ref: float, dt: float
-) -> tuple[str, ...]:
-    """Say in which sweeps a model that ran freely on what it was fitted to is no answer."""
-    shortest = t_ref + 2.0 * dt
-    rows = zip(numbers, spikes.sum(axis=1), trains_of(model, dt), strict=True)
-    bad = [(number, count, len(train)) for number, count, train in rows if is_astray(count, train, shortest=shortest)]
-    if not bad:
-        return ()
-    number, count, own = max(bad, key=lambda row: abs(row[2] - row[1]))
-    others = f" ({len(bad)} of {len(numbers)} sweeps are like that)" if len(bad) > 1 else ""
-    return (
-        f"do not use this model: run freely on what it was fitted to, it fires {own} spikes in sweep {number} where the"
-        f" cell fires {count}{others}",
-    )
-
-
 def unreliable_notes(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     """Name the stimuli whose spikes the cell does not repeat: its reliability is under 0.2."""
     trains, notes = trains_of(spikes, recording.dt), []

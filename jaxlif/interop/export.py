@@ -72,6 +72,9 @@ def to_nest(params: LIFParams, *, dt: float = 0.1, synapse: str = "delta") -> tu
         return f"iaf_psc_{synapse}", _named(params, _IAF) | {"t_ref": held}
     if params.coupling is not None:
         raise ValueError("coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage")
+    if params.mechanisms:
+        found = type(params.mechanisms[0]).__name__
+        raise ValueError(f"mechanisms.0 = {found}: NEST's gif_psc_exp has no such current, mechanisms must be ()")
     if params.a:
         raise ValueError(f"a = {params.a} nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()")
     if held == 0.0:
@@ -112,6 +115,8 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         if escape_noise:
             raise ValueError("escape_noise is set: it needs AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)")
         params = AdaptiveLIFParams(**vars(params))
+    if params.mechanisms:
+        raise ValueError(f"mechanisms.0 = {type(params.mechanisms[0]).__name__}: it has no Brian2 equations yet")
     eta, gamma, a = (range(len(terms)) for terms in (params.eta, params.gamma, params.a))
     coupled = params.coupling is not None
     current = " - ".join(["I(t)", *(f"w_{i}" for i in eta), *(f"u_{i}" for i in a)])

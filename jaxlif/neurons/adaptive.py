@@ -10,39 +10,7 @@ from jax import Array
 from jaxlif import checks
 from jaxlif.neurons.cell import Parameter, initial_voltage, relax
 from jaxlif.neurons.lif import LIFParams, OnGrid, plain_state
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class VoltageCoupling:
-    r"""A threshold that follows the voltage: :math:`\tau \dot x = k\,\mathrm{softplus}((v - v_i)/k) - x`.
-
-    Above :math:`v_i` the threshold rises by :math:`b x`, as where depolarisation inactivates sodium channels.
-
-    Args:
-        b: coupling, dimensionless.
-        tau: time constant, ms.
-        v_i: voltage above which the threshold follows, mV.
-        k: width of the bend at v_i, mV.
-
-    Source: Mensi et al. 2016, doi:10.1371/journal.pcbi.1004761.
-    """
-
-    b: Parameter = 0.2
-    tau: Parameter = 8.0
-    v_i: Parameter = -48.0
-    k: Parameter = 3.0
-
-    def target(self, v: Array) -> Array:
-        """Return the value that x approaches at the voltage ``v``, mV."""
-        return self.k * jax.nn.softplus((v - self.v_i) / self.k)
-
-    def check(self) -> None:
-        """Raise ValueError where a concrete value breaks its rule."""
-        checks.require_positive("coupling.tau", self.tau, "ms")
-        checks.require_positive("coupling.k", self.k, "mV")
-        checks.require_finite("coupling.b", self.b, "")
-        checks.require_finite("coupling.v_i", self.v_i, "mV")
+from jaxlif.neurons.mechanisms import Mechanism, VoltageCoupling
 
 
 @jax.tree_util.register_dataclass
@@ -60,6 +28,7 @@ class AdaptiveLIFParams(LIFParams):
         a: J conductances of subthreshold adaptation, nS: :math:`\tau \dot u = a (v - v_{rest}) - u`.
         tau_a: their time constants, ms.
         coupling: of the threshold to the voltage, or None.
+        mechanisms: what else follows the voltage, such as a :class:`MembraneCurrent`.
         delta_v: width of the escape noise, mV; used by :class:`EscapeNoise` and by likelihoods.
         lambda_0: its rate at threshold, 1/ms.
 
@@ -73,8 +42,14 @@ class AdaptiveLIFParams(LIFParams):
     a: tuple[Parameter, ...] = ()
     tau_a: tuple[Parameter, ...] = ()
     coupling: VoltageCoupling | None = None
+    mechanisms: tuple[Mechanism, ...] = ()
     delta_v: Parameter = 1.0
     lambda_0: Parameter = 1.0
+
+    @property
+    def following(self) -> tuple[Mechanism, ...]:
+        """All that follows the voltage."""
+        return self.mechanisms if self.coupling is None else (*self.mechanisms, self.coupling)
 
     def normalised(self) -> Self:
         r"""Return the same neuron with v_rest = 0, v_th = 1, r_m = 1, as :meth:`LIFParams.normalised` does.
@@ -87,15 +62,14 @@ class AdaptiveLIFParams(LIFParams):
             >>> p.normalised().eta, p.normalised().delta_v
             ((0.2,), 0.1)
         """
-        plain, span, coupling = super().normalised(), self.v_th - self.v_rest, self.coupling
-        if coupling is not None:
-            coupling = replace(coupling, v_i=(coupling.v_i - self.v_rest) / span, k=coupling.k / span)
+        plain, span = super().normalised(), self.v_th - self.v_rest
         return replace(
             plain,
             eta=tuple(eta * self.r_m / span for eta in self.eta),
             gamma=tuple(gamma / span for gamma in self.gamma),
             a=tuple(a * self.r_m for a in self.a),
-            coupling=coupling,
+            coupling=None if self.coupling is None else self.coupling.moved(self.v_rest, span, self.r_m),
+            mechanisms=tuple(m.moved(self.v_rest, span, self.r_m) for m in self.mechanisms),
             delta_v=self.delta_v / span,
         )
 
@@ -113,15 +87,17 @@ class AdaptiveLIFParams(LIFParams):
                 checks.require_positive(f"{times}.{i}", tau, "ms")
         checks.require_positive("delta_v", self.delta_v, "mV")
         checks.require_positive("lambda_0", self.lambda_0, "1/ms")
+        for i, mechanism in enumerate(self.mechanisms):
+            mechanism.check_as(f"mechanisms.{i}")
         if self.coupling is not None:
-            self.coupling.check()
+            self.coupling.check_as("coupling")
 
 
 class AdaptiveState(NamedTuple):
     """The state of an adaptive neuron, each array [N].
 
     Voltage in mV, refractory steps left, spike-triggered currents in pA, threshold movements in mV, subthreshold
-    currents in pA, and the variable x of the voltage coupling in mV or None.
+    currents in pA, and the states of what follows the voltage, the coupling's last.
     """
 
     v: Array
@@ -129,7 +105,7 @@ class AdaptiveState(NamedTuple):
     currents: tuple[Array, ...]
     thresholds: tuple[Array, ...]
     subthreshold: tuple[Array, ...]
-    coupling: Array | None
+    following: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -137,12 +113,13 @@ class AdaptiveLIF(OnGrid):
     r"""The adaptive leaky integrate-and-fire neuron, also known as the generalised one (GIF).
 
     .. math::
-        \tau_m \dot v = v_{rest} - v + r_m (I - \sum_k w_k - \sum_j u_j), \qquad
+        \tau_m \dot v = v_{rest} - v + r_m (I - \sum_k w_k - \sum_j u_j - \sum_i y_i), \qquad
         \theta = v_{th} + \sum_m h_m + b\,x
 
-    At a spike :math:`w_k` grows by :math:`\eta_k` and :math:`h_m` by :math:`\gamma_m`; both decay exponentially and
-    are held, like the current, over a step. The neuron spikes where :math:`v \ge \theta`; for a random threshold wrap
-    it in :class:`EscapeNoise`. Refractoriness holds the voltage alone.
+    At a spike :math:`w_k` grows by :math:`\eta_k` and :math:`h_m` by :math:`\gamma_m`; both decay exponentially. They
+    and the currents :math:`y_i` of mechanisms are held, like the current, over a step. The neuron spikes where
+    :math:`v \ge \theta`; for a random threshold wrap it in :class:`EscapeNoise`. Refractoriness holds the voltage
+    alone.
 
     The arguments are those of :class:`LIF`, the surrogate's argument (v - theta)/abs(v_th - v_rest); ``detach_reset``
     leaves the surrogate in the gradient of the adaptation.
@@ -169,9 +146,9 @@ class AdaptiveLIF(OnGrid):
         def _silent(terms: tuple[Parameter, ...]) -> tuple[Array, ...]:
             return tuple(jnp.zeros_like(v) for _ in terms)
 
-        coupling = None if params.coupling is None else jnp.asarray(params.coupling.target(v), v.dtype)
+        following = tuple(jax.tree.map(lambda x: jnp.asarray(x, v.dtype), m.begin(v)) for m in params.following)
         currents, thresholds, subthreshold = _silent(params.eta), _silent(params.gamma), _silent(params.a)
-        return AdaptiveState(v, jnp.zeros(v.shape, jnp.int32), currents, thresholds, subthreshold, coupling)
+        return AdaptiveState(v, jnp.zeros(v.shape, jnp.int32), currents, thresholds, subthreshold, following)
 
     def integrate(self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array) -> tuple[AdaptiveState, Array]:
         """Relax the voltage for one step under the current ``x`` [N], pA, less the adaptation's."""
@@ -197,23 +174,21 @@ class AdaptiveLIF(OnGrid):
         self, integrate: Any, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
     ) -> tuple[AdaptiveState, Array]:
         """Let the membrane integrate under what the adaptation leaves of the current, and advance the adaptation."""
+        pairs = tuple(zip(params.following, state.following, strict=True))
         current = jnp.asarray(x, state.v.dtype) - sum(state.currents) - sum(state.subthreshold)
+        current = current - sum(m.current(y, state.v) for m, y in pairs)
         _, v = integrate(params, plain_state(state), current, *synapses)
         target = tuple(a * (state.v - params.v_rest) for a in params.a)
         subthreshold = tuple(
             relax(u, to, tau, self.dt) for u, to, tau in zip(state.subthreshold, target, params.tau_a, strict=True)
         )
-        coupling = state.coupling
-        if coupling is not None and params.coupling is not None:
-            coupling = relax(coupling, params.coupling.target(state.v), params.coupling.tau, self.dt)
-        return state._replace(subthreshold=subthreshold, coupling=coupling), v
+        following = tuple(m.advance(y, state.v, self.dt) for m, y in pairs)
+        return state._replace(subthreshold=subthreshold, following=following), v
 
     def rise(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
         """Return how far above v_th, mV, the threshold [N] stands on which an integrated state is tested."""
-        rise = sum(state.thresholds, jnp.zeros_like(state.v))
-        if params.coupling is None or state.coupling is None:
-            return rise
-        return rise + params.coupling.b * state.coupling
+        pairs = zip(params.following, state.following, strict=True)
+        return sum(state.thresholds, jnp.zeros_like(state.v)) + sum(m.rise(y) for m, y in pairs)
 
     def emit(self, params: AdaptiveLIFParams, state: AdaptiveState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v reaches the moving threshold."""

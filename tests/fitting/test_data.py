@@ -146,7 +146,7 @@ def test_the_profile_does_not_depend_on_the_segments(data, monkeypatch):
 def test_the_numbers_of_a_noisy_response_do_not_depend_on_how_many_run_side_by_side(recording, monkeypatch):
     params = jl.AdaptiveLIFParams(**vars(TRUTH), delta_v=2.0, lambda_0=0.5)
     together = noisy_response(params, recording, repeats=3, seed=0).spikes
-    monkeypatch.setattr("jaxlif.fitting.prediction.LANE_STEPS", 320)
+    monkeypatch.setattr("jaxlif.fitting.prediction.LANES", 2)
     np.testing.assert_array_equal(noisy_response(params, recording, repeats=3, seed=0).spikes, together)
     assert together.any() and not together.all()
 

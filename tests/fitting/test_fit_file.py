@@ -11,10 +11,12 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting.data import Drift, Stimulation, Uncertainty
 from jaxlif.fitting.extrapolation import Regime
+from jaxlif.neurons.a_current import ACurrent
 from jaxlif.recordings import Electrode
 
 SEED, DAMAGED = 10, 15  # more of them are drawn by hand
 PLAIN = jl.LIFParams(tau_m=12.5, r_m=0.08, v_rest=-71.5, v_th=-52.25, v_reset=-61.0, t_ref=3.5)
+MECHANISMS = (jl.MembraneCurrent(a=2.5, v_i=-41.0), ACurrent(g=3.0), jl.MembraneCurrent(a=-0.5, tau=150.0))
 
 
 def fits():
@@ -43,7 +45,9 @@ def fits():
         lif,
         model="gif",
         protocol="fluctuating",
-        params=jl.AdaptiveLIFParams(**vars(PLAIN), **eta, delta_v=1.75, coupling=jl.VoltageCoupling(b=0.4)),
+        params=jl.AdaptiveLIFParams(
+            **vars(PLAIN), **eta, delta_v=1.75, coupling=jl.VoltageCoupling(b=0.4), mechanisms=MECHANISMS
+        ),
         curve={},
         bounds={},
         warnings=("something to know",),
@@ -63,7 +67,7 @@ def fits():
             notes=(),
             stimulus=Stimulation(150.0, 80.0, 3.0, 1500.0),
         ),
-        scored=jl.AdaptiveLIFParams(**vars(PLAIN)),
+        scored=jl.AdaptiveLIFParams(**vars(PLAIN), mechanisms=MECHANISMS),
     )
     return {"lif": lif, "gif": gif}
 
@@ -173,6 +177,8 @@ CHANGES = {
     "a term too few": (("drift", "gain"), [1.0], "drift has the shapes ((3,), (1,)): there are 3 sweeps"),
     "a later version": (("format",), "jaxlif fit 3", "format = 'jaxlif fit 3': this version of jaxlif reads"),
     "a word for a threshold": (("spike_rule", "threshold"), "high", "spike_rule.threshold = 'high'"),
+    "an unknown mechanism": (("mechanisms", 1), "BCurrent", "'BCurrent': no mechanism of this name is known; import"),
+    "another mechanism": (("mechanisms", 1), "MembraneCurrent", "parameters are those of another model"),
     "a score that is a word": (("scores", "train", "md_star"), "good", "scores.train.md_star = 'good'"),
 }
 

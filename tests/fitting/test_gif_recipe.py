@@ -2,17 +2,14 @@
 
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.gif_recipe import regress
-from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss, penalty
-from jaxlif.fitting.optimise import pieces, prior_information, scales
+from jaxlif.fitting.intervals import kernel_band
 from jaxlif.fitting.prediction import forced_voltage, noisy_response
+from jaxlif.fitting.regression import BASIS, refractory_period, regress
 from jaxlif.fitting.scores import voltage_scores
 from jaxlif.recordings.notes import notes_on
 from jaxlif.report import write_report
@@ -38,18 +35,20 @@ def test_the_parameters_come_back(result):
     for name in ("v_rest", "v_reset"):
         assert getattr(found, name) == pytest.approx(getattr(TRUTH, name), abs=0.3), name
     # Single terms trade for one another, what a spike leaves behind does not.
-    for kind, unit in (("eta", 5.0), ("gamma", 1.2)):
-        for t in (10.0, 40.0, 100.0):
-            left = [
-                sum(a * np.exp(-t / tau) for a, tau in zip(getattr(p, kind), getattr(p, f"tau_{kind}"), strict=True))
-                for p in (found, TRUTH)
-            ]
-            assert left[0] == pytest.approx(left[1], abs=unit), (kind, t)
+    times = np.array([10.0, 40.0, 100.0])
+    for kind, unit in (("eta", 2.0), ("gamma", 1.2)):
+        pairs = zip(getattr(TRUTH, kind), getattr(TRUTH, f"tau_{kind}"), strict=True)
+        truth = sum(jump * np.exp(-times / tau) for jump, tau in pairs)
+        value, low, high = kernel_band(found, result.uncertainty, kind, times)
+        # The basis has 3, 10 and 40 ms for a current of 6, and 40 and 150 for one of 80.
+        np.testing.assert_allclose(value, truth, atol=unit, err_msg=kind)
+        if kind == "gamma":  # of 95 %, which in one of 20 recordings misses by more
+            assert (np.abs(value - truth) < 0.65 * (high - low)).all()
 
 
-def test_held_out_time_asks_for_the_coupling_where_the_neuron_has_it(result):
-    assert result.params.coupling is not None
-    assert "follows the voltage" in " ".join(result.warnings)
+def test_the_mechanisms_are_those_that_the_neuron_has(result):
+    assert result.params.coupling is not None and result.params.mechanisms == ()
+    assert "this cell needs currents and thresholds after spikes (" in " ".join(result.warnings)
 
 
 def test_the_model_is_as_good_as_the_truth(recording, result):
@@ -111,32 +110,6 @@ def test_the_twin_spikes_like_the_cell(recording):
     assert np.array_equal(first, second)
 
 
-def test_the_gradient_is_that_of_differences_and_the_information_the_expected_curvature(recording):
-    with jax.enable_x64(True):
-        part = recording.window(0.0, 6000.0)
-        parts = arranged(Data.of(part, part.spikes), 4.0, "float64")
-        loss, sample = joint_loss(TRUTH, parts, DT)
-        x = loss.vector(TRUTH)
-        _, gradient, _ = evaluate(loss, x, sample)
-        away = 1e-5 * np.maximum(1.0, np.abs(x))
-        for i in range(len(x)):
-            step = np.eye(len(x))[i] * away[i]
-            slope = (evaluate(loss, x + step, sample)[0] - evaluate(loss, x - step, sample)[0]) / (2 * away[i])
-            # Central differences of a loss of 1e4 at steps of 1e-5 keep six digits.
-            assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-5), loss.coordinates.free[i][0]
-        every = np.arange(len(x))
-        fisher = pieces(loss, x, sample, every)[1].sum(axis=0) + prior_information(loss, x, sample, every)
-        scale = scales(loss, sample)
-        curvature = np.array(
-            [evaluate(loss, x + d, sample)[1] - evaluate(loss, x - d, sample)[1] for d in np.diag(away)]
-        )
-    curvature = curvature / (2.0 * away[:, None])
-    # At the truth the information is the expected Hessian; what some hundred spikes leave to chance differs.
-    ratio = np.diag(fisher) / np.diag(curvature)
-    assert np.all(np.abs(ratio - 1.0) < 0.5), dict(zip([n for n, _ in loss.coordinates.free], ratio, strict=True))
-    assert np.linalg.eigvalsh(scale[:, None] * fisher * scale).min() > 0
-
-
 def test_what_no_model_describes_is_refused(recording):
     swapped = replace(recording, current=-recording.current)
     with pytest.raises(ValueError, match="current and voltage may not belong together"):
@@ -149,27 +122,32 @@ def test_a_clipped_voltage_is_said(recording):
     assert "clipped" not in " ".join(notes_on(recording, recording.spikes))
 
 
-def test_the_bend_has_a_prior_of_3_mv_give_or_take_a_factor_e():
-    params, bend = replace(TRUTH, coupling=replace(TRUTH.coupling, k=3.0)), jnp.asarray(TRUTH.coupling.v_i)
-    centre = float(penalty(params, bend))
-    for factor in (np.exp(-2.0), np.e):
-        wider = replace(params, coupling=replace(params.coupling, k=3.0 * float(factor)))
-        # Half the squared distance in log k, of a standard normal.
-        assert float(penalty(wider, bend)) - centre == pytest.approx(0.5 * np.log(factor) ** 2, rel=1e-6)
-
-
 def test_the_regression_sees_the_exponentials_of_a_plain_loop():
-    """A silent membrane with known spike-triggered currents: the regression is exact to rounding."""
-    rng, dt, taus, jumps = np.random.default_rng(1), 0.1, (4.0, 60.0), np.array([80.0, 20.0])
+    """A silent membrane with known currents after spikes: the regression is exact to rounding."""
+    rng, dt, taus, jumps = np.random.default_rng(1), 0.1, np.array(BASIS), np.array([80.0, 0.0, 20.0, -5.0, 3.0])
     spikes = np.zeros((2, 20_000), bool)
     spikes[0, 500::2500] = spikes[1, 900::3100] = True
-    current, left, v = np.tile(rng.normal(100.0, 80.0, 20_000), (2, 1)), np.zeros((2, 2)), np.full(2, -65.0)
+    current, left, v = np.tile(rng.normal(100.0, 80.0, 20_000), (2, 1)), np.zeros((len(taus), 2)), np.full(2, -65.0)
     voltage = np.zeros(spikes.shape)
     for n in range(spikes.shape[1]):
-        left = left * np.exp(-dt / np.array(taus))[:, None] + (spikes[:, n - 1] if n else 0.0)
+        left = left * np.exp(-dt / taus)[:, None] + (spikes[:, n - 1] if n else 0.0)
         drive = 0.1 * (current[:, n] - jumps @ left)
         v = v + dt / 20.0 * (-65.0 - v + drive)  # the Euler step that the regression assumes
         voltage[:, n] = v
-    found = regress(Data(current, voltage, spikes=spikes, dt=dt))
-    np.testing.assert_allclose([found.tau_m, found.r_m, found.v_rest], [20.0, 0.1, -65.0], rtol=1e-8)
-    np.testing.assert_allclose(found.eta, jumps, rtol=1e-6)
+    data = Data(current, voltage, spikes=spikes, dt=dt)
+    found = regress(data)
+    # Normal equations square a condition of some 10^4: of 16 digits 8 are left.
+    np.testing.assert_allclose([found.tau_m, found.r_m, found.v_rest], [20.0, 0.1, -65.0], rtol=1e-7)
+    steps = np.argwhere(spikes)
+    at = {"v_th": [voltage[s, n - 10] for s, n in steps], "v_reset": [voltage[s, n + 40] for s, n in steps]}
+    assert found.t_ref == 4.0 and all(getattr(found, name) == pytest.approx(np.mean(x)) for name, x in at.items())
+    measured = regress(replace(data, v_rest=-66.0))
+    assert measured.v_rest == -66.0 and measured.tau_m != found.tau_m
+
+
+@pytest.mark.parametrize(("gap", "held"), [(400, 4.0), (30, 2.9), (2, 0.1)])
+def test_the_voltage_is_held_for_4_ms_or_less_than_the_shortest_interval(gap, held):
+    spikes = np.zeros((2, 1000), bool)
+    spikes[0, [100, 100 + gap]] = spikes[1, 500] = True
+    data = Data(0.0 * spikes, 0.0 * spikes, spikes=spikes, dt=0.1)
+    assert refractory_period(data) == pytest.approx(held)

@@ -118,6 +118,10 @@ def test_gif_psc_exp_with_these_parameters_is_the_neuron_with_escape_noise():
             "coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage",
         ),
         (
+            {"mechanisms": (jl.MembraneCurrent(),)},
+            "mechanisms.0 = MembraneCurrent: NEST's gif_psc_exp has no such current, mechanisms must be ()",
+        ),
+        (
             {"a": (2.0,), "tau_a": (100.0,)},
             "a = (2.0,) nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()",
         ),
@@ -175,7 +179,7 @@ def test_a_script_is_of_a_written_model(model):
 
 # --- Brian2 ---
 
-FULL = replace(PARAMS, t_ref=3.05, lambda_0=0.5)
+FULL = replace(PARAMS, t_ref=3.05, lambda_0=0.5, mechanisms=())
 
 
 def test_the_plain_neuron_by_hand():
@@ -300,6 +304,11 @@ def test_the_text_in_brian2s_order_has_the_escape_noise():
             jl.AdaptiveLIFParams(coupling=jl.VoltageCoupling(b=np.ones(4))),
             {},
             "coupling.b has shape (4,): it must be a number, one neuron is written at a time",
+        ),
+        (
+            jl.AdaptiveLIFParams(mechanisms=(jl.MembraneCurrent(),)),
+            {},
+            "mechanisms.0 = MembraneCurrent: it has no Brian2 equations yet",
         ),
         (jl.LIFParams(), {"dt": -1.0}, "dt = -1 ms: dt must be greater than 0 ms"),
         (jl.LIFParams(v_reset=-50.0), {}, "v_reset = -50 mV: v_reset must be below v_th = -55 mV"),

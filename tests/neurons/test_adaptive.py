@@ -23,6 +23,10 @@ PARAMS = jl.AdaptiveLIFParams(
     a=(1.0,),
     tau_a=(120.0,),
     coupling=jl.VoltageCoupling(b=0.4, tau=6.0, v_i=-62.0, k=2.0),
+    mechanisms=(
+        jl.MembraneCurrent(a=3.0, tau=30.0, v_i=-60.0, k=3.0),
+        jl.MembraneCurrent(a=-0.5, tau=5.0, v_i=-72.0, k=1.0),
+    ),
     delta_v=1.5,
 )
 CURRENT = np.random.default_rng(5).normal(350.0, 400.0, 6000)
@@ -32,18 +36,18 @@ def loop(p, current, dt, log_noise=None):
     """Step the neuron in plain Python, straight from its equations; return spikes, voltages and thresholds."""
     v, left, u = p.v_rest, 0, 0.0
     w, h = [0.0] * len(p.eta), [0.0] * len(p.gamma)
-    c = p.coupling
-    x = c.k * math.log1p(math.exp((v - c.v_i) / c.k))
+    following = (*p.mechanisms, p.coupling)
+    x = [m.k * math.log1p(math.exp((v - m.v_i) / m.k)) for m in following]
     spikes, voltages, thresholds = [], [], []
     for n, i in enumerate(current):
-        net = i - sum(w) - u
+        net = i - sum(w) - u - sum(m.a * y for m, y in zip(p.mechanisms, x[:-1], strict=True))
         u_next = p.a[0] * (v - p.v_rest) + (u - p.a[0] * (v - p.v_rest)) * math.exp(-dt / p.tau_a[0])
-        to = c.k * math.log1p(math.exp((v - c.v_i) / c.k))
-        x = to + (x - to) * math.exp(-dt / c.tau)
+        to = [m.k * math.log1p(math.exp((v - m.v_i) / m.k)) for m in following]
+        x = [t + (y - t) * math.exp(-dt / m.tau) for t, y, m in zip(to, x, following, strict=True)]
         v_inf = p.v_rest + p.r_m * net
         if left == 0:
             v = v_inf + (v - v_inf) * math.exp(-dt / p.tau_m)
-        theta = p.v_th + sum(h) + c.b * x
+        theta = p.v_th + sum(h) + p.coupling.b * x[-1]
         rise = 0.0 if log_noise is None else p.delta_v * (log_noise[n] - math.log(p.lambda_0 * dt))
         spiked = left == 0 and v >= theta + rise
         w = [y * math.exp(-dt / tau) + spiked * jump for y, tau, jump in zip(w, p.tau_eta, p.eta, strict=True)]
@@ -156,6 +160,7 @@ def test_the_steady_rate_obeys_the_mean_adaptation_current():
         ({"tau_gamma": (-3.0,)}, "tau_gamma.0 = -3 ms: tau_gamma.0 must be greater than 0 ms"),
         ({"delta_v": 0.0}, "delta_v = 0 mV: delta_v must be greater than 0 mV"),
         ({"coupling": jl.VoltageCoupling(tau=0.0)}, "coupling.tau = 0 ms: coupling.tau must be greater than 0 ms"),
+        ({"coupling": jl.VoltageCoupling(v_i=math.nan)}, "coupling.v_i = nan mV: coupling.v_i must be finite"),
     ],
 )
 def test_bad_values_are_refused(change, message):
