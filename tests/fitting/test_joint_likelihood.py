@@ -90,9 +90,12 @@ def put_back(data, parts, values, counts):
     return whole, held
 
 
-def test_one_lane_for_a_sweep_is_the_loop_over_time(data):
-    (lanes,) = cut_lanes(data, PARAMS, "float64")
-    for fast, slow in zip(FORCED(PARAMS, lanes, DT), traces(PARAMS, data), strict=True):
+@pytest.mark.parametrize("t_ref", [2.0, 2.2, 0.0])
+def test_one_lane_for_a_sweep_is_the_loop_over_time(data, t_ref):
+    """Refractory periods on the grid, between its steps and of no time."""
+    params = replace(PARAMS, t_ref=t_ref)
+    (lanes,) = cut_lanes(data, params, "float64")
+    for fast, slow in zip(FORCED(params, lanes, DT), traces(params, data), strict=True):
         # Only the order of additions differs: 1e-10 mV is a thousand roundings of -60 mV.
         np.testing.assert_allclose(np.asarray(fast).T, slow, rtol=0, atol=1e-10)
 
