@@ -32,6 +32,7 @@ from jaxlif.recordings.units import Corrections
 from jaxlif.report import (
     REPORT_FILES,
     cell_rows,
+    kernel_rows,
     parameter_rows,
     score_rows,
     sweep_line,
@@ -211,7 +212,9 @@ def _results(out: Path) -> Iterator[Path]:
 def _print(result: RecordingFit, out: Path) -> None:
     """Print a fit and where it lies."""
     table = text_table(parameter_rows(result), right=(1,))
-    click.echo(f"{table}\n\n{text_table(score_rows(result.scores))}\n")
+    kernels = kernel_rows(result)
+    tables = [table, *([text_table(kernels, right=())] if kernels else []), text_table(score_rows(result.scores))]
+    click.echo("\n\n".join(tables) + "\n")
     for line in filter(None, (result.verdict.sentence, sweep_line(result), *(f"note: {n}" for n in result.notes))):
         click.echo(line)
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")

@@ -57,8 +57,11 @@ def pictures(fit: RecordingFit, answers: Answers | None = None) -> Iterator[Pict
             return
         yield from _of_steps(answers) if answers.steps else _judged(answers)
         if isinstance(fit.params, AdaptiveLIFParams):
-            caption = "What a spike leaves behind: the spike-triggered current η and the movement of the threshold γ."
-            yield Picture("kernels", caption, _kernels(fit.params))
+            caption = (
+                "What a spike leaves behind once the refractory period is over, with its 95 % band: the spike-triggered"
+                " current η and the movement of the threshold γ."
+            )
+            yield Picture("kernels", caption, _kernels(fit, float(fit.params.t_ref)))
 
 
 # --- steps ------------------------------------------------------------------------------------------------
@@ -236,18 +239,17 @@ def _raster(
     return figure, ax
 
 
-def _kernels(params: AdaptiveLIFParams) -> Figure:
+def _kernels(fit: RecordingFit, t_ref: float) -> Figure:
+    """Draw both kernels after the refractory period, which hides them, with their bands."""
     figure, axes = _subplots((9.0, 3.0), 1, 2)
-    t = np.geomspace(1.0, 500.0, 300)
-    terms = {"current η (pA)": (params.eta, params.tau_eta), "threshold γ (mV)": (params.gamma, params.tau_gamma)}
-    for ax, (name, (sizes, taus)) in zip(axes[0], terms.items(), strict=True):
-        kernel = sum((size * np.exp(-t / tau) for size, tau in zip(sizes, taus, strict=True)), np.zeros_like(t))
-        held = t >= params.t_ref
-        ax.plot(t[held], kernel[held])
-        ax.axvspan(t[0], max(float(params.t_ref), t[0]), color="0.9", label="refractory")
-        ax.axhline(0.0, color="0.6", linewidth=0.8)
-        ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=name)
-    axes[0, 0].legend()
+    first = max(t_ref, 1.0)
+    t = np.geomspace(first, max(500.0, 2.0 * first), 300)
+    for ax, (kind, name) in zip(axes[0], {"eta": "current η (pA)", "gamma": "threshold γ (mV)"}.items(), strict=True):
+        value, low, high = fit.kernel(kind, t)
+        ax.plot(t, value, color=MODEL)
+        ax.fill_between(t, low, high, color=MODEL, alpha=0.25, linewidth=0)
+        ax.axhline(0.0, color=plotting.GUIDE, linewidth=0.8)
+        ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=name, xlim=(t[0], t[-1]))
     return figure
 
 

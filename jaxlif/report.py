@@ -13,6 +13,7 @@ from jaxlif.features import recording_features
 from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves, standard_name
 from jaxlif.fitting.result import RecordingFit
 from jaxlif.fitting.several import RecordingFits
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording
 from jaxlif.recordings.notes import without_padding
 from jaxlif.traces import Answers, zoomable
@@ -56,6 +57,10 @@ _FIGURES = ("f_i_curve", "voltage", "steps", "raster", "kernels")
 _TABLES = ("features_sweeps.csv", "features_cell.csv")
 #: The names of all files that a report can have.
 REPORT_FILES = frozenset(["report.html", *_TABLES, *(f"{name}.{kind}" for name in _FIGURES for kind in ("png", "svg"))])
+#: Terms of kernels, which trade for one another: the kernels are shown at these times after a spike, ms.
+TERMS = ("eta.", "tau_eta.", "gamma.", "tau_gamma.")
+KERNELS = {"eta": ("current η", "pA"), "gamma": ("threshold γ", "mV")}
+KERNEL_TIMES = (5.0, 20.0, 100.0, 300.0)
 _PROTOCOLS = {"steps": "protocol of current steps", "fluctuating": "fluctuating current"}
 
 
@@ -118,6 +123,7 @@ def _page(fit: RecordingFit, figures: list[dict[str, str]], answers: Answers | N
         notes=fit.notes[:SHOWN],
         folded=fit.notes[SHOWN:],
         parameters=parameter_rows(fit),
+        kernels=kernel_rows(fit),
         scores=score_rows(fit.scores),
         traces=None if answers is None else zoomable(answers),
         figures=figures,
@@ -140,14 +146,33 @@ def parameter_rows(fit: RecordingFit) -> list[tuple[str, ...]]:
     """Return the parameters as rows of text, a heading first.
 
     One whose interval was looked for in vain is "not determined" and has no value; one that was not looked for is "not
-    estimated".
+    estimated". Single terms of kernels are none: see :func:`kernel_rows`.
     """
     rows: list[tuple[str, ...]] = [("parameter", "value", "95 % interval", "unit", "")]
     for name, value in named_leaves(fit.params).items():
+        if name.startswith(TERMS):
+            continue
         words, unit = standard_name(name)
         found = f"{value:.4g}", _interval(*fit.intervals[name]) if name in fit.intervals else "not estimated"
         rows.append((name, *(("", "not determined") if name in fit.undetermined else found), unit, words))
     return rows
+
+
+def kernel_rows(fit: RecordingFit) -> list[tuple[str, ...]]:
+    """Return what a spike leaves behind as rows of text, a heading first, with its 95 % band; none without kernels."""
+    if not isinstance(fit.params, AdaptiveLIFParams):
+        return []
+    times = [t for t in KERNEL_TIMES if t > float(fit.params.t_ref)]
+    rows: list[tuple[str, ...]] = [("after a spike (95 % band)", *(f"at {t:g} ms" for t in times), "unit")]
+    for kind, (words, unit) in KERNELS.items():
+        if getattr(fit.params, kind):
+            values = zip(*fit.kernel(kind, np.array(times)), strict=True)
+            rows.append((words, *(_with_band(*found) for found in values), unit))
+    return rows if len(rows) > 1 else []
+
+
+def _with_band(value: float, low: float, high: float) -> str:
+    return f"{value:.3g}" + ("" if np.isnan(low) else f" ({low:.3g} to {high:.3g})")
 
 
 def _interval(low: float, high: float) -> str:

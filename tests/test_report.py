@@ -17,10 +17,19 @@ import pytest
 
 import jaxlif as jl
 from jaxlif import pictures
-from jaxlif.fitting.data import Drift
+from jaxlif.fitting.data import Drift, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.report import SCORE_LABELS, SHOWN, parameter_rows, score_rows, sweep_line, text_table, write_report
+from jaxlif.report import (
+    SCORE_LABELS,
+    SHOWN,
+    kernel_rows,
+    parameter_rows,
+    score_rows,
+    sweep_line,
+    text_table,
+    write_report,
+)
 from jaxlif.traces import Answers, envelope, traces
 from tests.command_line import TABLES
 
@@ -247,14 +256,36 @@ def test_text_table_aligns():
         text_table([("a", "b"), ("c",)])
 
 
-def test_an_interval_stands_beside_its_parameter_and_terms_are_counted_from_one(fit):
+def test_a_kernel_is_shown_as_a_whole_and_its_terms_are_not(fit):
+    """Against the sum of its terms; of one term the band is its error, grown from mV at the end of t_ref."""
+    eta, tau = np.array([60.0, -3.0]), np.array([5.0, 200.0])
+    params = AdaptiveLIFParams(r_m=0.2, t_ref=4.0, eta=tuple(eta), tau_eta=tuple(tau), gamma=(2.0,), tau_gamma=(50.0,))
+    covariance = np.diag([1e-9, 1e-9, 0.3**2, 1e-9])
+    known = Uncertainty.unknown(("eta.0", "eta.1", "gamma.0", "r_m"))._replace(covariance=covariance)
+    given = replace(fit, model="gif", params=params, uncertainty=known, intervals={})
+    (heading, current, threshold) = kernel_rows(given)
+    assert heading[1:5] == ("at 5 ms", "at 20 ms", "at 100 ms", "at 300 ms") and current[-1] == "pA"
+    for text, t in zip(current[1:5], (5.0, 20.0, 100.0, 300.0), strict=True):
+        assert float(text.split()[0]) == pytest.approx(eta @ np.exp(-t / tau), rel=5e-3)
+    value, low, high = (float(x) for x in re.findall(r"[-\d.]+", threshold[2]))
+    assert value == pytest.approx(2.0 * np.exp(-20.0 / 50.0), rel=5e-3)
+    assert high - value == pytest.approx(value - low, abs=0.02) == pytest.approx(1.96 * 0.3 * np.exp(-0.32), abs=0.02)
+    names = [row[0] for row in parameter_rows(given)]
+    assert "delta_v" in names and not [name for name in names if "eta" in name or "gamma" in name]
+    # Without errors there is a kernel and no band; and a neuron without kernels has none.
+    assert re.fullmatch(r"[-\d.]+", kernel_rows(replace(given, uncertainty=None))[1][1])
+    assert kernel_rows(fit) == [] and kernel_rows(replace(given, params=AdaptiveLIFParams())) == []
+    with pytest.raises(ValueError, match='model = "lif": it has no kernels'):
+        fit.kernel("eta", [5.0])
+    with pytest.raises(ValueError, match="kind = 'zeta'"):
+        given.kernel("zeta", [5.0])
+
+
+def test_an_interval_stands_beside_its_parameter(fit):
     def shown(params, intervals, undetermined=()):
         given = replace(fit, params=params, intervals=intervals, undetermined=undetermined)
         return {row[0]: row[1:] for row in parameter_rows(given)}
 
-    rows = shown(AdaptiveLIFParams(eta=(60.0,), tau_eta=(80.0,)), {"eta.0": (50.0, 71.54)})
-    assert rows["eta.0"] == ("60", "50 to 71.54", "pA", "jump of spike-triggered current 1")
-    assert rows["tau_eta.0"][1] == "not estimated"
     # Four digits, or what tells the ends apart: an interval is never shown without a width.
     assert shown(LIFParams(), {"v_rest": (-70.0012, -69.9994)})["v_rest"][1] == "-70.001 to -69.999"
     # What was looked for in vain is told from what was not looked for.

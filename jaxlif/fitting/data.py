@@ -172,6 +172,13 @@ class Uncertainty(NamedTuple):
     notes: tuple[str, ...]
     stimulus: Stimulation
 
+    @classmethod
+    def unknown(cls, names: tuple[str, ...]) -> "Uncertainty":
+        """Return that of parameters of which nothing is known."""
+        nothing = np.full((len(names),) * 2, np.nan)
+        stimulus = Stimulation(np.nan, np.nan, np.nan, np.nan)
+        return cls(names, {}, nothing, np.stack([nothing] * 2), (np.nan, np.nan), np.nan, (), stimulus)
+
     @property
     def correlations(self) -> np.ndarray:
         """Correlations [n, n] of ``names`` in free coordinates."""

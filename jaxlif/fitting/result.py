@@ -10,11 +10,14 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
+from jaxlif.checks import choice, numbers
 from jaxlif.files import reading, require_file, require_memory, staged
 from jaxlif.fitting.data import Data, Drift, Uncertainty
 from jaxlif.fitting.extrapolation import Regime, collapse_notes, extrapolation_notes
 from jaxlif.fitting.fit_json import restored, written
+from jaxlif.fitting.intervals import kernel_band
 from jaxlif.fitting.joint_likelihood import spike_bits
 from jaxlif.fitting.prediction import forced_voltage, free_response, neuron, noisy_response
 from jaxlif.fitting.verdict import Verdict, verdict, worst_first
@@ -97,6 +100,28 @@ class RecordingFit:
     def notes(self) -> tuple[str, ...]:
         """The ``warnings``, the worst first."""
         return worst_first(self.warnings)
+
+    def kernel(self, kind: str, times: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        r"""Return what a spike leaves behind, :math:`\sum_k \eta_k e^{-t / \tau_k}`, and its 95 % band.
+
+        Args:
+            kind: "eta", the spike-triggered current, pA, or "gamma", the movement of the threshold, mV.
+            times: after the spike, ms, [T].
+
+        Returns:
+            The kernel and the two ends of its band, each [T]; the ends are NaN where no errors were estimated.
+
+        Raises:
+            ValueError: for another kind, or a model without kernels.
+        """
+        if not isinstance(self.params, AdaptiveLIFParams):
+            raise ValueError(f'model = "{self.model}": it has no kernels')
+        choice("kind", kind, ("eta", "gamma"))
+        names = (*(f"{kind}.{k}" for k in range(len(getattr(self.params, kind)))), "r_m")
+        known = self.uncertainty
+        if known is None or not set(names) <= set(known.names):
+            known = Uncertainty.unknown(names)
+        return kernel_band(self.params, known, kind, np.asarray(numbers("times", times, "ms", rank=1), float))
 
     def as_scored(self) -> "RecordingFit":
         """Return the fit with the parameters that its scores belong to, which never saw what they were scored on."""

@@ -33,7 +33,7 @@
     });
     plot?.destroy();
     plot = new uPlot({
-      width: place.clientWidth, height: 360, padding: [26, 10, 0, 0], pxAlign: 0,
+      width: place.clientWidth, height: 360, padding: [26, 30, 0, 0], pxAlign: 0,
       scales: { x: { time: false } },
       series: [
         { label: "time", value: (_, t) => t == null ? "" : t.toFixed(2) + " ms" },
