@@ -18,7 +18,7 @@ from click.exceptions import Exit
 from jaxlif import options
 from jaxlif.commands import advise, export, inspect, predict, simulate
 from jaxlif.files import staged
-from jaxlif.fitting.fit_recording import ALIASES, MODELS, check_options, fit_recording
+from jaxlif.fitting.fit_recording import ALIASES, AUTO, MODELS, check_options, fit_recording
 from jaxlif.fitting.ladder import model_ladder
 from jaxlif.fitting.rates import fit_rates
 from jaxlif.fitting.result import RecordingFit
@@ -66,7 +66,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=options.file)
-@click.option("--model", type=click.Choice((*MODELS, *ALIASES)), default="lif", help="The neuron to fit.")
+@click.option("--model", type=click.Choice((AUTO, *MODELS, *ALIASES)), default=AUTO, help="The neuron to fit.")
 @click.option(
     "--electrode", type=options.electrode, metavar="WHAT", default="auto", help="What is taken off the voltage."
 )
@@ -104,9 +104,9 @@ def fit(
     resets at the recorded spikes, and a threshold chosen in closed loop. Prints the parameters and the scores and
     writes OUT/fit.json, OUT/report.html and the figures.
 
-    The neuron is "lif"; "gif", adaptive with escape noise; "deterministic-gif" (or "adaptive"), the same without
-    noise; or "passive", the membrane alone. For adaptive ones held-out time decides on the coupling; --rest auto is
-    each sweep's voltage before the stimulus.
+    The neuron is "auto", the better of the next two on what neither saw; "lif"; "gif", adaptive with escape noise;
+    "deterministic-gif" (or "adaptive"), the same without noise; or "passive", the membrane alone. For adaptive ones
+    unseen data decide on the coupling; --rest auto is each sweep's voltage before the stimulus.
 
     --electrode is "auto" (estimated for adaptive neurons), "none", a series resistance in GΩ, or a file of the same
     electrode, such as of subthreshold noise; what it adds is taken off FILE and --test.

@@ -16,6 +16,8 @@ LEVELS = np.array([-50.0, 50.0, 160.0, 200.0, 250.0, 300.0, 350.0, 400.0])  # pA
 
 
 def call(*args):
+    if args[0] == "fit" and "--model" not in args:  # the default fits two models where one shows what is tested
+        args = ("fit", "--model", "lif", *args[1:])
     with jax.enable_x64(False):  # as a fresh process does it
         return CliRunner().invoke(main, [str(arg) for arg in args])
 

@@ -21,11 +21,12 @@ from jaxlif.fitting.notes import fit_notes
 from jaxlif.fitting.other_recording import judged_by, require_test
 from jaxlif.fitting.prepare import ADAPTIVE, Case, prepare
 from jaxlif.fitting.result import RecordingFit, sweep_checksums
+from jaxlif.fitting.verdict import measures
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule
 from jaxlif.recordings.electrode import electrode_from
 
-MODELS = tuple(PARAMS)
+AUTO, MODELS = "auto", tuple(PARAMS)
 ALIASES = {"adaptive": "deterministic-gif"}
 BYTES = {"lif": 100, "passive": 100, "deterministic-gif": 900, "gif": 900}  # of memory that a fit needs for a sample
 BOUNDS = {
@@ -64,8 +65,9 @@ def fit_recording(
 
     Args:
         recording: current and voltage.
-        model: "lif"; "gif", an adaptive neuron with escape noise; "deterministic-gif", the same without noise (alias
-            "adaptive"); or "passive", the membrane alone, fitted to the sweeps without a spike.
+        model: "auto", the better of the next two on what neither saw; "lif"; "gif", an adaptive neuron with escape
+            noise; "deterministic-gif", the same without noise (alias "adaptive"); or "passive", the membrane alone,
+            fitted to the sweeps without a spike.
         electrode: what is taken off the voltage: "auto" estimates an electrode for the adaptive neurons, from the
             recording's electrode trace or from itself, and none for the others; another recording to estimate it from,
             such as of subthreshold noise; an :class:`Electrode`; a series resistance, GΩ; or None.
@@ -106,16 +108,27 @@ def fit_recording(
         [10.0, 0.1, -52.0, 3.0]
     """
     model = check_options(model, start, bounds, rest, drift)
+    if model == AUTO:
+        own: dict[str, Any] = {
+            "electrode": electrode,
+            "test": test,
+            "coupling": coupling,
+            "rest": rest,
+            "drift": drift,
+            "seed": seed,
+        }
+        own |= {"window": window, "held_out": held_out, "spike_rule": spike_rule, "progress": progress}
+        return choose_model(lambda model: fit_recording(recording, model, **own))
     asked = {"start": start, "coupling": choice("coupling", coupling, (None, True, False)), "drift": drift}
     asked |= {"bounds": limits(bounds, model), "seed": whole("seed", seed), "progress": progress}
     if not isinstance(recording, Recording):
         raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
     size = recording.current.size
     require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
-    own = electrode_from(electrode, spike_rule) if isinstance(electrode, Recording) else electrode
+    taken = electrode_from(electrode, spike_rule) if isinstance(electrode, Recording) else electrode
     if test is not None:
         require_test(recording, test, spike_rule)
-    given: dict[str, Any] = {"held_out": held_out, "electrode": own, "rest": rest, "rule": spike_rule}
+    given: dict[str, Any] = {"held_out": held_out, "electrode": taken, "rest": rest, "rule": spike_rule}
     with jax.enable_x64(True):
         case = prepare(recording, model, window=window, tested=test is not None, **given)
         options = Options(case.window, **asked)
@@ -126,6 +139,42 @@ def fit_recording(
     if isinstance(electrode, Recording):
         result = replace(result, beside={"electrode": {"name": electrode.name, "sha256": electrode.sha256}})
     return result if test is None else judged_by(result, test)
+
+
+def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
+    """Return the better of a LIF and a gif on what neither saw, and say which it is and why."""
+    fits, failed = dict[str, RecordingFit](), dict[str, ValueError]()
+    for model in ("gif", "lif"):
+        try:
+            fits[model] = fit(model)
+        except ValueError as error:
+            failed[model] = error
+        if model in fits and fits[model].protocol != "steps" and has_mechanisms(fits[model].params):
+            return _said(fits[model], "gif rather than a plain LIF, for what it gains on unseen data")
+    if len(failed) == 2:
+        raise failed["lif"]
+    if failed:
+        (model,), (why,) = fits, failed.values()
+        return _said(fits[model], f"{model}, as no other model could be fitted ({why})")
+    errors = {model: measures(found).get("step_error", np.nan) for model, found in fits.items()}
+    if not np.isfinite(list(errors.values())).all():
+        return _said(fits["lif"], "lif: no further mechanism gains on unseen data")
+    best, other = sorted(errors, key=errors.__getitem__)
+    counts = {m: fits[m].scores["test"]["spikes_per_step_rmse"] for m in fits}
+    return _said(
+        fits[best],
+        f"{best} rather than {other}: {counts[best]:.2g} spikes off in steps neither saw, not {counts[other]:.2g}",
+    )
+
+
+def _said(fit: RecordingFit, why: str) -> RecordingFit:
+    return replace(fit, warnings=(*fit.warnings, f"model: {why}"))
+
+
+def has_mechanisms(params: Any) -> bool:
+    """Say whether a neuron has more than a membrane, a threshold and noise."""
+    own = ("eta", "gamma", "mechanisms", "coupling")
+    return any(getattr(params, name, None) for name in own)
 
 
 def _recipe(case: Case, *, intervals: bool) -> Callable[[Data, Options], Outcome]:
@@ -203,11 +252,11 @@ def check_options(
     """Return the model's name, and refuse options of :func:`fit_recording` that suit no recording."""
     choice("drift", drift, (False, True))
     choice("rest", rest, ("auto", "fitted"))
-    if not isinstance(model, str) or (model := ALIASES.get(model, model)) not in MODELS:
-        raise ValueError(f"model = {model!r}: the models that can be fitted are {', '.join(MODELS)}")
-    if (model != "lif" and start is not None) or (model in ADAPTIVE and bounds is not None):
+    if not isinstance(model, str) or (model := ALIASES.get(model, model)) not in (AUTO, *MODELS):
+        raise ValueError(f"model = {model!r}: the models that can be fitted are {AUTO}, {', '.join(MODELS)}")
+    if (model != "lif" and start is not None) or (model in (AUTO, *ADAPTIVE) and bounds is not None):
         raise ValueError(f'model = "{model}" finds its own start and has no bounds: start and bounds are for "lif"')
-    if drift and model not in ADAPTIVE:
+    if drift and model not in (AUTO, *ADAPTIVE):
         raise ValueError(f'drift is for "gif" and "deterministic-gif": "{model}" has one membrane for all sweeps')
     limits(bounds, model)
     return model

@@ -6,7 +6,7 @@ ended, and kept where what was not fitted gains: whole stimuli or steps, or ever
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,9 @@ class Ladder:
         """Return parameters of all mechanisms without those that were not taken."""
         taken = {pattern for rung in self.rungs if rung.taken for pattern in dict(STAGES)[rung.name]}
         kept = tuple(m for i, m in enumerate(params.mechanisms) if f"mechanisms.{i}.*" in taken)
-        return replace(params, mechanisms=kept, coupling=params.coupling if "coupling.*" in taken else None)
+        plain: dict[str, Any] = {} if "eta.*" in taken else dict.fromkeys(("eta", "tau_eta", "gamma", "tau_gamma"), ())
+        coupling = params.coupling if "coupling.*" in taken else None
+        return replace(params, mechanisms=kept, coupling=coupling, **plain)
 
 
 def model_ladder(

@@ -1,0 +1,65 @@
+"""Which model is handed out where nobody chose one."""
+
+from dataclasses import replace
+
+import pytest
+
+import jaxlif as jl
+from jaxlif.fitting.fit_recording import choose_model, has_mechanisms
+from tests.fitting.gif_cell import TRUTH
+
+PLAIN = jl.AdaptiveLIFParams()
+
+
+def made(model, params, protocol, rmse=None):
+    """Return a fit with as much as the choice looks at."""
+    scores = {} if rmse is None else {"test": {"spikes_per_step_rmse": rmse, "spikes_per_step_rmse_to_20": rmse}}
+    return jl.RecordingFit(
+        model=model, params=params, scores=scores, bounds={}, window=(0.0, 1.0), protocol=protocol,
+        spike_rule=jl.SpikeRule(), spike_cut=(5.0, 4.5), data={}, seed=0,
+    )  # fmt: skip
+
+
+def chosen(**fits):
+    def _fit(model):
+        found = fits[model]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return choose_model(_fit)
+
+
+LIF, GIF = made("lif", jl.LIFParams(), "fluctuating"), made("gif", TRUTH, "fluctuating")
+STEPS = {model: made(model, TRUTH, "steps", rmse) for model, rmse in (("lif", 1.6), ("gif", 0.8))}
+
+
+@pytest.mark.parametrize(
+    ("fits", "model", "words"),
+    [
+        ({"lif": LIF, "gif": GIF}, "gif", "for what it gains on unseen data"),
+        ({"lif": LIF, "gif": replace(GIF, params=PLAIN)}, "lif", "no further mechanism gains on unseen data"),
+        (STEPS, "gif", "gif rather than lif: 0.8 spikes off in steps neither saw, not 1.6"),
+        ({"lif": STEPS["lif"], "gif": made("gif", TRUTH, "steps", 2.0)}, "lif", "not 2"),
+        ({"lif": LIF, "gif": ValueError("voltage does not relax")}, "lif", "(voltage does not relax)"),
+        ({"lif": ValueError("no"), "gif": STEPS["gif"]}, "gif", "as no other model could be fitted (no)"),
+    ],
+)
+def test_the_better_on_what_neither_saw_is_handed_out_and_says_why(fits, model, words):
+    found = chosen(**fits)
+    assert found.model == model and found.warnings[-1].startswith("model: ") and words in found.warnings[-1]
+
+
+def test_where_nothing_can_be_fitted_the_plain_neuron_says_why():
+    with pytest.raises(ValueError, match="no spikes"):
+        chosen(lif=ValueError("voltage has no spikes"), gif=ValueError("something else"))
+
+
+def test_a_neuron_with_any_mechanism_is_no_plain_one():
+    assert not has_mechanisms(PLAIN)
+    for more in (
+        {"eta": (1.0,), "tau_eta": (9.0,)},
+        {"coupling": jl.VoltageCoupling()},
+        {"mechanisms": (jl.ACurrent(),)},
+    ):
+        assert has_mechanisms(replace(PLAIN, **more))
