@@ -29,6 +29,7 @@ SHIFT = 1.0  # mV by which a holding current may move what is still called the r
 ITSELF = 1.0  # pA: a smaller step is none
 SKIPPED = 0.1, 2  # share of the spikes at the start that adaptation leaves out, and the most
 
+_RHEOBASE = ("rheobase", "rheobase_low", "rheobase_high")
 _MEMBRANE = ("input_resistance", "time_constant", "capacitance")
 _SPIKE = ("spike_threshold", "spike_amplitude", "spike_width", "ahp", "ahp_depth")
 
@@ -112,13 +113,14 @@ class Features(NamedTuple):
 
     sweeps: tuple[SweepFeatures, ...]
     cell: Mapping[str, float | None]
-    remarks: Mapping[str, str]  # by name: why there is no value, or what has to be said of it
+    remarks: Mapping[str, str]  # by name: why there is no value, of each that has none, or what has to be said of it
 
     def lines(self) -> dict[str, str]:
         """Return what is known of the cell as a few lines, by label."""
         known = {name: f"{x:.4g} {CELL[name][0]}".strip() for name, x in self.cell.items() if x is not None}
         rheobase = [f"{known['rheobase']}, silent at {known['rheobase_low']}"] if "rheobase" in known else []
-        texts = {"rheobase": "; ".join([*rheobase, *filter(None, [self.remarks.get("rheobase")])])}
+        rheobase += [self.remarks["rheobase"]] if "rheobase" in self.remarks and known.keys() & _RHEOBASE else []
+        texts = {"rheobase": "; ".join(rheobase)}
         for label, names in (("membrane", _MEMBRANE), ("spike", _SPIKE)):
             words = (name.removeprefix("spike_").replace("_", " ") for name in names)
             texts[label] = ", ".join(f"{word} {known[n]}" for word, n in zip(words, names, strict=True) if n in known)
@@ -180,8 +182,10 @@ def recording_features(
     parts += [] if recording.voltage is None else [_spike(recording, spikes, tests, sweeps, steps=steps)]
     found = {name: value for part in parts for name, value in part.values.items()}
     parts.append(_rest(sweeps, found.get("input_resistance"), steps=steps))
-    remarks = {name: text for part in parts for name, text in part.remarks.items()}
-    return Features(sweeps, dict.fromkeys(CELL) | found | dict(parts[-1].values), remarks)
+    cell = dict.fromkeys(CELL) | found | dict(parts[-1].values)
+    why = "no silent time before a step" if steps else "the current is not made of steps"
+    remarks = {name: why if recording.voltage is not None else "no voltage" for name, x in cell.items() if x is None}
+    return Features(sweeps, cell, remarks | {name: text for part in parts for name, text in part.remarks.items()})
 
 
 class _Part(NamedTuple):
@@ -255,10 +259,8 @@ def _times(train: np.ndarray, dt: float) -> np.ndarray:
 
 def _adaptation(times: np.ndarray) -> float | None:
     share, most = SKIPPED
-    intervals = np.diff(times[min(most, int(share * len(times) + 0.5)) :])  # half of a spike is one, as in eFEL
-    if len(intervals) < 2:
-        return None
-    return float(np.mean(np.diff(intervals) / (intervals[1:] + intervals[:-1])))
+    a = np.diff(times[min(most, int(share * len(times) + 0.5)) :])  # half of a spike is one, as in eFEL
+    return float(np.mean(np.diff(a) / (a[1:] + a[:-1]))) if len(a) > 1 else None
 
 
 # --- the cell ---------------------------------------------------------------------------------------------
@@ -273,8 +275,8 @@ def _rest(sweeps: tuple[SweepFeatures, ...], resistance: float | None, *, steps:
     rest = _median(sweep.baseline for sweep, shift in zip(sweeps, shifts, strict=True) if shift < SHIFT)
     baseline, holding = _median(sweep.baseline for sweep in sweeps), None if changes else _median(held)
     if rest is None:
-        silent = "no sweep is silent and constant before its stimulus"
-        remarks["rest"] = silent if baseline is None else "every sweep is under a holding current that moves it"
+        unknown = "no voltage is known of a silent and constant start"
+        remarks["rest"] = unknown if baseline is None else "every sweep is under a holding current that moves it"
     return _Part({"rest": rest, "baseline": baseline if steps else None, "holding": holding}, remarks)
 
 
@@ -284,12 +286,12 @@ def _rheobase(sweeps: tuple[SweepFeatures, ...]) -> _Part:
     silent = [sweep.current for sweep in sweeps if not sweep.spikes]
     if not firing:
         low = max(silent)
-        return _Part({"rheobase_low": low}, {"rheobase": f"no step fires: above {low:.4g} pA"})
+        return _Part({"rheobase_low": low}, dict.fromkeys(_RHEOBASE[::2], f"no step fires: above {low:.4g} pA"))
     first, top = min(firing), max((sweep.spikes, sweep.current) for sweep in sweeps)[1]
     among = [level for level in silent if first <= level < top]
     high = min(level for level in firing if level > max(among, default=-np.inf))
     if not (below := [level for level in silent if level < first]):
-        return _Part({"rheobase_high": high}, {"rheobase": f"every step fires: below {first:.4g} pA"})
+        return _Part({"rheobase_high": high}, dict.fromkeys(_RHEOBASE[:2], f"every step fires: below {first:.4g} pA"))
     idle = any(s.spikes and s.holding is not None and s.current < s.holding + ITSELF for s in sweeps)
     again = ", ".join(f"{level:.4g}" for level in sorted(among))
     notes = [f"silent again at {again} pA"] * bool(among) + ["the cell fires by itself"] * idle

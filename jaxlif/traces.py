@@ -101,7 +101,7 @@ def envelope(x: np.ndarray, size: int) -> tuple[np.ndarray, int]:
 
     Example:
         >>> envelope(np.array([0.0, 5.0, 1.0, 0.0, -7.0, 0.0, 2.0, 2.0]), 2)
-        (array([ 5.,  0., -7.,  2.]), 2)
+        (array([ 0.,  5., -7.,  2.]), 2)
     """
     steps = x.shape[-1]
     length = 2 * -(-steps // (2 * size))

@@ -250,7 +250,8 @@ def test_the_rheobase_lies_between_what_is_silent_and_what_fires(counts, expecte
     found = recording_features(trains([50.0, 100.0, 150.0, 200.0, 250.0], counts))
     assert tuple(found.cell[name] for name in ("rheobase", "rheobase_low", "rheobase_high")) == expected
     assert found.remarks.get("rheobase") == remark
-    assert found.cell["spike_threshold"] is None and found.cell["rest"] is None
+    assert all(value is not None or found.remarks[name] for name, value in found.cell.items())
+    assert found.cell["spike_threshold"] is None and found.remarks["spike_threshold"] == "no voltage"
 
 
 def test_a_holding_current_that_changes_is_said():
@@ -287,6 +288,7 @@ def test_noise_has_intervals_but_no_latency():
     assert sweep.latency is None and sweep.adaptation_index is None and sweep.holding is None
     assert found.cell["rheobase"] is None and found.cell["rest"] == -70.0
     assert found.remarks["spike_threshold"] == "dt = 1 ms: 0.25 ms or less are needed"
+    assert found.remarks["input_resistance"] == found.remarks["rheobase"] == "the current is not made of steps"
 
 
 def test_a_fit_writes_the_table_beside_its_report(steps_file, tmp_path):
@@ -300,7 +302,7 @@ def test_a_fit_writes_the_table_beside_its_report(steps_file, tmp_path):
     assert list(cell) == list(CELL) and all(row["unit"] == CELL[name][0] for name, row in cell.items())
     for name, value in found.cell.items():
         assert cell[name]["value"] == ("" if value is None else f"{value:.6g}")
-        assert bool(cell[name]["remark"]) == (name in found.remarks)
+        assert cell[name]["remark"] == found.remarks.get(name, "") and (value is not None or name in found.remarks)
     assert list(sweeps[0]) == [f"{name}_{unit}" if unit else name for name, (unit, _) in SWEEP.items()]
     free = fit.as_scored().predict(recording).spike_sweep
     assert [float(row["spikes_model"]) for row in sweeps] == np.bincount(free, minlength=len(sweeps)).tolist()
