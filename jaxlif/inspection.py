@@ -132,6 +132,6 @@ def _verdict(recording: Recording, rule: SpikeRule) -> str:
         return f"like a fluctuating current, by the voltage between spikes and their times ({why})"
     table = fi_table(recording, spikes)
     levels = f"{len(table.currents)} levels, {table.currents.min():.4g} to {table.currents.max():.4g} pA"
-    curve = "steps: the membrane from the smallest steps without a spike, the rest from an f-I curve of"
+    curve = "steps: the membrane from what is below threshold, the rest from spikes at"
     counted = f"{curve} {levels}, counted from {table.start:g} to {table.stop:g} ms"
     return "; ".join((counted, *padded, *protocol_notes(recording, spikes)))

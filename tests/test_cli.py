@@ -775,7 +775,7 @@ def two_cells():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (only_firing, ["no f-I curve with a membrane below it: of 4 levels 4 fire"]),
+        (only_firing, ["a fit without the sweeps 1, 3, 5, 7 alone"]),
         (artefacts, ["spikes come within 0.3 ms of a step of the current", "the voltage jumps by"]),
         (lambda: {"voltage": np.maximum(cell()[1], -64.0)}, ["is it saturated or clipped?"]),
         (two_cells, ["its spike times say little"]),

@@ -49,8 +49,8 @@ def test_what_was_put_in_is_what_is_said():
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ({}, "steps: the membrane from the smallest steps without a spike, the rest from an f-I curve of 7 levels"),
-        ({"levels": LEVELS[3:]}, "like a fluctuating current, by the voltage between spikes and their times (the curr"),
+        ({}, "steps: the membrane from what is below threshold, the rest from spikes at 7 levels"),
+        ({"levels": LEVELS[5:]}, "like a fluctuating current, by the voltage between spikes and their times (the curr"),
         ({"levels": 0.0 * LEVELS + 200.0, "wait": 0}, "refused: current = 200 pA in every sample of every sweep"),
         ({"levels": 0.1 * LEVELS}, "refused: voltage has no spikes"),
     ],

@@ -197,14 +197,14 @@ def fit_fi_curve(
     and v_rest, and tau_m badly. The curve is returned as a table, with the rates that a fit to every
     second current predicts for the others. Bounds of v_th, v_reset and t_ref that leave nothing are refused.
     """
-    limits = _limits(membrane, currents, rates, bounds)
+    limits = coordinate_limits(membrane, currents, rates, bounds)
     limits |= {"tau_m": bounds["tau_m"]} if free_tau_m else {}
     even = np.arange(len(rates)) % 2 == 0
     weights = np.stack([np.ones(len(rates)), even, ~even])
     draws = np.random.default_rng(seed).normal(size=(STARTS, len(limits)))
     draws[0] = 0.0
     with jax.enable_x64(True):
-        starts = draws + _start(membrane, currents, rates, limits)
+        starts = draws + coordinate_start(membrane, currents, rates, limits)
         neurons, fitted = jax.device_get(_fit_curves(membrane, limits, currents, rates, weights, starts))
     columns = {"current_pA": currents, "rate_Hz": rates, "fitted_rate_Hz": fitted[0]}
     columns |= {"held_out_rate_Hz": np.where(even, fitted[2], fitted[1])}
@@ -248,7 +248,9 @@ def _depths(v_th: Any, reset_bounds: tuple[Any, Any]) -> tuple[Array, Array]:
     return jnp.maximum(0.0, v_th - high), jnp.minimum(DEEPEST, v_th - low)
 
 
-def _limits(membrane: Any, currents: np.ndarray, rates: np.ndarray, bounds: Bounds) -> dict[str, tuple[float, float]]:
+def coordinate_limits(
+    membrane: Any, currents: np.ndarray, rates: np.ndarray, bounds: Bounds
+) -> dict[str, tuple[float, float]]:
     """Return the intervals of the coordinates: what the currents and the bounds of the parameters both allow."""
     reset, (ref_low, ref_high) = bounds["v_reset"], bounds["t_ref"]
     low, high, above = ((v - membrane.v_rest) / membrane.r_m for v in (*bounds["v_th"], reset[0]))
@@ -262,7 +264,7 @@ def _limits(membrane: Any, currents: np.ndarray, rates: np.ndarray, bounds: Boun
     return {name: (float(low), float(high)) for name, (low, high) in (limits | {"v_reset": reset}).items()}
 
 
-def _start(membrane: Any, currents: np.ndarray, rates: np.ndarray, limits: Mapping[str, Any]) -> np.ndarray:
+def coordinate_start(membrane: Any, currents: np.ndarray, rates: np.ndarray, limits: Mapping[str, Any]) -> np.ndarray:
     """Return where to start: at the observed onset, with a reset by 10 mV and a third of the longest t_ref."""
     guesses = {"rheobase": onset(currents, rates), "tau_m": membrane.tau_m}
     least, most = _depths(membrane.v_rest + membrane.r_m * guesses["rheobase"], limits["v_reset"])

@@ -59,7 +59,7 @@ def fit_recording(
 ) -> RecordingFit:
     """Fit a neuron to a recording.
 
-    For "lif", a protocol of current steps is fitted by its subthreshold sweeps and its f-I curve, any other current by
+    For "lif", a family of current steps is fitted by what is below threshold and by its spikes, any other current by
     voltage and spikes. What is not in ``window``, or is ``held_out``, is predicted and scored. All is in double
     precision but the gradient of the adaptive neurons' likelihood.
 

@@ -97,15 +97,20 @@ def _of_steps(
     data: Data, window: tuple[float, float], steps: Steps, model: np.ndarray, voltage: np.ndarray
 ) -> dict[str, Any]:
     """Score the steps of a family, as far as they lie in a part of the time, and the voltage before the first spike."""
-    part, samples = data.window(*window), data.samples(window)
+    samples = data.samples(window)
     inside = [slice(max(t.start, samples.start), min(t.stop, samples.stop)) for t in steps.tests]
     cell, *own = (
         [data.dt * (np.flatnonzero(train[place]) + 1) for train, place in zip(raster, inside, strict=True)]
         for raster in (data.spikes, *model.reshape(-1, *data.spikes.shape))
     )
-    silent_yet = np.maximum.accumulate(data.spikes, axis=1)[:, samples]
-    below = voltage_scores(part, silent_yet, voltage[:, samples], before=data.steps(BEFORE_SPIKE), after=0)
+    below = _before_spikes(data, window, voltage)
     return step_scores(cell, own) | {f"subthreshold_{name}": value for name, value in below.items()}
+
+
+def _before_spikes(data: Data, window: tuple[float, float], voltage: np.ndarray) -> dict[str, Any]:
+    part, samples = data.window(*window), data.samples(window)
+    since = np.maximum.accumulate(data.spikes, axis=1)[:, samples]
+    return voltage_scores(part, since, voltage[:, samples], before=data.steps(BEFORE_SPIKE), after=0)
 
 
 def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: int = MODEL_TRIALS) -> np.ndarray:
@@ -127,10 +132,10 @@ def _of_curve(
     data: Data, found: Outcome, window: tuple[float, float], model: np.ndarray, voltage: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """Score a step protocol: above threshold its voltage is the spike mechanism's, not the membrane's."""
-    end = float(found.curve["epoch_ms"][1])
     simulated = fi_table(data.window(*window), model[:, data.samples(window)]).rates[: len(found.curve["rate_Hz"])]
     errors = curve_errors(found.curve | {"simulated_rate_Hz": simulated})
-    return {"membrane": _voltage_scores(data, (window[0], end), voltage, found), "f_i": errors}
+    fitted = found.fitted_sweeps
+    return {"membrane": _before_spikes(data.select(fitted), window, voltage[fitted]), "f_i": errors}
 
 
 def _at_own_rest(driven: Data, found: Outcome, steps: Steps) -> Data:

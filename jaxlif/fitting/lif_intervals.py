@@ -1,17 +1,14 @@
-"""95 % intervals for the parameters of a plain neuron: from its forced voltage, and from its f-I curve."""
+"""95 % intervals for the parameters of a plain neuron from its forced voltage."""
 
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import UNKNOWN, Estimate, sandwich
 from jaxlif.fitting.membrane import SOLVED, Profile, columns, forced_segments
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.theory import firing_rate
 
 BLOCKS = 16  # of samples, over which the gradient's scatter is taken
 UNSEEN = 1e-6  # mV or Hz for a unit of a parameter: what moves an observation by less does not move it
@@ -28,7 +25,7 @@ def membrane_estimate(params: LIFParams, data: Data, names: tuple[str, ...]) -> 
     """
     values = np.array([getattr(params, name) for name in names])
     slopes, errors = slopes_and_errors(names, params, data)
-    lasting = _lasting_scatter(slopes, errors, data.judged)
+    lasting = lasting_scatter(slopes, errors, data.judged).sum(axis=0)
     # Blocks run through one sweep after the other.
     slopes, errors = slopes.reshape(len(names), -1), errors.ravel()
     curvature, least = slopes @ slopes.T, float(data.judged.sum()) * UNSEEN**2
@@ -45,10 +42,10 @@ def membrane_estimate(params: LIFParams, data: Data, names: tuple[str, ...]) -> 
     return Estimate(names, values, covariance, BLOCKS - 1, spread)
 
 
-def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T`, [n, n], with the errors' autocovariance up to a block.
+def lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T` of each sweep, [S, n, n], with the errors' autocovariance.
 
-    Slopes are [n, S, T], errors and mask [S, T]; sweeps are independent.
+    It is that of all sweeps, up to a block. Slopes are [n, S, T], errors and mask [S, T]; sweeps are independent.
     """
     from scipy.fft import irfft, next_fast_len, rfft
 
@@ -64,10 +61,10 @@ def _lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -
     covariance[:lags] = (1.0 - np.arange(lags) / lags) * _summed(errors) / counts
     covariance[length - lags + 1 :] = covariance[lags - 1 : 0 : -1]
     spectrum = rfft(covariance).real.clip(0.0)
-    scatter = np.zeros((len(slopes),) * 2)
+    scatter = np.zeros((len(errors), len(slopes), len(slopes)))
     for sweep in range(len(errors)):
         for n, slope in enumerate(slopes[:, sweep]):
-            scatter[:, n] += slopes[:, sweep] @ irfft(rfft(slope, length) * spectrum, length)[:steps]
+            scatter[sweep, :, n] = slopes[:, sweep] @ irfft(rfft(slope, length) * spectrum, length)[:steps]
     return scatter
 
 
@@ -113,31 +110,3 @@ def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[
     first, last = np.flatnonzero(allowed | (np.arange(len(rise)) == best))[[0, -1]]
     low, high = map(float, profile.candidates[[max(first - 1, 0), min(last + 1, len(rise) - 1)]])
     return intervals | {"t_ref": (-np.inf, np.inf) if allowed.all() else (low, high)}
-
-
-def fi_estimate(
-    params: LIFParams, currents: np.ndarray, rates: np.ndarray, membrane: Estimate, *, resolution: float = 0.0
-) -> Estimate | None:
-    r"""Estimate the errors of v_th, v_reset and t_ref fitted to an f-I curve with the membrane given.
-
-    Least squares gives :math:`\sigma^2 (F^T F)^{-1}` with :math:`F = \partial f(I_k) / \partial\theta`; an error dm of
-    the membrane moves the fit by :math:`-(F^T F)^{-1} F^T M\, dm` with :math:`M = \partial f(I_k) / \partial m`. One
-    spike more changes a rate by ``resolution``, Hz: :math:`\sigma^2` is a twelfth of its square at least. Where no more
-    than three currents make the neuron fire nothing is left to judge the errors by: None.
-
-    Source: Seber & Wild 1989, doi:10.1002/0471725315, chapter 5.
-    """
-    names, drive = ("v_th", "v_reset", "t_ref"), jnp.asarray(currents, float)
-    every = (*names, *membrane.names)
-    values = jnp.array([getattr(params, name) for name in every])
-    slopes = np.asarray(jax.jacfwd(lambda x: firing_rate(_with(params, every, x), drive))(values))
-    fitted = np.asarray(firing_rate(params, drive))
-    firing = int((fitted > 0).sum())
-    if firing <= len(names):
-        return None
-    own, given = slopes[:, : len(names)], slopes[:, len(names) :]
-    gram, least = own.T @ own, len(own) * UNSEEN**2
-    noise = max(float(np.sum((fitted - rates) ** 2)) / (firing - len(names)), resolution**2 / 12.0)
-    moved = sandwich(gram, gram, least=least) @ own.T @ given
-    covariance = sandwich(gram, noise * gram, least=least) + moved @ membrane.covariance @ moved.T
-    return Estimate(names, np.asarray(values[: len(names)]), covariance, firing - len(names))

@@ -1,7 +1,7 @@
 """How a LIF, and a membrane that never spikes, are fitted.
 
-Current steps: tau_m, r_m and v_rest to the smallest subthreshold steps, each from its sweep's own rest; then v_th,
-v_reset and t_ref to the f-I curve.
+Current steps: tau_m, r_m and v_rest to all sweeps below threshold, each from its own rest and by its noise; then v_th,
+v_reset and t_ref, and tau_m within its errors, to the number of spikes and the first spike of every sweep.
 
 Any other current: with the resets forced at the recorded spikes, tau_m, r_m, v_rest and v_reset are fitted to the
 voltage between them by gradient; the refractory period, which has none, by a search over whole steps; the threshold in
@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
-from jaxlif.fitting.fi_curve import fit_fi_curve, poor_curve
+from jaxlif.fitting.fi_curve import poor_curve
 from jaxlif.fitting.intervals import Estimate, determined
-from jaxlif.fitting.lif_intervals import fi_estimate, membrane_estimate, with_refractory
+from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import (
     BEFORE_SPIKE,
     LONGEST_REFRACTORY,
@@ -29,11 +29,12 @@ from jaxlif.fitting.membrane import (
     spike_length,
 )
 from jaxlif.fitting.notes import at_bounds, spontaneous
-from jaxlif.fitting.step_family import BASELINE, Family, constant_levels, has_deflections, protocol_notes, rectification
+from jaxlif.fitting.step_family import Family, constant_levels, has_deflections, protocol_notes, rectification
+from jaxlif.fitting.step_membrane import fit_membrane, stretches
+from jaxlif.fitting.step_spikes import fit_spikes
 from jaxlif.fitting.threshold import bracket_threshold, choose_threshold, reliable_stimuli
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
-from jaxlif.recordings.notes import DRIFT
 
 LEAST_SAMPLES = 20  # samples away from spikes, for six parameters
 MEMBRANE, TEXTBOOK = ("tau_m", "r_m", "v_rest"), (20.0, 0.1)  # ms, GΩ
@@ -44,45 +45,39 @@ FREE = (*MEMBRANE, "v_reset")  # what the voltage between spikes determines
 
 
 def fit_steps(data: Data, options: Options) -> Outcome:
-    """Fit tau_m, r_m and v_rest to the smallest subthreshold step, then v_th, v_reset and t_ref to the f-I curve."""
+    """Fit the membrane to what is below threshold, and to spikes what makes them, with tau_m within its errors."""
     part = data.window(*options.window)
-    membrane, known, sweeps, notes = step_membrane(data, options)
-    table = Family(part, part.spikes).rising
-    params, curve = fit_fi_curve(membrane, table.currents, table.rates, bounds=options.bounds, seed=options.seed)
-    curve |= {"epoch_ms": [table.start, table.stop]}
-    lowest, poor = float(data.voltage.min()), poor_curve(curve)
+    membrane, known, sweeps, notes = step_membrane(part, options)
+    family = Family(part, part.spikes)
+    found = fit_spikes(membrane, known, family, bounds=options.bounds, seed=options.seed)
+    poor = poor_curve(found.curve)
+    if poor:  # spikes that no LIF fires say nothing of its tau_m
+        found = fit_spikes(membrane, known, family, bounds=options.bounds, free_tau_m=False, seed=options.seed)
+    curve = found.curve | {"epoch_ms": [family.rising.start, family.rising.stop]}
+    lowest = float(data.voltage.min())
     deep = (
-        f"v_reset = {params.v_reset:.4g} mV lies below everything recorded ({lowest:.4g} mV): the f-I curve asks for"
-        " it, the voltage between spikes is not the cell's",
-    ) * (params.v_reset < lowest)
-    counted = 1000.0 / (table.stop - table.start)  # Hz that one spike is worth
-    shape = None if poor else fi_estimate(params, table.currents, table.rates, known, resolution=counted)
-    warnings = notes + spontaneous(params) + deep + poor
-    intervals = known.intervals() | (shape.intervals() if shape else {})
-    return Outcome(params, warnings, curve, sweeps, intervals=intervals)
+        f"v_reset = {found.params.v_reset:.4g} mV lies below everything recorded ({lowest:.4g} mV): the f-I curve asks"
+        " for it, the voltage between spikes is not the cell's",
+    ) * (found.params.v_reset < lowest)
+    intervals = known.intervals() if poor or found.estimate is None else found.estimate.intervals()
+    warnings = notes + spontaneous(found.params) + deep + poor
+    return Outcome(found.params, warnings, curve, sweeps, intervals=intervals)
 
 
 def step_membrane(data: Data, options: Options) -> tuple[LIFParams, Estimate, np.ndarray, tuple[str, ...]]:
-    """Fit tau_m, r_m and v_rest to the smallest subthreshold steps; return them, errors, fitted sweeps and notes."""
-    window = data.window(*options.window)
-    family = Family(window, window.spikes)
-    chosen = np.array([d.sweep for d in family.smallest])
-    until_end = options.window[0], family.table.stop
-    part = family.baselines.aligned(between_spikes(data, until_end, chosen), chosen)
-    known = [d.resistance for d in family.smallest if np.isfinite(d.resistance)]
-    # Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
-    noise = (data.current - constant_levels(data))[chosen, data.samples(until_end)]
-    heard = [part, replace(part, current=part.current - noise)][: 1 + noise.any()]
-    fits = [_fit_subthreshold(x, options, spike_length(data), float(np.median(known or [0.1]))) for x in heard]
-    params, estimate = min(fits, key=lambda fit: fit[1].spread)
-    if np.isfinite(family.baselines.voltage[chosen]).all():
-        estimate = _with_baselines(estimate, part)
-    if family.baselines.drift >= DRIFT:
-        # The cell's v_rest is none of one value: that of any sweep lies within what it spans, and v_th moves with it.
-        spans = estimate.covariance + np.diag([0.0, 0.0, float(np.var(family.baselines.rests()))])
-        estimate = estimate._replace(covariance=spans)
-    notes = rectification(family.deflections, float(params.r_m)) + protocol_notes(window, window.spikes)
-    return params, estimate, chosen, notes
+    """Fit tau_m, r_m and v_rest to steps; return them, errors, the sweeps that were used and notes.
+
+    Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
+    """
+    family = Family(data, data.spikes)
+    heard = (data, replace(data, current=constant_levels(data)))
+    found = min(
+        (fit_membrane(stretches(x, family), options.bounds, family.baselines) for x in heard), key=lambda f: f.left
+    )
+    tau_m, r_m, v_rest = found.estimate.values.tolist()
+    params = LIFParams(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_th=v_rest + 50.0, v_reset=v_rest)
+    notes = rectification(family.deflections, r_m) + protocol_notes(data, data.spikes)
+    return params, found.estimate, found.sweeps, notes
 
 
 def _fit_subthreshold(data: Data, options: Options, length: int, resistance: float) -> tuple[LIFParams, Estimate]:
@@ -97,24 +92,10 @@ def _fit_subthreshold(data: Data, options: Options, length: int, resistance: flo
     return params, membrane_estimate(params, data, MEMBRANE)
 
 
-def _with_baselines(estimate: Estimate, data: Data) -> Estimate:
-    """Add what the errors of the baselines, by which each sweep was moved, make of r_m and v_rest.
-
-    Both are a regression of the voltage on the current; a median has pi / 2 times the variance of a mean.
-    """
-    current = data.current
-    sums = np.stack([current.sum(axis=1), np.full(len(current), float(data.num_steps))])  # [2, S]
-    squares = np.array([[np.sum(current**2), current.sum()], [current.sum(), float(current.size)]])
-    moved = np.linalg.solve(squares, sums)
-    covariance = np.array(estimate.covariance)
-    covariance[1:, 1:] += 0.5 * np.pi * estimate.spread * data.dt / BASELINE * moved @ moved.T
-    return estimate._replace(covariance=covariance)
-
-
 def fit_passive(data: Data, options: Options) -> Outcome:
-    """Fit tau_m, r_m and v_rest: to the smallest of current steps, or to the voltage under any other current."""
+    """Fit tau_m, r_m and v_rest: to a family of current steps, or to the voltage under any other current."""
     if has_deflections(data, data.spikes):
-        params, estimate, sweeps, notes = step_membrane(data, options)
+        params, estimate, sweeps, notes = step_membrane(data.window(*options.window), options)
     else:
         params, estimate = _fit_subthreshold(between_spikes(data, options.window), options, spike_length(data), 0.1)
         sweeps, notes = np.arange(data.num_sweeps), ()

@@ -1,13 +1,12 @@
 """A family of current steps: its f-I table, where each sweep rests before its step, and what stays below threshold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxlif.fitting.data import Data
 from jaxlif.fitting.fi_curve import blocked, rising_branch
 from jaxlif.recordings import Recording
 from jaxlif.recordings.notes import DRIFT
@@ -25,7 +24,7 @@ BASELINE = 50.0  # ms before a test epoch that the rest is taken from
 RECOVERY = 30.0  # ms after a spike in which the voltage is on its way back: no rest
 HOLDING = 5.0  # pA by which holding currents differ on purpose
 RECTIFICATION = 1.5  # a ratio of input resistances beyond which one number does not describe the membrane
-SMALLEST = 1.25  # times the smallest step that deflects: those up to it are fitted
+CHARGING = 10.0  # ms of a step before its first spike that show the membrane
 
 
 class Deflection(NamedTuple):
@@ -58,17 +57,6 @@ class Baselines(NamedTuple):
             return voltage
         return np.asarray(voltage - np.polyval(np.polyfit(current, voltage, 1), current) + np.median(voltage))
 
-    def aligned(self, data: Data, chosen: np.ndarray) -> Data:
-        """Move the chosen sweeps to the middle baseline of all: a rest that drifts is no response to a current.
-
-        A sweep whose rest is not known stays where it is.
-        """
-        known = np.isfinite(self.voltage)
-        if not known.any():
-            return data
-        shift, held = (np.where(known, x - np.median(x[known]), 0.0)[chosen] for x in self)
-        return replace(data, voltage=data.voltage - shift[:, None], current=data.current - held[:, None])
-
 
 class Steps(NamedTuple):
     """The test epochs of some sweeps of a family, and what is before them."""
@@ -95,6 +83,12 @@ class Family:
         count = rising_branch(self.table.currents, self.table.rates)
         return self.table._replace(currents=self.table.currents[:count], rates=self.table.rates[:count])
 
+    @property
+    def ceiling(self) -> float:
+        """The current, pA, above which the cell is in block."""
+        count = len(self.rising.rates)
+        return float(self.table.currents[count - 1 : count + 1].mean()) if count < len(self.table.rates) else np.inf
+
     @cached_property
     def baselines(self) -> Baselines:
         """What :func:`baselines_before` finds before each test epoch."""
@@ -111,8 +105,7 @@ class Family:
 
         Those above the rising branch are silent because they are in block.
         """
-        found, count = [], len(self.rising.rates)
-        ceiling = float(self.table.currents[count - 1 : count + 1].mean()) if count < len(self.table.rates) else np.inf
+        found, ceiling = [], self.ceiling
         for n, test in enumerate(step_family(self.recording).tests):
             step, rest = float(test.level - self.baselines.current[n]), self.baselines.voltage[n]
             silent = not self.spikes[n, test.start : test.stop].any()
@@ -121,11 +114,16 @@ class Family:
         noise = 0.05 * max((abs(d.step) for d in found), default=0.0)
         return [d for d in found if abs(d.step) > noise]
 
-    @property
-    def smallest(self) -> list[Deflection]:
-        """The deflections by the smallest steps."""
-        limit = SMALLEST * min(abs(d.step) for d in self.deflections)
-        return [d for d in self.deflections if abs(d.step) <= limit]
+    @cached_property
+    def charging(self) -> int:
+        """In how many sweeps a step moves the voltage from a known rest for 10 ms before the first spike."""
+        rests, length = np.isfinite(self.baselines.voltage), round(CHARGING / self.recording.dt)
+        tests = step_family(self.recording).tests
+        return sum(
+            bool(rests[n]) and not self.spikes[n, test.start : test.start + length].any()
+            for n, test in enumerate(tests)
+            if test.level != self.baselines.current[n] and test.level < self.ceiling
+        )
 
 
 def baselines_before(recording: Recording, spikes: np.ndarray, epochs: Sequence[Epoch]) -> Baselines:
@@ -166,12 +164,12 @@ def is_family(recording: Recording) -> bool:
 
 
 def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
-    """Say whether there are steps with levels enough for an f-I curve, two that fire and one that deflects below."""
+    """Say whether there are steps with levels enough for an f-I curve, two that fire, and a membrane that is seen."""
     if not is_step_protocol(recording):
         return False
     family = Family(recording, spikes)
     rates = family.rising.rates
-    return bool(len(rates) >= 3 and (rates > 0).sum() >= 2 and family.deflections)
+    return bool(len(rates) >= 3 and (rates > 0).sum() >= 2 and family.charging)
 
 
 def has_deflections(recording: Recording, spikes: np.ndarray) -> bool:
@@ -190,8 +188,9 @@ def no_fi_curve(recording: Recording, spikes: np.ndarray) -> tuple[str, ...]:
     rates = family.rising.rates
     return (
         f"the current is made of steps, but no f-I curve with a membrane below it: of {len(rates)} levels"
-        f" {int((rates > 0).sum())} fire (2 of 3 are needed), and {len(family.deflections)} sweeps deflect the voltage"
-        " without a spike (1 is needed); fitted like a fluctuating current, to the voltage between spikes",
+        f" {int((rates > 0).sum())} fire (2 of 3 are needed), and {family.charging} sweeps deflect the voltage for"
+        f" {CHARGING:g} ms without a spike (1 is needed); fitted like a fluctuating current, to the voltage between"
+        " spikes",
         *blocked(family.table.currents, family.table.rates),
     )
 
@@ -233,7 +232,7 @@ def _left_out(recording: Recording, *, curve: bool) -> tuple[str, ...]:
 
 
 def rectification(deflections: list[Deflection], r_m: float) -> tuple[str, ...]:
-    """Warn where the input resistance depends on the step: a linear membrane then holds near the smallest ones only."""
+    """Warn where the input resistance depends on the step: no linear membrane then holds for all."""
     known = sorted((d for d in deflections if np.isfinite(d.resistance)), key=lambda d: d.step)
     low, high = (end((d.resistance for d in known), default=1.0) for end in (min, max))
     if 0.0 < low and high <= RECTIFICATION * low:
@@ -243,6 +242,6 @@ def rectification(deflections: list[Deflection], r_m: float) -> tuple[str, ...]:
         return (f"the input resistance is not positive ({listed}): is the sign of the current flipped?",)
     off, step = max((abs((r_m - d.resistance) * d.step), d.step) for d in known)
     return (
-        f"the membrane rectifies: input resistance {listed}; tau_m and r_m come from the smallest steps, and at"
+        f"the membrane rectifies: input resistance {listed}; one tau_m and r_m stand for all, and at"
         f" {step:+.4g} pA the model ends {off:.3g} mV from the cell",
     )

@@ -249,8 +249,10 @@ def test_real_fast_spiking_interneuron(data_folder):
     pytest.importorskip("pyabf")
     result = jl.fit_recording(jl.read_recording(data_folder / "recordings" / "2019_07_24_0055_fsi.abf"))
     assert result.protocol == "steps"
-    # A blind search over all parameters reaches 3.0 Hz.
-    assert result.scores["f_i"]["rmse"] <= 3.1 and result.scores["f_i"]["rmse_simulated"] <= 3.1
+    # A blind search over all parameters, by rates alone, reaches 3.0 Hz; first spikes count here too.
+    assert result.scores["f_i"]["rmse"] <= 3.3 and result.scores["f_i"]["rmse_simulated"] <= 3.3
+    assert result.scores["test"]["spikes_per_step_share_above_20"] <= 0.1
+    assert result.scores["test"]["latency_error"] <= 5.0
     assert any("rectifies" in note for note in result.warnings)
 
 

@@ -1,4 +1,4 @@
-"""Intervals of a plain neuron against SciPy's covariance and against the scatter of repeated experiments."""
+"""Intervals of a plain neuron against the scatter of repeated experiments."""
 
 import json
 from dataclasses import replace
@@ -8,60 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import null_space
-from scipy.optimize import curve_fit
 from scipy.signal import lfilter
 from scipy.special import stdtrit
 
 import jaxlif as jl
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.intervals import Estimate, determined, flat_coordinates, is_determined
-from jaxlif.fitting.lif_intervals import fi_estimate, membrane_estimate, with_refractory
+from jaxlif.fitting.intervals import Estimate, flat_coordinates, is_determined
+from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import Profile, columns, forced
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.report import parameter_rows
 
-CURRENTS = np.linspace(200.0, 600.0, 9)  # all above rheobase, 150 pA
 TRUTH = jl.LIFParams(t_ref=3.0)
-KNOWN = Estimate(("tau_m", "r_m"), np.array([10.0, 0.1]), np.zeros((2, 2)), 15)
-
-
-def rates_of(params):
-    return np.asarray(jl.theory.firing_rate(params, jnp.asarray(CURRENTS)))
-
-
-def least_squares(membrane, rates):
-    """Fit v_th, v_reset and t_ref by SciPy, which is independent of JAX's derivatives and of our formula."""
-
-    def curve(_, v_th, v_reset, t_ref):
-        return rates_of(replace(membrane, v_th=v_th, v_reset=v_reset, t_ref=t_ref))
-
-    return curve_fit(curve, CURRENTS, rates, p0=(-55.0, -65.0, 3.0), xtol=1e-12, ftol=1e-12)
-
-
-@pytest.fixture(scope="module")
-def rates():
-    return rates_of(TRUTH) + np.random.default_rng(0).normal(0.0, 1.0, len(CURRENTS))
-
-
-def test_errors_of_an_f_i_curve_are_those_of_scipy(rates):
-    found, covariance = least_squares(TRUTH, rates)
-    params = replace(TRUTH, **dict(zip(("v_th", "v_reset", "t_ref"), map(float, found), strict=True)))
-    estimate = fi_estimate(params, CURRENTS, rates, KNOWN)
-    assert estimate.freedom == len(CURRENTS) - 3
-    # SciPy's Jacobian is a forward difference: five digits.
-    np.testing.assert_allclose(estimate.covariance, covariance, rtol=1e-4)
-
-
-def test_an_error_of_the_membrane_moves_the_fit_along():
-    # Noise-free rates: what is left is the error of r_m. The f-I curve fixes the currents that reach threshold and
-    # reset, 150 and 50 pA, so that v_th and v_reset move by these times the error, and t_ref not at all.
-    known = KNOWN._replace(covariance=np.diag([0.0, 1e-3**2]))
-    estimate = fi_estimate(TRUTH, CURRENTS, rates_of(TRUTH), known)
-    np.testing.assert_allclose(np.sqrt(np.diag(estimate.covariance)), [0.15, 0.05, 0.0], rtol=1e-9, atol=1e-9)
-
-
-def test_too_few_firing_currents_give_no_interval():
-    assert fi_estimate(TRUTH, CURRENTS[:3], rates_of(TRUTH)[:3], KNOWN) is None
 
 
 @pytest.mark.parametrize("stimulus", ["noise", "pulse"])
@@ -141,13 +99,6 @@ def test_what_a_masked_pulse_does_not_show_is_not_determined(tmp_path):
     assert jl.load_fit(path).undetermined == fit.undetermined
     table = RecordingFits({"a": fit}, {}).table()
     assert "r_m" not in table and table["tau_m"] == [fit.params.tau_m]
-
-
-def test_a_curve_that_does_not_depend_on_the_threshold_does_not_determine_it():
-    fast = replace(TRUTH, tau_m=1e-9)  # it fires once every t_ref at any current
-    estimate = fi_estimate(fast, CURRENTS, np.full(len(CURRENTS), 333.0) + np.arange(9.0), KNOWN)
-    kept, lost = determined(fast, estimate.intervals())
-    assert set(kept) == {"t_ref"} and set(lost) == {"v_th", "v_reset"}
 
 
 @pytest.mark.parametrize("seed", range(3))
