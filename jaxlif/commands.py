@@ -30,7 +30,7 @@ from jaxlif.simulated import simulated_recording
 
 @click.command()
 @options.recording
-@options.out_folder(help="Folder for a figure, inspection.png.")
+@options.out_folder(help="Folder for figures, inspection.png and spikes.png.")
 @options.reading
 @options.spikes
 def inspect(file: Path, out: Path | None, reading: Given, spikes: Given) -> None:
@@ -47,11 +47,17 @@ def inspect(file: Path, out: Path | None, reading: Given, spikes: Given) -> None
     lines += [f"note: {note}" for note in (*read, *found.notes)] + [f"{'a fit':{width}}  {found.verdict}"]
     click.echo(with_options("\n".join(lines)))
     if out and found.recording is not None:
-        from jaxlif.pictures import all_sweeps  # it loads matplotlib, which only figures need
+        from jaxlif.pictures import all_sweeps, found_spikes  # they load matplotlib, which only figures need
 
+        figures = {
+            "inspection.png": all_sweeps(found, found.recording),
+            "spikes.png": found_spikes(found, found.recording),
+        }
+        drawn = {name: figure for name, figure in figures.items() if figure is not None}
         with staged(out) as folder:
-            all_sweeps(found, found.recording).savefig(folder / "inspection.png", dpi=150)
-        click.echo(f"figure: {out / 'inspection.png'}")
+            for name, figure in drawn.items():
+                figure.savefig(folder / name, dpi=150)
+        click.echo(f"figures: {', '.join(str(out / name) for name in drawn)}")
 
 
 @click.command()

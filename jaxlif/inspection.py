@@ -60,7 +60,7 @@ def inspect_recording(
 
 
 def _inspected(recording: Recording, rule: SpikeRule, channels: dict[str, str]) -> Inspection:
-    known = recording.voltage is not None or recording.spikes is not None
+    known, rule = recording.voltage is not None or recording.spikes is not None, rule.found_in(recording)
     spikes = rule.find(recording) if known else np.zeros(recording.current.shape, bool)
     measured = recording_features(recording, spike_rule=rule) if known else None
     rest = np.array([np.nan if s.baseline is None else s.baseline for s in measured.sweeps] if measured else [])
@@ -73,6 +73,8 @@ def _inspected(recording: Recording, rule: SpikeRule, channels: dict[str, str]) 
     facts = channels | _facts(recording, spikes, _rest(rest, measured))
     if measured is not None:
         facts |= measured.lines()
+    if recording.voltage is not None and recording.spikes is None:
+        facts["spikes"] += f"; each {rule.in_words()}"
     return Inspection(facts, _verdict(recording, rule), notes, rows, recording, spikes if known else None)
 
 

@@ -176,7 +176,14 @@ reading = _gathered(
 spikes = _gathered(
     "spikes",
     vars(SpikeRule()),
-    click.option("--spike-threshold", "threshold", type=float, help="Level that a spike crosses upwards, mV [0]."),
+    click.option(
+        "--spike-threshold",
+        "threshold",
+        type=float,
+        help="Level that a spike crosses upwards, mV. Default: any level, by rise and fall.",
+    ),
+    click.option("--spike-slope", "slope", type=float, help="Rate of its rise, mV/ms [found in the data]."),
+    click.option("--spike-height", "height", type=float, help="Its least rise and fall, mV [15; below a level 10]."),
     click.option(
         "--spike-method", "method", type=click.Choice(METHODS), help="Mark the crossing, or the foot [level]."
     ),

@@ -26,6 +26,8 @@ PANELS = 48  # steps that are drawn, and
 PIXELS = 300  # to each of them
 PARTS = {"fitted": "full", "held out": "none", "left out": "left"}  # how a sweep's dots are filled
 PLAIN = ("tau_m", "r_m", "v_rest", "v_th", "v_reset", "t_ref", "delta_v")  # what cells are compared by
+_AROUND = (5.0, 10.0)  # ms before and after a spike that are drawn
+_LAID = 500  # spikes that are laid over one another at most
 CELL, MODEL = "black", plotting.PALETTE[1]
 
 # Without a fixed salt the names inside an SVG file, and with them its bytes, differ from run to run.
@@ -55,6 +57,10 @@ def pictures(fit: RecordingFit, answers: Answers | None = None) -> Iterator[Pict
         if answers is None:
             yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", _curve(fit))
             return
+        if answers.recording.voltage is not None and answers.spikes.any():
+            caption = "Where spikes were found: in sweeps with few, a typical number and the most, and all of them laid"
+            figure = _found(answers.recording, answers.spikes)
+            yield Picture("spikes", f"{caption} over one another, the marked sample at 0 ms.", figure)
         yield from _of_steps(answers) if answers.steps else _judged(answers)
         if isinstance(fit.params, AdaptiveLIFParams):
             caption = (
@@ -265,6 +271,43 @@ def parameters_of(found: RecordingFits) -> Figure:
             plotting.estimates(value, low, high, table["cell"], xlabel=f"{name} ({STANDARD_NAMES[name][1]})", ax=ax)
             ax.tick_params(axis="y", length=0)
         figure.suptitle("bars 95 % interval, open: none estimated, cross: not determined", fontsize="small")
+    return figure
+
+
+def found_spikes(found: Inspection, recording: Recording) -> Figure | None:
+    """Draw where spikes were found before any fit; None where there are none in a voltage."""
+    if recording.voltage is None or found.spikes is None or not found.spikes.any():
+        return None
+    with plt.rc_context(_STYLE):
+        return _found(recording, found.spikes)
+
+
+def _found(recording: Recording, spikes: np.ndarray) -> Figure:
+    """Draw dots on up to three sweeps, for a second around their lowest spike, and beside them all spikes together."""
+    voltage, dt = recording.measured_voltage(), recording.dt
+    before, after = round(_AROUND[0] / dt), round(_AROUND[1] / dt)
+    where, when = np.nonzero(spikes[:, : -after - 1])
+    own = np.clip(when[:, None] + np.arange(-before, after + 1), 0, None)
+    shapes = voltage[where[:, None], own]
+    counts = spikes.sum(axis=1)
+    order = np.argsort(counts, kind="stable")[int((counts == 0).sum()) :]
+    figure = plt.figure(figsize=(9.0, 5.5), layout="constrained")
+    rows = np.unique(order[[0, len(order) // 2, -1]])
+    grid = figure.add_gridspec(len(rows), 3)
+    for n, sweep in enumerate(rows):
+        mine = np.flatnonzero(where == sweep)
+        lowest = when[mine[np.argmin(shapes[mine].max(axis=1))]] if mine.size else int(spikes[sweep].argmax())
+        first = max(0, min(lowest - round(500.0 / dt), recording.num_steps - round(1000.0 / dt)))
+        part = slice(first, first + round(1000.0 / dt))
+        ax = figure.add_subplot(grid[n, :2])
+        plotting.detected(recording.times[part], voltage[sweep, part], spikes[sweep, part], ax=ax)
+        ax.set_title(f"sweep {sweep}, {counts[sweep]} spikes in all")
+        ax.set_xlabel("time (ms)" if n == len(rows) - 1 else "")
+    ax = figure.add_subplot(grid[:, 2])
+    shown = shapes[np.unique(np.linspace(0, len(shapes) - 1, _LAID).round().astype(int))] if len(shapes) else shapes
+    ax.plot(dt * np.arange(-before, after + 1), shown.T, color=CELL, linewidth=0.5, alpha=max(0.1, len(shown) ** -0.5))
+    ax.axvline(0.0, color=MODEL, linewidth=0.8)
+    ax.set(xlabel="from the marked sample (ms)", ylabel="voltage (mV)", title=f"all {counts.sum()} spikes")
     return figure
 
 

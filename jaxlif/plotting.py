@@ -73,6 +73,27 @@ def trace(
     return _named(ax, "time (ms)", "voltage (mV)")
 
 
+def detected(t: ArrayLike, v: ArrayLike, spikes: ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """Draw a recorded voltage and a dot on it where each spike was found.
+
+    Args:
+        t: times, ms, [T].
+        v: recorded voltage, mV, [T].
+        spikes: 0 or 1, [T].
+        ax: Axes to draw on; a new figure by default.
+
+    Example:
+        >>> ax = detected([0.1, 0.2, 0.3], [-56.0, 10.0, -64.0], spikes=[0, 1, 0])
+        >>> ax.lines[1].get_xdata().tolist(), ax.lines[1].get_ydata().tolist()
+        ([0.2], [10.0])
+    """
+    t, v = _vector("t", t), _vector("v", v)
+    found = _like("spikes", spikes, "v", v) > 0
+    ax = trace(t, v, ax=ax, color="black", linewidth=0.8)
+    ax.plot(t[found], v[found], "o", color=PALETTE[1], markersize=3.0)
+    return ax
+
+
 def raster(
     spikes_or_times: ArrayLike | Sequence[ArrayLike],
     t: ArrayLike | None = None,

@@ -53,7 +53,7 @@ _CELL_HEADINGS = {name: (f"{name} ({STANDARD_NAMES[name][1]})", 4) for name in (
     "voltage_variance_explained": ("voltage explained", 3),
     "f_i_rmse": ("f-I RMSE (Hz)", 3),
 }
-_FIGURES = ("f_i_curve", "voltage", "steps", "raster", "kernels")
+_FIGURES = ("f_i_curve", "spikes", "voltage", "steps", "raster", "kernels")
 _TABLES = ("features_sweeps.csv", "features_cell.csv")
 #: The names of all files that a report can have.
 REPORT_FILES = frozenset(["report.html", *_TABLES, *(f"{name}.{kind}" for name in _FIGURES for kind in ("png", "svg"))])

@@ -18,7 +18,7 @@ from jaxlif.interop import to_brian2, to_nest, to_script
 from jaxlif.options import _sweeps
 from tests.command_line import DT, DURATION, TABLES, TRUTH, bad, call, cell, good, step_family, write
 
-FIGURES = ("voltage", "raster")
+FIGURES = ("spikes", "voltage", "raster")
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +110,8 @@ def test_a_fit_read_back_is_the_same(stored, cell_file, tmp_path):
         ("--seed", "7", "seed", 7),
         ("--spike-threshold", "-30", "spike_rule", jl.SpikeRule(threshold=-30.0)),
         ("--spike-method", "dvdt", "spike_rule", jl.SpikeRule(method="dvdt")),
+        ("--spike-slope", "30", "spike_rule", jl.SpikeRule(slope=30.0)),
+        ("--spike-height", "25", "spike_rule", jl.SpikeRule(height=25.0)),
         ("--spike-width", "0", "spike_rule", jl.SpikeRule(width=0.0)),
         ("--dead-time", "2", "spike_rule", jl.SpikeRule(dead_time=2.0)),
     ],
@@ -167,18 +169,24 @@ def test_bounds_hold_and_are_noted(cell_file, tmp_path):
     assert "note: tau_m = 15 ms lies at the end of its bounds, 15 to 40 ms" in printed
 
 
-def test_spikes_that_stay_below_0_mv_need_the_option_and_are_mentioned(tmp_path):
+def test_spikes_that_stay_below_0_mv_are_spikes_unless_a_threshold_is_asked_for(tmp_path):
     _, voltage, spikes = cell(drawn=-10.0)
-    low = write(tmp_path / "low.npz", voltage=voltage)
-    line = bad("fit", low, "--out", tmp_path / "out")
-    assert "never crosses 0 mV" in line and "-10 mV" in line and "spike threshold" in line
-    good("fit", low, "--out", tmp_path / "out", "--spike-threshold", "-30")
+    low, counts = write(tmp_path / "low.npz", voltage=voltage), 1000.0 * spikes[0].sum() / DURATION
+    printed = good("fit", low, "--out", tmp_path / "out").output
+    assert "the count depends on the rule" in printed and "0 that cross 0 mV" in printed
     fit = fit_json(tmp_path / "out")
-    assert fit["spike_rule"]["threshold"] == -30.0 and fit["scores"]["train"]["coincidence_factor"] > 0.99
-    # Half of the spikes end below 0 mV: a fit to the other half must not pass in silence.
+    assert fit["spike_rule"]["threshold"] is None and fit["spike_rule"]["slope"] > 10.0
+    assert fit["scores"]["train"]["coincidence_factor"] > 0.99
+    assert fit["scores"]["train"]["rate_data"] == pytest.approx(counts, rel=0.1)
+    line = bad("fit", low, "--out", tmp_path / "none", "--spike-threshold", 0)
+    assert "never crosses 0 mV" in line and "-10 mV" in line and "spike threshold" in line
+    good("fit", low, "--out", tmp_path / "asked", "--spike-threshold", "-30")
+    assert fit_json(tmp_path / "asked")["spike_rule"]["threshold"] == -30.0
+    # Half of the spikes end below the threshold: a fit to the other half must not pass in silence.
     rows = np.flatnonzero(spikes[0])
     voltage[:, rows[::2]] = 20.0
-    printed = good("fit", write(tmp_path / "half.npz", voltage=voltage), "--out", tmp_path / "half").output
+    half = write(tmp_path / "half.npz", voltage=voltage)
+    printed = good("fit", half, "--out", tmp_path / "half", "--spike-threshold", 0).output
     count = 2 * (len(rows) // 2)
     assert f"{count} fast peaks end below 0 mV, the highest at -10 mV, and are not counted as spikes" in printed
 
@@ -776,7 +784,7 @@ def two_cells():
     ("changed", "words"),
     [
         (only_firing, ["a fit without the sweeps 1, 3, 5, 7 alone"]),
-        (artefacts, ["spikes come within 0.3 ms of a step of the current", "the voltage jumps by"]),
+        (artefacts, ["peaks are over or rise at once", "artefacts, not counted", "the voltage jumps by"]),
         (lambda: {"voltage": np.maximum(cell()[1], -64.0)}, ["is it saturated or clipped?"]),
         (two_cells, ["its spike times say little"]),
         (lambda: {"current": 1e-3 * cell()[0]}, ["input resistance", "is the current in nA?", "r_m = 10 GΩ"]),

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import jaxlif as jl
 from jaxlif.cli import main
-from jaxlif.pictures import all_sweeps
+from jaxlif.pictures import all_sweeps, found_spikes
 
 DT = 0.5
 LEVELS = np.array([-40.0, 40.0, 80.0, 150.0, 200.0, 250.0, 300.0])
@@ -101,6 +101,25 @@ def test_the_figure_shows_every_sweep():
     plt.close(figure)
 
 
+def test_the_figure_of_spikes_marks_each_of_a_sweep_and_lays_all_over_one_another():
+    current, voltage, spikes = family()
+    recording = jl.Recording(current=current, voltage=voltage, dt=DT)
+    found = jl.inspect_recording(recording)
+    np.testing.assert_array_equal(found.spikes, spikes)
+    figure = found_spikes(found, recording)
+    *sweeps, together = figure.axes
+    counts = sorted(n for n in spikes.sum(axis=1) if n)
+    marked = [ax.lines[1].get_xdata() for ax in sweeps]  # each sweep of 800 ms is drawn whole
+    assert [times.size for times in marked] == [counts[0], counts[len(counts) // 2], counts[-1]]
+    for ax, times in zip(sweeps, marked, strict=True):
+        assert any(np.array_equal(times, recording.times[train]) for train in spikes)
+        assert (ax.lines[1].get_ydata() > 20.0).all()
+    assert len(together.lines) == spikes.sum() + 1 and together.lines[0].get_xdata()[round(5.0 / DT)] == 0.0
+    plt.close(figure)
+    silent = jl.Recording(current=current, voltage=np.full(voltage.shape, -65.0), dt=DT)
+    assert found_spikes(jl.inspect_recording(silent), silent) is None
+
+
 def call(*args):
     return CliRunner().invoke(main, ["inspect", *map(str, args)])
 
@@ -116,8 +135,9 @@ def test_the_command_prints_it_and_draws_it(tmp_path):
     found = jl.inspect_recording(tmp_path / "cell.npz", voltage_gain=0.1)
     assert all(text in result.output for pair in found.facts.items() for text in pair)
     assert found.facts["corrections"] == "voltage_gain = 0.1" and found.verdict in result.output
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["inspection.png"]
-    assert (tmp_path / "out" / "inspection.png").stat().st_size > 20_000  # an empty page has 10 kB
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"inspection.png", "spikes.png"}
+    for path in (tmp_path / "out").iterdir():
+        assert path.stat().st_size > 20_000  # an empty page has 10 kB
     assert "no such file" in call(tmp_path / "no.npz").output
 
 

@@ -34,7 +34,7 @@ from jaxlif.traces import Answers, envelope, traces
 from tests.command_line import TABLES
 
 NAME = "<b>&.npz"
-FIGURES = ("voltage", "raster")
+FIGURES = ("spikes", "voltage", "raster")
 WARNINGS = (
     "r_m < 0.1 & <script>alert('x')</script>",
     "a second one",

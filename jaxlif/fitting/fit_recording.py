@@ -125,6 +125,7 @@ def fit_recording(
         raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
     size = recording.current.size
     require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
+    spike_rule = spike_rule.found_in(recording)  # so that what is predicted is judged by it, too
     taken = electrode_from(electrode, spike_rule) if isinstance(electrode, Recording) else electrode
     if test is not None:
         require_test(recording, test, spike_rule)

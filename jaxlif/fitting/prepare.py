@@ -22,7 +22,7 @@ from jaxlif.recordings.notes import (
 )
 from jaxlif.recordings.protocol import step_family
 from jaxlif.recordings.recording import sweep_indices
-from jaxlif.recordings.spikes import spike_notes
+from jaxlif.recordings.spikes import no_spikes
 
 ADAPTIVE = ("gif", "deterministic-gif")  # they find their own start, and have no bounds
 SHARE = 0.7  # of the time that is fitted where nothing else was asked for
@@ -85,6 +85,7 @@ def prepare(
 
     Where another recording is the test, ``tested``, no time of this one is held out unless it was asked for.
     """
+    rule = rule.found_in(recording)  # which some sweeps of it may not show
     recording, notes = without_padding(recording)
     if model == "passive":
         recording, notes = _silent(recording, rule, held_out, notes)
@@ -134,19 +135,12 @@ def _silent(
 
 def checked_spikes(recording: Recording, rule: SpikeRule, model: str = "lif") -> np.ndarray:
     """Return the spikes of a recording that can be fitted; one without a stimulus or spikes is refused."""
-    voltage, spikes = recording.measured_voltage(), rule.find(recording)
+    recording.measured_voltage()  # which is refused where there is none
+    spikes = rule.find(recording)
     if not spikes.any() and model != "passive":
-        never = (
-            f"it never crosses {rule.threshold:g} mV upwards (its largest value is {voltage.max():.4g} mV); move the"
-            " spike threshold, or give the recording's spikes"
-        )
-        why = spike_notes(recording, rule)
-        reasons = why if voltage.max() >= rule.threshold and why else (never, *why)
-        if recording.spikes is not None:
-            reasons = ("the recording's own `spikes` are False in every sample; without them they are looked for",)
-        raise ValueError(
-            f"voltage has no spikes: {'; '.join(reasons)}; the membrane alone is fitted with `model` passive"
-        )
+        own = "the recording's own `spikes` are False in every sample; without them they are looked for"
+        why = no_spikes(recording, rule) if recording.spikes is None else own
+        raise ValueError(f"voltage has no spikes: {why}; the membrane alone is fitted with `model` passive")
     require_stimulus(recording, spikes)  # after the spikes: those that are not known hide what the current does
     return spikes
 

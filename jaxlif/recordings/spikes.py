@@ -10,12 +10,16 @@ from jaxtyping import Bool
 from numpy.typing import ArrayLike
 
 from jaxlif.checks import choice, not_negative, number, numbers, positive
-from jaxlif.recordings.recording import Recording
+from jaxlif.recordings.recording import Recording, remembered
+from jaxlif.recordings.rises import NEIGHBOUR, Rises, apart_from, artefacts, level_of, rises, steps_of
 
 METHODS = ("level", "dvdt")
-PEAK = 20.0  # mV by which a fast peak stands out on both sides: one that may be a spike
-BESIDE = 10.0  # ms on either side in which it does
 AGAIN = 1.0  # ms after a crossing within which another one is noise on the same flank
+_HEIGHT = {True: 15.0, False: 10.0}  # mV, of spikes by their rise, and below a threshold
+_SLOPE = 20.0  # mV/ms of a foot below a threshold: ``dv_cutoff`` of ipfx
+_LOWEST = -20.0  # mV: where no fast peak of a recording ends above it, they are a membrane's that is driven
+_SAME = 0.01  # share of the spikes by which counts may differ that do not depend on the rule
+_PLATEAU = 50.0  # times the width, in which a plateau falls back
 _UNITS = {"threshold": "mV", "slope": "mV/ms", "height": "mV"}
 
 
@@ -23,99 +27,246 @@ _UNITS = {"threshold": "mV", "slope": "mV/ms", "height": "mV"}
 class SpikeRule:
     r"""What counts as a spike, the same for every command.
 
-    The voltage crosses ``threshold`` upwards, :math:`v_{n-1} < \theta \le v_n`, and has fallen ``height`` below it
-    within ``width``. Between two spikes it falls as far, so that noise on a flank makes no second one. What starts
-    above the level, stays there as a plateau does, or ends there with its sweep is no spike.
+    Without a ``threshold`` a spike is a fast peak, whatever voltage it reaches: it rises by ``height`` within 5 ms and
+    as steeply as ``slope``, falls as far within ``width``, and between two of them the voltage falls as far. Its time
+    is where it crosses half of its rise upwards. What is over within 0.4 ms, or rises at once, is an artefact, unless
+    it leaves the voltage lower than before, as a spike does that a model draws for a sample, or all of them reach
+    exactly one voltage, as drawn ones do.
+
+    With a ``threshold`` the voltage crosses it upwards, :math:`v_{n-1} < \theta \le v_n`, and has fallen ``height``
+    below it within ``width``. Between two spikes it falls as far, so that noise on a flank makes no second one. What
+    starts above the level, stays there as a plateau does, or ends there with its sweep is no spike.
 
     Args:
-        method: which sample is marked: "level", the first at or above ``threshold``; or "dvdt", the foot, the first at
-            which dV/dt reaches ``slope``. A crossing without such a foot is then no spike.
-        threshold: the voltage that a spike reaches, mV.
-        slope: the rate of rise that a spike's foot reaches, mV/ms.
+        method: which sample is marked: "level", the first at or above the crossed level; or "dvdt", the foot, the first
+            at which dV/dt reaches ``slope``. A crossing of a ``threshold`` without such a foot is then no spike.
+        threshold: the voltage that a spike reaches, mV; None for spikes by their rise and fall.
+        slope: the rate of rise that a spike reaches, mV/ms, over 0.5 ms without a ``threshold``. None finds it in the
+            data, in the widest gap between the slopes of fast peaks, or takes 20 for the foot below a ``threshold``.
         dead_time: a spike that comes less than this after the last one is not counted, ms.
-        height: depth below ``threshold`` from which a spike comes and to which it returns, mV.
-        width: the longest time from the crossing until the voltage has returned, ms.
-        peak_within: the longest time from the foot to ``threshold``, ms.
+        height: the least rise and fall of a spike, or the depth below ``threshold`` from which it comes and to which it
+            returns, mV. None is 15, or 10 below a ``threshold``.
+        width: the longest time until the voltage has fallen by ``height``, ms.
+        peak_within: the longest time from the foot to the crossing, ms.
 
     Raises:
         ValueError: for another method, values that are not finite, or one below 0 that cannot be.
-
-    Source: 20 mV/ms is the slope (``dv_cutoff``) of the Allen Institute's ipfx.
     """
 
     method: str = "level"
-    threshold: float = 0.0
-    slope: float = 20.0
+    threshold: float | None = None
+    slope: float | None = None
     dead_time: float = 0.5
-    height: float = 10.0
+    height: float | None = None
     width: float = 20.0
     peak_within: float = 2.0
 
     def __post_init__(self) -> None:
         choice("method", self.method, METHODS)
         for name, value in list(asdict(self).items())[1:]:
+            if value is None and name in _UNITS:
+                continue
             unit = _UNITS.get(name, "ms")
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise ValueError(f"{name} = {value!r}: {name} must be a number, {unit}")
             (number if name == "threshold" else not_negative)(name, value, unit)
 
+    @property
+    def depth(self) -> float:
+        """The height, mV, that is asked for or usual."""
+        return _HEIGHT[self.threshold is None] if self.height is None else self.height
+
+    def in_words(self) -> str:
+        """Say what each spike does by the rule."""
+        if self.threshold is not None:
+            return f"crosses {self.threshold:g} mV upwards"
+        steep = "steeply" if self.slope is None else f"at {self.slope:.3g} mV/ms"
+        return f"rises by {self.depth:.3g} mV {steep} and falls as far within {self.width:g} ms"
+
     def find(self, recording: Recording) -> Bool[np.ndarray, "sweeps T"]:
         """Return the known spikes of a recording, or those that the rule finds in its voltage."""
-        if recording.spikes is not None:
-            return recording.spikes
-        return detect_spikes(recording.measured_voltage(), recording.dt, **asdict(self))
+        return recording.spikes if recording.spikes is not None else _raster(recording, self)
+
+    def found_in(self, recording: Recording) -> "SpikeRule":
+        """Return the rule with height and slope that it finds in a recording, to use it on others of the same cell."""
+        if recording.spikes is not None or recording.voltage is None or self.threshold is not None:
+            return self
+        found = _found(recording, self)
+        return replace(self, height=found.height, slope=found.slope)
 
 
 def detect_spikes(voltage: ArrayLike, dt: float, **rule: Any) -> Bool[np.ndarray, "*sweeps T"]:
     """Mark the spikes of a voltage [T] or [sweeps, T], mV, by the fields of :class:`SpikeRule`.
 
     Example:
-        >>> detect_spikes(np.array([-60.0, -20.0, 30.0, -70.0, -60.0]), 1.0, method="dvdt").astype(int)
+        >>> detect_spikes(np.array([-60.0, -20.0, -10.0, -70.0, -60.0]), 1.0).astype(int)
         array([0, 1, 0, 0, 0])
     """
     wanted = SpikeRule(**rule)
     trace = np.asarray(numbers("voltage", voltage, "mV", rank=(1, 2)), np.float64)
-    dt = float(positive("dt", dt, "ms"))
-    spikes = np.zeros(trace.shape, bool)
-    for raster, v in zip(np.atleast_2d(spikes), np.atleast_2d(trace), strict=True):
-        raster[_sorted_crossings(v, dt, wanted).spikes] = True
-    return spikes
+    return _marked(trace, _spikes(np.atleast_2d(trace), float(positive("dt", dt, "ms")), wanted))
+
+
+class _Found(NamedTuple):
+    """The samples of the spikes of each sweep, how many peaks are what else, height and slope, the longest plateau."""
+
+    samples: list[list[int]]
+    left_out: Counter[str]
+    height: float
+    slope: float
+    longest: float = 0.0
+
+
+def _spikes(voltage: np.ndarray, dt: float, rule: SpikeRule) -> _Found:
+    if rule.threshold is None:
+        least = rule.depth if rule.slope is not None else rule.depth / NEIGHBOUR
+        return _by_rise([rises(v, dt, least, rule.width) for v in voltage], voltage, dt, rule)
+    each = [_sorted_crossings(v, dt, rule, rule.threshold) for v in voltage]
+    left_out = sum((sweep.left_out for sweep in each), Counter[str]())
+    longest = max(sweep.longest for sweep in each)
+    return _Found([sweep.spikes for sweep in each], left_out, rule.depth, _foot(rule), longest)
+
+
+@remembered
+def _found(recording: Recording, rule: SpikeRule) -> _Found:
+    return _spikes(recording.measured_voltage(), recording.dt, rule)
+
+
+@remembered
+def _raster(recording: Recording, rule: SpikeRule) -> np.ndarray:
+    return _marked(recording.measured_voltage(), _found(recording, rule))
+
+
+def _marked(voltage: np.ndarray, found: _Found) -> np.ndarray:
+    raster = np.zeros(voltage.shape, bool)
+    for sweep, samples in zip(np.atleast_2d(raster), found.samples, strict=True):
+        sweep[samples] = True
+    return raster
+
+
+# --- by rise and fall -------------------------------------------------------------------------------------
+
+
+def _by_rise(each: list[Rises], voltage: np.ndarray, dt: float, rule: SpikeRule) -> _Found:
+    sudden = artefacts(each, dt)
+    kept = [Rises(*(column[~a] for column in peaks)) for peaks, a in zip(each, sudden, strict=True)]
+    height, slope = _levels(kept, rule)
+    chosen = [(peaks.height >= height) & (peaks.slope >= slope) for peaks in kept]
+    top = max((peaks.top[take].max(initial=-np.inf) for peaks, take in zip(kept, chosen, strict=True)))
+    low = 0 if top > _LOWEST else sum(int(take.sum()) for take in chosen)
+    good = [peaks.crossing[take & (top > _LOWEST)] for peaks, take in zip(kept, chosen, strict=True)]
+    if rule.method == "dvdt":
+        good = [_feet(v, crossings, dt, rule, slope)[0] for v, crossings in zip(voltage, good, strict=True)]
+    spikes = [_separate(samples.tolist(), steps_of(rule.dead_time, dt)) for samples in good]
+    dead = sum(map(len, good)) - sum(map(len, spikes))
+    artefact = sum(int((a & (peaks.height >= height)).sum()) for peaks, a in zip(each, sudden, strict=True))
+    return _Found(spikes, Counter(dead=dead, artefacts=artefact, low=low), height, slope)
+
+
+def _levels(each: list[Rises], rule: SpikeRule) -> tuple[float, float]:
+    """Return the height (mV) and slope (mV/ms) from which on peaks are spikes."""
+    if rule.slope is not None:
+        return rule.depth, rule.slope
+    heights, slopes = (np.concatenate(column) for column in zip(*((p.height, p.slope) for p in each), strict=True))
+    slope = level_of(slopes[heights >= rule.depth])
+    factor = apart_from(np.minimum(heights / rule.depth, slopes / slope))
+    return factor * rule.depth, factor * slope
+
+
+# --- what is left out -------------------------------------------------------------------------------------
 
 
 def spike_notes(recording: Recording, rule: SpikeRule) -> tuple[str, ...]:
     """Say what looks like a spike and was not counted as one by a rule, and which option counts it."""
-    if recording.spikes is not None and rule != SpikeRule():
+    was_found = rule.height is not None and rule.slope is not None  # in another recording, and not asked for here
+    asked = replace(rule, height=None, slope=None) if was_found else rule
+    if recording.spikes is not None and asked != SpikeRule():
         return ("the recording holds its spikes: they were taken, and not those that the spike rule would find",)
     if recording.voltage is None:
         return ()
     if recording.spikes is None:
-        return tuple(_left_out(recording.voltage, recording.dt, rule))
+        of_rise = rule.threshold is None
+        return (*_left_out(recording, rule), *(_depends(recording, rule) if of_rise else _lower(recording, rule)))
     known, found = (int(np.sum(x)) for x in (recording.spikes, rule.find(replace(recording, spikes=None))))
     missed = f"the recording's own spikes are {known} where its voltage has {found}: are some missing?"
     return (missed,) if found > 1.1 * known else ()
 
 
-def _left_out(voltage: np.ndarray, dt: float, rule: SpikeRule) -> Iterator[str]:
-    each = [_sorted_crossings(v, dt, rule) for v in voltage]
-    peaks = np.concatenate([_peaks_below(v, dt, rule) for v in voltage])
-    counts = sum((sweep.left_out for sweep in each), Counter(below=peaks.size))
-    level = f"{rule.threshold:g} mV"
+def no_spikes(recording: Recording, rule: SpikeRule) -> str:
+    """Say why a voltage has no spikes by a rule."""
+    highest, notes = recording.measured_voltage().max(), spike_notes(recording, rule)
+    if rule.threshold is None and highest >= 0.0:
+        notes += tuple(_left_out(recording, SpikeRule(threshold=0.0)))
+    if rule.threshold is not None and highest >= rule.threshold and notes:
+        return "; ".join(notes)
+    never = f"it never {rule.found_in(recording).in_words()} (its largest value is {highest:.4g} mV)"
+    return "; ".join((f"{never}; move the spike threshold, or give the recording's spikes", *notes))
+
+
+def _left_out(recording: Recording, rule: SpikeRule) -> Iterator[str]:
+    found, level = _found(recording, rule), "" if rule.threshold is None else f"{rule.threshold:g} mV"
+    what = f"crossings of {level}" if level else "fast peaks"
     texts = {
-        "below": f"fast peaks end below {level}, the highest at {peaks.max(initial=-np.inf):.3g} mV, and are not"
-        " counted as spikes: lower the spike threshold (--spike-threshold) if they are",
-        "dead": f"crossings of {level} come within the dead time of {rule.dead_time:g} ms after a spike and are not"
+        "dead": f"{what} come within the dead time of {rule.dead_time:g} ms after a spike and are not"
         " counted: shorten it (--dead-time) if they are spikes",
-        "plateaus": f"times the voltage stays above {level}, for up to {max(s.longest for s in each):.4g} ms: these are"
-        f" no spikes, which fall {rule.height:g} mV below it within {rule.width:g} ms (--spike-width,"
+        "artefacts": "peaks are over or rise at once, faster than a membrane can, and leave the voltage where it was:"
+        " artefacts, not counted as spikes; --spike-threshold counts them",
+        "low": f"fast peaks are not counted as spikes, since none ends above {_LOWEST:g} mV: --spike-threshold counts"
+        " them",
+        "plateaus": f"times the voltage stays above {level}, for up to {found.longest:.4g} ms: these are"
+        f" no spikes, which fall {rule.depth:g} mV below it within {rule.width:g} ms (--spike-width,"
         " --spike-threshold)",
-        "again": f"more crossings of {level} come before the voltage has fallen {rule.height:g} mV below it, and count"
+        "again": f"more crossings of {level} come before the voltage has fallen {rule.depth:g} mV below it, and count"
         " as one spike with the one before: raise the spike threshold (--spike-threshold) if they are two",
-        "slow": f"crossings of {level} rise slower than {rule.slope:g} mV/ms and are not counted as spikes: use"
+        "slow": f"crossings of {level} rise slower than {_foot(rule):g} mV/ms and are not counted as spikes: use"
         " --spike-method level if they are",
         "unfinished": f"sweeps end above {level}, or before a last crossing has fallen back: it is not counted as a"
         " spike",
     }
-    yield from (f"{counts[name]} {text}" for name, text in texts.items() if counts[name])
+    yield from (f"{found.left_out[name]} {text}" for name, text in texts.items() if found.left_out[name])
+
+
+def _lower(recording: Recording, rule: SpikeRule) -> Iterator[str]:
+    """Say how many spikes end below a threshold, by their rise and fall."""
+    voltage, least = recording.measured_voltage(), rule.threshold
+    peaks = [rises(v, recording.dt, _HEIGHT[True] / NEIGHBOUR, rule.width) for v in voltage]
+    found = _by_rise(peaks, voltage, recording.dt, SpikeRule())
+    tops = np.concatenate([p.top[np.isin(p.crossing, own)] for p, own in zip(peaks, found.samples, strict=True)])
+    if (below := tops[tops < least]).size:
+        yield (
+            f"{below.size} fast peaks end below {least:g} mV, the highest at {below.max():.3g} mV, and are not counted"
+            " as spikes: lower the spike threshold (--spike-threshold), or leave it out, if they are"
+        )
+
+
+def _depends(recording: Recording, rule: SpikeRule) -> Iterator[str]:
+    """Say that a count depends on the rule: on height and slope, on the width, or that not all cross 0 mV."""
+    found = _found(recording, rule)
+    own, height, slope = _count(found), found.height, found.slope
+    scales = {f"{x * height:.3g} mV at {x * slope:.3g} mV/ms": x for x in (1.0 / NEIGHBOUR, NEIGHBOUR)}
+    others = {
+        words: _count(_found(recording, replace(rule, height=x * height, slope=x * slope)))
+        for words, x in scales.items()
+    }
+    crossing = _count(_found(recording, SpikeRule(threshold=0.0, dead_time=rule.dead_time)))
+    if any(abs(n - own) > _SAME * own for n in (*others.values(), crossing)):
+        counts = ", ".join(f"{n} that rise by {words}" for words, n in others.items())
+        yield (
+            f"the count depends on the rule: {own} spikes rise by {height:.3g} mV at {slope:.3g} mV/ms; there are"
+            f" {counts}, and {crossing} that cross 0 mV (--spike-height, --spike-slope, --spike-threshold)"
+        )
+    if late := _count(_found(recording, replace(rule, height=height, slope=slope, width=_PLATEAU * rule.width))) - own:
+        yield (
+            f"{late} times the voltage rises as a spike does and stays up for more than {rule.width:g} ms: plateaus are"
+            " not counted as spikes (--spike-width)"
+        )
+
+
+def _count(found: _Found) -> int:
+    return sum(map(len, found.samples))
+
+
+# --- by a threshold ---------------------------------------------------------------------------------------
 
 
 class _Crossings(NamedTuple):
@@ -126,17 +277,20 @@ class _Crossings(NamedTuple):
     longest: float
 
 
-def _sorted_crossings(v: np.ndarray, dt: float, rule: SpikeRule) -> _Crossings:
-    crossings = _upward(v, rule.threshold)
-    returned = np.append(np.flatnonzero(v <= rule.threshold - rule.height), v.size)
+def _sorted_crossings(v: np.ndarray, dt: float, rule: SpikeRule, threshold: float) -> _Crossings:
+    crossings = _upward(v, threshold)
+    returned = np.append(np.flatnonzero(v <= threshold - rule.depth), v.size)
     # The excursion that a crossing belongs to, by the sample at which it has returned.
     ends = returned[np.searchsorted(returned, crossings)]
     first = np.append(True, ends[1:] != ends[:-1])[: crossings.size]
-    wide = ends - crossings > _steps_of(rule.width, dt)
+    wide = ends - crossings > steps_of(rule.width, dt)
     open_ended = (ends == v.size) & ~wide
     good = crossings[first & ~wide & ~open_ended]
-    marked = good.tolist() if rule.method == "level" else _feet(v, good, dt, rule)
-    spikes = _separate(marked, _steps_of(rule.dead_time, dt))
+    marked = good.tolist()
+    if rule.method == "dvdt":
+        feet, has_foot = _feet(v, good, dt, rule, _foot(rule))
+        marked = feet[has_foot].tolist()
+    spikes = _separate(marked, steps_of(rule.dead_time, dt))
     plateaus = crossings[first & wide]
     far = np.append(False, np.diff(crossings) > AGAIN / dt)[: crossings.size]
     left_out = Counter(
@@ -146,12 +300,7 @@ def _sorted_crossings(v: np.ndarray, dt: float, rule: SpikeRule) -> _Crossings:
         unfinished=int((first & open_ended).any()),
         slow=good.size - len(marked),
     )
-    return _Crossings(spikes, left_out, max((dt * _time_above(v[n:], rule.threshold) for n in plateaus), default=0.0))
-
-
-def _steps_of(time: float, dt: float) -> int:
-    """Return the samples that a time takes, up to rounding."""
-    return int(np.ceil(time / dt * (1.0 - 1e-6)))
+    return _Crossings(spikes, left_out, max((dt * _time_above(v[n:], threshold) for n in plateaus), default=0.0))
 
 
 def _upward(x: np.ndarray, level: float) -> np.ndarray:
@@ -163,13 +312,19 @@ def _time_above(v: np.ndarray, level: float) -> int:
     return int(np.argmax(fallen)) if fallen.any() else v.size
 
 
-def _feet(v: np.ndarray, crossings: np.ndarray, dt: float, rule: SpikeRule) -> list[int]:
-    """Return the first steep sample before each crossing that has one."""
-    steep = _upward(np.diff(v, prepend=v[:1]) / dt, rule.slope)
+def _foot(rule: SpikeRule) -> float:
+    return _SLOPE if rule.slope is None else rule.slope
+
+
+def _feet(
+    v: np.ndarray, crossings: np.ndarray, dt: float, rule: SpikeRule, slope: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first steep sample before each crossing, or the crossing, and whether there is one."""
+    steep = np.append(_upward(np.diff(v, prepend=v[:1]) / dt, slope), v.size)
     # Not before the last crossing: that foot is the last spike's.
     after_last = np.append(0, crossings + 1)[:-1]
-    first = np.searchsorted(steep, np.maximum(crossings - _steps_of(rule.peak_within, dt), after_last))
-    return list(steep[first[first < np.searchsorted(steep, crossings, side="right")]].tolist())
+    first = steep[np.searchsorted(steep, np.maximum(crossings - steps_of(rule.peak_within, dt), after_last))]
+    return np.minimum(first, crossings), first <= crossings
 
 
 def _separate(candidates: list[int], steps: int) -> list[int]:
@@ -179,14 +334,3 @@ def _separate(candidates: list[int], steps: int) -> list[int]:
         if not kept or sample - kept[-1] >= steps:
             kept.append(sample)
     return kept
-
-
-def _peaks_below(v: np.ndarray, dt: float, rule: SpikeRule) -> np.ndarray:
-    """Return the voltages of fast peaks below the level."""
-    from scipy.signal import find_peaks  # takes half a second to load
-
-    beside, level = max(1, round(BESIDE / dt)), np.nextafter(rule.threshold, -np.inf)
-    # A plateau as long as the window stands out from nothing, and under the median a voltage recovers without a spike.
-    height = (float(np.median(v)), level)
-    peaks, _ = find_peaks(v, height=height, plateau_size=(None, beside), prominence=PEAK, wlen=2 * beside + 1)
-    return np.asarray(v[peaks])
