@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlif.features import recording_features
 from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves, standard_name
-from jaxlif.fitting.result import RecordingFit
+from jaxlif.fitting.result import KERNEL_TIMES, TERMS, RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording
@@ -57,10 +57,7 @@ _FIGURES = ("f_i_curve", "spikes", "voltage", "steps", "raster", "kernels")
 _TABLES = ("features_sweeps.csv", "features_cell.csv")
 #: The names of all files that a report can have.
 REPORT_FILES = frozenset(["report.html", *_TABLES, *(f"{name}.{kind}" for name in _FIGURES for kind in ("png", "svg"))])
-#: Terms of kernels, which trade for one another: the kernels are shown at these times after a spike, ms.
-TERMS = ("eta.", "tau_eta.", "gamma.", "tau_gamma.")
 KERNELS = {"eta": ("current η", "pA"), "gamma": ("threshold γ", "mV")}
-KERNEL_TIMES = (5.0, 20.0, 100.0, 300.0)
 _PROTOCOLS = {"steps": "protocol of current steps", "fluctuating": "fluctuating current"}
 
 

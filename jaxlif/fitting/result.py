@@ -28,6 +28,10 @@ from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.recordings import Electrode, Recording, SpikeRule, remove_electrode
 from jaxlif.recordings.notes import held_current, resting_potentials, unpadded
 
+#: Terms of kernels, which trade for one another: the kernels are shown at these times after a spike, ms.
+TERMS = ("eta.", "tau_eta.", "gamma.", "tau_gamma.")
+KERNEL_TIMES = (5.0, 20.0, 100.0, 300.0)
+
 
 class Prediction(NamedTuple):
     """Predicted spikes and voltage.

@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.fitting.fit_recording import check_options, fit_recording
-from jaxlif.fitting.result import RecordingFit
+from jaxlif.fitting.result import KERNEL_TIMES, TERMS, RecordingFit
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.processes import cores, processes
 from jaxlif.recordings import Recording, read_recording
 from jaxlif.recordings.ibw import protocol_of
@@ -24,6 +26,7 @@ _Source = Recording | str | Path | Sequence[str | Path]
 _Outcomes = Iterator[tuple[str, RecordingFit | str]]
 
 SCORES = ("rate_data", "rate_model", "coincidence_factor", "coincidence_factor_over_reliability", "md_star")
+_KERNELS, _ENDS = ("eta", "gamma"), ("", "_low", "_high")
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class RecordingFits:
     def table(self) -> dict[str, list[Any]]:
         """Return columns of one length: cell, the parameters, and the scores by which a fit is judged.
 
-        Beside a parameter stand the ends of its 95 % interval, such as ``tau_m_low`` and ``tau_m_high``. Scores are
-        those of what was held out, or else of what was fitted; ``f_i_rmse`` is the error of an f-I curve in Hz. What a
-        fit does not have, or does not determine, is None; what none has is no column. ``pandas.DataFrame`` takes it.
+        Beside a parameter stand the ends of its 95 % interval, such as ``tau_m_low`` and ``tau_m_high``; of kernels
+        their values and bands some time after a spike, such as ``eta_20ms``, stand for their terms. Scores are those of
+        what was held out, or else of what was fitted; ``f_i_rmse`` is the error of an f-I curve in Hz. What a fit does
+        not have, or does not determine, is None; what none has is no column. ``pandas.DataFrame`` takes it.
         """
         params = [_determined(fit) for fit in self.fits.values()]
         scores = [_main_scores(fit) for fit in self.fits.values()]
@@ -52,22 +56,38 @@ class RecordingFits:
         text, table = io.StringIO(), self.table()
         leaves = {name for fit in self.fits.values() for name in named_leaves(fit.params)}
         units = dict.fromkeys(("rate_data", "rate_model", "f_i_rmse"), "Hz")
-        units |= {f"{name}{end}": standard_name(name)[1] for name in leaves for end in ("", "_low", "_high")}
+        units |= {f"{name}{end}": standard_name(name)[1] for name in leaves for end in _ENDS}
+        units |= {f"{k}_{t:g}ms{end}": standard_name(k)[1] for k in _KERNELS for t in KERNEL_TIMES for end in _ENDS}
         heading = [f"{name} ({units[name]})" if units.get(name) else name for name in table]
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*heading, "notes", "failed"])
+        writer.writerow([*heading, "verdict", "notes", "failed"])
         for row, fit in zip(zip(*table.values(), strict=True), self.fits.values(), strict=True):
-            writer.writerow([*row, "; ".join(fit.warnings), ""])
-        writer.writerows([name, *[""] * len(heading), reason] for name, reason in self.failed.items())
+            writer.writerow([*row, fit.verdict.sentence, "; ".join(fit.notes), ""])
+        writer.writerows([name, *[""] * (len(heading) + 1), reason] for name, reason in self.failed.items())
         return text.getvalue()
 
 
 def _determined(fit: RecordingFit) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in named_leaves(fit.params).items():
+        if name.startswith(TERMS):
+            continue
         known = name not in fit.undetermined
         found[name] = value if known else None
         found[f"{name}_low"], found[f"{name}_high"] = fit.intervals.get(name, (None, None)) if known else (None, None)
+    return found | _kernels(fit)
+
+
+def _kernels(fit: RecordingFit) -> dict[str, float | None]:
+    """Return the kernels of a fit and the ends of their bands at some times after a spike."""
+    found: dict[str, float | None] = {}
+    if not isinstance(fit.params, AdaptiveLIFParams):
+        return found
+    for kind in _KERNELS:
+        for t, *values in zip(KERNEL_TIMES, *fit.kernel(kind, KERNEL_TIMES), strict=True):
+            told = t > float(fit.params.t_ref) and getattr(fit.params, kind)
+            known = [float(x) if told and np.isfinite(x) else None for x in values]
+            found |= {f"{kind}_{t:g}ms{end}": x for end, x in zip(_ENDS, known, strict=True)}
     return found
 
 

@@ -70,7 +70,7 @@ RULES = (
     ),
     Rule("spike counts", "curve_error", 0.1, 0.25, "{curve_error:.0%} of the largest rate off"),
     Rule("spike counts", "rate_factor", 1.25, 2.0, "{rate_model:.3g} Hz where the cell fires at {rate_data:.3g} Hz"),
-    Rule("silence", "silent_steps", 0.9, 0.6, "in {silent_steps:.0%} of the silent steps"),
+    Rule("silence", "silent_steps", 0.9, 0.6, "{silent_steps:.0%} of the silent steps"),
     Rule("first spikes", "latency_error", 5.0, 20.0, "{latency_error:.2g} ms off"),
     Rule(
         "voltage",
@@ -153,7 +153,8 @@ def _grades(known: Mapping[str, float]) -> list[Grade]:
     for rule in RULES:
         if rule.score in known:
             first.setdefault(rule.purpose, rule)
-    return [Grade(r.purpose, r.worth(known[r.score]), r.text.format(**known)) for r in first.values()]
+    texts = {r.purpose: r.text.format(**known).replace("%", " %") for r in first.values()}
+    return [Grade(r.purpose, r.worth(known[r.score]), texts[r.purpose]) for r in first.values()]
 
 
 def _listed(grades: list[Grade]) -> str:

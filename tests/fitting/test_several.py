@@ -109,6 +109,16 @@ def test_the_csv_holds_every_cell_with_its_intervals_and_reasons(found):
     )
 
 
+def test_the_csv_has_the_verdict_and_kernels_for_their_terms(found):
+    """The kernel against its closed form; at 5 ms it hides in the refractory period."""
+    params = jl.AdaptiveLIFParams(t_ref=6.0, eta=(50.0, 1.0), tau_eta=(10.0, 200.0))
+    one = replace(found.fits["slow"], model="gif", params=params, intervals={}, undetermined=())
+    (row,) = csv.DictReader(RecordingFits({"slow": one}, {}).csv().splitlines())
+    assert float(row["eta_20ms (pA)"]) == pytest.approx(50.0 * np.exp(-2.0) + np.exp(-0.1))
+    assert not {"eta.0 (pA)", "tau_eta.0 (ms)", "eta_5ms (pA)", "eta_20ms_low (pA)", "gamma_20ms (mV)"} & row.keys()
+    assert row["verdict"] == one.verdict.sentence != ""
+
+
 def test_cells_of_other_models_leave_gaps_in_the_table(found):
     currents = np.linspace(0.0, 500.0, 6)
     rates = jl.fit_rates(currents, np.asarray(jl.theory.firing_rate(jl.LIFParams(), currents)), jl.LIFParams())

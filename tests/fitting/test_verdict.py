@@ -35,7 +35,7 @@ def fit(test=GOOD, warnings=(), **changes):
         ({"md_star": 0.2, "spikes_model": 300.0}, "do not use", "do not use: wrong in spike times (Md* 0.20)"),
         ({"md_star": None, "bits_per_spike": 2.0}, "good", "2.00 bits per spike"),
         ({"md_star": None, "coincidence_factor": 0.5, "bits_per_spike": None}, "usable", "spike times (Γ 0.50)"),
-        ({"voltage_variance_explained": 0.3}, "usable", "not for voltage (30% of its variance)"),
+        ({"voltage_variance_explained": 0.3}, "usable", "not for voltage (30 % of its variance)"),
         ({"voltage_variance_explained": None}, "good", "good: "),
         # As many as the cell has, at other times: the rate alone is no evidence of anything but itself.
         ({"md_star": None}, "good", "good: spike counts"),
