@@ -143,7 +143,7 @@ def climb(data: Data, *, coupling: bool | None = None, progress: bool = False) -
         folds = [_Fold(start, few, fitted) for fitted in folds_of(few)]
         judged = sum(fold.spikes for fold in folds)
         names, active, best, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), np.inf, list[Rung]()
-        for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[:2]:
+        for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2]:
             given = coupling if name == COUPLING else True if judged < LEAST_JUDGED else None
             if given is False:
                 continue
@@ -183,15 +183,15 @@ def representative(data: Data) -> Data:
 def folds_of(data: Data) -> list[np.ndarray]:
     """Return what is fitted while mechanisms are chosen, [sweeps, T], once or in turn.
 
-    All stimuli but one, each in turn, where there are several; every other step that fires of a family; else all but
+    All stimuli but one, each in turn, where several have spikes; every other step that fires of a family; else all but
     every fourth second, at the same times of all sweeps.
     """
-    everything = np.ones(data.spikes.shape, bool)
+    everything, fire = np.ones(data.spikes.shape, bool), np.asarray(data.spikes.any(axis=1))
     if is_step_protocol(data):
-        return [_without(everything, np.flatnonzero(data.spikes.any(axis=1))[1::2])]
-    groups = repeats(data)
-    if 1 < len(groups) <= MOST_STIMULI:
-        return [_without(everything, group) for group in groups if data.spikes[group].any()]
+        if fire.sum() > 1:
+            return [_without(everything, np.flatnonzero(fire)[1::2])]
+    elif 1 < len(groups := [group for group in repeats(data) if fire[group].any()]) <= MOST_STIMULI:
+        return [_without(everything, group) for group in groups]
     block = data.steps(min(LENGTH, data.duration / 8.0))
     return [everything & (np.arange(data.num_steps) // block % 4 != 2)]
 

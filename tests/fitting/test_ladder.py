@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -99,8 +101,10 @@ def test_the_sentence_names_what_is_needed_and_what_is_not():
         (np.outer(np.arange(5.0) * 100.0, np.arange(4000) // 1000 % 2), [2, 3, 4], [{3}]),
         # Stimuli, each in turn, but for one without a spike.
         ("aabbc", [0, 1, 2, 3], [{0, 1}, {2, 3}]),
-        # Of one noise the third and the seventh eighth, which is a second at most; so of many stimuli.
+        # The third and the seventh eighth of one noise, of too many stimuli, and where a single one fires.
         ("aa", [0, 1], None),
+        ("aab", [0, 1], None),
+        (np.outer(np.arange(5.0) * 100.0, np.arange(4000) // 1000 % 2), [4], None),
         ("abcde", [0, 1, 2, 3, 4], None),
     ],
 )
@@ -138,8 +142,23 @@ def test_a_few_unseen_spikes_decide_nothing(count):
     unseen[2000:3000] = unseen[6000:7000] = True
     spikes = made.spikes & ~unseen
     spikes[0, 2000 : 2000 + 20 * count : 20] = True
-    found = climb(Data.of(made, spikes))
-    assert len(found.rungs) == 2 and found.rungs[1].taken
-    assert found.sentence == f"{count} unseen spikes, of 10 needed, say nothing about further mechanisms"
     with pytest.raises(ValueError, match=f"^{count} spikes are left to judge mechanisms by: 10 are needed$"):
         jl.model_ladder(replace(made, spikes=spikes), electrode=None, window=(0.0, 4000.0))
+    with single_precision():
+        plain, told = (climb(Data.of(made, spikes), coupling=coupling) for coupling in (None, True))
+    assert plain.sentence == f"{count} unseen spikes, of 10 needed, say nothing about further mechanisms"
+    # What any cell has, and what was asked for.
+    assert [rung.name for rung in plain.rungs if rung.taken] == NAMES[:2]
+    assert [rung.name for rung in told.rungs if rung.taken] == NAMES[:3] and told.params.coupling is not None
+
+
+def test_a_family_with_a_single_step_that_fires_is_judged_within_it():
+    current = np.outer([0.0, 20.0, 40.0, 250.0], np.arange(4000) // 1000 % 2)
+    inputs = jl.escape_inputs(jax.random.key(0), jnp.asarray(current.T))
+    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), PLAIN, inputs)
+    spikes = np.asarray(output.spikes).T > 0
+    assert spikes[3].any() and not spikes[:3].any()
+    with single_precision():
+        ladder = climb(Data(current, np.asarray(output.v).T, spikes=spikes, dt=DT))
+    # The third and the seventh eighth of the time: the first 250 ms of the two halves in which the step is on.
+    assert ladder.judged == spikes[:, 1000:1500].sum() + spikes[:, 3000:3500].sum() > 5
