@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,19 +238,23 @@ def joint_likelihood(config: Config) -> Iterator[dict[str, Any]]:
 def evaluated(config: Config, device: Any) -> tuple[float, np.ndarray, float, int]:
     """Return the loss, its gradient, the seconds of one evaluation and the number of steps."""
     from jaxlif.fitting.data import Data, with_spikes
-    from jaxlif.fitting.gif_recipe import regress
-    from jaxlif.fitting.joint_likelihood import arranged, evaluate, joint_loss
+    from jaxlif.fitting.joint_likelihood import JointLoss
+    from jaxlif.fitting.ladder import full_start
+    from jaxlif.fitting.lanes import cut_lanes, single_precision
+    from jaxlif.fitting.optimise import gradient
 
     recording = jl.read_recording(recording_path("l5_pyramidal_frozen_noise.npz"))
-    with jax.default_device(device):
+    with jax.default_device(device), single_precision():
         data = with_spikes(Data.of(recording, jl.SpikeRule().find(recording)), config.train)
-        start = regress(data)
-        start = replace(start, coupling=jl.VoltageCoupling(b=0.2, tau=8.0, v_i=start.v_th - 10.0))
-        loss, samples = joint_loss(start, arranged(data, float(start.t_ref)), data.dt)
-        vector = loss.vector(start)
-        value, slope, _ = evaluate(loss, vector, samples)
-        run = timed(lambda: evaluate(loss, vector, samples)[:2])
-        return value, slope, interleave({"": run}, config.rounds)[""].median, data.spikes.size
+        start = full_start(data)
+        loss = JointLoss(start, cut_lanes(data, start), data.dt)
+
+        def _evaluated() -> tuple[float, np.ndarray]:
+            value, score = loss(loss.start)
+            return value, gradient(loss, loss.start, loss.pieces(loss.start, score))
+
+        value, slope = _evaluated()
+        return value, slope, interleave({"": timed(_evaluated)}, config.rounds)[""].median, data.spikes.size
 
 
 def whole_fit(config: Config) -> Claims:

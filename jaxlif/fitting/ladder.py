@@ -34,7 +34,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a slow current", ("mechanisms.1.*",)),
     ("an inward rectifier", ("mechanisms.2.*",)),
 )
-LEAST_GAIN = 2.0  # nats of unseen spikes and voltage that a mechanism must bring
+LEAST_GAIN = 4.0  # nats of unseen spikes and voltage that a mechanism must bring
 FEW = 3  # sweeps that mechanisms are chosen on, where all are repeats
 MOST_STIMULI = 4  # that are left out in turn
 LEAST_JUDGED = 10  # unseen spikes: fewer decide nothing
