@@ -18,7 +18,6 @@ from jaxlif.recordings import Recording
 from jaxlif.recordings.notes import without_padding
 from jaxlif.traces import Answers, zoomable
 
-REPEATS = 5  # presentations of each step to a model that draws, in the lab's table
 SHOWN = 4  # notes; the others are folded
 SCORE_LABELS = {
     "rate_data": "firing rate, cell (Hz)",
@@ -99,9 +98,7 @@ def _tables(answers: Answers) -> dict[str, str]:
     measured = partial(recording_features, recording, spike_rule=fit.spike_rule, electrode_drop=drop)
     if not answers.fires:
         return measured().files()
-    repeats = REPEATS if fit.model == "gif" and answers.steps else 1
-    found = answers.free if repeats == 1 else answers.to(recording, repeats=repeats, seed=fit.seed)
-    predicted = np.zeros((repeats, *answers.recording.current.shape), bool)
+    found, predicted = answers.free, np.zeros((1, *answers.recording.current.shape), bool)
     steps = np.round(found.spike_time / recording.dt).astype(int) - 1
     predicted[found.spike_repeat, found.spike_sweep, steps] = True
     return measured(predicted=predicted[..., : recording.num_steps]).files()
