@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from jaxlif.checks import not_negative
 from jaxlif.recordings.notes import COARSE, is_sampled, undisturbed
+from jaxlif.recordings.protocol import is_step_protocol
 from jaxlif.recordings.recording import Recording, repeats
 from jaxlif.recordings.spikes import SpikeRule
 
@@ -110,7 +111,8 @@ def remove_electrode(
 ) -> Removed:
     """Take an electrode off the voltage of a recording with spikes [sweeps, T].
 
-    "auto" estimates one electrode from the electrode trace, or else one for each stimulus from its repeats; or give an
+    "auto" estimates one electrode from the electrode trace, or else one for each stimulus from its repeats, but none
+    from steps of current; or give an
     :class:`Electrode`, a series resistance in GΩ, or None for none. Another choice is refused with a ValueError.
     """
     if choice is None:
@@ -142,6 +144,8 @@ def _of(name: str, recording: Recording, spikes: np.ndarray | None) -> Electrode
 
 def _estimated(recording: Recording, spikes: np.ndarray) -> Removed:
     found, notes = [], []
+    if is_step_protocol(recording):  # a single edge in a sweep does not tell an electrode from the membrane
+        return Removed(recording, (), ("no electrode was taken off the voltage: steps of current do not show one",))
     for group in repeats(recording):
         try:
             found.append((tuple(int(s) for s in group), estimate_electrode(recording.select(group), spikes[group])))

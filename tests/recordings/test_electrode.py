@@ -104,3 +104,17 @@ def test_an_electrode_at_a_coarser_sampling_answers_as_it_does_at_its_own(factor
 
 def test_a_series_resistance_is_one_at_every_sampling():
     assert Electrode.series(0.02, 0.1).at(0.025).kernel.tolist() == [0.02]
+
+
+def test_steps_show_no_electrode_and_lose_none():
+    """Through a membrane of 10 ms and an electrode of 10 MΩ: an edge of each sweep would tell them apart by noise."""
+    t = np.arange(10_000) * DT
+    on = (t >= 200.0) & (t < 700.0)
+    relaxed = 1.0 - np.exp(-np.clip(t - 200.0, 0.0, None) / 10.0)
+    levels = np.arange(-60.0, 61.0, 20.0)[:, None]
+    noise = 0.1 * np.random.default_rng(0).standard_normal((len(levels), t.size))
+    voltage = -65.0 + levels * on * (0.1 * relaxed + 0.01) + noise
+    recording = jl.Recording(current=levels * on, voltage=voltage, dt=DT)
+    removed = remove_electrode(recording, np.zeros(voltage.shape, bool), "auto")
+    assert removed.electrodes == () and np.array_equal(removed.recording.voltage, voltage)
+    assert removed.notes == ("no electrode was taken off the voltage: steps of current do not show one",)
