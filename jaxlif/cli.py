@@ -40,6 +40,7 @@ from jaxlif.report import (
     write_cells,
     write_report,
 )
+from jaxlif.stages import stage, stages
 
 _HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -164,13 +165,15 @@ class _Job(NamedTuple):
 
     def fit(self, file: Path | list[Path], out: Path, *, progress: bool = False) -> RecordingFit:
         """Fit a file, and write the fit and its report into a folder."""
-        with _results(out) as folder:
+        with _results(out) as folder, stages(progress):
             with noted_warnings() as notes:
+                stage("reading")
                 recording = read_recording(file, **self.reading)
                 beside = {"electrode": self.electrode, "test": self.test}
                 others: Given = {n: self._beside(x) if isinstance(x, Path) else x for n, x in beside.items()}
                 result = fit_recording(recording, window=self.window, progress=progress, **others, **self.given)
             result = replace(result, warnings=tuple(notes) + result.warnings)
+            stage("report")
             write_report(result, folder, recording)
             result.save(folder)
         return result
@@ -231,8 +234,12 @@ def ladder(file: Path, window: tuple[float, float] | None, reading: Given, spike
     Fits a plain neuron with escape noise, then adds currents and thresholds after spikes, a threshold that follows the
     voltage and currents that it opens, and prints what each is worth on unseen data.
     """
-    rule, recording = SpikeRule(**spikes), read_recording(file, **reading)
-    found = model_ladder(recording, window=window, spike_rule=rule, progress=sys.stderr.isatty())
+    rule, shown = SpikeRule(**spikes), sys.stderr.isatty()
+    with stages(shown):
+        stage("reading")
+        recording = read_recording(file, **reading)
+        stage("models")
+        found = model_ladder(recording, window=window, spike_rule=rule, progress=shown)
     rows = [("model, each with those kept above it", "bits per spike", "voltage explained", "")]
     rows += [
         (r.name, f"{r.held_out:.3f}", f"{100.0 * r.explained:.1f} %", "kept" if r.taken else "") for r in found.rungs

@@ -26,6 +26,7 @@ from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.notes import held_current
 from jaxlif.report import score_rows, text_table
 from jaxlif.simulated import simulated_recording
+from jaxlif.stages import stage, stages
 
 
 @click.command()
@@ -101,8 +102,10 @@ def predict(
     FIT is a fit.json. Writes spike_time (ms), spike_repeat, spike_sweep and voltage [sweeps, T] (mV) to an .npz file,
     and prints scores where FILE has a voltage to compare with. What the fit warns of is repeated.
     """
-    with _one_file(out, ".npz", fit_file, file) as path:
+    with _one_file(out, ".npz", fit_file, file) as path, stages(sys.stderr.isatty()):
+        stage("reading")
         result, recording = load_fit(fit_file), read_recording(file, **reading)
+        stage("prediction")
         result = replace(result, spike_rule=replace(result.spike_rule, **spikes))
         prediction = result.predict(recording, repeats=repeats, seed=seed, force_spikes=force_spikes)
         np.savez_compressed(path, **{n: array for n, array in prediction._asdict().items() if n != "notes"})

@@ -25,6 +25,7 @@ from jaxlif.fitting.verdict import measures
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule
 from jaxlif.recordings.electrode import electrode_from
+from jaxlif.stages import stage, stages
 
 AUTO, MODELS = "auto", tuple(PARAMS)
 ALIASES = {"adaptive": "deterministic-gif"}
@@ -87,7 +88,7 @@ def fit_recording(
         bounds: intervals that replace the default ones of the parameters named.
         spike_rule: how spikes are found where the recording does not hold them.
         seed: of the random starts.
-        progress: show progress bars.
+        progress: show stages and progress bars on stderr.
 
     Returns:
         The :class:`RecordingFit`; ``jaxlif.simulate(fit.cell, fit.params, current)`` runs its neuron.
@@ -126,20 +127,26 @@ def fit_recording(
     size = recording.current.size
     require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
     spike_rule = spike_rule.found_in(recording)  # so that what is predicted is judged by it, too
-    taken = electrode_from(electrode, spike_rule) if isinstance(electrode, Recording) else electrode
-    if test is not None:
-        require_test(recording, test, spike_rule)
-    given: dict[str, Any] = {"held_out": held_out, "electrode": taken, "rest": rest, "rule": spike_rule}
-    with jax.enable_x64(True):
-        case = prepare(recording, model, window=window, tested=test is not None, **given)
+    given: dict[str, Any] = {"window": window, "held_out": held_out, "rest": rest, "rule": spike_rule}
+    with stages(progress), jax.enable_x64(True):
+        stage("spikes and electrode")
+        taken = electrode_from(electrode, spike_rule) if isinstance(electrode, Recording) else electrode
+        if test is not None:
+            require_test(recording, test, spike_rule)
+        case = prepare(recording, model, electrode=taken, tested=test is not None, **given)
         options = Options(case.window, **asked)
+        stage(f"fit of the {model}")
         found = _recipe(case, intervals=not case.refit)(case.fitted, options)
         last, final = _refit(case, found, options)
+        stage("scores")
         judged = judge(case.with_drift(found.drift), found, last.with_drift(final.drift), final, options.seed)
         result = _report(last.with_drift(final.drift), options, found, final, judged, spike_rule)
-    if isinstance(electrode, Recording):
-        result = replace(result, beside={"electrode": {"name": electrode.name, "sha256": electrode.sha256}})
-    return result if test is None else judged_by(result, test)
+        if isinstance(electrode, Recording):
+            result = replace(result, beside={"electrode": {"name": electrode.name, "sha256": electrode.sha256}})
+        if test is not None:
+            stage("test file")
+            result = judged_by(result, test)
+    return result
 
 
 def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
@@ -157,7 +164,9 @@ def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
     if failed:
         (model,), (why,) = fits, failed.values()
         return _said(fits[model], f"{model}, as no other model could be fitted ({why})")
-    errors = {model: measures(found).get("step_error", np.nan) for model, found in fits.items()}
+    # By what was held out: a test file chooses nothing.
+    judged = {m: replace(f, scores={n: x for n, x in f.scores.items() if n != "test_file"}) for m, f in fits.items()}
+    errors = {model: measures(found).get("step_error", np.nan) for model, found in judged.items()}
     if not np.isfinite(list(errors.values())).all():
         return _said(fits["lif"], "lif: no further mechanism gains on unseen data")
     best, other = sorted(errors, key=errors.__getitem__)
@@ -188,6 +197,8 @@ def _recipe(case: Case, *, intervals: bool) -> Callable[[Data, Options], Outcome
 
 def _refit(case: Case, found: Outcome, options: Options) -> tuple[Case, Outcome]:
     """Fit the model to the whole recording where it is to be handed out so; return what was fitted, and the outcome."""
+    if case.refit:
+        stage(f"fit of the {case.model} to everything")
     last = case.complete() if case.refit and len(case.held) else case
     if case.refit and found.refit is not None:
         return last, found.refit(last.fitted, replace(options, window=case.data.whole))

@@ -20,6 +20,7 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.processes import cores, processes
 from jaxlif.recordings import Recording, read_recording
 from jaxlif.recordings.ibw import protocol_of
+from jaxlif.stages import room, ticking
 
 _Cell = TypeVar("_Cell")
 _Source = Recording | str | Path | Sequence[str | Path]
@@ -52,7 +53,7 @@ class RecordingFits:
         return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
     def csv(self) -> str:
-        """Return the table as text with units in its heading, what each fit warns of, and why other cells have none."""
+        """Return the table as text with units in its heading, each fit's verdict, and why other cells have none."""
         text, table = io.StringIO(), self.table()
         leaves = {name for fit in self.fits.values() for name in named_leaves(fit.params)}
         units = dict.fromkeys(("rate_data", "rate_model", "f_i_rmse"), "Hz")
@@ -197,7 +198,9 @@ def fit_each(
         outcomes = _outcomes(cells, fit_one, executor)
     else:
         outcomes = _here(cells, fit_one) if jobs < 2 else _in_processes(cells, fit_one, jobs)
-    found = dict(tqdm(outcomes, total=len(cells), disable=not progress, unit="cell"))
+    look: Any = {"disable": not progress, "unit": "cell", "desc": "cells"} | room()
+    with tqdm(outcomes, total=len(cells), **look) as bar, ticking(bar):
+        found = dict(bar)
     fits = {name: found[name] for name in cells if isinstance(found[name], RecordingFit)}
     return RecordingFits(fits, {name: found[name] for name in cells if name not in fits})
 
