@@ -21,7 +21,7 @@ from jaxlif.fitting.notes import fit_notes
 from jaxlif.fitting.other_recording import judged_by, require_test
 from jaxlif.fitting.prepare import ADAPTIVE, Case, prepare
 from jaxlif.fitting.result import RecordingFit, sweep_checksums
-from jaxlif.fitting.verdict import measures
+from jaxlif.fitting.verdict import WHY, measures
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings import Electrode, Recording, SpikeRule
 from jaxlif.recordings.electrode import electrode_from
@@ -178,7 +178,7 @@ def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
 
 
 def _said(fit: RecordingFit, why: str) -> RecordingFit:
-    return replace(fit, warnings=(*fit.warnings, f"model: {why}"))
+    return replace(fit, warnings=(*fit.warnings, f"{WHY}{why}"))
 
 
 def has_mechanisms(params: Any) -> bool:

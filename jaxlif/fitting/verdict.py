@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-FATAL = "do not use"  # how a note begins that decides
+FATAL, WHY = "do not use", "model: "  # how a note begins that decides, and one that says why this model
+MANY = 3  # notes that differ in their numbers alone from which on one of them stands for all
 LEAST_SPIKES = 10  # of the cell that were held out: fewer judge no model
 FEW = 4  # spikes of the one that do not matter where the other is silent
 LEAST_COUNT = 10.0  # spikes in a step of which an error is a share even where the cell fires fewer
@@ -114,8 +115,16 @@ def verdict(fit: Any) -> Verdict:
 
 
 def worst_first(notes: Iterable[str]) -> tuple[str, ...]:
-    """Put first the note that decides a verdict, then those that are grave."""
-    return tuple(sorted(notes, key=lambda note: (not note.startswith(FATAL), not _grave(note))))
+    """Put first what decides a verdict, then why this model, then what is grave; of many alike one stands for all."""
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        kinds.setdefault(re.sub(r"-?\d\S*", "0", note), []).append(note)
+    alike = [[f"{same[0]} ({len(same) - 1} more like this)"] if len(same) >= MANY else same for same in kinds.values()]
+
+    def _weight(note: str) -> tuple[bool, ...]:
+        return not note.startswith(FATAL), not note.startswith(WHY), not _grave(note)
+
+    return tuple(sorted((note for same in alike for note in same), key=_weight))
 
 
 def _grave(note: str) -> str:

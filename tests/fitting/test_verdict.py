@@ -12,6 +12,7 @@ from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.step_family import Deflection, rectification
 from jaxlif.fitting.verdict import RULES, worst_first
 from jaxlif.recordings import Electrode
+from jaxlif.recordings.spikes import spike_notes
 
 COUNTS = {"spikes_data": 100, "spikes_model": 110.0, "rate_data": 10.0, "rate_model": 11.0}
 GOOD = COUNTS | {"md_star": 0.85, "voltage_variance_explained": 0.93}
@@ -132,7 +133,16 @@ def steps(levels, holding=0.0):
     return Data(current, -70.0 + 0.1 * current, spikes=np.zeros(current.shape, bool), dt=0.5)
 
 
+def peaks(heights):
+    """A rest with spikes of 1 ms, each of its own height, mV."""
+    voltage = np.full((1, 20_000), -70.0) + np.random.default_rng(0).normal(0.0, 0.1, (1, 20_000))
+    for place, height in zip(range(500, 20_000, 500), heights, strict=False):
+        voltage[0, place : place + 10] += height * np.array([0.2, 0.5, 0.8, 1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1])
+    return jl.Recording(np.sin(np.arange(20_000.0)), voltage, dt=0.1)
+
+
 GRAVE = {
+    "count depends on the rule": lambda: spike_notes(peaks(np.tile([90.0, 40.0], 30)), jl.SpikeRule()),
     "rectifies": lambda: rectification([Deflection(0, -50.0, 0.1), Deflection(1, -25.0, 0.3)], 0.3),
     "fires without current": lambda: spontaneous(jl.LIFParams(v_rest=-50.0, v_th=-55.0)),
     "r_m = 50": lambda: unlikely_membrane(jl.LIFParams(r_m=50.0)),
@@ -195,3 +205,16 @@ def test_spikes_are_counted_over_sweeps_and_a_models_over_its_repeats():
     recording = jl.Recording(np.arange(800.0).reshape(2, 400), dt=1.0)
     scores = spike_scores(recording, spikes, np.stack([spikes, spikes, ~spikes]))
     assert (scores["spikes_data"], scores["spikes_model"]) == (6, (6 + 6 + 794) / 3)
+
+
+def test_notes_that_differ_in_their_numbers_alone_are_one():
+    """Three or more; and why this model comes before what is grave."""
+    many = tuple(f"no electrode of {n} sweeps: {-1.5 * n:g} MΩ" for n in (1, 2, 3))
+    notes = (*many, "the membrane rectifies: x", "twice 1", "twice 2", "model: gif rather than lif")
+    assert worst_first(notes) == (
+        "model: gif rather than lif",
+        "the membrane rectifies: x",
+        "no electrode of 1 sweeps: -1.5 MΩ (2 more like this)",
+        "twice 1",
+        "twice 2",
+    )
