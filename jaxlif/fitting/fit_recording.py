@@ -157,7 +157,7 @@ def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
             fits[model] = fit(model)
         except ValueError as error:
             failed[model] = error
-        if model in fits and fits[model].protocol != "steps" and has_mechanisms(fits[model].params):
+        if model in fits and "step_error" not in measures(fits[model]) and has_mechanisms(fits[model].params):
             return _said(fits[model], "gif rather than a plain LIF, for what it gains on unseen data")
     if len(failed) == 2:
         raise failed["lif"]

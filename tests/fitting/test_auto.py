@@ -11,11 +11,11 @@ from tests.fitting.gif_cell import TRUTH
 PLAIN = jl.AdaptiveLIFParams()
 
 
-def made(model, params, protocol, rmse=None):
+def made(model, params, rmse=None):
     """Return a fit with as much as the choice looks at."""
     scores = {} if rmse is None else {"test": {"spikes_per_step_rmse": rmse, "spikes_per_step_rmse_to_20": rmse}}
     return jl.RecordingFit(
-        model=model, params=params, scores=scores, bounds={}, window=(0.0, 1.0), protocol=protocol,
+        model=model, params=params, scores=scores, bounds={}, window=(0.0, 1.0), protocol="fluctuating",
         spike_rule=jl.SpikeRule(), spike_cut=(5.0, 4.5), data={}, seed=0,
     )  # fmt: skip
 
@@ -30,8 +30,8 @@ def chosen(**fits):
     return choose_model(_fit)
 
 
-LIF, GIF = made("lif", jl.LIFParams(), "fluctuating"), made("gif", TRUTH, "fluctuating")
-STEPS = {model: made(model, TRUTH, "steps", rmse) for model, rmse in (("lif", 1.6), ("gif", 0.8))}
+LIF, GIF = made("lif", jl.LIFParams()), made("gif", TRUTH)
+STEPS = {model: made(model, TRUTH, rmse) for model, rmse in (("lif", 1.6), ("gif", 0.8))}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ STEPS = {model: made(model, TRUTH, "steps", rmse) for model, rmse in (("lif", 1.
         ({"lif": LIF, "gif": GIF}, "gif", "for what it gains on unseen data"),
         ({"lif": LIF, "gif": replace(GIF, params=PLAIN)}, "lif", "no further mechanism gains on unseen data"),
         (STEPS, "gif", "gif rather than lif: 0.8 spikes off in steps neither saw, not 1.6"),
-        ({"lif": STEPS["lif"], "gif": made("gif", TRUTH, "steps", 2.0)}, "lif", "not 2"),
+        ({"lif": STEPS["lif"], "gif": made("gif", TRUTH, 2.0)}, "lif", "not 2"),
         ({"lif": LIF, "gif": ValueError("voltage does not relax")}, "lif", "(voltage does not relax)"),
         ({"lif": ValueError("no"), "gif": STEPS["gif"]}, "gif", "as no other model could be fitted (no)"),
     ],
