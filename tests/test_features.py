@@ -185,7 +185,7 @@ def passive(
 
 # The drop of an electrode is in the input resistance, as in eFEL's, and in neither tau nor the capacitance.
 @pytest.mark.parametrize(
-    ("noise", "drop", "epsp", "rel"), [(0.0, 0.0, 0.0, 1e-3), (0.1, 0.02, 0.0, 0.02), (0.1, 0.0, 2.0, 0.05)]
+    ("noise", "drop", "epsp", "rel"), [(0.0, 0.0, 0.0, 1e-3), (0.1, 0.02, 0.0, 0.02), (0.1, 0.0, 8.0, 0.05)]
 )
 def test_a_membrane_with_known_numbers(noise, drop, epsp, rel):
     found = recording_features(passive(noise=noise, drop=drop, epsp=epsp)).cell
@@ -252,6 +252,18 @@ def test_the_rheobase_lies_between_what_is_silent_and_what_fires(counts, expecte
     assert found.remarks.get("rheobase") == remark
     assert all(value is not None or found.remarks[name] for name, value in found.cell.items())
     assert found.cell["spike_threshold"] is None and found.remarks["spike_threshold"] == "no voltage"
+
+
+def test_adaptation_leaves_the_first_tenth_of_the_spikes_out():
+    """Rounded with half a spike as one, and two at most, as the text of eFEL says."""
+    times = [np.array(t) for t in ([10, 20, 40, 70], [10, 12, 22, 42, 72], 10 * np.arange(1, 26))]
+    spikes = np.zeros((3, 3000), bool)
+    for train, at in zip(spikes, times, strict=True):
+        train[1000 + at] = True
+    current = np.repeat([[0.0, 50.0, 0.0], [0.0, 60.0, 0.0], [0.0, 70.0, 0.0]], 1000, axis=1)
+    found = recording_features(jl.Recording(current=current, spikes=spikes, dt=1.0))
+    expected = np.mean([(20 - 10) / 30, (30 - 20) / 50])
+    assert [sweep.adaptation_index for sweep in found.sweeps] == pytest.approx([expected, expected, 0.0])
 
 
 def test_a_holding_current_that_changes_is_said():
