@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from jaxlif.checks import choice, numbers, positive, whole
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams, refractory_steps
+from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
 
 # NEST's names, and the fields here. V_m starts at rest.
 _MEMBRANE = {"C_m": "c_m", "E_L": "v_rest", "V_m": "v_rest", "V_reset": "v_reset"}
@@ -21,8 +22,9 @@ _GIF = _MEMBRANE | _SPIKES | {"g_L": "g_l", "V_T_star": "v_th", "Delta_V": "delt
 # Brian2's units of the fields here; a field of several terms becomes one name for each.
 _UNITS = {"tau_m": "ms", "r_m": "Gohm", "v_rest": "mV", "v_th": "mV", "v_reset": "mV"}
 _TERMS = {"eta": "pA", "tau_eta": "ms", "gamma": "mV", "tau_gamma": "ms", "a": "nS", "tau_a": "ms"}
-_COUPLING = {"b_x": ("b", "1"), "tau_x": ("tau", "ms"), "v_x": ("v_i", "mV"), "k_x": ("k", "mV")}
-_TARGET = "k_x*log1p(exp((v - v_x)/k_x))"
+# Of what follows the voltage with the state x the parameters are tau_x, v_x, k_x and b_x, of the threshold, or a_x.
+_LOW_PASSED = {"tau": ("tau", "ms"), "v": ("v_i", "mV"), "k": ("k", "mV")}
+_TARGET = "k_{x}*log1p(exp((v - v_{x})/k_{x}))"
 
 
 class Brian2Model(NamedTuple):
@@ -97,7 +99,8 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         escape_noise: spike at random, as :class:`EscapeNoise` does, with ``delta_v`` and ``lambda_0``.
 
     Raises:
-        ValueError: for a bad value, several neurons, or escape noise of a :class:`LIFParams`.
+        ValueError: for a bad value, several neurons, escape noise of a :class:`LIFParams`, or a mechanism other than
+            :class:`MembraneCurrent`.
 
     Example:
         >>> model = to_brian2(LIFParams())
@@ -115,18 +118,16 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         if escape_noise:
             raise ValueError("escape_noise is set: it needs AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)")
         params = AdaptiveLIFParams(**vars(params))
-    if params.mechanisms:
-        raise ValueError(f"mechanisms.0 = {type(params.mechanisms[0]).__name__}: it has no Brian2 equations yet")
     eta, gamma, a = (range(len(terms)) for terms in (params.eta, params.gamma, params.a))
-    coupled = params.coupling is not None
-    current = " - ".join(["I(t)", *(f"w_{i}" for i in eta), *(f"u_{i}" for i in a)])
-    threshold = " + ".join(["v_th", *(f"h_{i}" for i in gamma), *(["b_x*x"] if coupled else [])])
+    following, opened = _following(params), [f"a_x_{i}*x_{i}" for i in range(len(params.mechanisms))]
+    current = " - ".join(["I(t)", *(f"w_{i}" for i in eta), *(f"u_{i}" for i in a), *opened])
+    threshold = " + ".join(["v_th", *(f"h_{i}" for i in gamma), *(["b_x*x"] if "x" in following else [])])
     equations = [
         f"dv/dt = (v_rest - v + r_m*({current}))/tau_m : volt (unless refractory)",
         *(f"dw_{i}/dt = -w_{i}/tau_eta_{i} : amp" for i in eta),
         *(f"dh_{i}/dt = -h_{i}/tau_gamma_{i} : volt" for i in gamma),
         *(f"du_{i}/dt = (a_{i}*(v - v_rest) - u_{i})/tau_a_{i} : amp" for i in a),
-        *([f"dx/dt = ({_TARGET} - x)/tau_x : volt"] if coupled else []),
+        *(f"d{x}/dt = ({_TARGET.format(x=x)} - {x})/tau_{x} : volt" for x in following),
     ]
     jumps = [f"w_{i} += eta_{i}" for i in eta] + [f"h_{i} += gamma_{i}*exp(dt/tau_gamma_{i})" for i in gamma]
     noisy = f"rand() < -expm1(-lambda_0*dt*exp((v - ({threshold}))/delta_v))"
@@ -137,7 +138,7 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         refractory="t_ref + dt",
         method="exponential_euler",
         namespace=_namespace(params, dt, escape_noise),
-        initial={"v": "v_rest"} | ({"x": _TARGET} if coupled else {}),
+        initial={"v": "v_rest"} | {x: _TARGET.format(x=x) for x in following},
     )
 
 
@@ -207,14 +208,26 @@ def _named(params: LIFParams, names: dict[str, str]) -> dict[str, Any]:
     return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items()}
 
 
+def _following(params: AdaptiveLIFParams) -> dict[str, Mechanism]:
+    """Return what follows the voltage by the name of its state; what has no equations here is refused."""
+    found: dict[str, Mechanism] = {f"x_{i}": mechanism for i, mechanism in enumerate(params.mechanisms)}
+    found |= {} if params.coupling is None else {"x": params.coupling}
+    for x, mechanism in found.items():
+        field, known = ("coupling", VoltageCoupling) if x == "x" else (f"mechanisms.{x[2:]}", MembraneCurrent)
+        if type(mechanism) is not known:  # a subclass may be another
+            raise ValueError(f"{field} = {type(mechanism).__name__}: it has no Brian2 equations yet")
+    return found
+
+
 def _namespace(params: AdaptiveLIFParams, dt: float, escape_noise: bool) -> dict[str, tuple[float, str]]:
     """Return value and unit of every parameter, in Brian2's names."""
     values: dict[str, Any] = {name: (getattr(params, name), unit) for name, unit in _UNITS.items()}
     values["t_ref"] = (_held_time(params, dt), "ms")
     for name, unit in _TERMS.items():
         values |= {f"{name}_{i}": (value, unit) for i, value in enumerate(getattr(params, name))}
-    if params.coupling is not None:
-        values |= {name: (getattr(params.coupling, field), unit) for name, (field, unit) in _COUPLING.items()}
+    for x, mechanism in _following(params).items():
+        rows = _LOW_PASSED | ({"b": ("b", "1")} if x == "x" else {"a": ("a", "nS")})
+        values |= {f"{name}_{x}": (getattr(mechanism, field), unit) for name, (field, unit) in rows.items()}
     noise = {"delta_v": (params.delta_v, "mV"), "lambda_0": (params.lambda_0, "kHz")}  # 1 kHz is 1/ms
     return values | (noise if escape_noise else {})
 

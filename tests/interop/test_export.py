@@ -179,7 +179,7 @@ def test_a_script_is_of_a_written_model(model):
 
 # --- Brian2 ---
 
-FULL = replace(PARAMS, t_ref=3.05, lambda_0=0.5, mechanisms=())
+FULL = replace(PARAMS, t_ref=3.05, lambda_0=0.5)
 
 
 def test_the_plain_neuron_by_hand():
@@ -200,11 +200,13 @@ def test_the_plain_neuron_by_hand():
 def test_the_full_neuron_by_hand():
     model = to_brian2(FULL)
     assert model.equations.splitlines() == [
-        "dv/dt = (v_rest - v + r_m*(I(t) - w_0 - w_1 - u_0))/tau_m : volt (unless refractory)",
+        "dv/dt = (v_rest - v + r_m*(I(t) - w_0 - w_1 - u_0 - a_x_0*x_0 - a_x_1*x_1))/tau_m : volt (unless refractory)",
         "dw_0/dt = -w_0/tau_eta_0 : amp",
         "dw_1/dt = -w_1/tau_eta_1 : amp",
         "dh_0/dt = -h_0/tau_gamma_0 : volt",
         "du_0/dt = (a_0*(v - v_rest) - u_0)/tau_a_0 : amp",
+        "dx_0/dt = (k_x_0*log1p(exp((v - v_x_0)/k_x_0)) - x_0)/tau_x_0 : volt",
+        "dx_1/dt = (k_x_1*log1p(exp((v - v_x_1)/k_x_1)) - x_1)/tau_x_1 : volt",
         "dx/dt = (k_x*log1p(exp((v - v_x)/k_x)) - x)/tau_x : volt",
     ]
     assert model.threshold == "v >= v_th + h_0 + b_x*x"
@@ -216,6 +218,8 @@ def test_the_full_neuron_by_hand():
     ]
     units = {name: unit for name, (_, unit) in model.namespace.items()}
     assert units["eta_1"] == "pA" and units["gamma_0"] == "mV" and units["a_0"] == "nS" and units["b_x"] == "1"
+    own = {name: model.namespace[f"{name}_x_0"] for name in ("a", "tau", "v", "k")}
+    assert own == {"a": (3.0, "nS"), "tau": (30.0, "ms"), "v": (-60.0, "mV"), "k": (3.0, "mV")}
     assert model.namespace["eta_1"][0] == 15.0 and model.namespace["t_ref"][0] == 3.1
     assert "delta_v" not in units and "lambda_0" not in units
 
@@ -306,9 +310,9 @@ def test_the_text_in_brian2s_order_has_the_escape_noise():
             "coupling.b has shape (4,): it must be a number, one neuron is written at a time",
         ),
         (
-            jl.AdaptiveLIFParams(mechanisms=(jl.MembraneCurrent(),)),
+            jl.AdaptiveLIFParams(mechanisms=(jl.MembraneCurrent(), jl.ACurrent())),
             {},
-            "mechanisms.0 = MembraneCurrent: it has no Brian2 equations yet",
+            "mechanisms.1 = ACurrent: it has no Brian2 equations yet",
         ),
         (jl.LIFParams(), {"dt": -1.0}, "dt = -1 ms: dt must be greater than 0 ms"),
         (jl.LIFParams(v_reset=-50.0), {}, "v_reset = -50 mV: v_reset must be below v_th = -55 mV"),

@@ -18,7 +18,9 @@ ADAPTIVE = jl.AdaptiveLIFParams(
     t_ref=2.0, eta=(40.0,), tau_eta=(60.0,), gamma=(3.0,), tau_gamma=(30.0,), delta_v=2.0, lambda_0=0.5
 )
 FULL = jl.AdaptiveLIFParams(
-    **vars(ADAPTIVE) | {"a": (1.0,), "tau_a": (120.0,), "coupling": jl.VoltageCoupling(b=0.4, v_i=-62.0)}
+    **vars(ADAPTIVE)
+    | {"a": (1.0,), "tau_a": (120.0,), "coupling": jl.VoltageCoupling(b=0.4, v_i=-62.0)}
+    | {"mechanisms": (jl.MembraneCurrent(a=3.0, tau=30.0, v_i=-60.0), jl.MembraneCurrent(a=-0.5, tau=5.0, v_i=-72.0))}
 )
 
 
