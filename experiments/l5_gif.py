@@ -1,12 +1,12 @@
-"""How well do adaptive neurons fitted by gradient predict a layer 5 pyramidal cell?
+"""How well do adaptive neurons predict a layer 5 pyramidal cell?
 
 Question: on time that was not fitted, how close do a neuron with escape noise ("gif") and its deterministic twin
 ("deterministic-gif") come to the cell's own repeats? The published recipe reaches Md* 0.834 with 88.7 % of the voltage
 variance on other held-out time of this cell, another repeat of the cell itself 0.886; differential evolution with
 18 000 simulations 0.83-0.84 of the cell's reliability.
 Method: ``fit_recording`` on 0-10 s of nine repeats of a frozen noise, electrode compensated from its own trace, scored
-on 10-14 s at 4 ms. The number of exponentials (two currents, two thresholds)
-was chosen with the scores of 10-14 s in view: they are no untouched test.
+on 10-14 s at 4 ms. Mechanisms are chosen within 0-10 s, but the recipe was made with the scores of 10-14 s in view:
+they are no untouched test.
 Time: ``jaxlif fit FILE --model gif`` as a user runs it, in a process of its own, with report, figures and a refit to
 all 14 s: cold, with an empty folder for compiled code, then warm; and ``--no-coupling``, warm.
 Command: JAXLIF_DATA=folder python experiments/l5_gif.py

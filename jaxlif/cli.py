@@ -101,9 +101,7 @@ def fit(
 ) -> None:
     """Fit a neuron to a recording, or to each of several.
 
-    Steps of current are fitted by their subthreshold sweeps and their f-I curve, any other current by the voltage with
-    resets at the recorded spikes, and a threshold chosen in closed loop. Prints the parameters and the scores and
-    writes OUT/fit.json, OUT/report.html and the figures.
+    Prints the parameters and the scores and writes OUT/fit.json, OUT/report.html and the figures.
 
     The neuron is "auto", the better of the next two on what neither saw; "lif"; "gif", adaptive with escape noise;
     "deterministic-gif" (or "adaptive"), the same without noise; or "passive", the membrane alone. For adaptive ones
@@ -232,7 +230,8 @@ def ladder(file: Path, window: tuple[float, float] | None, reading: Given, spike
     """Say which mechanisms a cell needs.
 
     Fits a plain neuron with escape noise, then adds currents and thresholds after spikes, a threshold that follows the
-    voltage and currents that it opens, and prints what each is worth on unseen data.
+    voltage and currents that it opens, and prints what each is worth on unseen data, where it is kept if it gains:
+    stimuli left out in turn, every other step that fires, or every fourth second.
     """
     rule, shown = SpikeRule(**spikes), sys.stderr.isatty()
     with stages(shown):

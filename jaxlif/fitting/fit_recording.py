@@ -62,7 +62,7 @@ def fit_recording(
 
     For "lif", a family of current steps is fitted by what is below threshold and by its spikes, any other current by
     voltage and spikes. What is not in ``window``, or is ``held_out``, is predicted and scored. All is in double
-    precision but the gradient of the adaptive neurons' likelihood.
+    precision but the adaptive neurons' likelihood.
 
     Args:
         recording: current and voltage.
@@ -74,7 +74,7 @@ def fit_recording(
             such as of subthreshold noise; an :class:`Electrode`; a series resistance, GΩ; or None.
         test: another recording of the cell, which is predicted and scored as ``scores["test_file"]``; of a fluctuating
             current all is then fitted by default.
-        coupling: for adaptive neurons, whether the threshold follows the voltage; None lets held-out time decide.
+        coupling: for adaptive neurons, whether the threshold follows the voltage; None lets unseen data decide.
         rest: for adaptive neurons: "auto" ties v_rest to the voltage before the stimulus, sweep by sweep, where every
             sweep starts with 100 ms without current; "fitted" leaves it free.
         drift: for adaptive neurons: each sweep has an offset of its resting potential and a gain of its current.
