@@ -14,6 +14,7 @@ Fit a recording
 Simulate a neuron
     LIF, LIFParams        how it is computed, and the numbers of the neuron
     AdaptiveLIF, ResonantLIF, PreciseLIF, HodgkinHuxley: other neurons
+    MembraneCurrent, VoltageCoupling, ACurrent, Exponential: what an AdaptiveLIF has that follows the voltage
     EscapeNoise, TeacherForced, Synaptic: around a neuron
     simulate              any of them, over time
     stimulus, theory      currents; closed forms

@@ -132,7 +132,7 @@ class Options:
     window: tuple[float, float]  # the part of the time to fit, ms
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of all parameters
     start: LIFParams | None = None
-    coupling: bool | None = None  # whether a threshold follows the voltage; None: held-out time decides
+    coupling: bool | None = None  # whether a threshold follows the voltage; None: unseen data decide
     drift: bool = False  # whether each sweep has an offset and a gain of its own
     seed: int = 0
     progress: bool = False
