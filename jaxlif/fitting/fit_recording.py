@@ -157,16 +157,14 @@ def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
             fits[model] = fit(model)
         except ValueError as error:
             failed[model] = error
-        if model in fits and "step_error" not in measures(fits[model]) and has_mechanisms(fits[model].params):
+        if model in fits and "step_error" not in _unseen(fits[model]) and has_mechanisms(fits[model].params):
             return _said(fits[model], "gif rather than a plain LIF, for what it gains on unseen data")
     if len(failed) == 2:
         raise failed["lif"]
     if failed:
         (model,), (why,) = fits, failed.values()
         return _said(fits[model], f"{model}, as no other model could be fitted ({why})")
-    # By what was held out: a test file chooses nothing.
-    judged = {m: replace(f, scores={n: x for n, x in f.scores.items() if n != "test_file"}) for m, f in fits.items()}
-    errors = {model: measures(found).get("step_error", np.nan) for model, found in judged.items()}
+    errors = {model: _unseen(found).get("step_error", np.nan) for model, found in fits.items()}
     if not np.isfinite(list(errors.values())).all():
         return _said(fits["lif"], "lif: no further mechanism gains on unseen data")
     best, other = sorted(errors, key=errors.__getitem__)
@@ -175,6 +173,11 @@ def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
         fits[best],
         f"{best} rather than {other}: {counts[best]:.2g} spikes off in steps neither saw, not {counts[other]:.2g}",
     )
+
+
+def _unseen(fit: RecordingFit) -> dict[str, float]:
+    """Return what a fit is judged by without its test file, which chooses nothing."""
+    return measures(replace(fit, scores={name: x for name, x in fit.scores.items() if name != "test_file"}))
 
 
 def _said(fit: RecordingFit, why: str) -> RecordingFit:

@@ -1,6 +1,6 @@
 """How good a fit is: its model run freely and with the spikes forced, on what it saw and on what it did not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -99,10 +99,7 @@ def _of_steps(
     """Score the steps of a family, as far as they lie in a part of the time, and the voltage before the first spike."""
     samples = data.samples(window)
     inside = [slice(max(t.start, samples.start), min(t.stop, samples.stop)) for t in steps.tests]
-    cell, *own = (
-        [data.dt * (np.flatnonzero(train[place]) + 1) for train, place in zip(raster, inside, strict=True)]
-        for raster in (data.spikes, *model.reshape(-1, *data.spikes.shape))
-    )
+    cell, *own = trains_inside((data.spikes, *model.reshape(-1, *data.spikes.shape)), inside, data.dt)
     below = _before_spikes(data, window, voltage)
     return step_scores(cell, own) | {f"subthreshold_{name}": value for name, value in below.items()}
 
@@ -111,6 +108,14 @@ def _before_spikes(data: Data, window: tuple[float, float], voltage: np.ndarray)
     part, samples = data.window(*window), data.samples(window)
     since = np.maximum.accumulate(data.spikes, axis=1)[:, samples]
     return voltage_scores(part, since, voltage[:, samples], before=data.steps(BEFORE_SPIKE), after=0)
+
+
+def trains_inside(rasters: Iterable[np.ndarray], inside: Sequence[slice], dt: float) -> list[list[np.ndarray]]:
+    """Return the spikes of rasters [sweeps, T] within a part of each sweep, ms from where that begins."""
+    return [
+        [dt * (np.flatnonzero(train[place]) + 1) for train, place in zip(raster, inside, strict=True)]
+        for raster in rasters
+    ]
 
 
 def _model_spikes(driven: Data, found: Outcome, noisy: bool, seed: int, trials: int = MODEL_TRIALS) -> np.ndarray:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxlif.fitting.judgement import MODEL_TRIALS
+from jaxlif.fitting.judgement import MODEL_TRIALS, trains_inside
 from jaxlif.fitting.notes import NOTHING_HELD_OUT
 from jaxlif.fitting.result import Prediction, RecordingFit, sweep_checksums
-from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, unreliable_notes, voltage_scores
+from jaxlif.fitting.scores import SPIKE_TIME_SCORES, spike_scores, step_scores, unreliable_notes, voltage_scores
+from jaxlif.fitting.step_family import is_family
 from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.recordings.notes import require_stimulus, unpadded, without_padding
-from jaxlif.recordings.protocol import is_step_protocol
+from jaxlif.recordings.protocol import step_family
 from jaxlif.recordings.spikes import spike_notes
 
 OTHER_UNIT = 100.0  # a current that is this many times the fitted one is of another unit
@@ -30,9 +31,12 @@ def prediction_scores(
     model = np.zeros((repeats, *recording.current.shape), bool)
     model[prediction.spike_repeat, prediction.spike_sweep, steps] = True
     scores = spike_scores(recording, spikes, model if fit.model == "gif" else model[0])
-    # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
-    unknown = not spikes.any() or (fit.curve and is_step_protocol(recording))
-    return scores | dict.fromkeys(SPIKE_TIME_SCORES if unknown else ())
+    if is_family(recording):
+        # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.
+        inside = [slice(step.start, step.stop) for step in step_family(recording).tests]
+        cell, *own = trains_inside((spikes, *model), inside, recording.dt)
+        return scores | dict.fromkeys(SPIKE_TIME_SCORES) | step_scores(cell, own)
+    return scores if spikes.any() else scores | dict.fromkeys(SPIKE_TIME_SCORES)
 
 
 def prediction_notes(fit: RecordingFit, recording: Recording) -> tuple[str, ...]:

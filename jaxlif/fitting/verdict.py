@@ -31,6 +31,7 @@ GRAVE = tuple(
         r"the holding current differs by \S+ pA between sweeps",
         r"the current has one level",
         r"the count depends on the rule",
+        r"no electrode was taken off the voltage of \d+ sweeps: its resistance was estimated as [^:]+",
         r"sweep \d+, held out, is the copy of one that was fitted",
     )
 )

@@ -88,9 +88,11 @@ def estimate_electrode(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"
         if recording.electrode_current is None or recording.electrode_voltage is None
         else (recording.electrode_current[None], recording.electrode_voltage[None])
     )
-    kernel, each = _kernels(current, voltage, spikes, recording)
-    if (resistance := kernel.sum()) <= 0:
-        raise ValueError(f"its resistance was estimated as {1000.0 * resistance:.3g} MΩ: it must be above 0")
+    kernel, (lowest, highest), each = _kernels(current, voltage, spikes, recording)
+    if kernel.sum() <= 0:
+        if highest > 0:
+            raise ValueError(f"its resistance is not told from 0 ({1e3 * lowest:.3g} to {1e3 * highest:.3g} MΩ)")
+        raise ValueError(f"its resistance was estimated as {1e3 * kernel.sum():.3g} MΩ: it must be above 0")
     if min((high for _, high in each), default=1.0) <= max((low for low, _ in each), default=0.0) / STEADY:
         low, high = min(sum(ends) / 2 for ends in each), max(sum(ends) / 2 for ends in each)
         listed = f"{1000.0 * low:.3g} MΩ in one sweep and {1000.0 * high:.3g} MΩ in another"
@@ -112,8 +114,8 @@ def remove_electrode(
     """Take an electrode off the voltage of a recording with spikes [sweeps, T].
 
     "auto" estimates one electrode from the electrode trace, or else one for each stimulus from its repeats, but none
-    from steps of current; or give an
-    :class:`Electrode`, a series resistance in GΩ, or None for none. Another choice is refused with a ValueError.
+    from steps of current; or give an :class:`Electrode`, a series resistance in GΩ, or None for none. Another choice is
+    refused with a ValueError.
     """
     if choice is None:
         return Removed(recording, (), ())
@@ -164,8 +166,8 @@ def _applied(recording: Recording, electrodes: list[tuple[tuple[int, ...], Elect
 
 def _kernels(
     current: np.ndarray, voltage: np.ndarray, spikes: np.ndarray | None, recording: Recording
-) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """Return the electrode's kernel of all sweeps together, and the 95 % interval of its sum in each that tells it."""
+) -> tuple[np.ndarray, tuple[float, float], list[tuple[float, float]]]:
+    """Return the electrode's kernel, the 95 % interval of its sum, and that of each sweep that tells it."""
     dt = recording.dt
     knots = _knots(dt)
     if current.shape[1] < 4 * knots[-1]:
@@ -184,13 +186,14 @@ def _kernels(
         )
     lags = np.arange(1 if dt >= COARSE else round(ELECTRODE / dt))
     weights = np.array([np.interp(lags, knots, row).sum() for row in np.eye(len(knots))])
-    intervals = []
-    for moments in each if len(each) > 1 else []:
-        if moments.is_telling:
-            size = float(_electrode_share(moments.response, knots, dt, is_held=is_held).sum())
-            margin = 1.96 * moments.error(weights)
-            intervals.append((size - margin, size + margin))
-    return _electrode_share(whole.response, knots, dt, is_held=is_held), intervals
+
+    def _interval(moments: _Moments) -> tuple[float, float]:
+        size = float(_electrode_share(moments.response, knots, dt, is_held=is_held).sum())
+        margin = 1.96 * moments.error(weights)
+        return size - margin, size + margin
+
+    alone = [_interval(moments) for moments in each if moments.is_telling]
+    return _electrode_share(whole.response, knots, dt, is_held=is_held), _interval(whole), alone
 
 
 def _electrode_share(response: np.ndarray, knots: np.ndarray, dt: float, *, is_held: bool) -> np.ndarray:

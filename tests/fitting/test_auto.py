@@ -50,6 +50,13 @@ def test_the_better_on_what_neither_saw_is_handed_out_and_says_why(fits, model, 
     assert found.model == model and found.warnings[-1].startswith("model: ") and words in found.warnings[-1]
 
 
+@pytest.mark.parametrize("seen", [{}, {"spikes_per_step_rmse": 9.0, "spikes_per_step_rmse_to_20": 9.0}])
+def test_a_test_file_chooses_nothing(seen):
+    """Neither one of noise, which knows no steps, nor one of steps in which the gif is the worse."""
+    tested = {m: replace(f, scores={**f.scores, "test_file": seen if m == "gif" else {}}) for m, f in STEPS.items()}
+    assert chosen(**tested).model == "gif" and "0.8 spikes off" in chosen(**tested).warnings[-1]
+
+
 def test_where_nothing_can_be_fitted_the_plain_neuron_says_why():
     with pytest.raises(ValueError, match="no spikes"):
         chosen(lif=ValueError("voltage has no spikes"), gif=ValueError("something else"))

@@ -7,6 +7,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.fitting.other_recording import judged_by
+from jaxlif.recordings import remove_electrode
 from jaxlif.spiketrains import mean_coincidence_factor, spike_times
 from tests.command_line import DT, TRUTH, bad, cell, good, write
 
@@ -104,6 +105,29 @@ def test_an_electrode_that_is_none_is_refused(monkeypatch):
     both = {name: np.stack([getattr(row, name)[0] for row in rows]) for name in ("current", "voltage")}
     with pytest.raises(ValueError, match="as .* MΩ in one sweep and 30 MΩ in another: they must not differ 10 times"):
         jl.fit_recording(recorded(0), electrode=jl.Recording(**both, dt=DT, **HELD))
+
+
+def test_an_estimate_that_is_no_electrode_is_in_the_verdict_line(fitted):
+    """From the recording itself nothing is taken off then; what cannot be told from none is no reason for doubt."""
+    negative, row = subthreshold(-SERIES), subthreshold(0.0)
+    noisy = replace(row, voltage=row.voltage - np.random.default_rng(0).normal(0.0, 1.0, row.voltage.shape))
+    for recording, words in ((negative, "was estimated as -20 MΩ"), (noisy, "is not told from 0 ")):
+        removed = remove_electrode(recording, np.zeros(recording.current.shape, bool), "auto")
+        (note,) = removed.notes
+        assert not removed.electrodes and words in note
+        said = replace(fitted, warnings=(note,)).verdict.sentence
+        assert ("no electrode was taken off the voltage of 1 sweeps" in said) == (recording is negative), said
+
+
+def test_steps_are_tested_by_their_counts(fitted, steps_file):
+    steps = jl.read_recording(steps_file)
+    steps = replace(steps, voltage=steps.voltage + SERIES * steps.current)
+    scores = judged_by(fitted, steps).scores["test_file"]
+    _, output = jl.simulate(fitted.cell, fitted.params, steps.current.T)
+    counts, own = steps.spikes[:, 400:1400].sum(axis=1), np.asarray(output.spikes)[400:1400].sum(axis=0)
+    assert scores["spikes_per_step"] == counts.mean()
+    assert scores["spikes_per_step_rmse"] == pytest.approx(np.sqrt(np.mean((counts - own) ** 2.0)))
+    assert scores["coincidence_factor"] is None, "spike times drift apart under constant current"
 
 
 def test_an_electrode_of_short_and_noisy_sweeps_is_no_less_steady():
