@@ -249,12 +249,15 @@ def _depends(recording: Recording, rule: SpikeRule) -> Iterator[str]:
         for words, x in scales.items()
     }
     crossing = _count(_found(recording, SpikeRule(threshold=0.0, dead_time=rule.dead_time)))
-    if any(abs(n - own) > _SAME * own for n in (*others.values(), crossing)):
+    tried = (*others.values(), *(crossing,) * (crossing > 0))  # where all end below, none is at the edge of a rule
+    if any(abs(n - own) > _SAME * own for n in tried):
         counts = ", ".join(f"{n} that rise by {words}" for words, n in others.items())
         yield (
             f"the count depends on the rule: {own} spikes rise by {height:.3g} mV at {slope:.3g} mV/ms; there are"
             f" {counts}, and {crossing} that cross 0 mV (--spike-height, --spike-slope, --spike-threshold)"
         )
+    elif own and not crossing:
+        yield f"the {own} spikes are found by their rise and fall: none crosses 0 mV (--spike-threshold 0)"
     if late := _count(_found(recording, replace(rule, height=height, slope=slope, width=_PLATEAU * rule.width))) - own:
         yield (
             f"{late} times the voltage rises as a spike does and stays up for more than {rule.width:g} ms: plateaus are"

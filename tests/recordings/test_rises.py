@@ -163,6 +163,9 @@ def test_a_count_that_depends_on_the_rule_is_said(cell):
     assert own in counts and (v.max() > 0.0) and 5 < own < 19
     whole = cell[0] + noise(0.1, cell[0].size)
     assert spike_notes(Recording(np.zeros(whole.size), whole, dt=DT), SpikeRule()) == ()
+    low = -75.0 + (whole + 75.0) * 65.0 / (whole.max() + 75.0)
+    (note,) = spike_notes(Recording(np.zeros(low.size), low, dt=DT), SpikeRule())
+    assert note.startswith(f"the {cell[1].size} spikes are found by their rise") and "none crosses 0 mV" in note
 
 
 def test_low_peaks_are_refused_with_the_option_that_counts_them():
