@@ -1,7 +1,7 @@
 """The figures of a fit, each with its caption: what a report shows; and that of a recording before any fit."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -62,7 +62,7 @@ def pictures(fit: RecordingFit, answers: Answers | None = None) -> Iterator[Pict
             figure = _found(answers.recording, answers.spikes)
             yield Picture("spikes", f"{caption} over one another, the marked sample at 0 ms.", figure)
         yield from _of_steps(answers) if answers.steps else _judged(answers)
-        if isinstance(fit.params, AdaptiveLIFParams):
+        if isinstance(fit.params, AdaptiveLIFParams) and (fit.params.eta or fit.params.gamma):
             caption = (
                 "What a spike leaves behind once the refractory period is over, with its 95 % band: the spike-triggered"
                 " current η and the movement of the threshold γ."
@@ -177,10 +177,8 @@ def _all_steps(answers: Answers, chosen: np.ndarray) -> Figure:
 def _judged(answers: Answers) -> Iterator[Picture]:
     """Draw a second of the part that was held out, or of the whole, in the sweeps that were, or all."""
     fit, recording, spikes = answers.scored, answers.recording, answers.spikes
-    start = fit.scores.get("test", fit.scores["train"])["start_ms"]
-    window = start, min(start + 1000.0, recording.start + recording.duration)
-    samples = slice(*(round((t - recording.start) / recording.dt) for t in window))
     sweeps = np.array(fit.held_out or range(recording.num_sweeps), int)
+    window, samples = _second(recording, spikes[sweeps], fit.scores.get("test", fit.scores["train"]))
     part = "a part not fitted" if "test" in fit.scores else "the part that was fitted"
 
     # The voltage with forced spikes is what the electrode would see, of a sweep with a typical number of spikes.
@@ -210,6 +208,17 @@ def _judged(answers: Answers) -> Iterator[Picture]:
     ax.set_ylabel("repeat")
     caption = f"Spikes of the cell's repeats and, above them, of the free-running model, with their rates, in {part}."
     yield Picture("raster", caption, figure)
+
+
+def _second(recording: Recording, spikes: np.ndarray, part: Mapping[str, Any]) -> tuple[tuple[float, float], slice]:
+    """Return the first second of a part of the time in which the cell fires as often as in most, and its samples."""
+    length = round(1000.0 / recording.dt)
+    first, last = (round((part[name] - recording.start) / recording.dt) for name in ("start_ms", "stop_ms"))
+    starts = np.arange(first, max(last - length, first) + 1, length)
+    counts = np.array([spikes[:, n : n + length].sum() for n in starts])
+    n = int(starts[np.argmax(counts >= np.median(counts))])
+    ends = n, min(n + length, recording.num_steps)
+    return (recording.start + recording.dt * ends[0], recording.start + recording.dt * ends[1]), slice(*ends)
 
 
 def _subplots(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:

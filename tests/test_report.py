@@ -153,6 +153,16 @@ def test_the_figures_show_the_numbers(fit, recording):
     plt.close("all")
 
 
+def test_the_second_that_is_shown_is_one_in_which_the_cell_fires():
+    """Silent for one second of four, and for the end, which is shorter than a second."""
+    spikes = np.zeros((2, 8400), bool)
+    spikes[:, 2000:8000:100] = True
+    recording = jl.Recording(np.zeros(spikes.shape), dt=0.5, start=100.0)
+    part = {"start_ms": 100.0, "stop_ms": 4300.0}
+    assert pictures._second(recording, spikes, part) == ((1100.0, 2100.0), slice(2000, 4000))
+    assert pictures._second(recording, spikes, {"start_ms": 3700.0, "stop_ms": 4300.0})[1] == slice(7200, 8400)
+
+
 def test_every_parameter_with_its_unit(fit, text):
     for row in parameter_rows(fit)[1:]:
         assert re.search(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 FATAL, WHY = "do not use", "model: "  # how a note begins that decides, and one that says why this model
+ALIKE = 1.1  # a ratio of the spikes that two rules find up to which it hardly matters which is taken
 MANY = 3  # notes that differ in their numbers alone from which on one of them stands for all
 LEAST_SPIKES = 10  # of the cell that were held out: fewer judge no model
 FEW = 4  # spikes of the one that do not matter where the other is silent
@@ -97,7 +98,7 @@ class Grade(NamedTuple):
 
 def verdict(fit: Any) -> Verdict:
     """Judge a ``RecordingFit`` by :data:`RULES`, its free run and what is odd about its data."""
-    grades, odd = _grades(measures(fit)), [*_odd(fit), *filter(None, map(_grave, fit.warnings))]
+    grades, odd = _grades(measures(fit)), [*dict.fromkeys([*_odd(fit), *filter(None, map(_grave, fit.warnings))])]
     judges = [g for g in grades if g.purpose in NEEDED or fit.model == "passive"]
     more = f" and {len(odd) - DOUBTS} more" * (len(odd) > DOUBTS)
     aside = f"; careful: {', '.join(odd[:DOUBTS])}{more}" * bool(odd) + "".join(f"; {text}" for text in _said(fit))
@@ -129,7 +130,10 @@ def worst_first(notes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _grave(note: str) -> str:
-    """Return what a verdict says of a note that is grave, and nothing of another."""
+    """Return what a verdict says of a note that is grave, and nothing of another, or of counts that are about alike."""
+    counts = [int(n) for n in re.findall(r"(\d+) (?:spikes rise|that rise|that cross)", note)]
+    if counts and max(counts) <= ALIKE * min(counts):
+        return ""
     return next((found[1] for pattern in GRAVE if (found := pattern.match(note))), "")
 
 

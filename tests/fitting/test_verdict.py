@@ -163,6 +163,14 @@ def test_what_is_odd_is_said_in_the_verdict(said):
     assert said in worst_first(("a", *notes))[0]
 
 
+def test_a_count_that_hardly_depends_on_the_rule_leaves_a_verdict_as_it_is():
+    """One small spike of 39; and of several files that are odd alike it is said once."""
+    (note,) = spike_notes(peaks([90.0] * 38 + [40.0]), jl.SpikeRule())
+    assert note.startswith("the count depends on the rule") and fit(warnings=(note,)).verdict.word == "good"
+    (note,) = spike_notes(peaks(np.tile([90.0, 40.0], 30)), jl.SpikeRule())
+    assert fit(warnings=(note, f"test = b.abf: {note}")).verdict.sentence.count("depends on the rule") == 1
+
+
 def test_a_family_of_steps_without_oddities_has_no_doubts():
     assert protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 2.0, 1.0]), 0.9) == ()
     noise = np.random.default_rng(0).normal(size=(2, 1200))
