@@ -1,5 +1,6 @@
 """One table of rates, and many in one call, on neurons whose curves are known."""
 
+import json
 from dataclasses import asdict, replace
 
 import jax
@@ -11,6 +12,7 @@ import jaxlif as jl
 from jaxlif import FICell
 from jaxlif.fitting import fi_curve
 from jaxlif.fitting.fi_curve import steady_rate
+from jaxlif.fitting.rates import typical_resistance
 
 NEURONS = (
     jl.LIFParams(tau_m=12.0, r_m=0.15, v_rest=-70.0, v_th=-52.0, v_reset=-62.0, t_ref=2.0),
@@ -45,6 +47,28 @@ def test_curves_without_noise_are_met_and_give_the_resistance_back(found):
     # A curve without noise is met to rounding of the optimiser, 0.05 Hz of some 100.
     assert (found.rmse < 0.05).all(), found.rmse
     np.testing.assert_allclose(found.params.r_m, [n.r_m for n in NEURONS], rtol=1e-3)
+
+
+def test_without_passive_steps_the_resistance_is_the_usual_one_and_the_curve_the_same(cells):
+    """Rates know voltages over r_m only: whatever r_m is taken, rheobase and rates are those of the curve."""
+    alone = jl.fit_fi_population(cells, passive=None)
+    assert (alone.rmse < 0.3).all(), "priors in mV pull a little where r_m is another"
+    rheobases = np.asarray(jl.theory.rheobase(alone.params))
+    np.testing.assert_allclose(rheobases[0], float(jl.theory.rheobase(NEURONS[0])), rtol=0.02)
+    # The first starts at 120 pA, where cells of the cortex have 130 MΩ; the other fires at rest: as from 10 pA.
+    assert alone.params.r_m[0] == pytest.approx(0.13, rel=0.1) and alone.params.r_m[1] == pytest.approx(0.57, rel=0.1)
+
+
+def test_real_resistances_from_the_f_i_curve_alone(data_folder):
+    entries = json.loads((data_folder / "recordings" / "allen_fi_curves.json").read_text(encoding="utf-8"))["cells"]
+    close = []
+    for entry in entries:
+        sweeps = [s for s in entry["sweeps"] if s["spikes"] == 0 and s["current"] < 0 and s["v_steady"] is not None]
+        slope = np.polyfit([s["current"] for s in sweeps], [s["v_steady"] - s["v_rest"] for s in sweeps], 1)[0]
+        firing = [s["current"] for s in entry["sweeps"] if s["spikes"] > 0]
+        close.append(abs(typical_resistance(min(firing)) / slope - 1.0) < 0.25)
+    # They are the cells that the two numbers of the power law are from; of one by the others it is 62 %.
+    assert np.mean(close) >= 0.55
 
 
 def test_a_second_population_of_the_same_size_is_not_compiled_again(cells, found):
