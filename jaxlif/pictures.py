@@ -191,6 +191,7 @@ def _judged(answers: Answers) -> Iterator[Picture]:
     plotting.fit_overlay(recording.times[samples], *voltages, spikes[sweep, samples], labels=labels)
     figure = plt.gcf()
     figure.set_size_inches(9.0, 5.0)
+    figure.axes[0].set_xlim(window)
     caption = f"Voltage with the recorded spikes forced, and its residual away from spikes, in {part}."
     yield Picture("voltage", caption, figure)
     if not answers.fires:

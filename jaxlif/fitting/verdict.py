@@ -15,7 +15,7 @@ UNEQUAL = 10.0  # a ratio of electrodes' resistances that no pipette has from sw
 NAMED, DOUBTS = 6, 3  # parameters, and doubts, that a sentence names
 #: How notes begin that make a good score doubtful; what matches is what a sentence says of them.
 GRAVE = tuple(
-    re.compile(f"(?:test = .+?: )?({text})")
+    re.compile(f"(?:test = .+?: |.+; )?({text})")
     for text in (
         r"the rest moves by \S+ mV from sweep to sweep",
         r"the membrane rectifies",

@@ -12,6 +12,7 @@ from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.step_family import Deflection, rectification
 from jaxlif.fitting.verdict import RULES, worst_first
 from jaxlif.recordings import Electrode
+from jaxlif.recordings.notes import notes_on
 from jaxlif.recordings.spikes import spike_notes
 
 COUNTS = {"spikes_data": 100, "spikes_model": 110.0, "rate_data": 10.0, "rate_model": 11.0}
@@ -141,6 +142,12 @@ def peaks(heights):
     return jl.Recording(np.sin(np.arange(20_000.0)), voltage, dt=0.1)
 
 
+def copied():
+    """Three sweeps of noise, the second stored as the first once more."""
+    noise = np.random.default_rng(0).normal(-60.0, 0.2, (3, 900))
+    return jl.Recording(np.zeros((3, 900)), noise[[0, 0, 2]], dt=0.1)
+
+
 GRAVE = {
     "count depends on the rule": lambda: spike_notes(peaks(np.tile([90.0, 40.0], 30)), jl.SpikeRule()),
     "rectifies": lambda: rectification([Deflection(0, -50.0, 0.1), Deflection(1, -25.0, 0.3)], 0.3),
@@ -149,6 +156,7 @@ GRAVE = {
     "tau_m = 0.1": lambda: unlikely_membrane(jl.LIFParams(tau_m=0.1, r_m=0.01)),
     "lies at the end of its bounds": lambda: at_bounds(jl.LIFParams(tau_m=500.0), {"tau_m": (0.5, 500.0)}),
     "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0]), 0.1),
+    "sweep 1, held out, is the copy": lambda: notes_on(copied(), np.zeros((3, 900), bool), held=[1]),
     "one level": lambda: protocol_doubts(steps([100.0, 100.0, 100.0]), 0.1),
     "explains only 30 %": lambda: score_notes(steps([50.0]), {"train": COUNTS | {"voltage_variance_explained": 0.3}}),
 }
