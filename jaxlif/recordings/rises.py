@@ -73,9 +73,10 @@ def _standing_out(
         back = np.maximum(peaks[n, None] - np.arange(before, -1, -1), first[n, None])
         ahead = np.minimum(peaks[n, None] + np.arange(before + 1), last[n, None])
         # Of two tops that are equal the second has no foot.
-        kept = v[peaks[n]] - v[back].min(axis=1) >= height
+        tall = v[peaks[n]] - v[back].min(axis=1)
+        kept = tall >= height
         if short:
-            kept &= slow[peaks[n]] - slow[back].min(axis=1) < height
+            kept &= slow[peaks[n]] - slow[back].min(axis=1) < np.minimum(height, 0.5 * tall)
         found.append(_measured(filled, slow, back[kept], ahead[kept], dt, short))
     return Rises(*(np.concatenate(column) for column in zip(*found, strict=True)))
 

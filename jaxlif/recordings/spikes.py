@@ -119,8 +119,8 @@ class _Found(NamedTuple):
 
 def _spikes(voltage: np.ndarray, dt: float, rule: SpikeRule) -> _Found:
     if rule.threshold is None:
-        least = rule.depth if rule.slope is not None else rule.depth / NEIGHBOUR
-        return _by_rise([rises(v, dt, least, rule.width) for v in voltage], voltage, dt, rule)
+        own = _with_levels(voltage, dt, rule) if rule.slope is None else rule
+        return _by_rise([rises(v, dt, own.depth, own.width) for v in voltage], voltage, dt, own)
     each = [_sorted_crossings(v, dt, rule, rule.threshold) for v in voltage]
     left_out = sum((sweep.left_out for sweep in each), Counter[str]())
     longest = max(sweep.longest for sweep in each)
@@ -147,30 +147,28 @@ def _marked(voltage: np.ndarray, found: _Found) -> np.ndarray:
 # --- by rise and fall -------------------------------------------------------------------------------------
 
 
+def _with_levels(voltage: np.ndarray, dt: float, rule: SpikeRule) -> SpikeRule:
+    """Return the rule with height (mV) and slope (mV/ms) from which on peaks are spikes, by all those not much less."""
+    each = [rises(v, dt, rule.depth / NEIGHBOUR, rule.width) for v in voltage]
+    kept = zip(each, artefacts(each, dt), strict=True)
+    heights, slopes = np.hstack([(peaks.height[~a], peaks.slope[~a]) for peaks, a in kept])
+    slope = level_of(slopes[heights >= rule.depth])
+    factor = apart_from(np.minimum(heights / max(rule.depth, 1e-9), slopes / slope))
+    return replace(rule, height=factor * rule.depth, slope=factor * slope)
+
+
 def _by_rise(each: list[Rises], voltage: np.ndarray, dt: float, rule: SpikeRule) -> _Found:
-    sudden = artefacts(each, dt)
-    kept = [Rises(*(column[~a] for column in peaks)) for peaks, a in zip(each, sudden, strict=True)]
-    height, slope = _levels(kept, rule)
-    chosen = [(peaks.height >= height) & (peaks.slope >= slope) for peaks in kept]
-    top = max((peaks.top[take].max(initial=-np.inf) for peaks, take in zip(kept, chosen, strict=True)))
+    slope, sudden = _foot(rule), artefacts(each, dt)
+    chosen = [~a & (peaks.height >= rule.depth) & (peaks.slope >= slope) for peaks, a in zip(each, sudden, strict=True)]
+    top = max(peaks.top[take].max(initial=-np.inf) for peaks, take in zip(each, chosen, strict=True))
     low = 0 if top > _LOWEST else sum(int(take.sum()) for take in chosen)
-    good = [peaks.crossing[take & (top > _LOWEST)] for peaks, take in zip(kept, chosen, strict=True)]
+    good = [peaks.crossing[take & (top > _LOWEST)] for peaks, take in zip(each, chosen, strict=True)]
     if rule.method == "dvdt":
         good = [_feet(v, crossings, dt, rule, slope)[0] for v, crossings in zip(voltage, good, strict=True)]
     spikes = [_separate(samples.tolist(), steps_of(rule.dead_time, dt)) for samples in good]
     dead = sum(map(len, good)) - sum(map(len, spikes))
-    artefact = sum(int((a & (peaks.height >= height)).sum()) for peaks, a in zip(each, sudden, strict=True))
-    return _Found(spikes, Counter(dead=dead, artefacts=artefact, low=low), height, slope)
-
-
-def _levels(each: list[Rises], rule: SpikeRule) -> tuple[float, float]:
-    """Return the height (mV) and slope (mV/ms) from which on peaks are spikes."""
-    if rule.slope is not None:
-        return rule.depth, rule.slope
-    heights, slopes = (np.concatenate(column) for column in zip(*((p.height, p.slope) for p in each), strict=True))
-    slope = level_of(slopes[heights >= rule.depth])
-    factor = apart_from(np.minimum(heights / rule.depth, slopes / slope))
-    return factor * rule.depth, factor * slope
+    left_out = Counter(dead=dead, artefacts=sum(int(a.sum()) for a in sudden), low=low)
+    return _Found(spikes, left_out, rule.depth, slope)
 
 
 # --- what is left out -------------------------------------------------------------------------------------
@@ -229,8 +227,9 @@ def _left_out(recording: Recording, rule: SpikeRule) -> Iterator[str]:
 def _lower(recording: Recording, rule: SpikeRule) -> Iterator[str]:
     """Say how many spikes end below a threshold, by their rise and fall."""
     voltage, least = recording.measured_voltage(), rule.threshold
-    peaks = [rises(v, recording.dt, _HEIGHT[True] / NEIGHBOUR, rule.width) for v in voltage]
-    found = _by_rise(peaks, voltage, recording.dt, SpikeRule())
+    own = SpikeRule().found_in(recording)
+    peaks = [rises(v, recording.dt, own.depth, own.width) for v in voltage]
+    found = _by_rise(peaks, voltage, recording.dt, own)
     tops = np.concatenate([p.top[np.isin(p.crossing, own)] for p, own in zip(peaks, found.samples, strict=True)])
     if (below := tops[tops < least]).size:
         yield (

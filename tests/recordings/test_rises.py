@@ -186,6 +186,11 @@ def test_the_rule_of_a_recording_finds_the_same_in_parts_of_it(cell):
     raster = rule.find(recording)
     np.testing.assert_array_equal(raster, SpikeRule().find(recording))
     np.testing.assert_array_equal(rule.find(recording.select([0]))[0], raster[0])
+    random = np.random.default_rng(0)
+    for seed in range(20):  # where there are peaks of every size, and the found levels make a difference
+        walk = -60.0 + 50.0 * np.sin(0.1 * random.standard_normal(3000).cumsum())
+        part = Recording(np.zeros(3000), walk, dt=(0.1, 0.5, 1.0)[seed % 3])
+        np.testing.assert_array_equal(SpikeRule().found_in(part).find(part), SpikeRule().find(part))
     fixed = SpikeRule(threshold=-20.0)
     assert fixed.found_in(recording) == fixed
     assert rule.found_in(replace(recording, spikes=raster)) == rule
