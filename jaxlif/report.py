@@ -130,7 +130,9 @@ def _lead(fit: RecordingFit) -> str:
         return "Fitted to firing rates."
     size = f"{fit.data['sweeps']} sweeps at dt = {fit.data['dt_ms']:g} ms, current {fit.data['current_source']}"
     if fit.electrodes:
-        found = ", ".join(f"{1000.0 * e.resistance:.3g} MΩ ({e.source})" for _, e in fit.electrodes)
+        size_of = sorted(1000.0 * e.resistance for _, e in fit.electrodes)
+        ends = f"{size_of[0]:.3g}" + f" to {size_of[-1]:.3g}" * (len(size_of) > 1)
+        found = f"{ends} MΩ ({', '.join(dict.fromkeys(e.source for _, e in fit.electrodes))})"
         size += f"; taken off the voltage: an electrode of {found}"
     start, stop = fit.window
     return f"{size}; fitted on {start:g} to {stop:g} ms by the recipe for a {_PROTOCOLS[fit.protocol]}."

@@ -20,6 +20,7 @@ from jaxlif import pictures
 from jaxlif.fitting.data import Drift, Uncertainty
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.recordings import Electrode
 from jaxlif.report import (
     SCORE_LABELS,
     SHOWN,
@@ -231,6 +232,17 @@ def test_how_sweeps_differ_is_said(fit, recording, text, tmp_path, monkeypatch):
     write_report(differing, tmp_path, recording)
     assert f"<p>{sweep_line(differing)}</p>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "sweeps differ" not in text, "no sweeps differ in the other page"
+
+
+def test_electrodes_are_one_number_or_a_range(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "pictures", lambda *args: ())
+    own = [(sweeps, Electrode(np.array([x]), 0.1, "given")) for sweeps, x in (((0,), 0.01), ((1,), 0.04))]
+    for electrodes, words in (
+        (own[:1], "an electrode of 10 MΩ (given);"),
+        (own, "an electrode of 10 to 40 MΩ (given);"),
+    ):
+        write_report(replace(fit, electrodes=tuple(electrodes)), tmp_path)
+        assert words in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_rates_have_a_curve_and_no_voltage(tmp_path):

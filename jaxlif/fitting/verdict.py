@@ -98,7 +98,10 @@ class Grade(NamedTuple):
 
 def verdict(fit: Any) -> Verdict:
     """Judge a ``RecordingFit`` by :data:`RULES`, its free run and what is odd about its data."""
-    grades, odd = _grades(measures(fit)), [*dict.fromkeys([*_odd(fit), *filter(None, map(_grave, fit.warnings))])]
+    grades, odd = (
+        _grades(measures(fit)),
+        [*dict.fromkeys([*_odd(fit), *filter(None, map(_grave, worst_first(fit.warnings)))])],
+    )
     judges = [g for g in grades if g.purpose in NEEDED or fit.model == "passive"]
     more = f" and {len(odd) - DOUBTS} more" * (len(odd) > DOUBTS)
     aside = f"; careful: {', '.join(odd[:DOUBTS])}{more}" * bool(odd) + "".join(f"; {text}" for text in _said(fit))

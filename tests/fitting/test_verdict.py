@@ -234,3 +234,8 @@ def test_notes_that_differ_in_their_numbers_alone_are_one():
         "twice 1",
         "twice 2",
     )
+    grave = tuple(
+        f"no electrode was taken off the voltage of 1 sweeps: its resistance was estimated as -{n} MΩ: x"
+        for n in range(9)
+    )
+    assert fit(warnings=grave).verdict.sentence.count("estimated") == 1
