@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 FATAL, WHY = "do not use", "model: "  # how a note begins that decides, and one that says why this model
 ALIKE = 1.1  # a ratio of the spikes that two rules find up to which it hardly matters which is taken
 MANY = 3  # notes that differ in their numbers alone from which on one of them stands for all
@@ -99,7 +101,7 @@ class Grade(NamedTuple):
 def verdict(fit: Any) -> Verdict:
     """Judge a ``RecordingFit`` by :data:`RULES`, its free run and what is odd about its data."""
     grades, odd = (
-        _grades(measures(fit)),
+        _grades(_evidence(fit)),
         [*dict.fromkeys([*_odd(fit), *filter(None, map(_grave, worst_first(fit.warnings)))])],
     )
     judges = [g for g in grades if g.purpose in NEEDED or fit.model == "passive"]
@@ -154,11 +156,18 @@ def measures(fit: Any) -> dict[str, float]:
         return found | {"curve_error": error / max(largest, 1000.0 * LEAST_COUNT / (last - first))}
     if "spikes_data" not in found:
         return found
-    cell, model = found["spikes_data"], found["spikes_model"]
-    if cell < LEAST_SPIKES and model <= 3.0 * cell + FEW and (model or cell <= FEW):
-        return {name: x for name, x in found.items() if name.endswith("_explained")}
-    low, high = sorted((cell, model))
-    return found | {"rate_factor": high / low if low else float("inf")}
+    low, high = sorted((found["spikes_data"], found["spikes_model"]))
+    return found | {"rate_factor": high / low if low else np.inf}
+
+
+def _evidence(fit: Any) -> dict[str, float]:
+    """Return the scores that say something: of few spikes, or of a membrane that has none, those of the voltage."""
+    found = measures(fit)
+    cell, model = found.get("spikes_data", np.inf), found.get("spikes_model", np.inf)
+    few = cell < LEAST_SPIKES and model <= 3.0 * cell + FEW and (model or cell <= FEW)
+    if fit.model != "passive" and not few:
+        return found
+    return {name: x for name, x in found.items() if name.endswith("_explained")}
 
 
 def _judged(fit: Any) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from jaxlif.fitting.notes import at_bounds, protocol_doubts, score_notes, sponta
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.step_family import Deflection, rectification
 from jaxlif.fitting.verdict import RULES, worst_first
+from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.recordings import Electrode
 from jaxlif.recordings.notes import notes_on
 from jaxlif.recordings.spikes import spike_notes
@@ -115,6 +116,19 @@ STEP = {"spikes_per_step": 9.0, "spikes_per_step_rmse": 0.7, "spikes_per_step_rm
 )
 def test_steps_are_judged_by_their_spikes(scores, word):
     assert fit(COUNTS | STEP | scores | {"bits_per_spike": None}).verdict.word == word
+
+
+def test_silent_steps_judge_no_spikes_and_a_membrane_is_judged_by_its_voltage():
+    silent = {"spikes_data": 0, "spikes_model": 0.0, "spikes_per_step": 0.0, "spikes_per_step_rmse": 0.0}
+    silent |= {"silent_steps": 1.0, "spikes_per_step_rmse_to_20": 0.0, "voltage_variance_explained": 0.9}
+    assert fit(silent).verdict.sentence.startswith("no verdict: no spike of the cell is in what was held out")
+    # One that fires there is wrong.
+    firing = {"spikes_model": 60.0, "spikes_per_step_rmse": 6.0, "spikes_per_step_rmse_to_20": 6.0, "silent_steps": 0.0}
+    assert fit(silent | firing).verdict.word == "do not use"
+    assert fit(silent, model="passive", params=LeakyParams(v_rest=-70.0)).verdict == (
+        "good",
+        "good: voltage (90 % of its variance)",
+    )
 
 
 def test_a_free_run_that_goes_astray_decides():
