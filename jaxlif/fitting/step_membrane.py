@@ -23,6 +23,7 @@ NAMES = ("tau_m", "r_m", "v_rest")
 CANDIDATES = 60  # time constants at which a start is looked for
 REACHED = 2.0  # time constants of a step before a spike, without which a sweep says little about a membrane
 ENOUGH = 2  # silent sweeps, from which on they do without those that fire
+SCATTER = 3  # sweeps, from which on their scatter is known
 ROUNDS, SETTLED = 10, 1e-5
 SLOPE = 1e-4  # of the logarithm of tau_m, by which derivatives are taken
 LEAST = 20  # samples of a stretch
@@ -164,7 +165,8 @@ def fit_membrane(part: Stretches, bounds: Mapping[str, tuple[float, float]], bas
     r"""Fit tau_m, r_m and v_rest to what all sweeps of a family show of them.
 
     Sweeps count by :math:`(V_s + \Phi)^{-1}`, V their noise and :math:`\Phi` how they differ beyond it: a membrane
-    that rectifies or sags has another tau_m and r_m in each. An interval is of what one more sweep would show.
+    that rectifies or sags has another tau_m and r_m in each. An interval is of what one more sweep would show, by the
+    scatter of those that there are.
     """
     point = _start(part, bounds)
     used = part.select(_telling(part, point))
@@ -182,23 +184,16 @@ def fit_membrane(part: Stretches, bounds: Mapping[str, tuple[float, float]], bas
     known, held = np.isfinite(baselines.voltage), float(np.median(used.current[:, 0]))
     rests = (baselines.voltage - r_m * baselines.current)[known] if known.any() else found.rests
     scale = np.array([[tau_m, 0.0], [0.0, r_m], [0.0, -held * r_m]])
-    covariance, scattered = scale @ (common + apart) @ scale.T, float(np.var(rests))
+    count, scattered = len(used.sweeps), float(np.var(rests))
+    # Beside the common value's own error, what one sweep shows beside another, whatever made it do so.
+    around = np.diag(np.var(each.distances, axis=0, ddof=1)) if count >= SCATTER else apart
+    covariance = scale @ (common + around) @ scale.T
     spans = np.ptp(rests) >= DRIFT  # v_rest is then none of one value: that of any sweep lies within what it spans
     covariance[2, 2] += scattered if spans else 0.5 * np.pi * scattered / len(rests)
     values = np.array([tau_m, r_m, np.clip(np.median(rests), *bounds["v_rest"])])
     covariance += np.diag((ROUNDING * values) ** 2)
-    estimate = Estimate(NAMES, values, covariance, _freedom(common, apart, len(used.sweeps)))
+    estimate = Estimate(NAMES, values, covariance, count - 1 if count >= SCATTER else BLOCKS - 1)
     return MembraneFit(estimate, used.sweeps, float(np.sum(found.errors**2)))
-
-
-def _freedom(noise: np.ndarray, apart: np.ndarray, sweeps: int) -> int:
-    """Return the degrees of freedom of a variance whose parts have 15, of noise, and one less than there are sweeps.
-
-    Source: Satterthwaite 1946, doi:10.2307/3002019.
-    """
-    inside, between = np.diag(noise), np.diag(apart)
-    each = (inside + between) ** 2 / (inside**2 / (BLOCKS - 1) + between**2 / max(sweeps - 1, 1))
-    return max(1, int(each.min()))
 
 
 def _start(part: Stretches, bounds: Mapping[str, tuple[float, float]]) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 from scipy.signal import lfilter
 
 import jaxlif as jl
+from jaxlif.features import recording_features
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.fit_recording import BOUNDS
 from jaxlif.fitting.step_family import Baselines, Family
@@ -63,6 +64,31 @@ def test_the_interval_of_a_membrane_that_rectifies_holds_what_each_sweep_shows()
     found = membrane(passive(np.random.default_rng(0).normal(0.0, 0.05, (6, 900)), r_m=r_m))
     low, high = found.intervals()["r_m"]
     assert low < r_m.min() and r_m.max() < high < 0.5
+
+
+@pytest.mark.filterwarnings("ignore:the recorded current lies")
+@pytest.mark.parametrize(
+    "file",
+    [
+        "2019_07_24_0055_fsi.abf",
+        "ferguson2015_PYR1.abf",
+        "LantyerEtAl2018_180817_ME_9_CC.nwb",
+        "dorsal_raphe/DRN159_5HT/current_steps.abf",
+        "dorsal_raphe/DRN162_5HT/current_steps.abf",
+    ],
+)
+def test_what_is_measured_without_a_model_lies_inside_the_intervals(data_folder, file):
+    """Input resistance and time constant as eFEL and IPFX define them: of the smallest steps, late and at the onset."""
+    pytest.importorskip("pyabf")
+    pytest.importorskip("h5py")
+    recording = jl.read_recording(data_folder / "recordings" / file)
+    measured = recording_features(recording).cell
+    data = Data.of(recording, jl.SpikeRule().find(recording))
+    family = Family(data, data.spikes)
+    found = fit_membrane(stretches(data, family), BOUNDS, family.baselines).estimate.intervals()
+    for name, feature in (("r_m", "input_resistance"), ("tau_m", "time_constant")):
+        low, high = found[name]
+        assert low < measured[feature] < high, (name, measured[feature], found[name])
 
 
 @pytest.fixture(scope="module")
