@@ -216,12 +216,15 @@ class _Fold:
         away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=data.steps(float(start.t_ref)) + 1).T
         self.variance = float(np.var(data.voltage[rest.judged & away]))
         self.spikes, self.time = int((data.spikes & rest.judged).sum()), float(rest.judged.sum()) * data.dt
-        self.vector = self.loss.start
+        self.vector, self.other = self.loss.start, len(repeats(data)) > 1 and not is_step_protocol(data)
 
     def fit(self, active: np.ndarray, progress: bool) -> None:
         """Let the active coordinates go."""
         self.found = minimise(self.loss, self.vector, active, enough=ENOUGH, progress=progress)
-        self.score = self.rest(self.found.vector)[1]
+        vector, names = self.found.vector, self.loss.coordinate.names
+        if self.other:  # what carries over to another stimulus is the shape of a model: its level may move there
+            vector = minimise(self.rest, vector, np.array([names.index("v_th")]), enough=ENOUGH).vector
+        self.score = self.rest(vector)[1]
 
     @property
     def worth(self) -> float:
