@@ -72,6 +72,9 @@ def checksum(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+STAGED: set[str] = set()  # folders that are being filled, for what ends a process at once
+
+
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """Yield a folder whose files are moved to ``folder`` in the end, or none of them; ``folder`` is made only then.
@@ -84,10 +87,14 @@ def staged(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise ValueError(f"out = {folder}: nothing can be written there ({error.strerror})") from error
     with temporary as name:
-        yield Path(name)
-        for path in sorted(Path(name).iterdir()):
-            folder.mkdir(parents=True, exist_ok=True)
-            path.replace(folder / path.name)
+        STAGED.add(name)
+        try:
+            yield Path(name)
+            for path in sorted(Path(name).iterdir()):
+                folder.mkdir(parents=True, exist_ok=True)
+                path.replace(folder / path.name)
+        finally:
+            STAGED.discard(name)
 
 
 # --- memory -----------------------------------------------------------------------------------------------

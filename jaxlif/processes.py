@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import shutil
 import sys
 import threading
 import time
@@ -13,9 +14,14 @@ from typing import Any
 
 import jax
 
+from jaxlif.files import STAGED
+
 _THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # the first is XLA's
 _SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_platforms")
-_GRACE = 5.0  # s that a process has to put things away once nobody waits for it
+# An interrupt ends the program at once, and what tracks its locks would tell a user of those.
+_WARNINGS = "ignore::UserWarning:multiprocessing.resource_tracker"
+_BUSY = threading.Event()  # whether this process has work
+_GRACE = 10.0  # s that a process has to put things away once nobody waits for it
 
 
 def cores() -> int:
@@ -33,8 +39,10 @@ def processes(count: int) -> Iterator[Executor]:
     they are given has to come from modules.
     """
     settings = {name: getattr(jax.config, name) for name in _SETTINGS}
-    executor = _Processes(count, get_context("spawn"), _begin, (settings,))
-    executor.threads = max(1, cores() // count)
+    threads = max(1, cores() // count)
+    with _started_apart(threads):
+        executor = _Processes(count, get_context("spawn"), _begin, (settings,))
+    executor.threads = threads
     try:
         yield executor
     except BaseException:
@@ -49,23 +57,26 @@ class _Processes(ProcessPoolExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Submit work, for which a process may start."""
         with _started_apart(self.threads):
-            return super().submit(fn, *args, **kwargs)
+            return super().submit(_work, fn, *args, **kwargs)
 
 
 @contextmanager
 def _started_apart(threads: int) -> Iterator[None]:
     """Let processes start that know nothing of the script, and whose libraries find so many cores."""
-    main, environment = vars(sys.modules["__main__"]), dict(os.environ)
+    main = vars(sys.modules["__main__"])
     script: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
     main["__spec__"] = None
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    changed = dict.fromkeys(_THREADS, str(threads))
+    changed["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), _WARNINGS)))
+    kept = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
         main.update(script)
-        for name in _THREADS:
+        for name, value in kept.items():
             os.environ.pop(name)
-        os.environ.update({name: environment[name] for name in _THREADS if name in environment})
+            os.environ.update({} if value is None else {name: value})
 
 
 def _begin(settings: Mapping[str, Any]) -> None:
@@ -75,11 +86,23 @@ def _begin(settings: Mapping[str, Any]) -> None:
     threading.Thread(target=_follow, daemon=True).start()
 
 
+def _work(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    _BUSY.set()
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        _BUSY.clear()
+
+
 def _follow() -> None:
     """End this process when the one that started it has ended, however it did; what is half-written is put away."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         _thread.interrupt_main()
-        time.sleep(_GRACE)
+        latest = time.monotonic() + _GRACE
+        while _BUSY.is_set() and time.monotonic() < latest:
+            time.sleep(0.1)
+        for folder in tuple(STAGED):
+            shutil.rmtree(folder, ignore_errors=True)  # which the interrupted work may be removing itself
         os._exit(1)

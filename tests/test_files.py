@@ -1,10 +1,11 @@
 """Files are there whole or not at all, in the folder that was named, as readable as the umask says."""
 
 import os
+from contextlib import suppress
 
 import pytest
 
-from jaxlif.files import staged
+from jaxlif.files import STAGED, staged
 
 
 def names(folder):
@@ -50,3 +51,12 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_begins(tmp
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match=f"^out = {folder}: nothing can be written there"), staged(folder):
             pytest.fail("begun")
+
+
+def test_what_is_being_filled_is_known_to_what_ends_a_process(tmp_path):
+    for error in (None, KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), staged(tmp_path / "out") as folder:
+            assert {str(folder)} == STAGED
+            if error:
+                raise error
+        assert not STAGED

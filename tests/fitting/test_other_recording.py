@@ -77,6 +77,7 @@ def test_a_test_without_spikes_is_scored_and_says_so(fitted):
     assert result.scores["test_file"]["rate_data"] == 0.0
     assert result.scores["test_file"]["coincidence_factor"] is None
     assert result.warnings[0].startswith("test = silent.npz: no spike is found in it, and the model fires at ")
+    assert result.verdict.word != "good" and result.verdict.word != "usable", result.verdict.sentence
 
 
 @pytest.mark.parametrize(
