@@ -301,9 +301,8 @@ def curve_errors(table: Mapping[str, Any]) -> dict[str, float]:
     columns = {"rmse": "fitted_rate_Hz", "rmse_held_out": "held_out_rate_Hz", "rmse_simulated": "simulated_rate_Hz"}
     errors = {name: np.subtract(table[column], table["rate_Hz"]) for name, column in columns.items() if column in table}
     if "held_out_rate_Hz" in table:
-        errors["rmse_interpolated"] = (
-            interpolated(*(np.asarray(table[x]) for x in ("current_pA", "rate_Hz"))) - table["rate_Hz"]
-        )
+        currents, rates = (np.asarray(table[name]) for name in ("current_pA", "rate_Hz"))
+        errors["rmse_interpolated"] = interpolated(currents, rates) - rates
     return {name: float(np.sqrt(np.mean(error**2))) for name, error in errors.items()}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import Estimate
-from jaxlif.fitting.lif_intervals import BLOCKS, lasting_scatter
+from jaxlif.fitting.lif_intervals import BLOCKS, UNSEEN, lasting_scatter
 from jaxlif.fitting.membrane import BEFORE_SPIKE
 from jaxlif.fitting.step_family import RECOVERY, Baselines, Family
 from jaxlif.recordings.notes import DRIFT
@@ -135,7 +135,7 @@ def _telling(part: Stretches, point: np.ndarray) -> np.ndarray:
     """Mark the sweeps [S] that say something about both parameters: whose current changes, for long enough."""
     slopes = _linear(part, point).slopes
     tau, both, r_m = (np.einsum("st,st->s", slopes[i], slopes[j]) for i, j in ((0, 0), (0, 1), (1, 1)))
-    told = (tau * r_m - both**2 > FLAT * tau * r_m) & (r_m > FLAT * r_m.max())
+    told = (tau * r_m - both**2 > FLAT * tau * r_m) & (r_m > FLAT * r_m.max() + UNSEEN**2 * part.inside.sum(axis=1))
     if (told & part.silent).sum() >= ENOUGH:  # nearer to threshold, other currents flow
         return np.asarray(told & part.silent)
     reached = told & (part.silent | (part.lasting >= REACHED * np.exp(point[0])))
@@ -168,8 +168,10 @@ def fit_membrane(part: Stretches, bounds: Mapping[str, tuple[float, float]], bas
     that rectifies or sags has another tau_m and r_m in each. An interval is of what one more sweep would show, by the
     scatter of those that there are.
     """
-    point = _start(part, bounds)
-    used = part.select(_telling(part, point))
+    point = _start(part, bounds) if len(part.sweeps) else np.zeros(2)
+    used = part.select(_telling(part, point)) if len(part.sweeps) else part
+    if not len(used.sweeps):
+        raise ValueError("current: no step moves the voltage of a sweep away from its spikes: tau_m and r_m need one")
     for _ in range(ROUNDS):
         each = _each(used, _linear(used, point))
         apart = np.diag([_between(each.distances[:, i], each.covariances[:, i, i]) for i in range(2)])

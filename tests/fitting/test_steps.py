@@ -66,6 +66,15 @@ def test_the_interval_of_a_membrane_that_rectifies_holds_what_each_sweep_shows()
     assert low < r_m.min() and r_m.max() < high < 0.5
 
 
+def test_steps_that_move_nothing_are_refused_in_one_line():
+    quiet = passive(np.zeros((6, 900)))
+    part = stretches(quiet, Family(quiet, quiet.spikes))
+    still = replace(part, current=np.full(part.current.shape, -10.0))
+    for nothing in (still, part.select(np.zeros(0, int))):
+        with pytest.raises(ValueError, match="no step moves the voltage of a sweep away from its spikes"):
+            fit_membrane(nothing, BOUNDS, UNKNOWN)
+
+
 @pytest.mark.filterwarnings("ignore:the recorded current lies")
 @pytest.mark.parametrize(
     "file",
