@@ -50,6 +50,12 @@ class Score(NamedTuple):
     log_likelihood: float
     squares: float
     compared: float
+    error: float = 0.0  # their sum, mV
+
+    @property
+    def levelled(self) -> "Score":
+        """The score of a voltage that is off by a constant alone."""
+        return self._replace(squares=self.squares - self.error**2 / max(self.compared, 1.0))
 
 
 class Pieces(NamedTuple):
@@ -215,7 +221,8 @@ def _score(coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lane
     expected = _expected(rate, coordinate.dt)
     spiked = jnp.log(-jnp.expm1(-jnp.maximum(expected, 1e-20)))
     likelihood = jnp.sum(jnp.where(lanes.judged > 0, spiked, -expected * lanes.active))
-    return jnp.stack([likelihood, jnp.sum(lanes.compared * (v - lanes.voltage) ** 2), jnp.sum(lanes.compared)])
+    error = lanes.compared * (v - lanes.voltage)
+    return jnp.stack([likelihood, jnp.sum(error**2), jnp.sum(lanes.compared), jnp.sum(error)])
 
 
 @partial(jax.jit, static_argnums=0)

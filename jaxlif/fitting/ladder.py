@@ -24,11 +24,12 @@ from jaxlif.recordings.protocol import is_step_protocol
 
 BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
 CURRENTS = ((-45.0, 5.0), (-40.0, 100.0), (-85.0, 150.0))  # v_i, mV, and tau, ms, where currents start
+KERNELS = "currents and thresholds after spikes"
 COUPLING = "a threshold that follows the voltage"
 #: What is let go, rung by rung.
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LIF with escape noise", ("tau_m", "r_m", "v_rest", "v_reset", "v_th", "delta_v")),
-    ("currents and thresholds after spikes", ("eta.*", "gamma.*")),
+    (KERNELS, ("eta.*", "gamma.*")),
     (COUPLING, ("coupling.*",)),
     ("a fast current through the membrane", ("mechanisms.0.*",)),
     ("a slow current", ("mechanisms.1.*",)),
@@ -144,7 +145,9 @@ def climb(data: Data, *, coupling: bool | None = None, progress: bool = False) -
         judged = sum(fold.spikes for fold in folds)
         names, active, best, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), np.inf, list[Rung]()
         for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2]:
-            given = coupling if name == COUPLING else True if judged < LEAST_JUDGED else None
+            # One stimulus alone may not ask for kernels with which all mechanisms above them carry over.
+            needed = judged < LEAST_JUDGED or (name == KERNELS and folds[0].other)
+            given = coupling if name == COUPLING else needed or None
             if given is False:
                 continue
             more = [i for i, leaf in enumerate(names) if any(fnmatchcase(leaf, p) for p in patterns)]
@@ -222,9 +225,10 @@ class _Fold:
         """Let the active coordinates go."""
         self.found = minimise(self.loss, self.vector, active, enough=ENOUGH, progress=progress)
         vector, names = self.found.vector, self.loss.coordinate.names
-        if self.other:  # what carries over to another stimulus is the shape of a model: its level may move there
+        if self.other:  # what carries over to another stimulus is the shape of a model: its levels may move there
             vector = minimise(self.rest, vector, np.array([names.index("v_th")]), enough=ENOUGH).vector
-        self.score = self.rest(vector)[1]
+        score = self.rest(vector)[1]
+        self.score = score.levelled if self.other else score
 
     @property
     def worth(self) -> float:
