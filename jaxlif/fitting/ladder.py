@@ -143,26 +143,42 @@ def climb(data: Data, *, coupling: bool | None = None, progress: bool = False) -
         start = full_start(few)
         folds = [_Fold(start, few, fitted) for fitted in folds_of(few)]
         judged = sum(fold.spikes for fold in folds)
-        names, active, best, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), np.inf, list[Rung]()
+        names, active, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), list[Rung]()
         for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2]:
-            # One stimulus alone may not ask for kernels with which all mechanisms above them carry over.
-            needed = judged < LEAST_JUDGED or (name == KERNELS and folds[0].other)
-            given = coupling if name == COUPLING else needed or None
+            given = coupling if name == COUPLING else True if judged < LEAST_JUDGED else None
             if given is False:
                 continue
             more = [i for i, leaf in enumerate(names) if any(fnmatchcase(leaf, p) for p in patterns)]
-            trial = np.union1d(active, more).astype(int)
+            active = np.union1d(active, more).astype(int)
             for fold in folds:
-                fold.fit(trial, progress)
-            worth = sum(fold.worth for fold in folds)
+                fold.fit(active, progress)
+            worth, best = sum(fold.worth for fold in folds), min((r.loss for r in rungs if r.taken), default=np.inf)
             taken = given is True or worth < best - LEAST_GAIN
             held_out, explained = (float(np.mean(x)) for x in zip(*(fold.scores for fold in folds), strict=True))
             rungs.append(Rung(name, folds[0].params, worth, held_out, explained, taken))
-            if taken:
-                best, active = worth, trial
+            if taken:  # kernels with it, which alone may not carry over: all above them is tried with them
+                rungs = [rung._replace(taken=rung.taken or rung.name == KERNELS) for rung in rungs]
+            if taken or name == KERNELS:
                 for fold in folds:
                     fold.vector = fold.found.vector
+            else:
+                active = np.setdiff1d(active, more)
+        rungs = _without_idle_kernels(rungs, folds, active, progress)
     return Ladder(tuple(rungs), judged)
+
+
+def _without_idle_kernels(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, progress: bool) -> list[Rung]:
+    """Leave away kernels that were worth nothing alone, where all above them do as well without."""
+    kernels, best = rungs[1], min(rung.loss for rung in rungs if rung.taken)
+    if not kernels.taken or kernels.loss < rungs[0].loss - LEAST_GAIN or len(rungs) == 2:
+        return rungs
+    names = folds[0].loss.coordinate.names
+    own = np.array([i for i, name in enumerate(names) if name.startswith(("eta.", "gamma."))])
+    for fold in folds:
+        fold.vector[own] = 0.0
+        fold.fit(np.setdiff1d(active, own), progress)
+    idle = sum(fold.worth for fold in folds) < best + LEAST_GAIN
+    return [rung._replace(taken=rung.taken and not (idle and rung is kernels)) for rung in rungs]
 
 
 def full_start(data: Data) -> AdaptiveLIFParams:

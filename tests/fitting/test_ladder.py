@@ -56,18 +56,21 @@ def test_a_plain_cell_needs_nothing(plain):
 )
 def test_a_cell_needs_what_it_has(mechanism, needed, gain):
     ladder = ladder_of(replace(PLAIN, **mechanism))
-    assert [rung.name for rung in ladder.rungs[1:] if rung.taken] == [needed]
+    taken = [rung.name for rung in ladder.rungs[1:] if rung.taken]
+    # One current may be told by two; kernels, which are tried with what is above them, are none of it.
+    assert taken[0] == needed and set(taken) <= {needed, "a slow current"}
     place = NAMES.index(needed)
-    assert gain(*ladder.rungs[place - 1 : place + 1]) and ladder.best.name == needed
-    assert ladder.rungs[place].loss < ladder.rungs[place - 1].loss - 2.0  # nats
+    assert gain(ladder.rungs[0], ladder.rungs[place])
+    assert ladder.rungs[place].loss < ladder.rungs[0].loss - 4.0  # nats
     found = ladder.params
-    assert (found.coupling is not None, len(found.mechanisms)) == (needed == COUPLING, needed != COUPLING)
+    assert (found.coupling is not None, found.eta) == (needed == COUPLING, ())
     if found.coupling:
         risen = [float(c.rise(c.begin(-52.0))) for c in (found.coupling, TRUTH.coupling)]
         assert risen[0] == pytest.approx(risen[1], abs=0.7)  # mV, where the voltage stays at -52 mV
     else:
-        (current,) = found.mechanisms
-        assert current.a > 0.0 and current.tau == pytest.approx(FAST.tau, rel=0.5)
+        v = jnp.asarray(-52.0)
+        steady = [float(sum(m.current(m.begin(v), v) for m in own)) for own in (found.mechanisms, (FAST,))]
+        assert steady[0] == pytest.approx(steady[1], rel=0.2)  # pA, where the voltage stays at -52 mV
 
 
 def test_whether_the_threshold_follows_the_voltage_may_be_said(plain):
