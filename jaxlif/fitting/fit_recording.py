@@ -110,22 +110,13 @@ def fit_recording(
     """
     model = check_options(model, start, bounds, rest, drift)
     if model == AUTO:
-        own: dict[str, Any] = {
-            "electrode": electrode,
-            "test": test,
-            "coupling": coupling,
-            "rest": rest,
-            "drift": drift,
-            "seed": seed,
-        }
-        own |= {"window": window, "held_out": held_out, "spike_rule": spike_rule, "progress": progress}
+        own: dict[str, Any] = {"electrode": electrode, "test": test, "coupling": coupling, "rest": rest}
+        own |= {"window": window, "held_out": held_out, "spike_rule": spike_rule}
+        own |= {"drift": drift, "seed": seed, "progress": progress}
         return choose_model(lambda model: fit_recording(recording, model, **own))
     asked = {"start": start, "coupling": choice("coupling", coupling, (None, True, False)), "drift": drift}
     asked |= {"bounds": limits(bounds, model), "seed": whole("seed", seed), "progress": progress}
-    if not isinstance(recording, Recording):
-        raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
-    size = recording.current.size
-    require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
+    _require_room(recording, model)
     spike_rule = spike_rule.found_in(recording)  # so that what is predicted is judged by it, too
     given: dict[str, Any] = {"window": window, "held_out": held_out, "rest": rest, "rule": spike_rule}
     with stages(progress), jax.enable_x64(True):
@@ -143,10 +134,14 @@ def fit_recording(
         result = _report(last.with_drift(final.drift), options, found, final, judged, spike_rule)
         if isinstance(electrode, Recording):
             result = replace(result, beside={"electrode": {"name": electrode.name, "sha256": electrode.sha256}})
-        if test is not None:
-            stage("test file")
-            result = judged_by(result, test)
-    return result
+        return result if test is None else judged_by(result, test)
+
+
+def _require_room(recording: Recording, model: str) -> None:
+    if not isinstance(recording, Recording):
+        raise ValueError(f"recording = {type(recording).__name__}: recording must be a Recording")
+    size = recording.current.size
+    require_memory(BYTES[model] * size, f'a fit of "{model}" to {size:.3g} samples')
 
 
 def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:

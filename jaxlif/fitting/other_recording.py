@@ -14,6 +14,7 @@ from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.recordings.notes import require_stimulus, unpadded, without_padding
 from jaxlif.recordings.protocol import step_family
 from jaxlif.recordings.spikes import spike_notes
+from jaxlif.stages import stage
 
 OTHER_UNIT = 100.0  # a current that is this many times the fitted one is of another unit
 
@@ -68,6 +69,7 @@ def require_test(recording: Recording, test: Recording, rule: SpikeRule) -> None
 
 def judged_by(fit: RecordingFit, test: Recording) -> RecordingFit:
     """Return a fit with its scores on a test recording, ``scores["test_file"]``, and what there is to say of it."""
+    stage("test file")
     whole, (test, padded) = test, without_padding(test)
     repeats = max(1, MODEL_TRIALS // test.num_sweeps) if fit.model == "gif" else 1
     free, forced = fit.predict(test, repeats=repeats, seed=fit.seed), fit.predict(test, force_spikes=True)
