@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.mechanisms import Mechanism
 from jaxlif.recordings import Recording
 from jaxlif.simulation import simulate
 
@@ -133,6 +134,7 @@ class Options:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of all parameters
     start: LIFParams | None = None
     coupling: bool | None = None  # whether a threshold follows the voltage; None: unseen data decide
+    mechanisms: tuple[Mechanism, ...] = ()  # that an adaptive neuron has in any case, each as it starts
     drift: bool = False  # whether each sweep has an offset and a gain of its own
     seed: int = 0
     progress: bool = False

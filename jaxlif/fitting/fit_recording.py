@@ -23,6 +23,7 @@ from jaxlif.fitting.prepare import ADAPTIVE, Case, prepare
 from jaxlif.fitting.result import RecordingFit, sweep_checksums
 from jaxlif.fitting.verdict import WHY, measures
 from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.mechanisms import Mechanism
 from jaxlif.recordings import Electrode, Recording, SpikeRule
 from jaxlif.recordings.electrode import electrode_from
 from jaxlif.stages import stage, stages
@@ -48,6 +49,7 @@ def fit_recording(
     electrode: Electrode | Recording | float | str | None = "auto",
     test: Recording | None = None,
     coupling: bool | None = None,
+    mechanisms: Sequence[Mechanism] = (),
     rest: str = "auto",
     drift: bool = False,
     window: tuple[float, float] | None = None,
@@ -75,6 +77,8 @@ def fit_recording(
         test: another recording of the cell, which is predicted and scored as ``scores["test_file"]``; of a fluctuating
             current all is then fitted by default.
         coupling: for adaptive neurons, whether the threshold follows the voltage; None lets unseen data decide.
+        mechanisms: of an adaptive neuron in any case, each as it starts, such as an :class:`ACurrent` or your own;
+            those that unseen data choose come on top.
         rest: for adaptive neurons: "auto" ties v_rest to the voltage before the stimulus, sweep by sweep, where every
             sweep starts with 100 ms without current; "fitted" leaves it free.
         drift: for adaptive neurons: each sweep has an offset of its resting potential and a gain of its current.
@@ -111,10 +115,12 @@ def fit_recording(
     model = check_options(model, start, bounds, rest, drift)
     if model == AUTO:
         own: dict[str, Any] = {"electrode": electrode, "test": test, "coupling": coupling, "rest": rest}
+        own |= {"mechanisms": mechanisms}
         own |= {"window": window, "held_out": held_out, "spike_rule": spike_rule}
         own |= {"drift": drift, "seed": seed, "progress": progress}
         return choose_model(lambda model: fit_recording(recording, model, **own))
     asked = {"start": start, "coupling": choice("coupling", coupling, (None, True, False)), "drift": drift}
+    asked["mechanisms"] = _checked_mechanisms(mechanisms, model)
     asked |= {"bounds": limits(bounds, model), "seed": whole("seed", seed), "progress": progress}
     _require_room(recording, model)
     spike_rule = spike_rule.found_in(recording)  # so that what is predicted is judged by it, too
@@ -135,6 +141,18 @@ def fit_recording(
         if isinstance(electrode, Recording):
             result = replace(result, beside={"electrode": {"name": electrode.name, "sha256": electrode.sha256}})
         return result if test is None else judged_by(result, test)
+
+
+def _checked_mechanisms(mechanisms: Sequence[Mechanism], model: str) -> tuple[Mechanism, ...]:
+    """Return what was given, each with its rules kept; a model that would pass over them is refused."""
+    for i, mechanism in enumerate(mechanisms := tuple(mechanisms)):
+        if not isinstance(mechanism, Mechanism):
+            raise ValueError(f"mechanisms.{i} = {mechanism!r}: mechanisms must be Mechanisms, such as ACurrent()")
+        mechanism.check_as(f"mechanisms.{i}")
+    if mechanisms and model not in ADAPTIVE:
+        kind = type(mechanisms[0]).__name__
+        raise ValueError(f'mechanisms.0 = {kind}: model = "{model}" has none; "gif" and "deterministic-gif" have')
+    return mechanisms
 
 
 def _require_room(recording: Recording, model: str) -> None:

@@ -48,8 +48,9 @@ def fit_gif(data: Data, options: Options, *, deterministic: bool = False, interv
     with single_precision():
         if options.drift:  # before mechanisms are chosen, which would make up for what sweeps differ by
             part = replace(part, drift=estimate_drift(regress(part), part))
-        ladder = climb(part, coupling=options.coupling, progress=options.progress)
-        origin, said = ladder.pruned(full_start(part.coarser())), (ladder.sentence,)
+        own = options.mechanisms
+        ladder = climb(part, coupling=options.coupling, mechanisms=own, progress=options.progress)
+        origin, said = ladder.pruned(full_start(part.coarser(), own)), (ladder.sentence,)
         fitted = _polish(part, ladder.params, origin, options, said, intervals=intervals and not options.drift)
         for left in reversed(range(DRIFT_ROUNDS * options.drift)):
             part = replace(part, drift=estimate_drift(fitted.params, part))

@@ -18,7 +18,7 @@ from jaxlif.fitting.prepare import prepare
 from jaxlif.fitting.regression import moving, regress
 from jaxlif.losses import bits_per_spike, spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
-from jaxlif.neurons.mechanisms import MembraneCurrent, VoltageCoupling
+from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
 from jaxlif.recordings import Electrode, Recording, SpikeRule, repeats
 from jaxlif.recordings.protocol import is_step_protocol
 
@@ -90,7 +90,8 @@ class Ladder:
     def pruned(self, params: AdaptiveLIFParams) -> AdaptiveLIFParams:
         """Return parameters of all mechanisms without those that were not taken."""
         taken = {pattern for rung in self.rungs if rung.taken for pattern in dict(STAGES)[rung.name]}
-        kept = tuple(m for i, m in enumerate(params.mechanisms) if f"mechanisms.{i}.*" in taken)
+        named = enumerate(params.mechanisms)
+        kept = tuple(m for i, m in named if i >= len(CURRENTS) or f"mechanisms.{i}.*" in taken)
         plain: dict[str, Any] = {} if "eta.*" in taken else dict.fromkeys(("eta", "tau_eta", "gamma", "tau_gamma"), ())
         coupling = params.coupling if "coupling.*" in taken else None
         return replace(params, mechanisms=kept, coupling=coupling, **plain)
@@ -133,21 +134,30 @@ def model_ladder(
     return found
 
 
-def climb(data: Data, *, coupling: bool | None = None, progress: bool = False) -> Ladder:
+def climb(
+    data: Data,
+    *,
+    coupling: bool | None = None,
+    mechanisms: tuple[Mechanism, ...] = (),
+    progress: bool = False,
+) -> Ladder:
     """Let go one mechanism after the other, and say what each is worth.
 
-    ``coupling`` takes the threshold that follows the voltage, or leaves it out, without asking.
+    ``coupling`` takes the threshold that follows the voltage, or leaves it out, without asking; ``mechanisms`` are
+    there from the first rung on, and start as they are.
     """
     few = representative(data)
     with single_precision():
-        start = full_start(few)
+        start = full_start(few, mechanisms)
         folds = [_Fold(start, few, fitted) for fitted in folds_of(few)]
         judged = sum(fold.spikes for fold in folds)
         names, active, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), list[Rung]()
+        given_patterns = tuple(f"mechanisms.{len(CURRENTS) + i}.*" for i in range(len(mechanisms)))
         for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2]:
             given = coupling if name == COUPLING else True if judged < LEAST_JUDGED else None
             if given is False:
                 continue
+            patterns += given_patterns * (not rungs)
             more = [i for i, leaf in enumerate(names) if any(fnmatchcase(leaf, p) for p in patterns)]
             active = np.union1d(active, more).astype(int)
             for fold in folds:
@@ -181,11 +191,12 @@ def _without_idle_kernels(rungs: list[Rung], folds: list["_Fold"], active: np.nd
     return [rung._replace(taken=rung.taken and not (idle and rung is kernels)) for rung in rungs]
 
 
-def full_start(data: Data) -> AdaptiveLIFParams:
-    """Return the regression's membrane with every mechanism there and none at work."""
+def full_start(data: Data, mechanisms: tuple[Mechanism, ...] = ()) -> AdaptiveLIFParams:
+    """Return the regression's membrane with every mechanism there and none at work but those that are given."""
     plain = regress(data)
     currents = tuple(MembraneCurrent(a=0.0, v_i=v_i, tau=tau) for v_i, tau in CURRENTS)
-    return replace(plain, coupling=VoltageCoupling(b=0.0, v_i=plain.v_th - BEND), mechanisms=currents)
+    coupling = VoltageCoupling(b=0.0, v_i=plain.v_th - BEND)
+    return replace(plain, coupling=coupling, mechanisms=(*currents, *mechanisms))
 
 
 def representative(data: Data) -> Data:
