@@ -154,7 +154,9 @@ def climb(
         names, active, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), list[Rung]()
         given_patterns = tuple(f"mechanisms.{len(CURRENTS) + i}.*" for i in range(len(mechanisms)))
         for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2]:
-            given = coupling if name == COUPLING else True if judged < LEAST_JUDGED else None
+            # Of several stimuli no one may ask for kernels with which all that is above them carries over.
+            needed = judged < LEAST_JUDGED or (name == KERNELS and folds[0].other)
+            given = coupling if name == COUPLING else needed or None
             if given is False:
                 continue
             patterns += given_patterns * (not rungs)
@@ -162,7 +164,8 @@ def climb(
             active = np.union1d(active, more).astype(int)
             for fold in folds:
                 fold.fit(active, progress)
-            worth, best = sum(fold.worth for fold in folds), min((r.loss for r in rungs if r.taken), default=np.inf)
+            below = [rung.loss for rung in rungs if rung.taken] or [np.inf]
+            worth, best = sum(fold.worth for fold in folds), below[-1] if folds[0].other else min(below)
             taken = given is True or worth < best - LEAST_GAIN
             held_out, explained = (float(np.mean(x)) for x in zip(*(fold.scores for fold in folds), strict=True))
             rungs.append(Rung(name, folds[0].params, worth, held_out, explained, taken))
@@ -180,7 +183,7 @@ def climb(
 def _without_idle_kernels(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, progress: bool) -> list[Rung]:
     """Leave away kernels that were worth nothing alone, where all above them do as well without."""
     kernels, best = rungs[1], min(rung.loss for rung in rungs if rung.taken)
-    if not kernels.taken or kernels.loss < rungs[0].loss - LEAST_GAIN or len(rungs) == 2:
+    if folds[0].other or not kernels.taken or kernels.loss < rungs[0].loss - LEAST_GAIN or len(rungs) == 2:
         return rungs
     names = folds[0].loss.coordinate.names
     own = np.array([i for i, name in enumerate(names) if name.startswith(("eta.", "gamma."))])
