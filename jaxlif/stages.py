@@ -28,6 +28,7 @@ class _Shown:
         self.name, self.begun = "", time.monotonic()
 
     def begin(self, name: str) -> None:
+        """Leave the stage that is over behind, and show the next."""
         if self.name:
             self.line.write(f"{self.name}: {time.monotonic() - self.begun:.1f} s", file=sys.stderr)
         self.name, self.begun = name, time.monotonic()

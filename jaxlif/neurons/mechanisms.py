@@ -4,6 +4,7 @@ A new one is a file with a frozen dataclass, registered as a pytree, whose leave
 fitted, audited and reported with the rest. ``a_current.py`` and ``exponential.py`` are two of them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
@@ -15,7 +16,7 @@ from jaxlif import checks
 from jaxlif.neurons.cell import Parameter, relax
 
 
-class Mechanism:
+class Mechanism(ABC):
     r"""What an adaptive neuron has beside its leak: a state that follows the voltage.
 
     A subclass brings ``begin`` and ``advance``, and :meth:`current` or :meth:`rise`. For a fit it says which of its
@@ -27,13 +28,13 @@ class Mechanism:
     conductances: ClassVar[tuple[str, ...]] = ()  # in nS
     priors: ClassVar[Mapping[str, tuple[float | None, float]]] = {}
 
+    @abstractmethod
     def begin(self, v: Array) -> Any:
         """Return the state after a long time at the voltage ``v`` [N], mV."""
-        raise NotImplementedError(f"{type(self).__name__} has no begin")
 
+    @abstractmethod
     def advance(self, state: Any, v: Array, dt: float) -> Any:
         """Return the state a step later, where the voltage was ``v`` [N], mV, when it began."""
-        raise NotImplementedError(f"{type(self).__name__} has no advance")
 
     def current(self, state: Any, v: Array) -> Array | float:
         """Return the outward current of a step that begins with this state and voltage, [N], pA."""
