@@ -9,21 +9,23 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxlif.checks import require_same_shape
-from jaxlif.fitting.deflections import (
+from jaxlif.fitting.step_family import HOLDING, Baselines, baselines_before
+from jaxlif.measures import (
+    FINE,
     SAG,
     SIGNAL,
+    SpikeShape,
     exponential,
     input_resistance,
     linear_steps,
     response,
     sag,
     silent_steps,
+    spike_shape,
 )
-from jaxlif.fitting.step_family import HOLDING, Baselines, baselines_before
 from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.recordings.notes import quiet_voltage
 from jaxlif.recordings.protocol import Epoch, is_step_protocol, step_family
-from jaxlif.recordings.spike_shape import FINE, SpikeShape, spike_shape
 
 SHIFT = 1.0  # mV by which a holding current may move what is still called the rest
 ITSELF = 1.0  # pA: a smaller step is none
@@ -174,7 +176,8 @@ def recording_features(
     steps = is_step_protocol(recording)
     if electrode_drop is not None:
         recording = recording.part(np.s_[:, :], voltage=recording.measured_voltage() - electrode_drop)
-    tests = step_family(recording).tests if steps else _whole(recording)
+    whole = [Epoch(n, 0, recording.num_steps, float(x.mean())) for n, x in enumerate(recording.current)]
+    tests = step_family(recording).tests if steps else whole
     before = _baselines(recording, spikes, tests, steps=steps)
     sweeps = tuple(_sweeps(recording.dt, spikes, predicted, tests, before, steps=steps))
     parts = [_rheobase(sweeps)] if steps else []
@@ -214,11 +217,6 @@ def _median(values: Iterable[float | None]) -> float | None:
 # --- sweeps -----------------------------------------------------------------------------------------------
 
 
-def _whole(recording: Recording) -> list[Epoch]:
-    """Return every sweep as the epoch of its mean current."""
-    return [Epoch(n, 0, recording.num_steps, float(current.mean())) for n, current in enumerate(recording.current)]
-
-
 def _baselines(recording: Recording, spikes: np.ndarray, tests: list[Epoch], *, steps: bool) -> Baselines:
     """Return what is before the steps; without steps the voltage of a quiet start, where no current is held."""
     unknown = np.full(recording.num_sweeps, np.nan)
@@ -234,6 +232,7 @@ def _sweeps(
         part = slice(test.start, test.stop)
         times = _times(spikes[test.sweep, part], dt)
         own = [] if predicted is None else [_times(train[test.sweep, part], dt) for train in predicted]
+        first = [train[0] if len(train) else np.inf for train in own] if steps else []
         intervals = np.diff(times)
         yield SweepFeatures(
             sweep=test.sweep,
@@ -243,9 +242,7 @@ def _sweeps(
             spikes=len(times),
             spikes_model=float(np.mean([len(train) for train in own])) if own else None,
             latency=float(times[0]) if steps and len(times) else None,
-            latency_model=_known(np.median([train[0] if len(train) else np.inf for train in own]))
-            if steps and own
-            else None,
+            latency_model=_known(np.median(first)) if first else None,
             first_isi=float(intervals[0]) if len(intervals) else None,
             last_isi=float(intervals[-1]) if len(intervals) else None,
             adaptation_index=_adaptation(times) if steps else None,
@@ -337,13 +334,13 @@ def _spike(
         # From the start of the step: an upstroke that is one with it has no foot.
         voltage = recording.measured_voltage()[n, tests[n].start : tests[n].stop]
         for mark, stop in zip(marks[:count], stops[:count], strict=True):
-            shapes.append((spike_shape(voltage, recording.dt, int(mark), stop), sweeps[n].baseline))
-    values = dict(zip(_SPIKE, map(_median, zip(*(_of_shape(*pair) for pair in shapes), strict=True)), strict=True))
+            shapes.append(_in_numbers(spike_shape(voltage, recording.dt, int(mark), stop), sweeps[n].baseline))
+    values = dict(zip(_SPIKE, map(_median, zip(*shapes, strict=True)), strict=True))
     why = f"dt = {recording.dt:g} ms: {FINE:g} ms or less are needed" if recording.dt > FINE else "not in the trace"
     return _Part(values, {name: why for name in _SPIKE[:4] if values[name] is None})
 
 
-def _of_shape(shape: SpikeShape, baseline: float | None) -> tuple[float | None, ...]:
+def _in_numbers(shape: SpikeShape, baseline: float | None) -> tuple[float | None, ...]:
     """Return threshold, amplitude, width, AHP from the threshold and AHP from the baseline."""
     onset = shape.threshold
     amplitude, ahp = (None, None) if onset is None else (shape.peak - onset, onset - shape.trough)
