@@ -142,8 +142,8 @@ def require_memory(num_bytes: int, what: str) -> None:
 # --- NumPy archives ---------------------------------------------------------------------------------------
 
 
-def load_arrays(path: Path, known: Iterable[str], prefix: str | None = None) -> dict[str, np.ndarray]:
-    """Read the arrays with known names, or names with the prefix, from an .npz archive; nothing is unpickled.
+def load_arrays(path: Path, known: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read the arrays with known names from an .npz archive; nothing is unpickled.
 
     Refused are damage, an array that is neither real numbers nor text, and a name that is nearly a known one.
     """
@@ -156,7 +156,7 @@ def load_arrays(path: Path, known: Iterable[str], prefix: str | None = None) -> 
         if len(members) < len(archive.infolist()):
             raise ValueError("an .npz archive with two arrays of one name")
         require_known(members, known)
-        wanted = [n for n in members if n in known or (prefix and n.startswith(prefix))]
+        wanted = [name for name in members if name in known]
         require_memory(sum(members[name].file_size for name in wanted), "the .npz archive")
         return {name: _array(archive, name, members[name]) for name in wanted}
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxlif import plotting
 from jaxlif.fitting.bounds import STANDARD_NAMES
-from jaxlif.fitting.result import RecordingFit
+from jaxlif.fitting.result import KERNELS, RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.inspection import Inspection
 from jaxlif.losses import spike_mask
@@ -260,12 +260,12 @@ def _kernels(fit: RecordingFit, t_ref: float) -> Figure:
     figure, axes = _subplots((9.0, 3.0), 1, 2)
     first = max(t_ref, 1.0)
     t = np.geomspace(first, max(500.0, 2.0 * first), 300)
-    for ax, (kind, name) in zip(axes[0], {"eta": "current η (pA)", "gamma": "threshold γ (mV)"}.items(), strict=True):
+    for ax, (kind, (name, unit)) in zip(axes[0], KERNELS.items(), strict=True):
         value, low, high = fit.kernel(kind, t)
         ax.plot(t, value, color=MODEL)
         ax.fill_between(t, low, high, color=MODEL, alpha=0.25, linewidth=0)
         ax.axhline(0.0, color=plotting.GUIDE, linewidth=0.8)
-        ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=name, xlim=(t[0], t[-1]))
+        ax.set(xscale="log", xlabel="time after a spike (ms)", ylabel=f"{name} ({unit})", xlim=(t[0], t[-1]))
     return figure
 
 

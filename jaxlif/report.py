@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlif.features import recording_features
 from jaxlif.fitting.bounds import STANDARD_NAMES, named_leaves, standard_name
-from jaxlif.fitting.result import KERNEL_TIMES, TERMS, RecordingFit
+from jaxlif.fitting.result import KERNEL_TIMES, KERNELS, TERMS, RecordingFit
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.recordings import Recording
@@ -56,7 +56,6 @@ _FIGURES = ("f_i_curve", "spikes", "voltage", "steps", "raster", "kernels")
 _TABLES = ("features_sweeps.csv", "features_cell.csv")
 #: The names of all files that a report can have.
 REPORT_FILES = frozenset(["report.html", *_TABLES, *(f"{name}.{kind}" for name in _FIGURES for kind in ("png", "svg"))])
-KERNELS = {"eta": ("current η", "pA"), "gamma": ("threshold γ", "mV")}
 _PROTOCOLS = {"steps": "protocol of current steps", "fluctuating": "fluctuating current"}
 
 
@@ -162,13 +161,10 @@ def kernel_rows(fit: RecordingFit) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("after a spike (95 % band)", *(f"at {t:g} ms" for t in times), "unit")]
     for kind, (words, unit) in KERNELS.items():
         if getattr(fit.params, kind):
-            values = zip(*fit.kernel(kind, np.array(times)), strict=True)
-            rows.append((words, *(_with_band(*found) for found in values), unit))
+            found = zip(*fit.kernel(kind, np.array(times)), strict=True)
+            texts = (f"{x:.3g}" + ("" if np.isnan(low) else f" ({low:.3g} to {high:.3g})") for x, low, high in found)
+            rows.append((words, *texts, unit))
     return rows if len(rows) > 1 else []
-
-
-def _with_band(value: float, low: float, high: float) -> str:
-    return f"{value:.3g}" + ("" if np.isnan(low) else f" ({low:.3g} to {high:.3g})")
 
 
 def _interval(low: float, high: float) -> str:

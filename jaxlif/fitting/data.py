@@ -15,7 +15,6 @@ from jaxlif.simulation import simulate
 
 _R = TypeVar("_R", bound=Recording)
 
-FEW = 3  # sweeps that stand for all
 SEGMENT = 2**15  # steps: of all that is longer
 COARSE = 0.2001  # ms: steps this long do for a competition of starts
 
@@ -102,11 +101,6 @@ class Data(Recording):
         rows = {name: getattr(self, name)[index] for name in ("current", "voltage", "spikes", "judged")}
         drift = self.drift and self.drift.select(index[0])
         return replace(self, **rows | {"drift": drift} | changes)
-
-    def few(self) -> Self:
-        """Return some of the sweeps, spread over all."""
-        count = self.num_sweeps
-        return self.select(np.unique(np.linspace(0, count - 1, min(FEW, count)).round().astype(int)))
 
     def coarser(self) -> Self:
         """Return the data at a whole multiple of dt up to 0.25 ms: means of the current, ends of the rest."""

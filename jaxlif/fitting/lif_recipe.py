@@ -17,16 +17,17 @@ from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
 from jaxlif.fitting.fi_curve import poor_curve
 from jaxlif.fitting.intervals import Estimate, determined
-from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
 from jaxlif.fitting.membrane import (
     BEFORE_SPIKE,
     LONGEST_REFRACTORY,
     Profile,
     between_spikes,
+    membrane_estimate,
     refine_membrane,
     regress_membrane,
     search_refractory,
     spike_length,
+    with_refractory,
 )
 from jaxlif.fitting.notes import at_bounds, spontaneous
 from jaxlif.fitting.step_family import Family, constant_levels, has_deflections, protocol_notes, rectification

@@ -1,4 +1,4 @@
-"""The membrane between spikes: a regression for the start, then the gradient under teacher forcing.
+"""The membrane between spikes: a regression for the start, the gradient under teacher forcing, 95 % intervals.
 
 With the resets forced at the recorded spikes the voltage is linear in r_m, v_rest and v_reset and smooth in tau_m, so
 that a fit neither gets lost nor needs the threshold.
@@ -17,6 +17,7 @@ from jax import Array
 from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.data import Data, cut, filled, padded_length, simulated
 from jaxlif.fitting.fit import Fit, fit, lbfgs
+from jaxlif.fitting.intervals import UNKNOWN, Estimate, sandwich
 from jaxlif.losses import spike_mask, voltage_mse
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.neurons.wrappers import Forced, ForcedOutput, TeacherForced
@@ -25,6 +26,8 @@ from jaxlif.simulation import simulate
 BEFORE_SPIKE = 3.0  # ms left out before a spike's upward crossing: the upstroke is no membrane
 LONGEST_REFRACTORY = 15.0  # ms: longest refractory period tried
 LONGEST_SPIKE = 20.0  # ms after it within which the spike's shape ends
+BLOCKS = 16  # of samples, over which the gradient's scatter is taken
+UNSEEN = 1e-6  # mV or Hz for a unit of a parameter: what moves an observation by less does not move it
 
 
 class Columns(NamedTuple):
@@ -55,25 +58,24 @@ def spike_length(data: Data) -> int:
     return max(1, int(np.argmax(shape <= shape.min() + 0.005 * np.ptp(shape))))
 
 
-def between_spikes(data: Data, window: tuple[float, float], chosen: np.ndarray | slice = slice(None)) -> Data:
-    """Return the chosen sweeps in a window, judged where the voltage is the membrane's.
+def between_spikes(data: Data, window: tuple[float, float]) -> Data:
+    """Return the sweeps in a window, judged where the voltage is the membrane's.
 
     A window that starts within a spike starts from the first voltage that is none.
     """
     before, after = data.steps(BEFORE_SPIKE), spike_length(data)
-    part = data.select(chosen)
     # From the whole sweep: a spike just outside the window reaches into it.
-    part = part.judging(spike_mask(part.spikes.T, before=before, after=after).T > 0).window(*window)
+    part = data.judging(spike_mask(data.spikes.T, before=before, after=after).T > 0).window(*window)
     first = np.take_along_axis(part.voltage, part.judged.argmax(axis=1)[:, None], axis=1)
     return replace(part, voltage=np.concatenate([first, part.voltage[:, 1:]], axis=1))
 
 
-def regress_membrane(data: Data, *, block: float = 1.0) -> tuple[float, float, float] | None:
-    """Return tau_m, r_m and v_rest by V[k+1] = a V[k] + (1 - a)(v_rest + r_m I[k]), a = exp(-block / tau_m).
+def regress_membrane(data: Data) -> tuple[float, float, float] | None:
+    """Return tau_m, r_m and v_rest by V[k+1] = a V[k] + (1 - a)(v_rest + r_m I[k]), a = exp(-1 ms / tau_m).
 
-    V and I are means over blocks, ms, without the noise that dV/dt would amplify; None where that is no membrane.
+    V and I are means over 1 ms, without the noise that dV/dt would amplify; None where that is no membrane.
     """
-    length = max(1, data.steps(block))
+    length = max(1, data.steps(1.0))
     current, voltage, mask = (_block_means(x.T, length) for x in (data.current, data.voltage, data.judged))
     # The current that acts between the centres of two blocks is half of each.
     between = 0.5 * (current[1:] + current[:-1])
@@ -131,11 +133,9 @@ class ForcedVoltageLoss:
         return voltage_mse(forced(self.cell, params, data).v, data.voltage, data.mask)
 
 
-def refine_membrane(
-    params: LIFParams, data: Data, bounds: Bounds, *, num_steps: int = 60, progress: bool = False
-) -> Fit:
+def refine_membrane(params: LIFParams, data: Data, bounds: Bounds, *, progress: bool = False) -> Fit:
     """Fit every parameter named in ``bounds`` to the voltage under teacher forcing, by L-BFGS."""
-    settings = {"optimizer": lbfgs(), "num_steps": num_steps, "tolerance": 1e-7, "progress": progress}
+    settings = {"optimizer": lbfgs(), "num_steps": 60, "tolerance": 1e-7, "progress": progress}
     if not data.spikes.any():
         bounds = {name: bound for name, bound in bounds.items() if name != "v_reset"}  # of which they say nothing
     length = padded_length(data.num_steps)
@@ -242,3 +242,101 @@ def _unit_neurons(tau_m: Array, t_ref: Array) -> LIFParams:
     unit = jnp.eye(4, 3, dtype=tau_m.dtype)
     tau_m, t_ref, v_th = (jnp.broadcast_to(jnp.asarray(x, tau_m.dtype), 4) for x in (tau_m, t_ref, 2.0))
     return LIFParams(tau_m=tau_m, t_ref=t_ref, v_th=v_th, r_m=unit[:, 0], v_rest=unit[:, 1], v_reset=unit[:, 2])
+
+
+# --- intervals --------------------------------------------------------------------------------------------
+
+
+def membrane_estimate(params: LIFParams, data: Data, names: tuple[str, ...]) -> Estimate:
+    r"""Estimate the errors of a least-squares fit of the forced voltage by the sandwich :math:`H^{-1} J H^{-1}`.
+
+    Voltage errors last from sample to sample, so that the curvature :math:`H = \sum_t v'_t v_t'^T` alone would promise
+    too much. J is what errors as long as these, anywhere in time, would make of the gradient: their autocovariance
+    between the slopes. The scatter of the gradient itself over blocks of samples also knows where errors are larger;
+    where a parameter is determined by many blocks, its error is the larger of both. One that a single block determines,
+    as a step does tau_m, has no gradient there. Source: Newey & West 1987, doi:10.2307/1913610 (weights of the lags).
+    """
+    values = np.array([getattr(params, name) for name in names])
+    slopes, errors = slopes_and_errors(names, params, data)
+    lasting = lasting_scatter(slopes, errors, data.judged).sum(axis=0)
+    # Blocks run through one sweep after the other.
+    slopes, errors = slopes.reshape(len(names), -1), errors.ravel()
+    curvature, least = slopes @ slopes.T, float(data.judged.sum()) * UNSEEN**2
+    parts = list(zip(*(np.array_split(x, BLOCKS, axis=-1) for x in (slopes, errors)), strict=True))
+    scores, shares = np.array([s @ e for s, e in parts]), np.array([(s**2).sum(axis=1) for s, _ in parts])
+    spread_out = shares.sum(axis=0) ** 2 > 0.5 * BLOCKS * (shares**2).sum(axis=0)
+    scattered = scores.T @ scores * BLOCKS / (BLOCKS - 1)
+    blocks, covariance = (sandwich(curvature, j, least=least) for j in (scattered, lasting))
+    ratio = np.diag(blocks) / np.diag(covariance).clip(np.finfo(float).tiny)
+    larger = np.where(spread_out, ratio.clip(1.0), 1.0)
+    covariance *= np.sqrt(np.outer(larger, larger))
+    told = np.ix_(*(np.diag(covariance) < UNKNOWN,) * 2)
+    spread = float(np.trace(covariance[told] @ curvature[told])) / max(1, len(told[0]))
+    return Estimate(names, values, covariance, BLOCKS - 1, spread)
+
+
+def lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T` of each sweep, [S, n, n], with the errors' autocovariance.
+
+    It is that of all sweeps, up to a block. Slopes are [n, S, T], errors and mask [S, T]; sweeps are independent.
+    """
+    from scipy.fft import irfft, next_fast_len, rfft
+
+    steps = errors.shape[1]
+    lags = max(1, min(errors.size // BLOCKS, steps))
+    length = next_fast_len(steps + lags, real=True)
+
+    def _summed(rows: np.ndarray) -> np.ndarray:  # sweep by sweep: an hour of samples has 150 MB of each spectrum
+        return np.asarray(irfft(sum(np.abs(rfft(row, length)) ** 2 for row in rows), length)[:lags])
+
+    counts = _summed(mask.astype(np.float32)).clip(1.0)
+    covariance = np.zeros(length)
+    covariance[:lags] = (1.0 - np.arange(lags) / lags) * _summed(errors) / counts
+    covariance[length - lags + 1 :] = covariance[lags - 1 : 0 : -1]
+    spectrum = rfft(covariance).real.clip(0.0)
+    scatter = np.zeros((len(errors), len(slopes), len(slopes)))
+    for sweep in range(len(errors)):
+        for n, slope in enumerate(slopes[:, sweep]):
+            scatter[sweep, :, n] = slopes[:, sweep] @ irfft(rfft(slope, length) * spectrum, length)[:steps]
+    return scatter
+
+
+def slopes_and_errors(names: tuple[str, ...], params: LIFParams, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Return dv/dp [n, S, T] by central differences and the errors [S, T], 0 where voltages are not compared."""
+    values, held = np.array([float(getattr(params, name)) for name in names]), columns(data)
+
+    def _voltage(values: np.ndarray) -> np.ndarray:
+        v = np.zeros(data.judged.shape)
+        moved = replace(params, **dict(zip(names, values.tolist(), strict=True)))
+        for place, outputs in forced_segments(LIF(dt=data.dt), moved, held):
+            v[:, place] = outputs.v.T
+        return np.asarray(v * counted)
+
+    counted = np.array(data.judged)
+    counted[:, 0] = False  # it is as it was recorded, whatever the neuron
+    # Of r_m, v_rest and v_reset the voltage is a linear function; of tau_m an error of 1e-8 is left.
+    steps = 1e-4 * np.diag(np.where(values > 0.0, values, 1.0))
+    slopes = [(_voltage(values + step) - _voltage(values - step)) / (2.0 * step.max()) for step in steps]
+    return np.stack(slopes), _voltage(values) - data.voltage * counted
+
+
+def with_refractory(estimate: Estimate, profile: Profile, count: float) -> dict[str, tuple[float, float]]:
+    """Return the intervals of a forced voltage, with that of t_ref, which has no gradient, and what it does to others.
+
+    A refractory period is allowed where the sum of squares over ``count`` samples rises by no more than at the end of
+    an interval; the interval of t_ref ends at the next ones that were tried and are not, and has no end where all are
+    allowed. The others reach as far as any that is allowed takes them: a reset may trade for the time that it lasts.
+    """
+    best = int(np.argmin(profile.errors))
+    rise = count * (profile.errors - profile.errors[best])
+    allowed = rise <= estimate.quantile**2 * estimate.spread
+    intervals, values = estimate.intervals(), dict(zip(estimate.names, estimate.values, strict=True))
+    for candidate in np.flatnonzero(allowed):
+        gram, moved = profile.grams[candidate], profile.solutions[candidate] - profile.solutions[best]
+        reach = estimate.quantile * np.sqrt(np.diag(sandwich(gram, estimate.spread * gram, least=count * UNSEEN**2)))
+        for name, shift, more in zip(SOLVED, moved, reach, strict=True):
+            (low, high), at = intervals[name], float(values[name] + shift)
+            intervals[name] = min(low, at - float(more)), max(high, at + float(more))
+    first, last = np.flatnonzero(allowed | (np.arange(len(rise)) == best))[[0, -1]]
+    low, high = map(float, profile.candidates[[max(first - 1, 0), min(last + 1, len(rise) - 1)]])
+    return intervals | {"t_ref": (-np.inf, np.inf) if allowed.all() else (low, high)}

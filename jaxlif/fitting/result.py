@@ -31,6 +31,7 @@ from jaxlif.recordings.notes import held_current, resting_potentials, unpadded
 #: Terms of kernels, which trade for one another: the kernels are shown at these times after a spike, ms.
 TERMS = ("eta.", "tau_eta.", "gamma.", "tau_gamma.")
 KERNEL_TIMES = (5.0, 20.0, 100.0, 300.0)
+KERNELS = {"eta": ("current η", "pA"), "gamma": ("threshold γ", "mV")}
 
 
 class Prediction(NamedTuple):
@@ -120,7 +121,7 @@ class RecordingFit:
         """
         if not isinstance(self.params, AdaptiveLIFParams):
             raise ValueError(f'model = "{self.model}": it has no kernels')
-        choice("kind", kind, ("eta", "gamma"))
+        choice("kind", kind, tuple(KERNELS))
         names = (*(f"{kind}.{k}" for k in range(len(getattr(self.params, kind)))), "r_m")
         known = self.uncertainty
         if known is None or not set(names) <= set(known.names):

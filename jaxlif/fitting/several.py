@@ -5,6 +5,7 @@ import io
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from jaxlif.fitting.bounds import named_leaves, standard_name
 from jaxlif.fitting.fit_recording import check_options, fit_recording
-from jaxlif.fitting.result import KERNEL_TIMES, TERMS, RecordingFit
+from jaxlif.fitting.result import KERNEL_TIMES, KERNELS, TERMS, RecordingFit
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.processes import cores, processes
 from jaxlif.recordings import Recording, read_recording
@@ -27,7 +28,7 @@ _Source = Recording | str | Path | Sequence[str | Path]
 _Outcomes = Iterator[tuple[str, RecordingFit | str]]
 
 SCORES = ("rate_data", "rate_model", "coincidence_factor", "coincidence_factor_over_reliability", "md_star")
-_KERNELS, _ENDS = ("eta", "gamma"), ("", "_low", "_high")
+_ENDS = ("", "_low", "_high")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RecordingFits:
         leaves = {name for fit in self.fits.values() for name in named_leaves(fit.params)}
         units = dict.fromkeys(("rate_data", "rate_model", "f_i_rmse"), "Hz")
         units |= {f"{name}{end}": standard_name(name)[1] for name in leaves for end in _ENDS}
-        units |= {f"{k}_{t:g}ms{end}": standard_name(k)[1] for k in _KERNELS for t in KERNEL_TIMES for end in _ENDS}
+        units |= {f"{k}_{t:g}ms{end}": standard_name(k)[1] for k in KERNELS for t in KERNEL_TIMES for end in _ENDS}
         heading = [f"{name} ({units[name]})" if units.get(name) else name for name in table]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*heading, "verdict", "notes", "failed"])
@@ -84,7 +85,7 @@ def _kernels(fit: RecordingFit) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     if not isinstance(fit.params, AdaptiveLIFParams):
         return found
-    for kind in _KERNELS:
+    for kind in KERNELS:
         for t, *values in zip(KERNEL_TIMES, *fit.kernel(kind, KERNEL_TIMES), strict=True):
             told = t > float(fit.params.t_ref) and getattr(fit.params, kind)
             known = [float(x) if told and np.isfinite(x) else None for x in values]
@@ -149,9 +150,7 @@ def fit_recordings(
     return fit_each(cells, partial(_fit_one, model=model, options=options), executor=executor, progress=progress)
 
 
-def _fit_one(
-    _: str, cell: Recording | str | Path | Sequence[str | Path], model: str, options: Mapping[str, Any]
-) -> RecordingFit:
+def _fit_one(_: str, cell: _Source, model: str, options: Mapping[str, Any]) -> RecordingFit:
     recording = cell if isinstance(cell, Recording) else read_recording(cell)
     return fit_recording(recording, model, **options)
 
@@ -194,29 +193,21 @@ def fit_each(
     Without an executor so many ``jobs`` run at a time, by default one on each core; a single one runs in this process.
     """
     jobs = min(len(cells), jobs or cores())
-    if executor is not None:
-        outcomes = _outcomes(cells, fit_one, executor)
-    else:
-        outcomes = _here(cells, fit_one) if jobs < 2 else _in_processes(cells, fit_one, jobs)
     look: Any = {"disable": not progress, "unit": "cell", "desc": "cells"} | room()
-    with tqdm(outcomes, total=len(cells), **look) as bar, ticking(bar):
-        found = dict(bar)
+    with nullcontext(executor) if executor or jobs < 2 else processes(jobs) as pool:
+        with tqdm(_outcomes(cells, fit_one, pool), total=len(cells), **look) as bar, ticking(bar):
+            found = dict(bar)
     fits = {name: found[name] for name in cells if isinstance(found[name], RecordingFit)}
     return RecordingFits(fits, {name: found[name] for name in cells if name not in fits})
 
 
-def _here(cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit]) -> _Outcomes:
-    return ((name, _tried(fit_one, name, cell)) for name, cell in cells.items())
-
-
-def _in_processes(cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], jobs: int) -> _Outcomes:
-    with processes(jobs) as executor:
-        yield from _outcomes(cells, fit_one, executor)
-
-
 def _outcomes(
-    cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], executor: Executor
+    cells: Mapping[str, _Cell], fit_one: Callable[[str, _Cell], RecordingFit], executor: Executor | None
 ) -> _Outcomes:
+    """Yield fits, or why there are none, as they come: from an executor, or one by one from this process."""
+    if executor is None:
+        yield from ((name, _tried(fit_one, name, cell)) for name, cell in cells.items())
+        return
     waiting = {executor.submit(_tried, fit_one, name, cell): name for name, cell in cells.items()}
     try:
         for future in as_completed(waiting):

@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import Estimate
-from jaxlif.fitting.lif_intervals import BLOCKS, UNSEEN, lasting_scatter
-from jaxlif.fitting.membrane import BEFORE_SPIKE
+from jaxlif.fitting.membrane import BEFORE_SPIKE, BLOCKS, UNSEEN, lasting_scatter
 from jaxlif.fitting.step_family import RECOVERY, Baselines, Family
 from jaxlif.recordings.notes import DRIFT
 from jaxlif.recordings.protocol import Epoch, step_family

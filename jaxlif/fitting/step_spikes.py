@@ -11,7 +11,7 @@ from jax import Array
 from jaxlif.fitting.bounds import Bounds
 from jaxlif.fitting.fi_curve import STARTS, STEPS, coordinate_limits, coordinate_start, descend, lowest, neuron_at
 from jaxlif.fitting.intervals import Estimate, sandwich
-from jaxlif.fitting.lif_intervals import UNSEEN
+from jaxlif.fitting.membrane import UNSEEN
 from jaxlif.fitting.step_family import Family
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings.protocol import step_family

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlif.fitting.data import Data, cut
 from jaxlif.fitting.membrane import columns, forced_segments
-from jaxlif.fitting.scores import UNRELIABLE, is_astray, own_reliability, trains_of
+from jaxlif.fitting.scores import DELTA, UNRELIABLE, is_astray, own_reliability, trains_of
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import repeats
@@ -19,6 +19,7 @@ from jaxlif.simulation import simulate
 from jaxlif.spiketrains import mean_coincidence_factor
 
 SCALES = (0.6, 0.8, 1.0, 1.2)  # of the jumps of a deterministic twin
+TRIED = 32  # thresholds side by side
 BEYOND = 10.0  # mV searched where the forced voltages give no interval
 
 
@@ -72,19 +73,11 @@ def reliable_stimuli(data: Data) -> Stimuli:
     return Stimuli(kept or groups, by_rate=not kept, notes=(note,))
 
 
-def choose_threshold(
-    params: LIFParams,
-    stimuli: Stimuli,
-    bracket: Bracket,
-    *,
-    limits: tuple[float, float],
-    delta: float = 4.0,
-    num: int = 32,
-) -> float:
+def choose_threshold(params: LIFParams, stimuli: Stimuli, bracket: Bracket, *, limits: tuple[float, float]) -> float:
     """Choose the threshold in closed loop: the one whose own spikes coincide best with the recorded ones.
 
-    Where the bracket has a gap its middle is the answer. Elsewhere ``num`` thresholds over the bracket run side by
-    side, then as many around the best of them.
+    Where the bracket has a gap its middle is the answer. Elsewhere thresholds over the bracket run side by side, then
+    as many around the best of them.
     """
     gap = 0.5 * (bracket.silent + bracket.lowest)
     if bracket.silent < bracket.lowest and limits[0] < gap < limits[1]:
@@ -99,25 +92,24 @@ def choose_threshold(
             f" {float(params.v_reset):.4g} mV, where it was fitted; change the bounds of one of them"
         )
     for _ in range(2):
-        candidates = np.linspace(low, high, num)
-        scores = closed_loop_scores(LIF, _many(params, v_th=candidates), stimuli, delta=delta)
+        candidates = np.linspace(low, high, TRIED)
+        scores = closed_loop_scores(LIF, _many(params, v_th=candidates), stimuli)
         best = int(np.argmax(scores))
-        low, high = candidates[max(best - 1, 0)], candidates[min(best + 1, num - 1)]
+        low, high = candidates[max(best - 1, 0)], candidates[min(best + 1, TRIED - 1)]
     return float(candidates[best])
 
 
-def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli, *, delta: float = 4.0, num: int = 64) -> AdaptiveLIFParams:
+def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli) -> AdaptiveLIFParams:
     """Choose in closed loop the twin without noise: v_th moved by -4 to 2 delta_v, and all jumps scaled.
 
     A noisy neuron spikes below its threshold. A candidate is judged with its four nearest thresholds, at delta and at
     half of it: under one frozen noise a single threshold, or precision, scores well by chance.
     """
-    thresholds = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, num)
+    thresholds = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, 2 * TRIED)
     found = []
     for scale in (1.0,) if stimuli.by_rate else SCALES:
         scaled = replace(params, eta=tuple(scale * x for x in params.eta), gamma=tuple(scale * x for x in params.gamma))
-        many = _many(scaled, v_th=thresholds)
-        scores = closed_loop_scores(AdaptiveLIF, many, stimuli, delta=delta, shares=(0.5, 1.0))
+        scores = closed_loop_scores(AdaptiveLIF, _many(scaled, v_th=thresholds), stimuli, (0.5 * DELTA, DELTA))
         smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), mode="valid")
         best = int(np.argmax(smooth))
         found.append((smooth[best], replace(scaled, v_th=float(thresholds[best]))))
@@ -125,24 +117,18 @@ def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli, *, delta: float = 4
 
 
 def closed_loop_scores(
-    neuron: type[LIF | AdaptiveLIF],
-    params: LIFParams,
-    stimuli: Stimuli,
-    *,
-    delta: float = 4.0,
-    shares: tuple[float, ...] = (1.0,),
+    neuron: type[LIF | AdaptiveLIF], params: LIFParams, stimuli: Stimuli, deltas: tuple[float, ...] = (DELTA,)
 ) -> np.ndarray:
     """Return the scores [C] of candidates: the coincidence factor of their own spikes, averaged over the stimuli.
 
     A thousandth of the count's relative error settles ties; by rate it is all there is. One that runs away or is silent
     loses more than all coincidences are worth: who fires all the time meets every spike.
     """
-    deltas = [share * delta for share in shares]
     found = [_scores_of_one(neuron, params, data, deltas, stimuli.by_rate) for data in stimuli.repeats]
     return np.asarray(np.mean(found, axis=0))
 
 
-def _scores_of_one(neuron: Any, params: LIFParams, data: Data, deltas: list[float], by_rate: bool) -> np.ndarray:
+def _scores_of_one(neuron: Any, params: LIFParams, data: Data, deltas: tuple[float, ...], by_rate: bool) -> np.ndarray:
     """Score candidates on the repeats of one stimulus."""
     trains, shortest = trains_of(data.spikes, data.dt), float(np.max(params.t_ref)) + 2.0 * data.dt
     recorded = max(1.0, float(np.mean([len(train) for train in trains])))
@@ -186,9 +172,8 @@ def _free_spikes(cell: Any, params: LIFParams, states: Any, current: jax.Array) 
     return jax.vmap(_run)(params, states)
 
 
-def _many(params: LIFParams, **candidates: np.ndarray) -> LIFParams:
-    """Return candidates as parameters with leaves [C]."""
-    (count,) = {len(values) for values in candidates.values()}
-    changed = replace(params, **candidates)  # type: ignore[arg-type]  # arrays of NumPy, until the next line
-    many: LIFParams = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), changed)
+def _many(params: LIFParams, v_th: np.ndarray) -> LIFParams:
+    """Return candidates for the threshold as parameters with leaves [C]."""
+    changed = replace(params, v_th=jnp.asarray(v_th))
+    many: LIFParams = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), v_th.shape), changed)
     return many

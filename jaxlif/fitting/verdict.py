@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """From which value on a score makes a fit good, or usable, for a purpose; of an error up to which."""
+    """From which value on a score, {0} in the text, makes a fit good, or usable; of an error up to which."""
 
     purpose: str
     score: str
@@ -64,27 +64,19 @@ class Rule(NamedTuple):
 
 #: Of the rules of a purpose the first whose score is known decides. Γ alone is at most Γ/R.
 RULES = (
-    Rule("spike times", "md_star", 0.7, 0.4, "Md* {md_star:.2f}"),
-    Rule(
-        "spike times", "coincidence_factor_over_reliability", 0.7, 0.4, "Γ/R {coincidence_factor_over_reliability:.2f}"
-    ),
-    Rule("spike times", "bits_per_spike", 1.0, 0.5, "{bits_per_spike:.2f} bits per spike above a Poisson train"),
-    Rule("spike times", "coincidence_factor", 0.7, 0.4, "Γ {coincidence_factor:.2f}"),
+    Rule("spike times", "md_star", 0.7, 0.4, "Md* {0:.2f}"),
+    Rule("spike times", "coincidence_factor_over_reliability", 0.7, 0.4, "Γ/R {0:.2f}"),
+    Rule("spike times", "bits_per_spike", 1.0, 0.5, "{0:.2f} bits per spike above a Poisson train"),
+    Rule("spike times", "coincidence_factor", 0.7, 0.4, "Γ {0:.2f}"),
     Rule(
         "spike counts", "step_error", 0.1, 0.25, "{spikes_per_step_rmse:.2g} off where a step has {spikes_per_step:.3g}"
     ),
-    Rule("spike counts", "curve_error", 0.1, 0.25, "{curve_error:.0%} of the largest rate off"),
+    Rule("spike counts", "curve_error", 0.1, 0.25, "{0:.0%} of the largest rate off"),
     Rule("spike counts", "rate_factor", 1.25, 2.0, "{rate_model:.3g} Hz where the cell fires at {rate_data:.3g} Hz"),
-    Rule("silence", "silent_steps", 0.9, 0.6, "{silent_steps:.0%} of the silent steps"),
-    Rule("first spikes", "latency_error", 5.0, 20.0, "{latency_error:.2g} ms off"),
-    Rule(
-        "voltage",
-        "subthreshold_voltage_variance_explained",
-        0.8,
-        0.5,
-        "{subthreshold_voltage_variance_explained:.0%} of its variance",
-    ),
-    Rule("voltage", "voltage_variance_explained", 0.8, 0.5, "{voltage_variance_explained:.0%} of its variance"),
+    Rule("silence", "silent_steps", 0.9, 0.6, "{0:.0%} of the silent steps"),
+    Rule("first spikes", "latency_error", 5.0, 20.0, "{0:.2g} ms off"),
+    Rule("voltage", "subthreshold_voltage_variance_explained", 0.8, 0.5, "{0:.0%} of its variance"),
+    Rule("voltage", "voltage_variance_explained", 0.8, 0.5, "{0:.0%} of its variance"),
 )
 #: What a model must do at all; of a membrane without spikes the voltage.
 NEEDED = ("spike times", "spike counts")
@@ -100,10 +92,8 @@ class Grade(NamedTuple):
 
 def verdict(fit: Any) -> Verdict:
     """Judge a ``RecordingFit`` by :data:`RULES`, its free run and what is odd about its data."""
-    grades, odd = (
-        _grades(_evidence(fit)),
-        [*dict.fromkeys([*_odd(fit), *filter(None, map(_grave, worst_first(fit.warnings)))])],
-    )
+    grades = _grades(_evidence(fit))
+    odd = [*dict.fromkeys([*_odd(fit), *filter(None, map(_grave, worst_first(fit.warnings)))])]
     judges = [g for g in grades if g.purpose in NEEDED or fit.model == "passive"]
     more = f" and {len(odd) - DOUBTS} more" * (len(odd) > DOUBTS)
     aside = f"; careful: {', '.join(odd[:DOUBTS])}{more}" * bool(odd) + "".join(f"; {text}" for text in _said(fit))
@@ -179,8 +169,8 @@ def _grades(known: Mapping[str, float]) -> list[Grade]:
     for rule in RULES:
         if rule.score in known:
             first.setdefault(rule.purpose, rule)
-    texts = {r.purpose: r.text.format(**known).replace("%", " %") for r in first.values()}
-    return [Grade(r.purpose, r.worth(known[r.score]), texts[r.purpose]) for r in first.values()]
+    texts = (r.text.format(known[r.score], **known).replace("%", " %") for r in first.values())
+    return [Grade(r.purpose, r.worth(known[r.score]), text) for r, text in zip(first.values(), texts, strict=True)]
 
 
 def _listed(grades: list[Grade]) -> str:

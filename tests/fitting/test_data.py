@@ -10,8 +10,15 @@ import pytest
 import jaxlif as jl
 from jaxlif.fitting import data as segments
 from jaxlif.fitting.data import Data, Drift, Options, with_spikes
-from jaxlif.fitting.lif_intervals import slopes_and_errors
-from jaxlif.fitting.membrane import Columns, ForcedVoltageLoss, columns, forced, forced_segments, profile_refractory
+from jaxlif.fitting.membrane import (
+    Columns,
+    ForcedVoltageLoss,
+    columns,
+    forced,
+    forced_segments,
+    profile_refractory,
+    slopes_and_errors,
+)
 from jaxlif.fitting.prediction import free_response, noisy_response
 from jaxlif.fitting.threshold import _free_times, _many
 
@@ -48,10 +55,6 @@ def test_coarser_data_hold_means_of_the_current_ends_of_the_voltage_and_every_sp
     np.testing.assert_array_equal(coarse.voltage[:, 7], four.voltage[:, 15])
     assert np.argwhere(coarse.spikes).tolist() == [[0, 5], [1, 20], [2, 35], [3, 50]]
     assert coarse.judged[0, :5].tolist() == [False, True, True, False, True], "both of its samples"
-
-
-def test_some_sweeps_stand_for_all(four):
-    assert four.few().current[:, 0].tolist() == [0.0, 206.0, 309.0]
 
 
 def test_a_window_without_spikes_or_without_samples_is_refused(four):

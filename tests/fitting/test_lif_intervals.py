@@ -14,8 +14,7 @@ from scipy.special import stdtrit
 import jaxlif as jl
 from jaxlif.fitting.data import Data
 from jaxlif.fitting.intervals import Estimate, flat_coordinates, is_determined
-from jaxlif.fitting.lif_intervals import membrane_estimate, with_refractory
-from jaxlif.fitting.membrane import Profile, columns, forced
+from jaxlif.fitting.membrane import Profile, columns, forced, membrane_estimate, with_refractory
 from jaxlif.fitting.several import RecordingFits
 from jaxlif.report import parameter_rows
 
