@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +71,14 @@ def checksum(files: Iterable[Path]) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def optional(module: str, need: str, extra: str) -> Any:
+    """Import what not everybody has installed; without it the ``need`` is said, and how to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{need}: pip install "jaxlif[{extra}]"') from error
 
 
 STAGED: set[str] = set()  # folders that are being filled, for what ends a process at once
@@ -272,8 +281,7 @@ def _mat_array(name: str, parts: list[tuple[int, bytes]], order: str) -> np.ndar
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
     """Open an HDF5 file whose data are all its own: no link, storage or virtual dataset leads to another file."""
-    import h5py
-
+    h5py = optional("h5py", "HDF5 files need the package h5py", "snn")
     if not h5py.is_hdf5(path):
         raise ValueError("not an HDF5 file")
     with open(path, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as image:

@@ -234,12 +234,7 @@ def _update(problem: _Problem, params: PyTree, given: _Given, carry: _Carry) -> 
     kept = ~diverged & (given.changes | (value < carry.loss))
     unchanged = _line_search(carry) & (value == carry.losses[carry.step - 1])
     idle = jnp.where(unchanged, carry.idle + 1, 0)
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = optax.with_extra_args_support(problem.optimizer)
-        updates, opt_state = optimizer.update(
-            grad, carry.opt_state, carry.free, value=value, grad=grad, value_fn=objective
-        )
-        moved = optax.apply_updates(carry.free, updates)
+    moved, opt_state = update(problem.optimizer, carry.free, carry.opt_state, objective, value, grad)
     return _Carry(
         step=carry.step + jnp.where(diverged, 0, 1),
         free=_where(diverged | (carry.step >= problem.num_steps), carry.free, moved),
@@ -253,6 +248,14 @@ def _update(problem: _Problem, params: PyTree, given: _Given, carry: _Carry) -> 
         diverged=diverged,
         converged=((largest <= problem.tolerance) | (idle >= IDLE)) & (not given.changes),
     )
+
+
+def update(optimizer: Any, free: Any, opt_state: Any, value_fn: Any, value: Any, grad: Any) -> tuple[Any, Any]:
+    """Return the free coordinates and the optimiser's state after an update."""
+    with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
+        extra = {"value": value, "grad": grad, "value_fn": value_fn}
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(grad, opt_state, free, **extra)
+        return optax.apply_updates(free, updates), opt_state
 
 
 def _value_and_grad(objective: Callable[..., Array], given: _Given, carry: _Carry) -> Any:

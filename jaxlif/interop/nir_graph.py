@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxlif.checks import check_params, choice, positive
+from jaxlif.files import optional
 from jaxlif.interop.nir_nodes import MS, NEURON_CELLS, READERS, WRITERS, Reading, Scale, ValueParams, kind
 from jaxlif.interop.nir_wires import Wires, chain, open_wires, returning
 from jaxlif.networks.feedback import Feedback, FeedbackParams, Recurrent, RecurrentParams
@@ -193,11 +194,7 @@ def _given_dt(graph: Any, dt: float | None) -> float:
 
 
 def _nir() -> Any:
-    try:
-        import nir
-    except ImportError as error:
-        raise ImportError("NIR graphs need the package nir: pip install 'jaxlif[snn]'") from error
-    return nir
+    return optional("nir", "NIR graphs need the package nir", "snn")
 
 
 def _read(name: str, node: Any, how: Reading) -> tuple[Cell, Any]:

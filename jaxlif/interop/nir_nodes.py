@@ -212,10 +212,6 @@ def _write_pool(nir: Any, layer: SumPool, p: None, shape: tuple[int, ...]) -> An
     return nir.SumPool2d(*map(np.array, (window, stride, _both_sides(layer.padding, 2))))
 
 
-def _read_pool(node: Any, how: Reading) -> tuple[SumPool, None]:
-    return SumPool(*(_integers(x, 2) for x in (node.kernel_size, node.stride, node.padding))), None
-
-
 def _read_flatten(node: Any, how: Reading) -> tuple[Flatten, None]:
     sizes = node.input_type["input"]
     last = (-1,) if sizes is None else (-1, len(sizes) - 1)
@@ -276,12 +272,13 @@ def _read_neuron(node: Any, how: Reading) -> tuple[Any, Any]:
 
 NEURON_CELLS = (LIF, IntegrateAndFire, LeakyIntegrator, Integrator, CurrentBased)
 SPIKING = ("IF", "LIF", "CubaLIF")
+_POOLED = ("kernel_size", "stride", "padding")
 NEURONS = (*SPIKING, "I", "LI", "CubaLI")
 READERS: dict[str, Callable[[Any, Reading], tuple[Any, Any]]] = {
     **dict.fromkeys(("Affine", "Linear"), _read_dense),
     **dict.fromkeys(("Conv1d", "Conv2d"), _read_conv),
     **dict.fromkeys(NEURONS, _read_neuron),
-    "SumPool2d": _read_pool,
+    "SumPool2d": lambda node, how: (SumPool(*(_integers(getattr(node, n), 2) for n in _POOLED)), None),
     "Flatten": _read_flatten,
     "Delay": _read_delay,
     "Scale": lambda node, how: (Scale(), ValueParams(value=_array(node.scale))),

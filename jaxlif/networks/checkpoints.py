@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlif.networks.epoch import Problem, State, is_key, objective, update
+from jaxlif.files import optional
+from jaxlif.fitting.fit import update
+from jaxlif.networks.epoch import Problem, State, is_key, objective
 
 
 class Point(NamedTuple):
@@ -42,7 +44,7 @@ def fingerprint(problem: Problem, params: Any, start: State, data: Any, validati
 
     def _updated(free: Any, opt_state: Any) -> Any:
         # What a line search evaluates is the loss, whose program is another entry.
-        return update(problem, free, opt_state, lambda free: jnp.sum(next(iter(free.values()))), 0.0, free)
+        return update(problem.optimizer, free, opt_state, lambda free: jnp.sum(next(iter(free.values()))), 0.0, free)
 
     return {
         "software": f"jaxlif {version('jaxlif')} on jax {jax.__version__} and optax {version('optax')}",
@@ -120,10 +122,7 @@ class Store(NamedTuple):
 @contextmanager
 def open_store(folder: str | os.PathLike[str], problem: dict[str, str]) -> Iterator[Store]:
     """Open the folder of a problem's checkpoints."""
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise ImportError('folder needs orbax-checkpoint: pip install "jaxlif[snn]"') from error
+    ocp = optional("orbax.checkpoint", "folder needs orbax-checkpoint", "snn")
     if not isinstance(folder, str | os.PathLike) or Path(folder).is_file():
         what = folder if isinstance(folder, str | os.PathLike) else type(folder).__name__
         raise ValueError(f"folder = {what}: folder must be a folder for checkpoints, or a name for one")

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxlif.checks import arrays_of_numbers, function, length, require, scalar
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import Coordinates, named_leaves
+from jaxlif.fitting.fit import update
 from jaxlif.networks.delays import DropoutParams
 
 _RESERVED = ("loss", "skipped", "gradient_norm", "validation_loss", "validation_metric")
@@ -134,7 +135,7 @@ def _step(problem: Problem, params: Any, data: Any, epoch: Any, state: State, it
     params = at_step(params, epoch, step)
     of_free = partial(objective, problem, params, batch, key)
     (value, aux), grad = jax.value_and_grad(of_free, has_aux=True)(state.free)
-    free, opt_state = update(problem, state.free, state.opt_state, lambda free: of_free(free)[0], value, grad)
+    free, opt_state = update(problem.optimizer, state.free, state.opt_state, lambda z: of_free(z)[0], value, grad)
     updates = state.updates + 1
     moved = State(free, opt_state, _averaged(problem, state, free, updates), updates)
     # Not optax.apply_if_finite: it looks at gradients alone, and lets an infinite loss or update pass.
@@ -148,15 +149,6 @@ def _step(problem: Problem, params: Any, data: Any, epoch: Any, state: State, it
 def objective(problem: Problem, params: Any, batch: Any, key: Any, free: Any) -> tuple[Any, dict[str, Any]]:
     """Return the loss with its auxiliary numbers, of the free coordinates."""
     return with_aux(problem.loss(problem.coordinates.to_params(free, params), batch, key))
-
-
-def update(problem: Problem, free: Any, opt_state: Any, value_fn: Any, value: Any, grad: Any) -> tuple[Any, Any]:
-    """Return the free coordinates and the optimiser's state after an update."""
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = optax.with_extra_args_support(problem.optimizer)
-        extra = {"value": value, "grad": grad, "value_fn": value_fn}
-        updates, opt_state = optimizer.update(grad, opt_state, free, **extra)
-        return optax.apply_updates(free, updates), opt_state
 
 
 def _averaged(problem: Problem, state: State, free: dict[str, Any], updates: Any) -> Any:
@@ -208,10 +200,10 @@ def at_step(params: Any, epoch: Any, step: Any) -> Any:
 def without_dropout(params: Any) -> Any:
     """Return the parameters for an evaluation, in which nothing is dropped."""
 
-    def _quiet(node: Any) -> Any:
-        return DropoutParams() if isinstance(node, DropoutParams) else node
+    def _drops(node: Any) -> bool:
+        return isinstance(node, DropoutParams)
 
-    return jax.tree.map(_quiet, params, is_leaf=lambda node: isinstance(node, DropoutParams))
+    return jax.tree.map(lambda node: DropoutParams() if _drops(node) else node, params, is_leaf=_drops)
 
 
 def num_samples(data: Any) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxlif.checks import integers, numbers, positive, require, whole
-from jaxlif.files import load_arrays, open_hdf5, reading, require_file, require_memory, require_stored
+from jaxlif.files import load_arrays, open_hdf5, optional, reading, require_file, require_memory, require_stored
 from jaxlif.spiketrains import step_slack
 
 _MOST = 2**31 - 2  # a step that is told from all before it, and that int32 holds with the one after it
@@ -157,10 +157,7 @@ def read_events(path: str | Path, *, shape: tuple[int, ...] | None = None) -> Ev
 
 
 def _read_folder(path: Path, shape: tuple[int, ...]) -> Events:
-    try:
-        from tonic.io import read_mnist_file
-    except ImportError as error:
-        raise ImportError("N-MNIST needs the package tonic: pip install 'jaxlif[events]'") from error
+    tonic = optional("tonic.io", "N-MNIST needs the package tonic", "events")
     folders = sorted(x for x in path.iterdir() if x.is_dir())
     if not folders or len(shape) != 3:
         raise ValueError(f"it has {len(folders)} folders, one for each class, and shape = {list(shape)} three axes")
@@ -170,7 +167,7 @@ def _read_folder(path: Path, shape: tuple[int, ...]) -> Events:
             name = f"{folder.name}/{file.name}"
             if not file.is_file() or file.stat().st_size % 5:
                 raise ValueError(f"{name} is no file of events of 5 bytes, or was cut short")
-            events = read_mnist_file(str(file), np.dtype([(axis, np.int64) for axis in "xytp"]))
+            events = tonic.read_mnist_file(str(file), np.dtype([(axis, np.int64) for axis in "xytp"]))
             for axis, size in zip("pyx", shape, strict=True):
                 require(events[axis] < size, f"{name}: {axis}", events[axis], "", f"{axis} must be 0 to {size - 1}")
             times.append(events["t"] / 1000.0)
@@ -182,10 +179,7 @@ def _read_folder(path: Path, shape: tuple[int, ...]) -> Events:
 
 
 def _read_hdf5(path: Path, shape: tuple[int, ...] | None) -> Events:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("HDF5 files need the package h5py: pip install 'jaxlif[snn]'") from error
+    h5py = optional("h5py", "HDF5 files need the package h5py", "snn")
 
     def _stored(file: Any, name: str, kinds: str = "") -> Any:
         dataset = file.get(name)

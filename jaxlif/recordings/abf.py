@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlif.files import optional
 from jaxlif.recordings.notes import warn_of_difference
 from jaxlif.recordings.protocol import medians
 from jaxlif.recordings.recording import RecordingWarning
@@ -102,10 +103,7 @@ def abf_channels(path: Path) -> list[str]:
 
 
 def _open(path: Path) -> Any:
-    try:
-        import pyabf
-    except ImportError as error:
-        raise ImportError('reading .abf files needs pyabf: pip install "jaxlif[recordings]"') from error
+    pyabf = optional("pyabf", "reading .abf files needs pyabf", "recordings")
     _require_whole(path)
     return pyabf.ABF(str(path))
 

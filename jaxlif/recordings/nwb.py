@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlif.files import open_hdf5, require_plain, require_stored
+from jaxlif.files import open_hdf5, optional, require_plain, require_stored
 from jaxlif.recordings.notes import warn_of_difference
 from jaxlif.recordings.recording import RecordingWarning, sweep_indices
 from jaxlif.recordings.units import Asked, Corrections, is_unit, symbol, to_library_unit, voltage_clamp
@@ -72,10 +72,7 @@ def _beside(nwb: Any, source: str, asked: Asked) -> list[np.ndarray] | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        import pynwb
-    except ImportError as error:
-        raise ImportError('reading .nwb files needs pynwb: pip install "jaxlif[recordings]"') from error
+    pynwb = optional("pynwb", "reading .nwb files needs pynwb", "recordings")
     with open_hdf5(path) as file:
         version = file.attrs.get("nwb_version") or (file["nwb_version"][()] if "nwb_version" in file else None)
     if version is None:

@@ -350,10 +350,10 @@ def test_nothing_is_unpickled(tmp_path):
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     write_shd(tmp_path / "a.h5", *GOOD)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"^HDF5 files need the package h5py: pip install 'jaxlif\[snn\]'$"):
+    with pytest.raises(ImportError, match=r'^HDF5 files need the package h5py: pip install "jaxlif\[snn\]"$'):
         read_events(tmp_path / "a.h5")
     monkeypatch.setitem(sys.modules, "tonic.io", None)
-    with pytest.raises(ImportError, match=r"^N-MNIST needs the package tonic: pip install 'jaxlif\[events\]'$"):
+    with pytest.raises(ImportError, match=r'^N-MNIST needs the package tonic: pip install "jaxlif\[events\]"$'):
         read_events(tmp_path)
 
 
