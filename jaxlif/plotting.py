@@ -1,7 +1,9 @@
 """Figures of voltages, spikes and rates: functions of arrays that return the Axes they drew on.
 
-Shapes that do not fit together raise ValueError. Nothing here knows a neuron or calls ``plt.show``;
-``plt.rcParams.update(STYLE)`` gives your own figures the same look. ``from jaxlif import plotting`` loads it.
+Times ``t`` [T] are in ms, voltages in mV, ``spikes`` are 0 or 1 in the shape of the voltage; ``ax`` are the Axes to
+draw on, by default those of a new figure. Shapes that do not fit together raise ValueError. Nothing here knows a neuron
+or calls ``plt.show``; ``plt.rcParams.update(STYLE)`` gives your own figures the same look. ``from jaxlif import
+plotting`` loads it.
 """
 
 from collections.abc import Sequence
@@ -46,15 +48,9 @@ def trace(
     ax: Axes | None = None,
     **line: Any,
 ) -> Axes:
-    """Draw voltages against time, each spike by hand as one sample at 20 mV.
+    """Draw voltages [T] or [T, N] against time, each spike by hand as one sample at 20 mV, and mark a threshold v_th.
 
-    Args:
-        t: times, ms, [T].
-        v: voltages, mV, [T] or [T, N].
-        spikes: 0 or 1, of the shape of ``v``; none drawn by default.
-        v_th: threshold to mark, mV.
-        ax: Axes to draw on; a new figure by default.
-        **line: properties of the line, such as ``label`` or ``color``.
+    ``line`` are properties of the line, such as ``label`` or ``color``.
 
     Example:
         >>> ax = trace([0.1, 0.2, 0.3], [-56.0, -65.0, -64.0], spikes=[0, 1, 0])
@@ -74,13 +70,7 @@ def trace(
 
 
 def detected(t: ArrayLike, v: ArrayLike, spikes: ArrayLike, *, ax: Axes | None = None) -> Axes:
-    """Draw a recorded voltage and a dot on it where each spike was found.
-
-    Args:
-        t: times, ms, [T].
-        v: recorded voltage, mV, [T].
-        spikes: 0 or 1, [T].
-        ax: Axes to draw on; a new figure by default.
+    """Draw a recorded voltage [T] and a dot on it where each spike was found.
 
     Example:
         >>> ax = detected([0.1, 0.2, 0.3], [-56.0, 10.0, -64.0], spikes=[0, 1, 0])
@@ -102,14 +92,10 @@ def raster(
     ax: Axes | None = None,
     **marks: Any,
 ) -> Axes:
-    """Draw a tick for each spike: neurons or trials upwards, time to the right.
+    """Draw a tick for each spike: neurons or trials (``ylabel``) upwards, time to the right.
 
-    Args:
-        spikes_or_times: with ``t``, 0 or 1, [T] or [T, N]; without, a list of N arrays of spike times, ms.
-        t: times, ms, [T].
-        ylabel: what a row is, such as "trial".
-        ax: Axes to draw on; a new figure by default.
-        **marks: properties of the ticks, such as ``color`` or ``markersize``.
+    With ``t`` the spikes are 0 or 1, [T] or [T, N]; without, a list of N arrays of spike times, ms. ``marks`` are
+    properties of the ticks, such as ``color`` or ``markersize``.
 
     Example:
         >>> ax = raster([[12.0, 40.0], [], [25.0]], ylabel="trial")
@@ -146,16 +132,7 @@ def fi_curve(
     theory_label: str = "theory",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw firing rates against currents: dots for what was measured, a line for the theory.
-
-    Args:
-        current: injected currents, pA, [K].
-        rate: rates measured there, Hz, [K].
-        theory_current: currents of the theory, pA, [M]; no line by default.
-        theory_rate: its rates, Hz, [M].
-        label: name of the dots.
-        theory_label: name of the line.
-        ax: Axes to draw on; a new figure by default.
+    """Draw firing rates, Hz, against currents, pA: dots for what was measured [K], a line for a theory [M], if any.
 
     Example:
         >>> ax = fi_curve([100.0, 200.0], [0.0, 66.0], [150.0, 250.0], [0.0, 100.0])
@@ -179,15 +156,8 @@ def estimates(
 ) -> Axes:
     """Draw a quantity of several cells in rows, the first at the top, each with its interval.
 
-    A value without an interval is an open circle, and one that is NaN a cross in the margin.
-
-    Args:
-        value: of each cell, [N].
-        low: where its interval starts, NaN where it has none, [N].
-        high: where it ends, [N].
-        names: of the cells, N or none.
-        xlabel: what is drawn, with its unit.
-        ax: Axes to draw on; a new figure by default.
+    All are [N], names N or none. A value without an interval, of which both ends are NaN, is an open circle, and one
+    that is NaN a cross in the margin.
 
     Example:
         >>> ax = estimates([10.0, 12.0], [9.0, float("nan")], [11.5, float("nan")], ["a", "b"], xlabel="tau_m (ms)")
@@ -219,15 +189,8 @@ def fit_overlay(
 ) -> tuple[Axes, Axes]:
     """Draw a recording under a model's voltage in a new figure, and below them what the model leaves over.
 
-    Spikes are ticks above the voltages, in their colours. A NaN is a gap: not drawn, and not in the RMSE.
-
-    Args:
-        t: times, ms, [T].
-        recorded: recorded voltage, mV, [T].
-        predicted: the model's voltage, mV, [T].
-        spikes: recorded spikes, 0 or 1, [T].
-        predicted_spikes: the model's spikes, 0 or 1, [T].
-        labels: names of the two voltages.
+    All are [T]; spikes, recorded and predicted, are ticks above the voltages, in their colours. A NaN is a gap: not
+    drawn, and not in the RMSE.
 
     Example:
         >>> upper, lower = fit_overlay([1.0, 2.0], [-70.0, -68.0], [-70.0, -66.0])

@@ -35,8 +35,7 @@ def cores() -> int:
 def processes(count: int) -> Iterator[Executor]:
     """Yield an executor of so many processes that share the cores; where the block fails, what waits is dropped.
 
-    They start anew and do not run the script that starts them, which so needs no ``if __name__ == "__main__"``; what
-    they are given has to come from modules.
+    They do not run the script that starts them: it needs no ``if __name__ == "__main__"``, its functions a module.
     """
     settings = {name: getattr(jax.config, name) for name in _SETTINGS}
     threads = max(1, cores() // count)

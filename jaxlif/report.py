@@ -138,10 +138,9 @@ def _lead(fit: RecordingFit) -> str:
 
 
 def parameter_rows(fit: RecordingFit) -> list[tuple[str, ...]]:
-    """Return the parameters as rows of text, a heading first.
+    """Return the parameters as rows of text, a heading first; terms of kernels are in :func:`kernel_rows`.
 
-    One whose interval was looked for in vain is "not determined" and has no value; one that was not looked for is "not
-    estimated". Single terms of kernels are none: see :func:`kernel_rows`.
+    One whose interval was looked for in vain has no value: "not determined"; without a look it is "not estimated".
     """
     rows: list[tuple[str, ...]] = [("parameter", "value", "95 % interval", "unit", "")]
     for name, value in named_leaves(fit.params).items():

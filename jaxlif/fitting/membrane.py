@@ -31,10 +31,7 @@ UNSEEN = 1e-6  # mV or Hz for a unit of a parameter: what moves an observation b
 
 
 class Columns(NamedTuple):
-    """Sweeps as a loop over time takes them: current pA, voltage mV, spikes and mask 0 or 1, all [T, S].
-
-    Of a recording they are views where they can be, and booleans: an hour has 36 million samples.
-    """
+    """Sweeps as a loop over time takes them: current pA, voltage mV, spikes and mask 0 or 1, all [T, S], as views."""
 
     current: Any
     voltage: Any
@@ -59,10 +56,7 @@ def spike_length(data: Data) -> int:
 
 
 def between_spikes(data: Data, window: tuple[float, float]) -> Data:
-    """Return the sweeps in a window, judged where the voltage is the membrane's.
-
-    A window that starts within a spike starts from the first voltage that is none.
-    """
+    """Return the sweeps in a window, judged where the voltage is the membrane's, from the first that is on."""
     before, after = data.steps(BEFORE_SPIKE), spike_length(data)
     # From the whole sweep: a spike just outside the window reaches into it.
     part = data.judging(spike_mask(data.spikes.T, before=before, after=after).T > 0).window(*window)
@@ -95,11 +89,7 @@ def _block_means(x: np.ndarray, length: int) -> np.ndarray:
 
 
 def forced(cell: Any, params: LIFParams, data: Columns) -> ForcedOutput:
-    """Simulate the sweeps with their recorded spikes forced, from their first recorded voltage on.
-
-    The first sample belongs to the end of the first step: it is taken as it was recorded, and predicted from the
-    second step on.
-    """
+    """Simulate the sweeps with their recorded spikes forced, from their first voltage on, the end of the first step."""
     state, first = forced_start(cell, params, data)
     _, later = simulate(TeacherForced(cell), params, Forced(data.current[1:], data.spikes[1:]), state)
     return ForcedOutput(*jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later))

@@ -224,11 +224,7 @@ class RecordingFit:
         return found._replace(electrode_drop=drop)
 
     def likelihood_note(self, recording: Recording) -> tuple[str, ...]:
-        """Say whether a recording's spikes are far less likely under the model than those that it was fitted to.
-
-        Args:
-            recording: current and voltage.
-        """
+        """Say whether a recording's spikes are far less likely under the model than those that it was fitted to."""
         own = self._numbers(recording)
         if self.model != "gif" or self.bits_per_spike is None or not ((own < 0) | np.isin(own, self.unseen)).any():
             return ()
@@ -245,9 +241,6 @@ class RecordingFit:
         Electrodes that were estimated from a recording belong to its sweeps, known by the checksums of their voltages.
         Any other recording with a voltage has its own, estimated from it. One electrode from elsewhere, and any where
         nothing can be estimated, serves all recordings.
-
-        Args:
-            recording: its current.
         """
         drop = np.zeros(recording.current.shape)
         for sweeps, electrode in self._electrodes(recording):

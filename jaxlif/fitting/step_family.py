@@ -36,10 +36,7 @@ class Deflection(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """Every sweep before its test epoch; NaN where it starts with it.
-
-    The voltage alone is NaN where the cell fires before it: that is no rest.
-    """
+    """Every sweep before its test epoch; NaN where it starts with it, the voltage also where the cell fires before."""
 
     voltage: np.ndarray  # [sweeps], mV
     current: np.ndarray  # [sweeps], pA
@@ -101,10 +98,7 @@ class Family:
 
     @cached_property
     def deflections(self) -> list[Deflection]:
-        """The test epochs without a spike, with the resistance from their end and their own baseline.
-
-        Those above the rising branch are silent because they are in block.
-        """
+        """The test epochs without a spike that are not in block, with the resistance by their own baseline."""
         found, ceiling = [], self.ceiling
         for n, test in enumerate(step_family(self.recording).tests):
             step, rest = float(test.level - self.baselines.current[n]), self.baselines.voltage[n]

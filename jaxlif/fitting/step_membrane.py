@@ -142,10 +142,7 @@ def _telling(part: Stretches, point: np.ndarray) -> np.ndarray:
 
 
 def _between(x: np.ndarray, variance: np.ndarray) -> float:
-    """Return by how much estimates [S] differ beyond their own variances, itself a variance.
-
-    Source: DerSimonian & Laird 1986, doi:10.1016/0197-2456(86)90046-2.
-    """
+    """Return the variance of estimates [S] beyond their own (DerSimonian & Laird 1986)."""
     weights = 1.0 / variance
     total = weights.sum()
     excess = float(np.sum(weights * (x - np.sum(weights * x) / total) ** 2)) - (len(x) - 1)

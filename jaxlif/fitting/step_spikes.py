@@ -104,10 +104,7 @@ class SpikeFit(NamedTuple):
 def fit_spikes(
     membrane: LIFParams, known: Estimate, family: Family, *, bounds: Bounds, free_tau_m: bool = True, seed: int = 0
 ) -> SpikeFit:
-    """Fit threshold, reset and refractory period, and tau_m within its errors, to counts and first spikes of steps.
-
-    The noise of counts and that of latencies are what the fit leaves of each.
-    """
+    """Fit threshold, reset and refractory period, and tau_m within its errors, to counts and first spikes of steps."""
     table, found = family.rising, steps_of(family)
     limits = coordinate_limits(membrane, table.currents, table.rates, bounds)
     limits |= {"tau_m": bounds["tau_m"]} if free_tau_m else {}

@@ -55,10 +55,7 @@ class Stimuli(NamedTuple):
 
 
 def reliable_stimuli(data: Data) -> Stimuli:
-    """Return the stimuli whose spikes the cell repeats, and a note on those that are left out.
-
-    Where the cell repeats none, and under steps of current, all are returned, for their firing rates.
-    """
+    """Return the stimuli whose spikes the cell repeats; where it repeats none, and of steps, all, for their rates."""
     groups = [data.select(group) for group in repeats(data)]
     if is_step_protocol(data):  # under constant current spike times drift apart however good the rates are
         return Stimuli(groups, by_rate=True)

@@ -253,10 +253,8 @@ def named_layer(index: int, layer: Cell) -> Iterator[None]:
 
 
 def worth_recomputing(state: PyTree) -> bool:
-    """Say whether the backward pass of a layer should make a step's intermediate numbers anew, not keep them.
-
-    It takes half to two thirds of the time where a step has several state variables; a voltage alone is read faster.
-    """
+    """Say whether a backward pass should make a step's numbers anew: where there is more state than a voltage."""
+    # That takes half to two thirds of the time; a voltage alone is read faster.
     return sum(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)) > 1
 
 

@@ -131,10 +131,8 @@ def _layer_rate(kinds: Any, share: np.ndarray, dt: float, bias: float, variances
 
 @jax.jit
 def _mean_field(kinds: Any, share: Array, dt: Any, bias: Any, variances: Array) -> tuple[Array, Array]:
-    """Return the layer's mean rate, and the means of :math:`q^2` and q(1-q), q the probability of a spike in a step.
-
-    ``variances`` are those of the mean current over the neurons and of the noise in each step.
-    """
+    """Return the layer's mean rate, and the means of q² and q(1-q), q the probability of a spike in a step."""
+    # The variances are those of the mean current over the neurons and of the noise in each step.
     # A grid rather than Gauss-Hermite nodes: with little noise the rate has a kink at threshold.
     z = jnp.linspace(-5.0, 5.0, 101, dtype=variances.dtype)
     weight = jnp.exp(-0.5 * z**2)

@@ -224,10 +224,7 @@ def require_array_input(wrapper: Any, cell: Any, what: str = "neuron") -> None:
 
 
 def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Array:
-    r"""Relax exponentially for one step, :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`: exact for any dt.
-
-    Source: Rotter & Diesmann 1999, doi:10.1007/s004220050570.
-    """
+    r"""Relax for one step, :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`: exact (Rotter & Diesmann 1999)."""
     # expm1 keeps the small increment accurate in float32, where 1 - exp(-dt/tau) loses digits.
     return v - (v_inf - v) * jnp.expm1(-dt / tau)
 

@@ -58,10 +58,7 @@ class Electrode:
         return replace(self, kernel=np.diff(np.interp(lags, self.dt * np.arange(len(settled)), settled)), dt=dt)
 
     def drop(self, current: Float[np.ndarray, "*sweeps T"]) -> Float[np.ndarray, "*sweeps T"]:
-        """Return the voltage, mV, that the electrode adds under a ``current``, pA.
-
-        Before the first sample the current is taken to have been what it is there.
-        """
+        """Return the voltage, mV, that the electrode adds under a ``current``, pA, that was constant before it."""
         past = np.repeat(current[..., :1], len(self.kernel) - 1, axis=-1)
         padded = np.concatenate([past, current], axis=-1)
         return np.apply_along_axis(np.convolve, -1, padded, self.kernel, mode="valid")

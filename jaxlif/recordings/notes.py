@@ -43,10 +43,7 @@ def notes_on(
     held: Sequence[int] | np.ndarray = (),
     compensated: Recording | None = None,
 ) -> tuple[str, ...]:
-    """Return what is odd about a recording, one line each: its trials, its current, its spikes and its voltage.
-
-    ``held`` are sweeps that were held out of a fit; ``compensated`` is the recording without an electrode's drop.
-    """
+    """Return what is odd about a recording, ``compensated`` without its electrode, of which ``held`` were held out."""
     return (
         *_copied(recording, np.asarray(held, int)),
         *_sampled(recording, spikes),
@@ -219,10 +216,7 @@ def is_sampled(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"] | None
 
 
 def held_current(recording: Recording, sampled: bool) -> Recording:
-    r"""Return a recording whose current is the mean over each step, as a neuron's step takes it.
-
-    A current that was sampled ran from one sample to the next: :math:`\bar I_n = (I_{n-1} + I_n) / 2`.
-    """
+    """Return a recording whose current is the mean over each step: of a sampled one that of two samples."""
     if not sampled or recording.dt < COARSE or recording.current_source == "commanded":
         return recording
     before = np.concatenate([recording.current[:, :1], recording.current[:, :-1]], axis=1)
@@ -257,17 +251,16 @@ def _share_before(recording: Recording, spikes: np.ndarray | None) -> float:
 def resting_potentials(
     recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]
 ) -> Float[np.ndarray, " sweeps"] | None:
-    """Return the resting potential of each sweep, mV: the mean voltage at the end of its quiet start.
-
-    That ends where the mean over 10 ms exceeds 5 % of the largest current; its first half is left to what came before
-    it. None where some sweep has less than 100 ms of it, or a spike there.
-    """
+    """Return the resting potential of each sweep, mV, by :func:`quiet_voltage`; None where one is not known."""
     rest = quiet_voltage(recording, spikes)
     return None if np.isnan(rest).any() else rest
 
 
 def quiet_voltage(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]) -> Float[np.ndarray, " sweeps"]:
-    """Return the resting potential of each sweep as :func:`resting_potentials` does, NaN where it is not known."""
+    """Return the mean voltage of each sweep at the end of its quiet start, mV; NaN for less than 100 ms, or a spike.
+
+    It ends where the mean over 10 ms exceeds 5 % of the largest current; its first half is left to what came before.
+    """
     length = min(max(1, round(_MEAN / recording.dt)), recording.num_steps)
     total = np.cumsum(np.pad(recording.current, ((0, 0), (1, 0))), axis=1)
     loud = np.abs(total[:, length:] - total[:, :-length]) / length > _QUIET * np.abs(recording.current).max()

@@ -194,10 +194,7 @@ def _of_electrode(responses: list[Any], electrode: str | None) -> list[Any]:
 
 
 def _currents(group: Any, responses: list[Any], corrections: Corrections) -> list[Any]:
-    """Return the currents of the responses' electrode: series in amperes that are no response.
-
-    With a unit given it is whatever was injected in current clamp.
-    """
+    """Return the currents of the responses' electrode: other series in amperes, or, with a unit given, the injected."""
     named, known = corrections.current_unit is not None, {series.object_id for series in responses}
     others = (s for s in group.values() if s.object_id not in known and not _is_a(s, "VoltageClampSeries"))
     injected = (s for s in others if _is_in(s, "current") or (named and _is_a(s, "CurrentClampStimulusSeries")))

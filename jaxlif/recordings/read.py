@@ -237,10 +237,7 @@ def _in_order(path: Path) -> list[tuple[int, str]]:
 
 
 def _joined(recordings: Sequence[Recording], name: str) -> Recording:
-    """Return the sweeps of several recordings of one cell as one recording, in their order.
-
-    They are sampled alike and have one length, one kind of current and one holding current; else that is a ValueError.
-    """
+    """Return the sweeps of several recordings as one, in their order; refuse those that cannot be of one cell."""
     first, *others = recordings
     for other in others:
         for what, value in _SAME.items():

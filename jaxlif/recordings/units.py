@@ -207,10 +207,7 @@ def away_from(spikes: np.ndarray, before: float, after: float, dt: float) -> np.
 
 
 def mains(x: np.ndarray, frequencies: Sequence[float] | np.ndarray, dt: float) -> np.ndarray:
-    """Fit sinusoids of these frequencies, Hz, and a constant to each sweep [sweeps, T] by least squares.
-
-    Returns the sinusoids alone. NaN are gaps.
-    """
+    """Return the sinusoids of some frequencies, Hz, that fit each sweep [sweeps, T] best; NaN are gaps."""
     phase = 2e-3 * np.pi * dt * np.outer(np.arange(x.shape[1]), np.asarray(frequencies))
     waves = np.concatenate([np.sin(phase), np.cos(phase), np.ones((len(phase), 1))], axis=1)
     known = np.isfinite(x)
