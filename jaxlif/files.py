@@ -38,15 +38,11 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         text = one_line(error)
-        if not (isinstance(error, ValueError) and _is_own(error)):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        is_own = str(frame.f_globals.get("__name__")).startswith("jaxlif")  # and not a library's below it
+        if not (isinstance(error, ValueError) and is_own):
             text = f"damaged, or not what its name says ({type(error).__name__}: {text})"
         raise ValueError(f"{path.name}: {text}") from error
-
-
-def _is_own(error: Exception) -> bool:
-    """Say whether jaxlif itself raised, and not a library below it."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("jaxlif")
 
 
 def one_line(error: Exception) -> str:

@@ -128,21 +128,14 @@ def _counted_curve(answers: Answers) -> Figure:
     if firing["cell"].size:
         silent = levels[levels < firing["cell"].min()]
         ax.axvspan(silent.max() if silent.size else levels.min(), firing["cell"].min(), color="0.9", zorder=0)
-    onset = _rheobase(answers, firing["model"])
-    if onset is not None and levels.min() <= onset <= levels.max():
+    params = answers.scored.params  # of a plain neuron in closed form, of others the lowest step that fires
+    onset = float(rheobase(params)) if type(params) is LIFParams else firing["model"].min(initial=np.inf)
+    if levels.min() <= onset <= levels.max():
         ax.axvline(onset, color=MODEL, linestyle="--", linewidth=0.9)
     ax.set(xlabel="current (pA)", ylabel="firing rate (Hz)", ylim=(0.0, None))
     ax.margins(x=0.03)
     ax.legend()
     return figure
-
-
-def _rheobase(answers: Answers, firing: np.ndarray) -> float | None:
-    """Return where a neuron begins to fire, pA: of a plain one in closed form, of others the lowest step that fires."""
-    params = answers.scored.params
-    if type(params) is LIFParams:
-        return float(rheobase(params))
-    return float(firing.min()) if firing.size else None
 
 
 def _all_steps(answers: Answers, chosen: np.ndarray) -> Figure:

@@ -129,8 +129,7 @@ def exponential_psp(
         >>> round(float(exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=10.0)), 6)
         1.471518
     """
-    weight, tau_syn, t = _psp(params, weight, tau_syn, t)
-    t, slow, span, _ = _two_decays(params, tau_syn, t)
+    weight, _, t, slow, span, _ = _two_decays(params, weight, tau_syn, t)
     return jnp.asarray(params.r_m * weight / params.tau_m * t * jnp.exp(-slow) * _moment(span, 0))
 
 
@@ -146,8 +145,7 @@ def alpha_psp(
         >>> round(float(alpha_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=20.0)), 6)
         2.943036
     """
-    weight, tau_syn, t = _psp(params, weight, tau_syn, t)
-    t, slow, span, synapse_is_fast = _two_decays(params, tau_syn, t)
+    weight, tau_syn, t, slow, span, synapse_is_fast = _two_decays(params, weight, tau_syn, t)
     # With s = ut or s = (1 - u)t, whichever makes the exponent negative.
     shape = jnp.where(synapse_is_fast, _moment(span, 1), _moment(span, 0) - _moment(span, 1))
     return jnp.asarray(params.r_m * weight * math.e / (params.tau_m * tau_syn) * t**2 * jnp.exp(-slow) * shape)
@@ -250,21 +248,16 @@ def _require_plain(
     params.check() if isinstance(params, checks.Checked) else checks.check_fields(params)
 
 
-def _psp(params: Any, weight: ArrayLike, tau_syn: ArrayLike, t: ArrayLike) -> tuple[Array, Array, Array]:
-    """Read the arguments of a potential, refusing a membrane that adapts."""
+def _two_decays(params: Any, weight: Any, tau_syn: Any, t: Any) -> tuple[Any, ...]:
+    """Read weight, tau_syn and t; with slow and span exp(-s/tau_s - (t-s)/tau_m) is exp(-slow - u span): both decay."""
     _require_plain(params, checks.MEMBRANE[:2], _ON_THE_VOLTAGE)
     checks.require_positive("tau_syn", tau_syn, "ms")
-    return tuple(checks.numbers(*x) for x in (("weight", weight, "pA"), ("tau_syn", tau_syn, "ms"), ("t", t, "ms")))
-
-
-def _two_decays(params: Any, tau_syn: Array, t: Array) -> tuple[Array, Array, Array, Array]:
-    """Write exp(-s/tau_s) exp(-(t-s)/tau_m) as exp(-slow) exp(-u span): both decay, so none overflows."""
-    t = jnp.maximum(jnp.asarray(t), 0.0)
+    weight, tau_syn = checks.numbers("weight", weight, "pA"), checks.numbers("tau_syn", tau_syn, "ms")
+    t = jnp.maximum(jnp.asarray(checks.numbers("t", t, "ms")), 0.0)
     synapse, membrane = t / tau_syn, t / params.tau_m
-    synapse_is_fast = synapse >= membrane
-    slow = jnp.where(synapse_is_fast, membrane, synapse)
-    fast = jnp.where(synapse_is_fast, synapse, membrane)
-    return t, slow, fast - slow, synapse_is_fast
+    is_fast = synapse >= membrane  # not the minimum, whose slope where both are equal is half of each
+    slow, fast = jnp.where(is_fast, membrane, synapse), jnp.where(is_fast, synapse, membrane)
+    return weight, tau_syn, t, slow, fast - slow, is_fast
 
 
 def _moment(x: Array, power: int) -> Array:

@@ -31,8 +31,8 @@ def spike_scores(recording: Recording, spikes: np.ndarray, model_spikes: np.ndar
     groups = [g for g in (np.intersect1d(group, trials) for group in repeats(recording)) if g.size]
     pairs = [([data[s] for s in g], [trains[s] for s in g for trains in each]) for g in groups]
     scored = [_group_scores(*pair, recording.duration) for pair in pairs]
-    everything = [x for trains in each for x in trains]
-    rates = {f"rate_{name}": _rate(x, recording.duration) for name, x in (("data", data), ("model", everything))}
+    sizes = {"data": spikes.sum(axis=-1), "model": model_spikes.sum(axis=-1)}
+    rates = {f"rate_{name}": 1000.0 * float(np.mean(x)) / recording.duration for name, x in sizes.items()}
     counts = {"spikes_data": int(spikes.sum()), "spikes_model": float(model_spikes.sum()) / len(each)}
     repeated = [s for s in scored if s["reliability"] is None or s["reliability"] >= UNRELIABLE]
     means = {name: _mean([s[name] for s in repeated or scored]) for name in SPIKE_TIME_SCORES}
@@ -115,10 +115,6 @@ def voltage_scores(
 def trains_of(spikes: np.ndarray, dt: float) -> list[np.ndarray]:
     """Return the spike times of each sweep of a raster, ms."""
     return [np.asarray(spike_times(train, dt)) for train in np.asarray(spikes)]
-
-
-def _rate(trains: list[np.ndarray], duration: float) -> float:
-    return 1000.0 * float(np.mean([len(train) for train in trains])) / duration
 
 
 def _group_scores(data: list[np.ndarray], model: list[np.ndarray], duration: float) -> dict[str, float | None]:

@@ -103,7 +103,11 @@ class Delayed:
 
     def init_state(self, params: DelayParams, x: Array) -> DelayState:
         """Return a past of zeros for inputs that broadcast with the delays."""
-        shape = _channels(jnp.shape(params.delay), jnp.shape(x))
+        delay, own = jnp.shape(params.delay), jnp.shape(x)  # one number may go through several delays [N]
+        fits = all(n in (1, m) or m == 1 for n, m in zip(delay[::-1], own[::-1], strict=False))
+        if len(delay) > max(1, len(own)) or not fits:
+            raise ValueError(f"delay {list(delay)}: it does not go with an input {list(own)}")
+        shape = jnp.broadcast_shapes(delay, own)
         return DelayState(jnp.zeros((self.max_lag, *shape), state_dtype(params, x)))
 
     def step(self, params: DelayParams, state: DelayState, x: Array) -> tuple[DelayState, Array]:
@@ -129,13 +133,6 @@ class Delayed:
         if params.sigma is None:
             return after, _interpolate(delay, self.max_lag, _read)
         return after, _spread(delay, _per_channel(params.sigma), self.max_lag, _read)
-
-
-def _channels(delay: tuple[int, ...], x: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of delayed channels: the input's, or one number sent through several delays [N]."""
-    if len(delay) <= max(1, len(x)) and all(n in (1, m) or m == 1 for n, m in zip(delay[::-1], x[::-1], strict=False)):
-        return jnp.broadcast_shapes(delay, x)
-    raise ValueError(f"delay {list(delay)}: it does not go with an input {list(x)}")
 
 
 def _interpolate(delay: Array, max_lag: int, read: Callable[[Array], Array]) -> Array:

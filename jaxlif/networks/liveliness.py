@@ -82,6 +82,8 @@ def alive_gain(
     def _excess(gain: float) -> float:
         return _layer_rate(kinds, share, dt, bias, gain**2 * per_gain, recurrent_gain) - rate
 
+    from scipy.optimize import brentq  # takes half a second to load
+
     low = 1e-3
     if _excess(low) > 0.0:
         raise ValueError(f"rate = {rate:g} Hz: bias and recurrence alone make the neurons fire faster")
@@ -89,11 +91,7 @@ def alive_gain(
         low *= 2.0
         if low > 1e6:
             raise ValueError(f"rate = {rate:g} Hz: no gain reaches it, the most is {_excess(low) + rate:.3g} Hz")
-    high = 2.0 * low
-    while high - low > 1e-4 * low:
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if _excess(middle) < 0.0 else (low, middle)
-    return 0.5 * (low + high)
+    return float(brentq(_excess, low, 2.0 * low, rtol=1e-4))
 
 
 def balance(params: DenseParams) -> DenseParams:

@@ -243,7 +243,10 @@ def _joined(recordings: Sequence[Recording], name: str) -> Recording:
         for what, value in _SAME.items():
             here, there = value(first), value(other)
             if not np.allclose(here, there, rtol=1e-3) if isinstance(here, float) else here != there:
-                raise ValueError(_apart(what, first, other, here, there))
+                one, two = (what.format({True: "yes", False: "no"}.get(x, x)) for x in (here, there))
+                raise ValueError(
+                    f"{first.name} has {one} and {other.name} {two}: sweeps of one cell must agree; fit them apart"
+                )
     _require_one_holding_current(recordings)
     traces = [r for r in recordings if r.electrode_current is not None]
     if len(traces) > 1:
@@ -270,11 +273,6 @@ _SAME: dict[str, Callable[[Recording], Any]] = {
     "known spikes: {}": lambda r: r.spikes is not None,
     "names of stimuli: {}": lambda r: r.stimulus is not None,
 }
-
-
-def _apart(what: str, first: Recording, other: Recording, here: Any, there: Any) -> str:
-    words = [what.format({True: "yes", False: "no"}.get(value, value)) for value in (here, there)]
-    return f"{first.name} has {words[0]} and {other.name} {words[1]}: sweeps of one cell must agree; fit them apart"
 
 
 def _require_one_holding_current(recordings: Sequence[Recording]) -> None:

@@ -188,8 +188,10 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
     x, y = (_means(np.where(away, part, np.nan), short) for part in (current, voltage))
     if x.shape[1] * short * dt >= _MAINS_FROM and short * dt <= 5.0:
         x, y = (part - mains(part, (50.0, 60.0), short * dt) for part in (x, y))
-    trend = _trend(x)
-    # One ramp over all of a recording is its own past's continuation, as is the voltage's answer to it.
+    # A drifting seal makes a straight line of a current, sweep after sweep. One ramp over all of a recording is its own
+    # past's continuation, as is the voltage's answer to it.
+    time, told = np.linspace(-1.0, 1.0, x.size).reshape(x.shape), np.isfinite(x)
+    trend = np.polyval(np.polyfit(time[told], x[told], 1), time) if told.sum() > 1 else 0.0 * time
     ramp = np.var(trend) > 0.9 * np.var(current)
     x, pasts = (x, (1, _PAST)) if ramp else (x - trend, (_PAST,))
     lengths = [max(1, round(block / (short * dt))) for block in _BLOCKS]
@@ -215,12 +217,6 @@ def mains(x: np.ndarray, frequencies: Sequence[float] | np.ndarray, dt: float) -
         return np.asarray((waves[:, :-1] @ np.linalg.lstsq(waves, x.T, rcond=None)[0][:-1]).T)
     sizes = [np.linalg.lstsq(waves[at], row[at], rcond=None)[0] for row, at in zip(x, known, strict=True)]
     return np.asarray(np.stack(sizes)[:, :-1] @ waves[:, :-1].T)
-
-
-def _trend(x: np.ndarray) -> np.ndarray:
-    """Return the straight line over the recording, sweep after sweep, that a drifting seal makes of a current."""
-    time, known = np.linspace(-1.0, 1.0, x.size).reshape(x.shape), np.isfinite(x)
-    return np.polyval(np.polyfit(time[known], x[known], 1), time) if known.sum() > 1 else 0.0 * time
 
 
 def _means(x: np.ndarray, length: int) -> np.ndarray:
