@@ -15,7 +15,7 @@ import click
 import jax
 from click.exceptions import Exit
 
-from jaxlif import options
+from jaxlif import options, report
 from jaxlif.commands import advise, export, inspect, predict, simulate
 from jaxlif.files import staged
 from jaxlif.fitting.fit_recording import ALIASES, AUTO, MODELS, check_options, fit_recording
@@ -29,17 +29,6 @@ from jaxlif.recordings import Recording, SpikeRule, read_recording
 from jaxlif.recordings.spikes import spike_notes
 from jaxlif.recordings.text import read_rates
 from jaxlif.recordings.units import Corrections
-from jaxlif.report import (
-    REPORT_FILES,
-    cell_rows,
-    kernel_rows,
-    parameter_rows,
-    score_rows,
-    sweep_line,
-    text_table,
-    write_cells,
-    write_report,
-)
 from jaxlif.stages import stage, stages
 
 _HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
@@ -144,7 +133,7 @@ def fit(
     named = named_files(files)
     with staged(out) as folder:  # tried before the first fit: its own fault cannot be taken for a cell's
         found = fit_each(named, partial(_fit_into, out, job), jobs=jobs, progress=sys.stderr.isatty())
-        write_cells(found, folder)
+        report.write_cells(found, folder)
     _print_several(found, out)
 
 
@@ -172,7 +161,7 @@ class _Job(NamedTuple):
                 result = fit_recording(recording, window=self.window, progress=progress, **others, **self.given)
             result = replace(result, warnings=tuple(notes) + result.warnings)
             stage("report")
-            write_report(result, folder, recording)
+            report.write_report(result, folder, recording)
             result.save(folder)
         return result
 
@@ -184,7 +173,7 @@ class _Job(NamedTuple):
 def _print_several(found: RecordingFits, out: Path) -> None:
     """Print the fits of several files as a table, and why others have none."""
     if found.fits:
-        click.echo(text_table(cell_rows(found)) + "\n")
+        click.echo(report.text_table(report.cell_rows(found)) + "\n")
     for name, result in found.fits.items():
         for line in (f"{name}: {result.verdict.sentence}", *(f"note: {name}: {note}" for note in result.notes)):
             click.echo(line)
@@ -206,17 +195,18 @@ def _results(out: Path) -> Iterator[Path]:
     with staged(out) as folder:
         yield folder
         new = {path.name for path in folder.iterdir()}
-    for name in REPORT_FILES - new if replaced else ():
+    for name in report.REPORT_FILES - new if replaced else ():
         (out / name).unlink(missing_ok=True)
 
 
 def _print(result: RecordingFit, out: Path) -> None:
     """Print a fit and where it lies."""
-    table = text_table(parameter_rows(result), right=(1,))
-    kernels = kernel_rows(result)
-    tables = [table, *([text_table(kernels, right=())] if kernels else []), text_table(score_rows(result.scores))]
-    click.echo("\n\n".join(tables) + "\n")
-    for line in filter(None, (result.verdict.sentence, sweep_line(result), *(f"note: {n}" for n in result.notes))):
+    tables = [report.text_table(report.parameter_rows(result), right=(1,))]
+    if kernels := report.kernel_rows(result):
+        tables.append(report.text_table(kernels, right=()))
+    click.echo("\n\n".join([*tables, report.text_table(report.score_rows(result.scores))]) + "\n")
+    notes = (f"note: {note}" for note in result.notes)
+    for line in filter(None, (result.verdict.sentence, report.sweep_line(result), *notes)):
         click.echo(line)
     click.echo(f"report and figures: {out / 'report.html'}, {out}{os.sep}*.png, *.svg\nfit: {out / 'fit.json'}")
 
@@ -243,7 +233,7 @@ def ladder(file: Path, window: tuple[float, float] | None, reading: Given, spike
     rows += [
         (r.name, f"{r.held_out:.3f}", f"{100.0 * r.explained:.1f} %", "kept" if r.taken else "") for r in found.rungs
     ]
-    click.echo(f"{text_table(rows)}\n\n{found.sentence}")
+    click.echo(f"{report.text_table(rows)}\n\n{found.sentence}")
     for note in spike_notes(recording, rule):
         click.echo(f"note: {note}")
 
@@ -273,11 +263,11 @@ def fi(file: Path, out: Path, tau_m: float | None, r_m: float, v_rest: float, se
         result = fit_rates(rates.currents, rates.rates, membrane, free_tau_m=tau_m is None, seed=seed)
         data = {"name": file.name, "sha256": rates.sha256, "corrections": corrections.given()}
         result = replace(result, data=data)
-        write_report(result, folder)
+        report.write_report(result, folder)
         result.save(folder)
     columns = (result.curve[name] for name in ("current_pA", "rate_Hz", "fitted_rate_Hz"))
     rows = [tuple(f"{x:.4g}" for x in row) for row in zip(*columns, strict=True)]
-    click.echo(text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")
+    click.echo(report.text_table([("current (pA)", "rate (Hz)", "fitted (Hz)"), *rows]) + "\n")
     _print(result, out)
 
 

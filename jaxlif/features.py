@@ -8,21 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxlif import measures
 from jaxlif.checks import require_same_shape
 from jaxlif.fitting.step_family import HOLDING, Baselines, baselines_before
-from jaxlif.measures import (
-    FINE,
-    SAG,
-    SIGNAL,
-    SpikeShape,
-    exponential,
-    input_resistance,
-    linear_steps,
-    response,
-    sag,
-    silent_steps,
-    spike_shape,
-)
 from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.recordings.notes import quiet_voltage
 from jaxlif.recordings.protocol import Epoch, is_step_protocol, step_family
@@ -297,19 +285,20 @@ def _rheobase(sweeps: tuple[SweepFeatures, ...]) -> _Part:
 
 
 def _membrane(recording: Recording, spikes: np.ndarray) -> _Part:
-    found = silent_steps(recording, spikes)
+    found = measures.silent_steps(recording, spikes)
     if not found:
         return _Part({}, dict.fromkeys((*_MEMBRANE, "sag"), "no silent step from a known baseline"))
-    sagging = sag(found, recording.dt)
-    remarks = {} if sagging is not None else {"sag": f"no silent step hyperpolarises by {SAG:g} mV"}
-    steps = linear_steps(found)
-    resistance, error = input_resistance(steps)
+    sagging = measures.sag(found, recording.dt)
+    remarks = {} if sagging is not None else {"sag": f"no silent step hyperpolarises by {measures.SAG:g} mV"}
+    steps = measures.linear_steps(found)
+    resistance, error = measures.input_resistance(steps)
     if resistance <= 2.0 * error:
         none = f"not determined: {resistance:.2g} GΩ with a standard error of {error:.2g} GΩ"
         return _Part({"sag": sagging}, remarks | dict.fromkeys(_MEMBRANE, none))
-    values, fitted = {"input_resistance": resistance, "sag": sagging}, exponential(response(steps), recording.dt)
+    values = {"input_resistance": resistance, "sag": sagging}
+    fitted = measures.exponential(measures.response(steps), recording.dt)
     if fitted is None:
-        none = f"not determined: no exponential {SIGNAL:g} times above its noise"
+        none = f"not determined: no exponential {measures.SIGNAL:g} times above its noise"
         return _Part(values, remarks | dict.fromkeys(_MEMBRANE[1:], none))
     tau, slope = fitted
     return _Part(values | {"time_constant": tau, "capacitance": tau / slope}, remarks)
@@ -334,13 +323,14 @@ def _spike(
         # From the start of the step: an upstroke that is one with it has no foot.
         voltage = recording.measured_voltage()[n, tests[n].start : tests[n].stop]
         for mark, stop in zip(marks[:count], stops[:count], strict=True):
-            shapes.append(_in_numbers(spike_shape(voltage, recording.dt, int(mark), stop), sweeps[n].baseline))
+            shapes.append(_in_numbers(measures.spike_shape(voltage, recording.dt, int(mark), stop), sweeps[n].baseline))
     values = dict(zip(_SPIKE, map(_median, zip(*shapes, strict=True)), strict=True))
-    why = f"dt = {recording.dt:g} ms: {FINE:g} ms or less are needed" if recording.dt > FINE else "not in the trace"
+    coarse = f"dt = {recording.dt:g} ms: {measures.FINE:g} ms or less are needed"
+    why = coarse if recording.dt > measures.FINE else "not in the trace"
     return _Part(values, {name: why for name in _SPIKE[:4] if values[name] is None})
 
 
-def _in_numbers(shape: SpikeShape, baseline: float | None) -> tuple[float | None, ...]:
+def _in_numbers(shape: measures.SpikeShape, baseline: float | None) -> tuple[float | None, ...]:
     """Return threshold, amplitude, width, AHP from the threshold and AHP from the baseline."""
     onset = shape.threshold
     amplitude, ahp = (None, None) if onset is None else (shape.peak - onset, onset - shape.trough)

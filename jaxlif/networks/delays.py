@@ -13,16 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, PyTree
 
-from jaxlif.checks import (
-    concrete,
-    numbers,
-    random_key,
-    require,
-    require_not_negative,
-    require_params,
-    require_positive,
-    whole,
-)
+from jaxlif import checks
 from jaxlif.neurons.cell import check_cell, prepared, require_array_input, state_dtype
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
@@ -42,9 +33,9 @@ class DelayParams:
 
     def check(self) -> None:
         """Raise ValueError where a concrete value breaks its rule; tracers pass."""
-        require_not_negative("delay", self.delay, "ms")
+        checks.require_not_negative("delay", self.delay, "ms")
         if self.sigma is not None:
-            require_positive("sigma", self.sigma, "steps")
+            checks.require_positive("sigma", self.sigma, "steps")
 
 
 class DelayState(NamedTuple):
@@ -85,8 +76,8 @@ class Delayed:
     max_delay: float
 
     def __post_init__(self) -> None:
-        require_positive("dt", self.dt, "ms")
-        require_positive("max_delay", self.max_delay, "ms")
+        checks.require_positive("dt", self.dt, "ms")
+        checks.require_positive("max_delay", self.max_delay, "ms")
 
     @property
     def max_lag(self) -> int:
@@ -96,10 +87,10 @@ class Delayed:
 
     def check(self, params: DelayParams) -> None:
         """Raise ValueError where a concrete delay is longer than max_delay."""
-        require_params(self, params, DelayParams)
-        if concrete(params.delay):
+        checks.require_params(self, params, DelayParams)
+        if checks.concrete(params.delay):
             rule = f"delay must not exceed max_delay = {self.max_delay:g} ms"
-            require(np.asarray(params.delay) <= self.max_delay, "delay", params.delay, "ms", rule)
+            checks.require(np.asarray(params.delay) <= self.max_delay, "delay", params.delay, "ms", rule)
 
     def init_state(self, params: DelayParams, x: Array) -> DelayState:
         """Return a past of zeros for inputs that broadcast with the delays."""
@@ -186,7 +177,7 @@ class Arriving:
     kinds: int = 1
 
     def __post_init__(self) -> None:
-        whole("kinds", self.kinds, 1)
+        checks.whole("kinds", self.kinds, 1)
         if not isinstance(self.neuron, Synaptic):
             raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
         require_array_input(self, self.neuron.neuron)
@@ -231,7 +222,7 @@ class DropoutParams:
     def check(self) -> None:
         """Raise ValueError for a key that is none, such as its seed."""
         if self.key is not None:
-            random_key(self.key)
+            checks.random_key(self.key)
 
 
 class DropoutState(NamedTuple):
@@ -261,7 +252,7 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0.0 <= numbers("rate", self.rate, rank=0, finite=False) < 1.0:
+        if not 0.0 <= checks.numbers("rate", self.rate, rank=0, finite=False) < 1.0:
             raise ValueError(f"rate = {self.rate:g}: rate must be 0 or more and below 1")
 
     def init_state(self, params: DropoutParams, x: Array) -> DropoutState:

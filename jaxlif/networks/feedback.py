@@ -15,18 +15,8 @@ from jaxtyping import Float, Key, PyTree
 from jaxlif.checks import check_params, floats, require_params
 from jaxlif.networks.graph import require_weights_for, worth_recomputing
 from jaxlif.networks.layers import Dense, DenseParams, init_dense, init_neurons, require_input, signal
-from jaxlif.neurons.cell import (
-    Cell,
-    HasSpikes,
-    RefusesFeedback,
-    check_cell,
-    check_inputs,
-    input_kind,
-    prepared,
-    require_array_input,
-    state_dtype,
-    step_size,
-)
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 
 
@@ -77,37 +67,37 @@ class Feedback:
 
     def __post_init__(self) -> None:
         neuron = self.neuron.neuron if isinstance(self.neuron, EscapeNoise) else self.neuron
-        require_array_input(self, neuron)
-        if isinstance(neuron, RefusesFeedback) and neuron.no_feedback:
+        protocol.require_array_input(self, neuron)
+        if isinstance(neuron, protocol.RefusesFeedback) and neuron.no_feedback:
             name = type(neuron).__name__
             raise ValueError(f"neuron = {name}: {type(self).__name__} feeds spikes back, and {neuron.no_feedback}")
-        require_array_input(self, self.path, "path")
-        own, way = step_size(self.neuron), step_size(self.path)
+        protocol.require_array_input(self, self.path, "path")
+        own, way = protocol.step_size(self.neuron), protocol.step_size(self.path)
         if own is not None and way is not None and not math.isclose(own, way, rel_tol=1e-9):
             raise ValueError(f"dt must be the same: the neuron has {own:g} ms and the path {way:g} ms")
 
     @property
     def takes(self) -> type | None:
         """The named tuple that the neuron takes, None for an array."""
-        return input_kind(self.neuron)
+        return protocol.input_kind(self.neuron)
 
     def check(self, params: PyTree) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron or the path."""
-        check_cell(self.neuron, params.neuron)
-        check_cell(self.path, params.path)
+        protocol.check_cell(self.neuron, params.neuron)
+        protocol.check_cell(self.path, params.path)
         require_weights_for(self.neuron, params.path)
 
     def check_inputs(self, inputs: PyTree) -> None:
         """Raise ValueError where a concrete input breaks a rule of the neuron."""
-        check_inputs(self.neuron, inputs)
+        protocol.check_inputs(self.neuron, inputs)
 
     def init_state(self, params: PyTree, x: PyTree) -> FeedbackState:
         """Return fresh neurons, none of which has spiked, as many as the input or their parameters say."""
-        x = jax.tree.map(lambda x: jnp.asarray(x, state_dtype(params, x)), x)
+        x = jax.tree.map(lambda x: jnp.asarray(x, protocol.state_dtype(params, x)), x)
         neuron = self.neuron.init_state(params.neuron, x)
         # One step shows the shape of the spikes; the compiler drops its arithmetic.
         output = self.neuron.step(params.neuron, neuron, x)[1]
-        if not isinstance(output, HasSpikes):
+        if not isinstance(output, protocol.HasSpikes):
             raise ValueError(f"neuron gives {type(output).__name__}: a neuron that feeds back needs spikes")
         spikes = jnp.zeros_like(output.spikes)
         return FeedbackState(neuron, self.path.init_state(params.path, spikes), spikes)
@@ -120,7 +110,8 @@ class Feedback:
 
     def prepare(self, params: PyTree) -> PyTree:
         """Let neuron and path compute once what depends on their parameters alone."""
-        return replace(params, neuron=prepared(self.neuron, params.neuron), path=prepared(self.path, params.path))
+        neuron, path = protocol.prepared(self.neuron, params.neuron), protocol.prepared(self.path, params.path)
+        return replace(params, neuron=neuron, path=path)
 
 
 def _added(x: Any, arriving: Array) -> Any:
@@ -174,7 +165,7 @@ class Recurrent(Feedback):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_array_input(self, self.neuron)
+        protocol.require_array_input(self, self.neuron)
 
     def check(self, params: RecurrentParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
@@ -183,7 +174,7 @@ class Recurrent(Feedback):
 
     def prepare(self, params: PyTree) -> PyTree:
         """Let the neuron compute once what depends on its parameters alone."""
-        return replace(params, neuron=prepared(self.neuron, params.neuron))
+        return replace(params, neuron=protocol.prepared(self.neuron, params.neuron))
 
     def init_state(self, params: RecurrentParams, x: Array) -> FeedbackState:
         """Return fresh neurons, none of which has spiked."""

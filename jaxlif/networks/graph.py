@@ -16,18 +16,8 @@ from jaxtyping import PyTree
 from jaxlif.checks import concrete, require
 from jaxlif.networks.delays import Arriving
 from jaxlif.networks.layers import NetworkOutput, signal
-from jaxlif.neurons.cell import (
-    Cell,
-    HasSpikes,
-    check_cell,
-    check_inputs,
-    input_kind,
-    is_cell,
-    prepared,
-    require_array_input,
-    state_dtype,
-    step_size,
-)
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.cell import Cell
 from jaxlif.simulation import scan_cell
 
 Edge = tuple[int, int]
@@ -49,10 +39,10 @@ class _Network(ABC):
         if not self.layers:
             raise ValueError("layers = (): a network needs at least one layer")
         for i, layer in enumerate(self.layers):
-            if i or not is_cell(layer):
-                require_array_input(self, layer, f"layer {i}")
-        steps = [(f"layer {i} ({type(layer).__name__})", step_size(layer)) for i, layer in enumerate(self.layers)]
-        timed = [(name, dt) for name, dt in steps if dt is not None]
+            if i or not protocol.is_cell(layer):
+                protocol.require_array_input(self, layer, f"layer {i}")
+        steps = enumerate(map(protocol.step_size, self.layers))
+        timed = [(f"layer {i} ({type(self.layers[i]).__name__})", dt) for i, dt in steps if dt is not None]
         # 0.1 + 0.2 and 0.3 are the same step.
         if not all(math.isclose(dt, timed[0][1], rel_tol=1e-9) for _, dt in timed):
             found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
@@ -61,13 +51,13 @@ class _Network(ABC):
     @property
     def dt(self) -> float | None:
         """The step that the layers share, ms, or None where none has one."""
-        return next((dt for layer in self.layers if (dt := step_size(layer)) is not None), None)
+        return next((dt for layer in self.layers if (dt := protocol.step_size(layer)) is not None), None)
 
     def check(self, params: PyTree) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of its layer."""
         for i, (layer, p) in enumerate(paired(self.layers, params)):
             with named_layer(i, layer):
-                check_cell(layer, p)
+                protocol.check_cell(layer, p)
                 for a in {a for a, b in self.edges + self.feedback if b == i and a != INPUT}:
                     self._check_weights(layer, params, a)
 
@@ -78,7 +68,7 @@ class _Network(ABC):
 
     def prepare(self, params: PyTree) -> PyTree:
         """Let each layer compute once what depends on its parameters alone."""
-        return tuple(prepared(layer, p) for layer, p in paired(self.layers, params))
+        return tuple(protocol.prepared(layer, p) for layer, p in paired(self.layers, params))
 
     def _fresh(self, params: PyTree, x: PyTree) -> tuple[_States, dict[int, Any]]:
         """Return each layer's state, in the shape of what reaches it, and what each passes on in silence."""
@@ -89,7 +79,7 @@ class _Network(ABC):
             still = jax.tree.map(jnp.zeros_like, x) if jax.tree.leaves(state) else x
             output = layer.step(p, state, still)[1]
             # Before anything has happened there are no spikes, and a membrane is at rest.
-            return state, jnp.zeros_like(signal(output)) if isinstance(output, HasSpikes) else signal(output)
+            return state, jnp.zeros_like(signal(output)) if isinstance(output, protocol.HasSpikes) else signal(output)
 
         states, _, signals = self._through(_init, params, (None,) * len(self.layers), x)
         return states, signals
@@ -138,11 +128,11 @@ class Sequential(_Network):
     @property
     def takes(self) -> type | None:
         """The named tuple that the first layer takes, None for an array."""
-        return input_kind(self.layers[0])
+        return protocol.input_kind(self.layers[0])
 
     def check_inputs(self, inputs: PyTree) -> None:
         """Raise ValueError where a concrete input breaks a rule of the first layer."""
-        check_inputs(self.layers[0], inputs)
+        protocol.check_inputs(self.layers[0], inputs)
 
     def init_state(self, params: PyTree, x: PyTree) -> _States:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""
@@ -196,7 +186,7 @@ class Graph(_Network):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_array_input(self, self.layers[0], "layer 0")
+        protocol.require_array_input(self, self.layers[0], "layer 0")
         last = len(self.layers) - 1
         for edge in (*self.edges, *self.feedback):
             if not (isinstance(edge, tuple) and len(edge) == 2 and all(isinstance(n, int) for n in edge)):
@@ -230,7 +220,7 @@ def _sum(signals: list[Any]) -> Any:
     if len({jnp.shape(s) for s in signals}) > 1:
         shapes = ", ".join(str(list(jnp.shape(s))) for s in signals)
         raise ValueError(f"signals of shapes {shapes} meet: they must be the same")
-    dtype = state_dtype(signals)
+    dtype = protocol.state_dtype(signals)
     return sum((jnp.asarray(s, dtype) for s in signals[1:]), start=jnp.asarray(signals[0], dtype))
 
 
