@@ -43,9 +43,8 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientAudit:
-    """The result of :func:`audit_gradient`, by dotted name; gradients are of the loss, per unit of ``scale``.
-
-    The error of ``smoothed`` lowers the cosines, the more the parameters; it does not lower that of the verdict.
+    """The result of :func:`audit_gradient`, by dotted name; gradients are of the loss, per unit of ``scale``. The error
+    of ``smoothed`` lowers the cosines, the more the parameters; not that of the verdict.
     """
 
     names: tuple[str, ...]  # an array of parameters has one
@@ -141,9 +140,8 @@ def audit_gradient(
 def smoothed_slopes(
     loss_at: Callable[[Array], Array], origin: Float[Array, " d"], key: PRNGKeyArray, noise: float, samples: int
 ) -> tuple[Float[np.ndarray, "samples d"], Float[np.ndarray, " samples"]]:
-    r"""Return standard normal directions :math:`\epsilon` and the slopes of a loss along them, about an origin.
-
-    :math:`a = (L(\sigma\epsilon) - L(-\sigma\epsilon)) / 2\sigma`; :math:`E[a\,\epsilon]` is the smoothed gradient.
+    r"""Return normal directions :math:`\epsilon` and a loss's slopes :math:`a = (L(\sigma\epsilon) -
+    L(-\sigma\epsilon)) / 2\sigma`; :math:`E[a\,\epsilon]` is the smoothed gradient.
     """
 
     def _one(key: PRNGKeyArray) -> tuple[Array, Array]:

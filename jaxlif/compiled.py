@@ -8,10 +8,8 @@ import jax
 
 
 def compiled(*, values: int = 1, keep: int) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function for each combination of its first arguments, hashable values; the last used stay compiled.
-
-    The first ``values`` arguments are values, the others arrays by position; ``keep`` combinations stay, where
-    ``jax.jit(..., static_argnums=...)`` keeps all for ever. ``function.program(*values)`` is the compiled function.
+    """Compile a function for each combination of its first ``values`` arguments, which are hashable; ``keep`` of them
+    stay, where ``jax.jit(..., static_argnums=...)`` keeps all. ``function.program(*values)`` is the compiled one.
     """
 
     def _decorated(function: Callable[..., Any]) -> Any:

@@ -82,9 +82,8 @@ STAGED: set[str] = set()  # folders that are being filled, for what ends a proce
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Yield a folder whose files are moved to ``folder`` in the end, or none of them; ``folder`` is made only then.
-
-    A place where nothing can be written is refused before anything long begins.
+    """Yield a folder whose files are moved to ``folder`` in the end, or none of them; ``folder`` is made only then. A
+    place where nothing can be written is refused before anything long begins.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -116,9 +115,8 @@ def memory_at_hand() -> int:
 
 @contextmanager
 def _memory_limited(path: Path) -> Iterator[None]:
-    """Let what a file cannot need, or memory not hold, fail at once: a library takes a damaged count at its word.
-
-    A deflated byte makes 1032, in eight-byte numbers a few thousand. Only Linux keeps this limit.
+    """Let what a file cannot need, or memory not hold, fail at once: a library takes a damaged count at its word. A
+    deflated byte makes 1032, in eight-byte numbers a few thousand. Only Linux keeps this limit.
     """
     try:
         import resource
@@ -148,9 +146,8 @@ def require_memory(num_bytes: int, what: str) -> None:
 
 
 def load_arrays(path: Path, known: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read the arrays with known names from an .npz archive; nothing is unpickled.
-
-    Refused are damage, an array that is neither real numbers nor text, and a name that is nearly a known one.
+    """Read the arrays with known names from an .npz archive; nothing is unpickled. Refused are damage, an array that is
+    neither real numbers nor text, and a name that is nearly a known one.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError("not an .npz archive, or one that was cut short")
@@ -205,9 +202,8 @@ _MAT_CLASSES, _MAT_IS_COMPLEX = range(6, 16), 0x800
 
 
 def load_mat(path: Path, known: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read the variables with known names from a .mat file of MATLAB 5 to 7.2, as :func:`load_arrays` does.
-
-    Read by its public layout and not through scipy.io.loadmat, which ends the process on a wrong type of an element.
+    """Read the variables with known names from a .mat file of MATLAB 5 to 7.2, by its public layout, as
+    :func:`load_arrays` does: scipy.io.loadmat ends the process on a wrong type of an element.
     """
     raw = path.read_bytes()
     order = {b"IM": "<", b"MI": ">"}.get(raw[126:128])
@@ -290,10 +286,9 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 
 
 def _require_sound_heaps(image: mmap.mmap) -> None:
-    """Refuse a heap of strings and lists, "GCOL", with an object that takes no space: HDF5 would never come past it.
-
-    An object is 16 bytes, its number in the first two and its size in the last eight, and the data up to a multiple of
-    8; number 0 is the space that is left, whose size counts all of it.
+    """Refuse a heap of strings and lists, "GCOL", with an object that takes no space: HDF5 would never come past it. An
+    object is a number, 2 bytes, 6 unused, its size, 8, and the data up to a multiple of 8; number 0 is what is left,
+    all of it.
     """
     if image[9:11] != _EIGHT and image[13:15] != _EIGHT:
         return  # the file's lengths and addresses are not of 8 bytes

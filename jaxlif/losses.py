@@ -88,11 +88,7 @@ def spike_count_rate(
 
 
 def van_rossum(
-    spikes: Shaped[ArrayLike, "T *N"],
-    target: Shaped[ArrayLike, "T *N"],
-    *,
-    tau: float,
-    dt: float,
+    spikes: Shaped[ArrayLike, "T *N"], target: Shaped[ArrayLike, "T *N"], *, tau: float, dt: float
 ) -> Float[Array, ""]:
     r"""Compare spike trains: :math:`D^2 = \frac{1}{\tau} \int_0^\infty (f - \hat f)^2 dt`, mean over trains.
 

@@ -165,10 +165,7 @@ reading = _gathered(
     click.option("--current", type=click.Choice(["recorded", "commanded"]), help="Which to take from an .abf file."),
     click.option("--sweeps", type=_sweeps, metavar="N,N-N", help="Which to read, from 0. Default: all."),
     click.option(
-        "--from-electrode",
-        "electrode_channel",
-        metavar="NAME",
-        help="Of an .nwb file, or channel of an .abf file.",
+        "--from-electrode", "electrode_channel", metavar="NAME", help="Of an .nwb file, or channel of an .abf file."
     ),
     *_corrections("voltage", "mV"),
     *_corrections("current", "pA"),

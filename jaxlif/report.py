@@ -60,8 +60,7 @@ _PROTOCOLS = {"steps": "protocol of current steps", "fluctuating": "fluctuating 
 
 
 def write_report(fit: RecordingFit, directory: Path, recording: Recording | None = None) -> list[Path]:
-    """Write ``report.html``, its figures as PNG and SVG, and the lab's table as CSV into a directory; return the files.
-
+    """Write ``report.html``, figures as PNG and SVG, and the lab's table as CSV into a directory; return the files.
     Without what was fitted there is no table, and there are no figures of voltage and spikes.
     """
     from jaxlif.pictures import pictures  # it loads matplotlib, which no other command needs

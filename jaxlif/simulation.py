@@ -14,13 +14,7 @@ from jaxlif.neurons.cell import Cell
 
 
 def simulate(
-    cell: Cell,
-    params: PyTree,
-    inputs: PyTree,
-    state: PyTree = None,
-    *,
-    checkpoint: int | None = None,
-    unroll: int = 1,
+    cell: Cell, params: PyTree, inputs: PyTree, state: PyTree = None, *, checkpoint: int | None = None, unroll: int = 1
 ) -> tuple[Any, Any]:
     r"""Run a cell over time: :math:`(s_{n+1}, y_n) = step(p, s_n, x_n)` for n = 0 .. T-1, as one compiled scan.
 
@@ -78,8 +72,7 @@ def scan_cell(
     cell: Cell, params: Any, state: Any, inputs: Any, *, unroll: int = 1, recompute: bool = True
 ) -> tuple[Any, Any]:
     """Run a cell over the time axis, by its own ``scan`` where it has one: :func:`simulate` without checks or jit.
-
-    ``unroll`` reaches the loops inside the cell too; ``recompute`` lets the backward pass compute each step again.
+    ``unroll`` reaches its inner loops too; ``recompute`` lets the backward pass compute each step again.
     """
     params = protocol.prepared(cell, params)
     if isinstance(cell, protocol.Scans):

@@ -140,9 +140,8 @@ def _times(train: np.ndarray) -> list[float]:
 
 
 def zoomable(answers: Answers) -> dict[str, str]:
-    """Return the style, the program and the data of a plot of one sweep at a time, as a page's text.
-
-    The plot is drawn by uPlot (MIT licence, its text beside it), which is part of the page.
+    """Return the style, the program and the data of a plot of one sweep at a time, as a page's text. The plot is drawn
+    by uPlot (MIT licence, its text beside it), which is part of the page.
     """
     folder = files("jaxlif").joinpath("templates")
     read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("uplot.js", "uplot.css", "traces.js")}

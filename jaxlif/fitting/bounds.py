@@ -51,9 +51,8 @@ STANDARD_NAMES = {
 
 @dataclass(frozen=True)
 class Interval:
-    r"""An open interval (a, b) and its map to the real line; a may be -inf, and b inf.
-
-    :math:`z = \log\frac{x - a}{b - x}` for finite a < b, :math:`\log(x - a)` and :math:`-\log(b - x)` for half lines.
+    r"""An open interval (a, b), either end infinite, and its map to the real line: :math:`\log\frac{x - a}{b - x}`, for
+    half lines :math:`\log(x - a)` and :math:`-\log(b - x)`.
     """
 
     low: float

@@ -52,9 +52,8 @@ class Drift:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data(Recording):
-    """A recording as a fit sees it: held current, voltage without the electrode, and known spikes, all [sweeps, T].
-
-    It is made of a :class:`jaxlif.Recording`, which was checked, and so checks nothing itself.
+    """A recording as a fit sees it: held current, voltage without the electrode, and known spikes, all [sweeps, T]. It
+    is made of a :class:`jaxlif.Recording`, which was checked, and so checks nothing itself.
     """
 
     voltage: np.ndarray

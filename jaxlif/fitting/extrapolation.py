@@ -38,10 +38,7 @@ def regimes(recording: Recording, spikes: np.ndarray) -> tuple[Regime, ...]:
 
 
 def extrapolation_notes(
-    known: Iterable[Regime],
-    recording: Recording,
-    rates: np.ndarray,
-    numbers: np.ndarray | None = None,
+    known: Iterable[Regime], recording: Recording, rates: np.ndarray, numbers: np.ndarray | None = None
 ) -> tuple[str, ...]:
     """Say where a recording's current, or the model's answer to it, lies outside the regimes that were fitted."""
     known = tuple(known)

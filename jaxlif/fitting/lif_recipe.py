@@ -66,9 +66,8 @@ def fit_steps(data: Data, options: Options) -> Outcome:
 
 
 def step_membrane(data: Data, options: Options) -> tuple[LIFParams, Estimate, np.ndarray, tuple[str, ...]]:
-    """Fit tau_m, r_m and v_rest to steps; return them, errors, the sweeps that were used and notes.
-
-    Hum and noise may be in the cell, or in the record of its current alone: the voltage says which.
+    """Fit tau_m, r_m and v_rest to steps; return them, errors, the sweeps that were used and notes. Hum and noise may
+    be in the cell, or in the record of its current alone: the voltage says which.
     """
     family = Family(data, data.spikes)
     heard = (data, replace(data, current=constant_levels(data)))

@@ -65,9 +65,8 @@ def between_spikes(data: Data, window: tuple[float, float]) -> Data:
 
 
 def regress_membrane(data: Data) -> tuple[float, float, float] | None:
-    """Return tau_m, r_m and v_rest by V[k+1] = a V[k] + (1 - a)(v_rest + r_m I[k]), a = exp(-1 ms / tau_m).
-
-    V and I are means over 1 ms, without the noise that dV/dt would amplify; None where that is no membrane.
+    """Return tau_m, r_m and v_rest by V[k+1] = a V[k] + (1 - a)(v_rest + r_m I[k]), a = exp(-1 ms / tau_m), with means
+    over 1 ms, free of the noise that dV/dt would amplify; None where that is no membrane.
     """
     length = max(1, data.steps(1.0))
     current, voltage, mask = (_block_means(x.T, length) for x in (data.current, data.voltage, data.judged))
@@ -152,10 +151,8 @@ class Profile(NamedTuple):
 
 
 def profile_refractory(params: LIFParams, data: Data, candidates: np.ndarray) -> Profile:
-    """Find how well each refractory period explains the voltage, with r_m, v_rest and v_reset solved for anew.
-
-    A refractory period acts through a whole number of steps, so it has no gradient; but under teacher forcing the
-    voltage is linear in the other three, and a linear least-squares problem per candidate settles the matter.
+    """Find how well each refractory period, which has no gradient, explains the voltage, with r_m, v_rest and v_reset
+    solved for anew: under teacher forcing it is linear in them.
     """
     cell, held = LIF(dt=data.dt), columns(data)
     tau_m, t_ref = (jnp.asarray(x, data.voltage.dtype) for x in (params.tau_m, candidates))
@@ -266,9 +263,8 @@ def membrane_estimate(params: LIFParams, data: Data, names: tuple[str, ...]) -> 
 
 
 def lasting_scatter(slopes: np.ndarray, errors: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T` of each sweep, [S, n, n], with the errors' autocovariance.
-
-    It is that of all sweeps, up to a block. Slopes are [n, S, T], errors and mask [S, T]; sweeps are independent.
+    r"""Return :math:`\sum_{tu} v'_t \gamma_{t-u} v_u'^T` of each sweep, [S, n, n], of slopes [n, S, T], with the
+    errors' autocovariance over all sweeps, up to a block; errors and mask are [S, T].
     """
     from scipy.fft import irfft, next_fast_len, rfft
 

@@ -41,12 +41,7 @@ STARTS = 4  # of every cell
 
 
 def fit_rates(
-    currents: ArrayLike,
-    rates: ArrayLike,
-    membrane: LIFParams,
-    *,
-    free_tau_m: bool = False,
-    seed: int = 0,
+    currents: ArrayLike, rates: ArrayLike, membrane: LIFParams, *, free_tau_m: bool = False, seed: int = 0
 ) -> RecordingFit:
     """Fit a neuron to firing rates [K], Hz, at currents [K], pA, in double precision.
 

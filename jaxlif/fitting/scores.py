@@ -19,10 +19,8 @@ UNRELIABLE = 0.2  # below this reliability a quotient by it explodes, and spike 
 
 
 def spike_scores(recording: Recording, spikes: np.ndarray, model_spikes: np.ndarray) -> dict[str, Any]:
-    r"""Score predicted spikes, by groups of sweeps that received the same current, averaged over the groups.
-
-    Spike times are averaged over the groups whose spikes the cell repeats (R >= 0.2), or over all where it repeats
-    none. ``model_spikes`` is [sweeps, T], or [repeats, sweeps, T] with noise; what is not defined is None.
+    """Score predicted spikes [sweeps, T], with noise [repeats, sweeps, T], by groups of sweeps of one current: spike
+    times averaged over the groups that the cell repeats (R >= 0.2), or over all where it repeats none.
     """
     data, dt = trains_of(spikes, recording.dt), recording.dt
     each = [trains_of(raster, dt) for raster in model_spikes.reshape(-1, *spikes.shape)]
@@ -76,10 +74,8 @@ def own_reliability(trains: list[np.ndarray], duration: float) -> float | None:
 
 
 def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
-    """Say whether a free-running model runs away, or is silent, where the cell is not: its spikes are no answer.
-
-    It fires more than three times as often, or twice as often at the shortest interval that it can; a few spikes do
-    not matter.
+    """Say whether a free-running model runs away, over three times the spikes, or twice at its shortest interval, or is
+    silent where the cell is not: its spikes are no answer. A few spikes do not matter.
     """
     if not len(model):
         return count > FEW

@@ -188,9 +188,8 @@ def fit_each(
     jobs: int | None = None,
     progress: bool = False,
 ) -> RecordingFits:
-    """Fit cells side by side; a ValueError or OSError of ``fit_one(name, cell)`` is the cell's and is noted.
-
-    Without an executor so many ``jobs`` run at a time, by default one on each core; a single one runs in this process.
+    """Fit cells side by side; a ValueError or OSError of ``fit_one(name, cell)`` is the cell's and is noted. Without an
+    executor so many ``jobs`` run at a time, by default one on each core; one alone runs here.
     """
     jobs = min(len(cells), jobs or cores())
     look: Any = {"disable": not progress, "unit": "cell", "desc": "cells"} | room()

@@ -158,11 +158,8 @@ class MembraneFit(NamedTuple):
 
 
 def fit_membrane(part: Stretches, bounds: Mapping[str, tuple[float, float]], baselines: Baselines) -> MembraneFit:
-    r"""Fit tau_m, r_m and v_rest to what all sweeps of a family show of them.
-
-    Sweeps count by :math:`(V_s + \Phi)^{-1}`, V their noise and :math:`\Phi` how they differ beyond it: a membrane
-    that rectifies or sags has another tau_m and r_m in each. An interval is of what one more sweep would show, by the
-    scatter of those that there are.
+    r"""Fit tau_m, r_m and v_rest to what all sweeps show of them, each with the weight :math:`(V_s + \Phi)^{-1}`, V its
+    noise and :math:`\Phi` how sweeps differ beyond it. An interval is of what one more sweep would show.
     """
     point = _start(part, bounds) if len(part.sweeps) else np.zeros(2)
     used = part.select(_telling(part, point)) if len(part.sweeps) else part

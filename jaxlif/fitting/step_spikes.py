@@ -50,9 +50,8 @@ def steps_of(family: Family) -> Steps:
 
 
 def responses(params: LIFParams, steps: Steps) -> tuple[Array, Array]:
-    """Return the expected number of spikes in each step and the time to the first, ms, inf where there is none.
-
-    A train from the first spike on has n or n + 1 intervals, each as often: half a spike is added to their number.
+    """Return the expected number of spikes in each step and the time to the first, ms, inf where there is none. A train
+    from the first on has n or n + 1 intervals, each as often: half a spike is added.
     """
     fires = steps.current > rheobase(params)
     safe = jnp.where(fires, steps.current, rheobase(params) + 1.0)
@@ -141,9 +140,8 @@ def _level_rates(params: LIFParams, steps: Steps, level: np.ndarray, levels: int
 
 
 def _estimate(params: LIFParams, known: Estimate, steps: Steps, noise: np.ndarray) -> Estimate | None:
-    """Estimate the errors of all six parameters by the scatter of sweeps or by their noise, whichever is larger.
-
-    Where spikes pull tau_m away from what the voltage says, that is an error of the model's and counts as one.
+    """Estimate the errors of all six parameters by the scatter of sweeps or by their noise, whichever is larger. Where
+    spikes pull tau_m away from what the voltage says, that counts as an error.
     """
     values = jnp.array([getattr(params, name) for name in NAMES])
 

@@ -32,10 +32,8 @@ class Bracket(NamedTuple):
 
 
 def bracket_threshold(params: LIFParams, data: Data) -> Bracket:
-    """Compare the teacher-forced voltage at the recorded spikes with that at all other steps.
-
-    A deterministic neuron with the right membrane has its threshold above all silent steps and not above any spike; a
-    real one has no such gap, and the bracket says where to search.
+    """Compare the teacher-forced voltage at the recorded spikes with that at all other steps. With the right membrane a
+    deterministic neuron has its threshold between; a real one has no such gap.
     """
     silent, at_spikes = -np.inf, []
     for place, outputs in forced_segments(LIF(dt=data.dt), params, columns(data)):
@@ -71,10 +69,8 @@ def reliable_stimuli(data: Data) -> Stimuli:
 
 
 def choose_threshold(params: LIFParams, stimuli: Stimuli, bracket: Bracket, *, limits: tuple[float, float]) -> float:
-    """Choose the threshold in closed loop: the one whose own spikes coincide best with the recorded ones.
-
-    Where the bracket has a gap its middle is the answer. Elsewhere thresholds over the bracket run side by side, then
-    as many around the best of them.
+    """Choose the threshold whose own spikes coincide best with the recorded ones: the middle of the bracket where that
+    has a gap, else of thresholds over it side by side, and then as many around the best.
     """
     gap = 0.5 * (bracket.silent + bracket.lowest)
     if bracket.silent < bracket.lowest and limits[0] < gap < limits[1]:
@@ -97,10 +93,8 @@ def choose_threshold(params: LIFParams, stimuli: Stimuli, bracket: Bracket, *, l
 
 
 def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli) -> AdaptiveLIFParams:
-    """Choose in closed loop the twin without noise: v_th moved by -4 to 2 delta_v, and all jumps scaled.
-
-    A noisy neuron spikes below its threshold. A candidate is judged with its four nearest thresholds, at delta and at
-    half of it: under one frozen noise a single threshold, or precision, scores well by chance.
+    """Choose the twin without noise: v_th moved by -4 to 2 delta_v, all jumps scaled. Each is judged with its four
+    nearest thresholds, at delta and half of it: under one frozen noise a single one scores well by chance.
     """
     thresholds = float(params.v_th) + float(params.delta_v) * np.linspace(-4.0, 2.0, 2 * TRIED)
     found = []
@@ -116,10 +110,8 @@ def choose_twin(params: AdaptiveLIFParams, stimuli: Stimuli) -> AdaptiveLIFParam
 def closed_loop_scores(
     neuron: type[LIF | AdaptiveLIF], params: LIFParams, stimuli: Stimuli, deltas: tuple[float, ...] = (DELTA,)
 ) -> np.ndarray:
-    """Return the scores [C] of candidates: the coincidence factor of their own spikes, averaged over the stimuli.
-
-    A thousandth of the count's relative error settles ties; by rate it is all there is. One that runs away or is silent
-    loses more than all coincidences are worth: who fires all the time meets every spike.
+    """Return the scores [C] of candidates: the coincidence factor of their own spikes, averaged over the stimuli, less
+    a thousandth of the count's relative error, by rate all of it; running away or silence loses more.
     """
     found = [_scores_of_one(neuron, params, data, deltas, stimuli.by_rate) for data in stimuli.repeats]
     return np.asarray(np.mean(found, axis=0))

@@ -219,9 +219,8 @@ def init_recurrent(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _scan(neuron: Cell, unroll: int, params: Any, weight: Array, state: Any, inputs: Any) -> tuple[Any, Any]:
-    """Scan ``inputs`` [T, N] from ``state``, the neurons' and their last spikes; return the last state and the outputs.
-
-    The tangent of W acts before the loop of tangents: transposed, it is one matmul after the backward loop.
+    """Scan ``inputs`` [T, N] from the neurons' state and their last spikes; return the last state and the outputs. The
+    tangent of W acts before the loop of tangents: transposed, it is one matmul after the backward loop.
     """
     state, (outputs, _, _) = _recur(neuron, unroll, params, weight, state, inputs)
     return state, outputs

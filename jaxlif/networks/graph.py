@@ -249,9 +249,8 @@ def worth_recomputing(state: PyTree) -> bool:
 
 
 def require_weights_for(layer: Cell, way: PyTree) -> bool:
-    """Refuse negative weights, at hand, that reach a layer as conductances; ``way`` holds the params before it.
-
-    Returns whether all of these keep the sign of what comes before them, as delays and dropout do.
+    """Refuse negative weights, at hand, that reach a layer as conductances; ``way`` holds the params before it. Return
+    whether all of these keep the sign of what comes before them, as delays and dropout do.
     """
     if isinstance(layer, Arriving) and not layer.neuron.synapse.signed:
         rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"

@@ -94,10 +94,8 @@ class AdaptiveLIFParams(LIFParams):
 
 
 class AdaptiveState(NamedTuple):
-    """The state of an adaptive neuron, each array [N].
-
-    Voltage in mV, refractory steps left, spike-triggered currents in pA, threshold movements in mV, subthreshold
-    currents in pA, and the states of what follows the voltage, the coupling's last.
+    """An adaptive neuron's voltage, mV, refractory steps left, spike-triggered currents, pA, threshold movements, mV,
+    subthreshold currents, pA, each [N], and the states of what follows the voltage, the coupling's last.
     """
 
     v: Array

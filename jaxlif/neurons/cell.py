@@ -100,9 +100,8 @@ class SpikingOutput(NamedTuple):
 
 @runtime_checkable
 class SpikingNeuron(Cell, Protocol):
-    """A cell whose step is three verbs, so that synapses and teacher forcing compose with it.
-
-    A wrapper may add to the voltage between the first two, or replace the spikes between the last two.
+    """A cell whose step is three verbs, so that synapses and teacher forcing compose with it. A wrapper may add to the
+    voltage between the first two, or replace the spikes between the last two.
     """
 
     @property

@@ -233,9 +233,8 @@ _QUADRATURE = [(0.5 + 0.5 * float(s), 0.5 * float(w)) for s, w in zip(*np.polyno
 
 
 def _conductance_rise(p: LIFParams, v: Array, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float) -> Array:
-    r"""Return u(dt) of :math:`\tau_m u' = -(1 + r_m g(s))\, u + d(s)`, u(0) = 0, where u = v(s) - v(0).
-
-    Solved by its integrating factor; the integral left is taken by quadrature, that of the leak alone exactly.
+    r"""Return u(dt) of :math:`\tau_m u' = -(1 + r_m g(s))\, u + d(s)`, u(0) = 0, where u = v(s) - v(0), by its
+    integrating factor; the integral left is taken by quadrature, that of the leak alone exactly.
     """
     leak, push = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype), e_rev - v[None]
 

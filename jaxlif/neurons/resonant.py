@@ -187,9 +187,8 @@ class ResonantLIF(OnGrid):
 
 
 def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
-    r"""Return :math:`e^{A\,dt} - 1 = e^\sigma (\cosh q + \frac{\sinh q}{q} (A\,dt - \sigma)) - 1` of the pair's matrix.
-
-    Of A dt sigma is half the trace, q half the difference of the eigenvalues (Moler & Van Loan 2003).
+    r"""Return :math:`e^{A\,dt} - 1 = e^\sigma (\cosh q + \frac{\sinh q}{q} (A\,dt - \sigma)) - 1` of the pair's matrix,
+    sigma half the trace of A dt, q half the difference of its eigenvalues (Moler & Van Loan 2003).
     """
     m, w, gain = dt / jnp.asarray(params.tau_m), dt / jnp.asarray(params.tau_w), params.a * params.r_m
     half = 0.5 * (w - m)
@@ -233,10 +232,8 @@ def _commutator(x: Array, y: Array) -> Array:
 
 
 def _exponential(sigma: Array, square: Array, det: Array) -> tuple[Array, Array]:
-    r"""Return :math:`e^\sigma \cosh q - 1` and :math:`e^\sigma \sinh(q)/q` for q² = ``square`` of either sign.
-
-    ``det`` is sigma² - q², without its cancellation. In each regime the others take a harmless argument, because their
-    gradient, times 0, would still be nan.
+    r"""Return :math:`e^\sigma \cosh q - 1` and :math:`e^\sigma \sinh(q)/q` for q² = ``square`` of either sign; ``det``
+    is sigma² - q². What a regime does not use takes a harmless argument: its gradient, times 0, would be nan.
     """
     apart, turning = square > _SERIES, square < -_SERIES
     q = jnp.sqrt(jnp.where(apart, square, 1.0))

@@ -192,9 +192,8 @@ def _require_current_clamp(
 
 
 def _is_current_clamp(command: _Sweeps, current: _Sweeps, voltage: _Sweeps, dt: float) -> bool:
-    """Say whether a command whose unit is a voltage was the current's: that follows it, and the voltage responds.
-
-    In voltage clamp the voltage, where it was recorded, follows the command more closely than the current does.
+    """Say whether a command whose unit is a voltage was the current's: that follows it, and the voltage responds. In
+    voltage clamp a recorded voltage follows the command more closely than the current does.
     """
     length = max(1, round(_BLOCK / dt))
     blocks = [np.concatenate([medians(sweep, length) for sweep in sweeps]) for sweeps in (command, current, voltage)]

@@ -248,9 +248,8 @@ def _moments(current: np.ndarray, voltage: np.ndarray, keep: np.ndarray, knots: 
 
 
 def _hats(current: np.ndarray, rows: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Return the response of the voltage's increments to a kernel that is 1 at one knot and 0 at the others.
-
-    Summed by parts, a kernel that is linear between knots meets the means of the current over the lags between them.
+    """Return the response of the voltage's increments to a kernel that is 1 at one knot and 0 at the others: by parts,
+    one that is linear between knots meets the means of the current over the lags between them.
     """
     total = np.concatenate([[0.0], np.cumsum(current)])
     ahead = total[rows[:, None] + 1 - knots[None]]

@@ -103,10 +103,8 @@ def _saturated(recording: Recording, spikes: np.ndarray) -> Iterator[str]:
 
 
 def _artefacts(recording: Recording, spikes: np.ndarray) -> Iterator[str]:
-    """Say where steps of the current leave peaks that were taken for spikes, or jumps that no membrane makes.
-
-    A spike needs longer than 0.3 ms from the step that causes it, and lasts longer. In that time a voltage that follows
-    the current by 3 mV or more shows the electrode (its series resistance, or a bridge that is off) or the stimulator.
+    """Say where steps of the current leave peaks taken for spikes, or jumps that no membrane makes: a spike needs over
+    0.3 ms; a voltage that follows by 3 mV in that time shows electrode or stimulator.
     """
     voltage, within = recording.measured_voltage(), max(1, round(_AT_STEP / recording.dt))
     if not (edges := _edges(recording)):
@@ -285,10 +283,8 @@ def copies(recording: Recording) -> Int[np.ndarray, " sweeps"]:
 
 
 def padding(recording: Recording) -> Int[np.ndarray, " sweeps"]:
-    """Return from which sample on each sweep is padded; T where it is not.
-
-    A sweep that stopped early is filled up with zeros, to which the voltage jumps and near which it stays, or with its
-    last value, which stays to the bit where the voltage had noise before.
+    """Return from which sample on each sweep is padded, T where it is not: with zeros, to which the voltage jumps and
+    near which it stays, or with its last value, to the bit, where it had noise before.
     """
     voltage, ends = recording.measured_voltage(), []
     runs = [_last_run(np.append(False, v[1:] == v[:-1])) for v in voltage]

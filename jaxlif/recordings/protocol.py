@@ -32,9 +32,8 @@ class Epoch(NamedTuple):
 
 
 class FITable(NamedTuple):
-    """A cell's f-I table: ``currents`` [K] pA, ascending, ``rates`` [K] Hz, and the time of the test epochs in ms.
-
-    Where onset or length differ by sweep, ``start`` is that of the first and ``stop`` that of the last.
+    """A cell's f-I table: ``currents`` [K] pA, ascending, ``rates`` [K] Hz, and the time of the test epochs, ms,
+    ``start`` of the first and ``stop`` of the last where they differ by sweep.
     """
 
     currents: Float[np.ndarray, " K"]
