@@ -103,7 +103,8 @@ def main(config: Config, write: bool) -> None:
 
 def make_neurons(config: Config) -> dict[str, jl.LIFParams]:
     """Return the three kinds of neurons, normalised, their leaves [N]."""
-    fitted = jl.fit_fi_population(read_fi_population(claims.recording_path(config.file))).params.normalised()
+    cells = read_fi_population(claims.recording_path(config.file))
+    fitted = jl.fit_fi_population(cells, noise=False).params.normalised()  # their parameters are then all of them
     number = config.copies * len(fitted.tau_m)
     leaves = {name: np.broadcast_to(np.asarray(x), fitted.tau_m.shape) for name, x in vars(fitted).items()}
     cells = {name: jnp.asarray(np.tile(x, config.copies), float) for name, x in leaves.items()}

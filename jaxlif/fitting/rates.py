@@ -127,7 +127,7 @@ def fit_fi_population(
     cells: Sequence[FICell],
     *,
     adaptation: bool = False,
-    noise: bool = False,
+    noise: bool = True,
     passive: str | None = "joint",
     seed: int = 0,
 ) -> Population:
@@ -137,14 +137,15 @@ def fit_fi_population(
         \min \; \sum_k (f(I_k) - \hat f_k)^2 / s^2 + \sum_p (v_{rest} + r_m I_p - \hat v_p)^2 / \sigma^2
         + (z - \mu)^T \Sigma^{-1} (z - \mu)
 
-    with f of :func:`jaxlif.theory.firing_rate` and :math:`\sigma` the residual of the cell's own passive line. A curve
-    has few currents that fire for its five or six numbers, so the cells share a normal prior of their coordinates z,
-    which is learned from all of them, each cell's noise s from its own curve.
+    with f of :func:`jaxlif.theory.firing_rate`, averaged over a rheobase that varies, and :math:`\sigma` the residual
+    of the cell's own passive line. A curve has few currents that fire for its five or six numbers, so the cells share a
+    normal prior of their coordinates z, which is learned from all of them, each cell's noise s from its own curve.
 
     Args:
         cells: any number; one that cannot be fitted stops no other.
         adaptation: fit a spike-triggered current as well; ``params`` alone are then not the whole neuron.
-        noise: let the rheobase vary from trial to trial, which bends the curve where it would break; likewise.
+        noise: let the rheobase vary from trial to trial, as it does in cells: the curve bends where it would break.
+            Without, ``params`` alone are the whole neuron, and currents between those that were fitted are met worse.
         passive: "joint" fits r_m and v_rest to the passive voltages together with the rates, which say next to nothing
             about them; None sets r_m to what is usual for the current at which a cell starts to fire, good to some
             30 %, and v_rest to the cell's.
@@ -156,7 +157,7 @@ def fit_fi_population(
         >>> steps, currents = np.array([-100.0, -50.0, -20.0]), np.linspace(20.0, 400.0, 20)
         >>> table = {"currents": currents, "rates": np.asarray(firing_rate(truth, currents))}
         >>> cell = FICell(name="a", **table, passive_currents=steps, passive_voltages=-70.0 + 0.2 * steps)
-        >>> fitted = fit_fi_population([cell]).params
+        >>> fitted = fit_fi_population([cell], noise=False).params
         >>> [round(float(x[0]), 1) for x in (fitted.tau_m, fitted.r_m, fitted.v_th, fitted.v_reset, fitted.t_ref)]
         [10.0, 0.2, -50.0, -60.0, 3.0]
     """

@@ -77,6 +77,20 @@ def test_a_second_population_of_the_same_size_is_not_compiled_again(cells, found
     assert fi_curve._round._cache_size() == before
 
 
+def test_a_rheobase_that_varies_is_found_and_foretells_the_rates_between():
+    """Against sums over 20001 currents of a normal density: every second of 23 currents is fitted, 33 pA apart."""
+    x, table, spreads = np.linspace(-8.0, 8.0, 20_001), cell("", NEURONS[0], 12), (15.0, 30.0)  # pA
+    density = np.exp(-0.5 * x**2) / np.sqrt(2.0 * np.pi) * (x[1] - x[0])
+    currents = np.linspace(table.currents[0], table.currents[-1], 23)
+    rates = [np.asarray(jl.theory.firing_rate(NEURONS[0], currents[:, None] + s * x)) @ density for s in spreads]
+    varied = [replace(table, name=name, rates=f[::2]) for name, f in zip("ab", rates, strict=True)]
+    fitted, plain = (jl.fit_fi_population(varied, noise=noise) for noise in (True, False))
+    np.testing.assert_allclose(fitted.noise, spreads, rtol=0.02)  # the prior of two cells pulls by less
+    for name, rate in zip("ab", rates, strict=True):
+        assert np.abs(fitted.rates(name, currents) - rate).max() < 0.1  # of some 100 Hz
+        assert np.abs(plain.rates(name, currents) - rate).max() > 2.0
+
+
 def test_an_adapting_cell_needs_adaptation():
     adapting = [cell("c", NEURONS[0], 12, adaptation=2.0), cell("d", NEURONS[1], 9, adaptation=1.0)]
     with_it, without = (jl.fit_fi_population(adapting, adaptation=flag) for flag in (True, False))
