@@ -19,6 +19,9 @@ SHIFT = 1.0  # mV by which a holding current may move what is still called the r
 ITSELF = 1.0  # pA: a smaller step is none
 SKIPPED = 0.1, 2  # share of the spikes at the start that adaptation leaves out, and the most
 
+# What is measured of a cell, in part, and by name what has to be said of it.
+_Part = tuple[Mapping[str, float | None], Mapping[str, str]]
+
 _RHEOBASE = ("rheobase", "rheobase_low", "rheobase_high")
 _MEMBRANE = ("input_resistance", "time_constant", "capacitance")
 _SPIKE = ("spike_threshold", "spike_amplitude", "spike_width", "ahp", "ahp_depth")
@@ -171,19 +174,12 @@ def recording_features(
     parts = [_rheobase(sweeps)] if steps else []
     parts += [_membrane(recording, spikes)] if steps and recording.voltage is not None else []
     parts += [] if recording.voltage is None else [_spike(recording, spikes, tests, sweeps, steps=steps)]
-    found = {name: value for part in parts for name, value in part.values.items()}
+    found = {name: value for values, _ in parts for name, value in values.items()}
     parts.append(_rest(sweeps, found.get("input_resistance"), steps=steps))
-    cell = dict.fromkeys(CELL) | found | dict(parts[-1].values)
+    cell = dict.fromkeys(CELL) | found | dict(parts[-1][0])
     why = "no silent time before a step" if steps else "the current is not made of steps"
     remarks = {name: why if recording.voltage is not None else "no voltage" for name, x in cell.items() if x is None}
-    return Features(sweeps, cell, remarks | {name: text for part in parts for name, text in part.remarks.items()})
-
-
-class _Part(NamedTuple):
-    """What is measured of a cell, in part, and what has to be said of it."""
-
-    values: Mapping[str, float | None]
-    remarks: Mapping[str, str]
+    return Features(sweeps, cell, remarks | {name: text for _, said in parts for name, text in said.items()})
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> str:
@@ -262,7 +258,7 @@ def _rest(sweeps: tuple[SweepFeatures, ...], resistance: float | None, *, steps:
     if rest is None:
         unknown = "no voltage is known of a silent and constant start"
         remarks["rest"] = unknown if baseline is None else "every sweep is under a holding current that moves it"
-    return _Part({"rest": rest, "baseline": baseline if steps else None, "holding": holding}, remarks)
+    return {"rest": rest, "baseline": baseline if steps else None, "holding": holding}, remarks
 
 
 def _rheobase(sweeps: tuple[SweepFeatures, ...]) -> _Part:
@@ -271,37 +267,37 @@ def _rheobase(sweeps: tuple[SweepFeatures, ...]) -> _Part:
     silent = [sweep.current for sweep in sweeps if not sweep.spikes]
     if not firing:
         low = max(silent)
-        return _Part({"rheobase_low": low}, dict.fromkeys(_RHEOBASE[::2], f"no step fires: above {low:.4g} pA"))
+        return {"rheobase_low": low}, dict.fromkeys(_RHEOBASE[::2], f"no step fires: above {low:.4g} pA")
     first, top = min(firing), max((sweep.spikes, sweep.current) for sweep in sweeps)[1]
     among = [level for level in silent if first <= level < top]
     high = min(level for level in firing if level > max(among, default=-np.inf))
     if not (below := [level for level in silent if level < first]):
-        return _Part({"rheobase_high": high}, dict.fromkeys(_RHEOBASE[:2], f"every step fires: below {first:.4g} pA"))
+        return {"rheobase_high": high}, dict.fromkeys(_RHEOBASE[:2], f"every step fires: below {first:.4g} pA")
     idle = any(s.spikes and s.holding is not None and s.current < s.holding + ITSELF for s in sweeps)
     again = ", ".join(f"{level:.4g}" for level in sorted(among))
     notes = [f"silent again at {again} pA"] * bool(among) + ["the cell fires by itself"] * idle
     values = {"rheobase": first, "rheobase_low": max(below), "rheobase_high": high}
-    return _Part(values, {"rheobase": "; ".join(notes)} if notes else {})
+    return values, {"rheobase": "; ".join(notes)} if notes else {}
 
 
 def _membrane(recording: Recording, spikes: np.ndarray) -> _Part:
     found = measures.silent_steps(recording, spikes)
     if not found:
-        return _Part({}, dict.fromkeys((*_MEMBRANE, "sag"), "no silent step from a known baseline"))
+        return {}, dict.fromkeys((*_MEMBRANE, "sag"), "no silent step from a known baseline")
     sagging = measures.sag(found, recording.dt)
     remarks = {} if sagging is not None else {"sag": f"no silent step hyperpolarises by {measures.SAG:g} mV"}
     steps = measures.linear_steps(found)
     resistance, error = measures.input_resistance(steps)
     if resistance <= 2.0 * error:
         none = f"not determined: {resistance:.2g} GΩ with a standard error of {error:.2g} GΩ"
-        return _Part({"sag": sagging}, remarks | dict.fromkeys(_MEMBRANE, none))
+        return {"sag": sagging}, remarks | dict.fromkeys(_MEMBRANE, none)
     values = {"input_resistance": resistance, "sag": sagging}
     fitted = measures.exponential(measures.response(steps), recording.dt)
     if fitted is None:
         none = f"not determined: no exponential {measures.SIGNAL:g} times above its noise"
-        return _Part(values, remarks | dict.fromkeys(_MEMBRANE[1:], none))
+        return values, remarks | dict.fromkeys(_MEMBRANE[1:], none)
     tau, slope = fitted
-    return _Part(values | {"time_constant": tau, "capacitance": tau / slope}, remarks)
+    return values | {"time_constant": tau, "capacitance": tau / slope}, remarks
 
 
 # --- spikes -----------------------------------------------------------------------------------------------
@@ -314,7 +310,7 @@ def _spike(
     firing = [sweep.sweep for sweep in sweeps if sweep.spikes]
     chosen = [min(firing, key=lambda n: sweeps[n].current)] if steps and firing else firing
     if not chosen:
-        return _Part({}, dict.fromkeys(_SPIKE, "no spike"))
+        return {}, dict.fromkeys(_SPIKE, "no spike")
     shapes = []
     for n in chosen:
         marks = np.flatnonzero(spikes[n, tests[n].start : tests[n].stop])
@@ -327,7 +323,7 @@ def _spike(
     values = dict(zip(_SPIKE, map(_median, zip(*shapes, strict=True)), strict=True))
     coarse = f"dt = {recording.dt:g} ms: {measures.FINE:g} ms or less are needed"
     why = coarse if recording.dt > measures.FINE else "not in the trace"
-    return _Part(values, {name: why for name in _SPIKE[:4] if values[name] is None})
+    return values, {name: why for name in _SPIKE[:4] if values[name] is None}
 
 
 def _in_numbers(shape: measures.SpikeShape, baseline: float | None) -> tuple[float | None, ...]:

@@ -114,20 +114,14 @@ def _responses(part: Stretches, log_tau: float) -> tuple[np.ndarray, np.ndarray]
     return x, np.exp(-part.since.clip(0.0) / tau)
 
 
-class _Sweeps(NamedTuple):
-    """What each of S sweeps says: its distance from a point, [S, 2], and the covariance of that by its noise."""
-
-    distances: np.ndarray
-    covariances: np.ndarray  # [S, 2, 2]
-
-
-def _each(part: Stretches, found: _Linear) -> _Sweeps:
+def _each(part: Stretches, found: _Linear) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each of S sweeps says that a point is off, [S, 2], and its covariance by the noise, [S, 2, 2]."""
     information = np.einsum("ist,jst->sij", found.slopes, found.slopes)
     inverse = np.linalg.inv(information)
     distances = np.einsum("sij,jst,st->si", inverse, found.slopes, found.errors)
     left = found.errors - np.einsum("ist,si->st", found.slopes, distances)
     noise = inverse @ lasting_scatter(found.slopes, left, part.inside) @ inverse
-    return _Sweeps(distances, noise + 1e-12 * np.eye(2))
+    return distances, noise + 1e-12 * np.eye(2)
 
 
 def _telling(part: Stretches, point: np.ndarray) -> np.ndarray:
@@ -166,11 +160,11 @@ def fit_membrane(part: Stretches, bounds: Mapping[str, tuple[float, float]], bas
     if not len(used.sweeps):
         raise ValueError("current: no step moves the voltage of a sweep away from its spikes: tau_m and r_m need one")
     for _ in range(ROUNDS):
-        each = _each(used, _linear(used, point))
-        apart = np.diag([_between(each.distances[:, i], each.covariances[:, i, i]) for i in range(2)])
-        weights = np.linalg.inv(each.covariances + apart)
+        off, noise = _each(used, _linear(used, point))
+        apart = np.diag([_between(off[:, i], noise[:, i, i]) for i in range(2)])
+        weights = np.linalg.inv(noise + apart)
         common = np.linalg.inv(weights.sum(axis=0))
-        step = common @ np.einsum("sij,sj->i", weights, each.distances)
+        step = common @ np.einsum("sij,sj->i", weights, off)
         before, limits = point, np.log([bounds[name] for name in NAMES[:2]]).T
         point = np.clip(point + np.clip(step, -0.5, 0.5), *limits)  # the best inside: at an end, as a note says
         if np.abs(point - before).max() < SETTLED:
@@ -181,7 +175,7 @@ def fit_membrane(part: Stretches, bounds: Mapping[str, tuple[float, float]], bas
     scale = np.array([[tau_m, 0.0], [0.0, r_m], [0.0, -held * r_m]])
     count, scattered = len(used.sweeps), float(np.var(rests))
     # Beside the common value's own error, what one sweep shows beside another, whatever made it do so.
-    around = np.diag(np.var(each.distances, axis=0, ddof=1)) if count >= SCATTER else apart
+    around = np.diag(np.var(off, axis=0, ddof=1)) if count >= SCATTER else apart
     covariance = scale @ (common + around) @ scale.T
     spans = np.ptp(rests) >= DRIFT  # v_rest is then none of one value: that of any sweep lies within what it spans
     covariance[2, 2] += scattered if spans else 0.5 * np.pi * scattered / len(rests)

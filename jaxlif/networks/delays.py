@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PyTree
 
 from jaxlif import checks
-from jaxlif.neurons.cell import check_cell, prepared, require_array_input, state_dtype
+from jaxlif.neurons.cell import require_array_input, state_dtype
+from jaxlif.neurons.wrappers import Wrapper
 from jaxlif.synapses import Drive, Synaptic, VoltageJump
 
 
@@ -156,7 +157,7 @@ def _window(line: Array, start: Array, steps: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Arriving:
+class Arriving(Wrapper):
     """A neuron with synapses as a layer: what the layer before passes on are the weights that arrive at its synapses.
 
     Args:
@@ -182,17 +183,9 @@ class Arriving:
             raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
         require_array_input(self, self.neuron.neuron)
 
-    def check(self, params: PyTree) -> None:
-        """Raise ValueError where a concrete parameter breaks a rule of the neuron."""
-        check_cell(self.neuron, params)
-
     def check_inputs(self, inputs: Array) -> None:
         """Raise ValueError where a concrete arrival breaks a rule of the synapse."""
         self.neuron.synapse.check_arrivals(inputs)
-
-    def prepare(self, params: PyTree) -> PyTree:
-        """Let the neuron compute once what depends on its parameters alone."""
-        return prepared(self.neuron, params)
 
     def init_state(self, params: PyTree, x: Array) -> PyTree:
         """Return the neuron's fresh state and closed synapses."""

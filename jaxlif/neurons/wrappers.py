@@ -37,7 +37,7 @@ class ForcedOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Wrapper:
+class Wrapper:
     """What every wrapper lets its neuron do; the second part of its input says for how many neurons."""
 
     neuron: SpikingNeuron
@@ -64,7 +64,7 @@ class _Wrapper:
 
 
 @dataclass(frozen=True)
-class EscapeNoise(_Wrapper):
+class EscapeNoise(Wrapper):
     r"""Let a neuron spike at random with the rate :math:`\lambda = \lambda_0 e^{(v - \theta)/\Delta_v}`.
 
     In a step it spikes where :math:`\lambda\, dt \ge E` with E from Exp(1), so that the probability is
@@ -127,7 +127,7 @@ def escape_inputs(key: Key[Array, ""], current: Real[Array, "T *N"]) -> Noisy:
 
 
 @dataclass(frozen=True)
-class TeacherForced(_Wrapper):
+class TeacherForced(Wrapper):
     """Reset a spiking neuron at recorded spikes, so that its voltage stays beside the recording.
 
     Between recorded spikes the voltage of an integrate-and-fire neuron is linear in its drive: a loss on it is smooth
