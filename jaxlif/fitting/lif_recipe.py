@@ -13,22 +13,11 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from jaxlif.fitting import membrane
 from jaxlif.fitting.bounds import coordinates
 from jaxlif.fitting.data import Data, Options, Outcome, with_spikes
 from jaxlif.fitting.fi_curve import poor_curve
 from jaxlif.fitting.intervals import Estimate, determined
-from jaxlif.fitting.membrane import (
-    BEFORE_SPIKE,
-    LONGEST_REFRACTORY,
-    Profile,
-    between_spikes,
-    membrane_estimate,
-    refine_membrane,
-    regress_membrane,
-    search_refractory,
-    spike_length,
-    with_refractory,
-)
 from jaxlif.fitting.notes import at_bounds, spontaneous
 from jaxlif.fitting.step_family import Family, constant_levels, has_deflections, protocol_notes, rectification
 from jaxlif.fitting.step_membrane import fit_membrane, stretches
@@ -48,12 +37,12 @@ FREE = (*MEMBRANE, "v_reset")  # what the voltage between spikes determines
 def fit_steps(data: Data, options: Options) -> Outcome:
     """Fit the membrane to what is below threshold, and to spikes what makes them, with tau_m within its errors."""
     part = data.window(*options.window)
-    membrane, known, sweeps, notes = step_membrane(part, options)
+    passive, known, sweeps, notes = step_membrane(part, options)
     family = Family(part, part.spikes)
-    found = fit_spikes(membrane, known, family, bounds=options.bounds, seed=options.seed)
+    found = fit_spikes(passive, known, family, bounds=options.bounds, seed=options.seed)
     poor = poor_curve(found.curve)
     if poor:  # spikes that no LIF fires say nothing of its tau_m
-        found = fit_spikes(membrane, known, family, bounds=options.bounds, free_tau_m=False, seed=options.seed)
+        found = fit_spikes(passive, known, family, bounds=options.bounds, free_tau_m=False, seed=options.seed)
     curve = found.curve | {"epoch_ms": [family.rising.start, family.rising.stop]}
     lowest = float(data.voltage.min())
     deep = (
@@ -80,16 +69,16 @@ def step_membrane(data: Data, options: Options) -> tuple[LIFParams, Estimate, np
     return params, found.estimate, found.sweeps, notes
 
 
-def _fit_subthreshold(data: Data, options: Options, length: int, resistance: float) -> tuple[LIFParams, Estimate]:
+def _fit_subthreshold(data: Data, options: Options, length: int) -> tuple[LIFParams, Estimate]:
     """Fit tau_m, r_m and v_rest to voltages with hardly a spike."""
     rest = float(np.median(data.voltage))
-    tau_m, r_m, v_rest = regress_membrane(data) or (20.0, resistance, rest)
+    tau_m, r_m, v_rest = membrane.regress_membrane(data) or (*TEXTBOOK, rest)
     # A sweep may have spikes beside the step: there it is reset.
     values = options.inside(tau_m=tau_m, r_m=r_m, v_rest=v_rest, v_reset=rest)
     start = LIFParams(**values, v_th=values["v_reset"] + 50.0, t_ref=length * data.dt)
     free = {name: options.bounds[name] for name in values}
-    params = jax.tree.map(float, refine_membrane(start, data, free, progress=options.progress).params)
-    return params, membrane_estimate(params, data, MEMBRANE)
+    params = jax.tree.map(float, membrane.refine_membrane(start, data, free, progress=options.progress).params)
+    return params, membrane.membrane_estimate(params, data, MEMBRANE)
 
 
 def fit_passive(data: Data, options: Options) -> Outcome:
@@ -97,10 +86,11 @@ def fit_passive(data: Data, options: Options) -> Outcome:
     if has_deflections(data, data.spikes):
         params, estimate, sweeps, notes = step_membrane(data.window(*options.window), options)
     else:
-        params, estimate = _fit_subthreshold(between_spikes(data, options.window), options, spike_length(data), 0.1)
+        part, length = membrane.between_spikes(data, options.window), membrane.spike_length(data)
+        params, estimate = _fit_subthreshold(part, options, length)
         sweeps, notes = np.arange(data.num_sweeps), ()
-    membrane = LeakyParams(tau_m=params.tau_m, r_m=params.r_m, v_rest=params.v_rest)
-    return Outcome(membrane, notes, fitted_sweeps=sweeps, intervals=estimate.intervals())
+    leaky = LeakyParams(tau_m=params.tau_m, r_m=params.r_m, v_rest=params.v_rest)
+    return Outcome(leaky, notes, fitted_sweeps=sweeps, intervals=estimate.intervals())
 
 
 # --- any other current ------------------------------------------------------------------------------------
@@ -109,17 +99,18 @@ def fit_passive(data: Data, options: Options) -> Outcome:
 def fit_fluctuating(data: Data, options: Options) -> Outcome:
     """Fit the membrane under teacher forcing, the refractory period by profile and the threshold in closed loop."""
     chosen = reliable_stimuli(with_spikes(data, options.window))
-    part, length = between_spikes(data, options.window), spike_length(data)
+    part, length = membrane.between_spikes(data, options.window), membrane.spike_length(data)
     if (count := int(part.judged.sum())) < LEAST_SAMPLES:
+        before = data.steps(membrane.BEFORE_SPIKE) * data.dt
         raise ValueError(
-            f"voltage has only {count} samples in the window that are not within"
-            f" {data.steps(BEFORE_SPIKE) * data.dt:g} ms before or {length * data.dt:g} ms after a spike: a fit of the"
-            f" membrane needs at least {LEAST_SAMPLES}, away from spikes"
+            f"voltage has only {count} samples in the window that are not within {before:g} ms before or"
+            f" {length * data.dt:g} ms after a spike: a fit of the membrane needs at least {LEAST_SAMPLES}, away from"
+            " spikes"
         )
     params, profile = _fit_membrane(part, options, _start(part, options, length))
     bracket = bracket_threshold(params, part)
     params = replace(params, v_th=choose_threshold(params, chosen, bracket, limits=options.bounds["v_th"]))
-    intervals = with_refractory(membrane_estimate(params, part, FREE), profile, float(count))
+    intervals = membrane.with_refractory(membrane.membrane_estimate(params, part, FREE), profile, float(count))
     if set(MEMBRANE) & set(determined(params, intervals, options.bounds)[1]):
         intervals["v_th"] = -np.inf, np.inf  # it was chosen for this membrane
     return Outcome(params, chosen.notes + _at_edges(part, options, params, bracket.highest), intervals=intervals)
@@ -131,14 +122,14 @@ def _start(data: Data, options: Options, length: int) -> LIFParams:
     if options.start is not None:
         coordinates(options.start, options.bounds)
         return replace(options.start, v_th=highest)
-    guess = regress_membrane(data) or (*TEXTBOOK, float(np.median(data.voltage)))
+    guess = membrane.regress_membrane(data) or (*TEXTBOOK, float(np.median(data.voltage)))
     after = np.zeros_like(data.spikes)
     after[:, length:] = data.spikes[:, : data.num_steps - length]
     reset = np.median(data.voltage[after if after.any() else data.spikes])
     return LIFParams(**options.inside(**dict(zip(MEMBRANE, guess, strict=True)), v_reset=reset), v_th=highest)
 
 
-def _fit_membrane(data: Data, options: Options, start: LIFParams) -> tuple[LIFParams, Profile]:
+def _fit_membrane(data: Data, options: Options, start: LIFParams) -> tuple[LIFParams, membrane.Profile]:
     """Fit the membrane; where a regression led to the end of the bounds, from a textbook's membrane too."""
     params, profile, loss = _alternated(data, options, start)
     if options.start is not None or not at_bounds(params, {name: options.bounds[name] for name in FREE}):
@@ -149,17 +140,17 @@ def _fit_membrane(data: Data, options: Options, start: LIFParams) -> tuple[LIFPa
     return (second, other_profile) if lower < loss else (params, profile)
 
 
-def _alternated(data: Data, options: Options, params: LIFParams) -> tuple[LIFParams, Profile, float]:
+def _alternated(data: Data, options: Options, params: LIFParams) -> tuple[LIFParams, membrane.Profile, float]:
     """Alternate between the refractory period's profile and the gradient of everything else, until it stays."""
     free = {name: options.bounds[name] for name in FREE}
     t_ref, loss = None, np.inf
     for _ in range(4):
-        profile = search_refractory(params, data, options.bounds["t_ref"])
+        profile = membrane.search_refractory(params, data, options.bounds["t_ref"])
         params = replace(params, t_ref=round(float(profile.candidates[np.argmin(profile.errors)]), 9))
         if params.t_ref == t_ref:
             break
         t_ref = params.t_ref
-        result = refine_membrane(params, data, free, progress=options.progress)
+        result = membrane.refine_membrane(params, data, free, progress=options.progress)
         params, loss = jax.tree.map(float, result.params), result.loss
         if not all(low < getattr(params, name) < high for name, (low, high) in free.items()):
             break  # rounded onto the end of its bounds, from where nothing can start
@@ -169,7 +160,7 @@ def _alternated(data: Data, options: Options, params: LIFParams) -> tuple[LIFPar
 def _at_edges(data: Data, options: Options, params: LIFParams, highest: float) -> tuple[str, ...]:
     """Say where a search ended at its edge."""
     notes = []
-    if params.t_ref >= min(LONGEST_REFRACTORY, options.bounds["t_ref"][1]) - data.dt:
+    if params.t_ref >= min(membrane.LONGEST_REFRACTORY, options.bounds["t_ref"][1]) - data.dt:
         notes.append(f"t_ref = {params.t_ref:.4g} ms is the longest that was tried: it is hardly refractoriness")
     if highest <= params.v_reset:
         notes.append(

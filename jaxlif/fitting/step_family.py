@@ -152,9 +152,8 @@ def constant_levels(recording: Recording) -> np.ndarray:
 
 def is_family(recording: Recording) -> bool:
     """Say whether the current is made of steps, to two levels at least: what is judged by whole sweeps."""
-    return (
-        is_step_protocol(recording) and len(fi_table(recording, np.zeros(recording.current.shape, bool)).currents) > 1
-    )
+    silent = np.zeros(recording.current.shape, bool)
+    return is_step_protocol(recording) and len(fi_table(recording, silent).currents) > 1
 
 
 def has_fi_curve(recording: Recording, spikes: np.ndarray) -> bool:
