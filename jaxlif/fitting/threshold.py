@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlif.fitting.data import Data, cut
+from jaxlif.fitting.data import Data, simulated
 from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.fitting.scores import DELTA, UNRELIABLE, is_astray, own_reliability, trains_of
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
@@ -15,7 +15,6 @@ from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.recordings import repeats
 from jaxlif.recordings.protocol import is_step_protocol
 from jaxlif.recordings.recording import stimulus_label
-from jaxlif.simulation import simulate
 from jaxlif.spiketrains import mean_coincidence_factor
 
 SCALES = (0.6, 0.8, 1.0, 1.2)  # of the jumps of a deterministic twin
@@ -134,31 +133,14 @@ def _scores_of_one(neuron: Any, params: LIFParams, data: Data, deltas: tuple[flo
 
 def _free_times(cell: Any, params: Any, current: np.ndarray) -> list[np.ndarray]:
     """Return the spike times of each candidate under a current [T], ms."""
-    state, found = _fresh(cell, params, jnp.asarray(current[0])), []
-    for place, part in cut(current):
-        state, spikes = _free_spikes(cell, params, state, part)
-        step, candidate = np.nonzero(np.asarray(spikes).T[: place.stop - place.start])
+    found = []
+    for place, outputs in simulated(cell, params, current[:, None], None):
+        step, candidate = np.nonzero(outputs.spikes > 0)
         found.append((candidate, (step + place.start + 1) * cell.dt))
     candidates, times = (np.concatenate(x) for x in zip(*found, strict=True))
     order = np.argsort(candidates, kind="stable")
     ends = np.cumsum(np.bincount(candidates, minlength=len(params.v_th)))
     return np.split(times[order], ends[:-1])
-
-
-@jax.jit(static_argnums=0)
-def _fresh(cell: Any, params: LIFParams, current: jax.Array) -> Any:
-    return jax.vmap(lambda p: cell.init_state(p, current))(params)
-
-
-@jax.jit(static_argnums=0)
-def _free_spikes(cell: Any, params: LIFParams, states: Any, current: jax.Array) -> Any:
-    """Return the next states of all candidates and their spikes [C, T]."""
-
-    def _run(p: LIFParams, state: Any) -> tuple[Any, jax.Array]:
-        state, output = simulate(cell, p, current, state)
-        return state, output.spikes > 0
-
-    return jax.vmap(_run)(params, states)
 
 
 def _many(params: LIFParams, v_th: np.ndarray) -> LIFParams:
