@@ -15,7 +15,7 @@ import numpy as np
 from jaxlif import options
 from jaxlif.files import staged
 from jaxlif.fitting.advisor import advise_protocol
-from jaxlif.fitting.bounds import named_leaves, standard_name
+from jaxlif.fitting.fit_json import rows_of
 from jaxlif.fitting.other_recording import prediction_notes, prediction_scores
 from jaxlif.fitting.result import RecordingFit, load_fit
 from jaxlif.inspection import inspect_recording
@@ -165,10 +165,8 @@ def export(fit_file: Path, target: str, out: Path, drive: Path | None, reading: 
 
 def neuron_json(fit: RecordingFit) -> str:
     """Return the neuron of a fit as plain JSON: model, warnings and, by name, value, unit and its name in words."""
-    rows = {}
-    for name, value in named_leaves(fit.params).items():
-        words, unit = standard_name(name)
-        rows[name] = {"value": value, "unit": unit, "standard_name": words}
+    names = ("value", "unit", "standard_name")
+    rows = {name: {n: getattr(row, n) for n in names} for name, row in rows_of(fit).items()}
     neuron = {"model": fit.model, "parameters": rows, "warnings": list(fit.warnings)}
     return json.dumps(neuron, indent=2, ensure_ascii=False, allow_nan=False)
 

@@ -96,10 +96,7 @@ def _tables(answers: Answers) -> dict[str, str]:
     measured = partial(recording_features, recording, spike_rule=fit.spike_rule, electrode_drop=drop)
     if not answers.fires:
         return measured().files()
-    found, predicted = answers.free, np.zeros((1, *answers.recording.current.shape), bool)
-    steps = np.round(found.spike_time / recording.dt).astype(int) - 1
-    predicted[found.spike_repeat, found.spike_sweep, steps] = True
-    return measured(predicted=predicted[..., : recording.num_steps]).files()
+    return measured(predicted=answers.free.raster(recording.dt)[..., : recording.num_steps]).files()
 
 
 def _page(fit: RecordingFit, figures: list[dict[str, str]], answers: Answers | None) -> str:

@@ -83,7 +83,7 @@ _KINDS = {
 def written(fit: Any) -> str:
     """Return a fit as JSON: its fields by their names, but its parameters in rows with bounds and intervals."""
     packages = ("jaxlif", "jax", "jaxlib", "optax", "numpy")
-    document: dict[str, Any] = {"format": FORMAT, "verdict": fit.verdict, "parameters": _rows(fit)}
+    document: dict[str, Any] = {"format": FORMAT, "verdict": fit.verdict, "parameters": rows_of(fit)}
     document |= {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _IN_ROWS}
     document["scored"] = None if fit.scored is None else named_leaves(fit.scored)
     document["mechanisms"] = [type(m).__name__ for m in getattr(fit.params, "mechanisms", ())]
@@ -91,7 +91,8 @@ def written(fit: Any) -> str:
     return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _rows(fit: Any) -> dict[str, Row]:
+def rows_of(fit: Any) -> dict[str, Row]:
+    """Return the parameters of a fit by their names."""
     rows = {}
     for name, value in named_leaves(fit.params).items():
         words, unit = standard_name(name)
@@ -130,7 +131,7 @@ def restored(text: bytes, make: Callable[..., _F]) -> _F:
     for name in ("format", "verdict", "versions"):  # a verdict is always that of what is stored
         del told[name]
     fit = make(**told)
-    if (again := _rows(fit)) != rows:
+    if (again := rows_of(fit)) != rows:
         name = next(name for name in (*rows, *again) if rows.get(name) != again.get(name))
         raise ValueError(f"parameters.{name} = {rows.get(name)}: a fit of this model has {again.get(name)}")
     for rule, is_kept in _rules(fit).items():
@@ -246,7 +247,7 @@ def _rules(fit: Any) -> dict[str, bool]:
         sources = ("electrode trace", "recording", "given")
         rules[f"electrodes.source = {electrode.source!r}: it is none of {sources}"] = electrode.source in sources
     for name, (low, high) in fit.bounds.items():
-        value = _rows(fit)[name].value
+        value = rows_of(fit)[name].value
         rules[f"parameters.{name}.value = {value:g}: outside its bounds {low:g} to {high:g}"] = low <= value <= high
     for name, (low, high) in fit.intervals.items():
         rules[f"parameters.{name}.interval_95 = {low:g} to {high:g}"] = low <= high

@@ -28,9 +28,7 @@ def prediction_scores(
         before, after = (round(t / recording.dt) for t in fit.spike_cut)
         clean = replace(recording, voltage=recording.measured_voltage() - prediction.electrode_drop)
         return voltage_scores(clean, spikes, prediction.voltage, before=before, after=after)
-    steps = np.round(prediction.spike_time / recording.dt).astype(int) - 1
-    model = np.zeros((repeats, *recording.current.shape), bool)
-    model[prediction.spike_repeat, prediction.spike_sweep, steps] = True
+    model = prediction.raster(recording.dt, repeats)
     scores = spike_scores(recording, spikes, model if fit.model == "gif" else model[0])
     if is_family(recording):
         # Under constant current spike times drift apart however good the rates are: a coincidence says nothing.

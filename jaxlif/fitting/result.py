@@ -49,6 +49,12 @@ class Prediction(NamedTuple):
     electrode_drop: Float[np.ndarray, "sweeps T"]
     notes: tuple[str, ...] = ()
 
+    def raster(self, dt: float, repeats: int = 1) -> np.ndarray:
+        """Return the spikes as booleans, [repeats, sweeps, T], at the dt of the recording, ms."""
+        found = np.zeros((repeats, *self.voltage.shape), bool)
+        found[self.spike_repeat, self.spike_sweep, np.round(self.spike_time / dt).astype(int) - 1] = True
+        return found
+
 
 @dataclass(frozen=True)
 class RecordingFit:
