@@ -15,7 +15,7 @@ The measured resistance is the slope of a line through all passive voltages, whi
 it is free. From the f-I curve alone it is what cells have that start to fire at the same current, a power law of these
 very cells, and judged of each by that of the others. For comparison, in the same way, by what a table of rates does not
 have: the voltages under depolarising steps up to half of the onset.
-Command: JAXLIF_DATA=folder python experiments/fi_population.py (a minute on two cores)
+Command: JAXLIF_DATA=folder python experiments/fi_population.py (two minutes on two cores)
 """
 
 import json

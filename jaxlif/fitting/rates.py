@@ -37,7 +37,7 @@ NOT_POOLED = ("r_m", "v_rest")
 # of which each is within 25 % of what the others say for 62 % of them (`experiments/fi_population.py`).
 R_AT_100_PA, R_POWER, LEAST_ONSET = 0.142, 0.6, 10.0  # GΩ, 1, pA
 VOLTAGE_NOISE = 0.1  # mV, the least standard deviation that a passive voltage is believed to have
-STARTS = 4  # of every cell
+STARTS = 8  # of every cell; with 4 the lowest minimum is one of luck
 
 
 def fit_rates(
