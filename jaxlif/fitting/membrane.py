@@ -56,7 +56,7 @@ def spike_length(data: Data) -> int:
 
 
 def between_spikes(data: Data, window: tuple[float, float]) -> Data:
-    """Return the sweeps in a window, judged where the voltage is the membrane's, from the first that is on."""
+    """Return the sweeps in a window, judged where the voltage is the membrane's; they start from the first that is."""
     before, after = data.steps(BEFORE_SPIKE), spike_length(data)
     # From the whole sweep: a spike just outside the window reaches into it.
     part = data.judging(spike_mask(data.spikes.T, before=before, after=after).T > 0).window(*window)
@@ -88,7 +88,7 @@ def _block_means(x: np.ndarray, length: int) -> np.ndarray:
 
 
 def forced(cell: Any, params: LIFParams, data: Columns) -> ForcedOutput:
-    """Simulate the sweeps with their recorded spikes forced, from their first voltage on, the end of the first step."""
+    """Simulate the sweeps with their recorded spikes forced, from their first voltage, at the end of the first step."""
     state, first = forced_start(cell, params, data)
     _, later = simulate(TeacherForced(cell), params, Forced(data.current[1:], data.spikes[1:]), state)
     return ForcedOutput(*jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later))
