@@ -10,10 +10,12 @@ from jaxtyping import Bool, Float
 
 from jaxlif import measures
 from jaxlif.checks import require_same_shape
+from jaxlif.fitting.scores import finite
 from jaxlif.fitting.step_family import HOLDING, Baselines, baselines_before
 from jaxlif.recordings import Recording, SpikeRule
 from jaxlif.recordings.notes import quiet_voltage
 from jaxlif.recordings.protocol import Epoch, is_step_protocol, step_family
+from jaxlif.spiketrains import spike_times
 
 SHIFT = 1.0  # mV by which a holding current may move what is still called the rest
 ITSELF = 1.0  # pA: a smaller step is none
@@ -189,10 +191,6 @@ def _csv(rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
@@ -214,28 +212,23 @@ def _sweeps(
 ) -> Iterator[SweepFeatures]:
     for test, baseline, holding in zip(tests, *before, strict=True):
         part = slice(test.start, test.stop)
-        times = _times(spikes[test.sweep, part], dt)
-        own = [] if predicted is None else [_times(train[test.sweep, part], dt) for train in predicted]
+        rasters = [spikes, *(() if predicted is None else predicted)]
+        times, *own = (np.asarray(spike_times(raster[test.sweep, part], dt)) for raster in rasters)
         first = [train[0] if len(train) else np.inf for train in own] if steps else []
         intervals = np.diff(times)
         yield SweepFeatures(
             sweep=test.sweep,
             current=test.level,
-            holding=_known(holding),
-            baseline=_known(baseline),
+            holding=finite(holding),
+            baseline=finite(baseline),
             spikes=len(times),
             spikes_model=float(np.mean([len(train) for train in own])) if own else None,
             latency=float(times[0]) if steps and len(times) else None,
-            latency_model=_known(np.median(first)) if first else None,
+            latency_model=finite(np.median(first)) if first else None,
             first_isi=float(intervals[0]) if len(intervals) else None,
             last_isi=float(intervals[-1]) if len(intervals) else None,
             adaptation_index=_adaptation(times) if steps else None,
         )
-
-
-def _times(train: np.ndarray, dt: float) -> np.ndarray:
-    """Return the times of spikes from the start of their epoch, ms: each at the end of its step."""
-    return dt * (np.flatnonzero(train) + 1.0)
 
 
 def _adaptation(times: np.ndarray) -> float | None:

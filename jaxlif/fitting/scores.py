@@ -70,7 +70,7 @@ def _root_mean_square(errors: np.ndarray) -> float | None:
 
 def own_reliability(trains: list[np.ndarray], duration: float) -> float | None:
     """Return how well a cell predicts itself, or None where that is not defined: a single repeat, no spikes."""
-    return _finite(reliability(trains, duration=duration, delta=DELTA)) if len(trains) > 1 else None
+    return finite(reliability(trains, duration=duration, delta=DELTA)) if len(trains) > 1 else None
 
 
 def is_astray(count: float, model: np.ndarray, *, shortest: float) -> bool:
@@ -116,18 +116,19 @@ def trains_of(spikes: np.ndarray, dt: float) -> list[np.ndarray]:
 def _group_scores(data: list[np.ndarray], model: list[np.ndarray], duration: float) -> dict[str, float | None]:
     if all(np.array_equal(train, model[0]) for train in model):
         model = model[:1]  # a deterministic one answers every repeat alike
-    gamma = _finite(mean_coincidence_factor(data, model, duration=duration, delta=DELTA))
+    gamma = finite(mean_coincidence_factor(data, model, duration=duration, delta=DELTA))
     own = own_reliability(data, duration)
     ratio = gamma / own if gamma is not None and own is not None and own >= UNRELIABLE else None
     return {
         "coincidence_factor": gamma,
         "reliability": own,
         "coincidence_factor_over_reliability": ratio,
-        "md_star": _finite(md_star(data, model, delta=DELTA)) if len(data) > 1 else None,
+        "md_star": finite(md_star(data, model, delta=DELTA)) if len(data) > 1 else None,
     }
 
 
-def _finite(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
+    """Return a number, None where it is none."""
     return float(value) if np.isfinite(value) else None
 
 
