@@ -22,9 +22,9 @@ from jax import Array
 
 from jaxlif.fitting.bounds import REAL, Coordinates, coordinates, named_leaves
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.lanes import Lanes, cut_lanes, forced, single_precision
+from jaxlif.fitting.lanes import Lanes, begin, cut_lanes, forced, single_precision, stretch, stretches
 from jaxlif.losses import bits_per_spike
-from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.adaptive import AdaptiveLIFParams, AdaptiveState
 
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
 POSITIVE = (0.0, np.inf)
@@ -40,7 +40,8 @@ PRIORS: dict[str, tuple[float | None, float]] = {
     "eta.*": (0.0, 25.0),
     "gamma.*": (0.0, 25.0),
 }
-SIDE_BY_SIDE = 2  # parts; each needs some 100 MB
+SIDE_BY_SIDE = 2  # parts
+STRETCH = 100  # steps: with 30 coordinates and lanes their derivatives fill a megabyte
 RUNAWAY = 6.0  # log-rate, from which on the expected spikes of a step are counted as those there: a search may pass by
 
 
@@ -204,21 +205,15 @@ def log_rate(params: AdaptiveLIFParams, v: Array, threshold: Array) -> Array:
     return jnp.log(jnp.asarray(params.lambda_0, v.dtype)) + (v - threshold) / params.delta_v
 
 
-def response(coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lanes: Lanes) -> tuple[Array, Array]:
-    """Return voltage, mV, and log-rate of the forced neuron in lanes, [T, L]."""
-    params = coordinate.params(vector, fixed)
-    v, threshold = forced(params, lanes, coordinate.dt)
-    return v, log_rate(params, v, threshold)
-
-
 def _expected(rate: Array, dt: float) -> Array:
     return dt * jnp.exp(jnp.minimum(rate, RUNAWAY))
 
 
 @partial(jax.jit, static_argnums=0)
 def _score(coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lanes: Lanes) -> Array:
-    v, rate = response(coordinate, vector, fixed, lanes)
-    expected = _expected(rate, coordinate.dt)
+    params = coordinate.params(vector, fixed)
+    v, threshold = forced(params, lanes, coordinate.dt)
+    expected = _expected(log_rate(params, v, threshold), coordinate.dt)
     spiked = jnp.log(-jnp.expm1(-jnp.maximum(expected, 1e-20)))
     likelihood = jnp.sum(jnp.where(lanes.judged > 0, spiked, -expected * lanes.active))
     error = lanes.compared * (v - lanes.voltage)
@@ -229,17 +224,45 @@ def _score(coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lane
 def _pieces(
     coordinate: Coordinate, vector: Array, fixed: AdaptiveLIFParams, lanes: Lanes, error: Array
 ) -> tuple[Array, Array]:
-    """Return scores [2, L, P] and information [2, P, P]; ``error`` is the weight of a voltage's square."""
+    """Return scores [2, L, P] and information [2, P, P]; ``error`` is the weight of a voltage's square.
 
-    def _along(direction: Array) -> tuple[Array, Array]:
-        found: tuple[Array, Array] = jax.jvp(lambda z: response(coordinate, z, fixed, lanes), (vector,), (direction,))[
-            1
-        ]
-        return found
+    A stretch of time at once, with derivatives forward along all directions: what they fill stays in the cache.
+    """
+    directions = jnp.eye(len(vector), dtype=vector.dtype)
 
-    v, rate = response(coordinate, vector, fixed, lanes)
-    slopes = jax.vmap(_along)(jnp.eye(len(vector), dtype=vector.dtype))
-    expected = _expected(rate, coordinate.dt)
+    def _begin(z: Array) -> tuple[AdaptiveState, Array]:
+        state = begin(coordinate.params(z, fixed), lanes, coordinate.dt)
+        return state._replace(refractory=()), state.refractory
+
+    def _onward(part: Lanes, held: Array, z: Array, state: AdaptiveState) -> tuple[Any, Array]:
+        params = coordinate.params(z, fixed)
+        state, (v, threshold) = stretch(params, state._replace(refractory=held), part, coordinate.dt)
+        return (state._replace(refractory=()), (v, log_rate(params, v, threshold))), state.refractory
+
+    def _through(carry: Any, rows: dict[str, Array]) -> tuple[Any, None]:
+        state, slopes, held, *sums = carry
+        part = lanes._replace(**rows)
+        (state, found), (slopes, moved), held = jax.vmap(
+            lambda z, s: jax.jvp(partial(_onward, part, held), (vector, state), (z, s), has_aux=True),
+            out_axes=(None, 0, None),
+        )(directions, slopes)
+        more = _moments(*found, moved, part, error, coordinate.dt)
+        return (state, slopes, held, *(a + b for a, b in zip(sums, more, strict=True))), None
+
+    state, slopes, held = jax.vmap(lambda z: jax.jvp(_begin, (vector,), (z,), has_aux=True), out_axes=(None, 0, None))(
+        directions
+    )
+    size, lanes_ = len(vector), lanes.voltage.shape[1]
+    none = jnp.zeros((2, lanes_, size), vector.dtype), jnp.zeros((2, size, size), vector.dtype)
+    (*_, scores, information), _ = jax.lax.scan(_through, (state, slopes, held, *none), stretches(lanes, STRETCH))
+    return scores, information
+
+
+def _moments(
+    v: Array, rate: Array, slopes: tuple[Array, Array], lanes: Lanes, error: Array, dt: float
+) -> tuple[Array, Array]:
+    """Return what some steps add to scores and information; slopes of voltage and log-rate are [P, T, L]."""
+    expected = _expected(rate, dt)
     # mu / (e^mu - 1), by its limit where the quotient would lose its digits.
     odds = jnp.where(expected < 1e-4, 1.0, expected / jnp.expm1(jnp.maximum(expected, 1e-4)))
     residuals = (
@@ -248,7 +271,7 @@ def _pieces(
     )
     weights = error * lanes.compared, lanes.active * expected * odds
     scores = [jnp.einsum("ptl,tl->lp", x, r) for x, r in zip(slopes, residuals, strict=True)]
-    rows = [(x * jnp.sqrt(w)[None]).reshape(len(vector), -1) for x, w in zip(slopes, weights, strict=True)]
+    rows = [(x * jnp.sqrt(w)[None]).reshape(len(x), -1) for x, w in zip(slopes, weights, strict=True)]
     return jnp.stack(scores), jnp.stack([x @ x.T for x in rows])
 
 

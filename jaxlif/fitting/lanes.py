@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxlif.fitting.data import Data
 from jaxlif.losses import spike_mask
-from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
+from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams, AdaptiveState
 from jaxlif.neurons.lif import refractory_steps
 
 single_precision = partial(jax.enable_x64, False)  # the information of a fit is good to a thousandth in it
@@ -24,7 +24,7 @@ single_precision = partial(jax.enable_x64, False)  # the information of a fit is
 UPSTROKE = 5.0  # ms before a spike that are not compared
 LENGTH = 1000.0  # ms of a lane that are judged
 WARM_UP = 500.0  # ms before them
-PART = 250_000  # steps of all lanes of a part: its derivatives by 30 coordinates fill 60 MB
+PART = 250_000  # steps of all lanes of a part: two of them run side by side
 
 
 class Lanes(NamedTuple):
@@ -32,7 +32,7 @@ class Lanes(NamedTuple):
 
     ``current`` in pA and ``voltage`` in mV; ``spikes`` (all, which reset), ``judged`` (spikes that count), ``active``
     (steps in which one could be), ``compared`` (voltages that count: away from spikes), 0 or 1; ``eta`` and ``gamma``,
-    [K, T, L], what is left of a jump of 1 by each time constant; ``start`` [L], the voltage before the first step, mV;
+    [T, K, L], what is left of a jump of 1 by each time constant; ``start`` [L], the voltage before the first step, mV;
     ``held`` [L], refractory steps left there; ``offset`` [L], what a sweep rests at above v_rest, mV.
     """
 
@@ -65,7 +65,8 @@ def cut_lanes(data: Data, params: AdaptiveLIFParams, dtype: str = "float32") -> 
     lanes |= {name: cut.rows(x & data.judged, warm=False) for name, x in later.items()}
     for name, taus in (("eta", params.tau_eta), ("gamma", params.tau_gamma)):
         kernels = [cut.rows(decayed(data.spikes, float(tau) / data.dt)) for tau in taus]
-        lanes[name] = np.stack(kernels) if kernels else np.zeros((0, *lanes["current"].shape), dtype)
+        shape = cut.length, 0, len(cut.places)
+        lanes[name] = np.stack(kernels, axis=1) if kernels else np.zeros(shape, dtype)
     lanes["start"] = cut.firsts(data.voltage).astype(dtype)
     lanes["held"] = np.maximum(held + 1 - cut.firsts(since), 0).astype(np.int32)
     lanes["offset"] = data.terms.offset[[sweep for sweep, _, _ in cut.places]].astype(dtype)
@@ -127,22 +128,49 @@ def forced(params: AdaptiveLIFParams, lanes: Lanes, dt: float) -> tuple[Array, A
 
     It equals :class:`TeacherForced` step by step but for how lanes begin; parameters are scalars.
     """
-    cell, bare = AdaptiveLIF(dt=dt), replace(params, eta=(), tau_eta=(), gamma=(), tau_gamma=())
-    current = lanes.current + lanes.offset[None] / params.r_m - _summed(params.eta, lanes.eta)
-    state = cell.init_state(replace(bare, v_rest=lanes.start), current[0])
-    state = state._replace(v=jnp.where(lanes.held > 0, params.v_reset, state.v), refractory=lanes.held)
+    return stretch(params, begin(params, lanes, dt), lanes, dt)[1]
 
-    def _step(state: Any, x: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
+
+def begin(params: AdaptiveLIFParams, lanes: Lanes, dt: float) -> AdaptiveState:
+    """Return the state before the first step."""
+    state = AdaptiveLIF(dt=dt).init_state(replace(_bare(params), v_rest=lanes.start), lanes.current[0])
+    return state._replace(v=jnp.where(lanes.held > 0, params.v_reset, state.v), refractory=lanes.held)
+
+
+def stretch(
+    params: AdaptiveLIFParams, state: AdaptiveState, lanes: Lanes, dt: float
+) -> tuple[AdaptiveState, tuple[Array, Array]]:
+    """Go on from a state along some steps of lanes; return the next state, and what :func:`forced` does."""
+    cell, bare = AdaptiveLIF(dt=dt), _bare(params)
+    current = lanes.current + lanes.offset[None] / params.r_m - _summed(params.eta, lanes.eta)
+
+    def _step(state: AdaptiveState, x: tuple[Array, Array]) -> tuple[AdaptiveState, tuple[Array, Array]]:
         state, v = cell.integrate(bare, state, x[0])
         threshold = bare.v_th + cell.rise(bare, state)
         v, _ = cell.emit(bare, state, v)
         return cell.settle(bare, state, v, x[1])[0], (v, threshold)
 
-    _, (v, threshold) = jax.lax.scan(_step, state, (current, lanes.spikes))
-    return v, threshold + _summed(params.gamma, lanes.gamma)
+    state, (v, threshold) = jax.lax.scan(_step, state, (current, lanes.spikes))
+    return state, (v, threshold + _summed(params.gamma, lanes.gamma))
+
+
+def stretches(lanes: Lanes, steps: int) -> dict[str, Array]:
+    """Return what depends on time, [pieces, steps, ...]; the last piece is filled up with steps that count nothing."""
+    rows = {name: x for name, x in lanes._asdict().items() if name not in ("start", "held", "offset")}
+
+    def _cut(x: Array) -> Array:
+        filled = jnp.pad(x, [(0, -len(x) % steps)] + [(0, 0)] * (x.ndim - 1))
+        return filled.reshape(-1, steps, *x.shape[1:])
+
+    return jax.tree.map(_cut, rows)
+
+
+def _bare(params: AdaptiveLIFParams) -> AdaptiveLIFParams:
+    """Return the neuron without what lanes know of its spikes already."""
+    return replace(params, eta=(), tau_eta=(), gamma=(), tau_gamma=())
 
 
 def _summed(jumps: tuple[Any, ...], kernels: Array) -> Array:
     if not jumps:
-        return jnp.zeros(kernels.shape[1:], kernels.dtype)
-    return jnp.tensordot(jnp.stack([jnp.asarray(x, kernels.dtype) for x in jumps]), kernels, 1)
+        return jnp.zeros((len(kernels), kernels.shape[2]), kernels.dtype)
+    return jnp.einsum("k,tkl->tl", jnp.stack([jnp.asarray(x, kernels.dtype) for x in jumps]), kernels)
