@@ -101,9 +101,9 @@ class Data(Recording):
         drift = self.drift and self.drift.select(index[0])
         return replace(self, **rows | {"drift": drift} | changes)
 
-    def coarser(self) -> Self:
-        """Return the data at a whole multiple of dt up to 0.25 ms: means of the current, ends of the rest."""
-        factor = int(COARSE / self.dt + 1e-9)
+    def coarser(self, longest: float = COARSE) -> Self:
+        """Return the data at a whole multiple of dt up to a step, ms: means of the current, ends of the rest."""
+        factor = int(longest / self.dt + 1e-9)
         if factor < 2:
             return self
         steps = self.num_steps // factor * factor

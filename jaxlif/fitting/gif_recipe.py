@@ -1,6 +1,6 @@
 """The recipe for the gif: the mechanisms that the ladder has taken, refined on everything by Fisher scoring.
 
-First at a coarse step, then at the recording's own; terms of the sweeps, where they are asked for, in turn with it.
+First at a coarse step, then at a fine one; terms of the sweeps, where they are asked for, in turn with it.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Data, Drift, Options, Outcome, Uncertainty, with_spikes
 from jaxlif.fitting.free_run import run_freely
 from jaxlif.fitting.intervals import uncertainty
-from jaxlif.fitting.joint_likelihood import VOLTAGE_MEMORY, JointLoss, spike_bits
+from jaxlif.fitting.joint_likelihood import VOLTAGE_MEMORY, JointLoss, bits_above
 from jaxlif.fitting.ladder import climb, full_start
 from jaxlif.fitting.lanes import UPSTROKE, Lanes, cut_lanes, forced, single_precision
 from jaxlif.fitting.optimise import STEPS, Minimum, minimise
@@ -27,7 +27,8 @@ DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
 DRIFT_SD = (3.0, 0.15)  # mV, and of the gain
 SHRINK = (1.0, 0.3, 0.1)  # widths of the kernels' priors that are tried where a model runs away
 GLANCE = 10  # times the recording that this is looked at
-LAST_STEPS = 4  # of Fisher scoring at the recording's own step
+FINE = 0.1001  # ms: a step that shorter ones would not change
+LAST_STEPS = 3  # of Fisher scoring at it
 
 
 class GIFFit(NamedTuple):
@@ -67,7 +68,7 @@ def _polish(
     *,
     intervals: bool = True,
 ) -> GIFFit:
-    """Refine on everything, at a coarse step and then at the recording's own; shrink kernels that make it run away."""
+    """Refine on everything, at a coarse step and then at a fine one; shrink kernels that make it run away."""
     coarse = data.coarser()
     for shrink in SHRINK:
         loss, found = _refined(coarse, params, origin, options, STEPS, shrink)
@@ -77,11 +78,11 @@ def _polish(
     notes += (f"what a spike leaves behind was shrunk to {shrink:g} of its prior's width: run freely, it ran away",) * (
         shrink < 1.0
     )
-    if intervals and coarse.dt > data.dt:
-        loss, found = _refined(data, params, origin, options, LAST_STEPS, shrink)
+    if intervals and (fine := data.coarser(FINE)).dt < coarse.dt:
+        loss, found = _refined(coarse := fine, params, origin, options, LAST_STEPS, shrink)
         params = loss.params(found.vector)
     known = uncertainty(loss, found, data.current) if intervals else None
-    return GIFFit(params, known, spike_bits(params, data), notes)
+    return GIFFit(params, known, bits_above(found.score, coarse), notes)
 
 
 def _refined(

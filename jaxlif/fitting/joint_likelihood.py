@@ -22,9 +22,9 @@ from jax import Array
 
 from jaxlif.fitting.bounds import REAL, Coordinates, coordinates, named_leaves
 from jaxlif.fitting.data import Data
-from jaxlif.fitting.lanes import Lanes, begin, cut_lanes, forced, single_precision, stretch, stretches
+from jaxlif.fitting.lanes import SIDE_BY_SIDE, Lanes, begin, cut_lanes, forced, single_precision, stretch, stretches
 from jaxlif.losses import bits_per_spike
-from jaxlif.neurons.adaptive import AdaptiveLIFParams, AdaptiveState
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
 VOLTAGE_MEMORY = 25.0  # ms: how long an error of the voltage lasts, so that samples are not counted as independent
 POSITIVE = (0.0, np.inf)
@@ -40,7 +40,6 @@ PRIORS: dict[str, tuple[float | None, float]] = {
     "eta.*": (0.0, 25.0),
     "gamma.*": (0.0, 25.0),
 }
-SIDE_BY_SIDE = 2  # parts
 STRETCH = 100  # steps: with 30 coordinates and lanes their derivatives fill a megabyte
 RUNAWAY = 6.0  # log-rate, from which on the expected spikes of a step are counted as those there: a search may pass by
 
@@ -166,7 +165,9 @@ class JointLoss:
         point, error = jnp.asarray(vector, jnp.float32), self.weight * score.compared / max(score.squares, 1e-6)
         found = self._each(lambda part: _pieces(self.coordinate, point, self.fixed, part, jnp.float32(error)))
         scores, information = zip(*found, strict=True)
-        return Pieces(np.concatenate(scores, axis=1).astype(float), np.sum(information, axis=0, dtype=float))
+        each = np.concatenate(scores, axis=1).astype(float)
+        each = each[:, (each != 0.0).any(axis=(0, 2))]  # without lanes that only fill up
+        return Pieces(each, np.sum(information, axis=0, dtype=float))
 
     def _each(self, work: Callable[[Lanes], Any]) -> list[Any]:
         """Return what is found for each part, on the host; a loop over time fills one core, so two run at a time."""
@@ -230,23 +231,23 @@ def _pieces(
     """
     directions = jnp.eye(len(vector), dtype=vector.dtype)
 
-    def _begin(z: Array) -> tuple[AdaptiveState, Array]:
-        state = begin(coordinate.params(z, fixed), lanes, coordinate.dt)
-        return state._replace(refractory=()), state.refractory
+    def _begin(z: Array) -> tuple[Any, Array]:
+        state: Any = begin(coordinate.params(z, fixed), lanes, coordinate.dt)
+        return _smooth(state), state.refractory
 
-    def _onward(part: Lanes, held: Array, z: Array, state: AdaptiveState) -> tuple[Any, Array]:
+    def _onward(part: Lanes, held: Array, z: Array, state: Any) -> tuple[Any, Array]:
         params = coordinate.params(z, fixed)
         state, (v, threshold) = stretch(params, state._replace(refractory=held), part, coordinate.dt)
-        return (state._replace(refractory=()), (v, log_rate(params, v, threshold))), state.refractory
+        return (_smooth(state), v, log_rate(params, v, threshold)), state.refractory
 
     def _through(carry: Any, rows: dict[str, Array]) -> tuple[Any, None]:
         state, slopes, held, *sums = carry
         part = lanes._replace(**rows)
-        (state, found), (slopes, moved), held = jax.vmap(
+        (state, v, rate), (slopes, *moved), held = jax.vmap(
             lambda z, s: jax.jvp(partial(_onward, part, held), (vector, state), (z, s), has_aux=True),
             out_axes=(None, 0, None),
         )(directions, slopes)
-        more = _moments(*found, moved, part, error, coordinate.dt)
+        more = _moments(v, rate, moved, part, error, coordinate.dt)
         return (state, slopes, held, *(a + b for a, b in zip(sums, more, strict=True))), None
 
     state, slopes, held = jax.vmap(lambda z: jax.jvp(_begin, (vector,), (z,), has_aux=True), out_axes=(None, 0, None))(
@@ -258,9 +259,12 @@ def _pieces(
     return scores, information
 
 
-def _moments(
-    v: Array, rate: Array, slopes: tuple[Array, Array], lanes: Lanes, error: Array, dt: float
-) -> tuple[Array, Array]:
+def _smooth(state: Any) -> Any:
+    """Return a state without what has no derivative."""
+    return state._replace(refractory=())
+
+
+def _moments(v: Array, rate: Array, slopes: list[Array], lanes: Lanes, error: Array, dt: float) -> tuple[Array, Array]:
     """Return what some steps add to scores and information; slopes of voltage and log-rate are [P, T, L]."""
     expected = _expected(rate, dt)
     # mu / (e^mu - 1), by its limit where the quotient would lose its digits.
@@ -279,10 +283,15 @@ def spike_bits(params: AdaptiveLIFParams, data: Data, window: slice = slice(None
     """Return the log-likelihood of the judged spikes in a window in bits each above a Poisson train; None without."""
     judged = np.zeros(data.spikes.shape, bool)
     judged[:, window] = data.judged[:, window]
-    if not (count := int((data.spikes & judged).sum())):
-        return None
+    data = data.judging(judged)
     with single_precision():
-        loss = JointLoss(params, cut_lanes(data.judging(judged), params), data.dt, free=())
-        score = loss(np.zeros(0))[1]
+        score = JointLoss(params, cut_lanes(data, params), data.dt, free=())(np.zeros(0))[1]
+    return bits_above(score, data)
+
+
+def bits_above(score: Score, data: Data) -> float | None:
+    """Return the log-likelihood of a score of the judged spikes in bits each above a Poisson train; None without."""
+    if not (count := int((data.spikes & data.judged).sum())):
+        return None
     density = score.log_likelihood - count * np.log(data.dt)
-    return float(bits_per_spike(density, count, float(judged.sum()) * data.dt))
+    return float(bits_per_spike(density, count, float(data.judged.sum()) * data.dt))

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlif.fitting.data import Data, with_spikes
-from jaxlif.fitting.joint_likelihood import JointLoss, Score
+from jaxlif.fitting.joint_likelihood import JointLoss, Score, bits_above
 from jaxlif.fitting.lanes import LENGTH, UPSTROKE, cut_lanes, single_precision
 from jaxlif.fitting.optimise import Minimum, minimise
 from jaxlif.fitting.prepare import prepare
 from jaxlif.fitting.regression import moving, regress
-from jaxlif.losses import bits_per_spike, spike_mask
+from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
 from jaxlif.recordings import Electrode, Recording, SpikeRule, repeats
@@ -248,7 +248,7 @@ class _Fold:
         )
         away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=data.steps(float(start.t_ref)) + 1).T
         self.variance = float(np.var(data.voltage[rest.judged & away]))
-        self.spikes, self.time = int((data.spikes & rest.judged).sum()), float(rest.judged.sum()) * data.dt
+        self.unseen, self.spikes = rest, int((data.spikes & rest.judged).sum())
         self.vector, self.other = self.loss.start, len(repeats(data)) > 1 and not is_step_protocol(data)
 
     def fit(self, active: np.ndarray, progress: bool) -> None:
@@ -268,9 +268,9 @@ class _Fold:
     @property
     def scores(self) -> tuple[float, float]:
         """Bits per spike, and the share of the variance of the voltage."""
-        density = self.score.log_likelihood - self.spikes * np.log(self.loss.dt)
-        bits = float(bits_per_spike(density, self.spikes, self.time)) if self.spikes else np.nan
-        return bits, 1.0 - self.score.squares / max(self.score.compared, 1.0) / self.variance
+        bits = bits_above(self.score, self.unseen)
+        left = self.score.squares / max(self.score.compared, 1.0)
+        return np.nan if bits is None else bits, 1.0 - left / self.variance
 
     @property
     def params(self) -> AdaptiveLIFParams:

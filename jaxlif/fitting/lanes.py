@@ -5,6 +5,7 @@ recorded spikes reset the neuron, and it forgets. So one loop of a few thousand 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ single_precision = partial(jax.enable_x64, False)  # the information of a fit is
 UPSTROKE = 5.0  # ms before a spike that are not compared
 LENGTH = 1000.0  # ms of a lane that are judged
 WARM_UP = 500.0  # ms before them
-PART = 250_000  # steps of all lanes of a part: two of them run side by side
+PART = 120_000  # steps of all lanes of a part
+SIDE_BY_SIDE = 2  # parts: a loop over time fills one core
 
 
 class Lanes(NamedTuple):
@@ -55,57 +57,78 @@ def cut_lanes(data: Data, params: AdaptiveLIFParams, dtype: str = "float32") -> 
     The refractory period and the time constants of ``params`` say how long the voltage is held after a spike, and what
     the kernels are; pieces in which nothing is judged are left out.
     """
-    cut = _Cut(data, dtype)
-    held = int(refractory_steps(params.t_ref, data.dt))
-    since = _steps_since(data.spikes)
+    return [lanes for _, lanes in _parts(data, params, dtype)]
+
+
+def forced_sweeps(params: AdaptiveLIFParams, data: Data) -> np.ndarray:
+    """Return the voltage [sweeps, T], mV, of a neuron whose spikes are the recorded ones, lane by lane."""
+    found = np.zeros(data.voltage.shape)
+
+    def _put(part: tuple[list[_Place], Lanes]) -> None:
+        with single_precision():
+            voltage = np.asarray(_forced(params, part[1], data.dt)[0]).T
+        for (sweep, first, judged, end), lane in zip(part[0], voltage, strict=False):
+            found[sweep, judged:end] = lane[judged - first : end - first]
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        list(pool.map(_put, _parts(data.judging(np.ones((), bool)), params, "float32")))
+    return found
+
+
+class _Place(NamedTuple):
+    """Where a lane begins, is judged from and ends in its sweep, in steps."""
+
+    sweep: int
+    first: int
+    judged: int
+    end: int
+
+
+def _places(data: Data) -> tuple[list[_Place], tuple[int, int]]:
+    """Return where all lanes are, and the shape of a part, one of a few: programs compile for a shape."""
+    steps, warm = data.num_steps, data.steps(WARM_UP)
+    length = min(data.steps(LENGTH), steps)
+    begins = range(0, steps, length)
+    every = (_Place(s, max(0, b - warm), b, min(b + length, steps)) for s in range(data.num_sweeps) for b in begins)
+    places = [place for place in every if data.judged[place.sweep, place.judged : place.end].any()]
+    length = length if length == steps else length + warm
+    most, few = max(1, PART // length), 1 << max(0, len(places) - 1).bit_length()
+    return places, (length, min(few, most) if 4 * len(places) <= most else most)
+
+
+def _parts(data: Data, params: AdaptiveLIFParams, dtype: str) -> Iterator[tuple[list[_Place], Lanes]]:
+    """Yield parts of lanes with their places; the last is filled up with copies of its last lane that count nothing."""
+    held, since = int(refractory_steps(params.t_ref, data.dt)), _steps_since(data.spikes)
     near = ~spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=held + 1).T
+    counted = {"judged": data.spikes, "active": since > held, "compared": ~near}
     rows = {"current": data.terms.current(data.current), "voltage": data.voltage, "spikes": data.spikes}
-    later = {"judged": data.spikes, "active": since > held, "compared": ~near}
-    lanes = {name: cut.rows(x) for name, x in rows.items()}
-    lanes |= {name: cut.rows(x & data.judged, warm=False) for name, x in later.items()}
-    for name, taus in (("eta", params.tau_eta), ("gamma", params.tau_gamma)):
-        kernels = [cut.rows(decayed(data.spikes, float(tau) / data.dt)) for tau in taus]
-        shape = cut.length, 0, len(cut.places)
-        lanes[name] = np.stack(kernels, axis=1) if kernels else np.zeros(shape, dtype)
-    lanes["start"] = cut.firsts(data.voltage).astype(dtype)
-    lanes["held"] = np.maximum(held + 1 - cut.firsts(since), 0).astype(np.int32)
-    lanes["offset"] = data.terms.offset[[sweep for sweep, _, _ in cut.places]].astype(dtype)
-    return [Lanes(**part) for part in cut.parts(lanes, unjudged=tuple(later))]
+    rows |= {name: x & data.judged for name, x in counted.items()}
+    kernels = {"eta": params.tau_eta, "gamma": params.tau_gamma}
+    every = {float(tau) for each in kernels.values() for tau in each}
+    decays = {tau: decayed(data.spikes, tau / data.dt).astype(dtype) for tau in every}
+    places, shape = _places(data)
+    for n in range(0, len(places), shape[1]):
+        own = places[n : n + shape[1]]
+        full = own + own[-1:] * (shape[1] - len(own))
+        part = {name: _side_by_side(x, full, shape, dtype) for name, x in rows.items()}
+        for lane, place in enumerate(full):
+            for name in counted:
+                part[name][: place.judged - place.first if lane < len(own) else None, lane] = 0
+        for name, taus in kernels.items():
+            columns = [_side_by_side(decays[float(tau)], full, shape, dtype) for tau in taus]
+            part[name] = np.stack(columns, axis=1) if columns else np.zeros((shape[0], 0, shape[1]), dtype)
+        sweeps, firsts = np.array([(place.sweep, place.first) for place in full]).T
+        part |= {"start": data.voltage[sweeps, firsts].astype(dtype), "offset": data.terms.offset[sweeps].astype(dtype)}
+        part["held"] = np.maximum(held + 1 - since[sweeps, firsts], 0).astype(np.int32)
+        yield own, Lanes(**{name: jnp.asarray(x) for name, x in part.items()})
 
 
-class _Cut:
-    """Where each lane begins, is judged and ends."""
-
-    def __init__(self, data: Data, dtype: str) -> None:
-        length, warm, steps = data.steps(LENGTH), data.steps(WARM_UP), data.num_steps
-        length = min(length, steps)
-        begins = range(0, steps, length)
-        every = ((s, max(0, b - warm), b, min(b + length, steps)) for s in range(data.num_sweeps) for b in begins)
-        found = [(s, a, b, e) for s, a, b, e in every if data.judged[s, b:e].any()]
-        self.places = [(s, a, b) for s, a, b, _ in found]
-        self.ends = [e for _, _, _, e in found]
-        self.length, self.dtype = (length if length == steps else length + warm), dtype
-        self.size = -(-len(found) // -(-len(found) * self.length // PART))
-
-    def rows(self, x: np.ndarray, *, warm: bool = True) -> np.ndarray:
-        """Return an array [S, T] in lanes, 0 where they are longer, and in their warm-up where this does not count."""
-        lanes = np.zeros((len(self.ends), self.length), self.dtype)
-        for lane, (sweep, first, judged), end in zip(lanes, self.places, self.ends, strict=True):
-            begin = first if warm else judged
-            lane[begin - first : end - first] = x[sweep, begin:end]
-        return np.ascontiguousarray(lanes.T)
-
-    def parts(self, lanes: dict[str, np.ndarray], *, unjudged: tuple[str, ...]) -> Iterator[dict[str, Array]]:
-        """Yield parts of one size; the last is filled up with copies of its last lane in which nothing counts."""
-        for first in range(0, len(self.places), self.size):
-            chosen = np.minimum(np.arange(first, first + self.size), len(self.places) - 1)
-            counts = np.arange(first, first + self.size) < len(self.places)
-            part = {name: x[..., chosen] for name, x in lanes.items()}
-            yield {name: jnp.asarray(np.where(counts, x, 0) if name in unjudged else x) for name, x in part.items()}
-
-    def firsts(self, x: np.ndarray) -> np.ndarray:
-        """Return what an array [S, T] is where each lane begins."""
-        return np.array([x[sweep, first] for sweep, first, _ in self.places])
+def _side_by_side(x: np.ndarray, places: list[_Place], shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """Return what is at some places of an array [S, T], [T, L], 0 where a lane is longer."""
+    lanes = np.zeros(shape[::-1], dtype)
+    for lane, place in zip(lanes, places, strict=True):
+        lane[: place.end - place.first] = x[place.sweep, place.first : place.end]
+    return np.ascontiguousarray(lanes.T)
 
 
 def _steps_since(spikes: np.ndarray) -> np.ndarray:
@@ -129,6 +152,9 @@ def forced(params: AdaptiveLIFParams, lanes: Lanes, dt: float) -> tuple[Array, A
     It equals :class:`TeacherForced` step by step but for how lanes begin; parameters are scalars.
     """
     return stretch(params, begin(params, lanes, dt), lanes, dt)[1]
+
+
+_forced = jax.jit(forced, static_argnums=2)
 
 
 def begin(params: AdaptiveLIFParams, lanes: Lanes, dt: float) -> AdaptiveState:
@@ -162,7 +188,7 @@ def stretches(lanes: Lanes, steps: int) -> dict[str, Array]:
         filled = jnp.pad(x, [(0, -len(x) % steps)] + [(0, 0)] * (x.ndim - 1))
         return filled.reshape(-1, steps, *x.shape[1:])
 
-    return jax.tree.map(_cut, rows)
+    return {name: _cut(x) for name, x in rows.items()}
 
 
 def _bare(params: AdaptiveLIFParams) -> AdaptiveLIFParams:

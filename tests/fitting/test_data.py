@@ -193,3 +193,20 @@ def test_a_mask_of_booleans_at_hand_stays_at_hand_inside_a_transformation(data):
     held = jax.tree.map(jnp.asarray, columns(data))
     loss = jax.eval_shape(lambda tau_m: ForcedVoltageLoss(CELL)(replace(TRUTH, tau_m=tau_m), held), jnp.asarray(12.0))
     assert loss.shape == ()
+
+
+def test_a_long_response_in_pieces_is_that_of_one_run(monkeypatch):
+    """The same noise at the same time: what differs when a piece begins is forgotten within its first block."""
+    params = jl.AdaptiveLIFParams(
+        **vars(TRUTH), eta=(20.0,), tau_eta=(100.0,), gamma=(2.0,), tau_gamma=(50.0,), delta_v=2.0, lambda_0=0.5
+    )
+    current = np.random.default_rng(2).normal(200.0, 100.0, (1, 1200)).repeat(10, axis=1)
+    recording = jl.Recording(current=current, dt=0.5)
+    monkeypatch.setattr("jaxlif.fitting.prediction.ONWARD", 1)
+    pieces = noisy_response(params, recording, repeats=2, seed=0)
+    monkeypatch.setattr("jaxlif.fitting.prediction.ONWARD", 10**6)
+    whole = noisy_response(params, recording, repeats=2, seed=0)
+    assert whole.spikes.sum() > 200
+    # Voltages that are 1e-5 mV apart may cross a threshold a step apart: one spike in a hundred at most.
+    assert (pieces.spikes != whole.spikes).sum() <= 0.02 * whole.spikes.sum()
+    assert np.median(np.abs(pieces.voltage - whole.voltage)) < 1e-4

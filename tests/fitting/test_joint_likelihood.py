@@ -97,7 +97,7 @@ def test_one_lane_for_a_sweep_is_the_loop_over_time(data, t_ref):
     (lanes,) = cut_lanes(data, params, "float64")
     for fast, slow in zip(FORCED(params, lanes, DT), traces(params, data), strict=True):
         # Only the order of additions differs: 1e-10 mV is a thousand roundings of -60 mV.
-        np.testing.assert_allclose(np.asarray(fast).T, slow, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(np.asarray(fast).T[: len(slow)], slow, rtol=0, atol=1e-10)
 
 
 def test_lanes_know_where_each_sweep_rests_and_what_its_current_is(data):
@@ -133,7 +133,7 @@ def test_a_lane_that_begins_after_a_spike_is_held_at_the_reset(data, monkeypatch
     (lanes,) = cut_lanes(data, PARAMS, "float64")
     v, spikes = np.asarray(FORCED(PARAMS, lanes, DT)[0]), data.spikes
     held = 0
-    for lane, first in enumerate(np.asarray(lanes.voltage[0])):
+    for lane, first in enumerate(np.asarray(lanes.voltage[0])[np.asarray(lanes.active).any(axis=0)]):
         sweep, begin = (int(n) for n in np.argwhere(data.voltage == first)[0])
         since = np.flatnonzero(spikes[sweep, max(0, begin - REFRACTORY) : begin][::-1])
         left = REFRACTORY - int(since[0]) if since.size else 0
