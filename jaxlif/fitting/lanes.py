@@ -186,7 +186,7 @@ def stretches(lanes: Lanes, steps: int) -> dict[str, Array]:
 
     def _cut(x: Array) -> Array:
         filled = jnp.pad(x, [(0, -len(x) % steps)] + [(0, 0)] * (x.ndim - 1))
-        return filled.reshape(-1, steps, *x.shape[1:])
+        return filled.reshape(len(filled) // steps, steps, *x.shape[1:])
 
     return {name: _cut(x) for name, x in rows.items()}
 
