@@ -88,21 +88,11 @@ def spike_latency(
 
 
 def firing_rate(params: Any, current: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
-    r"""Give the f-I curve: the firing rate under a constant current.
+    r"""Give the f-I curve: the firing rate, Hz, under a constant current, pA, of any shape.
 
     :math:`f = 1000 / \left(t_{ref} + \tau_m \ln \frac{v_\infty - v_{reset}}{v_\infty - v_{th}}\right)` above
-    rheobase, 0 at or below it.
-
-    Its gradient is finite everywhere: 0 at and below rheobase, and falling from very large values just above.
-
-    A neuron with adaptation or a threshold that moves is refused: simulate it and count.
-
-    Args:
-        params: the neuron.
-        current: I, pA, any shape.
-
-    Returns:
-        The rate, Hz, of the current's shape.
+    rheobase, 0 at or below it. Its gradient is finite everywhere: 0 at and below rheobase, and falling from very large
+    values just above. A neuron with adaptation or a threshold that moves is refused: simulate it and count.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -161,16 +151,10 @@ def diffusion_rate(
         \qquad y = \frac{v - \mu}{\sqrt 2\,\sigma}
 
     On a grid the threshold is only tested once a step, which acts like a threshold that is higher by 0.5826 standard
-    deviations of one step's noise, :math:`\sigma \sqrt{2\,dt / \tau_m}`.
+    deviations of one step's noise, :math:`\sigma \sqrt{2\,dt / \tau_m}`; dt in ms, 0 for continuous time.
 
-    Args:
-        params: the neuron.
-        mean: :math:`\mu`, mV, any shape.
-        sd: :math:`\sigma`, mV, likewise; 0 gives the f-I curve.
-        dt: time step of a simulation, ms; 0 for continuous time.
-
-    Returns:
-        The rate, Hz; 0 where the mean is more than 12.7 standard deviations below threshold.
+    The rate is in Hz, mean and sd in mV, of any shape: 0 where the mean is more than 12.7 standard deviations below
+    threshold; an sd of 0 gives the f-I curve.
 
     Example:
         >>> from jaxlif import LIFParams

@@ -113,17 +113,10 @@ class RecordingFit:
         return worst_first(self.warnings)
 
     def kernel(self, kind: str, times: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        r"""Return what a spike leaves behind, :math:`\sum_k \eta_k e^{-t / \tau_k}`, and its 95 % band.
+        r"""Return what a spike leaves behind, :math:`\sum_k \eta_k e^{-t / \tau_k}`, and the ends of its 95 % band.
 
-        Args:
-            kind: "eta", the spike-triggered current, pA, or "gamma", the movement of the threshold, mV.
-            times: after the spike, ms, [T].
-
-        Returns:
-            The kernel and the two ends of its band, each [T]; the ends are NaN where no errors were estimated.
-
-        Raises:
-            ValueError: for another kind, or a model without kernels.
+        Of "eta", the spike-triggered current, pA, or "gamma", the movement of the threshold, mV, at times after the
+        spike, ms, each [T]; the ends are NaN where no errors were estimated. A model without kernels is refused.
         """
         if not isinstance(self.params, AdaptiveLIFParams):
             raise ValueError(f'model = "{self.model}": it has no kernels')

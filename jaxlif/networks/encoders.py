@@ -60,12 +60,8 @@ def level_crossing(values: Shaped[ArrayLike, " T *C"], step: ArrayLike) -> Float
     With :math:`u_n = (x_n - x_0) / \Delta`, a level follows by whole steps, :math:`m_n = m_{n-1} + k_n` from
     :math:`m_{-1} = 0` with :math:`k_n = \mathrm{trunc}(u_n - m_{n-1})`, but for rounding: 0.3 is three steps of 0.1.
 
-    Args:
-        values: x, [T] or [T, C] for C channels.
-        step: :math:`\Delta`, in the unit of ``values``, scalar or [C].
-
-    Returns:
-        Counts, without a gradient to ``values``: C channels of ups, :math:`\max(k_n, 0)`, then C of downs.
+    Of values [T], or [T, C] for C channels, and a step :math:`\Delta`, scalar or [C], it returns counts without a
+    gradient to ``values``: C channels of ups, :math:`\max(k_n, 0)`, then C of downs.
 
     Example:
         >>> level_crossing(jnp.array([0.0, 0.4, 2.1, 1.2, 0.9]), 1.0).T.astype(int).tolist()

@@ -47,13 +47,9 @@ class LIFParams:
     def from_circuit(
         cls, *, c_m: Parameter, g_l: Parameter | None = None, r_m: Parameter | None = None, **rest: Parameter
     ) -> Self:
-        r"""Make parameters from the RC circuit: :math:`r_m = 1/g_l`, :math:`\tau_m = r_m c_m`.
+        r"""Make parameters from the RC circuit: :math:`r_m = 1/g_l`, :math:`\tau_m = r_m c_m`; c_m in pF.
 
-        Args:
-            c_m: membrane capacitance, pF.
-            g_l: leak conductance, nS; give either this or ``r_m``.
-            r_m: membrane resistance, GΩ.
-            **rest: the other fields of :class:`LIFParams`.
+        Give either the leak conductance g_l, nS, or the resistance r_m, GΩ; ``rest`` are the other fields.
 
         Example:
             >>> LIFParams.from_circuit(c_m=250.0, g_l=25.0).tau_m
