@@ -55,7 +55,12 @@ def pictures(fit: RecordingFit, answers: Answers | None = None) -> Iterator[Pict
     """Draw the figures of a fit one by one, in the order of a report; whoever takes one saves or closes it."""
     with plt.rc_context(_STYLE):
         if answers is None:
-            yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", _curve(fit))
+            figure, axes = _subplots((6.0, 4.0))
+            currents, rates = (np.array(fit.curve[name]) for name in ("current_pA", "rate_Hz"))
+            fine = np.linspace(currents.min(), currents.max(), 400)
+            fitted = np.asarray(firing_rate(fit.params, fine))
+            plotting.fi_curve(currents, rates, fine, fitted, theory_label="fitted closed form", ax=axes[0, 0])
+            yield Picture("f_i_curve", "f-I curve: measured, and the closed form of the fitted neuron.", figure)
             return
         if answers.recording.voltage is not None and answers.spikes.any():
             caption = "Where spikes were found: in sweeps with few, a typical number and the most, and all of them laid"
@@ -217,15 +222,6 @@ def _second(recording: Recording, spikes: np.ndarray, part: Mapping[str, Any]) -
 
 def _subplots(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
-
-
-def _curve(fit: RecordingFit) -> Figure:
-    figure, axes = _subplots((6.0, 4.0))
-    currents, rates = (np.array(fit.curve[name]) for name in ("current_pA", "rate_Hz"))
-    fine = np.linspace(currents.min(), currents.max(), 400)
-    fitted = np.asarray(firing_rate(fit.params, fine))
-    plotting.fi_curve(currents, rates, fine, fitted, theory_label="fitted closed form", ax=axes[0, 0])
-    return figure
 
 
 def _raster(
