@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxlif.recordings.protocol import find_epochs, is_step_protocol, mains_hum
 from jaxlif.recordings.recording import Recording, RecordingWarning, remembered
 from jaxlif.recordings.spikes import SpikeRule, spike_notes
-from jaxlif.recordings.units import EVIDENT, away_from, evidence
+from jaxlif.recordings.units import EVIDENT, away_from, delay, evidence
 
 DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 _AT_STEP = 0.3  # ms after a step of the current in which no membrane has moved far and no spike has risen
@@ -51,6 +51,7 @@ def notes_on(
         *(() if recording.voltage is None else _saturated(recording, spikes)),
         *(() if recording.voltage is None else _artefacts(compensated or recording, spikes)),
         *_humming(recording),
+        *(() if recording.voltage is None else _delayed(recording, spikes)),
     )
 
 
@@ -90,6 +91,15 @@ def _humming(recording: Recording) -> Iterator[str]:
             f"the current has a hum of {hum.amplitude:.2g} pA at {hum.frequency:g} Hz: steps are looked for without it,"
             " unless it is more than a tenth of them, and the membrane is fitted with or without it, whichever the"
             " voltage follows; the model is run with it"
+        )
+
+
+def _delayed(recording: Recording, spikes: np.ndarray) -> Iterator[str]:
+    """Say that the voltage follows the current late, or comes before it: a fit takes either for the membrane's."""
+    if late := delay(recording.current, recording.measured_voltage(), recording.dt, spikes):
+        yield (
+            f"the voltage comes {abs(late):.2g} ms {'after' if late > 0 else 'before'} the current that drives it: one"
+            " of them is shifted in the file, and tau_m and latencies are wrong by about as much"
         )
 
 

@@ -35,6 +35,12 @@ _MAINS_FROM = 100.0  # ms of a sweep in which 50 Hz, 60 Hz and a mean are three 
 _LEAST = 120  # blocks: of fewer, a cell that fires all the time leaves too little between spikes to deny its answer
 _AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's transient is no stimulus
 EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 160 000 tests
+_REACH, _DELAY = 10.0, 0.5  # ms: the longest delay that is looked for, and its grain
+_LATE = 1.0  # ms of a delay that filters and electrodes have not
+_AROUND_SPIKE = (3.0, 15.0)  # ms before and after one in which its own currents drive the slope
+_ANSWERS = 0.1  # share of what the current explains of the slope that a delay must add
+_CERTAIN = 50.0  # F of one delay of 41, far beyond chance
+_DELAY_BLOCKS = 100_000  # that are looked at: 50 s
 
 
 def symbol(unit: str) -> str:
@@ -198,6 +204,41 @@ def evidence(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.nda
     pairs = zip(lengths, (y, _means(known, short)), strict=True)
     found = [_f(_means(x, n), _means(part, n), past) for n, part in pairs for past in pasts]
     return max((f for f in found if np.isfinite(f)), default=np.inf)
+
+
+def delay(current: np.ndarray, voltage: np.ndarray, dt: float, spikes: np.ndarray) -> float:
+    r"""Return by how many ms the voltage [sweeps, T] comes after the current that drives it; 0 where none is evident.
+
+    Of blocks k of 0.5 ms away from spikes, :math:`V_{k+1} - V_k = a + b V_k + c \bar I_{k-d} + e \Delta I_{k-d}`, I the
+    mean and :math:`\Delta I` the difference of two: a membrane's slope is largest at once, an electrode's drop too.
+    """
+    length = max(1, round(_DELAY / dt))
+    reach, least = round(_REACH / (length * dt)), max(2, round(_LATE / (length * dt)))
+    known = np.where(away_from(spikes, *_AROUND_SPIKE, dt), voltage, np.nan)
+    few = np.s_[: max(1, _DELAY_BLOCKS // max(1, current.shape[1] // length)), : _DELAY_BLOCKS * length]
+    x, y = (_means(part[few], length) for part in (current, known))
+    slope, mean, change = np.diff(y, axis=1), 0.5 * (x[:, 1:] + x[:, :-1]), np.diff(x, axis=1)
+    told = np.isfinite(slope)
+    told[:, :reach] = told[:, max(0, told.shape[1] - reach) :] = False
+    if (count := int(told.sum())) < _LEAST:
+        return 0.0
+    own = np.stack([slope[told], y[:, :-1][told]])
+    own -= own.mean(axis=1, keepdims=True)
+    shifts = np.arange(-reach, reach + 1)
+    left = [_left(own, np.stack([np.roll(part, shift, axis=1)[told] for part in (mean, change)])) for shift in shifts]
+    best, now, without = int(np.argmin(left)), left[reach], _left(own, own[:0])
+    certain = now - left[best] > _CERTAIN * max(left[best], np.finfo(float).tiny) / count
+    answers = now - left[best] > _ANSWERS * (without - left[best])
+    return float(shifts[best]) * length * dt if certain and answers and abs(shifts[best]) >= least else 0.0
+
+
+def _left(own: np.ndarray, others: np.ndarray) -> float:
+    """Return the squares that are left of the first row, [2, n], without the second and without others, [m, n]."""
+    design = np.concatenate([own[1:], others - others.mean(axis=1, keepdims=True)])
+    size = np.sqrt(np.sum(design**2, axis=1))
+    design = design / np.where(size > 0, size, 1.0)[:, None]
+    products, with_first = design @ design.T, design @ own[0]
+    return float(own[0] @ own[0] - with_first @ np.linalg.pinv(products, 1e-12, hermitian=True) @ with_first)
 
 
 def away_from(spikes: np.ndarray, before: float, after: float, dt: float) -> np.ndarray:

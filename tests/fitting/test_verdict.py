@@ -162,6 +162,15 @@ def copied():
     return jl.Recording(np.zeros((3, 900)), noise[[0, 0, 2]], dt=0.1)
 
 
+def shifted():
+    """Steps every 50 ms into a membrane of 15 ms, stored 4 ms too early."""
+    current = 100.0 * (np.arange(20_000) // 500 % 2)
+    voltage = np.full(20_000, -70.0)
+    for n in range(19_999):
+        voltage[n + 1] = voltage[n] + 0.1 / 15.0 * (0.15 * current[n] - 70.0 - voltage[n])
+    return jl.Recording(np.roll(current, -40)[None], voltage[None], dt=0.1)
+
+
 GRAVE = {
     "count depends on the rule": lambda: spike_notes(peaks(np.tile([90.0, 40.0], 30)), jl.SpikeRule()),
     "rectifies": lambda: rectification([Deflection(0, -50.0, 0.1), Deflection(1, -25.0, 0.3)], 0.3),
@@ -171,6 +180,7 @@ GRAVE = {
     "lies at the end of its bounds": lambda: at_bounds(jl.LIFParams(tau_m=500.0), {"tau_m": (0.5, 500.0)}),
     "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0]), 0.1),
     "sweep 1, held out, is the copy": lambda: notes_on(copied(), np.zeros((3, 900), bool), held=[1]),
+    "comes 4 ms after the current": lambda: notes_on(shifted(), np.zeros((1, 20_000), bool)),
     "one level": lambda: protocol_doubts(steps([100.0, 100.0, 100.0]), 0.1),
     "explains only 30 %": lambda: score_notes(steps([50.0]), {"train": COUNTS | {"voltage_variance_explained": 0.3}}),
 }

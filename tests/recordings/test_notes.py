@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 import jaxlif as jl
 from jaxlif.fitting.scores import spike_scores
@@ -55,6 +56,39 @@ def test_a_current_without_steps_has_none():
     noise = np.random.default_rng(0).normal(0.0, 100.0, (1, 3000))
     voltage = -70.0 + 0.01 * noise
     assert notes_on(Recording(current=noise, voltage=voltage, dt=DT), np.zeros((1, 3000), bool)) == ()
+
+
+@pytest.mark.parametrize("shift", [-4.0, -1.5, 0.0, 1.5, 4.0])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_current_that_is_shifted_against_the_voltage_is_said(noisy, shift):
+    """By whole samples of a membrane's own voltage with noise: steps, and a current that changes all the time."""
+    random = np.random.default_rng(1)
+    if noisy:
+        kept, current = np.exp(-0.1 / 5.0), 50.0 * random.normal(size=(1, 20_000))
+        current, _ = lfilter([np.sqrt(1.0 - kept**2)], [1.0, -kept], current, axis=1, zi=np.zeros((1, 1)))
+    else:
+        current = np.zeros((6, 4000))
+        current[:, 1000:3000] = np.array([-100.0, -50.0, 50.0, 75.0, 100.0, 125.0])[:, None]
+    kept = np.exp(-0.1 / 15.0)
+    driven = lfilter([1.0 - kept], [1.0, -kept], current, axis=1)
+    voltage = -70.0 + 0.15 * driven + random.normal(0.0, 0.2, current.shape)
+    recording = Recording(current=np.roll(current, round(-shift / 0.1), axis=1), voltage=voltage, dt=0.1)
+    found = [note for note in notes_on(recording, np.zeros(current.shape, bool)) if "comes" in note]
+    if not shift:
+        assert found == []
+    else:
+        side = "after" if shift > 0 else "before"
+        assert found[0].startswith(f"the voltage comes {abs(shift):g} ms {side} the current that drives it")
+
+
+def test_a_voltage_that_is_filtered_is_not_late():
+    """A low-pass of 0.4 ms, and an electrode's drop, leave a membrane at its time."""
+    recording = steps(resistance=0.02)
+    kept = np.exp(-DT / 0.4)
+    voltage = lfilter([1.0 - kept], [1.0, -kept], recording.voltage + 70.0, axis=1) - 70.0
+    voltage += np.random.default_rng(0).normal(0.0, 0.1, voltage.shape)
+    silent = np.zeros(voltage.shape, bool)
+    assert not any("comes" in note for note in notes_on(Recording(recording.current, voltage, dt=DT), silent))
 
 
 # --- a current sampled or held ----------------------------------------------------------------------------
