@@ -330,7 +330,7 @@ def rising_branch(currents: np.ndarray, rates: np.ndarray) -> int:
     return int(rising[-1]) + 1
 
 
-def blocked(currents: np.ndarray, rates: np.ndarray) -> tuple[str, ...]:
+def blocked(currents: np.ndarray, rates: np.ndarray, fate: str = "are left out") -> tuple[str, ...]:
     """Say which currents [K], ascending, lie on a falling branch; nothing where there is none."""
     count, highest = rising_branch(currents, rates), int(np.argmax(rates))
     if count == len(rates):
@@ -338,7 +338,7 @@ def blocked(currents: np.ndarray, rates: np.ndarray) -> tuple[str, ...]:
     return (
         f"the rates fall from {rates[highest]:.4g} Hz at {currents[highest]:.4g} pA to {rates[-1]:.4g} Hz at"
         f" {currents[-1]:.4g} pA, as in depolarisation block, which no LIF has: the {len(rates) - count} levels from"
-        f" {currents[count]:.4g} pA on are left out",
+        f" {currents[count]:.4g} pA on {fate}",
     )
 
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxlif.fitting.bounds import STANDARD_NAMES
 from jaxlif.fitting.data import Data, Outcome
+from jaxlif.fitting.fi_curve import blocked
 from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.judgement import Judged
-from jaxlif.fitting.prepare import Case
+from jaxlif.fitting.prepare import ADAPTIVE, Case
 from jaxlif.fitting.scores import unreliable_notes
 from jaxlif.fitting.step_family import Family
 from jaxlif.neurons.leaky import LeakyParams
@@ -44,7 +45,7 @@ def fit_notes(
     return (
         *judged.astray,
         *case.notes,
-        *protocol_doubts(case.fitted, float(final.params.r_m)),
+        *protocol_doubts(case.fitted, float(final.params.r_m), adaptive=case.model in ADAPTIVE),
         *(refitted,) * again,
         *final.warnings,
         *(vague,) * bool(undetermined),
@@ -56,8 +57,10 @@ def fit_notes(
     )
 
 
-def protocol_doubts(data: Data, r_m: float) -> tuple[str, ...]:
-    """Say what a family of steps lacks, or what else than its steps differs between its sweeps."""
+def protocol_doubts(data: Data, r_m: float, *, adaptive: bool = False) -> tuple[str, ...]:
+    """Say what a family of steps lacks, or what else than its steps differs between its sweeps; of an adaptive neuron
+    also what it takes as it is, and a recipe of steps deals with.
+    """
     if not is_step_protocol(data):
         return ()
     family, notes = Family(data, data.spikes), []
@@ -67,7 +70,11 @@ def protocol_doubts(data: Data, r_m: float) -> tuple[str, ...]:
         notes.append(f"{text}: the cell rests up to {moved:.2g} mV from where it does in others")
     if len(currents := family.table.currents) == 1:
         notes.append(f"the current has one level, {currents[0]:.4g} pA: nothing tells how the cell answers another")
-    return tuple(notes)
+    if adaptive and data.drift is None and family.baselines.drift >= DRIFT:
+        text = f"the rest moves by {family.baselines.drift:.2g} mV from sweep to sweep"
+        notes.append(f"{text}: one v_rest stands for all, and r_m and v_th make up for it (--drift, or --model lif)")
+    of_block = blocked(currents, family.table.rates, "are fitted as if it had (--sweeps)") if adaptive else ()
+    return (*notes, *of_block)
 
 
 def at_bounds(params: LIFParams | LeakyParams, limits: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:

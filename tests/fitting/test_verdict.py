@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
-from jaxlif.fitting.data import Data
+from jaxlif.fitting.data import Data, Drift
 from jaxlif.fitting.notes import at_bounds, protocol_doubts, score_notes, spontaneous, unlikely_membrane
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.fitting.step_family import Deflection, rectification
@@ -148,6 +148,20 @@ def steps(levels, holding=0.0):
     return Data(current, -70.0 + 0.1 * current, spikes=np.zeros(current.shape, bool), dt=0.5)
 
 
+def in_block():
+    """Steps of 200 ms that evoke 0, 3, 6 and 1 spikes."""
+    data = steps([50.0, 100.0, 150.0, 200.0])
+    for sweep, count in enumerate((0, 3, 6, 1)):
+        data.spikes[sweep, 420 : 420 + 20 * count : 20] = True
+    return data
+
+
+def drifting():
+    """Steps from rests of -70, -67 and -64 mV."""
+    data = steps([50.0, 100.0, 150.0])
+    return replace(data, voltage=data.voltage + np.array([[0.0], [3.0], [6.0]]))
+
+
 def peaks(heights):
     """A rest with spikes of 1 ms, each of its own height, mV."""
     voltage = np.full((1, 20_000), -70.0) + np.random.default_rng(0).normal(0.0, 0.1, (1, 20_000))
@@ -181,6 +195,8 @@ GRAVE = {
     "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0]), 0.1),
     "sweep 1, held out, is the copy": lambda: notes_on(copied(), np.zeros((3, 900), bool), held=[1]),
     "comes 4 ms after the current": lambda: notes_on(shifted(), np.zeros((1, 20_000), bool)),
+    "the rates fall from 30 Hz at 150 pA to 5 Hz": lambda: protocol_doubts(in_block(), 0.1, adaptive=True),
+    "the rest moves by 6 mV": lambda: protocol_doubts(drifting(), 0.1, adaptive=True),
     "one level": lambda: protocol_doubts(steps([100.0, 100.0, 100.0]), 0.1),
     "explains only 30 %": lambda: score_notes(steps([50.0]), {"train": COUNTS | {"voltage_variance_explained": 0.3}}),
 }
@@ -207,6 +223,10 @@ def test_a_family_of_steps_without_oddities_has_no_doubts():
     assert protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 2.0, 1.0]), 0.9) == ()
     noise = np.random.default_rng(0).normal(size=(2, 1200))
     assert protocol_doubts(replace(steps([1.0, 2.0]), current=noise), 0.1) == ()
+    # What the recipe of steps deals with it says itself; and rests that were measured are no doubt.
+    assert protocol_doubts(drifting(), 0.1) == protocol_doubts(in_block(), 0.1) == ()
+    measured = replace(drifting(), v_rest=-67.0, drift=Drift.of_rest(np.array([-70.0, -67.0, -64.0]), -67.0))
+    assert protocol_doubts(measured, 0.1, adaptive=True) == ()
 
 
 def electrode(resistance):
