@@ -70,7 +70,7 @@ def protocol_doubts(data: Data, r_m: float, *, adaptive: bool = False) -> tuple[
         notes.append(f"{text}: the cell rests up to {moved:.2g} mV from where it does in others")
     if len(currents := family.table.currents) == 1:
         notes.append(f"the current has one level, {currents[0]:.4g} pA: nothing tells how the cell answers another")
-    if adaptive and data.drift is None and family.baselines.drift >= DRIFT:
+    if adaptive and not data.terms.offset.any() and family.baselines.drift >= DRIFT:
         text = f"the rest moves by {family.baselines.drift:.2g} mV from sweep to sweep"
         notes.append(f"{text}: one v_rest stands for all, and r_m and v_th make up for it (--drift, or --model lif)")
     of_block = blocked(currents, family.table.rates, "are fitted as if it had (--sweeps)") if adaptive else ()

@@ -272,9 +272,13 @@ def quiet_voltage(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"]) ->
     length = min(max(1, round(_MEAN / recording.dt)), recording.num_steps)
     total = np.cumsum(np.pad(recording.current, ((0, 0), (1, 0))), axis=1)
     loud = np.abs(total[:, length:] - total[:, :-length]) / length > _QUIET * np.abs(recording.current).max()
-    # The first mean that is loud has its loud samples at its end.
+    # The first mean that is loud has its loud samples at its end, up to which it is quiet.
     ends = np.where(loud.any(axis=1), loud.argmax(axis=1), recording.num_steps)
-    known = [end >= _SETTLED / recording.dt and not train[:end].any() for train, end in zip(spikes, ends, strict=True)]
+    for epoch in find_epochs(recording) if is_step_protocol(recording) else ():
+        if epoch.start == 0:  # it ends with a step, however small
+            ends[epoch.sweep] = min(ends[epoch.sweep], epoch.stop)
+    least = round(_SETTLED / recording.dt) - length
+    known = [end >= least and not train[:end].any() for train, end in zip(spikes, ends, strict=True)]
     rows = zip(recording.measured_voltage(), ends, known, strict=True)
     return np.array([voltage[int(_LEFT_OUT * end) : end].mean() if calm else np.nan for voltage, end, calm in rows])
 

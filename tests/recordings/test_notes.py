@@ -7,7 +7,15 @@ from scipy.signal import lfilter
 import jaxlif as jl
 from jaxlif.fitting.scores import spike_scores
 from jaxlif.recordings import Recording, estimate_electrode
-from jaxlif.recordings.notes import copies, held_current, is_sampled, notes_on, padding, without_padding
+from jaxlif.recordings.notes import (
+    copies,
+    held_current,
+    is_sampled,
+    notes_on,
+    padding,
+    resting_potentials,
+    without_padding,
+)
 from jaxlif.recordings.spikes import detect_spikes
 
 DT = 0.05
@@ -89,6 +97,18 @@ def test_a_voltage_that_is_filtered_is_not_late():
     voltage += np.random.default_rng(0).normal(0.0, 0.1, voltage.shape)
     silent = np.zeros(voltage.shape, bool)
     assert not any("comes" in note for note in notes_on(Recording(recording.current, voltage, dt=DT), silent))
+
+
+@pytest.mark.parametrize(("quiet", "known"), [(100.0, True), (89.0, False)])
+def test_a_rest_is_known_from_100_ms_without_current(quiet, known):
+    """To the sample, however large or small the steps are: the mean over 10 ms sees the larger sooner."""
+    current = np.where(np.arange(4000) * 0.1 >= quiet, np.array([[-100.0], [10.0], [300.0]]), 0.0)
+    voltage = np.array([[-70.0], [-69.0], [-68.0]]) + 0.1 * current
+    rest = resting_potentials(Recording(current, voltage, dt=0.1), np.zeros(current.shape, bool))
+    if not known:
+        assert rest is None
+    else:
+        np.testing.assert_allclose(rest, [-70.0, -69.0, -68.0], atol=1e-9)
 
 
 # --- a current sampled or held ----------------------------------------------------------------------------
