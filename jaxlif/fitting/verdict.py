@@ -31,6 +31,7 @@ GRAVE = tuple(
         r"\d+ of \d+ spikes come within \S+ ms of a step of the current",
         r"the rates fall from .*? as in depolarisation block",
         r"the fitted curve is .*? off",
+        r"the voltage jumps by \S+ mV within \S+ ms of the steps of the current \(\S+ MΩ\)",
         r"the voltage comes \S+ ms (?:after|before) the current that drives it",
         r"the holding current differs by \S+ pA between sweeps",
         r"the current has one level",

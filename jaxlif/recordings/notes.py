@@ -14,6 +14,7 @@ from jaxlif.recordings.units import EVIDENT, away_from, delay, evidence
 
 DRIFT = 2.0  # mV by which the rest may move from sweep to sweep before that is said
 _AT_STEP = 0.3  # ms after a step of the current in which no membrane has moved far and no spike has risen
+_AROUND_SPIKE = (1.0, 10.0)  # ms before and after a spike in which the voltage moves by itself
 _JUMP = 3.0  # mV, a jump of the voltage that is worth a note
 _APART = 0.05  # share of the command's range by which command and recorded current may differ
 _FOLLOWS_NOT = "the recorded current does not follow the command"
@@ -126,10 +127,11 @@ def _artefacts(recording: Recording, spikes: np.ndarray) -> Iterator[str]:
             " fast: they are stimulus artefacts rather than spikes; cut them out of the voltage, or give the"
             " recording's spikes"
         )
-    ends = [min(n + within, recording.num_steps) - 1 for _, n, _ in edges]
-    jumps = np.array([voltage[s, end] - voltage[s, n - 1] for (s, n, _), end in zip(edges, ends, strict=True)])
-    if (typical := float(np.median(np.abs(jumps)))) >= _JUMP:
-        resistance = float(np.median(jumps / np.array([size for _, _, size in edges])))
+    calm = away_from(spikes, *_AROUND_SPIKE, recording.dt)
+    quiet = [(s, n, min(n + within, recording.num_steps) - 1, size) for s, n, size in edges if calm[s, n]]
+    jumps = np.array([voltage[s, end] - voltage[s, n - 1] for s, n, end, _ in quiet])
+    if quiet and (typical := float(np.median(np.abs(jumps)))) >= _JUMP:
+        resistance = float(np.median(jumps / np.array([size for *_, size in quiet])))
         yield (
             f"the voltage jumps by {typical:.3g} mV within {_AT_STEP:g} ms of the steps of the current"
             f" ({1000.0 * resistance:.3g} MΩ): an electrode's drop that was not compensated, or a stimulus artefact"

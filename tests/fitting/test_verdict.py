@@ -176,6 +176,12 @@ def copied():
     return jl.Recording(np.zeros((3, 900)), noise[[0, 0, 2]], dt=0.1)
 
 
+def on_an_electrode():
+    """Steps of 100 pA into 50 MΩ that nothing charges."""
+    data = steps([100.0, 100.0, 100.0])
+    return jl.Recording(data.current, -70.0 + 0.05 * data.current + 0.001 * np.arange(3.0)[:, None], dt=0.5)
+
+
 def shifted():
     """Steps every 50 ms into a membrane of 15 ms, stored 4 ms too early."""
     current = 100.0 * (np.arange(20_000) // 500 % 2)
@@ -194,6 +200,7 @@ GRAVE = {
     "lies at the end of its bounds": lambda: at_bounds(jl.LIFParams(tau_m=500.0), {"tau_m": (0.5, 500.0)}),
     "holding current differs by 30 pA": lambda: protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 30.0, 10.0]), 0.1),
     "sweep 1, held out, is the copy": lambda: notes_on(copied(), np.zeros((3, 900), bool), held=[1]),
+    "jumps by 5 mV": lambda: notes_on(on_an_electrode(), np.zeros((3, 1200), bool)),
     "comes 4 ms after the current": lambda: notes_on(shifted(), np.zeros((1, 20_000), bool)),
     "the rates fall from 30 Hz at 150 pA to 5 Hz": lambda: protocol_doubts(in_block(), 0.1, adaptive=True),
     "the rest moves by 6 mV": lambda: protocol_doubts(drifting(), 0.1, adaptive=True),

@@ -55,6 +55,16 @@ def test_an_uncompensated_electrode_is_told_with_its_resistance():
     assert float(note.split("(")[1].split(" MΩ")[0]) == pytest.approx(30.0 + 100.0 * (1.0 - np.exp(-0.03)), rel=0.01)
 
 
+def test_spikes_that_meet_the_steps_are_no_electrode():
+    """A cell that fires by itself, at every step as high as the last time."""
+    recording = steps()
+    voltage, spikes = np.array(recording.voltage), np.zeros(recording.current.shape, bool)
+    for edge in (1000, 2000):
+        voltage[:, edge - 20 : edge + 4] += np.linspace(80.0, 0.0, 24)
+        spikes[:, edge - 20] = True
+    assert not any("jumps" in note for note in notes_on(Recording(recording.current, voltage, dt=DT), spikes))
+
+
 def test_peaks_that_were_taken_for_spikes_are_counted():
     [note] = notes(steps(peak=40.0))
     assert note.startswith("3 of 3 spikes come within 0.3 ms of a step of the current")
