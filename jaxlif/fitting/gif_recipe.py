@@ -18,7 +18,7 @@ from jaxlif.fitting.intervals import uncertainty
 from jaxlif.fitting.joint_likelihood import VOLTAGE_MEMORY, JointLoss, bits_above
 from jaxlif.fitting.ladder import climb, full_start
 from jaxlif.fitting.lanes import UPSTROKE, Lanes, cut_lanes, forced, single_precision
-from jaxlif.fitting.optimise import STEPS, Minimum, minimise
+from jaxlif.fitting.optimise import ENOUGH, STEPS, Minimum, minimise
 from jaxlif.fitting.regression import moving, refractory_period, regress
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
@@ -27,6 +27,7 @@ DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
 DRIFT_SD = (3.0, 0.15)  # mV, and of the gain
 SHRINK = (1.0, 0.3, 0.1)  # widths of the kernels' priors that are tried where a model runs away
 GLANCE = 10  # times the recording that this is looked at
+SCORED = 1.0  # nats a step: enough where everything is fitted once more
 FINE = 0.1001  # ms: a step that shorter ones would not change
 LAST_STEPS = 3  # of Fisher scoring at it
 
@@ -69,9 +70,9 @@ def _polish(
     intervals: bool = True,
 ) -> GIFFit:
     """Refine on everything, at a coarse step and then at a fine one; shrink kernels that make it run away."""
-    coarse = data.coarser()
+    coarse, enough = data.coarser(), ENOUGH if intervals else SCORED
     for shrink in SHRINK:
-        loss, found = _refined(coarse, params, origin, options, STEPS, shrink)
+        loss, found = _refined(coarse, params, origin, options, STEPS, shrink, enough)
         params = loss.params(found.vector)
         if not run_freely(params, data, noisy=True, times=GLANCE).fault:
             break
@@ -86,7 +87,13 @@ def _polish(
 
 
 def _refined(
-    data: Data, params: AdaptiveLIFParams, origin: AdaptiveLIFParams, options: Options, steps: int, shrink: float
+    data: Data,
+    params: AdaptiveLIFParams,
+    origin: AdaptiveLIFParams,
+    options: Options,
+    steps: int,
+    shrink: float,
+    enough: float = ENOUGH,
 ) -> tuple[JointLoss, Minimum]:
     """Minimise over everything that is free."""
     held = min(float(params.t_ref), refractory_period(data))
@@ -94,7 +101,7 @@ def _refined(
     parts = cut_lanes(data, params)
     loss = JointLoss(params, parts, data.dt, free=moving(data), origin=start, shrink=shrink)
     every = np.arange(len(loss.start))
-    return loss, minimise(loss, loss.start, every, steps=steps, progress=options.progress)
+    return loss, minimise(loss, loss.start, every, steps=steps, enough=enough, progress=options.progress)
 
 
 def _outcome(data: Data, fitted: GIFFit, origin: AdaptiveLIFParams, deterministic: bool) -> Outcome:

@@ -6,6 +6,7 @@ ended, and kept where what was not fitted gains: whole stimuli or steps, or ever
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,9 +36,10 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a slow current", ("mechanisms.1.*",)),
     ("an inward rectifier", ("mechanisms.2.*",)),
 )
-LEAST_GAIN = 4.0  # nats of unseen spikes and voltage that a mechanism must bring
+LEAST_GAIN = 1.0  # nats of unseen spikes and voltage that a mechanism must bring
+OTHER_GAIN = 4.0  # where other stimuli judge, to which what is gained by chance does not carry over
 FEW = 3  # sweeps that mechanisms are chosen on, where all are repeats
-MOST_STIMULI = 4  # that are left out in turn
+MOST_STIMULI = 4  # or steps, that are left out in turn
 LEAST_JUDGED = 10  # unseen spikes: fewer decide nothing
 ENOUGH = 1.0  # nats a step: a rung need not be fitted to the last
 
@@ -153,7 +155,10 @@ def climb(
         judged = sum(fold.spikes for fold in folds)
         names, active, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), list[Rung]()
         given_patterns = tuple(f"mechanisms.{len(CURRENTS) + i}.*" for i in range(len(mechanisms)))
-        for name, patterns in STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2]:
+        stages, least = STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2], folds[0].least
+        # A current that gains nothing alone may do so beside those that came after it.
+        again = (stage for stage in stages[3:] if not any(r.taken for r in rungs if r.name == stage[0]))
+        for name, patterns in chain(stages, again):
             # Of several stimuli no one may ask for kernels with which all that is above them carries over.
             needed = judged < LEAST_JUDGED or (name == KERNELS and folds[0].other)
             given = coupling if name == COUPLING else needed or None
@@ -166,9 +171,12 @@ def climb(
                 fold.fit(active, progress)
             below = [rung.loss for rung in rungs if rung.taken] or [np.inf]
             worth, best = sum(fold.worth for fold in folds), below[-1] if folds[0].other else min(below)
-            taken = given is True or worth < best - LEAST_GAIN
+            taken = given is True or worth < best - least
             held_out, explained = (float(np.mean(x)) for x in zip(*(fold.scores for fold in folds), strict=True))
-            rungs.append(Rung(name, folds[0].params, worth, held_out, explained, taken))
+            if taken:
+                rungs = [rung for rung in rungs if rung.name != name]
+            if all(rung.name != name for rung in rungs):
+                rungs.append(Rung(name, folds[0].params, worth, held_out, explained, taken))
             if taken:  # kernels with it, which alone may not carry over: all above them is tried with them
                 rungs = [rung._replace(taken=rung.taken or rung.name == KERNELS) for rung in rungs]
             if taken or name == KERNELS:
@@ -183,14 +191,14 @@ def climb(
 def _without_idle_kernels(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, progress: bool) -> list[Rung]:
     """Leave away kernels that were worth nothing alone, where all above them do as well without."""
     kernels, best = rungs[1], min(rung.loss for rung in rungs if rung.taken)
-    if folds[0].other or not kernels.taken or kernels.loss < rungs[0].loss - LEAST_GAIN or len(rungs) == 2:
+    if folds[0].other or not kernels.taken or kernels.loss < rungs[0].loss - folds[0].least or len(rungs) == 2:
         return rungs
     names = folds[0].loss.coordinate.names
     own = np.array([i for i, name in enumerate(names) if name.startswith(("eta.", "gamma."))])
     for fold in folds:
         fold.vector[own] = 0.0
         fold.fit(np.setdiff1d(active, own), progress)
-    idle = sum(fold.worth for fold in folds) < best + LEAST_GAIN
+    idle = sum(fold.worth for fold in folds) < best + folds[0].least
     return [rung._replace(taken=rung.taken and not (idle and rung is kernels)) for rung in rungs]
 
 
@@ -216,13 +224,17 @@ def representative(data: Data) -> Data:
 def folds_of(data: Data) -> list[np.ndarray]:
     """Return what is fitted while mechanisms are chosen, [sweeps, T], once or in turn.
 
-    All stimuli but one, each in turn, where several have spikes; every other step that fires of a family; else all but
-    every fourth second, at the same times of all sweeps.
+    All stimuli but one, each in turn, where several have spikes; of a family every other step that fires, or each in
+    turn where they are few, but not the ends, beyond which nothing is judged, if the others have spikes enough; else
+    all but every fourth second, at the same times of all sweeps.
     """
     everything, fire = np.ones(data.spikes.shape, bool), np.asarray(data.spikes.any(axis=1))
     if is_step_protocol(data):
-        if fire.sum() > 1:
-            return [_without(everything, np.flatnonzero(fire)[1::2])]
+        counts = data.spikes.sum(axis=1)
+        order = np.argsort(counts, kind="stable")[int((~fire).sum()) :]
+        inner = order[1:-1] if counts[order[1:-1]].sum() >= LEAST_JUDGED else order
+        if len(order) > 1:
+            return [_without(everything, x) for x in (inner[:, None] if len(inner) <= MOST_STIMULI else [inner[::2]])]
     elif 1 < len(groups := [group for group in repeats(data) if fire[group].any()]) <= MOST_STIMULI:
         return [_without(everything, group) for group in groups]
     block = data.steps(min(LENGTH, data.duration / 8.0))
@@ -259,6 +271,11 @@ class _Fold:
             vector = minimise(self.rest, vector, np.array([names.index("v_th")]), enough=ENOUGH).vector
         score = self.rest(vector)[1]
         self.score = score.levelled if self.other else score
+
+    @property
+    def least(self) -> float:
+        """The least gain, nats, for which a mechanism is taken."""
+        return OTHER_GAIN if self.other else LEAST_GAIN
 
     @property
     def worth(self) -> float:

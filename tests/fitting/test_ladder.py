@@ -100,8 +100,8 @@ def test_the_sentence_names_what_is_needed_and_what_is_not():
 @pytest.mark.parametrize(
     ("current", "firing", "expected"),
     [
-        # A family of steps: every other of those that fire.
-        (np.outer(np.arange(5.0) * 100.0, np.arange(4000) // 1000 % 2), [2, 3, 4], [{3}]),
+        # A family of steps: each of those that fire, as long as they have too few spikes for more.
+        (np.outer(np.arange(5.0) * 100.0, np.arange(4000) // 1000 % 2), [2, 3, 4], [{2}, {3}, {4}]),
         # Stimuli, each in turn, but for one without a spike.
         ("aabbc", [0, 1, 2, 3], [{0, 1}, {2, 3}]),
         # The third and the seventh eighth of one noise, of too many stimuli, and where a single one fires.
@@ -126,6 +126,16 @@ def test_what_judges_while_mechanisms_are_chosen(current, firing, expected):
     else:
         assert [set(np.flatnonzero(~fold.any(axis=1))) for fold in folds] == expected
         assert all(fold.all(axis=1).sum() + len(held) == len(fold) for fold, held in zip(folds, expected, strict=True))
+
+
+@pytest.mark.parametrize(("fire", "expected"), [(4, [{3}, {4}]), (7, [{3, 5, 7}])])
+def test_of_a_family_the_ends_judge_nothing(fire, expected):
+    current = np.outer(np.arange(2 + fire) * 100.0, np.arange(4000) // 1000 % 2)
+    spikes = np.zeros(current.shape, bool)
+    for sweep in range(fire):
+        spikes[2 + sweep, 1100 : 1100 + 10 * (6 + sweep) : 10] = True
+    folds = folds_of(Data(current, 0.0 * current, spikes=spikes, dt=DT))
+    assert [set(np.flatnonzero(~fold.any(axis=1))) for fold in folds] == expected
 
 
 @pytest.mark.parametrize(
