@@ -20,7 +20,6 @@ from jaxlif.recordings import Recording
 from jaxlif.simulation import simulate
 
 LANES = 512  # responses simulated at a time: enough for the vector units, and little memory
-FEWEST = 16  # and so many at least
 LEAD = 1000.0  # ms, or five times the slowest time constant, in which a neuron forgets how it began
 ONWARD, FEW = 2, 3  # blocks that a piece adds to those before it, and so few that all are one piece
 
@@ -69,7 +68,7 @@ def noisy_response(params: LIFParams | LeakyParams, recording: Recording, *, rep
     spikes = np.zeros((repeats, recording.num_sweeps, len(blocks), length), bool)
     voltage = np.zeros(spikes.shape[1:])
     lanes = np.array(list(np.ndindex(repeats, recording.num_sweeps, pieces)))
-    width = min(LANES, max(FEWEST, 1 << (len(lanes) - 1).bit_length() - 1))  # few widths, for which a loop compiles
+    width = min(LANES, 1 << max(0, (len(lanes) - 1).bit_length() - 1))  # one of few, for which a loop compiles
 
     def _run(first: int) -> None:
         # A short last chunk is filled up, so that the simulation compiles once.
