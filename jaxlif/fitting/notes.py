@@ -12,7 +12,8 @@ from jaxlif.fitting.intervals import is_inside
 from jaxlif.fitting.judgement import Judged
 from jaxlif.fitting.prepare import ADAPTIVE, Case
 from jaxlif.fitting.scores import unreliable_notes
-from jaxlif.fitting.step_family import Family
+from jaxlif.fitting.step_family import Family, rectification
+from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings.notes import DRIFT
@@ -37,7 +38,9 @@ def fit_notes(
     undetermined: tuple[str, ...],
 ) -> tuple[str, ...]:
     """Return all that a fit has to say, the worst first: of its model, its data, its parameters and its scores."""
-    first, last = case.window
+    (first, last), adaptive, r_m = case.window, case.model in ADAPTIVE, float(final.params.r_m)
+    steps = is_step_protocol(case.fitted)
+    linear = isinstance(final.params, AdaptiveLIFParams) and not final.params.mechanisms
     vague = f"not determined by these data: {', '.join(undetermined)}: any other value would do about as well"
     again = final is not found and "test" in judged.scores
     part = f"without the sweeps {', '.join(map(str, case.held))}" if len(case.held) else f"to {first:g} to {last:g} ms"
@@ -45,7 +48,8 @@ def fit_notes(
     return (
         *judged.astray,
         *case.notes,
-        *protocol_doubts(case.fitted, float(final.params.r_m), adaptive=case.model in ADAPTIVE),
+        *protocol_doubts(case.fitted, r_m, adaptive=adaptive),
+        *(rectification(Family(case.fitted, case.fitted.spikes).deflections, r_m) if linear and steps else ()),
         *(refitted,) * again,
         *final.warnings,
         *(vague,) * bool(undetermined),

@@ -232,7 +232,8 @@ def rectification(deflections: list[Deflection], r_m: float) -> tuple[str, ...]:
         return ()
     listed = ", ".join(f"{d.resistance:.3g} GΩ at {d.step:+.4g} pA" for d in known)
     if low <= 0.0:
-        return (f"the input resistance is not positive ({listed}): is the sign of the current flipped?",)
+        useless = "do not use this model: " * bool(np.median([d.resistance for d in known]) <= 0.0)  # not one odd sweep
+        return (f"{useless}the input resistance is not positive ({listed}): is the sign of the current flipped?",)
     off, step = max((abs((r_m - d.resistance) * d.step), d.step) for d in known)
     return (
         f"the membrane rectifies: input resistance {listed}; one tau_m and r_m stand for all, and at"

@@ -36,6 +36,30 @@ def test_a_fit_says_which_parameters_its_data_do_not_determine(recording, monkey
     assert sum("not determined by these data: mechanisms.0.tau, v_th: any other" in w for w in fit.warnings) == 1
 
 
+@pytest.mark.parametrize(
+    ("resistances", "mechanisms", "said"),
+    [
+        ((0.1, 0.1, 0.1), (), ""),
+        ((0.1, 0.1, 0.21), (), "the membrane rectifies"),
+        ((0.1, 0.1, 0.21), (jl.MembraneCurrent(a=0.1, tau=50.0),), ""),
+        ((-0.1, -0.1, -0.11), (), "do not use this model: the input resistance is not positive"),
+        ((0.1, 0.12, -0.02), (), "the input resistance is not positive"),  # one sweep may be odd
+    ],
+)
+def test_a_gif_with_a_linear_membrane_says_that_the_cells_is_none(resistances, mechanisms, said, monkeypatch):
+    t, levels = 0.5 * np.arange(1200), np.array([-150.0, -100.0, -50.0, 300.0])
+    on = (t >= 150.0) & (t < 450.0)
+    charged = np.where(on, 1.0 - np.exp(-(t - 150.0).clip(0.0) / 10.0), 0.0)
+    voltage = -70.0 + (np.array([*resistances, 0.5 * resistances[0]]) * levels)[:, None] * charged
+    voltage[3, 400:900:100] = 20.0
+    current = levels[:, None] * on
+    params = jl.AdaptiveLIFParams(mechanisms=mechanisms)
+    monkeypatch.setattr(fit_recording, "fit_gif", lambda data, options, **more: Outcome(params))
+    fit = jl.fit_recording(jl.Recording(current, voltage, dt=0.5), "gif", electrode=None, window=(0.0, 600.0))
+    found = [note for note in fit.warnings if "rectifies" in note or "input resistance" in note]
+    assert [note[: len(said)] for note in found] == [said] * bool(said), fit.warnings
+
+
 def test_a_refit_is_of_the_whole_recording_and_only_where_nobody_chose_a_window(recording, monkeypatch):
     first, better, seen = jl.AdaptiveLIFParams(), jl.AdaptiveLIFParams(tau_m=11.0), []
 
