@@ -17,7 +17,7 @@ from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyParams
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.recordings.notes import DRIFT
-from jaxlif.recordings.protocol import is_step_protocol
+from jaxlif.recordings.protocol import is_step_protocol, step_family
 
 TAU_M = (0.5, 200.0)  # ms, from an octopus cell to a hippocampal granule cell at rest, with room
 R_M = (0.002, 10.0)  # GΩ, from a large motoneuron to the smallest granule cell
@@ -25,6 +25,7 @@ C_M = (1.0, 800.0)  # pF
 USUAL_C_M, USUAL_THRESHOLD = 100.0, 20.0  # pF, and mV above the rest
 HIGHEST = 80.0  # mV above the rest that a threshold can lie
 MOVED = 5.0  # mV: a family of currents that moves a voltage by less has no f-I curve
+SAME_LEVEL = 0.05  # share of a level by which another differs
 POOR = 0.5  # share of the variance of the fitted voltage below which the fit is doubted
 NOTHING_HELD_OUT = "nothing was held out: the scores are those of the data that were fitted"
 
@@ -72,7 +73,9 @@ def protocol_doubts(data: Data, r_m: float, *, adaptive: bool = False) -> tuple[
     if holding.size and (moved := r_m * float(np.ptp(holding))) > DRIFT:
         text = f"the holding current differs by {np.ptp(holding):.3g} pA between sweeps"
         notes.append(f"{text}: the cell rests up to {moved:.2g} mV from where it does in others")
-    if len(currents := family.table.currents) == 1:
+    tests, others = step_family(data)  # one sweep may step from level to level
+    more = any(o.level * tests[0].level > 0.0 and abs(o.level / tests[0].level - 1.0) > SAME_LEVEL for o in others)
+    if len(currents := family.table.currents) == 1 and not more:
         notes.append(f"the current has one level, {currents[0]:.4g} pA: nothing tells how the cell answers another")
     if adaptive and not data.terms.offset.any() and family.baselines.drift >= DRIFT:
         text = f"the rest moves by {family.baselines.drift:.2g} mV from sweep to sweep"

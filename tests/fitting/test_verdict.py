@@ -228,6 +228,11 @@ def test_a_count_that_hardly_depends_on_the_rule_leaves_a_verdict_as_it_is():
 
 def test_a_family_of_steps_without_oddities_has_no_doubts():
     assert protocol_doubts(steps([50.0, 100.0, 150.0], [0.0, 2.0, 1.0]), 0.9) == ()
+    stairs = np.repeat([0.0, 50.0, 0.0, 100.0, 0.0, 150.0], 400)[None]
+    assert protocol_doubts(Data(stairs, -70.0 + 0.1 * stairs, spikes=np.zeros(stairs.shape, bool), dt=0.5), 0.1) == ()
+    pulses = np.repeat([0.0, -50.0, 0.0, 100.0, 0.0, 102.0], 400)[None]  # one of calibration, and one level
+    (note,) = protocol_doubts(Data(pulses, -70.0 + 0.1 * pulses, spikes=np.zeros(pulses.shape, bool), dt=0.5), 0.1)
+    assert note.startswith("the current has one level")
     noise = np.random.default_rng(0).normal(size=(2, 1200))
     assert protocol_doubts(replace(steps([1.0, 2.0]), current=noise), 0.1) == ()
     # What the recipe of steps deals with it says itself; and rests that were measured are no doubt.
