@@ -121,6 +121,19 @@ def test_what_the_data_say_nothing_about_has_no_interval(traces):
     assert not any("tau" in note or "v_i" in note for note in known.notes)
 
 
+def test_what_a_search_has_left_is_an_error_too(traces):
+    """Stopped three standard errors off, the interval still holds the minimum, and is wider by what is left alone."""
+    loss = loss_of(traces, free=SPIKES_ALONE)
+    best = minimise(loss, loss.start, np.arange(3), enough=1e-3)
+    exact = uncertainty(loss, best, traces.current).covariance
+    away = 3.0 * np.sqrt(exact[0, 0]) * np.eye(3)[0]
+    score = loss(best.vector + away)[1]
+    there = best._replace(vector=best.vector + away, score=score, pieces=loss.pieces(best.vector + away, score))
+    # The information is not the same three standard errors off: within a fifth, and a variance within two.
+    more = np.sqrt(uncertainty(loss, there, traces.current).covariance[0, 0])
+    assert more == pytest.approx(np.sqrt(10.0 * exact[0, 0]), rel=0.2)
+
+
 def test_the_band_of_a_kernel_is_that_of_draws_from_the_covariance(fit):
     """Against 4000 draws of all coordinates, membrane resistance and all, turned into parameters one by one."""
     known, params, times = fit.uncertainty, fit.params, np.array([4.0, 10.0, 40.0, 150.0])
