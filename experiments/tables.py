@@ -24,7 +24,7 @@ HEADLINES = (
     ("layer 5 cell, gif: Md* at 4 ms on held-out time", "l5_gif", "gif: Md* at 4 ms"),
     ("the same, time of the command", "l5_gif", "gif: the whole command, compiled code kept from before"),
     (
-        "worst coverage of a 95 % interval, of gif's parameters",
+        "worst coverage of a 95 % interval, of gif's parameters and kernels",
         "gif_coverage",
         "lowest share of 95 % intervals that contain the truth",
     ),
