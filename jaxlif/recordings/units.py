@@ -36,11 +36,11 @@ _LEAST = 120  # blocks: of fewer, a cell that fires all the time leaves too litt
 _AT_SPIKE = (0.5, 5.0)  # ms before and after a spike in which an amplifier's transient is no stimulus
 EVIDENT = 12.0  # F of two coefficients that chance exceeds once in 160 000 tests
 _REACH, _DELAY = 10.0, 0.5  # ms: the longest delay that is looked for, and its grain
-_LATE = 1.0  # ms of a delay that filters and electrodes have not
+_LATE = 2.0  # ms of a delay that filters, electrodes and cables have not
 _AROUND_SPIKE = (3.0, 15.0)  # ms before and after one in which its own currents drive the slope
-_ANSWERS = 0.1  # share of what the current explains of the slope that a delay must add
+_ANSWERS = 0.2  # share of what the current explains of the slope that a delay must add
 _CERTAIN = 50.0  # F of one delay of 41, far beyond chance
-_DELAY_BLOCKS = 100_000  # that are looked at: 50 s
+_DELAY_BLOCKS = 200_000  # that are looked at: 100 s
 
 
 def symbol(unit: str) -> str:

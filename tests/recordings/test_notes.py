@@ -76,7 +76,7 @@ def test_a_current_without_steps_has_none():
     assert notes_on(Recording(current=noise, voltage=voltage, dt=DT), np.zeros((1, 3000), bool)) == ()
 
 
-@pytest.mark.parametrize("shift", [-4.0, -1.5, 0.0, 1.5, 4.0])
+@pytest.mark.parametrize("shift", [-5.0, -2.5, 0.0, 2.5, 5.0])
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_current_that_is_shifted_against_the_voltage_is_said(noisy, shift):
     """By whole samples of a membrane's own voltage with noise: steps, and a current that changes all the time."""
