@@ -69,6 +69,10 @@ def residuals(params: LIFParams, steps: Steps, noise: Any) -> Array:
     return jnp.stack([steps.weight * few / noise[0], steps.weight * jnp.log(own / cell) / noise[1]])
 
 
+_residuals = jax.jit(residuals)
+_counts = jax.jit(lambda params, steps: responses(params, steps)[0])
+
+
 def prior(params: LIFParams, membrane: Any) -> Array:
     """Return how far tau_m lies from what the voltage says (log mean, deviation), and t_ref and reset from usual."""
     depth = jnp.log(params.v_th - params.v_reset)
@@ -121,7 +125,7 @@ def fit_spikes(
     for _ in range(ROUNDS):
         neurons, z = jax.device_get(_fits(membrane, limits, steps, weights, noise, around, starts))
         params = jax.tree.map(lambda x: float(x[0]), neurons)
-        left = noise[:, None] * np.asarray(residuals(params, found, noise))
+        left = noise[:, None] * np.asarray(_residuals(params, steps, noise))[:, : len(level)]
         counts = [len(level) - len(limits) + 1, max(int(np.isfinite(found.latency).sum()) - 1, 1)]
         noise = np.sqrt(np.sum(left**2, axis=1) / np.maximum(counts, 1)).clip(LEAST, MOST)
         starts = np.concatenate([z, starts[: STARTS - len(z)]])
@@ -135,8 +139,20 @@ def fit_spikes(
 
 def _level_rates(params: LIFParams, steps: Steps, level: np.ndarray, levels: int) -> np.ndarray:
     """Return the mean expected rate at each of so many levels, Hz."""
-    rates = 1000.0 * np.asarray(responses(params, steps)[0]) / steps.duration
+    rates = 1000.0 * np.asarray(_counts(params, steps)) / steps.duration
     return np.asarray(np.bincount(level, rates, levels) / np.bincount(level, minlength=levels).clip(1))
+
+
+@jax.jit
+def _linear(values: Array, steps: Steps, noise: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the slopes of prior and residuals by all six parameters, the residuals, and the expected counts."""
+
+    def _at(values: Array) -> LIFParams:
+        return LIFParams(**dict(zip(NAMES, values, strict=True)))
+
+    usual = jax.jacfwd(lambda x: prior(_at(x), (0.0, 1.0))[1:])(values)
+    slopes = jax.jacfwd(lambda x: residuals(_at(x), steps, noise))(values)
+    return usual, slopes, residuals(_at(values), steps, noise), responses(_at(values), steps)[0]
 
 
 def _estimate(params: LIFParams, known: Estimate, steps: Steps, noise: np.ndarray) -> Estimate | None:
@@ -144,21 +160,13 @@ def _estimate(params: LIFParams, known: Estimate, steps: Steps, noise: np.ndarra
     spikes pull tau_m away from what the voltage says, that counts as an error.
     """
     values = jnp.array([getattr(params, name) for name in NAMES])
-
-    def _at(values: Array) -> LIFParams:
-        return LIFParams(**dict(zip(NAMES, values, strict=True)))
-
-    def _own(values: Array) -> Array:
-        return residuals(_at(values), steps, noise)
-
-    usual = jax.jacfwd(lambda x: prior(_at(x), (0.0, 1.0))[1:])(values)
-    slopes, left = np.asarray(jax.jacfwd(_own)(values)), np.asarray(_own(values))
-    fired = np.asarray((responses(params, steps)[0] > 0.5) & (steps.count > 0))
+    usual, slopes, left, counts = map(np.asarray, _linear(values, steps, noise))
+    fired = (counts > 0.5) & (steps.count > 0)
     if fired.sum() < 3 or not np.isfinite(slopes).all():
         return None
     told = np.zeros((6, 6))
     told[:3, :3] = np.linalg.inv(known.covariance)
-    fixed = told + np.asarray(usual.T @ usual)
+    fixed = told + usual.T @ usual
     curvature = np.einsum("ksi,ksj->ij", slopes, slopes) + fixed
     scores = np.einsum("ksi,ks->si", slopes, left)
     count = len(scores)
