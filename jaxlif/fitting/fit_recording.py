@@ -115,13 +115,12 @@ def fit_recording(
     model = check_options(model, start, bounds, rest, drift)
     if model == AUTO:
         own: dict[str, Any] = {"electrode": electrode, "test": test, "coupling": coupling, "rest": rest}
-        own |= {"mechanisms": mechanisms}
         own |= {"window": window, "held_out": held_out, "spike_rule": spike_rule}
-        own |= {"drift": drift, "seed": seed, "progress": progress}
+        own |= {"drift": drift, "seed": seed, "progress": progress, "mechanisms": mechanisms}
         return choose_model(lambda model: fit_recording(recording, model, **own))
     asked = {"start": start, "coupling": choice("coupling", coupling, (None, True, False)), "drift": drift}
-    asked["mechanisms"] = _checked_mechanisms(mechanisms, model)
     asked |= {"bounds": limits(bounds, model), "seed": whole("seed", seed), "progress": progress}
+    asked["mechanisms"] = _checked_mechanisms(mechanisms, model)
     _require_room(recording, model)
     spike_rule = spike_rule.found_in(recording)  # so that what is predicted is judged by it, too
     given: dict[str, Any] = {"window": window, "held_out": held_out, "rest": rest, "rule": spike_rule}
