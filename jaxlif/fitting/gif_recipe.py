@@ -15,16 +15,22 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.fitting.data import Data, Drift, Options, Outcome, Uncertainty, with_spikes
 from jaxlif.fitting.free_run import run_freely
 from jaxlif.fitting.intervals import uncertainty
-from jaxlif.fitting.joint_likelihood import VOLTAGE_MEMORY, JointLoss, bits_above
+from jaxlif.fitting.joint_likelihood import VOLTAGE_MEMORY, JointLoss, bits_above, spike_bits
 from jaxlif.fitting.ladder import climb, full_start
 from jaxlif.fitting.lanes import UPSTROKE, Lanes, cut_lanes, forced, single_precision
 from jaxlif.fitting.optimise import ENOUGH, STEPS, Minimum, minimise
+from jaxlif.fitting.prediction import noisy_response
 from jaxlif.fitting.regression import moving, refractory_period, regress
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.recordings.protocol import is_step_protocol
 
 DRIFT_ROUNDS = 2  # of the sweeps' own terms and the common parameters in turn
 DRIFT_SD = (3.0, 0.15)  # mV, and of the gain
+NARROWER, SHIFTS = (1.0, 0.7, 0.5), np.linspace(-1.5, 1.0, 6)  # of the noise, and of the threshold by its width
+TRIALS, SEVERAL = 8, 8.0  # of each step; spikes, from which on their error is a share of them
+WELL = 0.5  # spikes off in a step, which few trials of a cell do not tell from none
+HARDLY, LIKELY = 0.75, 0.85  # of the error that must be left, and of the bits per spike that must be kept
 SHRINK = (1.0, 0.3, 0.1)  # widths of the kernels' priors that are tried where a model runs away
 GLANCE = 10  # times the recording that this is looked at
 SCORED = 1.0  # nats a step: enough where everything is fitted once more
@@ -112,6 +118,9 @@ def _outcome(data: Data, fitted: GIFFit, origin: AdaptiveLIFParams, deterministi
         stimuli = reliable_stimuli(data)
         notes += stimuli.notes
         params = choose_twin(params, stimuli._replace(repeats=[_received(s, params) for s in stimuli.repeats]))
+    elif is_step_protocol(data):
+        params, bits, told = _with_own_noise(params, bits, data.coarser())
+        notes += told
     # What closed loop has changed is no longer what the interval was for.
     before, chosen = named_leaves(fitted.params), named_leaves(params)
     pairs = known.intervals if known else {}
@@ -125,6 +134,33 @@ def _outcome(data: Data, fitted: GIFFit, origin: AdaptiveLIFParams, deterministi
         drift=data.terms,
         bits_per_spike=bits,
     )
+
+
+def _with_own_noise(
+    params: AdaptiveLIFParams, bits: float | None, data: Data
+) -> tuple[AdaptiveLIFParams, float | None, tuple[str, ...]]:
+    """Choose the width of the noise and the threshold in closed loop, by the number of spikes in each step.
+
+    With spikes forced, all that a model has wrong counts as noise; run freely it then fires where the cell is silent.
+    What makes the spikes much less likely, or the numbers hardly better, is left as it is.
+    """
+    driven, count = data.terms.driven(params, data), data.spikes.sum(axis=1)
+
+    def _error(some: AdaptiveLIFParams) -> float:
+        model = noisy_response(some, driven, repeats=TRIALS, seed=0).spikes.sum(axis=2).mean(axis=0)
+        return float(np.sqrt(np.mean(((model - count) / np.maximum(1.0, count / SEVERAL)) ** 2)))
+
+    width = float(params.delta_v)
+    moved = [replace(params, delta_v=s * width, v_th=params.v_th + x * width) for s in NARROWER for x in SHIFTS]
+    if (plain := _error(params)) < WELL or bits is None:
+        return params, bits, ()
+    errors = [_error(some) for some in moved]
+    for n in np.argsort(errors):
+        if errors[n] > HARDLY * plain:
+            break
+        if (own := spike_bits(moved[n], data)) is not None and own > LIKELY * bits:
+            return moved[n], own, ("v_th and delta_v were chosen by the number of spikes in each step",)
+    return params, bits, ()
 
 
 def _received(data: Data, params: AdaptiveLIFParams) -> Data:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import jaxlif as jl
 from jaxlif.fitting import gif_recipe
 from jaxlif.fitting.data import Data, Options
 from jaxlif.fitting.intervals import kernel_band
-from jaxlif.fitting.joint_likelihood import JointLoss
+from jaxlif.fitting.joint_likelihood import JointLoss, spike_bits
 from jaxlif.fitting.lanes import cut_lanes, single_precision
 from jaxlif.fitting.prediction import forced_voltage, noisy_response
 from jaxlif.fitting.regression import BASIS, refractory_period, regress
@@ -167,3 +169,22 @@ def test_the_voltage_is_held_for_4_ms_or_less_than_the_shortest_interval(gap, he
     spikes[0, [100, 100 + gap]] = spikes[1, 500] = True
     data = Data(0.0 * spikes, 0.0 * spikes, spikes=spikes, dt=0.1)
     assert refractory_period(data) == pytest.approx(held)
+
+
+def test_of_steps_the_threshold_is_that_whose_own_spikes_are_as_many():
+    """A threshold that is a width of the noise too low is found again; the cell's own is left as it is."""
+    current = np.repeat(np.linspace(60.0, 260.0, 9)[:, None], 1600, axis=1)
+    noise = jl.escape_inputs(jax.random.key(3), jnp.asarray(current.T))
+    _, output = jl.simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=DT)), TRUTH, noise)
+    data = Data(current, np.asarray(output.v).T, spikes=np.asarray(output.spikes).T > 0, dt=DT)
+    counts = data.spikes.sum(axis=1)
+    assert counts[0] < 3 and counts[-1] > 15
+    low = replace(TRUTH, v_th=TRUTH.v_th - TRUTH.delta_v)
+    found, bits, notes = gif_recipe._with_own_noise(low, spike_bits(low, data), data)
+    # Shifts are half a width apart, and a count of one trial is off by one or two spikes.
+    assert found.v_th == pytest.approx(TRUTH.v_th, abs=0.51) and found.delta_v in (1.0, 0.7)
+    assert bits == spike_bits(found, data) and "number of spikes in each step" in notes[0]
+    model = noisy_response(found, data, repeats=16, seed=5).spikes.sum(axis=2).mean(axis=0)
+    before = noisy_response(low, data, repeats=16, seed=5).spikes.sum(axis=2).mean(axis=0)
+    assert np.abs(model - counts).sum() < 0.6 * np.abs(before - counts).sum()
+    assert gif_recipe._with_own_noise(found, bits, data)[0] is found
