@@ -16,6 +16,7 @@ LONGEST = 150.0  # ms: lags of the whole kernel, membrane included
 ELECTRODE = 7.0  # ms: lags within which the electrode's own kernel ends
 MEMBRANE = 3.0  # ms: lags from which on the kernel is the membrane's alone
 LEAST = 10  # samples away from spikes for each knot of the kernel
+NOTHING = 1e-3  # GΩ, below any pipette's: what is left of none, or of one that was balanced
 STEADY = 10.0  # an electrode that is this many times larger in one sweep than in another is none
 
 
@@ -87,7 +88,7 @@ def estimate_electrode(recording: Recording, spikes: Bool[np.ndarray, "sweeps T"
     )
     kernel, (lowest, highest), each = _kernels(current, voltage, spikes, recording)
     if kernel.sum() <= 0:
-        if highest > 0:
+        if highest > -NOTHING:
             raise ValueError(f"its resistance is not told from 0 ({1e3 * lowest:.3g} to {1e3 * highest:.3g} MΩ)")
         raise ValueError(f"its resistance was estimated as {1e3 * kernel.sum():.3g} MΩ: it must be above 0")
     if min((high for _, high in each), default=1.0) <= max((low for low, _ in each), default=0.0) / STEADY:

@@ -112,7 +112,8 @@ def test_an_estimate_that_is_no_electrode_is_in_the_verdict_line(fitted):
     """From the recording itself nothing is taken off then; what cannot be told from none is no reason for doubt."""
     negative, row = subthreshold(-SERIES), subthreshold(0.0)
     noisy = replace(row, voltage=row.voltage - np.random.default_rng(0).normal(0.0, 1.0, row.voltage.shape))
-    for recording, words in ((negative, "was estimated as -20 MΩ"), (noisy, "is not told from 0 ")):
+    balanced, told = subthreshold(-4e-4), "is not told from 0 "  # -0.4 MΩ, with hardly any noise
+    for recording, words in ((negative, "was estimated as -20 MΩ"), (noisy, told), (balanced, told)):
         removed = remove_electrode(recording, np.zeros(recording.current.shape, bool), "auto")
         (note,) = removed.notes
         assert not removed.electrodes and words in note
