@@ -179,11 +179,12 @@ def choose_model(fit: Callable[[str], RecordingFit]) -> RecordingFit:
     errors = {model: _unseen(found).get("step_error", np.nan) for model, found in fits.items()}
     if not np.isfinite(list(errors.values())).all():
         return _said(fits["lif"], "lif: no further mechanism gains on unseen data")
-    best, other = sorted(errors, key=errors.__getitem__)
-    counts = {m: fits[m].scores["test"]["spikes_per_step_rmse"] for m in fits}
+    if not all("test" in found.scores for found in fits.values()):
+        return _said(fits["lif"], "lif: too few steps to hold any out, by which to choose another")
+    best, other = ("gif", "lif") if errors["gif"] < errors["lif"] else ("lif", "gif")  # of equals the simpler
+    off = {m: f"{fits[m].scores['test']['spikes_per_step_rmse']:.2g} ({100.0 * errors[m]:.2g} %)" for m in fits}
     return _said(
-        fits[best],
-        f"{best} rather than {other}: {counts[best]:.2g} spikes off in steps neither saw, not {counts[other]:.2g}",
+        fits[best], f"{best} rather than {other}: {off[best]} spikes off in steps neither saw, not {off[other]}"
     )
 
 

@@ -20,6 +20,12 @@ def made(model, params, rmse=None):
     )  # fmt: skip
 
 
+def unheld(model, params):
+    """Return a fit to a family of steps that is too small for a test."""
+    found = made(model, params, 0.5)
+    return replace(found, scores={"train": found.scores["test"]})
+
+
 def chosen(**fits):
     def _fit(model):
         found = fits[model]
@@ -39,8 +45,14 @@ STEPS = {model: made(model, TRUTH, rmse) for model, rmse in (("lif", 1.6), ("gif
     [
         ({"lif": LIF, "gif": GIF}, "gif", "for what it gains on unseen data"),
         ({"lif": LIF, "gif": replace(GIF, params=PLAIN)}, "lif", "no further mechanism gains on unseen data"),
-        (STEPS, "gif", "gif rather than lif: 0.8 spikes off in steps neither saw, not 1.6"),
-        ({"lif": STEPS["lif"], "gif": made("gif", TRUTH, 2.0)}, "lif", "not 2"),
+        (STEPS, "gif", "gif rather than lif: 0.8 (8 %) spikes off in steps neither saw, not 1.6 (16 %)"),
+        ({"lif": STEPS["lif"], "gif": made("gif", TRUTH, 2.0)}, "lif", "not 2 (20 %)"),
+        (
+            {"lif": made("lif", jl.LIFParams(), 0.0), "gif": made("gif", TRUTH, 0.0)},
+            "lif",
+            "lif rather than gif: 0 (0 %)",
+        ),
+        ({"lif": unheld("lif", jl.LIFParams()), "gif": unheld("gif", TRUTH)}, "lif", "too few steps to hold any out"),
         ({"lif": LIF, "gif": ValueError("voltage does not relax")}, "lif", "(voltage does not relax)"),
         ({"lif": ValueError("no"), "gif": STEPS["gif"]}, "gif", "as no other model could be fitted (no)"),
     ],
@@ -54,7 +66,7 @@ def test_the_better_on_what_neither_saw_is_handed_out_and_says_why(fits, model, 
 def test_a_test_file_chooses_nothing(seen):
     """Neither one of noise, which knows no steps, nor one of steps in which the gif is the worse."""
     tested = {m: replace(f, scores={**f.scores, "test_file": seen if m == "gif" else {}}) for m, f in STEPS.items()}
-    assert chosen(**tested).model == "gif" and "0.8 spikes off" in chosen(**tested).warnings[-1]
+    assert chosen(**tested).model == "gif" and "0.8 (8 %) spikes off" in chosen(**tested).warnings[-1]
 
 
 def test_where_nothing_can_be_fitted_the_plain_neuron_says_why():
