@@ -261,14 +261,18 @@ class _Fold:
         away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=data.steps(float(start.t_ref)) + 1).T
         self.variance = float(np.var(data.voltage[rest.judged & away]))
         self.unseen, self.spikes = rest, int((data.spikes & rest.judged).sum())
-        self.vector, self.other = self.loss.start, len(repeats(data)) > 1 and not is_step_protocol(data)
+        self.vector, steps = self.loss.start, is_step_protocol(data)
+        self.other = len(repeats(data)) > 1 and not steps
+        # What carries over is the shape of a model: not its level to another stimulus, nor the noise of a few sweeps.
+        self.moving = ("v_th",) * self.other + ("delta_v",) * steps
 
     def fit(self, active: np.ndarray, progress: bool) -> None:
         """Let the active coordinates go."""
         self.found = minimise(self.loss, self.vector, active, enough=ENOUGH, progress=progress)
         vector, names = self.found.vector, self.loss.coordinate.names
-        if self.other:  # what carries over to another stimulus is the shape of a model: its levels may move there
-            vector = minimise(self.rest, vector, np.array([names.index("v_th")]), enough=ENOUGH).vector
+        if self.moving:
+            own = np.array([names.index(name) for name in self.moving])
+            vector = minimise(self.rest, vector, own, enough=ENOUGH).vector
         score = self.rest(vector)[1]
         self.score = score.levelled if self.other else score
 
