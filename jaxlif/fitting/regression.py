@@ -7,7 +7,7 @@ from jaxlif.fitting.lanes import UPSTROKE, decayed
 from jaxlif.losses import spike_mask
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 
-BASIS = (3.0, 10.0, 40.0, 150.0, 500.0)  # ms: of the kernels after a spike
+BASIS = (3.0, 7.0, 16.0, 40.0, 90.0, 210.0, 500.0)  # ms: of kernels after a spike; fewer miss what is between
 HELD = 4.0  # ms after a spike during which the voltage is its shape, unless the cell fires sooner
 
 

@@ -142,7 +142,8 @@ def test_a_clipped_voltage_is_said(recording):
 
 def test_the_regression_sees_the_exponentials_of_a_plain_loop():
     """A silent membrane with known currents after spikes: the regression is exact to rounding."""
-    rng, dt, taus, jumps = np.random.default_rng(1), 0.1, np.array(BASIS), np.array([80.0, 0.0, 20.0, -5.0, 3.0])
+    rng, dt, taus = np.random.default_rng(1), 0.1, np.array(BASIS)
+    jumps = np.array([80.0, 0.0, 0.0, 20.0, 0.0, -5.0, 3.0])
     spikes = np.zeros((2, 20_000), bool)
     spikes[0, 500::2500] = spikes[1, 900::3100] = True
     current, left, v = np.tile(rng.normal(100.0, 80.0, 20_000), (2, 1)), np.zeros((len(taus), 2)), np.full(2, -65.0)
