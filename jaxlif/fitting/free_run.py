@@ -14,6 +14,7 @@ from jaxlif.recordings import Recording, repeats
 
 GAINS = (0.5, 0.75, 1.0, 1.25, 1.5)
 TIMES = 100  # the recording, over all gains, for a model with noise; one without answers alike each time
+AT_ONCE = 2**25  # spikes or none of a gain: of more the gains are run one by one
 MOST, LEAST = 3.0, 0.1  # times the cell's rate, at its own input
 CRAMPED = 1.25  # times the shortest interval: as good as the shortest
 REMEDY = "fit more spikes or a wider range of currents, or a simpler model"
@@ -49,13 +50,17 @@ def run_freely(params: LIFParams, data: Data, *, noisy: bool, seed: int = 0, tim
     coarse = data.coarser()
     coarse = coarse.select([group[0] for group in repeats(coarse)])  # the same current again says nothing new
     current = coarse.terms.driven(params, coarse).current
-    recording = Recording(current=np.concatenate([gain * current for gain in GAINS]), dt=coarse.dt)
-    trials = -(-times // len(GAINS))
-    found = noisy_response(params, recording, repeats=trials, seed=seed) if noisy else free_response(params, recording)
-    rows = np.split(found.spikes.reshape(-1, *recording.current.shape), len(GAINS), axis=1)
-    rates = [1000.0 * float(raster.mean()) / coarse.dt for raster in rows]
-    shortest = CRAMPED * (float(params.t_ref) + 2.0 * coarse.dt)
-    cramped = [float(np.mean(x <= shortest)) if (x := _intervals(raster, coarse.dt)).size else 0.0 for raster in rows]
+    trials, shortest = -(-times // len(GAINS)), CRAMPED * (float(params.t_ref) + 2.0 * coarse.dt)
+    together = len(GAINS) if trials * coarse.spikes.size < AT_ONCE else 1
+    rates, cramped = [], []
+    for first in range(0, len(GAINS), together):
+        scaled = [gain * current for gain in GAINS[first : first + together]]
+        driven = Recording(current=np.concatenate(scaled), dt=coarse.dt)
+        found = noisy_response(params, driven, repeats=trials, seed=seed) if noisy else free_response(params, driven)
+        for raster in np.split(found.spikes.reshape(-1, *driven.current.shape), together, axis=1):
+            intervals = _intervals(raster, coarse.dt)
+            rates.append(1000.0 * float(raster.mean()) / coarse.dt)
+            cramped.append(float(np.mean(intervals <= shortest)) if intervals.size else 0.0)
     return FreeRun(1000.0 * float(data.spikes.mean()) / data.dt, tuple(rates), tuple(cramped))
 
 

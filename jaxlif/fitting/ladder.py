@@ -184,22 +184,31 @@ def climb(
                     fold.vector = fold.found.vector
             else:
                 active = np.setdiff1d(active, more)
-        rungs = _without_idle_kernels(rungs, folds, active, progress)
+        if not folds[0].other and judged >= LEAST_JUDGED and not coupling:
+            rungs = _without_idle(rungs, folds, active, progress)
     return Ladder(tuple(rungs), judged)
 
 
-def _without_idle_kernels(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, progress: bool) -> list[Rung]:
-    """Leave away kernels that were worth nothing alone, where all above them do as well without."""
-    kernels, best = rungs[1], min(rung.loss for rung in rungs if rung.taken)
-    if folds[0].other or not kernels.taken or kernels.loss < rungs[0].loss - folds[0].least or len(rungs) == 2:
-        return rungs
-    names = folds[0].loss.coordinate.names
-    own = np.array([i for i, name in enumerate(names) if name.startswith(("eta.", "gamma."))])
-    for fold in folds:
-        fold.vector[own] = 0.0
-        fold.fit(np.setdiff1d(active, own), progress)
-    idle = sum(fold.worth for fold in folds) < best + folds[0].least
-    return [rung._replace(taken=rung.taken and not (idle and rung is kernels)) for rung in rungs]
+def _without_idle(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, progress: bool) -> list[Rung]:
+    """Leave away, one by one, what gained little when it was taken, where all above it do as well without."""
+    best, names, left = min(rung.loss for rung in rungs if rung.taken), folds[0].loss.coordinate.names, list(rungs)
+    for n, rung in enumerate(rungs[:-1]):
+        below = [r.loss for r in rungs[:n] if r.taken]
+        if not below or not rung.taken or rung.loss < min(below) - OTHER_GAIN:
+            continue
+        patterns = dict(STAGES)[rung.name]
+        own = np.array([i for i, name in enumerate(names) if any(fnmatchcase(name, p) for p in patterns)])
+        before = [fold.vector for fold in folds]
+        for fold in folds:
+            fold.vector = fold.vector.copy()
+            fold.vector[own] = fold.loss.start[own]  # where it has no part in the neuron
+            fold.fit(np.setdiff1d(active, own), progress)
+        if sum(fold.worth for fold in folds) < best + folds[0].least:
+            left[n], active = rung._replace(taken=False), np.setdiff1d(active, own)
+            before = [fold.found.vector for fold in folds]
+        for fold, vector in zip(folds, before, strict=True):
+            fold.vector = vector
+    return left
 
 
 def full_start(data: Data, mechanisms: tuple[Mechanism, ...] = ()) -> AdaptiveLIFParams:

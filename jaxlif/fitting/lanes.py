@@ -120,7 +120,8 @@ def _parts(data: Data, params: AdaptiveLIFParams, dtype: str) -> Iterator[tuple[
         sweeps, firsts = np.array([(place.sweep, place.first) for place in full]).T
         part |= {"start": data.voltage[sweeps, firsts].astype(dtype), "offset": data.terms.offset[sweeps].astype(dtype)}
         part["held"] = np.maximum(held + 1 - since[sweeps, firsts], 0).astype(np.int32)
-        yield own, Lanes(**{name: jnp.asarray(x) for name, x in part.items()})
+        lanes = Lanes(**{name: jnp.asarray(x) for name, x in part.items()})
+        yield own, lanes._replace(gamma=lanes.eta) if params.tau_eta == params.tau_gamma else lanes  # held once
 
 
 def _side_by_side(x: np.ndarray, places: list[_Place], shape: tuple[int, int], dtype: str) -> np.ndarray:
