@@ -18,7 +18,7 @@ from jaxlif.fitting.intervals import uncertainty
 from jaxlif.fitting.joint_likelihood import VOLTAGE_MEMORY, JointLoss, bits_above, spike_bits
 from jaxlif.fitting.ladder import climb, full_start
 from jaxlif.fitting.lanes import UPSTROKE, Lanes, cut_lanes, forced, single_precision
-from jaxlif.fitting.optimise import ENOUGH, STEPS, Minimum, minimise
+from jaxlif.fitting.optimise import ENOUGH, STEPS, Minimum, finite, minimise
 from jaxlif.fitting.prediction import noisy_response
 from jaxlif.fitting.regression import moving, refractory_period, regress
 from jaxlif.fitting.threshold import choose_twin, reliable_stimuli
@@ -107,7 +107,7 @@ def _refined(
     parts = cut_lanes(data, params)
     loss = JointLoss(params, parts, data.dt, free=moving(data), origin=start, shrink=shrink)
     every = np.arange(len(loss.start))
-    return loss, minimise(loss, loss.start, every, steps=steps, enough=enough, progress=options.progress)
+    return loss, finite(minimise(loss, loss.start, every, steps=steps, enough=enough, progress=options.progress))
 
 
 def _outcome(data: Data, fitted: GIFFit, origin: AdaptiveLIFParams, deterministic: bool) -> Outcome:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxlif.fitting.data import Data, with_spikes
 from jaxlif.fitting.joint_likelihood import JointLoss, Score, bits_above
 from jaxlif.fitting.lanes import LENGTH, UPSTROKE, cut_lanes, single_precision
-from jaxlif.fitting.optimise import Minimum, minimise
+from jaxlif.fitting.optimise import Minimum, finite, minimise
 from jaxlif.fitting.prepare import prepare
 from jaxlif.fitting.regression import moving, regress
 from jaxlif.losses import spike_mask
@@ -171,7 +171,7 @@ def climb(
                 fold.fit(active, progress)
             below = [rung.loss for rung in rungs if rung.taken] or [np.inf]
             worth, best = sum(fold.worth for fold in folds), below[-1] if folds[0].other else min(below)
-            taken = given is True or worth < best - least
+            taken = given is True or not rungs or worth < best - least
             held_out, explained = (float(np.mean(x)) for x in zip(*(fold.scores for fold in folds), strict=True))
             if taken:
                 rungs = [rung for rung in rungs if rung.name != name]
@@ -277,7 +277,7 @@ class _Fold:
 
     def fit(self, active: np.ndarray, progress: bool) -> None:
         """Let the active coordinates go."""
-        self.found = minimise(self.loss, self.vector, active, enough=ENOUGH, progress=progress)
+        self.found = finite(minimise(self.loss, self.vector, active, enough=ENOUGH, progress=progress))
         vector, names = self.found.vector, self.loss.coordinate.names
         if self.moving:
             own = np.array([names.index(name) for name in self.moving])
@@ -293,7 +293,8 @@ class _Fold:
     @property
     def worth(self) -> float:
         """What the fit is worth on the rest, nats of spikes and voltage."""
-        return self.rest.unseen(self.score)
+        worth = self.rest.unseen(self.score)
+        return worth if np.isfinite(worth) else np.inf
 
     @property
     def scores(self) -> tuple[float, float]:

@@ -59,6 +59,16 @@ def minimise(
     return Minimum(vector, value, score, pieces)
 
 
+def finite(found: Minimum) -> Minimum:
+    """Return a minimum; one of a neuron that runs away although its spikes are given is refused."""
+    if not np.isfinite(found.loss):
+        raise ValueError(
+            "the neuron runs away between the recorded spikes as it starts, and has no likelihood: start its own"
+            " mechanisms weaker, or further from the voltages of the cell"
+        )
+    return found
+
+
 def gradient(loss: JointLoss, vector: np.ndarray, pieces: Pieces) -> np.ndarray:
     """Return the slope [P] of the negative loss."""
     return np.asarray(pieces.scores.sum(axis=(0, 1)) - (vector - loss.mean) / loss.sd**2)

@@ -15,9 +15,9 @@ from jaxlif.neurons.mechanisms import Mechanism
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Mechanism):
-    r"""The inward current :math:`g \Delta_T e^{(v - v_T)/\Delta_T}`, g the leak's; past 2 widths it grows as a line.
+    r"""The inward current :math:`g \Delta_T e^{(v - v_T)/\Delta_T}`, g the leak's; past 3 widths it stays.
 
-    Without that line a held step would overflow. Source: Fourcaud-Trocmé et al. 2003,
+    Made to spike where a cell did, a neuron may be far above its own threshold. Source: Fourcaud-Trocmé et al. 2003,
     doi:10.1523/JNEUROSCI.23-37-11628.2003.
     """
 
@@ -38,5 +38,4 @@ class Exponential(Mechanism):
 
     def current(self, state: tuple[()], v: Array) -> Array:
         """Return the current, pA."""
-        x = (v - self.v_t) / self.delta_t
-        return -self.g * self.delta_t * jnp.exp(jnp.minimum(x, 2.0)) * (1.0 + jnp.maximum(x - 2.0, 0.0))
+        return -self.g * self.delta_t * jnp.exp(jnp.minimum((v - self.v_t) / self.delta_t, 3.0))

@@ -30,3 +30,9 @@ def test_a_model_that_would_pass_over_a_mechanism_is_refused():
         jl.fit_recording(recorded(CELL, sweeps=1, duration=500.0), mechanisms=(jl.ACurrent(),))
     with pytest.raises(ValueError, match=r"mechanisms\.0 = 3: mechanisms must be Mechanisms"):
         jl.fit_recording(recorded(CELL, sweeps=1, duration=500.0), "gif", mechanisms=(3,))
+
+
+def test_a_mechanism_with_which_the_voltage_runs_away_is_refused():
+    made = recorded(CELL, sweeps=1, duration=3000.0)
+    with pytest.raises(ValueError, match="the neuron runs away between the recorded spikes as it starts"):
+        jl.fit_recording(made, "gif", electrode=None, mechanisms=(jl.ACurrent(g=1e30),))

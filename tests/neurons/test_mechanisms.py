@@ -26,9 +26,8 @@ def slope_with_a_current(t, y, current):
 
 
 def slope_of_the_exponential(t, y, current):
-    """dv/dt of the exponential neuron, whose upstroke grows as a line past 4 mV above -50 mV."""
-    x = (y[0] + 50.0) / 2.0
-    upstroke = 20.0 * (np.exp(x) if x < 2.0 else np.exp(2.0) * (x - 1.0))
+    """dv/dt of the exponential neuron, whose upstroke stays past 6 mV above -50 mV."""
+    upstroke = 20.0 * np.exp(min((y[0] + 50.0) / 2.0, 3.0))
     return [(-70.0 - y[0] + 0.1 * (current + upstroke)) / 20.0]
 
 
