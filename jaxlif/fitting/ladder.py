@@ -18,6 +18,7 @@ from jaxlif.fitting.optimise import Minimum, finite, minimise
 from jaxlif.fitting.prepare import prepare
 from jaxlif.fitting.regression import moving, regress
 from jaxlif.losses import spike_mask
+from jaxlif.neurons.a_current import ACurrent
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
 from jaxlif.recordings import Electrode, Recording, SpikeRule, repeats
@@ -27,15 +28,19 @@ BEND = 10.0  # mV below the voltage at spikes where the coupling's bend starts
 CURRENTS = ((-45.0, 5.0), (-40.0, 100.0), (-85.0, 150.0))  # v_i, mV, and tau, ms, where currents start
 KERNELS = "currents and thresholds after spikes"
 COUPLING = "a threshold that follows the voltage"
+TRANSIENT = "an A-current"
 #: What is let go, rung by rung.
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LIF with escape noise", ("tau_m", "r_m", "v_rest", "v_reset", "v_th", "delta_v")),
     (KERNELS, ("eta.*", "gamma.*")),
     (COUPLING, ("coupling.*",)),
+    (TRANSIENT, ("mechanisms.3.*",)),
     ("a fast current through the membrane", ("mechanisms.0.*",)),
     ("a slow current", ("mechanisms.1.*",)),
     ("an inward rectifier", ("mechanisms.2.*",)),
 )
+BUILT_IN = len(CURRENTS) + 1  # mechanisms that are tried; those that are given come after them
+IDLE = 1e-6  # nS of the transient current where it has no part
 LEAST_GAIN = 1.0  # nats of unseen spikes and voltage that a mechanism must bring
 OTHER_GAIN = 4.0  # where other stimuli judge, to which what is gained by chance does not carry over
 FEW = 3  # sweeps that mechanisms are chosen on, where all are repeats
@@ -93,7 +98,7 @@ class Ladder:
         """Return parameters of all mechanisms without those that were not taken."""
         taken = {pattern for rung in self.rungs if rung.taken for pattern in dict(STAGES)[rung.name]}
         named = enumerate(params.mechanisms)
-        kept = tuple(m for i, m in named if i >= len(CURRENTS) or f"mechanisms.{i}.*" in taken)
+        kept = tuple(m for i, m in named if i >= BUILT_IN or f"mechanisms.{i}.*" in taken)
         plain: dict[str, Any] = {} if "eta.*" in taken else dict.fromkeys(("eta", "tau_eta", "gamma", "tau_gamma"), ())
         coupling = params.coupling if "coupling.*" in taken else None
         return replace(params, mechanisms=kept, coupling=coupling, **plain)
@@ -110,8 +115,8 @@ def model_ladder(
     """Say which mechanisms a cell needs: from a plain neuron with escape noise up to currents through its membrane.
 
     Rungs: a LIF with escape noise; currents and threshold movements after spikes; a threshold that follows the voltage;
-    a fast and a slow outward current that the voltage opens; an inward rectifier. They are those among which
-    :func:`jaxlif.fit_recording` chooses a "gif".
+    an A-current; a fast and a slow outward current that the voltage opens; an inward rectifier. They are those among
+    which :func:`jaxlif.fit_recording` chooses a "gif".
 
     Args:
         recording: current and voltage.
@@ -154,7 +159,7 @@ def climb(
         folds = [_Fold(start, few, fitted) for fitted in folds_of(few)]
         judged = sum(fold.spikes for fold in folds)
         names, active, rungs = folds[0].loss.coordinate.names, np.zeros(0, int), list[Rung]()
-        given_patterns = tuple(f"mechanisms.{len(CURRENTS) + i}.*" for i in range(len(mechanisms)))
+        given_patterns = tuple(f"mechanisms.{BUILT_IN + i}.*" for i in range(len(mechanisms)))
         stages, least = STAGES if judged >= LEAST_JUDGED else STAGES[: 3 if coupling else 2], folds[0].least
         # A current that gains nothing alone may do so beside those that came after it.
         again = (stage for stage in stages[3:] if not any(r.taken for r in rungs if r.name == stage[0]))
@@ -168,6 +173,7 @@ def climb(
             more = [i for i, leaf in enumerate(names) if any(fnmatchcase(leaf, p) for p in patterns)]
             active = np.union1d(active, more).astype(int)
             for fold in folds:
+                fold.wake(more)
                 fold.fit(active, progress)
             below = [rung.loss for rung in rungs if rung.taken] or [np.inf]
             worth, best = sum(fold.worth for fold in folds), below[-1] if folds[0].other else min(below)
@@ -184,6 +190,8 @@ def climb(
                     fold.vector = fold.found.vector
             else:
                 active = np.setdiff1d(active, more)
+                for fold in folds:
+                    fold.vector[more] = fold.idle[more]
         if not folds[0].other and judged >= LEAST_JUDGED and not coupling:
             rungs = _without_idle(rungs, folds, active, progress)
     return Ladder(tuple(rungs), judged)
@@ -201,7 +209,7 @@ def _without_idle(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, p
         before = [fold.vector for fold in folds]
         for fold in folds:
             fold.vector = fold.vector.copy()
-            fold.vector[own] = fold.loss.start[own]  # where it has no part in the neuron
+            fold.vector[own] = fold.idle[own]
             fold.fit(np.setdiff1d(active, own), progress)
         if sum(fold.worth for fold in folds) < best + folds[0].least:
             left[n], active = rung._replace(taken=False), np.setdiff1d(active, own)
@@ -212,11 +220,11 @@ def _without_idle(rungs: list[Rung], folds: list["_Fold"], active: np.ndarray, p
 
 
 def full_start(data: Data, mechanisms: tuple[Mechanism, ...] = ()) -> AdaptiveLIFParams:
-    """Return the regression's membrane with every mechanism there and none at work but those that are given."""
+    """Return the regression's membrane with every mechanism as it starts: all but the A-current at no amplitude."""
     plain = regress(data)
     currents = tuple(MembraneCurrent(a=0.0, v_i=v_i, tau=tau) for v_i, tau in CURRENTS)
     coupling = VoltageCoupling(b=0.0, v_i=plain.v_th - BEND)
-    return replace(plain, coupling=coupling, mechanisms=(*currents, *mechanisms))
+    return replace(plain, coupling=coupling, mechanisms=(*currents, ACurrent(), *mechanisms))
 
 
 def representative(data: Data) -> Data:
@@ -267,13 +275,21 @@ class _Fold:
         self.loss, self.rest = (
             JointLoss(start, cut_lanes(part, start), data.dt, free=moving(data)) for part in (seen, rest)
         )
+        mechanisms = list(start.mechanisms)
+        mechanisms[len(CURRENTS)] = ACurrent(g=IDLE)  # a logarithm, which cannot start at 0
+        self.idle = self.loss.coordinate.vector(replace(start, mechanisms=tuple(mechanisms)))
         away = spike_mask(data.spikes.T, before=data.steps(UPSTROKE), after=data.steps(float(start.t_ref)) + 1).T
         self.variance = float(np.var(data.voltage[rest.judged & away]))
         self.unseen, self.spikes = rest, int((data.spikes & rest.judged).sum())
-        self.vector, steps = self.loss.start, is_step_protocol(data)
+        self.vector, steps = self.idle, is_step_protocol(data)
         self.other = len(repeats(data)) > 1 and not steps
         # What carries over is the shape of a model: not its level to another stimulus, nor the noise of a few sweeps.
         self.moving = ("v_th",) * self.other + ("delta_v",) * steps
+
+    def wake(self, own: list[int]) -> None:
+        """Put coordinates that have had no part to where they start."""
+        self.vector = self.vector.copy()
+        self.vector[own] = np.where(self.vector[own] == self.idle[own], self.loss.start[own], self.vector[own])
 
     def fit(self, active: np.ndarray, progress: bool) -> None:
         """Let the active coordinates go."""

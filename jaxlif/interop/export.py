@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from jaxlif.checks import choice, numbers, positive, whole
+from jaxlif.neurons.a_current import ACurrent
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.lif import LIFParams, refractory_steps
 from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
@@ -25,6 +26,10 @@ _TERMS = {"eta": "pA", "tau_eta": "ms", "gamma": "mV", "tau_gamma": "ms", "a": "
 # Of what follows the voltage with the state x the parameters are tau_x, v_x, k_x and b_x, of the threshold, or a_x.
 _LOW_PASSED = {"tau": ("tau", "ms"), "v": ("v_i", "mV"), "k": ("k", "mV")}
 _TARGET = "k_{x}*log1p(exp((v - v_{x})/k_{x}))"
+# Of an A-current the state x is what is not inactivated; its current is held over a step, as here.
+_GATED = {"tau": ("tau_h", "ms"), "v": ("v_h", "mV"), "m": ("v_m", "mV"), "g": ("g", "nS"), "e": ("e_k", "mV")}
+_OPEN = "1/(1 + exp((v - v_{x})/(8*mV)))"
+_A_CURRENT = "i_{x} = g_{x}/(1 + exp((m_{x} - v)/(8*mV)))*{x}*(v - e_{x}) : amp (constant over dt)"
 
 
 class Brian2Model(NamedTuple):
@@ -100,7 +105,7 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
 
     Raises:
         ValueError: for a bad value, several neurons, escape noise of a :class:`LIFParams`, or a mechanism other than
-            :class:`MembraneCurrent`.
+            :class:`MembraneCurrent` and :class:`ACurrent`.
 
     Example:
         >>> model = to_brian2(LIFParams())
@@ -119,7 +124,10 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
             raise ValueError("escape_noise is set: it needs AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)")
         params = AdaptiveLIFParams(**vars(params))
     eta, gamma, a = (range(len(terms)) for terms in (params.eta, params.gamma, params.a))
-    following, opened = _following(params), [f"a_x_{i}*x_{i}" for i in range(len(params.mechanisms))]
+    following = _following(params)
+    gated = [x for x, mechanism in following.items() if isinstance(mechanism, ACurrent)]
+    targets = {x: (_OPEN if x in gated else _TARGET).format(x=x) for x in following}
+    opened = [f"i_{x}" if x in gated else f"a_{x}*{x}" for x in following if x != "x"]
     current = " - ".join(["I(t)", *(f"w_{i}" for i in eta), *(f"u_{i}" for i in a), *opened])
     threshold = " + ".join(["v_th", *(f"h_{i}" for i in gamma), *(["b_x*x"] if "x" in following else [])])
     equations = [
@@ -127,7 +135,8 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         *(f"dw_{i}/dt = -w_{i}/tau_eta_{i} : amp" for i in eta),
         *(f"dh_{i}/dt = -h_{i}/tau_gamma_{i} : volt" for i in gamma),
         *(f"du_{i}/dt = (a_{i}*(v - v_rest) - u_{i})/tau_a_{i} : amp" for i in a),
-        *(f"d{x}/dt = ({_TARGET.format(x=x)} - {x})/tau_{x} : volt" for x in following),
+        *(f"d{x}/dt = ({to} - {x})/tau_{x} : {'1' if x in gated else 'volt'}" for x, to in targets.items()),
+        *(_A_CURRENT.format(x=x) for x in gated),
     ]
     jumps = [f"w_{i} += eta_{i}" for i in eta] + [f"h_{i} += gamma_{i}*exp(dt/tau_gamma_{i})" for i in gamma]
     noisy = f"rand() < -expm1(-lambda_0*dt*exp((v - ({threshold}))/delta_v))"
@@ -138,7 +147,7 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         refractory="t_ref + dt",
         method="exponential_euler",
         namespace=_namespace(params, dt, escape_noise),
-        initial={"v": "v_rest"} | {x: _TARGET.format(x=x) for x in following},
+        initial={"v": "v_rest"} | targets,
     )
 
 
@@ -213,8 +222,10 @@ def _following(params: AdaptiveLIFParams) -> dict[str, Mechanism]:
     found: dict[str, Mechanism] = {f"x_{i}": mechanism for i, mechanism in enumerate(params.mechanisms)}
     found |= {} if params.coupling is None else {"x": params.coupling}
     for x, mechanism in found.items():
-        field, known = ("coupling", VoltageCoupling) if x == "x" else (f"mechanisms.{x[2:]}", MembraneCurrent)
-        if type(mechanism) is not known:  # a subclass may be another
+        field, known = (
+            ("coupling", [VoltageCoupling]) if x == "x" else (f"mechanisms.{x[2:]}", [MembraneCurrent, ACurrent])
+        )
+        if type(mechanism) not in known:  # a subclass may be another
             raise ValueError(f"{field} = {type(mechanism).__name__}: it has no Brian2 equations yet")
     return found
 
@@ -226,7 +237,8 @@ def _namespace(params: AdaptiveLIFParams, dt: float, escape_noise: bool) -> dict
     for name, unit in _TERMS.items():
         values |= {f"{name}_{i}": (value, unit) for i, value in enumerate(getattr(params, name))}
     for x, mechanism in _following(params).items():
-        rows = _LOW_PASSED | ({"b": ("b", "1")} if x == "x" else {"a": ("a", "nS")})
+        low_passed = _LOW_PASSED | ({"b": ("b", "1")} if x == "x" else {"a": ("a", "nS")})
+        rows = _GATED if isinstance(mechanism, ACurrent) else low_passed
         values |= {f"{name}_{x}": (getattr(mechanism, field), unit) for name, (field, unit) in rows.items()}
     noise = {"delta_v": (params.delta_v, "mV"), "lambda_0": (params.lambda_0, "kHz")}  # 1 kHz is 1/ms
     return values | (noise if escape_noise else {})

@@ -28,7 +28,7 @@ def plain():
 
 
 def test_a_plain_cell_needs_nothing(plain):
-    assert [rung.taken for rung in plain.rungs] == [True] + 5 * [False]
+    assert [rung.taken for rung in plain.rungs] == [True] + 6 * [False]
     found = plain.params
     assert found.mechanisms == () and found.coupling is None and not any(found.eta) and not any(found.gamma)
     # 7 s of two sweeps, of which three quarters are fitted, and some 400 spikes: a few per cent.
@@ -87,12 +87,12 @@ def test_the_sentence_names_what_is_needed_and_what_is_not():
     rows = [(300.0, 1.0, 0.9, True), (280.0, 1.25, 0.95, True), (281.0, 1.2, 0.951, False), (270.0, 1.5, 0.97, True)]
     ladder = Ladder(tuple(Rung(name, start, *row) for name, row in zip(NAMES, rows, strict=False)), 25)
     assert ladder.sentence == (
-        "this cell needs currents and thresholds after spikes (1.25 bits, 95.0 %), a fast current through the membrane"
-        " (1.50 bits, 97.0 %); it gains nothing from a threshold that follows the voltage; judged on 25 unseen spikes,"
-        " in bits each, and the voltage between them"
+        "this cell needs currents and thresholds after spikes (1.25 bits, 95.0 %), an A-current (1.50 bits, 97.0 %); it"
+        " gains nothing from a threshold that follows the voltage; judged on 25 unseen spikes, in bits each, and the"
+        " voltage between them"
     )
-    assert ladder.best is ladder.rungs[3] and len(start.mechanisms) == 3 and start.coupling is not None
-    assert ladder.params.mechanisms == start.mechanisms[:1] and ladder.params.coupling is None
+    assert ladder.best is ladder.rungs[3] and len(start.mechanisms) == 4 and start.coupling is not None
+    assert ladder.params.mechanisms == start.mechanisms[3:] and ladder.params.coupling is None
     alone = Ladder(ladder.rungs[:1], 25).sentence
     assert alone.startswith("a plain neuron with escape noise does for this cell; judged on 25")
 

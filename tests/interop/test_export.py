@@ -310,9 +310,9 @@ def test_the_text_in_brian2s_order_has_the_escape_noise():
             "coupling.b has shape (4,): it must be a number, one neuron is written at a time",
         ),
         (
-            jl.AdaptiveLIFParams(mechanisms=(jl.MembraneCurrent(), jl.ACurrent())),
+            jl.AdaptiveLIFParams(mechanisms=(jl.MembraneCurrent(), jl.Exponential())),
             {},
-            "mechanisms.1 = ACurrent: it has no Brian2 equations yet",
+            "mechanisms.1 = Exponential: it has no Brian2 equations yet",
         ),
         (jl.LIFParams(), {"dt": -1.0}, "dt = -1 ms: dt must be greater than 0 ms"),
         (jl.LIFParams(v_reset=-50.0), {}, "v_reset = -50 mV: v_reset must be below v_th = -55 mV"),

@@ -52,6 +52,7 @@ def test_nest_spikes_with_the_plain_neuron(synapse, t_ref):
         (jl.LIF(dt=DT), jl.LIFParams(t_ref=0.0)),
         (jl.LIF(dt=DT), jl.LIFParams(t_ref=2.05)),
         (jl.AdaptiveLIF(dt=DT), FULL),
+        (jl.AdaptiveLIF(dt=DT), jl.AdaptiveLIFParams(mechanisms=(jl.MembraneCurrent(a=1.0), jl.ACurrent(g=6.0)))),
     ],
 )
 def test_brian2_spikes_with_the_neuron(cell, params):
