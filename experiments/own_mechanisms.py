@@ -68,7 +68,7 @@ def draw(scores: dict[str, dict[str, dict[str, Any]]]) -> Figure:
             values = [each[name][score] for each in scores.values()]
             ax.plot(values, list(map(cell, scores)), mark, label=name, fillstyle="none")
         ax.set(xlabel=text)
-    axes[0].legend(title="beside what was chosen", fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(OWN), frameon=False)
     return figure
 
 

@@ -114,19 +114,19 @@ def exponential(response: np.ndarray, dt: float) -> tuple[float, float] | None:
     rise, times = response[first : last + 1], dt * np.arange(first + 1, last + 2)
     y = rise - rise.mean()
 
-    def solved(tau: float) -> tuple[float, float]:
+    def _solved(tau: float) -> tuple[float, float]:
         x = -np.exp(-times / tau)
         x -= x.mean()
         r = float(x @ y / (x @ x))
         return float(np.mean((y - r * x) ** 2)), r
 
     grid = np.geomspace(2.0 * dt, dt * len(rise), 40)
-    best = int(np.argmin([solved(tau)[0] for tau in grid]))
+    best = int(np.argmin([_solved(tau)[0] for tau in grid]))
     if not 0 < best < len(grid) - 1:
         return None
     bracket = np.log(grid[best - 1]), np.log(grid[best + 1])
-    tau = float(np.exp(minimize_scalar(lambda x: solved(np.exp(x))[0], bounds=bracket, method="bounded").x))
-    error, r = solved(tau)
+    tau = float(np.exp(minimize_scalar(lambda x: _solved(np.exp(x))[0], bounds=bracket, method="bounded").x))
+    error, r = _solved(tau)
     return (tau, r) if r > SIGNAL * np.sqrt(error) else None
 
 

@@ -195,33 +195,33 @@ def search_refractory(params: LIFParams, data: Data, bounds: tuple[float, float]
 def _unit_states(cell: Any, tau_m: Array, first: Columns, candidates: Array) -> Any:
     """Return for each candidate the states of its unit neurons after the first sample [S]."""
 
-    def states(t_ref: Array) -> Any:
-        def begin(params: LIFParams, start: Array) -> Any:
+    def _states(t_ref: Array) -> Any:
+        def _begin(params: LIFParams, start: Array) -> Any:
             one = Columns(*(x[None] for x in first))
             return forced_start(cell, params, one._replace(voltage=start * one.voltage))[0]
 
-        return jax.vmap(begin)(_unit_neurons(tau_m, t_ref), jnp.asarray([0.0, 0.0, 0.0, 1.0], tau_m.dtype))
+        return jax.vmap(_begin)(_unit_neurons(tau_m, t_ref), jnp.asarray([0.0, 0.0, 0.0, 1.0], tau_m.dtype))
 
-    return jax.lax.map(states, candidates)
+    return jax.lax.map(_states, candidates)
 
 
 @jax.jit(static_argnums=0)
 def _moments(cell: Any, tau_m: Array, data: Columns, candidates: Array, states: Any) -> Any:
     """Return for each candidate the next states and the normal equations of the voltage on its unit responses."""
 
-    def respond(params: LIFParams, state: Any) -> tuple[Any, Array]:
+    def _respond(params: LIFParams, state: Any) -> tuple[Any, Array]:
         state, outputs = simulate(TeacherForced(cell), params, Forced(data.current, data.spikes), state)
         return state, outputs.v
 
-    def moments(candidate: tuple[Array, Any]) -> tuple[Any, Any]:
+    def _of_one(candidate: tuple[Array, Any]) -> tuple[Any, Any]:
         t_ref, state = candidate
-        state, v = jax.vmap(respond)(_unit_neurons(tau_m, t_ref), state)
+        state, v = jax.vmap(_respond)(_unit_neurons(tau_m, t_ref), state)
         mask = jnp.asarray(data.mask, v.dtype)
         columns, target = v[:3] * mask[None], (data.voltage - v[3]) * mask
         gram = jnp.einsum("its,jts->ij", columns, columns)
         return state, (gram, jnp.einsum("its,ts->i", columns, target), jnp.sum(target**2))
 
-    return jax.lax.map(moments, (candidates, states))
+    return jax.lax.map(_of_one, (candidates, states))
 
 
 def _unit_neurons(tau_m: Array, t_ref: Array) -> LIFParams:

@@ -104,14 +104,14 @@ def _noisy(
 ) -> tuple[Any, Array, Array]:
     """Return the next state, and spikes and voltage [T, lanes] of lanes [3, lanes]: repeat, sweep and block."""
 
-    def noise(lane: Array) -> Array:
+    def _noise(lane: Array) -> Array:
         key = jax.random.key(seed)
         for number in lane:
             key = jax.random.fold_in(key, number)
         return jax.random.exponential(key, blocks.shape[1:2], jnp.float32)
 
     current = blocks[lanes[2], :, lanes[1]].T
-    state, output = simulate(cell, params, Noisy(current, jax.vmap(noise, in_axes=1, out_axes=1)(lanes)), state)
+    state, output = simulate(cell, params, Noisy(current, jax.vmap(_noise, in_axes=1, out_axes=1)(lanes)), state)
     return state, output.spikes > 0, output.v
 
 
