@@ -1,5 +1,6 @@
 """The container of a fit: its parts hold what the whole holds, and segments of it change no number."""
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -19,7 +20,7 @@ from jaxlif.fitting.membrane import (
     profile_refractory,
     slopes_and_errors,
 )
-from jaxlif.fitting.prediction import free_response, noisy_response
+from jaxlif.fitting.prediction import _blocks, free_response, noisy_response
 from jaxlif.fitting.threshold import _free_times, _many
 
 DT, STEPS = 0.5, 150
@@ -210,3 +211,14 @@ def test_a_long_response_in_pieces_is_that_of_one_run(monkeypatch):
     # Voltages that are 1e-5 mV apart may cross a threshold a step apart: one spike in a hundred at most.
     assert (pieces.spikes != whole.spikes).sum() <= 0.02 * whole.spikes.sum()
     assert np.median(np.abs(pieces.voltage - whole.voltage)) < 1e-4
+
+
+def test_no_two_blocks_of_a_long_response_have_the_same_noise():
+    params = jl.AdaptiveLIFParams(**vars(TRUTH), delta_v=2.0, lambda_0=0.5)
+    recording = jl.Recording(current=np.full((1, 12_000), 200.0), dt=0.5)
+    length, _ = _blocks(params, recording)
+    spikes = noisy_response(params, recording, repeats=1, seed=0).spikes[0, 0]
+    rows = spikes[: len(spikes) // length * length].reshape(-1, length)[1:]  # the first starts from rest
+    assert len(rows) >= 3 and rows.sum(axis=1).min() > 50
+    # By chance a spike meets one of another block with its probability in a step, some 5 %; with the same noise always.
+    assert max((a & b).sum() / a.sum() for a, b in itertools.combinations(rows, 2)) < 0.3
