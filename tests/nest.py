@@ -28,7 +28,8 @@ class Case(NamedTuple):
 def load(name):
     stored = np.load(FOLDER / f"nest_{name}.npz", allow_pickle=False)
     meta = json.loads(str(stored["meta"]))
-    cell, params = BUILDERS[meta["model"]](meta["params"], meta["dt"])
+    # Of a constant current the stored one is what acts.
+    cell, params = jl.interop.from_nest(meta["model"], meta["params"] | {"I_e": 0.0}, dt=meta["dt"])
     current = np.zeros(NUM_STEPS)
     current[: stored["current"].size] = stored["current"]
     arrivals = np.zeros((NUM_STEPS, 2))
@@ -42,35 +43,3 @@ def load(name):
         arrivals = arrivals.sum(axis=1)
     inputs = jl.Drive(jnp.asarray(arrivals, float), jnp.asarray(current, float))
     return Case(cell, params, inputs, stored["v"][1:], stored["spikes"])
-
-
-def _neuron(p, tau_m):
-    return jl.LIFParams(
-        tau_m=tau_m,
-        r_m=tau_m / p["C_m"],
-        v_rest=p["E_L"],
-        v_th=p["V_th"],
-        v_reset=p["V_reset"],
-        t_ref=p["t_ref"],
-    )
-
-
-def _delta(p, dt):
-    return jl.Synaptic(jl.LIF(dt=dt), jl.VoltageJump()), jl.SynapticParams(neuron=_neuron(p, p["tau_m"]))
-
-
-def _exponential(p, dt):
-    synapse = jl.CurrentParams(tau_syn=jnp.array([p["tau_syn_ex"], p["tau_syn_in"]]))
-    params = jl.SynapticParams(neuron=_neuron(p, p["tau_m"]), synapse=synapse)
-    return jl.Synaptic(jl.LIF(dt=dt), jl.ExponentialCurrent()), params
-
-
-def _conductance(p, dt):
-    synapse = jl.ConductanceParams(
-        tau_syn=jnp.array([p["tau_syn_ex"], p["tau_syn_in"]]), e_rev=jnp.array([p["E_ex"], p["E_in"]])
-    )
-    params = jl.SynapticParams(neuron=_neuron(p, p["C_m"] / p["g_L"]), synapse=synapse)
-    return jl.Synaptic(jl.LIF(dt=dt), jl.Conductance()), params
-
-
-BUILDERS = {"iaf_psc_delta": _delta, "iaf_psc_exp": _exponential, "iaf_cond_exp": _conductance}

@@ -1,0 +1,182 @@
+"""A neuron of NEST, its name and parameters as NEST has them, as a cell and its parameters.
+
+MODELS is the table: a model is its defaults and a function from NEST's values to a cell and params.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlif import checks
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.synapses import (
+    Conductance,
+    ConductanceParams,
+    CurrentParams,
+    ExponentialCurrent,
+    Synaptic,
+    SynapticParams,
+    VoltageJump,
+)
+
+Values = Mapping[str, Any]
+
+
+class NestModel(NamedTuple):
+    """NEST's defaults of what ``build`` reads, which makes (cell, params) of all values and dt. ``fixed`` has the only
+    values that may be given of what has no counterpart here, beside those that all models have in common.
+    """
+
+    defaults: Values
+    build: Callable[[dict[str, Any], float], tuple[Any, Any]]
+    fixed: Mapping[str, tuple[Any, ...]] = {}
+
+
+def from_nest(model: str, parameters: Values, *, dt: float) -> tuple[Any, Any]:
+    r"""Return the cell and the parameters of a neuron of NEST, with the same voltages and spikes.
+
+    Its receptors are the kinds of synapse [excitatory, inhibitory], in this order. NEST sends a weight w > 0 to the
+    first and w < 0 to the second; here you do, by the row of ``Drive.arrivals``:
+
+    ========== ====================== ==============================================================
+    model      arrivals in a step     of a weight w
+    ========== ====================== ==============================================================
+    iaf_psc_*  [2, N], pA             w, with its sign, in row 0 where w > 0 and in row 1 where w < 0
+    delta      [N], mV                w, all of a step added up
+    iaf_cond_* [2, N], nS             w in row 0 where w > 0, \|w\| in row 1 where w < 0
+    ========== ====================== ==============================================================
+
+    What arrives in NEST at t is the arrival of step t/dt - 1. A constant current ``I_e`` belongs to ``Drive.input``.
+
+    Args:
+        model: NEST's name of it.
+        parameters: what differs from NEST's defaults, in its names and units; a number, or [N] for N neurons. What
+            ``neuron.get()`` returns will do. A neuron starts at E_L, with closed synapses.
+        dt: step, ms; NEST's resolution.
+
+    Returns:
+        The cell and its params.
+
+    Raises:
+        ValueError: for a model or a parameter that has no counterpart here, or breaks a rule.
+
+    Example:
+        >>> cell, params = from_nest("iaf_psc_exp", {"C_m": 100.0, "tau_syn_ex": 5.0}, dt=0.1)
+        >>> params.neuron.r_m, params.synapse.tau_syn.tolist()
+        (0.1, [5.0, 2.0])
+
+    Source: NEST 3.10; Rotter & Diesmann 1999, doi:10.1007/s004220050570.
+    """
+    checks.choice("model", model, tuple(MODELS))
+    checks.positive("dt", dt, "ms")
+    entry = MODELS[model]
+    given = {name: _checked(model, name, value) for name, value in parameters.items() if name not in _BOOKKEEPING}
+    values = dict(entry.defaults) | {name: value for name, value in given.items() if name in entry.defaults}
+    fixed = _FIXED | dict(entry.fixed) | {"V_m": (values["E_L"],)}
+    for name in given.keys() - values.keys():
+        _require_fixed(model, name, given[name], fixed)
+    cell, params = entry.build(values, dt)
+    checks.check_params(params)
+    protocol.check_cell(cell, params)
+    return cell, params
+
+
+def _checked(model: str, name: str, value: Any) -> Any:
+    """Return a switch as it is, and a number or numbers [N] by the rule of its name."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if name == "V_min":  # may be infinite
+        return value
+    unit = next((unit for start, unit in _UNITS.items() if name.startswith(start)), "")
+    number = checks.numbers(name, value, unit)
+    return checks.require_positive(name, number, unit) if name.startswith(("C_m", "tau_", "g_L")) else number
+
+
+def _require_fixed(model: str, name: str, value: Any, fixed: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse an unknown parameter, and a value that has no counterpart."""
+    if name not in fixed:
+        raise ValueError(f"parameters has {name}: {model} has no such parameter, or none that is known here")
+    if not any(np.all(np.equal(value, allowed)) for allowed in fixed[name]):
+        allowed = " or ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in fixed[name])
+        rule = _INSTEAD.get(name, "it has no counterpart here")
+        raise ValueError(f"{name} = {value}: {rule}, and {name} must be {allowed}")
+
+
+def kinds(values: Values, name: str) -> Array:
+    """Return a parameter of both receptors, ``<name>_ex`` and ``<name>_in``: [2] or [2, N]."""
+    return jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(values[f"{name}_{kind}"], float) for kind in ("ex", "in"))))
+
+
+def neuron_params(values: Values) -> LIFParams:
+    """Return the membrane of an iaf model, by its tau_m or its g_L."""
+    tau_m = values["tau_m"] if "tau_m" in values else values["C_m"] / values["g_L"]
+    return LIFParams(
+        tau_m=tau_m,
+        r_m=tau_m / values["C_m"],
+        v_rest=values["E_L"],
+        v_th=values["V_th"],
+        v_reset=values["V_reset"],
+        t_ref=values["t_ref"],
+    )
+
+
+def _delta(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    return Synaptic(LIF(dt), VoltageJump()), SynapticParams(neuron=neuron_params(values))
+
+
+def _currents(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    synapse = CurrentParams(tau_syn=kinds(values, "tau_syn"))
+    return Synaptic(LIF(dt), ExponentialCurrent()), SynapticParams(neuron=neuron_params(values), synapse=synapse)
+
+
+def _conductances(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    synapse = ConductanceParams(tau_syn=kinds(values, "tau_syn"), e_rev=kinds(values, "E"))
+    return Synaptic(LIF(dt), Conductance()), SynapticParams(neuron=neuron_params(values), synapse=synapse)
+
+
+_PSC = {"C_m": 250.0, "tau_m": 10.0, "E_L": -70.0, "V_th": -55.0, "V_reset": -70.0, "t_ref": 2.0}
+_COND = {"C_m": 250.0, "g_L": 16.6667, "E_L": -70.0, "V_th": -55.0, "V_reset": -60.0, "t_ref": 2.0}
+_REVERSAL = {"E_ex": 0.0, "E_in": -85.0}
+_NO_FLOOR = {"V_min": (-math.inf, -sys.float_info.max)}
+_NO_CURRENT, _NO_CONDUCTANCE = {"I_syn_ex": (0.0,), "I_syn_in": (0.0,)}, {"g_ex": (0.0,), "g_in": (0.0,)}
+
+MODELS: dict[str, NestModel] = {
+    "iaf_psc_delta": NestModel(_PSC, _delta, _NO_FLOOR | {"refractory_input": (False,)}),
+    "iaf_psc_exp": NestModel(
+        _PSC | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0},
+        _currents,
+        # rho, the rate of escape at threshold, acts where delta, its width, is not 0.
+        _NO_CURRENT | {"delta": (0.0,), "rho": (0.01,)},
+    ),
+    "iaf_cond_exp": NestModel(
+        _COND | _REVERSAL | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, _conductances, _NO_CONDUCTANCE
+    ),
+}
+
+# What all models have, with the values that change nothing here.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "I_e": (0.0,),
+    "frozen": (False,),
+    "ignore_and_spike": (False,),
+    "tau_minus": (20.0,),
+    "tau_minus_triplet": (110.0,),
+    "tau_Ca": (10000.0,),
+    "beta_Ca": (0.001,),
+}
+_INSTEAD = {
+    "I_e": "a constant current belongs to the input, Drive.input, in pA",
+    "V_m": "a neuron starts at E_L, another voltage goes into the state",
+    "tau_minus": "it belongs to plastic synapses",
+}
+_BOOKKEEPING = frozenset(
+    "Ca archiver_length available capacity element_type elementsize global_id ignore_and_spike_interval "
+    "ignore_and_spike_offset instantiations local model model_id node_uses_wfr post_trace recordables "
+    "supports_precise_spikes synaptic_elements t_ref_remaining t_spike thread thread_local_id type_id vp".split()
+)
+_UNITS = {"V_": "mV", "E_": "mV", "tau_": "ms", "t_": "ms", "C_m": "pF", "g_": "nS", "I_": "pA"}

@@ -1,0 +1,62 @@
+"""The door from NEST: tests/neurons/test_lif.py holds what comes through it to NEST's stored voltages."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlif as jl
+from jaxlif.interop import from_nest, to_nest
+from jaxlif.interop.from_nest import MODELS
+
+
+def test_defaults_are_nests():
+    """Of nest.GetDefaults("iaf_cond_exp"), NEST 3.10."""
+    cell, params = from_nest("iaf_cond_exp", {}, dt=0.2)
+    assert cell == jl.Synaptic(jl.LIF(dt=0.2), jl.Conductance())
+    np.testing.assert_allclose([params.neuron.c_m, params.neuron.g_l], [250.0, 16.6667], rtol=1e-14)
+    assert [params.neuron.v_rest, params.neuron.v_th, params.neuron.v_reset, params.neuron.t_ref] == [-70, -55, -60, 2]
+    np.testing.assert_allclose(params.synapse.tau_syn, [0.2, 2.0], rtol=1e-6)
+    assert params.synapse.e_rev.tolist() == [0.0, -85.0]
+
+
+def test_what_goes_to_nest_comes_back():
+    neuron = jl.LIFParams(tau_m=17.0, r_m=0.13, v_rest=-68.0, v_th=-51.0, v_reset=-61.0, t_ref=3.0)
+    back = from_nest(*to_nest(neuron), dt=0.1)[1].neuron
+    for name, value in vars(neuron).items():
+        np.testing.assert_allclose(getattr(back, name), value, rtol=1e-15, err_msg=name)
+
+
+def test_parameters_of_many_neurons():
+    _, params = from_nest("iaf_psc_exp", {"C_m": np.array([100.0, 200.0]), "tau_syn_in": np.array([3.0, 4.0])}, dt=0.1)
+    np.testing.assert_allclose(params.neuron.r_m, [0.1, 0.05], rtol=1e-15)
+    np.testing.assert_array_equal(params.synapse.tau_syn, jnp.array([[2.0, 2.0], [3.0, 4.0]]))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"tau_x": 3.0}, "parameters has tau_x: {model} has no such parameter, or none that is known here"),
+        ({"I_e": 300.0}, "I_e = 300.0: a constant current belongs to the input, Drive.input, in pA, and I_e must be 0"),
+        (
+            {"V_m": -60.0},
+            "V_m = -60.0: a neuron starts at E_L, another voltage goes into the state, and V_m must be -70",
+        ),
+        ({"C_m": 0.0}, "C_m = 0 pF: C_m must be greater than 0 pF"),
+        ({"t_ref": -1.0}, "t_ref = -1 ms: t_ref must be 0 ms or more"),
+        ({"frozen": True}, "frozen = True: it has no counterpart here, and frozen must be False"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(model, parameters, message):
+    with pytest.raises(ValueError) as error:
+        from_nest(model, parameters, dt=0.1)
+    assert str(error.value) == message.format(model=model)
+
+
+def test_the_status_of_a_fresh_neuron_will_do():
+    status = {"V_m": -70.0, "V_min": -np.inf, "refractory_input": False, "global_id": 3, "frozen": False, "I_e": 0.0}
+    assert from_nest("iaf_psc_delta", status, dt=0.1) == from_nest("iaf_psc_delta", {}, dt=0.1)
+    with pytest.raises(ValueError, match="^V_min = -90.0: it has no counterpart here"):
+        from_nest("iaf_psc_delta", {"V_min": -90.0}, dt=0.1)
+    with pytest.raises(ValueError, match='^model = .hh_psc.: model must be "iaf_psc_delta", '):
+        from_nest("hh_psc", {}, dt=0.1)
