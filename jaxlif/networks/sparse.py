@@ -1,11 +1,10 @@
 """A sparse projection, whose memory and work grow with the number of synapses, and random connections for it.
 
 It is stored by source: row i lists the targets of input i. Forwards only the rows of inputs that are not 0 are touched,
-so that a large network costs what its spikes cost.
+so that a large network costs what its spikes cost; :func:`deliver` is the door to how that is done.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jaxtyping import Float, Int, Key
 from jaxlif.checks import concrete, floats, integers, number, numbers, random_key, require, whole
 from jaxlif.networks.layers import require_input
 
-_ROWS = 16  # sources a turn: enough to hide what a turn of the loop costs, few beside the spikes of a large network
+_BLOCK = 64  # inputs that are searched at once for one that is not 0
 
 
 @jax.tree_util.register_dataclass
@@ -79,50 +78,72 @@ class Sparse:
         """Project ``x`` [num_in] to [num_out]; spikes of any dtype are cast to the weight's."""
         weight, target = jnp.asarray(params.weight), jnp.asarray(params.target)
         require_input(weight, x)
-        return (), _project_p.bind(weight, jnp.asarray(x, weight.dtype), target, num_out=self.num_out)
+        return (), deliver(jnp.zeros((self.num_out,), weight.dtype), weight, x, target)
 
 
-def _all_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Array:
-    """Add up all synapses where they end; a target of num_out falls off."""
-    return jnp.zeros((num_out,), weight.dtype).at[target].add(weight * x[:, None], mode="drop")
+def deliver(line: Array, weight: Array, x: Array, target: Array, offset: ArrayLike = 0) -> Array:
+    r"""Add to a line [M] what arrives on it: :math:`y_j = l_j + \sum_i \sum_{k: j_{ik} + o = j} w_{ik} x_i`.
+
+    Args:
+        line: [M], in the dtype of the weight.
+        weight: [num_in, K].
+        x: [num_in], spikes or numbers.
+        target: [num_in, K] integers; what ends at M or beyond is dropped.
+        offset: o, added to all targets.
+
+    Returns:
+        [M]. The derivative with respect to line, weight and x is that of the sum over all rows.
+    """
+    x, offset = jnp.asarray(x, weight.dtype), jnp.asarray(offset, target.dtype)
+    return jnp.asarray(_deliver_p.bind(line, weight, x, target, offset))
 
 
-def _active_rows(weight: Array, x: Array, target: Array, *, num_out: int) -> Array:
-    """Add up the rows of the inputs that are not 0, some at a time."""
-    num_in = x.shape[0]
-    rows = min(_ROWS, num_in)
-    # Whole turns: the last one is filled up with num_in, a row that is not there.
-    turns = -(-num_in // rows)
-    (active,) = jnp.nonzero(x, size=turns * rows, fill_value=num_in)
-    used = -(-jnp.count_nonzero(x) // rows)
+def _all_rows(line: Array, weight: Array, x: Array, target: Array, offset: Array) -> Array:
+    """Add up all synapses where they end."""
+    return line.at[target + offset].add(weight * x[:, None], mode="drop")
 
-    def _add(turn: Array, y: Array) -> Array:
-        row = jax.lax.dynamic_slice_in_dim(active, turn * rows, rows)
-        w, s = (jnp.take(a, row, axis=0, mode="fill", fill_value=0) for a in (weight, x))
-        ends = jnp.take(target, row, axis=0, mode="fill", fill_value=num_out)
-        return y.at[ends].add(w * s[:, None], mode="drop")
 
-    return jnp.asarray(jax.lax.fori_loop(0, used, _add, jnp.zeros((num_out,), weight.dtype)))
+def _active_rows(line: Array, weight: Array, x: Array, target: Array, offset: Array) -> Array:
+    """Add up the rows of inputs that are not 0: a block that has one is found, then each of them in it."""
+    active = jnp.pad(x != 0.0, (0, -x.shape[0] % _BLOCK)).reshape(-1, _BLOCK)
+
+    def _any(carry: tuple[Array, Array]) -> Array:
+        return carry[0].any()
+
+    def _block(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        blocks, line = carry
+        block = jnp.argmax(blocks)
+
+        def _row(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            left, line = carry
+            i = jnp.argmax(left)
+            row = block * _BLOCK + i
+            return left.at[i].set(False), line.at[target[row] + offset].add(weight[row] * x[row], mode="drop")
+
+        return blocks.at[block].set(False), jax.lax.while_loop(_any, _row, (active[block], line))[1]
+
+    return jnp.asarray(jax.lax.while_loop(_any, _block, (active.any(axis=1), line))[1])
 
 
 # A primitive, not a custom_jvp: where JAX differentiates a scan twice it drops such a rule, and the derivative of the
 # loop itself would miss the inputs that are 0.
-_project_p = Primitive("sparse_projection")
-_project_p.def_impl(jax.jit(_project_p.bind, static_argnames="num_out"))
-_project_p.def_abstract_eval(lambda weight, x, target, *, num_out: jax.core.ShapedArray((num_out,), weight.dtype))
-mlir.register_lowering(_project_p, mlir.lower_fun(_all_rows, multiple_results=False))
-mlir.register_lowering(_project_p, mlir.lower_fun(_active_rows, multiple_results=False), platform="cpu")
+_deliver_p = Primitive("deliver")
+_deliver_p.def_impl(jax.jit(_deliver_p.bind))
+_deliver_p.def_abstract_eval(lambda line, *_: jax.core.ShapedArray(line.shape, line.dtype))
+mlir.register_lowering(_deliver_p, mlir.lower_fun(_all_rows, multiple_results=False))
+mlir.register_lowering(_deliver_p, mlir.lower_fun(_active_rows, multiple_results=False), platform="cpu")
 
 
-def _project_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...], *, num_out: int) -> tuple[Any, Any]:
+def _deliver_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """The product rule over all synapses: an input of 0 has a derivative too."""
-    (weight, x, target), (weight_dot, x_dot, _) = primals, tangents
-    pairs = ((weight_dot, x), (weight, x_dot))
-    terms = [_all_rows(w, s, target, num_out=num_out) for w, s in pairs if ad.Zero not in (type(w), type(s))]
-    return _project_p.bind(*primals, num_out=num_out), sum(terms[1:], terms[0])
+    (line, weight, x, target, offset), (line_dot, weight_dot, x_dot, *_) = primals, tangents
+    moved = jnp.zeros_like(line) if type(line_dot) is ad.Zero else line_dot
+    for w, s in ((weight_dot, x), (weight, x_dot)):
+        moved = moved if ad.Zero in (type(w), type(s)) else _all_rows(moved, w, s, target, offset)
+    return _deliver_p.bind(*primals), moved
 
 
-def _project_batch(arguments: tuple[Array, ...], axes: tuple[int | None, ...], *, num_out: int) -> tuple[Array, int]:
+def _deliver_batch(arguments: tuple[Array, ...], axes: tuple[int | None, ...]) -> tuple[Array, int]:
     """One after the other where the rows of each are few, all together elsewhere."""
     moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arguments, axes, strict=True)]
     where = tuple(None if d is None else 0 for d in axes)
@@ -130,17 +151,16 @@ def _project_batch(arguments: tuple[Array, ...], axes: tuple[int | None, ...], *
 
     def _one(batched: list[Array]) -> Any:
         rest = iter(batched)
-        arguments = (a if d is None else next(rest) for a, d in zip(moved, where, strict=True))
-        return _project_p.bind(*arguments, num_out=num_out)
+        return _deliver_p.bind(*(a if d is None else next(rest) for a, d in zip(moved, where, strict=True)))
 
     def _together(*moved: Array) -> Array:
-        return jax.vmap(partial(_all_rows, num_out=num_out), where)(*moved)
+        return jax.vmap(_all_rows, where)(*moved)
 
     return jax.lax.platform_dependent(*moved, cpu=lambda *_: jax.lax.map(_one, batched), default=_together), 0
 
 
-ad.primitive_jvps[_project_p] = _project_jvp
-batching.primitive_batchers[_project_p] = _project_batch
+ad.primitive_jvps[_deliver_p] = _deliver_jvp
+batching.primitive_batchers[_deliver_p] = _deliver_batch
 
 
 # --- connections ------------------------------------------------------------------------------------------

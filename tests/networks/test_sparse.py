@@ -11,7 +11,7 @@ from jax import export
 import jaxlif as jl
 from jaxlif.networks import Dense, DenseParams, Sparse, SparseParams, connect, pairwise
 
-IN, OUT, T = 45, 20, 30  # three turns of the loop over 16 rows, the last one not full
+IN, OUT, T = 145, 20, 30  # three blocks of 64 inputs, the last one not full
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(3)
 TARGET = pairwise(KEY, IN, OUT, 0.2)
@@ -126,7 +126,7 @@ def test_weights_by_input_and_by_synapse():
 
 
 REFUSED = {
-    "input": (lambda: jl.simulate(Sparse(OUT), SPARSE, np.zeros((3, IN - 1))), r"takes an input \[45\], not \[44\]"),
+    "input": (lambda: jl.simulate(Sparse(OUT), SPARSE, np.zeros((3, IN - 1))), r"takes an input \[145\], not \[144\]"),
     "beyond": (
         lambda: jl.simulate(Sparse(OUT - 1), SPARSE, np.zeros((3, IN))),
         r"target\[\d+, \d+\] = 20: target must be below num_out = 19",
@@ -137,7 +137,7 @@ REFUSED = {
     ),
     "shapes": (
         lambda: replace(SPARSE, weight=SPARSE.weight[:, :2]).check(),
-        r"weight \[45, 2\], target \[45, \d+\]: both must be",
+        r"weight \[145, 2\], target \[145, \d+\]: both must be",
     ),
     "probability": (
         lambda: pairwise(KEY, 10, 10, 1.2),
@@ -145,7 +145,7 @@ REFUSED = {
     ),
     "weight": (
         lambda: connect(TARGET, OUT, jnp.ones(3)),
-        r"weight \[3\]: weight must be one number, one for each of 45",
+        r"weight \[3\]: weight must be one number, one for each of 145",
     ),
 }
 
