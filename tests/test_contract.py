@@ -170,6 +170,17 @@ for name, cell, neuron in (
         plain = CASES[kind]
         pair = synaptic(plain.cell.synapse, plain.params.synapse, cell, neuron)
         CASES[f"{name} {kind}"] = Case(*pair, plain.inputs, units=False)
+KINDS = {"exc": jl.AlphaConductance(), "nmda": jl.NMDA(), "inh": jl.DoubleExponentialCurrent()}
+OWN = {
+    "exc": jl.ConductanceParams(tau_syn=1.0 * SPREAD),
+    "nmda": jl.NMDAParams(tau_decay=50.0, e_rev=5.0 * SPREAD),
+    "inh": jl.DoubleExponentialCurrentParams(tau_rise=2.0 * SPREAD, tau_decay=2.0),
+}
+CASES["kinds"] = Case(
+    *synaptic(jl.Kinds(KINDS), OWN),
+    jl.Drive(np.concatenate([kicks(5.0), -kicks(100.0)[:, :1]], axis=1), CURRENT),
+    units=False,
+)
 PAIR = CASES["adaptive conductance"]
 CASES["escape conductance"] = Case(jl.EscapeNoise(PAIR.cell), PAIR.params, Noisy(PAIR.inputs, NOISE), units=False)
 

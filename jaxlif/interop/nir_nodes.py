@@ -12,9 +12,10 @@ from jax import Array
 from jaxlif.checks import check_params, require_finite, require_params, require_positive
 from jaxlif.networks.delays import Delayed, DelayParams
 from jaxlif.networks.layers import Conv, Dense, DenseParams, Flatten, Padding, Stateless, SumPool, per_axis, zeros
+from jaxlif.neurons.cascade import cascade
 from jaxlif.neurons.cell import check_cell, relax, state_dtype
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyOutput, LeakyParams, LeakyState
-from jaxlif.neurons.lif import LIF, LIFParams, LIFState, convolved_decays
+from jaxlif.neurons.lif import LIF, LIFParams, LIFState
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 from jaxlif.synapses import SynapticState
 
@@ -89,9 +90,8 @@ class CurrentBased:
         dt, tau_m = self.neuron.dt, params.neuron.tau_m
         final = params.w_in * jnp.asarray(x, state.synapse.dtype)
         # The constant current that moves the voltage in a step as one of 1 does that decays from its start.
-        kept = convolved_decays(tau_m, jnp.asarray(params.tau_syn, state.synapse.dtype), dt) / (
-            -tau_m * jnp.expm1(-dt / tau_m)
-        )
+        rates = 1.0 / tau_m, 1.0 / jnp.asarray(params.tau_syn, state.synapse.dtype)
+        kept = cascade(dt, *rates) / (-tau_m * jnp.expm1(-dt / tau_m))
         neuron, output = self.neuron.step(params.neuron, state.neuron, final + kept * (state.synapse - final))
         return SynapticState(neuron, relax(state.synapse, final, params.tau_syn, dt)), output
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlif import checks
-from jaxlif.neurons.cell import Parameter, initial_voltage, relax
+from jaxlif.neurons.cell import Opened, Parameter, initial_voltage, relax
 from jaxlif.neurons.lif import LIFParams, OnGrid, plain_state
 from jaxlif.neurons.mechanisms import Mechanism, VoltageCoupling
 
@@ -152,9 +152,9 @@ class AdaptiveLIF(OnGrid):
         """Relax the voltage for one step under the current ``x`` [N], pA, less the adaptation's."""
         return self._integrated(self.membrane.integrate, params, state, x)
 
-    def respond(self, params: AdaptiveLIFParams, tau_syn: Array) -> Array:
+    def respond(self, params: AdaptiveLIFParams, *tau: Array) -> Array:
         """Return the response of the membrane, whose adaptation is held over a step."""
-        return self.membrane.respond(params, tau_syn)
+        return self.membrane.respond(params, *tau)
 
     def integrate_currents(
         self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
@@ -163,13 +163,13 @@ class AdaptiveLIF(OnGrid):
         return self._integrated(self.membrane.integrate_currents, params, state, x, *synapses)
 
     def integrate_conductances(
-        self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
+        self, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, opened: Opened
     ) -> tuple[AdaptiveState, Array]:
         """Relax the voltage under synaptic conductances too, as :class:`LIF` does."""
-        return self._integrated(self.membrane.integrate_conductances, params, state, x, *synapses)
+        return self._integrated(self.membrane.integrate_conductances, params, state, x, opened)
 
     def _integrated(
-        self, integrate: Any, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Array
+        self, integrate: Any, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Any
     ) -> tuple[AdaptiveState, Array]:
         """Let the membrane integrate under what the adaptation leaves of the current, and advance the adaptation."""
         pairs = tuple(zip(params.following, state.following, strict=True))

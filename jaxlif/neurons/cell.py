@@ -125,23 +125,41 @@ class SpikingNeuron(Cell, Protocol):
         return state, SpikingOutput(spikes, v)
 
 
-class LinearNeuron(SpikingNeuron, Protocol):
-    """A spiking neuron, linear between spikes, that integrates together with itself what changes within a step.
-
-    Both verbs are ``integrate`` with K kinds of synapse [K, N] beside the input, and equal it where none is open. A
-    class that changes ``integrate`` has to bring its own: those that it inherits are refused.
+class Opened(Protocol):
+    """What synapses do within one step, s ms after its start: the current :math:`I(s) - g(s) (v(s) - v(0))`, pA, into
+    the neuron. Both are known functions of time: what follows the voltage in another way has been made linear in it.
     """
 
-    def respond(self, params: Any, tau_syn: Array) -> Any:
-        """Return what a current of 1 pA that decays with ``tau_syn`` does in a step; K kinds go through a vmap."""
+    def current(self, s: float) -> Array:
+        """Return the current [N], pA, that would flow at the voltage of the step's start."""
+
+    def conductance(self, s: float) -> Array:
+        """Return what it falls by for each mV above that, [N], nS; where NMDA opens with the voltage, less than 0."""
+
+    def charge(self, s: float) -> Array:
+        """Return the integral of the conductance from 0 to s, [N], nS ms."""
+
+
+class OpenNeuron(SpikingNeuron, Protocol):
+    """A spiking neuron that integrates itself under currents and conductances that change within a step.
+
+    All verbs are ``integrate`` with synapses beside the input, and equal it where none is open. A class that changes
+    ``integrate`` has to bring its own: those that it inherits are refused.
+    """
+
+    def respond(self, params: Any, *tau: Array) -> Any:
+        """Return, for :meth:`integrate_currents`, what a current does in a step: 1 pA that decays with ``tau``, or with
+        several what 1 pA becomes that passes through such low-pass filters in a row, each of gain 1 ms: its course is
+        ``cascade(s, 1/tau_1, 1/tau_2)``. K kinds go through a vmap.
+        """
 
     def integrate_currents(self, params: Any, state: Any, x: Any, current: Array, response: Any) -> tuple[Any, Array]:
-        """Integrate under currents too, pA at the step's start."""
+        """Integrate under the sum of K courses too, whose sizes ``current`` are [K, N] and ``response`` [K, ...]."""
 
-    def integrate_conductances(
-        self, params: Any, state: Any, x: Any, g: Array, tau_syn: Array, e_rev: Array
-    ) -> tuple[Any, Array]:
-        """Integrate under conductances too, nS at the step's start, that decay with ``tau_syn``."""
+    def integrate_conductances(self, params: Any, state: Any, x: Any, opened: Opened) -> tuple[Any, Array]:
+        """Integrate under conductances too, which may have currents with them; ``state`` has the voltage, v. For NMDA,
+        whose conductance follows the voltage, the same neuron is also asked with half the dt.
+        """
 
 
 Parameter = Array | float  # of one neuron, or of each, [N]

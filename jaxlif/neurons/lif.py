@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 
 from jaxlif import checks
-from jaxlif.neurons.cell import Parameter, SpikingNeuron, initial_voltage, relax
+from jaxlif.neurons.cascade import cascade
+from jaxlif.neurons.cell import Opened, Parameter, SpikingNeuron, initial_voltage, relax
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 
 
@@ -161,22 +162,22 @@ class LIF(OnGrid):
         v_inf = params.v_rest + params.r_m * jnp.asarray(x, state.v.dtype)
         return state, relax(state.v, v_inf, params.tau_m, self.dt)
 
-    def respond(self, params: LIFParams, tau_syn: Array) -> Array:
-        """Return the rise [N], mV, that a current of 1 pA which decays with ``tau_syn`` causes in a step."""
-        return params.r_m / params.tau_m * convolved_decays(params.tau_m, tau_syn, self.dt)
+    def respond(self, params: LIFParams, *tau: Array) -> Array:
+        """Return the rise [N], mV, that a current of 1 pA through low-pass filters of ``tau`` causes in a step."""
+        return params.r_m / params.tau_m * cascade(self.dt, 1.0 / params.tau_m, *(1.0 / t for t in tau))
 
     def integrate_currents(
         self, params: LIFParams, state: LIFState, x: Array, current: Array, response: Array
     ) -> tuple[LIFState, Array]:
-        """Relax the voltage for one step under the currents [K, N], pA, too, which decay within it: exactly."""
+        """Relax the voltage for one step under the currents [K, N], pA, too, which change within it: exactly."""
         state, v = self.integrate(params, state, x)
         return state, v + jnp.sum(response * current, axis=0)
 
     def integrate_conductances(
-        self, params: LIFParams, state: LIFState, x: Array, g: Array, tau_syn: Array, e_rev: Array
+        self, params: LIFParams, state: LIFState, x: Array, opened: Opened
     ) -> tuple[LIFState, Array]:
-        """Integrate the voltage for one step under the conductances [K, N], nS, too, which decay within it."""
-        return state, state.v + _conductance_rise(params, state.v, x, g, tau_syn, e_rev, self.dt)
+        """Integrate the voltage for one step under conductances too, which change within it."""
+        return state, state.v + _conductance_rise(params, state.v, x, opened, self.dt)
 
     def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
@@ -214,31 +215,21 @@ def refractory_steps(t_ref: Parameter, dt: float) -> Array:
     return jnp.ceil(steps - jnp.minimum(1e-6 * steps, 0.01)).astype(jnp.int32)
 
 
-def convolved_decays(tau_m: Parameter, tau_syn: Array, dt: float) -> Array:
-    r"""Return :math:`\int_0^{dt} e^{-(dt-s)/\tau_m} e^{-s/\tau_{syn}} ds`, also for equal time constants."""
-    y = dt / tau_syn - dt / tau_m
-    # (1 - e^-y)/y by its series near 0, where both the quotient and its gradient lose their digits.
-    small = jnp.abs(y) < 1e-2
-    safe = jnp.where(small, 1.0, y)
-    series = 1.0 - y / 2.0 * (1.0 - y / 3.0 * (1.0 - y / 4.0 * (1.0 - y / 5.0 * (1.0 - y / 6.0))))
-    return dt * jnp.exp(-dt / tau_m) * jnp.where(small, series, -jnp.expm1(-safe) / safe)
-
-
 # Four Gauss-Legendre nodes and weights on [0, 1].
 _QUADRATURE = [(0.5 + 0.5 * float(s), 0.5 * float(w)) for s, w in zip(*np.polynomial.legendre.leggauss(4), strict=True)]
 
 
-def _conductance_rise(p: LIFParams, v: Array, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float) -> Array:
+def _conductance_rise(p: LIFParams, v: Array, x: Array, opened: Opened, dt: float) -> Array:
     r"""Return u(dt) of :math:`\tau_m u' = -(1 + r_m g(s))\, u + d(s)`, u(0) = 0, where u = v(s) - v(0), by its
     integrating factor; the integral left is taken by quadrature, that of the leak alone exactly.
     """
-    leak, push = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype), e_rev - v[None]
+    leak = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype)
 
     def _exponent(s: float) -> Array:  # the integral of (1 + r_m g) / tau_m from 0 to s
-        return (s - p.r_m * jnp.sum(g * (tau_syn * jnp.expm1(-s / tau_syn)), axis=0)) / p.tau_m
+        return (s + p.r_m * opened.charge(s)) / p.tau_m
 
     def _drive(s: float) -> Array:
-        return leak + p.r_m * jnp.sum(g * jnp.exp(-s / tau_syn) * push, axis=0)
+        return leak + p.r_m * opened.current(s)
 
     end, steps = _exponent(dt), dt / p.tau_m
     rise = sum(weight * steps * jnp.exp(_exponent(s * dt) - end) * _drive(s * dt) for s, weight in _QUADRATURE)

@@ -1,7 +1,7 @@
 """The resonant leaky integrate-and-fire neuron: voltage and adaptation current as one pair, integrated exactly."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array
 from jax.scipy.linalg import expm
 
 from jaxlif import checks
-from jaxlif.neurons.cell import Parameter, initial_voltage, relax
+from jaxlif.neurons.cell import Opened, Parameter, initial_voltage, relax
 from jaxlif.neurons.lif import LIFParams, OnGrid, plain_state
 
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
@@ -150,28 +150,33 @@ class ResonantLIF(OnGrid):
         alone = relax(state.w, params.a * (state.v - params.v_rest), params.tau_w, self.dt)
         return jnp.where(state.refractory > 0, alone, w)
 
-    def respond(self, params: ResonantLIFParams, tau_syn: Array) -> tuple[Array, Array]:
-        """Return the changes of v, mV, and w, pA, [N], that a decaying current of 1 pA causes in a step."""
-        m, w, y = self.dt / params.tau_m, self.dt / params.tau_w, self.dt / tau_syn
-        # Of v, r_m w and what the current adds to v in a step, all in mV.
-        rows = (-m, -m, 1.0, params.a * params.r_m * w, -w, 0.0, 0.0, 0.0, -y)
+    def respond(self, params: ResonantLIFParams, *tau: Array) -> tuple[Array, Array]:
+        """Return the changes of v, mV, and w, pA, [N], that 1 pA through low-pass filters of ``tau`` causes."""
+        m, w = self.dt / params.tau_m, self.dt / params.tau_w
+        # Of v, r_m w, and what the filters, the last of which the current meets first, add to v in a step, all in mV.
+        size = 2 + len(tau)
+        rows: list[Any] = [0.0] * size**2
+        rows[:3] = -m, -m, 1.0
+        rows[size : size + 2] = params.a * params.r_m * w, -w
+        for i, t in enumerate(tau, 2):
+            rows[i * size + i : i * size + i + 2] = -self.dt / t, *([self.dt] if i + 1 < size else [])
         entries = jnp.stack(jnp.broadcast_arrays(*rows), axis=-1)
-        grown = expm(entries.reshape(*entries.shape[:-1], 3, 3))
-        return params.r_m * m * grown[..., 0, 2], m * grown[..., 1, 2]
+        grown = expm(entries.reshape(*entries.shape[:-1], size, size))
+        return params.r_m * m * grown[..., 0, -1], m * grown[..., 1, -1]
 
     def integrate_currents(
         self, params: ResonantLIFParams, state: ResonantState, x: Array, current: Array, response: tuple[Array, Array]
     ) -> tuple[ResonantState, Array]:
-        """Move the pair one step under the currents [K, N], pA, too, which decay within it: exactly."""
+        """Move the pair one step under the currents [K, N], pA, too, which change within it: exactly."""
         v, w = self._moved(params, state, x)
         dv, dw = (jnp.sum(r * current, axis=0) for r in response)
         return state._replace(w=self._beside_held(params, state, w + dw)), v + dv
 
     def integrate_conductances(
-        self, params: ResonantLIFParams, state: ResonantState, x: Array, g: Array, tau_syn: Array, e_rev: Array
+        self, params: ResonantLIFParams, state: ResonantState, x: Array, opened: Opened
     ) -> tuple[ResonantState, Array]:
-        """Move the pair one step under the conductances [K, N], nS, too, which decay within it: to sixth order."""
-        dv, dw = pair_moves(params, state, x, g, tau_syn, e_rev, self.dt)
+        """Move the pair one step under conductances too, which change within it: to sixth order."""
+        dv, dw = pair_moves(params, state, x, opened, self.dt)
         return state._replace(w=self._beside_held(params, state, state.w + dw)), state.v + dv
 
     def emit(self, params: ResonantLIFParams, state: ResonantState, v: Array) -> tuple[Array, Array]:
@@ -197,7 +202,7 @@ def propagator(params: ResonantLIFParams, dt: float) -> Propagator:
 
 
 def pair_moves(
-    params: ResonantLIFParams, state: ResonantState, x: Array, g: Array, tau_syn: Array, e_rev: Array, dt: float
+    params: ResonantLIFParams, state: ResonantState, x: Array, opened: Opened, dt: float
 ) -> tuple[Array, Array]:
     r"""Return how far a step moves v and w where conductances change within it, by a Magnus series of sixth order.
 
@@ -209,9 +214,8 @@ def pair_moves(
     target = params.a * (state.v - params.v_rest) - state.w
 
     def _at(node: float) -> Array:  # dt (A, b) [2, 3, N], a row for v and one for w
-        now = g * jnp.exp(-node * dt / tau_syn)
-        opened, driven = (params.r_m * jnp.sum(y, axis=0) for y in (now, now * (e_rev - state.v[None])))
-        rows = (-m * (1.0 + opened), -m * params.r_m, m * (leak + driven), w * params.a, -w, w * target)
+        g, driven = (params.r_m * y(node * dt) for y in (opened.conductance, opened.current))
+        rows = (-m * (1.0 + g), -m * params.r_m, m * (leak + driven), w * params.a, -w, w * target)
         return jnp.stack(jnp.broadcast_arrays(*rows)).reshape(2, 3, *state.v.shape)
 
     first, middle, last = (_at(0.5 + shift) for shift in (-(0.15**0.5), 0.0, 0.15**0.5))

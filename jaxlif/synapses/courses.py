@@ -1,0 +1,163 @@
+"""Synapses that open at a spike and close in time: low-pass filters in a row, and what they do within one step."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.cascade import cascade, mean_decay
+from jaxlif.synapses.base import Drive, Synapse, SynapticParams, SynapticState
+
+
+class Rising(NamedTuple):
+    """Of synapses that rise: their current, pA, or conductance, nS, and what it is fed by, per ms; each [K, N]."""
+
+    value: Array
+    drive: Array
+
+
+class Flow(NamedTuple):
+    """One course of K kinds: its size [K, ...] and the rates, 1/ms, of the filters that it passes through."""
+
+    size: Array
+    rates: tuple[Array, ...]
+
+
+class Branch(NamedTuple):
+    """K kinds that share their flows: what a unit of these drives at the voltage v(0), and by how much less for each mV
+    above it, None for currents; ``bend`` is what is left over that many mV, where it is not linear in the voltage.
+    """
+
+    flows: tuple[Flow, ...]
+    push: Any = 1.0
+    slope: Any = None
+    bend: Callable[[Array], Array] | None = None
+
+    def at(self, s: float, *more: Array) -> Array:
+        """Return the flows s ms into the step, [K, ...], through ``more`` filters too."""
+        return sum(flow.size * cascade(s, *flow.rates, *more) for flow in self.flows)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Courses(protocol.Opened):
+    """All branches of a neuron in one step, and for those that are bent the way of the voltage, mV above its start:
+    :math:`way_0 s + way_1 s^2`.
+    """
+
+    branches: tuple[Branch, ...]
+    way: tuple[Array, Array] | None = None
+
+    def current(self, s: float) -> Array:
+        """Return the current [N], pA, that would flow at the voltage of the step's start."""
+        driven = [b.at(s) * b.push for b in self.branches]
+        if self.way is not None:
+            rise = s * (self.way[0] + s * self.way[1])
+            driven += [b.at(s) * b.bend(rise) for b in self.branches if b.bend]
+        return _total(driven)
+
+    def conductance(self, s: float) -> Array:
+        """Return what it falls by for each mV above that, [N], nS."""
+        return _total([b.at(s) * b.slope for b in self.branches if b.slope is not None])
+
+    def charge(self, s: float) -> Array:
+        """Return the integral of the conductance, [N], nS ms: a filter of rate 0 more."""
+        still = [jnp.zeros_like(b.flows[0].rates[0]) for b in self.branches]
+        pairs = zip(self.branches, still, strict=True)
+        return _total([b.at(s, rate) * b.slope for b, rate in pairs if b.slope is not None])
+
+
+def _total(kinds: Sequence[Array]) -> Array:
+    """Return the sum over all kinds, [N], of what is [K, N] each."""
+    return reduce(jnp.add, (jnp.sum(each, axis=0) for each in kinds))
+
+
+class TimedSynapse(Synapse):
+    """Synapses of a time course, each kind on its own; the time constants of one or two filters in a row make it."""
+
+    @abstractmethod
+    def filters(self, p: Any) -> tuple[protocol.Parameter, ...]:
+        """Return the time constants, ms, of the parameters ``p``: of the decay, or of rise and decay."""
+
+    @abstractmethod
+    def branch(self, p: Any, state: Any, v: Array) -> Branch:
+        """Return what the synapses do in a step that starts from the voltage ``v`` [N]."""
+
+    def targets(self, params: SynapticParams, x: Drive) -> tuple[int, ...]:
+        """Return the shape of arrivals and parameters, [K, N], without the kinds of synapse."""
+        leaves = (x.arrivals, *jax.tree.leaves(params.synapse))
+        return jnp.broadcast_shapes(*(jnp.shape(leaf)[1:] for leaf in leaves))
+
+    def init_state(self, params: SynapticParams, x: Drive) -> Any:
+        """Return synapses at 0, [K, ...], with as many axes behind that of the kinds as the neurons have."""
+        if jnp.ndim(x.arrivals) == 0:
+            raise ValueError("arrivals are one number a step: they must be [K] or [K, N], for K kinds of synapse")
+        own = self.targets(params, x)
+        neurons = max(map(jnp.ndim, jax.tree.leaves((params.neuron, x.input))))
+        shape = (len(x.arrivals), *(1,) * (neurons - len(own)), *own)
+        closed = jnp.zeros(shape, protocol.state_dtype(params, x))
+        return closed if len(self.filters(params.synapse)) == 1 else Rising(closed, closed)
+
+    def flows(self, p: Any, state: Any) -> tuple[Flow, ...]:
+        """Return the courses whose sum the synapses run through in a step."""
+        if not isinstance(state, Rising):
+            return (Flow(state, self._rates(p, state)),)
+        rise, decay = self._rates(p, state.value)
+        return Flow(state.value, (decay,)), Flow(state.drive, (rise, decay))
+
+    def advanced(self, p: Any, state: Any, dt: float, arrivals: Any) -> Any:
+        """Return the synapses at the step's end, the arrivals added."""
+        value = sum(flow.size * cascade(dt, *flow.rates) for flow in self.flows(p, state))
+        first = state.value if isinstance(state, Rising) else state
+        weight = per_kind("arrivals", arrivals, first)
+        if not self.signed:  # not below 0 itself: a difference quotient around a weight of 0 steps there
+            weight = jnp.where(weight < -1e-3, jnp.nan, weight)
+        if not isinstance(state, Rising):
+            return value + weight
+        rise, decay = self._rates(p, first)
+        return Rising(value, state.drive * cascade(dt, rise) + weight * per_peak(rise, decay))  # type: ignore[arg-type]
+
+    def _rates(self, p: Any, state: Array) -> tuple[Array, ...]:
+        names = ("tau_syn",) if len(self.filters(p)) == 1 else ("tau_rise", "tau_decay")
+        return tuple(1.0 / per_kind(name, tau, state) for name, tau in zip(names, self.filters(p), strict=True))
+
+
+def per_peak(rise: Array, decay: Array) -> Array:
+    r"""Return the drive, per ms, that a weight of 1 adds, so that what it causes alone peaks at 1.
+
+    With the rates a >= b the peak is at :math:`\ln(a/b)/(a - b)`, and the drive :math:`b\,e^{x/(1 - e^{-x})}` with
+    x = ln(a/b); e/tau where they are equal.
+    """
+    low, high = jnp.minimum(rise, decay), jnp.maximum(rise, decay)
+    return low * jnp.exp(1.0 / mean_decay(jnp.log1p((high - low) / low)))
+
+
+def integrate_courses(
+    neuron: Any, params: Any, state: SynapticState, x: Drive, branches: Sequence[Branch]
+) -> tuple[Any, Array]:
+    """Let the neuron integrate under its branches; where one is bent once more, along the first time's parabola."""
+
+    def _integrated(neuron: Any, courses: Courses) -> tuple[Any, Array]:
+        return neuron.integrate_conductances(params.neuron, state.neuron, x.input, courses)  # type: ignore[no-any-return]
+
+    courses = Courses(tuple(branches))
+    if any(branch.bend for branch in branches):
+        h = 0.5 * neuron.dt
+        half, whole = (_integrated(replace(neuron, dt=dt), courses)[1] - state.neuron.v for dt in (h, neuron.dt))
+        courses = replace(courses, way=((2.0 * half - 0.5 * whole) / h, (0.5 * whole - half) / h**2))
+    return _integrated(neuron, courses)
+
+
+def per_kind(name: str, value: Any, synapse: Array) -> Array:
+    """Line up a parameter, scalar, [K] or [K, N], with a synaptic state [K, ...]."""
+    leaf, kinds = jnp.asarray(value, synapse.dtype), synapse.shape[:1]
+    missing = (1,) * (synapse.ndim - leaf.ndim)
+    leaf = leaf.reshape(leaf.shape[:1] + missing + leaf.shape[1:]) if leaf.ndim else leaf
+    if leaf.ndim not in (0, synapse.ndim) or jnp.broadcast_shapes(leaf.shape[:1], kinds) != kinds:
+        raise ValueError(f"{name} has shape {leaf.shape}: it does not fit arrivals {synapse.shape}, [K, ...]")
+    return leaf
