@@ -65,7 +65,7 @@ def _simulate(
     run = partial(scan_cell, cell, params, unroll=unroll)
     if segment is None:
         return run(state, inputs)
-    return _segmented(jax.checkpoint(run), state, inputs, segment)
+    return segmented(jax.checkpoint(run), state, inputs, segment)
 
 
 def scan_cell(
@@ -84,9 +84,11 @@ def scan_cell(
     return jax.lax.scan(again, state, inputs, unroll=unroll)
 
 
-def _segmented(run: Any, state: PyTree, inputs: PyTree, segment: int) -> tuple[Any, Any]:
-    """Scan whole segments in an outer scan, then what is left over."""
+def segmented(run: Any, state: PyTree, inputs: PyTree, segment: int) -> tuple[Any, Any]:
+    """Run whole segments in an outer scan, then what is left over."""
     steps = checks.length("inputs", inputs, "steps")
+    if steps <= segment:
+        return run(state, inputs)  # type: ignore[no-any-return]
     whole = steps - steps % segment
     head = jax.tree.map(lambda x: x[:whole].reshape((-1, segment) + x.shape[1:]), inputs)
     state, outputs = jax.lax.scan(run, state, head)

@@ -1,10 +1,30 @@
 """Networks: layers as cells, encoders, losses of classification, training and its instruments."""
 
+from jaxlif.networks.activity import Activity as Activity
+from jaxlif.networks.activity import NetworkWarning as NetworkWarning
+from jaxlif.networks.activity import Probe as Probe
+from jaxlif.networks.activity import run as run
+from jaxlif.networks.builder import Network as Network
+from jaxlif.networks.builder import Population as Population
+from jaxlif.networks.builder import Projection as Projection
+from jaxlif.networks.builder import build as build
+from jaxlif.networks.builder import noise_drive as noise_drive
+from jaxlif.networks.builder import poisson_drive as poisson_drive
+from jaxlif.networks.connectivity import AllToAll as AllToAll
+from jaxlif.networks.connectivity import ByDistance as ByDistance
+from jaxlif.networks.connectivity import Edges as Edges
+from jaxlif.networks.connectivity import FixedInDegree as FixedInDegree
+from jaxlif.networks.connectivity import FixedNumber as FixedNumber
+from jaxlif.networks.connectivity import FixedOutDegree as FixedOutDegree
+from jaxlif.networks.connectivity import OneToOne as OneToOne
+from jaxlif.networks.connectivity import Pairwise as Pairwise
 from jaxlif.networks.delays import Arriving as Arriving
 from jaxlif.networks.delays import Delayed as Delayed
 from jaxlif.networks.delays import DelayParams as DelayParams
 from jaxlif.networks.delays import Dropout as Dropout
 from jaxlif.networks.delays import DropoutParams as DropoutParams
+from jaxlif.networks.drives import NoiseParams as NoiseParams
+from jaxlif.networks.drives import PoissonParams as PoissonParams
 from jaxlif.networks.events import Events as Events
 from jaxlif.networks.events import read_events as read_events
 from jaxlif.networks.feedback import Feedback as Feedback
@@ -28,10 +48,11 @@ from jaxlif.networks.liveliness import flight_record as flight_record
 from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
+from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
+from jaxlif.networks.populations import PopulationParams as PopulationParams
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect
-from jaxlif.networks.sparse import pairwise as pairwise
 from jaxlif.networks.training import Training as Training
 from jaxlif.networks.training import TrainingWarning as TrainingWarning
 from jaxlif.networks.training import hold_out as hold_out

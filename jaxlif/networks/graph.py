@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from jaxlif.checks import concrete, require
+from jaxlif.checks import concrete, require, within
 from jaxlif.networks.delays import Arriving
 from jaxlif.networks.layers import NetworkOutput, signal
 from jaxlif.neurons import cell as protocol
@@ -233,13 +233,9 @@ def paired(layers: tuple[Cell, ...], params: Any) -> list[tuple[Cell, Any]]:
     return list(zip(layers, params, strict=True))
 
 
-@contextmanager
-def named_layer(index: int, layer: Cell) -> Iterator[None]:
+def named_layer(index: int, layer: Cell) -> AbstractContextManager[None]:
     """Say which layer of a network an error comes from, such as a field that the params of another layer lack."""
-    try:
-        yield
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"layer {index} ({type(layer).__name__}): {error}") from error
+    return within(f"layer {index} ({type(layer).__name__})")
 
 
 def worth_recomputing(state: PyTree) -> bool:

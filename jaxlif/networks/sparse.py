@@ -16,7 +16,8 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key
 
-from jaxlif.checks import concrete, floats, integers, number, numbers, random_key, require, whole
+from jaxlif.checks import concrete, floats, integers, numbers, random_key, require, whole
+from jaxlif.networks.connectivity import Ends, Rule
 from jaxlif.networks.layers import require_input
 
 _BLOCK = 64  # inputs that are searched at once for one that is not 0
@@ -166,55 +167,36 @@ batching.primitive_batchers[_deliver_p] = _deliver_batch
 # --- connections ------------------------------------------------------------------------------------------
 
 
-def pairwise(
-    key: Key[Array, ""], num_in: int, num_out: int, probability: float, *, self_connections: bool = True
-) -> Int[np.ndarray, "num_in K"]:
-    r"""Connect every input with every output with the same probability, each pair on its own.
+def connect(
+    key: Key[Array, ""], rule: Rule, num_in: int, num_out: int, weight: ArrayLike = 1.0, *, same: bool = False
+) -> SparseParams:
+    """Draw the synapses of a projection by a rule, and give them their weights.
 
-    Without ``self_connections`` input i does not reach output i. Targets are those of :class:`SparseParams`; K is the
-    largest number that any input reaches.
-
-    Example:
-        >>> target = pairwise(jax.random.key(0), 100, 200, 0.1)
-        >>> abs(int((target < 200).sum()) - 2000) < 4 * 2000**0.5
-        True
-
-    Source: Erdős & Rényi 1959; Vogels & Abbott 2005, doi:10.1523/JNEUROSCI.3508-05.2005.
-    """
-    whole("num_in", num_in, 1)
-    whole("num_out", num_out, 1)
-    if not 0.0 < number("probability", probability) <= 1.0:
-        raise ValueError(f"probability = {probability:g}: probability must be above 0 and at most 1")
-    # NumPy's generator, seeded by the key: the shapes depend on what is drawn, which JAX does not trace.
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(random_key(key))).ravel().tolist())
-    rows = []
-    for i in range(num_in):
-        among = num_out - (not self_connections and i < num_out)
-        # A binomial number of targets, drawn evenly, is the same as one draw for each pair.
-        drawn = np.sort(rng.choice(among, rng.binomial(among, probability), replace=False, shuffle=False))
-        rows.append(drawn + (drawn >= i) if among < num_out else drawn)
-    target = np.full((num_in, max(1, *map(len, rows))), num_out, np.int32)
-    for i, row in enumerate(rows):
-        target[i, : len(row)] = row
-    return target
-
-
-def connect(target: Int[np.ndarray, "num_in K"], num_out: int, weight: ArrayLike = 1.0) -> SparseParams:
-    """Give synapses, such as those of :func:`pairwise`, their weights.
-
-    One for all, one for each input, [num_in]: a neuron excites or inhibits all that it reaches; or [num_in, K]. Targets
-    that are not there are refused.
+    One for all, or one for each input, [num_in]: a neuron excites or inhibits all that it reaches. ``same`` says that
+    inputs and outputs are the same neurons, so that none is connected with itself where the rule says so.
 
     Example:
-        >>> connect(np.array([[0, 1], [1, 2]]), 2, jnp.array([1.0, -4.0])).weight.tolist()
+        >>> from jaxlif.networks import Edges
+        >>> connect(jax.random.key(0), Edges([0, 0, 1], [0, 1, 1]), 2, 2, jnp.array([1.0, -4.0])).weight.tolist()
         [[1.0, 1.0], [-4.0, 0.0]]
     """
-    whole("num_out", num_out, 1)
-    weight, ends = jnp.asarray(numbers("weight", weight), float), np.asarray(integers("target", target, 2))
-    rule = f"target must be 0 to num_out = {num_out}, which marks no synapse"
-    require((ends >= 0) & (ends <= num_out), "target", ends, "", rule)
-    if weight.shape not in ((), ends.shape[:1], ends.shape):
-        rule = f"weight must be one number, one for each of {len(ends)} inputs or for each synapse, {list(ends.shape)}"
-        raise ValueError(f"weight {list(weight.shape)}: {rule}")
-    spread = jnp.broadcast_to(weight[:, None] if weight.ndim == 1 else weight, ends.shape)
-    return SparseParams(weight=jnp.where(ends < num_out, spread, 0.0), target=jnp.asarray(ends, jnp.int32))
+    weight = jnp.asarray(numbers("weight", weight), float)
+    if weight.shape not in ((), (num_in,)):
+        raise ValueError(f"weight {list(weight.shape)}: weight must be one number, or one for each of {num_in} inputs")
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(random_key(key))).ravel().tolist())
+    ends = Ends(whole("num_in", num_in, 1), whole("num_out", num_out, 1), same)
+    source, target = rule.draw(rng, ends)
+    rows = rows_of(source, num_in)
+    spread = jnp.broadcast_to(weight[:, None] if weight.ndim else weight, rows.shape)
+    ends_at = np.append(target, num_out).astype(np.int32)[rows]
+    return SparseParams(weight=jnp.where(ends_at < num_out, spread, 0.0), target=jnp.asarray(ends_at))
+
+
+def rows_of(source: Int[np.ndarray, "E"], num_in: int) -> Int[np.ndarray, "num_in K"]:
+    """Return the numbers of the synapses of each input, filled up with E; K is the largest number that any has."""
+    counts = np.bincount(source, minlength=num_in)
+    order = np.argsort(source, kind="stable")
+    column = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.full((num_in, max(1, counts.max())), len(source), np.int32)
+    rows[source[order], column] = order
+    return rows

@@ -18,14 +18,15 @@ from jaxlif.networks import (
     Feedback,
     FeedbackParams,
     Graph,
+    Pairwise,
     Recurrent,
     RecurrentParams,
     Sequential,
     Sparse,
+    SparseParams,
     connect,
     init_dense,
     init_neurons,
-    pairwise,
 )
 from jaxlif.networks.layers import signal
 from tests.networks.test_sparse import dense_of
@@ -33,8 +34,9 @@ from tests.networks.test_sparse import dense_of
 N, T = 25, 60
 RNG = np.random.default_rng(3)
 LIF = jl.LIF(dt=1.0)
-TARGET = pairwise(jax.random.key(6), N, N, 0.24)
-SQUARE = connect(TARGET, N, RNG.normal(0.0, 2.0, TARGET.shape))
+DRAWN = connect(jax.random.key(6), Pairwise(0.24, autapses=True), N, N)
+TARGET = np.asarray(DRAWN.target)
+SQUARE = replace(DRAWN, weight=jnp.asarray(RNG.normal(0.0, 2.0, TARGET.shape)))
 NEURON = replace(init_neurons(N), tau_m=np.linspace(5.0, 20.0, N))
 DRIVE = RNG.normal(1.0, 2.0, (T, N))
 WAY = DenseParams(weight=jax.random.normal(jax.random.key(1), (N, N)), bias=jnp.full(N, 0.2))
@@ -106,7 +108,8 @@ def test_synapses_of_two_kinds_in_a_sparse_network():
     tau_syn = np.array([5.0, 8.0])
     # Neurons 0 to 19 excite (targets 0 to N - 1), the others inhibit (N to 2 N - 1, the second kind).
     target = np.where(TARGET == N, 2 * N, TARGET + np.where(np.arange(N) < 20, 0, N)[:, None])
-    path = connect(target, 2 * N, jnp.where(jnp.arange(N) < 20, 0.6, -2.0))
+    weight = np.where(TARGET == N, 0.0, np.where(np.arange(N) < 20, 0.6, -2.0)[:, None])
+    path = SparseParams(weight=jnp.asarray(weight), target=jnp.asarray(target))
     neuron = jl.SynapticParams(
         neuron=replace(init_neurons(N, tau_m=10.0), t_ref=2.0), synapse=jl.CurrentParams(tau_syn=tau_syn)
     )

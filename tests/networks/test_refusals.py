@@ -13,6 +13,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.networks import (
+    AllToAll,
     Delayed,
     DelayParams,
     Dense,
@@ -20,6 +21,7 @@ from jaxlif.networks import (
     Feedback,
     FeedbackParams,
     Graph,
+    Pairwise,
     Recurrent,
     RecurrentParams,
     Sequential,
@@ -30,7 +32,6 @@ from jaxlif.networks import (
     connect,
     init_dense,
     init_neurons,
-    pairwise,
 )
 from jaxlif.networks.encoders import latency_code, level_crossing, rate_code
 
@@ -38,7 +39,6 @@ KEY, N, NAN = jax.random.key(0), 3, float("nan")
 X = np.ones((4, N), np.float32)
 WEIGHT, COLUMN = np.eye(N, dtype=np.float32), np.ones((N, 1), np.float32)
 NEURONS, LIF = init_neurons(N), jl.LIF(dt=1.0)
-TARGET = np.array([[0, 4], [3, 4]])
 
 
 def dense(weight, bias=None):
@@ -105,11 +105,12 @@ REFUSED = {
     ),
     "a negative membrane": (lambda: init_neurons(3, tau_m=-1.0), r"tau_m\[0\] = -1 ms"),
     "membranes of others": (lambda: init_neurons(3, tau_m=X[0, :2]), r"tau_m has shape \(2,\): tau_m must be"),
-    "targets that are not there": (lambda: connect(TARGET, 3), r"target\[0, 1\] = 4: target must be 0 to num_out = 3"),
-    "negative targets": (lambda: connect(-TARGET, 4), r"target\[0, 1\] = -4: target must be 0"),
-    "targets between": (lambda: connect(TARGET + 0.5, 5), "target are float64: target must be integers"),
-    "a weight that is none": (lambda: connect(TARGET, 4, NAN), "weight = nan: weight must be finite"),
-    "a probability in words": (lambda: pairwise(KEY, 3, 3, "0.1"), "probability = '0.1': probability must be a number"),
+    "a weight that is none": (lambda: connect(KEY, AllToAll(), 3, 3, NAN), "weight = nan: weight must be finite"),
+    "a weight for nobody": (
+        lambda: connect(KEY, AllToAll(), 3, 3, [1.0, 2.0]),
+        r"weight \[2\]: weight must be one number, or one for each of 3",
+    ),
+    "a probability in words": (lambda: Pairwise("0.1"), "probability = '0.1': probability must be a number"),
     "half a step": (lambda: rate_code(KEY, 0.5, 2.5), "num_steps = 2.5: num_steps must be a whole number"),
     "the latency of half a step": (lambda: latency_code(0.5, 2.5), "num_steps = 2.5"),
     "steps for other channels": (lambda: level_crossing(X, X[0, :2]), r"step has shape \(2,\): step must be a number"),

@@ -1,0 +1,387 @@
+"""Populations and their projections: a network as one cell, whose cost follows its spikes.
+
+``build`` in ``builder.py`` makes it; ``activity.py`` runs it and looks at what it did. Populations whose neurons are of
+one kind are one group, integrated together. What a spike causes is added to a line of arrivals, one place for each
+receptor of each neuron and each step that is to come, so that every synapse has a delay of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlif import checks
+from jaxlif.checks import within as named
+from jaxlif.networks.drives import Drive as Outside
+from jaxlif.networks.drives import check_drive
+from jaxlif.networks.sparse import deliver
+from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.cell import SpikingNeuron
+from jaxlif.neurons.wrappers import EscapeNoise, Noisy
+from jaxlif.simulation import segmented
+from jaxlif.synapses import Drive, Synaptic
+
+_BLOCK = 64  # steps whose random numbers are drawn at once
+
+
+@dataclass(frozen=True)
+class Group:
+    """Populations whose neurons are one cell: their names, sizes, the cell, and its receptors by name."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    cell: SpikingNeuron
+    receptors: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of neurons."""
+        return sum(self.sizes)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Where each population is."""
+        ends = list(accumulate(self.sizes, initial=0))
+        return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
+
+    def input(self, arriving: Array, current: Array, noise: Any) -> Any:
+        """Return a step's input in the form that the cell takes."""
+        neuron = self.cell.neuron if isinstance(self.cell, EscapeNoise) else self.cell
+        x: Any = current
+        if isinstance(neuron, Synaptic):
+            jumps = neuron.synapse.params is None
+            x = Drive(arriving if jumps else arriving.reshape((len(self.receptors), self.size)), current)
+        return x if neuron is self.cell else Noisy(x, noise)
+
+    def merge(self, params: dict[str, Any]) -> Any:
+        """Return the parameters of all populations as one, each leaf for every neuron where there are several."""
+        own = [params[name] for name in self.names]
+        if len(own) == 1:
+            return own[0]
+        return jax.tree_util.tree_map_with_path(lambda path, *leaves: self._merged(path, leaves), *own)
+
+    def _merged(self, path: tuple[Any, ...], leaves: tuple[Any, ...]) -> Array:
+        """Return [N], or [K, N] of a synapse's leaf, whose first axis counts its kinds."""
+        arrays = [jnp.asarray(leaf) for leaf in leaves]
+        kinds = any(getattr(key, "name", None) == "synapse" for key in path) and max(map(jnp.ndim, arrays)) > 0
+        shape = jnp.broadcast_shapes(*(a.shape[:1] for a in arrays)) if kinds else ()
+        own = [a[:, None] if kinds and a.ndim == 1 else a for a in arrays]
+        return jnp.concatenate(
+            [jnp.broadcast_to(a, (*shape, n)) for a, n in zip(own, self.sizes, strict=True)], axis=-1
+        )
+
+
+class PopulationState(NamedTuple):
+    """The groups' neurons; what arrives at the end of the coming step [P] and later [2 D P]; steps done; noise [n]."""
+
+    neurons: tuple[Any, ...]
+    arriving: Array
+    line: Array
+    time: Array
+    drives: tuple[Any, ...]
+
+
+class _Drawn(NamedTuple):
+    """The random numbers of a step: of each drive, and of each group with escape noise."""
+
+    drives: tuple[Array, ...]
+    noise: tuple[Any, ...]
+
+
+class PopulationOutput(NamedTuple):
+    """Spikes and voltage, mV, after the reset, at the step's end, by population, [n] each."""
+
+    spikes: dict[str, Array]
+    v: dict[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Where synapses end, by source: the place of a receptor [n, K], and the number of the synapse, E for none.
+
+    The number counts through all projections, in their order.
+    """
+
+    receptor: Array | np.ndarray
+    synapse: Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class PopulationParams:
+    """Parameters of a network of populations; all but table and key can be fitted.
+
+    Args:
+        neurons: by population, what its cell takes.
+        weight: by projection, one number or that of each synapse [E], pA, nS or mV as the receptor says.
+        delay: by projection, one number or that of each synapse [E], ms.
+        drives: by drive, :class:`PoissonParams` or :class:`NoiseParams`.
+        table: the synapses.
+        key: of all that is random.
+    """
+
+    neurons: dict[str, Any]
+    weight: dict[str, Any]
+    delay: dict[str, Any]
+    drives: dict[str, Any]
+    table: Table
+    key: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """By group the neurons' parameters; the table's weights and places on the line [n, K]; the rest as it was."""
+
+    neurons: tuple[Any, ...]
+    weight: Array
+    target: Array
+    drives: dict[str, Any]
+    key: Array
+
+
+@dataclass(frozen=True)
+class PopulationNetwork:
+    r"""Populations of neurons whose spikes reach one another after the delay of each synapse.
+
+    A spike at the end of step n adds its weight to a receptor at the end of step n + delay/dt. The input is a current,
+    pA, for all neurons alike, [] in a step, or a dict of them by population, [] or [n] each.
+
+    Args:
+        groups: the populations.
+        sizes: by projection, its name and its number of synapses.
+        max_lag: the longest delay, steps.
+        drives: what comes from outside, such as :class:`PoissonDrive`.
+        interpolate: let delays lie between steps: a spike is then two parts, as in :class:`Delayed`, and delays have a
+            gradient. Otherwise they are whole numbers of steps.
+
+    Source: Morrison et al. 2005, doi:10.1162/0899766054026648 (rings of arrivals, and cost that follows the spikes).
+    """
+
+    groups: tuple[Group, ...]
+    sizes: tuple[tuple[str, int], ...]
+    max_lag: int
+    drives: tuple[tuple[str, Outside], ...] = ()
+    interpolate: bool = False
+    takes: ClassVar[None] = None
+
+    @property
+    def dt(self) -> float:
+        """Step, ms."""
+        return self.groups[0].cell.dt
+
+    @property
+    def size(self) -> int:
+        """The number of neurons."""
+        return sum(group.size for group in self.groups)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: n for group in self.groups for name, n in zip(group.names, group.sizes, strict=True)}
+
+    @property
+    def ports(self) -> int:
+        """The number of receptors of all neurons."""
+        return sum(len(group.receptors) * group.size for group in self.groups)
+
+    @property
+    def places(self) -> dict[str, dict[str, slice]]:
+        """By population and receptor, its places among all that arrives in a step."""
+        found, start = {}, 0
+        for group in self.groups:
+            for name, part in group.parts.items():
+                starts = [start + k * group.size for k in range(len(group.receptors))]
+                own = [slice(s + part.start, s + part.stop) for s in starts]
+                found[name] = dict(zip(group.receptors, own, strict=True))
+            start += len(group.receptors) * group.size
+        return found
+
+    def check(self, params: PopulationParams) -> None:
+        """Raise ValueError where a concrete parameter breaks a rule."""
+        if isinstance(params, _Prepared):
+            return
+        checks.require_params(self, params, PopulationParams)
+        for group in self.groups:
+            for name in group.names:
+                with named(name):
+                    protocol.check_cell(group.cell, params.neurons[name])
+        for name, count in self.sizes:
+            with named(name):
+                self._check_synapses(params.weight[name], params.delay[name], count)
+        for name, drive in self.drives:
+            with named(name):
+                check_drive(drive, params.drives[name], self.dt)
+
+    def _check_synapses(self, weight: Any, delay: Any, count: int) -> None:
+        for field, value, unit in (("weight", weight, ""), ("delay", delay, "ms")):
+            checks.require_finite(field, value, unit)
+            if jnp.shape(value) not in ((), (count,)):
+                raise ValueError(
+                    f"{field} {list(jnp.shape(value))}: it must be one number or that of each of {count} synapses"
+                )
+        if checks.concrete(delay):
+            lag, value = np.asarray(delay) / self.dt, np.asarray(delay)
+            rule = f"delay must be from dt = {self.dt:g} to the longest, {self.max_lag * self.dt:g} ms"
+            checks.require((lag > 1.0 - 1e-6) & (lag < self.max_lag + 1e-6), "delay", value, "ms", rule)
+            if not self.interpolate:
+                rule = f"delay must be a whole number of steps of dt = {self.dt:g} ms, or interpolate=True"
+                checks.require(np.abs(lag - np.rint(lag)) < 1e-4, "delay", value, "ms", rule)
+
+    def prepare(self, params: Any) -> Any:
+        """Return what a loop needs: the neurons of each group together, and each synapse's weight and place."""
+        if isinstance(params, _Prepared):
+            return params
+        neurons = tuple(protocol.prepared(g.cell, g.merge(params.neurons)) for g in self.groups)
+        weight, target = self._synapses(params)
+        return _Prepared(neurons=neurons, weight=weight, target=target, drives=params.drives, key=params.key)
+
+    def _synapses(self, params: PopulationParams) -> tuple[Array, Array]:
+        """Return weights [n, K] and places on the line [n, K]; of interpolated delays [n, 2 K]."""
+        table, dtype = params.table, protocol.state_dtype(params.neurons, params.weight)
+
+        def _each(values: dict[str, Any]) -> Array:
+            every = [jnp.broadcast_to(jnp.asarray(values[name], dtype), (n,)) for name, n in self.sizes]
+            every = [*every, jnp.zeros((1,), dtype)]  # of no synapse
+            return jnp.concatenate(every)[table.synapse]
+
+        weight, lag = _each(params.weight), _each(params.delay) / self.dt
+        receptor = jnp.asarray(table.receptor)
+        if not self.interpolate:
+            before = jnp.maximum(jnp.rint(jax.lax.stop_gradient(lag)).astype(jnp.int32), 1)
+            return weight, receptor + self.ports * (before - 1)
+        # The last interval is closed: a delay of exactly the longest lies at its end.
+        before = jnp.clip(jnp.floor(jax.lax.stop_gradient(lag)).astype(jnp.int32), 1, max(self.max_lag - 1, 1))
+        share = lag - before.astype(lag.dtype)
+        place = receptor + self.ports * (before - 1)
+        return jnp.concatenate([(1.0 - share) * weight, share * weight], axis=1), jnp.concatenate(
+            [place, place + self.ports], axis=1
+        )
+
+    def init_state(self, params: Any, x: Any) -> PopulationState:
+        """Return the neurons at rest, on whose way nothing is."""
+        params, dtype = self.prepare(params), protocol.state_dtype(params)
+        currents, neurons = self._currents(x, dtype), []
+        for group, own in zip(self.groups, params.neurons, strict=True):
+            arriving = jnp.zeros((len(group.receptors) * group.size,), dtype)
+            current = jnp.concatenate([currents[name] for name in group.names])
+            neurons.append(group.cell.init_state(own, group.input(arriving, current, jnp.zeros_like(current))))
+        line = jnp.zeros((2 * self.max_lag * self.ports,), dtype)
+        # A step before the first gives the drives a state.
+        drives = self._draw(params, jnp.asarray(-1, jnp.int32)).drives
+        return PopulationState(tuple(neurons), line[: self.ports], line, jnp.zeros((), jnp.int32), drives)
+
+    def step(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput]:
+        """Advance one step under the currents ``x``."""
+        params = self.prepare(params)
+        return self._advance(params, state, (x, self._draw(params, state.time)))
+
+    def scan(
+        self, params: Any, state: PopulationState, inputs: Any, *, unroll: int = 1
+    ) -> tuple[PopulationState, PopulationOutput]:
+        """Advance through ``inputs`` [T, ...]."""
+        return self.observe(params, state, inputs, lambda _, output: output, unroll=unroll)
+
+    def observe(
+        self, params: Any, state: PopulationState, inputs: Any, look: Callable[..., Any], *, unroll: int = 1
+    ) -> tuple[PopulationState, Any]:
+        """Advance through ``inputs`` [T, ...], and keep what ``look(state, output)`` returns of each step."""
+        params = self.prepare(params)
+
+        @partial(jax.checkpoint, prevent_cse=False)
+        def _step(state: PopulationState, x: Any) -> tuple[PopulationState, Any]:
+            state, output = self._advance(params, state, x)
+            return state, look(state, output)
+
+        def _block(state: PopulationState, inputs: Any) -> tuple[PopulationState, Any]:
+            steps = checks.length("inputs", inputs, "steps")
+            # Random numbers of many steps at once cost a fifth of those of one step after the other.
+            drawn = jax.vmap(partial(self._draw, params))(state.time + jnp.arange(steps, dtype=jnp.int32))
+            return jax.lax.scan(_step, state, (inputs, drawn), unroll=unroll)
+
+        return segmented(_block, state, inputs, even_parts(checks.length("inputs", inputs, "steps"), _BLOCK))
+
+    def _advance(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput]:
+        """Advance one step under the currents and random numbers ``x``."""
+        drives, arriving, currents = self._driven(params, state, x)
+        neurons, outputs, start = [], [], 0
+        for i, group in enumerate(self.groups):
+            stop = start + len(group.receptors) * group.size
+            current = jnp.concatenate([currents[name] for name in group.names])
+            own = group.input(arriving[start:stop], current, x[1].noise[i])
+            after, output = group.cell.step(params.neurons[i], state.neurons[i], own)
+            neurons.append(after)
+            outputs.append(output)
+            start = stop
+        line, arriving = self._deliver(params, state, jnp.concatenate([o.spikes for o in outputs]))
+        return PopulationState(tuple(neurons), arriving, line, state.time + 1, drives), self._output(outputs)
+
+    def _driven(self, params: Any, state: PopulationState, x: Any) -> tuple[Any, Array, dict[str, Array]]:
+        """Return the drives' states, and what arrives and the currents with what they give in this step."""
+        arriving, currents, after = state.arriving, self._currents(x[0], state.arriving.dtype), []
+        for (name, drive), before, drawn in zip(self.drives, state.drives, x[1].drives, strict=True):
+            kept, value = drive.advance(params.drives[name], before, drawn, self.dt)
+            after.append(kept)
+            if drive.receptor is None:
+                currents[drive.population] += value
+            else:
+                arriving = arriving.at[self.places[drive.population][drive.receptor]].add(value)
+        return tuple(after), arriving, currents
+
+    def _draw(self, params: Any, time: Array) -> _Drawn:
+        """Return all random numbers of a step, which follow from the key and the time alone."""
+        sizes, dtype = self._sizes, params.weight.dtype
+        keys = [
+            jax.random.fold_in(jax.random.fold_in(params.key, i), time)
+            for i in range(len(self.drives) + len(self.groups))
+        ]
+        drives = tuple(
+            drive.draw(params.drives[name], key, jnp.zeros((sizes[drive.population],), dtype), self.dt)
+            for (name, drive), key in zip(self.drives, keys, strict=False)
+        )
+        noise = tuple(
+            jax.random.exponential(key, (group.size,), dtype) if isinstance(group.cell, EscapeNoise) else ()
+            for group, key in zip(self.groups, keys[len(self.drives) :], strict=True)
+        )
+        return _Drawn(drives, noise)
+
+    def _deliver(self, params: Any, state: PopulationState, spikes: Array) -> tuple[Array, Array]:
+        """Put spikes on the line, and take off it what arrives at the end of the next step."""
+        ports = self.ports
+        position = state.time % self.max_lag
+
+        def _shift(line: Array) -> Array:
+            return jnp.concatenate([line[self.max_lag * ports :], jnp.zeros((self.max_lag * ports,), line.dtype)])
+
+        # A line of twice the longest delay moves once in that time. What is read is carried, not read when it is
+        # needed: both let the compiler keep the line where it is.
+        line = jax.lax.cond(position == 0, _shift, lambda line: line, state.line)
+        line = deliver(line, params.weight, spikes, params.target, position * ports)
+        return line, jax.lax.dynamic_slice_in_dim(line, position * ports, ports)
+
+    def _currents(self, x: Any, dtype: Any) -> dict[str, Array]:
+        """Return the current into the neurons of each population, [n]."""
+        sizes = self._sizes
+        if not isinstance(x, dict):
+            if jnp.ndim(x):
+                raise ValueError(f"input {list(jnp.shape(x))}: a step takes one number, or a dict by population")
+            x = dict.fromkeys(sizes, x)
+        if unknown := sorted(x.keys() - sizes.keys()):
+            raise ValueError(f"input {unknown[0]!r}: the populations are {', '.join(sizes)}")
+        return {name: jnp.broadcast_to(jnp.asarray(x.get(name, 0.0), dtype), (n,)) for name, n in sizes.items()}
+
+    def _output(self, outputs: list[Any]) -> PopulationOutput:
+        parts = [(name, part, o) for g, o in zip(self.groups, outputs, strict=True) for name, part in g.parts.items()]
+        return PopulationOutput({n: o.spikes[p] for n, p, o in parts}, {n: o.v[p] for n, p, o in parts})
+
+
+def even_parts(steps: int, most: int) -> int:
+    """Return the length of parts, at most so many steps, such that none is left over where that is possible."""
+    # A part of another length is compiled once more.
+    return next((n for n in range(min(most, steps), most // 4, -1) if steps % n == 0), min(most, steps))
