@@ -1,21 +1,20 @@
 """How long does a network of 4000 neurons and 320 000 synapses take, forwards and with the gradient?
 
-Question: does a sparse network cost what its synapses and spikes cost, in time and in memory?
+Question: does a large network cost what its spikes cost, in time and in memory?
 
 Method: the current-based network of Vogels & Abbott as it is used to compare simulators (Brette et al. 2007): 3200
 excitatory and 800 inhibitory neurons (tau_m 20 ms, threshold 10 mV above reset, rest 1 mV above threshold, 5 ms of
 refractoriness), every pair connected with probability 0.02, exponential currents of 5 and 10 ms, dt 0.1 ms. Differences
-to that text: a spike arrives one step later, and no neuron reaches itself. 1 s is simulated in ten calls from random
+to that text: a spike arrives one step later, and no neuron reaches itself. 1 s is simulated in ten parts from random
 voltages; the first, which compiles, is not timed. Then the gradient of the mean rate over 20 ms with respect to all
-weights. ``Sparse`` memory is that of its arrays, padding included, over that of the dense weights. There is one run, of
-one seed: the times of one machine.
+weights. Memory is that of the synapses' arrays, padding included, over that of dense weights. There is one run, of one
+seed: the times of one machine.
 
 Command: python experiments/large_network.py (half a minute; --quick: a smoke run that writes nothing)
 """
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ from command_line import run_script
 
 import jaxlif as jl
 from jaxlif import plotting
-from jaxlif.networks import Arriving, Feedback, FeedbackParams, Sparse, connect, pairwise
+from jaxlif.networks import Activity, Network, Pairwise, Population, Projection, build, run
 
 
 @dataclass(frozen=True)
@@ -43,101 +42,100 @@ class Config:
     weights: tuple[float, float] = (1.62, -9.0)  # mV, of the current times resistance
     tau_syn: tuple[float, float] = (5.0, 10.0)  # ms
     dt: float = 0.1  # ms
-    chunk: int = 1000  # steps a call
-    chunks: int = 10
+    part: float = 100.0  # ms
+    parts: int = 11
     gradient_steps: int = 200
 
 
-QUICK = Config(num_neurons=400, probability=0.1, chunks=5, gradient_steps=20)
+QUICK = Config(num_neurons=400, probability=0.1, parts=5, gradient_steps=20)
 
 
 def main(config: Config, write: bool) -> None:
-    cell, params, state = make(config)
-    state, spikes, seconds = run(config, cell, params, state)
-    gradient_seconds = time_gradient(config, cell, params, state)
-    rates = 1e3 * spikes.sum(axis=0) / (len(spikes) * config.dt)
-    variation = [cv for train in spikes.T if np.isfinite(cv := variation_of(train))]
-    dense = 2 * config.num_neurons**2 * params.path.weight.dtype.itemsize
-    held = params.path.weight.nbytes + params.path.target.nbytes
+    network = make(config)
+    activity, seconds = advance(config, network)
+    gradient_seconds = time_gradient(config, network._replace(state=activity[-1].state))
+    table_of = network.params.table
+    dense, held = 2 * 4 * config.num_neurons**2, table_of.receptor.nbytes + table_of.synapse.nbytes
+    late = activity[1:]
     claims = [
-        claim("synapses", int((np.asarray(params.path.target) < 2 * config.num_neurons).sum())),
+        claim("synapses", sum(len(source) for source, _ in network.edges.values())),
         claim("memory of the synapses over that of dense weights", 100.0 * held / dense, "%"),
-        claim("one second of the network", 1e3 / (config.chunk * config.dt) * seconds, "s"),
-        claim("gradient over forward, time", gradient_seconds / (seconds * config.gradient_steps / config.chunk)),
-        claim("mean rate", rates.mean(), "Hz"),
-        claim("mean coefficient of variation of the intervals", np.mean(variation)),
+        claim("one second of the network", 1e3 / config.part * seconds, "s"),
+        claim("gradient over forward, time", gradient_seconds / (seconds * config.gradient_steps / steps(config))),
+        claim("mean rate of excitatory neurons", np.mean([a.rates["E"] for a in late]), "Hz"),
+        claim("mean rate of inhibitory neurons", np.mean([a.rates["I"] for a in late]), "Hz"),
     ]
     print(table(claims))
     if write:
-        write_claims("large_network", claims, draw(config, spikes, rates))
+        write_claims("large_network", claims, draw(config, late))
 
 
-def make(config: Config) -> tuple[Feedback, FeedbackParams, tuple]:
-    n = config.num_neurons
-    first = int(config.excitatory * n)
-    keys = jax.random.split(jax.random.key(config.seed))
-    target = pairwise(keys[0], n, n, config.probability, self_connections=False)
-    # Inhibitory synapses are the second kind: their targets are counted from n on.
-    target = np.where(target == n, 2 * n, target + np.where(np.arange(n) < first, 0, n)[:, None])
-    path = connect(target, 2 * n, jnp.where(jnp.arange(n) < first, *config.weights))
+def steps(config: Config) -> int:
+    return round(config.part / config.dt)
+
+
+def make(config: Config) -> Network:
+    cell = jl.Synaptic(jl.LIF(dt=config.dt), jl.ExponentialCurrent())
     neuron = jl.LIFParams(tau_m=20.0, r_m=1.0, v_rest=-49.0, v_th=-50.0, v_reset=-60.0, t_ref=5.0)
-    synapse = jl.CurrentParams(tau_syn=jnp.array(config.tau_syn))
-    params = FeedbackParams(neuron=jl.SynapticParams(neuron=neuron, synapse=synapse), path=path)
-    cell = Feedback(Arriving(jl.Synaptic(jl.LIF(dt=config.dt), jl.ExponentialCurrent()), kinds=2), Sparse(2 * n))
-    state = cell.init_state(params, jnp.zeros(2 * n))
-    v = jax.random.uniform(keys[1], (n,), minval=-60.0, maxval=-50.0)
-    membrane = state.neuron.neuron._replace(v=v)
-    return cell, params, state._replace(neuron=state.neuron._replace(neuron=membrane))
+    params = jl.SynapticParams(neuron=neuron, synapse=jl.CurrentParams(tau_syn=jnp.array(config.tau_syn)))
+    first = int(config.excitatory * config.num_neurons)
+    populations = {
+        name: Population(size=n, cell=cell, params=params, receptors=("exc", "inh"), v=uniform)
+        for name, n in (("E", first), ("I", config.num_neurons - first))
+    }
+    rule, (up, down) = Pairwise(config.probability), config.weights
+    projections = [
+        Projection(source="E", target="*", rule=rule, weight=up, receptor="exc"),
+        Projection(source="I", target="*", rule=rule, weight=down, receptor="inh"),
+    ]
+    return build(jax.random.key(config.seed), populations, projections)
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def advance(cell: Feedback, params: FeedbackParams, state: tuple, steps: int) -> tuple[tuple, jax.Array]:
-    """Return the state and the spikes, the only output that is kept."""
-    nothing = jnp.zeros((steps, 2 * len(params.path.target)))
-    state, output = jl.simulate(cell, params, nothing, state)
-    return state, output.spikes.astype(bool)
+def uniform(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.uniform(-60.0, -50.0, n)
 
 
-def run(config: Config, cell: Feedback, params: FeedbackParams, state: tuple) -> tuple[tuple, np.ndarray, float]:
-    """Return the last state, the spikes of all calls but the first, and the median time of these."""
-    trains, times = [], []
-    for _ in range(config.chunks + 1):
+def advance(config: Config, network: Network) -> tuple[list[Activity], float]:
+    """Return what happened in all parts, and the median time of all but the first."""
+    parts, times = [], []
+    for _ in range(config.parts):
         start = time.perf_counter()
-        state, spikes = jax.block_until_ready(advance(cell, params, state, config.chunk))
+        parts.append(run(network, config.part))
         times.append(time.perf_counter() - start)
-        trains.append(np.asarray(spikes))
-    return state, np.concatenate(trains[1:]), float(np.median(times[1:]))
+        network = network._replace(state=parts[-1].state)
+    return parts, float(np.median(times[1:]))
 
 
-def time_gradient(config: Config, cell: Feedback, params: FeedbackParams, state: tuple) -> float:
+def time_gradient(config: Config, network: Network) -> float:
     def rate(weight):
-        nothing = jnp.zeros((config.gradient_steps, 2 * config.num_neurons))
-        path = replace(params.path, weight=weight)
-        return jnp.mean(jl.simulate(cell, replace(params, path=path), nothing, state)[1].spikes)
+        params = replace(network.params, weight=weight)
+        spikes = jl.simulate(network.cell, params, jnp.zeros(config.gradient_steps), network.state)[1].spikes
+        return jnp.mean(spikes["E"])
 
+    every = {name: jnp.full(len(network.edges[name][0]), w) for name, w in network.params.weight.items()}
     gradient, times = jax.jit(jax.grad(rate)), []
-    for _ in range(4):
+    for _ in range(6):
         start = time.perf_counter()
-        jax.block_until_ready(gradient(params.path.weight))
+        jax.block_until_ready(gradient(every))
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
 
 
-def variation_of(train: np.ndarray) -> float:
-    intervals = np.diff(np.flatnonzero(train))
-    return float(intervals.std() / intervals.mean()) if len(intervals) > 2 else float("nan")
-
-
-def draw(config: Config, spikes: np.ndarray, rates: np.ndarray) -> plt.Figure:
+def draw(config: Config, parts: list[Activity]) -> plt.Figure:
     with plt.rc_context(plotting.STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained", width_ratios=[2, 1])
-        shown = np.linspace(0, config.num_neurons - 1, 200).astype(int)
-        time_ms, which = np.nonzero(spikes[-3000:][:, shown])
-        left.plot(config.dt * time_ms, shown[which], ".", markersize=2, color=plotting.PALETTE[0])
-        left.axhline(config.excitatory * config.num_neurons, color=plotting.GUIDE, linewidth=0.8)
+        shown = parts[-3:]
+        first = parts[0].sizes["E"]
+        for name, start in (("E", 0), ("I", first)):
+            times = np.concatenate([a.times[name] for a in shown])
+            neurons = np.concatenate([a.neurons[name] for a in shown]) + start
+            some = neurons % 20 == 0
+            left.plot(times[some], neurons[some], ".", markersize=2, color=plotting.PALETTE[0])
+        left.axhline(first, color=plotting.GUIDE, linewidth=0.8)
         left.set(xlabel="time (ms)", ylabel="neuron, inhibitory above the line", title="Every twentieth neuron")
-        right.hist(rates, bins=30, color=plotting.PALETTE[0])
-        right.set(xlabel="rate (Hz)", ylabel="neurons", title="Rates")
+        counts = sum(np.bincount(a.neurons["E"], minlength=first) for a in parts)
+        right.hist(1e3 * counts / (config.part * len(parts)), bins=30, color=plotting.PALETTE[0])
+        right.set(xlabel="rate (Hz)", ylabel="excitatory neurons", title="Rates")
     return figure
 
 

@@ -277,15 +277,17 @@ def one_network(config: Config, n: int) -> Claims:
 
     start = time.perf_counter()
     chunk = max(10, min(1000, config.chunk // n))
-    whole = large_network.Config(num_neurons=n, probability=config.synapses / n, chunk=chunk, chunks=config.rounds)
-    cell, params, state = large_network.make(whole)
+    size = {"num_neurons": n, "probability": config.synapses / n}
+    whole = large_network.Config(**size, part=0.1 * chunk, parts=config.rounds + 1)
+    network = large_network.make(whole)
     built = time.perf_counter() - start
-    _, spikes, seconds = large_network.run(whole, cell, params, state)
+    parts, seconds = large_network.advance(whole, network)
+    rate = np.mean([part.rates["E"] for part in parts[1:]])
     name = f"network of {n} neurons"
     return [
         claim(f"{name}: one second of it", 1e3 / (chunk * whole.dt) * seconds, "s"),
         claim(f"{name}: a step", 1e6 * seconds / chunk, "µs"),
-        claim(f"{name}: mean rate", 1e3 * spikes.mean() / whole.dt, "Hz"),
+        claim(f"{name}: mean rate", rate, "Hz"),
         claim(f"{name}: drawing its synapses", built, "s"),
     ]
 
