@@ -333,6 +333,27 @@ def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
         ),
         (lambda: jl.Synaptic(LIF, jl.VoltageJump), "synapse = the class VoltageJump: Synaptic needs a kind of synapse"),
         (lambda: jl.Synaptic(LIF, LIF), "synapse = LIF: Synaptic needs a kind of synapse"),
+        (
+            lambda: jl.Synaptic(jl.ResonantLIF(), jl.VoltageJump(refractory_input=True)),
+            "neuron = ResonantLIF: Synaptic needs a neuron with integrate, emit, settle, remaining",
+        ),
+        (lambda: jl.Kinds({"a": jl.VoltageJump()}), "kinds has a = VoltageJump: it must be a current or a conductance"),
+        (
+            lambda: jl.Kinds((("a", jl.NMDA()),) * 2),
+            r"kinds = \['a', 'a'\]: there must be one at least, each of its own",
+        ),
+        (lambda: mixed(e_rev=-50.0), r"e_rev of gaba\[0\] = -50 mV: what inhibits must reverse below v_th"),
+        (lambda: mixed("ampa", e_rev=-71.0), "e_rev of ampa = -71 mV: what excites must reverse above v_rest"),
+        (lambda: mixed("nmda", mg=-1.0), "mg = -1 mM: mg must be 0 mM or more"),
+        (lambda: mixed(tau_rise=0.0), "tau_rise = 0 ms: tau_rise must be greater than 0 ms"),
+        (
+            lambda: mixed(arrivals=(5, 3, N)),
+            r"arrivals have shape \(3, 3\) in a step: they must be \[4\] or \[4, N\], of a",
+        ),
+        (
+            lambda: mixed(arrivals=(5, 4, N), weight=-1.0),
+            r"arrivals\[0, 0\] = -1 nS: a conductance must be 0 nS or more",
+        ),
         (lambda: Feedback(LIF, None), "path = NoneType: Feedback needs a cell"),
         (lambda: driven((3, 2, 3), (3, 4)), r"input has shape \(4,\) in a step, and what comes with it \(3,\)"),
         (lambda: driven((3,), (3,)), "arrivals are one number a step"),
@@ -345,6 +366,13 @@ def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+def mixed(name="gaba", *, arrivals=(5, 4, N), weight=0.0, **change):
+    cell, params = composed("plain", "mixed")
+    own = params.synapse | {name: replace(params.synapse[name], **change)}
+    x = jl.Drive(np.full(arrivals, weight), np.zeros((arrivals[0], N)))
+    return jl.simulate(cell, replace(params, synapse=own), x)
 
 
 def forced(current, spikes, value=0.0):

@@ -6,6 +6,7 @@ MODELS is the table: a model is its defaults and a function from NEST's values t
 import math
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,10 +17,15 @@ from jaxlif import checks
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.lif import LIF, LIFParams
 from jaxlif.synapses import (
+    AlphaConductance,
+    AlphaCurrent,
     Conductance,
     ConductanceParams,
     CurrentParams,
+    DoubleExponentialConductance,
+    DoubleExponentialConductanceParams,
     ExponentialCurrent,
+    Synapse,
     Synaptic,
     SynapticParams,
     VoltageJump,
@@ -127,35 +133,56 @@ def neuron_params(values: Values) -> LIFParams:
 
 
 def _delta(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
-    return Synaptic(LIF(dt), VoltageJump()), SynapticParams(neuron=neuron_params(values))
+    synapse = VoltageJump(refractory_input=bool(values["refractory_input"]))
+    return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values))
 
 
-def _currents(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
-    synapse = CurrentParams(tau_syn=kinds(values, "tau_syn"))
-    return Synaptic(LIF(dt), ExponentialCurrent()), SynapticParams(neuron=neuron_params(values), synapse=synapse)
+def _currents(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    own = CurrentParams(tau_syn=kinds(values, "tau_syn"))
+    return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
 
 
-def _conductances(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
-    synapse = ConductanceParams(tau_syn=kinds(values, "tau_syn"), e_rev=kinds(values, "E"))
-    return Synaptic(LIF(dt), Conductance()), SynapticParams(neuron=neuron_params(values), synapse=synapse)
+def _conductances(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    own = ConductanceParams(tau_syn=kinds(values, "tau_syn"), e_rev=kinds(values, "E"))
+    return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
+
+
+def _beta(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    own = DoubleExponentialConductanceParams(
+        tau_rise=kinds(values, "tau_rise"), tau_decay=kinds(values, "tau_decay"), e_rev=kinds(values, "E")
+    )
+    cell = Synaptic(LIF(dt), DoubleExponentialConductance())
+    return cell, SynapticParams(neuron=neuron_params(values), synapse=own)
 
 
 _PSC = {"C_m": 250.0, "tau_m": 10.0, "E_L": -70.0, "V_th": -55.0, "V_reset": -70.0, "t_ref": 2.0}
 _COND = {"C_m": 250.0, "g_L": 16.6667, "E_L": -70.0, "V_th": -55.0, "V_reset": -60.0, "t_ref": 2.0}
-_REVERSAL = {"E_ex": 0.0, "E_in": -85.0}
+_COND |= {"E_ex": 0.0, "E_in": -85.0}
 _NO_FLOOR = {"V_min": (-math.inf, -sys.float_info.max)}
-_NO_CURRENT, _NO_CONDUCTANCE = {"I_syn_ex": (0.0,), "I_syn_in": (0.0,)}, {"g_ex": (0.0,), "g_in": (0.0,)}
+_NO_CURRENT = {"I_syn_ex": (0.0,), "I_syn_in": (0.0,)}
+_NO_CONDUCTANCE = {"g_ex": (0.0,), "g_in": (0.0,), "dg_ex": (0.0,), "dg_in": (0.0,)}
 
 MODELS: dict[str, NestModel] = {
-    "iaf_psc_delta": NestModel(_PSC, _delta, _NO_FLOOR | {"refractory_input": (False,)}),
+    "iaf_psc_delta": NestModel(_PSC | {"refractory_input": False}, _delta, _NO_FLOOR),
     "iaf_psc_exp": NestModel(
         _PSC | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0},
-        _currents,
+        partial(_currents, ExponentialCurrent()),
         # rho, the rate of escape at threshold, acts where delta, its width, is not 0.
         _NO_CURRENT | {"delta": (0.0,), "rho": (0.01,)},
     ),
+    "iaf_psc_alpha": NestModel(
+        _PSC | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0}, partial(_currents, AlphaCurrent()), _NO_CURRENT | _NO_FLOOR
+    ),
     "iaf_cond_exp": NestModel(
-        _COND | _REVERSAL | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, _conductances, _NO_CONDUCTANCE
+        _COND | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, partial(_conductances, Conductance()), _NO_CONDUCTANCE
+    ),
+    "iaf_cond_alpha": NestModel(
+        _COND | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, partial(_conductances, AlphaConductance()), _NO_CONDUCTANCE
+    ),
+    "iaf_cond_beta": NestModel(
+        _COND | {"tau_rise_ex": 0.2, "tau_rise_in": 2.0, "tau_decay_ex": 0.2, "tau_decay_in": 2.0},
+        _beta,
+        _NO_CONDUCTANCE,
     ),
 }
 

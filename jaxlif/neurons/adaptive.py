@@ -168,6 +168,10 @@ class AdaptiveLIF(OnGrid):
         """Relax the voltage under synaptic conductances too, as :class:`LIF` does."""
         return self._integrated(self.membrane.integrate_conductances, params, state, x, opened)
 
+    def remaining(self, params: AdaptiveLIFParams, state: AdaptiveState) -> Array:
+        """Return what the membrane, whose adaptation is held over a step, leaves of 1 mV."""
+        return self.membrane.remaining(params, plain_state(state))
+
     def _integrated(
         self, integrate: Any, params: AdaptiveLIFParams, state: AdaptiveState, x: Array, *synapses: Any
     ) -> tuple[AdaptiveState, Array]:

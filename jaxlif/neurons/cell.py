@@ -162,6 +162,13 @@ class OpenNeuron(SpikingNeuron, Protocol):
         """
 
 
+class RemembersJumps(SpikingNeuron, Protocol):
+    """A spiking neuron whose voltage forgets a jump at its own pace; its state has the ``refractory`` steps left."""
+
+    def remaining(self, params: Any, state: Any) -> Array:
+        """Return what is left of 1 mV, [N], that arrives in this step, after as many more as it is refractory."""
+
+
 Parameter = Array | float  # of one neuron, or of each, [N]
 SPIKING = ("integrate", "emit", "settle")
 

@@ -179,6 +179,10 @@ class LIF(OnGrid):
         """Integrate the voltage for one step under conductances too, which change within it."""
         return state, state.v + _conductance_rise(params, state.v, x, opened, self.dt)
 
+    def remaining(self, params: LIFParams, state: LIFState) -> Array:
+        """Return what the membrane leaves of 1 mV, [N], after as many steps as the neuron is still refractory."""
+        return jnp.exp(-state.refractory.astype(state.v.dtype) * self.dt / params.tau_m)
+
     def emit(self, params: LIFParams, state: LIFState, v: Array) -> tuple[Array, Array]:
         """Hold the refractory neurons, and let the others spike where v >= v_th."""
         held = state.refractory > 0

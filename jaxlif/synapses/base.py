@@ -173,7 +173,9 @@ class Synaptic(protocol.SpikingNeuron):
 class VoltageJump(Synapse):
     r"""Synapses so fast that a spike moves the voltage at once: :math:`v \leftarrow v + w`, w in mV.
 
-    What arrives during refractoriness is lost.
+    What arrives during refractoriness is lost, or with ``refractory_input`` kept: what the membrane would leave of it,
+    :math:`w\, e^{-(t_{end} - t)/\tau_m}`, is added in the first free step, as NEST's iaf_psc_delta does it. That takes
+    a neuron which says what is left, :class:`jaxlif.LIF` or :class:`jaxlif.AdaptiveLIF`.
 
     Example:
         >>> import jaxlif as jl
@@ -183,7 +185,29 @@ class VoltageJump(Synapse):
         -68.0
     """
 
+    refractory_input: bool = False
+
+    def __post_init__(self) -> None:
+        checks.choice("refractory_input", self.refractory_input, (False, True))
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Beside the verbs of all spiking neurons what is left of a jump, where that is asked."""
+        return ("remaining",) if self.refractory_input else ()
+
+    def init_state(self, params: SynapticParams, x: Drive) -> Any:
+        """Return nothing, or that nothing is kept."""
+        if not self.refractory_input:
+            return ()
+        shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves((params.neuron, x))))
+        return jnp.zeros(shape, protocol.state_dtype(params, x))
+
     def integrate(self, neuron: Any, params: Any, state: SynapticState, x: Drive) -> tuple[SynapticState, Array]:
         """Integrate the neuron, then add the jumps."""
         inner, v = neuron.integrate(params.neuron, state.neuron, x.input)
-        return SynapticState(inner, ()), v + jnp.asarray(x.arrivals, v.dtype)
+        jumps = jnp.asarray(x.arrivals, v.dtype)
+        if not self.refractory_input:
+            return SynapticState(inner, ()), v + jumps
+        waiting = state.neuron.refractory > 0
+        kept = state.synapse + jnp.where(waiting, jumps * neuron.remaining(params.neuron, state.neuron), 0.0)
+        return SynapticState(inner, jnp.where(waiting, kept, 0.0)), v + jumps + jnp.where(waiting, 0.0, kept)

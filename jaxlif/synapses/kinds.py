@@ -82,7 +82,7 @@ class Kinds(Synapse):
 
     def check_arrivals(self, arrivals: Any) -> None:
         """Refuse negative conductances in the rows of those kinds, where they are at hand."""
-        if checks.concrete(arrivals) and np.ndim(arrivals) > 1:
+        if checks.concrete(arrivals) and np.ndim(arrivals) > 1 and np.shape(arrivals)[1] % len(self.kinds) == 0:
             rows = np.reshape(arrivals, (len(arrivals), len(self.kinds), -1))  # a layer's are [T, K N]
             for k, (_, kind) in enumerate(self.kinds):
                 kind.check_arrivals(rows[:, k])

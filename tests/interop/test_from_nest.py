@@ -1,4 +1,6 @@
-"""The door from NEST: tests/neurons/test_lif.py holds what comes through it to NEST's stored voltages."""
+"""The door from NEST, and what comes through it against NEST's stored voltages; tests/neurons/test_lif.py has more."""
+
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,27 @@ import pytest
 import jaxlif as jl
 from jaxlif.interop import from_nest, to_nest
 from jaxlif.interop.from_nest import MODELS
+from tests.nest import FOLDER
+
+SYNAPSES = np.load(FOLDER / "nest_synapses.npz", allow_pickle=False)
+CASES = json.loads(str(SYNAPSES["meta"]))["cases"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_synapses_are_nests(dtype, name):
+    """Also tau_syn = tau_m, what arrives in 5 ms of refractoriness, a period off the grid."""
+    case, weight = CASES[name], SYNAPSES["arrival_weight"] * CASES[name]["scale"]
+    cell, params = from_nest(case["model"], case["params"], dt=0.1)
+    arrivals = np.zeros((2000, 2))
+    np.add.at(arrivals, (SYNAPSES["arrival_step"].astype(int) - 1, np.where(weight > 0, 0, 1)), weight)
+    arrivals = np.abs(arrivals) if "cond" in name else arrivals.sum(axis=1) if "delta" in name else arrivals
+    _, output = jl.simulate(cell, params, jl.Drive(jnp.asarray(arrivals, float), jnp.zeros(2000)))
+    spikes = (np.flatnonzero(output.spikes) + 1) * 0.1
+    np.testing.assert_allclose(spikes, SYNAPSES[f"{name}/spikes"], rtol=0, atol=1e-9)
+    # NEST's own errors: of its adaptive solver, and of a time constant 5e-5 beside tau_m, which costs it digits.
+    solver = 1e-6 if "cond" in name else 1e-9
+    atol = {"float64": solver, "float32": 2e-3}[dtype]
+    np.testing.assert_allclose(output.v[4::5], SYNAPSES[f"{name}/v"], rtol=0, atol=atol)
 
 
 def test_defaults_are_nests():
