@@ -6,7 +6,8 @@ or calls ``plt.show``; ``plt.rcParams.update(STYLE)`` gives your own figures the
 plotting`` loads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -85,7 +86,7 @@ def detected(t: ArrayLike, v: ArrayLike, spikes: ArrayLike, *, ax: Axes | None =
 
 
 def raster(
-    spikes_or_times: ArrayLike | Sequence[ArrayLike],
+    spikes_or_times: ArrayLike | Sequence[ArrayLike] | Mapping[str, Sequence[ArrayLike]],
     t: ArrayLike | None = None,
     *,
     ylabel: str = "neuron",
@@ -94,18 +95,22 @@ def raster(
 ) -> Axes:
     """Draw a tick for each spike: neurons or trials (``ylabel``) upwards, time to the right.
 
-    With ``t`` the spikes are 0 or 1, [T] or [T, N]; without, a list of N arrays of spike times, ms. ``marks`` are
-    properties of the ticks, such as ``color`` or ``markersize``.
+    With ``t`` the spikes are 0 or 1, [T] or [T, N]; without, a list of N arrays of spike times, ms, or several such
+    lists by name, one above the other, such as the populations of a network. ``marks`` are properties of the ticks,
+    such as ``color`` or ``markersize``.
 
     Example:
         >>> ax = raster([[12.0, 40.0], [], [25.0]], ylabel="trial")
         >>> ax.lines[0].get_xdata().tolist(), ax.lines[0].get_ydata().tolist()
         ([12.0, 40.0, 25.0], [0, 0, 2])
     """
+    names: dict[str, int] = {}
     if t is None:
         if hasattr(spikes_or_times, "ndim"):
             raise ValueError("t = None: an array of spikes [T, N] needs t [T]; times come as a list of arrays")
         given: Any = spikes_or_times
+        if isinstance(given, Mapping):
+            names, given = {name: len(part) for name, part in given.items()}, [*chain(*given.values())]
         trains = [np.asarray(numbers(f"spikes_or_times[{n}]", times, rank=1)) for n, times in enumerate(given)]
     else:
         t, spikes = _over_time(t, "spikes_or_times", spikes_or_times)
@@ -116,7 +121,12 @@ def raster(
     look: dict[str, Any] = {"color": "black", "markersize": float(np.clip(300.0 / count, 1.5, 9.0))}
     ax.plot(np.concatenate([*trains, []]), rows, "|", **({"markeredgewidth": 0.8} | look | marks))
     ax.set_ylim(-0.5, count - 0.5)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if names:
+        ends = np.cumsum([*names.values()])
+        ax.set_yticks(ends - 0.5 * np.array([*names.values()]) - 0.5, [*names])
+        ax.hlines(ends[:-1] - 0.5, 0.0, 1.0, GUIDE, linewidth=0.8, transform=ax.get_yaxis_transform())
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     if t is not None:
         ax.set_xlim(np.min(t), np.max(t))
     return _named(ax, "time (ms)", ylabel)

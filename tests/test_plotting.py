@@ -68,6 +68,16 @@ def test_raster_of_a_grid_puts_each_spike_at_its_time_and_neuron():
     assert x.tolist() == [T[3]] and y.tolist() == [0.0]
 
 
+def test_raster_of_populations_is_one_above_the_other_by_name():
+    ax = plotting.raster({"E": [[1.0], [2.0, 3.0]], "I": [[], [4.0], [5.0], []]})
+    x, y = drawn(ax.lines[0])
+    assert x.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0] and y.tolist() == [0, 1, 1, 3, 4]
+    assert [(t.get_text(), y) for t, y in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True)] == [
+        ("E", 0.5),
+        ("I", 3.5),
+    ]
+
+
 def test_raster_of_times_keeps_an_empty_row():
     ax = plotting.raster([[1.0, 4.0], [], np.array([2.5])], ylabel="trial")
     x, y = drawn(ax.lines[0])
