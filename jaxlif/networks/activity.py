@@ -13,8 +13,9 @@ from jaxlif import checks, stimulus
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.builder import Network
-from jaxlif.networks.populations import PopulationNetwork, PopulationOutput, PopulationState, even_parts
+from jaxlif.networks.populations import Group, PopulationNetwork, PopulationOutput, PopulationState, even_parts
 from jaxlif.neurons import cell as protocol
+from jaxlif.synapses import Kinds, VoltageJump
 
 _CHUNK = 2000  # steps a compiled call, at most
 _EVIDENCE = 30  # spikes, of which a quarter of the time would have had ten: none by chance in 20 000 cases
@@ -204,7 +205,7 @@ def _recorded(cell: PopulationNetwork, probe: Probe, state: PopulationState, out
     if probe.variable == "v":
         values = output.v[probe.population]
     elif probe.variable in group.receptors:
-        values = own.synapse[group.receptors.index(probe.variable)][group.parts[probe.population]]
+        values = _opened(group, own.synapse, probe.variable)[group.parts[probe.population]]
     else:
         leaves = named_leaves(protocol.innermost(own))
         if probe.variable not in leaves:
@@ -212,6 +213,15 @@ def _recorded(cell: PopulationNetwork, probe: Probe, state: PopulationState, out
             raise ValueError(f"variable = {probe.variable!r}: of {probe.population} there are {known}")
         values = leaves[probe.variable][group.parts[probe.population]]
     return values if probe.neurons is None else values[jnp.asarray(probe.neurons)]
+
+
+def _opened(group: Group, state: Any, receptor: str) -> Any:
+    """Return the current, pA, or conductance, nS, of one receptor, [N]."""
+    k = group.receptors.index(receptor)
+    if isinstance(group.synapse, VoltageJump):
+        raise ValueError(f"variable = {receptor!r}: a voltage jump has no course to record")
+    state, k = (state[k], 0) if isinstance(group.synapse, Kinds) else (state, k)
+    return getattr(state, "value", state)[k]
 
 
 def _require_neurons(cell: PopulationNetwork, probe: Probe) -> None:

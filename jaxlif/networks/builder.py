@@ -1,7 +1,7 @@
 """Build a network from populations and projections, by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +16,9 @@ from jaxlif.compiled import compiled
 from jaxlif.files import require_memory
 from jaxlif.networks.connectivity import Ends, Rule
 from jaxlif.networks.drives import Drive, NoiseDrive, NoiseParams, PoissonDrive, PoissonParams
-from jaxlif.networks.populations import Group, PopulationNetwork, PopulationParams, PopulationState, Table
+from jaxlif.networks.populations import Group, PopulationNetwork, PopulationParams, PopulationState, Table, synapse_of
 from jaxlif.networks.sparse import rows_of
-from jaxlif.neurons.wrappers import EscapeNoise
-from jaxlif.synapses import Synaptic
+from jaxlif.synapses import Kinds, VoltageJump
 
 # A number, an array, or what draws one from a NumPy generator: (generator, how many) -> [how many].
 Values = Any | Callable[[np.random.Generator, int], Any]
@@ -35,8 +34,9 @@ class Population:
         size: n, their number.
         cell: what they are, such as :class:`jaxlif.LIF` or, to receive spikes, :class:`jaxlif.Synaptic`.
         params: its parameters; leaves are numbers or [n], of synapses [K] or [K, n].
-        receptors: the names of the cell's kinds of synapse, in their order. Into one that begins with "exc" no weight
-            below 0 is taken, into one with "inh" none above, where weights have a sign.
+        receptors: the names of the cell's kinds of synapse, in their order; those of :class:`jaxlif.synapses.Kinds`
+            have names. Into one that begins with "exc" no weight below 0 is taken, into one with "inh" none above,
+            where weights have a sign.
         v: the voltage at the start, mV: a number, [n], or a function of a NumPy generator and n; v_rest by default.
         positions: [n, dimensions], for :class:`ByDistance`.
     """
@@ -136,9 +136,11 @@ def build(
     checks.random_key(key)
     # NumPy's generator, seeded by the key: the shapes depend on what is drawn, which JAX does not trace.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    named = {}
     for name, population in populations.items():
         with within(name):
-            _check_population(population)
+            named[name] = _with_receptors(population)
+    populations = named
     groups = _groups(populations)
     dt, *others = sorted({float(group.cell.dt) for group in groups})
     if others:
@@ -185,14 +187,20 @@ class _Drawn(NamedTuple):
     delay: Any
 
 
-def _check_population(population: Population) -> None:
+def _with_receptors(population: Population) -> Population:
+    """Return a population whose receptors have names: those of its kinds of synapse, where they have some."""
     checks.whole("size", population.size, 1)
-    neuron = _neuron(population.cell)
-    if isinstance(neuron, Synaptic) != bool(population.receptors):
+    synapse, names = synapse_of(population.cell), population.receptors
+    if isinstance(synapse, Kinds):
+        names = names or tuple(name for name, _ in synapse.kinds)
+    elif isinstance(synapse, VoltageJump):
+        names = names or ("jump",)
+    if (synapse is None) != (not names):
         rule = "receptors must name the kinds of synapse of a Synaptic cell, and of no other"
-        raise ValueError(f"receptors = {population.receptors}, cell = {type(neuron).__name__}: {rule}")
-    if len(set(population.receptors)) < len(population.receptors):
-        raise ValueError(f"receptors = {population.receptors}: each must have a name of its own")
+        raise ValueError(f"receptors = {names}, cell = {type(population.cell).__name__}: {rule}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"receptors = {names}: each must have a name of its own")
+    return replace(population, receptors=names)
 
 
 def _groups(populations: Mapping[str, Population]) -> tuple[Group, ...]:
@@ -216,7 +224,7 @@ def _expanded(projections: Sequence[Projection], populations: Mapping[str, Popul
         return names
 
     return [
-        Projection(**{**vars(p), "source": source, "target": target})
+        replace(p, source=source, target=target)
         for p in projections
         for source in _names(p.source)
         for target in _names(p.target)
@@ -238,7 +246,7 @@ def _named(projections: list[Projection], populations: Mapping[str, Population])
         if full in named:
             raise ValueError(f"projection {full}: two have this name; give each one of its own")
         receptor = _receptor(full, p.receptor, populations[str(p.target)])
-        named[full] = Projection(**{**vars(p), "receptor": receptor})
+        named[full] = replace(p, receptor=receptor)
     return named
 
 
@@ -294,16 +302,13 @@ def _draw(rng: np.random.Generator, p: Projection, populations: Mapping[str, Pop
 
 
 def _check_sign(population: Population, receptor: str, weight: Any) -> None:
-    synapse: Any = _neuron(population.cell).synapse
+    synapse: Any = synapse_of(population.cell)
+    synapse = dict(synapse.kinds)[receptor] if isinstance(synapse, Kinds) else synapse
     synapse.check_arrivals(weight)
     for kind, sign, words in (("exc", 1.0, "0 or more"), ("inh", -1.0, "0 or less")):
         if synapse.signed and receptor.startswith(kind):
             rule = f"into the receptor {receptor!r} it must be {words}"
             checks.require(sign * np.asarray(weight) >= 0.0, "weight", weight, "", rule)
-
-
-def _neuron(cell: Any) -> Any:
-    return cell.neuron if isinstance(cell, EscapeNoise) else cell
 
 
 def _values(field: str, given: Values, rng: np.random.Generator, count: int) -> Any:

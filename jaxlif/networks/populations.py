@@ -25,9 +25,15 @@ from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import SpikingNeuron
 from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 from jaxlif.simulation import segmented
-from jaxlif.synapses import Drive, Synaptic
+from jaxlif.synapses import Drive, Kinds, Synapse, Synaptic, VoltageJump
 
 _BLOCK = 64  # steps whose random numbers are drawn at once
+
+
+def synapse_of(cell: Any) -> Synapse | None:
+    """Return the synapses of a cell, if it has any."""
+    neuron = cell.neuron if isinstance(cell, EscapeNoise) else cell
+    return neuron.synapse if isinstance(neuron, Synaptic) else None
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Group:
         return sum(self.sizes)
 
     @property
+    def synapse(self) -> Synapse | None:
+        """The neurons' synapses, if they have any."""
+        return synapse_of(self.cell)
+
+    @property
     def parts(self) -> dict[str, slice]:
         """Where each population is."""
         ends = list(accumulate(self.sizes, initial=0))
@@ -52,12 +63,11 @@ class Group:
 
     def input(self, arriving: Array, current: Array, noise: Any) -> Any:
         """Return a step's input in the form that the cell takes."""
-        neuron = self.cell.neuron if isinstance(self.cell, EscapeNoise) else self.cell
         x: Any = current
-        if isinstance(neuron, Synaptic):
-            jumps = neuron.synapse.params is None
+        if self.synapse is not None:
+            jumps = isinstance(self.synapse, VoltageJump)
             x = Drive(arriving if jumps else arriving.reshape((len(self.receptors), self.size)), current)
-        return x if neuron is self.cell else Noisy(x, noise)
+        return Noisy(x, noise) if isinstance(self.cell, EscapeNoise) else x
 
     def merge(self, params: dict[str, Any]) -> Any:
         """Return the parameters of all populations as one, each leaf for every neuron where there are several."""
@@ -69,7 +79,8 @@ class Group:
     def _merged(self, path: tuple[Any, ...], leaves: tuple[Any, ...]) -> Array:
         """Return [N], or [K, N] of a synapse's leaf, whose first axis counts its kinds."""
         arrays = [jnp.asarray(leaf) for leaf in leaves]
-        kinds = any(getattr(key, "name", None) == "synapse" for key in path) and max(map(jnp.ndim, arrays)) > 0
+        of_synapse = any(getattr(key, "name", None) == "synapse" for key in path)
+        kinds = of_synapse and not isinstance(self.synapse, Kinds) and max(map(jnp.ndim, arrays)) > 0
         shape = jnp.broadcast_shapes(*(a.shape[:1] for a in arrays)) if kinds else ()
         own = [a[:, None] if kinds and a.ndim == 1 else a for a in arrays]
         return jnp.concatenate(

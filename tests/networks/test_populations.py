@@ -32,6 +32,7 @@ from jaxlif.networks import (
     run,
 )
 from jaxlif.networks.drives import NoiseDrive, PoissonDrive
+from jaxlif.synapses import Kinds
 
 KEY = jax.random.key(0)
 NEST = np.load(Path(__file__).parents[1] / "data" / "nest_network.npz", allow_pickle=False)
@@ -343,3 +344,28 @@ def test_a_network_that_explodes_or_dies_says_so():
         run(network, 60.0, inputs=kick)
     with pytest.warns(NetworkWarning, match=r"E fell silent after [0-9.]+ ms"):
         run(build(KEY, {"E": one(40)}), 60.0, inputs=kick)
+
+
+def test_kinds_of_synapse_are_receptors_by_their_names_and_can_be_recorded():
+    """A spike opens AMPA and NMDA of its own kind; what is recorded is what the synapse alone gives."""
+    kinds = Kinds({"ampa": jl.Conductance(), "nmda": jl.NMDA(), "gaba": jl.Conductance()})
+    own = {"ampa": jl.ConductanceParams(tau_syn=2.0), "nmda": jl.NMDAParams()}
+    own |= {"gaba": jl.ConductanceParams(tau_syn=10.0, e_rev=-75.0)}
+    cell, params = jl.Synaptic(jl.LIF(dt=0.1), kinds), jl.SynapticParams(synapse=own)
+    projections = [
+        Projection(source="a", target="b", rule=AllToAll(), weight=2.0, receptor="ampa"),
+        Projection(source="a", target="b", rule=AllToAll(), weight=1.0, delay=1.0, receptor="nmda"),
+    ]
+    source = Population(size=1, cell=jl.LIF(dt=0.1), params=jl.LIFParams())
+    network = build(KEY, {"a": source, "b": Population(size=2, cell=cell, params=params)}, projections)
+    assert list(network.params.weight) == ["a->b:ampa", "a->b:nmda"]
+    record = tuple(Probe("b", name) for name in ("ampa", "nmda", "gaba", "v"))
+    activity = run(network, 10.0, inputs={"a": 300.0}, record=record)
+    (step,) = (round(10 * t) for t in activity.times["a"])
+    arrivals = jnp.zeros((100, 3)).at[step, 0].set(2.0).at[step + 9, 1].set(1.0)
+    alone = jl.simulate(cell, params, jl.Drive(arrivals, jnp.zeros(100)))[1].v
+    np.testing.assert_allclose(activity.traces["b", "v"], np.stack([alone, alone], axis=1), rtol=1e-13)
+    t = 0.1 * np.arange(100 - step)
+    ampa = 2.0 * np.exp(-t / 2.0)
+    np.testing.assert_allclose(activity.traces["b", "ampa"][step:, 0], ampa, rtol=1e-10)
+    assert not activity.traces["b", "gaba"].any() and activity.traces["b", "nmda"].max() > 0.5
