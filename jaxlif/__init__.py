@@ -15,7 +15,7 @@ Simulate a neuron
     LIF, LIFParams        how it is computed, and the numbers of the neuron
     AdaptiveLIF, ResonantLIF, PreciseLIF, HodgkinHuxley: other neurons
     MembraneCurrent, VoltageCoupling, ACurrent, Exponential: what an AdaptiveLIF has that follows the voltage
-    EscapeNoise, TeacherForced, Synaptic: around a neuron
+    EscapeNoise, TeacherForced, Synaptic: around a neuron; PreciseSynaptic: around a PreciseLIF, spikes off the grid
     simulate              any of them, over time
     stimulus, theory      currents; closed forms
     spiketrains           intervals, coincidences; plotting: the figures
@@ -103,6 +103,9 @@ from jaxlif.synapses import Drive as Drive
 from jaxlif.synapses import ExponentialCurrent as ExponentialCurrent
 from jaxlif.synapses import Kinds as Kinds
 from jaxlif.synapses import NMDAParams as NMDAParams
+from jaxlif.synapses import PreciseSynaptic as PreciseSynaptic
 from jaxlif.synapses import Synaptic as Synaptic
 from jaxlif.synapses import SynapticParams as SynapticParams
+from jaxlif.synapses import TimedDrive as TimedDrive
 from jaxlif.synapses import VoltageJump as VoltageJump
+from jaxlif.synapses import timed_arrivals as timed_arrivals

@@ -120,6 +120,15 @@ CASES = {
     "jump": Case(*synaptic(jl.VoltageJump()), jl.Drive(kicks(4.0)[:, 0], CURRENT), "mV"),
     "current": Case(*synaptic(jl.ExponentialCurrent(), CURRENTS), jl.Drive(kicks(300.0), CURRENT), "pA"),
     "conductance": Case(*synaptic(jl.Conductance(), CONDUCTANCES), jl.Drive(kicks(5.0), CURRENT), "nS"),
+    "precise current": Case(
+        jl.PreciseSynaptic(jl.PreciseLIF(dt=0.5), jl.ExponentialCurrent()),
+        jl.SynapticParams(neuron=NEURON, synapse=CURRENTS),
+        jl.TimedDrive(
+            np.stack([kicks(300.0), kicks(300.0)], axis=1), 0.5 * np.random.default_rng(14).random((T, 2, N)), CURRENT
+        ),
+        units=False,
+        single=2e-5,
+    ),
     "forced current": Case(
         jl.TeacherForced(jl.Synaptic(LIF, jl.ExponentialCurrent())),
         jl.SynapticParams(neuron=NEURON, synapse=CURRENTS),

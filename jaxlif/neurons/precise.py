@@ -83,14 +83,23 @@ class PreciseLIF:
         at_once = (free > 0) & (state.v >= params.v_th)
         spiked = at_once | ((v >= params.v_th) & (v_inf > params.v_th) & (free > 0))
         crossing = jnp.where(at_once, 0.0, _crossing_time(params, state.v, v_inf, spiked & ~at_once))
-        refractory = jnp.where(spiked, params.t_ref - (free - crossing), state.refractory - waiting)
+        return self.finish(params, state, v, jnp.maximum(v, state.v), spiked, waiting + crossing)
+
+    def finish(
+        self, params: LIFParams, state: PreciseState, v: Array, highest: Array, spiked: Array, time: Array
+    ) -> tuple[PreciseState, PreciseOutput]:
+        """Reset at ``time`` [N], ms from the step's start, who ``spiked``; the others are at ``v``, mV, at its end.
+
+        ``highest`` is the step's highest voltage, for the surrogate.
+        """
+        waiting = jnp.minimum(state.refractory, self.dt)
+        refractory = jnp.where(spiked, params.t_ref - (self.dt - time), state.refractory - waiting)
         after = jnp.where(spiked, params.v_reset, v)
         spikes = spiked.astype(v.dtype)
         if self.surrogate is not None:
-            soft = spike(threshold_distance(params, jnp.maximum(v, state.v)), self.surrogate)
+            soft = spike(threshold_distance(params, highest), self.surrogate)
             spikes = spikes + soft - jax.lax.stop_gradient(soft)
-        output = PreciseOutput(spikes, after, jnp.where(spiked, waiting + crossing, 0.0))
-        return PreciseState(after, refractory), output
+        return PreciseState(after, refractory), PreciseOutput(spikes, after, jnp.where(spiked, time, 0.0))
 
 
 def _crossing_time(params: LIFParams, v: Array, v_inf: Array, crosses: Array) -> Array:
@@ -98,7 +107,12 @@ def _crossing_time(params: LIFParams, v: Array, v_inf: Array, crosses: Array) ->
     # Where nothing is crossed the logarithm takes a harmless argument: its gradient, times 0, would still be nan.
     rise = jnp.where(crosses, params.v_th - v, 1.0)
     overdrive = jnp.where(crosses, v_inf - params.v_th, 1.0)
-    return jnp.where(crosses, params.tau_m * jnp.log1p(rise / overdrive), 0.0)
+    return jnp.where(crosses, time_to_threshold(params, rise, overdrive), 0.0)
+
+
+def time_to_threshold(params: LIFParams, rise: Array, overdrive: Array) -> Array:
+    r"""Return :math:`\tau_m \ln\frac{v_\infty - v}{v_\infty - v_{th}}` of v_th - v and v_inf - v_th, mV, above 0."""
+    return params.tau_m * jnp.log1p(rise / overdrive)
 
 
 def nth_spike_time(output: PreciseOutput, n: int, dt: float) -> Float[Array, "*N"]:

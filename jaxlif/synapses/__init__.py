@@ -23,3 +23,6 @@ from jaxlif.synapses.currents import DoubleExponentialCurrent as DoubleExponenti
 from jaxlif.synapses.currents import DoubleExponentialCurrentParams as DoubleExponentialCurrentParams
 from jaxlif.synapses.currents import ExponentialCurrent as ExponentialCurrent
 from jaxlif.synapses.kinds import Kinds as Kinds
+from jaxlif.synapses.precise import PreciseSynaptic as PreciseSynaptic
+from jaxlif.synapses.precise import TimedDrive as TimedDrive
+from jaxlif.synapses.precise import timed_arrivals as timed_arrivals

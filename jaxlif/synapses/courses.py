@@ -39,7 +39,7 @@ class Branch(NamedTuple):
     slope: Any = None
     bend: Callable[[Array], Array] | None = None
 
-    def at(self, s: float, *more: Array) -> Array:
+    def at(self, s: Array | float, *more: Array) -> Array:
         """Return the flows s ms into the step, [K, ...], through ``more`` filters too."""
         return sum(flow.size * cascade(s, *flow.rates, *more) for flow in self.flows)  # type: ignore[return-value]
 
@@ -110,7 +110,7 @@ class TimedSynapse(Synapse):
         rise, decay = self._rates(p, state.value)
         return Flow(state.value, (decay,)), Flow(state.drive, (rise, decay))
 
-    def advanced(self, p: Any, state: Any, dt: float, arrivals: Any) -> Any:
+    def advanced(self, p: Any, state: Any, dt: Array | float, arrivals: Any) -> Any:
         """Return the synapses at the step's end, the arrivals added."""
         value = sum(flow.size * cascade(dt, *flow.rates) for flow in self.flows(p, state))
         first = state.value if isinstance(state, Rising) else state

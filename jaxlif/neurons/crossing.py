@@ -1,0 +1,166 @@
+"""The first crossing of the threshold by a membrane under synaptic currents, between arrivals that are known."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons.cell import relax
+from jaxlif.neurons.lif import LIFParams
+from jaxlif.neurons.precise import time_to_threshold
+
+
+class Course(Protocol):
+    """How synapses go on when nothing arrives; ``own`` are their parameters."""
+
+    def after(self, neuron: LIFParams, own: Any, synapse: Any, time: Array, weights: Any = 0.0) -> tuple[Any, Array]:
+        """Return the synapses after a time [N], ms, at which ``weights`` arrive, and by how much, mV, they have moved a
+        membrane that was at rest.
+        """
+
+    def peak(self, own: Any, synapse: Any, time: Array) -> Array:
+        """Return a bound, pA, of the total current within a time, that for a time of 0 is the current itself."""
+
+
+class Stretch(NamedTuple):
+    """A time without arrivals: its start and end, ms from the step's start; there the synapses, and the rise of the
+    voltage, mV, that they have caused since the step's start; the rise at its end. A step's stand in rows [M + 1, ...].
+    """
+
+    start: Array
+    end: Array
+    synapse: Any
+    rise: Array
+    last: Array
+
+
+class Membrane(NamedTuple):
+    """A membrane, free ``since`` a time [N], ms from the step's start; ``v`` is its voltage then, less the rise.
+
+    ``own`` are the parameters of its synapses.
+    """
+
+    course: Course
+    params: LIFParams
+    own: Any
+    v_inf: Array
+    since: Array
+    v: Array
+
+    def after(self, stretch: Stretch, time: Array, weights: Any = 0.0) -> tuple[Any, Array]:
+        """Return the synapses and the rise at a time inside a stretch, or at its end, where something arrives."""
+        late = time - stretch.start
+        synapse, moved = self.course.after(self.params, self.own, stretch.synapse, late, weights)
+        return synapse, stretch.rise * jnp.exp(-late / self.params.tau_m) + moved
+
+    def voltage(self, rise: Array, time: Array) -> Array:
+        """Return the voltage at a time at which the rise is known."""
+        return relax(self.v, self.v_inf, self.params.tau_m, time - self.since) + rise
+
+    def released(self, v: Array, stretches: Stretch) -> "Membrane":
+        """Return the membrane with the voltage ``v`` when it becomes free; what arrives just then comes after."""
+        first = jnp.sum(stretches.start[1:] < self.since[None], axis=0)
+        return self._replace(v=v - self.after(at_index(stretches, first), self.since)[1])
+
+    def highest(self, stretches: Stretch, v: Array) -> Array:
+        """Return the highest voltage at the ends of the stretches, ``v`` where it was not free."""
+        tops = jax.vmap(self.voltage)(stretches.last, jnp.broadcast_to(stretches.end, stretches.last.shape))
+        return jnp.max(jnp.where(stretches.end > self.since[None], tops, v[None]), axis=0)
+
+    def wait(self, v: Array, current: Array) -> Array:
+        """Return how long, ms, a synaptic current that stays needs from v to threshold, or infinity."""
+        overdrive = self.v_inf + self.params.r_m * current - self.params.v_th
+        drives, rise = overdrive > 0.0, jnp.maximum(self.params.v_th - v, 0.0)
+        return jnp.where(drives, time_to_threshold(self.params, rise, jnp.where(drives, overdrive, 1.0)), jnp.inf)
+
+
+def first_crossing(membrane: Membrane, stretches: Stretch, v: Array, dt: float) -> tuple[Array, Array]:
+    """Return who [N] crosses the threshold in a step, and when, ms from its start, as an implicit function.
+
+    ``v`` is the voltage when the membrane becomes free. The search has no derivative: that of the time follows from
+    v(time) = v_th alone.
+    """
+    spiked, at_once, index, near = _search(*jax.lax.stop_gradient((membrane, stretches, v)), dt)
+    stretch, crosses = at_index(stretches, index), spiked & ~at_once
+
+    def _distance(time: Array) -> Array:
+        away = membrane.voltage(membrane.after(stretch, time)[1], time) - membrane.params.v_th
+        return jnp.where(crosses, away, time - near)
+
+    root = jax.lax.custom_root(_distance, near, lambda f, x: x, lambda slope, y: y / slope(jnp.ones_like(y)))
+    start = jnp.where(stretch.start < membrane.since, membrane.since, stretch.start)
+    return spiked, jnp.where(at_once, start, root)
+
+
+def _search(membrane: Membrane, stretches: Stretch, v: Array, dt: float) -> tuple[Array, Array, Array, Array]:
+    """Find the first crossing: whose there is, whose as a stretch begins, in which, and when.
+
+    From below: nobody crosses for as long as the highest current still to come needs to threshold. That is Newton's
+    step where the current is highest now. A stretch is looked at where that current could reach threshold in it.
+    """
+    start, end = (jnp.broadcast_to(x, stretches.rise.shape) for x in (stretches.start, stretches.end))
+    begin = jnp.maximum(start, membrane.since[None])
+    at_begin = jnp.where(start < membrane.since[None], v[None], jax.vmap(membrane.voltage)(stretches.rise, start))
+    reaches, may = _candidates(membrane, stretches, at_begin, begin, end)
+    may = may & (membrane.since < dt)[None]
+    rows = jnp.arange(len(start)).reshape((-1,) + (1,) * v.ndim)
+
+    def _approach(now: tuple[Array, ...]) -> tuple[Array, ...]:
+        going, found, index, time = now
+        stretch, until, crossed = at_index((stretches, end, reaches), index)
+        low, later = _later(membrane, stretch, time, until)
+        # All comparisons fail for nan, which ends as a crossing at no time.
+        over = low & (later >= until)
+        passed, stays = over & ~crossed, low & ~over & (later > time)
+        others = may & (rows > index[None])
+        following = jnp.argmax(others, axis=0)
+        turns = passed & jnp.any(others, axis=0)
+        time = jnp.where(going & (over | stays), jnp.minimum(later, until), time)
+        time = jnp.where(going & turns, at_index(begin, following), time)
+        index = jnp.where(going & turns, following, index)
+        return going & (stays | turns), found | (going & ~(passed | stays)), index, time
+
+    index, going = jnp.argmax(may, axis=0), jnp.any(may, axis=0)
+    now: tuple[Array, ...] = going, jnp.zeros_like(going), index, at_index(begin, index)
+    _, spiked, index, time = jax.lax.while_loop(lambda now: jnp.any(now[0]), _approach, now)
+    return spiked, spiked & (at_index(at_begin, index) >= membrane.params.v_th), index, time
+
+
+def _candidates(membrane: Membrane, stretches: Stretch, v: Array, begin: Array, end: Array) -> tuple[Array, Array]:
+    """Return which stretches [M + 1, ...] end above threshold, and which may cross it; ``v`` is that as they begin."""
+    params = membrane.params
+
+    def _one(stretch: Stretch, v: Array, begin: Array, end: Array) -> tuple[Array, Array]:
+        peak = membrane.course.peak(membrane.own, stretch.synapse, end - stretch.start)
+        top = relax(v, membrane.v_inf + params.r_m * peak, params.tau_m, end - begin)
+        reaches = membrane.voltage(stretch.last, end) >= params.v_th
+        return reaches, reaches | (jnp.maximum(v, top) >= params.v_th)
+
+    reaches, may = jax.vmap(_one)(stretches, v, begin, end)
+    # Of arrivals at one time the last counts, and so does one at the step's end.
+    last = jnp.arange(len(end)).reshape((-1,) + (1,) * (end.ndim - 1)) == len(end) - 1
+    return reaches, may & ((end > begin) | (last & (end == begin)))
+
+
+def _later(membrane: Membrane, stretch: Stretch, time: Array, until: Array) -> tuple[Array, Array]:
+    """Return who is below threshold at a time in a stretch, and a time until which he stays below, at most its end."""
+    synapse, rise = membrane.after(stretch, time)
+    v, left = membrane.voltage(rise, time), until - time
+
+    def _wait(within: Array) -> Array:
+        return jnp.minimum(membrane.wait(v, membrane.course.peak(membrane.own, synapse, within)), left)
+
+    # The present current says how far to look for a higher one.
+    soon = _wait(jnp.zeros_like(left))
+    return v < membrane.params.v_th, time + jnp.minimum(_wait(soon), soon)
+
+
+def at_index(rows: Any, index: Array) -> Any:
+    """Return of rows [M + 1, ...], of each neuron the one at its index."""
+
+    def _one(x: Array) -> Array:
+        where = index.reshape((1,) * (x.ndim - index.ndim) + index.shape)
+        return jnp.take_along_axis(x, where, axis=0)[0]
+
+    return jax.tree.map(_one, rows)
