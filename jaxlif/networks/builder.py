@@ -157,7 +157,7 @@ def build(
     cell = PopulationNetwork(
         groups=groups,
         sizes=tuple((name, len(d.source)) for name, d in drawn.items()),
-        max_lag=int(np.ceil(longest / dt - 1e-6)),
+        max_lag=int(np.ceil(longest / dt * (1.0 - 1e-6))),
         drives=tuple((name, d) for name, (d, _) in outside.items()),
         interpolate=interpolate,
     )

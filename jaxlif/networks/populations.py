@@ -238,12 +238,14 @@ class PopulationNetwork:
                     f"{field} {list(jnp.shape(value))}: it must be one number or that of each of {count} synapses"
                 )
         if checks.concrete(delay):
-            lag, value = np.asarray(delay) / self.dt, np.asarray(delay)
+            value = np.asarray(delay)
+            lag = value.astype(float) / self.dt
             rule = f"delay must be from dt = {self.dt:g} to the longest, {self.max_lag * self.dt:g} ms"
-            checks.require((lag > 1.0 - 1e-6) & (lag < self.max_lag + 1e-6), "delay", value, "ms", rule)
+            # A millionth of it is more than single precision rounds.
+            checks.require((lag > 1.0 - 1e-6) & (lag < self.max_lag * (1.0 + 1e-6)), "delay", value, "ms", rule)
             if not self.interpolate:
                 rule = f"delay must be a whole number of steps of dt = {self.dt:g} ms, or interpolate=True"
-                checks.require(np.abs(lag - np.rint(lag)) < 1e-4, "delay", value, "ms", rule)
+                checks.require(np.abs(lag - np.rint(lag)) < 1e-6 * lag, "delay", value, "ms", rule)
 
     def prepare(self, params: Any) -> Any:
         """Return what a loop needs: the neurons of each group together, and each synapse's weight and place."""

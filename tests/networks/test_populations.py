@@ -244,6 +244,18 @@ def test_activity_counts_what_a_loop_counts():
     assert power.sum() * frequency[1] == pytest.approx(activity.rate("E", 1.0)[1].var(), rel=0.3)
 
 
+@pytest.mark.parametrize("longest", [53, 2001])
+def test_delays_are_the_steps_that_they_name(longest, dtype):
+    """Single precision rounds 5.3 ms up, and delays of 2001 steps by more than 1e-4 of one."""
+    lags = np.arange(1, longest + 1)
+    rule = Edges(np.zeros(longest, int), np.zeros(longest, int))
+    synapses = {"rule": rule, "weight": 1.0, "delay": 0.1 * lags, "receptor": "exc"}
+    network = build(KEY, {"n": Population(size=1, **KINDS)}, [Projection(source="n", target="n", **synapses)])
+    assert network.params.delay["n->n"].dtype == dtype and network.cell.max_lag == longest
+    target = np.asarray(network.cell.prepare(network.params).target)[0, :longest]
+    np.testing.assert_array_equal(target, 2 * (lags - 1))
+
+
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
