@@ -90,6 +90,7 @@ from jaxlif.surrogate import SuperSpike as SuperSpike
 from jaxlif.surrogate import Triangular as Triangular
 from jaxlif.surrogate import spike as spike
 from jaxlif.synapses import NMDA as NMDA
+from jaxlif.synapses import STDP as STDP
 from jaxlif.synapses import AlphaConductance as AlphaConductance
 from jaxlif.synapses import AlphaCurrent as AlphaCurrent
 from jaxlif.synapses import Conductance as Conductance
@@ -103,9 +104,14 @@ from jaxlif.synapses import Drive as Drive
 from jaxlif.synapses import ExponentialCurrent as ExponentialCurrent
 from jaxlif.synapses import Kinds as Kinds
 from jaxlif.synapses import NMDAParams as NMDAParams
+from jaxlif.synapses import Pairs as Pairs
+from jaxlif.synapses import PlasticPath as PlasticPath
 from jaxlif.synapses import PreciseSynaptic as PreciseSynaptic
+from jaxlif.synapses import STDPParams as STDPParams
 from jaxlif.synapses import Synaptic as Synaptic
 from jaxlif.synapses import SynapticParams as SynapticParams
 from jaxlif.synapses import TimedDrive as TimedDrive
+from jaxlif.synapses import TsodyksMarkram as TsodyksMarkram
+from jaxlif.synapses import TsodyksMarkramParams as TsodyksMarkramParams
 from jaxlif.synapses import VoltageJump as VoltageJump
 from jaxlif.synapses import timed_arrivals as timed_arrivals

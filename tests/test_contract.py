@@ -217,6 +217,17 @@ CASES |= {
     # Under this key nothing is dropped: else an output would be still.
     "dropout": layer(networks.Dropout(0.1), networks.DropoutParams(key=jax.random.key(1))),
     "normalise": layer(networks.Normalise(), None),
+    "short term": layer(
+        jl.TsodyksMarkram(dt=0.5),
+        jl.TsodyksMarkramParams(use=0.4 * SPREAD, tau_rec=20.0 * SPREAD, tau_fac=30.0, tau_psc=3.0),
+        FORCED,
+    ),
+    "plastic": layer(
+        Feedback(LIF, jl.PlasticPath(jl.STDP(dt=0.5))),
+        FeedbackParams(
+            neuron=NEURON, path=jl.STDPParams(weight=200.0 + np.abs(WEIGHTS[1].weight), w_max=2e3, rate=0.1)
+        ),
+    ),
     "snntorch": layer(*from_snntorch(beta=0.9 * SPREAD, threshold=1.0), CURRENT / 600.0),
     "norse": layer(*from_norse("LIFCell", tau_mem_inv=100.0 * SPREAD), CURRENT / 600.0),
     "norse box": layer(NorseLIFBox(dt=0.5), NEURON),
@@ -383,12 +394,12 @@ def test_equal_cells_share_one_program(case):
 
 @every_cell
 def test_states_and_outputs_are_named(case):
-    """Named tuples; a network has a tuple of its layers' states, and what has no time of its own puts out an array."""
+    """Named tuples; a network has a tuple of its layers' states, and what passes spikes on puts out an array."""
     state, output = jl.simulate(case.cell, case.params, case.inputs)
     for value in state if type(state) is tuple else (state,):
         assert hasattr(value, "_fields") or value == ()
-    timeless = not hasattr(case.cell, "dt") or isinstance(case.cell, Delayed)
-    assert hasattr(output, "_fields") or (timeless and isinstance(output, jax.Array))
+    passes_on = not hasattr(case.cell, "dt") or isinstance(case.cell, Delayed | jl.TsodyksMarkram)
+    assert hasattr(output, "_fields") or (passes_on and isinstance(output, jax.Array))
 
 
 @cases_where("neurons")

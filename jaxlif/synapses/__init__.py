@@ -26,3 +26,9 @@ from jaxlif.synapses.kinds import Kinds as Kinds
 from jaxlif.synapses.precise import PreciseSynaptic as PreciseSynaptic
 from jaxlif.synapses.precise import TimedDrive as TimedDrive
 from jaxlif.synapses.precise import timed_arrivals as timed_arrivals
+from jaxlif.synapses.short_term import TsodyksMarkram as TsodyksMarkram
+from jaxlif.synapses.short_term import TsodyksMarkramParams as TsodyksMarkramParams
+from jaxlif.synapses.stdp import STDP as STDP
+from jaxlif.synapses.stdp import Pairs as Pairs
+from jaxlif.synapses.stdp import PlasticPath as PlasticPath
+from jaxlif.synapses.stdp import STDPParams as STDPParams
