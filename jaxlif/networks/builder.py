@@ -16,7 +16,8 @@ from jaxlif.compiled import compiled
 from jaxlif.files import require_memory
 from jaxlif.networks.connectivity import Ends, Rule
 from jaxlif.networks.drives import Drive, NoiseDrive, NoiseParams, PoissonDrive, PoissonParams
-from jaxlif.networks.populations import Group, PopulationNetwork, PopulationParams, PopulationState, Table, synapse_of
+from jaxlif.networks.groups import Group, synapse_of
+from jaxlif.networks.populations import PopulationNetwork, PopulationParams, PopulationState, Table
 from jaxlif.networks.sparse import rows_of
 from jaxlif.synapses import Kinds, VoltageJump
 
@@ -171,7 +172,8 @@ def build(
     )
     checks.check_params(params)
     cell.check(params)
-    state = _with_voltages(cell, _fresh(cell, params), populations, rng)
+    v = {name: _values("v", p.v, rng, p.size) for name, p in populations.items() if p.v is not None}
+    state = cell.with_voltages(_fresh(cell, params), v)
     return Network(cell, params, state, {name: (d.source, d.target) for name, d in drawn.items()})
 
 
@@ -333,30 +335,3 @@ def _table(cell: PopulationNetwork, pairs: dict[str, Projection], drawn: dict[st
     table = rows_of(source, cell.size)
     at = np.concatenate([*none, *receptor, np.zeros(1, np.int32)]).astype(np.int32)
     return Table(receptor=jnp.asarray(at[table]), synapse=jnp.asarray(table))
-
-
-def _with_voltages(
-    cell: PopulationNetwork, state: PopulationState, populations: Mapping[str, Population], rng: np.random.Generator
-) -> PopulationState:
-    neurons = []
-    for group, own in zip(cell.groups, state.neurons, strict=True):
-        if any(populations[name].v is not None for name in group.names):
-            v = np.array(_voltage(own))
-            for name, part in group.parts.items():
-                if populations[name].v is not None:
-                    with within(name):
-                        v[part] = _values("v", populations[name].v, rng, populations[name].size)
-            own = _at_voltage(own, jnp.asarray(v))
-        neurons.append(own)
-    return state._replace(neurons=tuple(neurons))
-
-
-def _voltage(state: Any) -> Any:
-    return _voltage(state.neuron) if hasattr(state, "neuron") else state.v
-
-
-def _at_voltage(state: Any, v: Array) -> Any:
-    """Return the state of a neuron, and of what is around it, at another voltage."""
-    if hasattr(state, "neuron"):
-        return state._replace(neuron=_at_voltage(state.neuron, v))
-    return state._replace(v=v)

@@ -8,7 +8,6 @@ receptor of each neuron and each step that is to come, so that every synapse has
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -20,72 +19,13 @@ from jaxlif import checks
 from jaxlif.checks import within as named
 from jaxlif.networks.drives import Drive as Outside
 from jaxlif.networks.drives import check_drive
+from jaxlif.networks.groups import Group, at_voltage, voltage
 from jaxlif.networks.sparse import deliver
 from jaxlif.neurons import cell as protocol
-from jaxlif.neurons.cell import SpikingNeuron
-from jaxlif.neurons.wrappers import EscapeNoise, Noisy
+from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.simulation import segmented
-from jaxlif.synapses import Drive, Kinds, Synapse, Synaptic, VoltageJump
 
 _BLOCK = 64  # steps whose random numbers are drawn at once
-
-
-def synapse_of(cell: Any) -> Synapse | None:
-    """Return the synapses of a cell, if it has any."""
-    neuron = cell.neuron if isinstance(cell, EscapeNoise) else cell
-    return neuron.synapse if isinstance(neuron, Synaptic) else None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Populations whose neurons are one cell: their names, sizes, the cell, and its receptors by name."""
-
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-    cell: SpikingNeuron
-    receptors: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        """The number of neurons."""
-        return sum(self.sizes)
-
-    @property
-    def synapse(self) -> Synapse | None:
-        """The neurons' synapses, if they have any."""
-        return synapse_of(self.cell)
-
-    @property
-    def parts(self) -> dict[str, slice]:
-        """Where each population is."""
-        ends = list(accumulate(self.sizes, initial=0))
-        return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
-
-    def input(self, arriving: Array, current: Array, noise: Any) -> Any:
-        """Return a step's input in the form that the cell takes."""
-        x: Any = current
-        if self.synapse is not None:
-            jumps = isinstance(self.synapse, VoltageJump)
-            x = Drive(arriving if jumps else arriving.reshape((len(self.receptors), self.size)), current)
-        return Noisy(x, noise) if isinstance(self.cell, EscapeNoise) else x
-
-    def merge(self, params: dict[str, Any]) -> Any:
-        """Return the parameters of all populations as one, each leaf for every neuron where there are several."""
-        own = [params[name] for name in self.names]
-        if len(own) == 1:
-            return own[0]
-        return jax.tree_util.tree_map_with_path(lambda path, *leaves: self._merged(path, leaves), *own)
-
-    def _merged(self, path: tuple[Any, ...], leaves: tuple[Any, ...]) -> Array:
-        """Return [N], or [K, N] of a synapse's leaf, whose first axis counts its kinds."""
-        arrays = [jnp.asarray(leaf) for leaf in leaves]
-        of_synapse = any(getattr(key, "name", None) == "synapse" for key in path)
-        kinds = of_synapse and not isinstance(self.synapse, Kinds) and max(map(jnp.ndim, arrays)) > 0
-        shape = jnp.broadcast_shapes(*(a.shape[:1] for a in arrays)) if kinds else ()
-        own = [a[:, None] if kinds and a.ndim == 1 else a for a in arrays]
-        return jnp.concatenate(
-            [jnp.broadcast_to(a, (*shape, n)) for a, n in zip(own, self.sizes, strict=True)], axis=-1
-        )
 
 
 class PopulationState(NamedTuple):
@@ -289,6 +229,16 @@ class PopulationNetwork:
         # A step before the first gives the drives a state.
         drives = self._draw(params, jnp.asarray(-1, jnp.int32)).drives
         return PopulationState(tuple(neurons), line[: self.ports], line, jnp.zeros((), jnp.int32), drives)
+
+    def with_voltages(self, state: PopulationState, v: dict[str, Any]) -> PopulationState:
+        """Return the state with other voltages, mV, by population a number or [n]."""
+        neurons = []
+        for group, own in zip(self.groups, state.neurons, strict=True):
+            changed = voltage(own)
+            for name in v.keys() & set(group.names):
+                changed = changed.at[group.parts[name]].set(v[name])
+            neurons.append(at_voltage(own, changed))
+        return state._replace(neurons=tuple(neurons))
 
     def step(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput]:
         """Advance one step under the currents ``x``."""

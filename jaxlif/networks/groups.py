@@ -1,0 +1,82 @@
+"""Populations whose neurons are of one kind, integrated together."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlif.neurons.cell import SpikingNeuron
+from jaxlif.neurons.wrappers import EscapeNoise, Noisy
+from jaxlif.synapses import Drive, Kinds, Synapse, Synaptic, VoltageJump
+
+
+def synapse_of(cell: Any) -> Synapse | None:
+    """Return the synapses of a cell, if it has any."""
+    neuron = cell.neuron if isinstance(cell, EscapeNoise) else cell
+    return neuron.synapse if isinstance(neuron, Synaptic) else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Populations whose neurons are one cell: their names, sizes, the cell, and its receptors by name."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    cell: SpikingNeuron
+    receptors: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of neurons."""
+        return sum(self.sizes)
+
+    @property
+    def synapse(self) -> Synapse | None:
+        """The neurons' synapses, if they have any."""
+        return synapse_of(self.cell)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Where each population is."""
+        ends = list(accumulate(self.sizes, initial=0))
+        return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
+
+    def input(self, arriving: Array, current: Array, noise: Any) -> Any:
+        """Return a step's input in the form that the cell takes."""
+        x: Any = current
+        if self.synapse is not None:
+            jumps = isinstance(self.synapse, VoltageJump)
+            x = Drive(arriving if jumps else arriving.reshape((len(self.receptors), self.size)), current)
+        return Noisy(x, noise) if isinstance(self.cell, EscapeNoise) else x
+
+    def merge(self, params: dict[str, Any]) -> Any:
+        """Return the parameters of all populations as one, each leaf for every neuron where there are several."""
+        own = [params[name] for name in self.names]
+        if len(own) == 1:
+            return own[0]
+        return jax.tree_util.tree_map_with_path(lambda path, *leaves: self._merged(path, leaves), *own)
+
+    def _merged(self, path: tuple[Any, ...], leaves: tuple[Any, ...]) -> Array:
+        """Return [N], or [K, N] of a synapse's leaf, whose first axis counts its kinds."""
+        arrays = [jnp.asarray(leaf) for leaf in leaves]
+        of_synapse = any(getattr(key, "name", None) == "synapse" for key in path)
+        kinds = of_synapse and not isinstance(self.synapse, Kinds) and max(map(jnp.ndim, arrays)) > 0
+        shape = jnp.broadcast_shapes(*(a.shape[:1] for a in arrays)) if kinds else ()
+        own = [a[:, None] if kinds and a.ndim == 1 else a for a in arrays]
+        return jnp.concatenate(
+            [jnp.broadcast_to(a, (*shape, n)) for a, n in zip(own, self.sizes, strict=True)], axis=-1
+        )
+
+
+def voltage(state: Any) -> Array:
+    """Return the voltage of a neuron's state, or of what is around it."""
+    found: Array = voltage(state.neuron) if hasattr(state, "neuron") else state.v
+    return found
+
+
+def at_voltage(state: Any, v: Array) -> Any:
+    """Return the state at another voltage."""
+    return state._replace(neuron=at_voltage(state.neuron, v)) if hasattr(state, "neuron") else state._replace(v=v)
