@@ -198,6 +198,23 @@ def layer(cell, params, inputs=CURRENT):
     return Case(cell, params, inputs, units=False, neurons=False)
 
 
+POPULATIONS = networks.build(
+    jax.random.key(2),
+    {
+        "n": networks.Population(
+            size=N, cell=CASES["current"].cell, params=CASES["current"].params, receptors=("exc", "inh")
+        )
+    },
+    [
+        networks.Projection(source="n", target="n", rule=networks.AllToAll(), receptor=receptor, **given)
+        for receptor, given in {"exc": {"weight": 300.0, "delay": 1.5}, "inh": {"weight": -300.0}}.items()
+    ],
+    [
+        networks.noise_drive("n", sd=100.0, tau=2.0),
+        networks.poisson_drive("n", rate=400.0, weight=200.0, receptor="exc"),
+    ],
+)
+
 LINE = DelayParams(delay=np.linspace(0.0, 5.0, N))
 IMAGE = RNG.normal(0.0, 1.0, (T, 2, 4, 6))
 KERNEL = RNG.normal(0.0, 1.0, (2, 3, 3, 3))
@@ -215,6 +232,7 @@ CASES |= {
         FeedbackParams(neuron=NEURON, path=(LINE, DenseParams(weight=WEIGHTS[1].weight))),
     ),
     # Under this key nothing is dropped: else an output would be still.
+    "populations": layer(POPULATIONS.cell, POPULATIONS.params, {"n": CURRENT}),
     "dropout": layer(networks.Dropout(0.1), networks.DropoutParams(key=jax.random.key(1))),
     "normalise": layer(networks.Normalise(), None),
     "short term": layer(

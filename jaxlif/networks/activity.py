@@ -80,6 +80,12 @@ class Activity:
         ends = np.cumsum(np.bincount(neurons, minlength=self.sizes[population]))[:-1]
         return np.split(self.times[population][order], ends)
 
+    def raster(self, **look: Any) -> Any:
+        """Draw all spikes, by population, with what :func:`jaxlif.plotting.raster` takes; return its Axes."""
+        from jaxlif import plotting  # Matplotlib is not loaded before there is a figure
+
+        return plotting.raster({name: self.trains(name) for name in self.sizes}, **look)
+
     def cv(self, population: str, at_least: int = 3) -> float:
         """Return the mean coefficient of variation of intervals, over neurons with so many of them; nan for none."""
         intervals = [np.diff(train) for train in self.trains(population)]

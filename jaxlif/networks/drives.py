@@ -74,19 +74,22 @@ class PoissonDrive(Drive):
 
     def draw(self, params: PoissonParams, key: Array, like: Array, dt: float) -> Array:
         """Return counts: how many steps of the distribution lie below an even number."""
-        mean = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(params.rate, like.dtype)) * (dt / 1000.0), like.shape)
-        even, first = jax.random.uniform(key, like.shape, like.dtype), jnp.exp(-mean)
+        # In the default precision, so that a key gives the same trains in every other.
+        even = jax.random.uniform(key, like.shape)
+        rate = jax.lax.stop_gradient(jnp.asarray(params.rate, even.dtype))
+        mean = jnp.broadcast_to(rate * (dt / 1000.0), like.shape)
+        first = jnp.exp(-mean)
 
         def _next(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             k, chance, below, count = carry
             chance = chance * mean / (k + 1.0)
-            return k + 1.0, chance, below + chance, count + (even >= below).astype(like.dtype)
+            return k + 1.0, chance, below + chance, count + (even >= below).astype(even.dtype)
 
         def _left(carry: tuple[Array, Array, Array, Array]) -> Array:
             return (carry[0] < _MOST) & (even >= carry[2]).any()
 
-        start = (jnp.zeros((), like.dtype), first, first, jnp.zeros_like(like))
-        return jax.lax.stop_gradient(jax.lax.while_loop(_left, _next, start)[3])
+        start = (jnp.zeros((), even.dtype), first, first, jnp.zeros_like(even))
+        return jax.lax.stop_gradient(jax.lax.while_loop(_left, _next, start)[3]).astype(like.dtype)
 
     def advance(self, params: PoissonParams, state: Array, drawn: Array, dt: float) -> tuple[Array, Array]:
         """Weigh the counts; nothing is remembered."""
@@ -112,7 +115,7 @@ class NoiseDrive(Drive):
 
     def draw(self, params: NoiseParams, key: Array, like: Array, dt: float) -> Array:
         """Return standard normal numbers."""
-        return jax.random.normal(key, like.shape, like.dtype)
+        return jax.random.normal(key, like.shape).astype(like.dtype)
 
     def advance(self, params: NoiseParams, state: Array, drawn: Array, dt: float) -> tuple[Array, Array]:
         """Return the current of this step, pA, and let it relax."""

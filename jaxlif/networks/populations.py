@@ -309,7 +309,7 @@ class PopulationNetwork:
             for (name, drive), key in zip(self.drives, keys, strict=False)
         )
         noise = tuple(
-            jax.random.exponential(key, (group.size,), dtype) if isinstance(group.cell, EscapeNoise) else ()
+            jax.random.exponential(key, (group.size,)).astype(dtype) if isinstance(group.cell, EscapeNoise) else ()
             for group, key in zip(self.groups, keys[len(self.drives) :], strict=True)
         )
         return _Drawn(drives, noise)
