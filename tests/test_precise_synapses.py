@@ -11,6 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jaxlif as jl
+from jaxlif.interop import from_nest
 from tests.event_driven import Train, run
 
 DATA = Path(__file__).parent / "data"
@@ -37,18 +38,14 @@ def rows(weight, kinds):
     return np.stack([np.maximum(weight, 0.0), np.minimum(weight, 0.0)], axis=1) if kinds else weight
 
 
-def neuron_of(p, dt):
-    """Return NEST's neurons; its refractory period is a whole number of steps."""
-    stack = {name: np.array([case[name] for case in p]) for name in p[0]}
-    steps = np.ceil(stack["t_ref"] / dt - 1e-9)
-    return stack, jl.LIFParams(
-        tau_m=stack["tau_m"],
-        r_m=stack["tau_m"] / stack["C_m"],
-        v_rest=stack["E_L"],
-        v_th=stack["V_th"],
-        v_reset=stack["V_reset"],
-        t_ref=steps * dt,
-    )
+def cases_of(stored):
+    """Return the parameters of NEST's neurons, [N] each, by name, and those that they have here."""
+    meta = json.loads(str(stored["meta"]))
+    cases = meta["params"] if isinstance(meta["params"], list) else [meta["params"] | {"dt": meta["dt"]}]
+    own = [{name: x for name, x in case.items() if name not in ("I_e", "dt", "factor")} for case in cases]
+    built = [from_nest(meta["model"], p, dt=case["dt"])[1] for p, case in zip(own, cases, strict=True)]
+    params = jax.tree.map(lambda *x: np.stack(x, axis=-1), *built)
+    return {name: np.array([case[name] for case in cases]) for name in cases[0]}, params
 
 
 @pytest.mark.parametrize("model", SYNAPSES)
@@ -58,14 +55,12 @@ def test_arrivals_off_the_grid_as_in_nest(model):
     NEST looks for a crossing at the ends of its stretches, and what is above threshold inside one alone escapes it.
     """
     stored = np.load(DATA / f"nest_{model}__off_grid.npz", allow_pickle=False)
-    cases = json.loads(str(stored["meta"]))["params"]
-    p, neuron = neuron_of(cases, np.array([case["dt"] for case in cases]))
-    kinds = "tau_syn_ex" in p
-    synapse = jl.CurrentParams(tau_syn=np.stack([p["tau_syn_ex"], p["tau_syn_in"]])) if kinds else None
-    weights = rows(stored["arrival_weight"].T, kinds)
-    arrivals, times = jl.timed_arrivals(stored["arrival_time"], weights, dt=1.0, num_steps=80)
+    p, params = cases_of(stored)
+    arrivals, times = jl.timed_arrivals(
+        stored["arrival_time"], rows(stored["arrival_weight"].T, "tau_syn_ex" in p), dt=1.0, num_steps=80
+    )
     drive = jl.TimedDrive(arrivals, times, np.tile(p["I_e"], (80, 1)))
-    _, output = jl.simulate(cell(SYNAPSES[model], 1.0), jl.SynapticParams(neuron=neuron, synapse=synapse), drive)
+    _, output = jl.simulate(cell(SYNAPSES[model], 1.0), params, drive)
     for found, expected in zip(spike_times(output, 1.0), stored["spikes"], strict=True):
         # Both are rounding of 80 ms, after resets that magnify it.
         np.testing.assert_allclose(found, expected[np.isfinite(expected)], rtol=0, atol=1e-11)
@@ -76,13 +71,11 @@ def test_arrivals_off_the_grid_as_in_nest(model):
 def test_arrivals_on_the_grid_as_in_nest():
     """614 arrivals at the ends of steps of 0.1 ms."""
     stored = np.load(DATA / "nest_iaf_psc_exp_ps__spikes.npz", allow_pickle=False)
-    p, neuron = neuron_of([json.loads(str(stored["meta"]))["params"]], 0.1)
-    synapse = jl.CurrentParams(tau_syn=np.stack([p["tau_syn_ex"], p["tau_syn_in"]]))
+    _, params = cases_of(stored)
     weights = rows(stored["arrival_weight"][:, None], 2)
     arrivals, times = jl.timed_arrivals(0.1 * stored["arrival_step"], weights, dt=1.0, num_steps=300)
-    drive = jl.TimedDrive(arrivals, times, np.zeros((300, 1)))
     _, output = jl.simulate(
-        cell(jl.ExponentialCurrent(), 1.0), jl.SynapticParams(neuron=neuron, synapse=synapse), drive
+        cell(jl.ExponentialCurrent(), 1.0), params, jl.TimedDrive(arrivals, times, np.zeros((300, 1)))
     )
     (found,) = spike_times(output, 1.0)
     np.testing.assert_allclose(found, stored["spikes"], rtol=0, atol=1e-11)
@@ -176,6 +169,13 @@ def test_jumps_in_refractoriness_are_lost_and_currents_are_not():
     assert output.spikes.tolist() == [1.0, 0.0, 0.0] and output.spike_time[0] == 0.5 and output.v[1] == -65.0
     # Free at 2.7 ms.
     np.testing.assert_allclose(output.v[2], -70.0 + 5.0 * np.exp(-0.03) + np.exp(-0.01), rtol=1e-15)
+    keeps = jl.VoltageJump(refractory_input=True)  # in the step of the spike, and in a later one
+    output = simulated(keeps, None, [0.5, 0.8, 2.0], [20.0, 3.0, 2.0])
+    left = 5.0 + 3.0 * np.exp(-0.19) + 2.0 * np.exp(-0.07)
+    np.testing.assert_allclose(output.v[2], -70.0 + left * np.exp(-0.03), rtol=1e-15)
+    output = simulated(keeps, None, [0.5, 0.8, 2.0], [20.0, 3.0, 12.0])
+    assert output.spikes.tolist() == [1.0, 0.0, 1.0]
+    np.testing.assert_allclose(output.spike_time[2], 0.7, rtol=1e-14)
     taus = jl.CurrentParams(tau_syn=jnp.array([0.01, 2.0]))
     for time in (2.0, 2.6):  # 100 pA at 2 ms, or what is left of it at 2.6 ms
         weights = [[3e5, 0.0], [0.0, 100.0 * np.exp(-(time - 2.0) / 2.0)], [0.0, 1.0]]
@@ -185,6 +185,22 @@ def test_jumps_in_refractoriness_are_lost_and_currents_are_not():
             expected = output.v
     np.testing.assert_allclose(output.v, expected, rtol=1e-14)
     assert expected[1] == -65.0 and expected[2] > -70.0 + 5.0 * np.exp(-0.03) + 0.1
+
+
+def test_jumps_on_the_grid_are_those_of_the_neuron_on_the_grid():
+    """Without a current spikes come with jumps alone, here at the ends of steps."""
+    jumps = np.random.default_rng(2).exponential(6.0, (100, 3)) * (np.random.default_rng(3).random((100, 3)) < 0.6)
+    params = jl.SynapticParams(neuron=jl.LIFParams(t_ref=3.0))
+    synapse, current = jl.VoltageJump(), np.zeros((100, 3))
+    _, grid = jl.simulate(jl.Synaptic(jl.LIF(dt=1.0), synapse), params, jl.Drive(jumps, current))
+    # Half of each at a time: what arrives together acts together.
+    both = np.stack([0.5 * jumps, 0.5 * jumps], axis=1)
+    drive = jl.TimedDrive(both, np.full((100, 2), 1.0), current)
+    _, output = jl.simulate(cell(synapse, 1.0), params, drive)
+    assert grid.spikes.sum() > 30
+    np.testing.assert_array_equal(output.spikes, grid.spikes)
+    np.testing.assert_array_equal(output.spike_time, grid.spikes)
+    np.testing.assert_allclose(output.v, grid.v, rtol=0, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------------ gradients
@@ -286,11 +302,7 @@ def test_rates_and_the_audit_work_on_it():
         (lambda: jl.PreciseSynaptic(jl.LIF(), jl.VoltageJump()), "neuron = LIF: PreciseSynaptic needs a PreciseLIF"),
         (
             lambda: jl.PreciseSynaptic(jl.PreciseLIF(), jl.Conductance()),
-            r"synapse = Conductance\(\): PreciseSynaptic takes currents of one kind",
-        ),
-        (
-            lambda: jl.PreciseSynaptic(jl.PreciseLIF(), jl.VoltageJump(refractory_input=True)),
-            r"synapse = VoltageJump\(refractory_input=True\): PreciseSynaptic takes",
+            "synapse = Conductance: PreciseSynaptic takes currents of one kind",
         ),
         (lambda: jl.simulate(CELL, PARAMS, drive(1.0, 1.2)), r"times\[2, 0\] = 1.2 ms: times must be in the step"),
         (lambda: jl.simulate(CELL, PARAMS, jl.Drive(jnp.zeros((3, 1)), jnp.zeros(3))), "inputs = Drive: PreciseSyn"),

@@ -15,7 +15,8 @@ from jax import Array
 
 from jaxlif import checks
 from jaxlif.neurons import cell as protocol
-from jaxlif.neurons.lif import LIF, LIFParams
+from jaxlif.neurons.lif import LIF, LIFParams, refractory_steps
+from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.synapses import (
     AlphaConductance,
     AlphaCurrent,
@@ -25,6 +26,7 @@ from jaxlif.synapses import (
     DoubleExponentialConductance,
     DoubleExponentialConductanceParams,
     ExponentialCurrent,
+    PreciseSynaptic,
     Synapse,
     Synaptic,
     SynapticParams,
@@ -58,7 +60,8 @@ def from_nest(model: str, parameters: Values, *, dt: float) -> tuple[Any, Any]:
     iaf_cond_* [2, N], nS             w in row 0 where w > 0, \|w\| in row 1 where w < 0
     ========== ====================== ==============================================================
 
-    What arrives in NEST at t is the arrival of step t/dt - 1. A constant current ``I_e`` belongs to ``Drive.input``.
+    What arrives in NEST at t is the arrival of step t/dt - 1; of a precise model, \*_ps, it arrives in that step at its
+    own time, see :func:`jaxlif.timed_arrivals`. A constant current ``I_e`` belongs to ``Drive.input``.
 
     Args:
         model: NEST's name of it.
@@ -142,6 +145,14 @@ def _currents(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any,
     return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
 
 
+def _precise(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    own = None if isinstance(synapse, VoltageJump) else CurrentParams(tau_syn=kinds(values, "tau_syn"))
+    # A refractory period is a whole number of NEST's steps, which begin at the spike.
+    t_ref = np.asarray(refractory_steps(checks.require_not_negative("t_ref", values["t_ref"], "ms"), dt)) * dt
+    neuron = neuron_params(values | {"t_ref": t_ref})
+    return PreciseSynaptic(PreciseLIF(dt), synapse), SynapticParams(neuron=neuron, synapse=own)
+
+
 def _conductances(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
     own = ConductanceParams(tau_syn=kinds(values, "tau_syn"), e_rev=kinds(values, "E"))
     return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
@@ -173,6 +184,16 @@ MODELS: dict[str, NestModel] = {
     "iaf_psc_alpha": NestModel(
         _PSC | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0}, partial(_currents, AlphaCurrent()), _NO_CURRENT | _NO_FLOOR
     ),
+    # NEST 3.10 lists refractory_input of this one and refuses to set it.
+    "iaf_psc_delta_ps": NestModel(_PSC, partial(_precise, VoltageJump()), _NO_FLOOR | {"refractory_input": (False,)}),
+    "iaf_psc_exp_ps": NestModel(
+        _PSC | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0}, partial(_precise, ExponentialCurrent()), _NO_CURRENT | _NO_FLOOR
+    ),
+    "iaf_psc_alpha_ps": NestModel(
+        _PSC | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0},
+        partial(_precise, AlphaCurrent()),
+        _NO_CURRENT | _NO_FLOOR | {"dI_syn_ex": (0.0,), "dI_syn_in": (0.0,)},
+    ),
     "iaf_cond_exp": NestModel(
         _COND | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, partial(_conductances, Conductance()), _NO_CONDUCTANCE
     ),
@@ -203,7 +224,7 @@ _INSTEAD = {
 }
 _BOOKKEEPING = frozenset(
     "Ca archiver_length available capacity element_type elementsize global_id ignore_and_spike_interval "
-    "ignore_and_spike_offset instantiations local model model_id node_uses_wfr post_trace recordables "
+    "ignore_and_spike_offset instantiations is_refractory local model model_id node_uses_wfr post_trace recordables "
     "supports_precise_spikes synaptic_elements t_ref_remaining t_spike thread thread_local_id type_id vp".split()
 )
 _UNITS = {"V_": "mV", "E_": "mV", "tau_": "ms", "t_": "ms", "C_m": "pF", "g_": "nS", "I_": "pA"}

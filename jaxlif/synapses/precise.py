@@ -48,8 +48,8 @@ class PreciseSynaptic:
     that of the implicit function v(t) = v_th. Plain autodiff is exact, forwards and backwards, in weights, arrival
     times, currents and all parameters. At most one spike a step: t_ref >= dt.
 
-    A voltage jump that arrives in refractoriness is lost; currents jump and decay on. What arrives at a step's end
-    belongs to that step, as in :class:`jaxlif.Synaptic`.
+    A voltage jump that arrives in refractoriness is lost, or with ``refractory_input`` what the membrane would leave of
+    it is added at its end; currents go on. What arrives at a step's end belongs to that step.
 
     Args:
         neuron: a :class:`jaxlif.PreciseLIF`.
@@ -76,9 +76,9 @@ class PreciseSynaptic:
     def __post_init__(self) -> None:
         if not isinstance(self.neuron, PreciseLIF):
             raise ValueError(f"neuron = {protocol.kind_of(self.neuron)}: PreciseSynaptic needs a PreciseLIF")
-        if not isinstance(self.synapse, Current) and self.synapse != VoltageJump():
+        if not isinstance(self.synapse, Current | VoltageJump):
             rule = "PreciseSynaptic takes currents of one kind, such as ExponentialCurrent(), or VoltageJump()"
-            raise ValueError(f"synapse = {self.synapse}: {rule}")
+            raise ValueError(f"synapse = {protocol.kind_of(self.synapse)}: {rule}")
 
     @property
     def dt(self) -> float:
@@ -119,12 +119,20 @@ class PreciseSynaptic:
         since = jnp.minimum(state.neuron.refractory, self.dt)
         membrane = Membrane(course, own, params.synapse, v_inf, since, v)
         times, weights = _in_order(x, self._axes, v, self.dt)
+        keeps = isinstance(self.synapse, VoltageJump) and self.synapse.refractory_input
+        if keeps:
+            left = state.neuron.refractory[None] - times
+            kept = state.synapse + _left(own, weights, left, left > 0.0)
+            v = jnp.where(since < self.dt, v + kept, v)
         synapse, rise, stretches = _stretches(membrane, state.synapse, times, weights, self.dt)
         membrane = membrane.released(v, stretches)
         end = jnp.where(since < self.dt, membrane.voltage(rise, jnp.full_like(v, self.dt)), v)
         spiked, time = first_crossing(membrane, stretches, v, self.dt)
         highest = jnp.maximum(membrane.highest(stretches, v), end)
         neuron, output = self.neuron.finish(own, state.neuron, end, highest, spiked, time)
+        if keeps:
+            late = _left(own, weights, (time + own.t_ref)[None] - times, times > time[None])
+            synapse = jnp.where(spiked, late, jnp.where(since < self.dt, 0.0, kept))
         return SynapticState(neuron, synapse), output
 
     @property
@@ -139,7 +147,7 @@ class _Jumps:
     """Synapses without a course."""
 
     def after(self, neuron: LIFParams, own: Any, synapse: Any, time: Array, weights: Any = 0.0) -> tuple[Any, Array]:
-        return (), jnp.zeros_like(time)
+        return synapse, jnp.zeros_like(time)
 
     def peak(self, own: Any, synapse: Any, time: Array) -> Array:
         return jnp.zeros_like(time)
@@ -183,6 +191,12 @@ def _in_order(x: TimedDrive, axes: int, v: Array, dt: float) -> tuple[Array, Arr
     return jnp.take_along_axis(times, order, axis=0), jnp.take_along_axis(weights, of_weights, axis=0)
 
 
+def _left(neuron: LIFParams, jumps: Array, until: Array, chosen: Array) -> Array:
+    """Return what the membrane leaves of the chosen jumps [M, N] in a time ``until``, all together."""
+    decays = jax.vmap(lambda time: jnp.exp(-time / neuron.tau_m))(jnp.where(chosen, until, 0.0))
+    return jnp.sum(jnp.where(chosen, jumps * decays, 0.0), axis=0)
+
+
 def _stretches(membrane: Membrane, synapse: Any, times: Array, weights: Array, dt: float) -> tuple[Any, Array, Stretch]:
     """Return synapses and rise at the step's end, and its stretches between the arrivals."""
     start = jnp.concatenate([jnp.zeros_like(times[:1]), times])
@@ -193,7 +207,7 @@ def _stretches(membrane: Membrane, synapse: Any, times: Array, weights: Array, d
         (synapse, rise), (start, end, weights) = now, x
         stretch = Stretch(start, end, synapse, rise, rise)
         synapse, rise = membrane.after(stretch, end, weights)
-        # Jumps are part of the rise itself; who is refractory has none.
+        # A jump is part of the rise itself, but for who is refractory.
         jump = jnp.where(end < membrane.since, 0.0, weights) if isinstance(membrane.course, _Jumps) else 0.0
         return (synapse, rise + jump), stretch._replace(last=rise)
 
