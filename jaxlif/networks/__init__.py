@@ -34,6 +34,7 @@ from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
 from jaxlif.networks.feedback import init_recurrent as init_recurrent
 from jaxlif.networks.graph import Graph as Graph
 from jaxlif.networks.graph import Sequential as Sequential
+from jaxlif.networks.groups import PopulationParams as PopulationParams
 from jaxlif.networks.layers import Conv as Conv
 from jaxlif.networks.layers import Dense as Dense
 from jaxlif.networks.layers import DenseParams as DenseParams
@@ -49,7 +50,6 @@ from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
 from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
-from jaxlif.networks.populations import PopulationParams as PopulationParams
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect

@@ -13,8 +13,8 @@ from jaxlif import checks, stimulus
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.builder import Network
-from jaxlif.networks.groups import Group
-from jaxlif.networks.populations import PopulationNetwork, PopulationOutput, PopulationState, even_parts
+from jaxlif.networks.groups import Group, PopulationOutput, PopulationState
+from jaxlif.networks.populations import PopulationNetwork, even_parts
 from jaxlif.neurons import cell as protocol
 from jaxlif.synapses import Kinds, VoltageJump
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +17,10 @@ from jaxlif.compiled import compiled
 from jaxlif.files import require_memory
 from jaxlif.networks.connectivity import Ends, Rule
 from jaxlif.networks.drives import Drive, NoiseDrive, NoiseParams, PoissonDrive, PoissonParams
-from jaxlif.networks.groups import Group, synapse_of
-from jaxlif.networks.populations import PopulationNetwork, PopulationParams, PopulationState, Table
+from jaxlif.networks.groups import Group, PopulationParams, PopulationState, Table, synapse_of
+from jaxlif.networks.populations import PopulationNetwork
 from jaxlif.networks.sparse import rows_of
-from jaxlif.synapses import Kinds, VoltageJump
+from jaxlif.synapses import Kinds, TsodyksMarkramParams, VoltageJump
 
 # A number, an array, or what draws one from a NumPy generator: (generator, how many) -> [how many].
 Values = Any | Callable[[np.random.Generator, int], Any]
@@ -62,6 +63,8 @@ class Projection:
             and E.
         delay: of each synapse, ms, likewise; one step by default.
         receptor: where it arrives; not needed where the target has one.
+        short_term: depression and facilitation of its synapses, parameters of :class:`jaxlif.synapses.TsodyksMarkram`,
+            numbers or [n] of the source's neurons; a weight is then that of a release of everything.
         name: what it is called in the parameters; "source->target" by default.
     """
 
@@ -71,6 +74,7 @@ class Projection:
     weight: Values
     delay: Values = None
     receptor: str | None = None
+    short_term: TsodyksMarkramParams | None = None
     name: str | None = None
 
 
@@ -160,6 +164,7 @@ def build(
         sizes=tuple((name, len(d.source)) for name, d in drawn.items()),
         max_lag=int(np.ceil(longest / dt * (1.0 - 1e-6))),
         drives=tuple((name, d) for name, (d, _) in outside.items()),
+        short_term=tuple((name, str(p.source)) for name, p in pairs.items() if p.short_term is not None),
         interpolate=interpolate,
     )
     params = PopulationParams(
@@ -167,6 +172,7 @@ def build(
         weight=weight,
         delay=delay,
         drives={name: p for name, (_, p) in outside.items()},
+        short_term={name: p.short_term for name, p in pairs.items() if p.short_term is not None},
         table=_table(cell, pairs, drawn),
         key=jax.random.fold_in(key, 1),
     )
@@ -323,15 +329,15 @@ def _values(field: str, given: Values, rng: np.random.Generator, count: int) -> 
 
 
 def _table(cell: PopulationNetwork, pairs: dict[str, Projection], drawn: dict[str, _Drawn]) -> Table:
-    """Lay out all synapses by the neuron that they come from."""
-    starts: dict[str, int] = {}
-    start = 0
-    for group in cell.groups:
-        starts |= {name: start + part.start for name, part in group.parts.items()}
-        start += group.size
-    places, none = cell.places, [np.zeros(0, np.int32)]
-    source = np.concatenate(none + [starts[str(p.source)] + drawn[name].source for name, p in pairs.items()])
+    """Lay out all synapses by the row that they come from: a neuron's, or that of what it releases."""
+    sizes = {name: n for group in cell.groups for name, n in zip(group.names, group.sizes, strict=True)}
+    ends = list(accumulate([*sizes.values(), *(sizes[source] for _, source in cell.short_term)], initial=0))
+    spikes = dict(zip(sizes, ends, strict=False))
+    released = dict(zip((name for name, _ in cell.short_term), ends[len(sizes) :], strict=False))
+    places, none = cell.places, np.zeros(0, np.int32)
+    first = {name: released.get(name, spikes[str(p.source)]) for name, p in pairs.items()}
+    source = np.concatenate([none, *(first[name] + d.source for name, d in drawn.items())])
     receptor = [places[str(p.target)][str(p.receptor)].start + drawn[name].target for name, p in pairs.items()]
-    table = rows_of(source, cell.size)
-    at = np.concatenate([*none, *receptor, np.zeros(1, np.int32)]).astype(np.int32)
+    table = rows_of(source, ends[-1])
+    at = np.concatenate([*receptor, np.zeros(1, np.int32)]).astype(np.int32)
     return Table(receptor=jnp.asarray(at[table]), synapse=jnp.asarray(table))

@@ -1,11 +1,12 @@
-"""Populations whose neurons are of one kind, integrated together."""
+"""What a network of populations is made of: groups of them, parameters, state and output."""
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import SpikingNeuron
@@ -69,6 +70,82 @@ class Group:
         return jnp.concatenate(
             [jnp.broadcast_to(a, (*shape, n)) for a, n in zip(own, self.sizes, strict=True)], axis=-1
         )
+
+
+class PopulationState(NamedTuple):
+    """The groups' neurons; what arrives at the end of the coming step [P] and later [2 D P]; steps done; noise [n]; the
+    state of synapses that tire, by projection.
+    """
+
+    neurons: tuple[Any, ...]
+    arriving: Array
+    line: Array
+    time: Array
+    drives: tuple[Any, ...]
+    short_term: tuple[Any, ...]
+
+
+class Drawn(NamedTuple):
+    """The random numbers of a step: of each drive, and of each group with escape noise."""
+
+    drives: tuple[Array, ...]
+    noise: tuple[Any, ...]
+
+
+class PopulationOutput(NamedTuple):
+    """Spikes and voltage, mV, after the reset, at the step's end, by population, [n] each."""
+
+    spikes: dict[str, Array]
+    v: dict[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Where synapses end, by source: the place of a receptor [n, K], and the number of the synapse, E for none.
+
+    The number counts through all projections, in their order.
+    """
+
+    receptor: Array | np.ndarray
+    synapse: Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class PopulationParams:
+    """Parameters of a network of populations; all but table and key can be fitted.
+
+    Args:
+        neurons: by population, what its cell takes.
+        weight: by projection, one number or that of each synapse [E], pA, nS or mV as the receptor says.
+        delay: by projection, one number or that of each synapse [E], ms.
+        drives: by drive, :class:`PoissonParams` or :class:`NoiseParams`.
+        short_term: by projection that has one, :class:`jaxlif.synapses.TsodyksMarkramParams` of its source's neurons.
+        table: the synapses.
+        key: of all that is random.
+    """
+
+    neurons: dict[str, Any]
+    weight: dict[str, Any]
+    delay: dict[str, Any]
+    drives: dict[str, Any]
+    short_term: dict[str, Any]
+    table: Table
+    key: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class PreparedPopulations:
+    """By group the neurons' parameters; the table's weights and places on the line [n, K]; the rest as it was."""
+
+    neurons: tuple[Any, ...]
+    weight: Array
+    target: Array
+    drives: dict[str, Any]
+    short_term: dict[str, Any]
+    key: Array
 
 
 def voltage(state: Any) -> Array:

@@ -8,7 +8,7 @@ receptor of each neuron and each step that is to come, so that every synapse has
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,83 +19,23 @@ from jaxlif import checks
 from jaxlif.checks import within as named
 from jaxlif.networks.drives import Drive as Outside
 from jaxlif.networks.drives import check_drive
-from jaxlif.networks.groups import Group, at_voltage, voltage
+from jaxlif.networks.groups import (
+    Drawn,
+    Group,
+    PopulationOutput,
+    PopulationParams,
+    PopulationState,
+    PreparedPopulations,
+    at_voltage,
+    voltage,
+)
 from jaxlif.networks.sparse import deliver
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.wrappers import EscapeNoise
 from jaxlif.simulation import segmented
+from jaxlif.synapses import TsodyksMarkram
 
 _BLOCK = 64  # steps whose random numbers are drawn at once
-
-
-class PopulationState(NamedTuple):
-    """The groups' neurons; what arrives at the end of the coming step [P] and later [2 D P]; steps done; noise [n]."""
-
-    neurons: tuple[Any, ...]
-    arriving: Array
-    line: Array
-    time: Array
-    drives: tuple[Any, ...]
-
-
-class _Drawn(NamedTuple):
-    """The random numbers of a step: of each drive, and of each group with escape noise."""
-
-    drives: tuple[Array, ...]
-    noise: tuple[Any, ...]
-
-
-class PopulationOutput(NamedTuple):
-    """Spikes and voltage, mV, after the reset, at the step's end, by population, [n] each."""
-
-    spikes: dict[str, Array]
-    v: dict[str, Array]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Where synapses end, by source: the place of a receptor [n, K], and the number of the synapse, E for none.
-
-    The number counts through all projections, in their order.
-    """
-
-    receptor: Array | np.ndarray
-    synapse: Array | np.ndarray
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class PopulationParams:
-    """Parameters of a network of populations; all but table and key can be fitted.
-
-    Args:
-        neurons: by population, what its cell takes.
-        weight: by projection, one number or that of each synapse [E], pA, nS or mV as the receptor says.
-        delay: by projection, one number or that of each synapse [E], ms.
-        drives: by drive, :class:`PoissonParams` or :class:`NoiseParams`.
-        table: the synapses.
-        key: of all that is random.
-    """
-
-    neurons: dict[str, Any]
-    weight: dict[str, Any]
-    delay: dict[str, Any]
-    drives: dict[str, Any]
-    table: Table
-    key: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """By group the neurons' parameters; the table's weights and places on the line [n, K]; the rest as it was."""
-
-    neurons: tuple[Any, ...]
-    weight: Array
-    target: Array
-    drives: dict[str, Any]
-    key: Array
 
 
 @dataclass(frozen=True)
@@ -110,6 +50,8 @@ class PopulationNetwork:
         sizes: by projection, its name and its number of synapses.
         max_lag: the longest delay, steps.
         drives: what comes from outside, such as :class:`PoissonDrive`.
+        short_term: the projections whose synapses tire or warm up, each with its source: they have rows of the table of
+            their own, behind those of all neurons, through which what is released goes instead of spikes.
         interpolate: let delays lie between steps: a spike is then two parts, as in :class:`Delayed`, and delays have a
             gradient. Otherwise they are whole numbers of steps.
 
@@ -120,6 +62,7 @@ class PopulationNetwork:
     sizes: tuple[tuple[str, int], ...]
     max_lag: int
     drives: tuple[tuple[str, Outside], ...] = ()
+    short_term: tuple[tuple[str, str], ...] = ()
     interpolate: bool = False
     takes: ClassVar[None] = None
 
@@ -156,7 +99,7 @@ class PopulationNetwork:
 
     def check(self, params: PopulationParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule."""
-        if isinstance(params, _Prepared):
+        if isinstance(params, PreparedPopulations):
             return
         checks.require_params(self, params, PopulationParams)
         for group in self.groups:
@@ -189,11 +132,17 @@ class PopulationNetwork:
 
     def prepare(self, params: Any) -> Any:
         """Return what a loop needs: the neurons of each group together, and each synapse's weight and place."""
-        if isinstance(params, _Prepared):
+        if isinstance(params, PreparedPopulations):
             return params
         neurons = tuple(protocol.prepared(g.cell, g.merge(params.neurons)) for g in self.groups)
         weight, target = self._synapses(params)
-        return _Prepared(neurons=neurons, weight=weight, target=target, drives=params.drives, key=params.key)
+        rest = {name: getattr(params, name) for name in ("drives", "short_term", "key")}
+        return PreparedPopulations(
+            neurons=neurons,
+            weight=weight,
+            target=target,
+            **rest,
+        )
 
     def _synapses(self, params: PopulationParams) -> tuple[Array, Array]:
         """Return weights [n, K] and places on the line [n, K]; of interpolated delays [n, 2 K]."""
@@ -228,7 +177,11 @@ class PopulationNetwork:
         line = jnp.zeros((2 * self.max_lag * self.ports,), dtype)
         # A step before the first gives the drives a state.
         drives = self._draw(params, jnp.asarray(-1, jnp.int32)).drives
-        return PopulationState(tuple(neurons), line[: self.ports], line, jnp.zeros((), jnp.int32), drives)
+        plastic = tuple(
+            self._markram.init_state(params.short_term[name], jnp.zeros((self._sizes[source],), dtype))
+            for name, source in self.short_term
+        )
+        return PopulationState(tuple(neurons), line[: self.ports], line, jnp.zeros((), jnp.int32), drives, plastic)
 
     def with_voltages(self, state: PopulationState, v: dict[str, Any]) -> PopulationState:
         """Return the state with other voltages, mV, by population a number or [n]."""
@@ -282,8 +235,20 @@ class PopulationNetwork:
             neurons.append(after)
             outputs.append(output)
             start = stop
-        line, arriving = self._deliver(params, state, jnp.concatenate([o.spikes for o in outputs]))
-        return PopulationState(tuple(neurons), arriving, line, state.time + 1, drives), self._output(outputs)
+        output = self._output(outputs)
+        plastic, released = self._released(params, state, output)
+        line, arriving = self._deliver(params, state, jnp.concatenate([*(o.spikes for o in outputs), *released]))
+        return PopulationState(tuple(neurons), arriving, line, state.time + 1, drives, plastic), output
+
+    @property
+    def _markram(self) -> TsodyksMarkram:
+        return TsodyksMarkram(self.dt)
+
+    def _released(self, params: Any, state: PopulationState, output: PopulationOutput) -> tuple[Any, list[Array]]:
+        """Return the state of synapses that tire, and the shares that their spikes release, [n] each."""
+        pairs = zip(self.short_term, state.short_term, strict=True)
+        steps = [self._markram.step(params.short_term[name], s, output.spikes[source]) for (name, source), s in pairs]
+        return tuple(after for after, _ in steps), [released for _, released in steps]
 
     def _driven(self, params: Any, state: PopulationState, x: Any) -> tuple[Any, Array, dict[str, Array]]:
         """Return the drives' states, and what arrives and the currents with what they give in this step."""
@@ -297,7 +262,7 @@ class PopulationNetwork:
                 arriving = arriving.at[self.places[drive.population][drive.receptor]].add(value)
         return tuple(after), arriving, currents
 
-    def _draw(self, params: Any, time: Array) -> _Drawn:
+    def _draw(self, params: Any, time: Array) -> Drawn:
         """Return all random numbers of a step, which follow from the key and the time alone."""
         sizes, dtype = self._sizes, params.weight.dtype
         keys = [
@@ -312,7 +277,7 @@ class PopulationNetwork:
             jax.random.exponential(key, (group.size,)).astype(dtype) if isinstance(group.cell, EscapeNoise) else ()
             for group, key in zip(self.groups, keys[len(self.drives) :], strict=True)
         )
-        return _Drawn(drives, noise)
+        return Drawn(drives, noise)
 
     def _deliver(self, params: Any, state: PopulationState, spikes: Array) -> tuple[Array, Array]:
         """Put spikes on the line, and take off it what arrives at the end of the next step."""

@@ -32,7 +32,7 @@ from jaxlif.networks import (
     run,
 )
 from jaxlif.networks.drives import NoiseDrive, PoissonDrive
-from jaxlif.synapses import Kinds
+from jaxlif.synapses import Kinds, TsodyksMarkramParams
 
 KEY = jax.random.key(0)
 NEST = np.load(Path(__file__).parents[1] / "data" / "nest_network.npz", allow_pickle=False)
@@ -356,6 +356,39 @@ def test_a_network_that_explodes_or_dies_says_so():
         run(network, 60.0, inputs=kick)
     with pytest.warns(NetworkWarning, match=r"E fell silent after [0-9.]+ ms"):
         run(build(KEY, {"E": one(40)}), 60.0, inputs=kick)
+
+
+def test_synapses_that_tire_deliver_what_is_released():
+    """Beside others of the same neurons that do not: the conductances are those of a loop over the spikes."""
+    cell = jl.Synaptic(jl.LIF(dt=0.1), jl.Conductance())
+    synapse = jl.ConductanceParams(tau_syn=np.array([5.0, 10.0]), e_rev=np.array([0.0, -80.0]))
+    target = Population(size=3, cell=cell, params=jl.SynapticParams(synapse=synapse), receptors=("exc", "inh"))
+    source = Population(size=2, cell=jl.LIF(dt=0.1), params=jl.LIFParams(t_ref=2.0))
+    tiring = TsodyksMarkramParams(use=0.4, tau_rec=200.0, tau_fac=np.array([0.0, 300.0]))
+    rules = {"rule": AllToAll(), "source": "a", "target": "b", "weight": 1.0}
+    projections = [
+        Projection(**rules, delay=0.5, receptor="exc", short_term=tiring),
+        Projection(**rules, receptor="inh"),
+    ]
+    network = build(KEY, {"a": source, "b": target}, projections)
+    record = (Probe("b", "exc"), Probe("b", "inh"))
+    activity = run(network, 100.0, inputs={"a": np.full((1000, 2), [300.0, 400.0])}, record=record)
+    expected = np.zeros((1000, 2))
+    for neuron, tau_fac in enumerate((0.0, 300.0)):
+        x, u, last = 1.0, 0.0, None
+        for t in activity.trains("a")[neuron]:
+            gap = 0.0 if last is None else t - last
+            x = 1.0 - (1.0 - x) * np.exp(-gap / 200.0)
+            u = u * np.exp(-gap / tau_fac) if tau_fac else 0.0
+            u, last = u + 0.4 * (1.0 - u), t
+            after = np.arange(round(10 * t) + 4, 1000)
+            expected[after, 0] += u * x * np.exp(-0.1 * (after - after[0]) / 5.0)
+            x -= u * x
+            plain = np.arange(round(10 * t), 1000)
+            expected[plain, 1] += np.exp(-0.1 * (plain - plain[0]) / 10.0)
+    assert len(activity.times["a"]) > 20
+    for k, name in enumerate(("exc", "inh")):
+        np.testing.assert_allclose(activity.traces["b", name], expected[:, k : k + 1] + np.zeros(3), rtol=0, atol=1e-11)
 
 
 def test_kinds_of_synapse_are_receptors_by_their_names_and_can_be_recorded():
