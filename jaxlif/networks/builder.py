@@ -17,7 +17,15 @@ from jaxlif.compiled import compiled
 from jaxlif.files import require_memory
 from jaxlif.networks.connectivity import Ends, Rule
 from jaxlif.networks.drives import Drive, NoiseDrive, NoiseParams, PoissonDrive, PoissonParams
-from jaxlif.networks.groups import Group, PopulationParams, PopulationState, Table, synapse_of
+from jaxlif.networks.groups import (
+    Group,
+    PopulationParams,
+    PopulationState,
+    Table,
+    require_neuron,
+    require_shapes,
+    synapse_of,
+)
 from jaxlif.networks.populations import PopulationNetwork
 from jaxlif.networks.sparse import rows_of
 from jaxlif.synapses import Kinds, TsodyksMarkramParams, VoltageJump
@@ -141,10 +149,12 @@ def build(
     checks.random_key(key)
     # NumPy's generator, seeded by the key: the shapes depend on what is drawn, which JAX does not trace.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    if not populations:
+        raise ValueError("populations = {}: a network needs one at least")
     named = {}
     for name, population in populations.items():
         with within(name):
-            named[name] = _with_receptors(population)
+            named[name] = _completed(population)
     populations = named
     groups = _groups(populations)
     dt, *others = sorted({float(group.cell.dt) for group in groups})
@@ -195,9 +205,10 @@ class _Drawn(NamedTuple):
     delay: Any
 
 
-def _with_receptors(population: Population) -> Population:
+def _completed(population: Population) -> Population:
     """Return a population whose receptors have names: those of its kinds of synapse, where they have some."""
     checks.whole("size", population.size, 1)
+    require_neuron(population.cell)
     synapse, names = synapse_of(population.cell), population.receptors
     if isinstance(synapse, Kinds):
         names = names or tuple(name for name, _ in synapse.kinds)
@@ -208,6 +219,7 @@ def _with_receptors(population: Population) -> Population:
         raise ValueError(f"receptors = {names}, cell = {type(population.cell).__name__}: {rule}")
     if len(set(names)) < len(names):
         raise ValueError(f"receptors = {names}: each must have a name of its own")
+    require_shapes(population.params, population.size, synapse, len(names))
     return replace(population, receptors=names)
 
 
@@ -231,6 +243,9 @@ def _expanded(projections: Sequence[Projection], populations: Mapping[str, Popul
             _known(name, populations)
         return names
 
+    for p in projections:
+        if not isinstance(p.rule, Rule):
+            raise ValueError(f"rule = {p.rule!r}: it must be a rule of connection, such as Pairwise(0.1)")
     return [
         replace(p, source=source, target=target)
         for p in projections

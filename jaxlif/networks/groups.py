@@ -9,15 +9,46 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import SpikingNeuron
+from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.neurons.wrappers import EscapeNoise, Noisy
-from jaxlif.synapses import Drive, Kinds, Synapse, Synaptic, VoltageJump
+from jaxlif.synapses import Drive, Kinds, PreciseSynaptic, Synapse, Synaptic, VoltageJump
 
 
 def synapse_of(cell: Any) -> Synapse | None:
     """Return the synapses of a cell, if it has any."""
     neuron = cell.neuron if isinstance(cell, EscapeNoise) else cell
     return neuron.synapse if isinstance(neuron, Synaptic) else None
+
+
+def require_neuron(cell: Any) -> None:
+    """Refuse what does not spike on the grid, or takes more than arrivals, a current and noise."""
+    name, inner = protocol.kind_of(cell), cell.neuron if isinstance(cell, EscapeNoise) else cell
+    if not protocol.is_cell(cell):
+        raise ValueError(f"cell = {name}: it must be a cell, such as LIF(dt=0.1)")
+    if isinstance(inner, PreciseLIF | PreciseSynaptic):
+        raise ValueError(f"cell = {name}: its spikes lie between steps, and a network delivers them at their ends")
+    if isinstance(inner, protocol.RefusesFeedback) and inner.no_feedback:
+        raise ValueError(f"cell = {name}: a population passes spikes on, and {inner.no_feedback}")
+    below = inner.neuron if isinstance(inner, Synaptic) else inner
+    if protocol.input_kind(below) is not None or protocol.step_size(cell) is None:
+        raise ValueError(f"cell = {name}: it must be a neuron, Synaptic around one, or EscapeNoise around these")
+
+
+def require_shapes(params: Any, size: int, synapse: Synapse | None, kinds: int) -> None:
+    """Refuse parameters of other neurons than these: a leaf is a number or [n], of a synapse [K] or [K, n]."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        of_kinds = _of_synapse(path) and synapse is not None and not isinstance(synapse, Kinds)
+        allowed = [(), *((k, *n) for k in (1, kinds) for n in ((), (1,), (size,)))] if of_kinds else [(), (1,), (size,)]
+        if jnp.shape(leaf) not in allowed:
+            name, found = jax.tree_util.keystr(path, simple=True, separator="."), list(jnp.shape(leaf))
+            wanted = f"[{kinds}] or [{kinds}, {size}]" if of_kinds else f"[{size}]"
+            raise ValueError(f"{name} has shape {found}: it must be a number or {wanted}")
+
+
+def _of_synapse(path: tuple[Any, ...]) -> bool:
+    return any(getattr(key, "name", None) == "synapse" for key in path)
 
 
 @dataclass(frozen=True)
@@ -63,8 +94,7 @@ class Group:
     def _merged(self, path: tuple[Any, ...], leaves: tuple[Any, ...]) -> Array:
         """Return [N], or [K, N] of a synapse's leaf, whose first axis counts its kinds."""
         arrays = [jnp.asarray(leaf) for leaf in leaves]
-        of_synapse = any(getattr(key, "name", None) == "synapse" for key in path)
-        kinds = of_synapse and not isinstance(self.synapse, Kinds) and max(map(jnp.ndim, arrays)) > 0
+        kinds = _of_synapse(path) and not isinstance(self.synapse, Kinds) and max(map(jnp.ndim, arrays)) > 0
         shape = jnp.broadcast_shapes(*(a.shape[:1] for a in arrays)) if kinds else ()
         own = [a[:, None] if kinds and a.ndim == 1 else a for a in arrays]
         return jnp.concatenate(

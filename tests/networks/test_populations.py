@@ -310,6 +310,28 @@ REFUSED = {
         "projection E->E:exc: two have this name",
     ),
     "no names of receptors": (lambda: build(KEY, {"E": one(receptors=())}), "E: receptors = .* must name the kinds"),
+    "no population": (lambda: build(KEY, {}), "populations = {}: a network needs one at least"),
+    "no rule": (lambda: build_with(rule=0.1), "rule = 0.1: it must be a rule of connection"),
+    "spikes between steps": (
+        lambda: build(KEY, {"E": Population(size=1, cell=jl.PreciseLIF(), params=jl.LIFParams())}),
+        "E: cell = PreciseLIF: its spikes lie between steps",
+    ),
+    "a cell without spikes": (
+        lambda: build(KEY, {"E": Population(size=1, cell=jl.LeakyIntegrator(dt=0.1), params=jl.LeakyParams())}),
+        "E: cell = LeakyIntegrator: a population passes spikes on",
+    ),
+    "a cell around synapses": (
+        lambda: build(KEY, {"E": one(cell=jl.TeacherForced(CELL))}),
+        "E: cell = TeacherForced: it must be a neuron, Synaptic around one, or EscapeNoise",
+    ),
+    "parameters of others": (
+        lambda: build(KEY, {"E": Population(size=3, cell=jl.LIF(), params=jl.LIFParams(tau_m=np.full(4, 10.0)))}),
+        r"E: tau_m has shape \[4\]: it must be a number or \[3\]",
+    ),
+    "names for more kinds": (
+        lambda: build(KEY, {"E": one(receptors=("a", "b", "c"))}),
+        r"E: synapse.tau_syn has shape \[2\]: it must be a number or \[3\] or \[3, 4\]",
+    ),
     "steps of two lengths": (
         lambda: build(KEY, {"E": one(), "I": Population(size=1, cell=jl.LIF(dt=0.5), params=jl.LIFParams())}),
         "dt must be the same in all populations: it is 0.1 and 0.5 ms",
