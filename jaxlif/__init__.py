@@ -13,7 +13,7 @@ Fit a recording
 
 Simulate a neuron
     LIF, LIFParams        how it is computed, and the numbers of the neuron
-    AdaptiveLIF, ResonantLIF, PreciseLIF, HodgkinHuxley: other neurons
+    AdaptiveLIF, ResonantLIF, AdEx, PreciseLIF, HodgkinHuxley: other neurons
     MembraneCurrent, VoltageCoupling, ACurrent, Exponential: what an AdaptiveLIF has that follows the voltage
     EscapeNoise, TeacherForced, Synaptic: around a neuron; PreciseSynaptic: around a PreciseLIF, spikes off the grid
     simulate              any of them, over time
@@ -58,6 +58,8 @@ from jaxlif.inspection import inspect_recording as inspect_recording
 from jaxlif.neurons.a_current import ACurrent as ACurrent
 from jaxlif.neurons.adaptive import AdaptiveLIF as AdaptiveLIF
 from jaxlif.neurons.adaptive import AdaptiveLIFParams as AdaptiveLIFParams
+from jaxlif.neurons.adex import AdEx as AdEx
+from jaxlif.neurons.adex import AdExParams as AdExParams
 from jaxlif.neurons.cell import Cell as Cell
 from jaxlif.neurons.exponential import Exponential as Exponential
 from jaxlif.neurons.hodgkin_huxley import HodgkinHuxley as HodgkinHuxley

@@ -295,8 +295,8 @@ RULES: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
 }
 PLAIN = tuple(RULES)
 MEMBRANE = PLAIN[:3]
-# Of adaptive and resonant neurons, which others would pass over.
-MECHANISMS = ("a", "b", "coupling", "eta", "gamma", "mechanisms")
+# Of exponential, adaptive and resonant neurons, which others would pass over.
+MECHANISMS = ("delta_t", "a", "b", "coupling", "eta", "gamma", "mechanisms")
 
 
 def check_params(params: Any) -> None:

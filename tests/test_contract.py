@@ -93,6 +93,15 @@ ADAPTIVE = jl.AdaptiveLIFParams(
     mechanisms=(jl.MembraneCurrent(a=2.0 * SPREAD, tau=10.0, v_i=-68.0),),
     delta_v=1.5 * SPREAD,
 )
+# A wide upswing to a low peak: else v_th would move a spike by 1e-11 of it.
+EXPONENTIAL = jl.AdExParams(
+    **{**vars(NEURON), "v_th": -40.0 + SPREAD, "v_reset": -65.0 * SPREAD},
+    v_t=-55.0 + SPREAD,
+    delta_t=4.0 * SPREAD,
+    a=5.0 * SPREAD,
+    tau_w=20.0 * SPREAD,
+    b=60.0,
+)
 NOISE = RNG.exponential(1.0, (T, N))
 RESONANT = jl.ResonantLIFParams(**vars(NEURON), a=20.0 * SPREAD, tau_w=8.0 * SPREAD, b=90.0)
 WEIGHTS = (
@@ -137,6 +146,7 @@ CASES = {
     ),
     "adaptive": Case(jl.AdaptiveLIF(dt=0.5), ADAPTIVE, CURRENT),
     "resonant": Case(jl.ResonantLIF(dt=0.5), RESONANT, CURRENT),
+    "adex": Case(jl.AdEx(dt=0.5), EXPONENTIAL, CURRENT, units=False),
     "escape": Case(jl.EscapeNoise(jl.AdaptiveLIF(dt=0.5)), ADAPTIVE, Noisy(CURRENT, NOISE), units=False),
     "dense": Case(Dense(), WEIGHTS[0], CURRENT, units=False, neurons=False),
     "recurrent": Case(Recurrent(LIF), WEIGHTS[1], CURRENT, units=False, neurons=False),
@@ -174,6 +184,7 @@ CASES = {
 for name, cell, neuron in (
     ("adaptive", jl.AdaptiveLIF(dt=0.5), ADAPTIVE),
     ("resonant", jl.ResonantLIF(dt=0.5), RESONANT),
+    ("adex", jl.AdEx(dt=0.5), EXPONENTIAL),
 ):
     for kind in ("current", "conductance"):
         plain = CASES[kind]

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxlif import checks
 from jaxlif.neurons import cell as protocol
+from jaxlif.neurons.adex import AdEx, AdExParams
 from jaxlif.neurons.lif import LIF, LIFParams, refractory_steps
 from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.synapses import (
@@ -55,13 +56,16 @@ def from_nest(model: str, parameters: Values, *, dt: float) -> tuple[Any, Any]:
     ========== ====================== ==============================================================
     model      arrivals in a step     of a weight w
     ========== ====================== ==============================================================
-    iaf_psc_*  [2, N], pA             w, with its sign, in row 0 where w > 0 and in row 1 where w < 0
+    \*_psc_\*  [2, N], pA             w, with its sign, in row 0 where w > 0 and in row 1 where w < 0
     delta      [N], mV                w, all of a step added up
-    iaf_cond_* [2, N], nS             w in row 0 where w > 0, \|w\| in row 1 where w < 0
+    \*_cond_\* [2, N], nS             w in row 0 where w > 0, \|w\| in row 1 where w < 0
+    multi      [ports, N], nS         w in the row of its port, from 0 where NEST counts from 1
     ========== ====================== ==============================================================
 
     What arrives in NEST at t is the arrival of step t/dt - 1; of a precise model, \*_ps, it arrives in that step at its
     own time, see :func:`jaxlif.timed_arrivals`. A constant current ``I_e`` belongs to ``Drive.input``.
+    NEST integrates aeif models to ``gsl_error_tol``, which leaves 1e-5 mV at its default; aeif_psc_delta adds a jump
+    within the step, where its solver first halts: here it comes at the step's end.
 
     Args:
         model: NEST's name of it.
@@ -135,14 +139,22 @@ def neuron_params(values: Values) -> LIFParams:
     )
 
 
+def _with(synapse: Synapse, own: Any, values: Values, dt: float) -> tuple[Any, Any]:
+    """Return a neuron with a synapse, an exponential one where NEST's has such a current."""
+    if "Delta_T" not in values:
+        return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
+    named = {field: values[name] for field, name in _AEIF_FIELDS.items()}
+    circuit = {"c_m": values["C_m"], "g_l": values["g_L"]}
+    return Synaptic(AdEx(dt), synapse), SynapticParams(neuron=AdExParams.from_circuit(**circuit, **named), synapse=own)
+
+
 def _delta(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
-    synapse = VoltageJump(refractory_input=bool(values["refractory_input"]))
-    return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values))
+    kept = values.get("refractory_input", False)
+    return _with(VoltageJump(refractory_input=bool(kept)), None, values, dt)
 
 
 def _currents(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
-    own = CurrentParams(tau_syn=kinds(values, "tau_syn"))
-    return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
+    return _with(synapse, CurrentParams(tau_syn=kinds(values, "tau_syn")), values, dt)
 
 
 def _precise(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
@@ -155,22 +167,37 @@ def _precise(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, 
 
 def _conductances(synapse: Synapse, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
     own = ConductanceParams(tau_syn=kinds(values, "tau_syn"), e_rev=kinds(values, "E"))
-    return Synaptic(LIF(dt), synapse), SynapticParams(neuron=neuron_params(values), synapse=own)
+    return _with(synapse, own, values, dt)
+
+
+def _ports(synapse: Synapse, params: type, values: dict[str, Any], dt: float) -> tuple[Any, Any]:
+    """Return a neuron whose ports have parameters each, [ports]."""
+    names = {"e_rev": "E_rev"} | {name: name for name in ("tau_syn", "tau_rise", "tau_decay") if name in values}
+    each = {field: jnp.atleast_1d(jnp.asarray(values[name], float)) for field, name in names.items()}
+    if len({row.shape for row in each.values()}) > 1:
+        sizes = ", ".join(f"{names[field]} {row.size}" for field, row in each.items())
+        raise ValueError(f"E_rev and the time constants have different numbers of ports: {sizes}")
+    return _with(synapse, params(**each), values, dt)
 
 
 def _beta(values: dict[str, Any], dt: float) -> tuple[Any, Any]:
     own = DoubleExponentialConductanceParams(
         tau_rise=kinds(values, "tau_rise"), tau_decay=kinds(values, "tau_decay"), e_rev=kinds(values, "E")
     )
-    cell = Synaptic(LIF(dt), DoubleExponentialConductance())
-    return cell, SynapticParams(neuron=neuron_params(values), synapse=own)
+    return _with(DoubleExponentialConductance(), own, values, dt)
 
 
+_FAST, _REVERSALS = {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, {"E_ex": 0.0, "E_in": -85.0}
 _PSC = {"C_m": 250.0, "tau_m": 10.0, "E_L": -70.0, "V_th": -55.0, "V_reset": -70.0, "t_ref": 2.0}
-_COND = {"C_m": 250.0, "g_L": 16.6667, "E_L": -70.0, "V_th": -55.0, "V_reset": -60.0, "t_ref": 2.0}
-_COND |= {"E_ex": 0.0, "E_in": -85.0}
+_COND = {"C_m": 250.0, "g_L": 16.6667, "E_L": -70.0, "V_th": -55.0, "V_reset": -60.0, "t_ref": 2.0} | _REVERSALS
+_AEIF = {"C_m": 281.0, "g_L": 30.0, "E_L": -70.6, "V_peak": 0.0, "V_reset": -60.0, "t_ref": 0.0}
+_AEIF |= {"V_th": -50.4, "Delta_T": 2.0, "a": 4.0, "tau_w": 144.0, "b": 80.5}
+_AEIF_FIELDS = {"v_rest": "E_L", "v_th": "V_peak", "v_reset": "V_reset", "t_ref": "t_ref", "v_t": "V_th"}
+_AEIF_FIELDS |= {"delta_t": "Delta_T", "a": "a", "tau_w": "tau_w", "b": "b"}
+_STILL: Mapping[str, tuple[Any, ...]] = {"w": (0.0,)}
 _NO_FLOOR = {"V_min": (-math.inf, -sys.float_info.max)}
-_NO_CURRENT = {"I_syn_ex": (0.0,), "I_syn_in": (0.0,)}
+_NO_CURRENT = {name: (0.0,) for name in ("I_syn_ex", "I_syn_in", "dI_syn_ex", "dI_syn_in")}
+_CLOSED_PORTS: Mapping[str, tuple[Any, ...]] = {"g": (0.0,), "dg": (0.0,)}
 _NO_CONDUCTANCE = {"g_ex": (0.0,), "g_in": (0.0,), "dg_ex": (0.0,), "dg_in": (0.0,)}
 
 MODELS: dict[str, NestModel] = {
@@ -194,16 +221,31 @@ MODELS: dict[str, NestModel] = {
         partial(_precise, AlphaCurrent()),
         _NO_CURRENT | _NO_FLOOR | {"dI_syn_ex": (0.0,), "dI_syn_in": (0.0,)},
     ),
-    "iaf_cond_exp": NestModel(
-        _COND | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, partial(_conductances, Conductance()), _NO_CONDUCTANCE
-    ),
-    "iaf_cond_alpha": NestModel(
-        _COND | {"tau_syn_ex": 0.2, "tau_syn_in": 2.0}, partial(_conductances, AlphaConductance()), _NO_CONDUCTANCE
-    ),
+    "iaf_cond_exp": NestModel(_COND | _FAST, partial(_conductances, Conductance()), _NO_CONDUCTANCE),
+    "iaf_cond_alpha": NestModel(_COND | _FAST, partial(_conductances, AlphaConductance()), _NO_CONDUCTANCE),
     "iaf_cond_beta": NestModel(
         _COND | {"tau_rise_ex": 0.2, "tau_rise_in": 2.0, "tau_decay_ex": 0.2, "tau_decay_in": 2.0},
         _beta,
         _NO_CONDUCTANCE,
+    ),
+    "aeif_psc_delta": NestModel(_AEIF, _delta, {**_STILL, "refractory_input": (False,)}),
+    "aeif_psc_exp": NestModel(_AEIF | _FAST, partial(_currents, ExponentialCurrent()), {**_STILL, **_NO_CURRENT}),
+    "aeif_psc_alpha": NestModel(_AEIF | _FAST, partial(_currents, AlphaCurrent()), {**_STILL, **_NO_CURRENT}),
+    "aeif_cond_exp": NestModel(
+        _AEIF | _FAST | _REVERSALS, partial(_conductances, Conductance()), {**_STILL, **_NO_CONDUCTANCE}
+    ),
+    "aeif_cond_alpha": NestModel(
+        _AEIF | _FAST | _REVERSALS, partial(_conductances, AlphaConductance()), {**_STILL, **_NO_CONDUCTANCE}
+    ),
+    "aeif_cond_alpha_multisynapse": NestModel(
+        _AEIF | {"E_rev": 0.0, "tau_syn": 2.0},
+        partial(_ports, AlphaConductance(), ConductanceParams),
+        {**_STILL, **_CLOSED_PORTS},
+    ),
+    "aeif_cond_beta_multisynapse": NestModel(
+        _AEIF | {"E_rev": 0.0, "tau_rise": 2.0, "tau_decay": 20.0},
+        partial(_ports, DoubleExponentialConductance(), DoubleExponentialConductanceParams),
+        {**_STILL, **_CLOSED_PORTS},
     ),
 }
 
@@ -223,8 +265,9 @@ _INSTEAD = {
     "tau_minus": "it belongs to plastic synapses",
 }
 _BOOKKEEPING = frozenset(
-    "Ca archiver_length available capacity element_type elementsize global_id ignore_and_spike_interval "
-    "ignore_and_spike_offset instantiations is_refractory local model model_id node_uses_wfr post_trace recordables "
-    "supports_precise_spikes synaptic_elements t_ref_remaining t_spike thread thread_local_id type_id vp".split()
+    "Ca archiver_length available capacity element_type elementsize global_id gsl_error_tol has_connections "
+    "ignore_and_spike_interval ignore_and_spike_offset instantiations is_refractory local model model_id n_receptors "
+    "node_uses_wfr post_trace recordables supports_precise_spikes synaptic_elements t_ref_remaining t_spike thread "
+    "thread_local_id type_id vp".split()
 )
 _UNITS = {"V_": "mV", "E_": "mV", "tau_": "ms", "t_": "ms", "C_m": "pF", "g_": "nS", "I_": "pA"}

@@ -139,6 +139,11 @@ class Opened(Protocol):
     def charge(self, s: float) -> Array:
         """Return the integral of the conductance from 0 to s, [N], nS ms."""
 
+    def into(self, s: Array, rise: Array) -> Array:
+        """Return the current [N], pA, at times [N] and voltages [N] ``rise`` mV above that of the start, NMDA's too:
+        what a neuron takes that is not linear itself.
+        """
+
 
 class OpenNeuron(SpikingNeuron, Protocol):
     """A spiking neuron that integrates itself under currents and conductances that change within a step.

@@ -43,6 +43,12 @@ class Branch(NamedTuple):
         """Return the flows s ms into the step, [K, ...], through ``more`` filters too."""
         return sum(flow.size * cascade(s, *flow.rates, *more) for flow in self.flows)  # type: ignore[return-value]
 
+    def into(self, s: Array, rise: Array) -> Array:
+        """Return the currents, [K, ...], at times [N] and voltages [N] above that of the start."""
+        linear = self.push if self.slope is None else self.push - self.slope * rise[None]
+        bent = linear if self.bend is None else linear + self.bend(rise)
+        return self.at(s[None]) * bent  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class Courses(protocol.Opened):
@@ -70,6 +76,10 @@ class Courses(protocol.Opened):
         still = [jnp.zeros_like(b.flows[0].rates[0]) for b in self.branches]
         pairs = zip(self.branches, still, strict=True)
         return _total([b.at(s, rate) * b.slope for b, rate in pairs if b.slope is not None])
+
+    def into(self, s: Array, rise: Array) -> Array:
+        """Return the current [N], pA, at times [N] and voltages [N] above that of the start."""
+        return _total([b.into(s, rise) for b in self.branches])
 
 
 def _total(kinds: Sequence[Array]) -> Array:

@@ -63,7 +63,7 @@ def test_parameters_of_many_neurons():
         ({"I_e": 300.0}, "I_e = 300.0: a constant current belongs to the input, Drive.input, in pA, and I_e must be 0"),
         (
             {"V_m": -60.0},
-            "V_m = -60.0: a neuron starts at E_L, another voltage goes into the state, and V_m must be -70",
+            "V_m = -60.0: a neuron starts at E_L, another voltage goes into the state, and V_m must be {rest:g}",
         ),
         ({"C_m": 0.0}, "C_m = 0 pF: C_m must be greater than 0 pF"),
         ({"t_ref": -1.0}, "t_ref = -1 ms: t_ref must be 0 ms or more"),
@@ -73,7 +73,7 @@ def test_parameters_of_many_neurons():
 def test_what_has_no_counterpart_is_refused(model, parameters, message):
     with pytest.raises(ValueError) as error:
         from_nest(model, parameters, dt=0.1)
-    assert str(error.value) == message.format(model=model)
+    assert str(error.value) == message.format(model=model, rest=MODELS[model].defaults["E_L"])
 
 
 def test_the_status_of_a_fresh_neuron_will_do():
