@@ -78,9 +78,9 @@ def scan_cell(
     if isinstance(cell, protocol.Scans):
         return cell.scan(params, state, inputs, unroll=unroll)
     # A step is computed again in the backward pass instead of keeping its intermediate numbers: a LIF's gradient takes
-    # half the memory in about the same time, one with conductances a thirteenth.
-    step = partial(cell.step, params)
-    again = jax.checkpoint(step, prevent_cse=False) if recompute else step
+    # half the memory in about the same time, one with conductances a thirteenth. What a cell names is kept.
+    step, kept = partial(cell.step, params), jax.checkpoint_policies.save_only_these_names(protocol.KEPT)
+    again = jax.checkpoint(step, prevent_cse=False, policy=kept) if recompute else step
     return jax.lax.scan(again, state, inputs, unroll=unroll)
 
 

@@ -176,6 +176,7 @@ class RemembersJumps(SpikingNeuron, Protocol):
 
 Parameter = Array | float  # of one neuron, or of each, [N]
 SPIKING = ("integrate", "emit", "settle")
+KEPT = "kept"  # what a step calls by this name, by jax.ad_checkpoint.checkpoint_name, the backward pass has at hand
 
 
 def require_verbs(wrapper: Any, neuron: Any, verbs: tuple[str, ...]) -> None:

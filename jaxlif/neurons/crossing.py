@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
-from jaxlif.neurons.cell import relax
+from jaxlif.neurons.cell import KEPT, relax
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.precise import time_to_threshold
 
@@ -81,7 +82,8 @@ def first_crossing(membrane: Membrane, stretches: Stretch, v: Array, dt: float) 
     ``v`` is the voltage when the membrane becomes free. The search has no derivative: that of the time follows from
     v(time) = v_th alone.
     """
-    spiked, at_once, index, near = _search(*jax.lax.stop_gradient((membrane, stretches, v)), dt)
+    found = _search(*jax.lax.stop_gradient((membrane, stretches, v)), dt)
+    spiked, at_once, index, near = checkpoint_name(found, KEPT)
     stretch, crosses = at_index(stretches, index), spiked & ~at_once
 
     def _distance(time: Array) -> Array:
@@ -106,25 +108,34 @@ def _search(membrane: Membrane, stretches: Stretch, v: Array, dt: float) -> tupl
     may = may & (membrane.since < dt)[None]
     rows = jnp.arange(len(start)).reshape((-1,) + (1,) * v.ndim)
 
-    def _approach(now: tuple[Array, ...]) -> tuple[Array, ...]:
+    def _look(now: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Look at the stretch that each has come to, and turn to the next."""
         going, found, index, time = now
-        stretch, until, crossed = at_index((stretches, end, reaches), index)
-        low, later = _later(membrane, stretch, time, until)
-        # All comparisons fail for nan, which ends as a crossing at no time.
-        over = low & (later >= until)
-        passed, stays = over & ~crossed, low & ~over & (later > time)
+        stretch, until, crossed, first = at_index((stretches, end, reaches, begin), index)
+        time = jnp.where(going, _approach(membrane, stretch, going, first, until, dt), time)
+        passed = (time >= until) & ~crossed
         others = may & (rows > index[None])
-        following = jnp.argmax(others, axis=0)
-        turns = passed & jnp.any(others, axis=0)
-        time = jnp.where(going & (over | stays), jnp.minimum(later, until), time)
-        time = jnp.where(going & turns, at_index(begin, following), time)
-        index = jnp.where(going & turns, following, index)
-        return going & (stays | turns), found | (going & ~(passed | stays)), index, time
+        turns = going & passed & jnp.any(others, axis=0)
+        return turns, found | (going & ~passed), jnp.where(turns, jnp.argmax(others, axis=0), index), time
 
     index, going = jnp.argmax(may, axis=0), jnp.any(may, axis=0)
     now: tuple[Array, ...] = going, jnp.zeros_like(going), index, at_index(begin, index)
-    _, spiked, index, time = jax.lax.while_loop(lambda now: jnp.any(now[0]), _approach, now)
+    _, spiked, index, time = jax.lax.while_loop(lambda now: jnp.any(now[0]), _look, now)
     return spiked, spiked & (at_index(at_begin, index) >= membrane.params.v_th), index, time
+
+
+def _approach(membrane: Membrane, stretch: Stretch, going: Array, time: Array, until: Array, dt: float) -> Array:
+    """Return the first time after ``time`` at which those who are going cross, ``until`` for who does not before."""
+    little = dt * jnp.finfo(time.dtype).eps
+
+    def _closer(now: tuple[Array, Array]) -> tuple[Array, Array]:
+        going, time = now
+        low, later = _later(membrane, stretch, time, until)
+        # All comparisons fail for nan, which ends as a crossing.
+        going = going & low & (later > time)
+        return going & (later > time + little) & (later < until), jnp.where(going, later, time)
+
+    return jax.lax.while_loop(lambda now: jnp.any(now[0]), _closer, (going, time))[1]
 
 
 def _candidates(membrane: Membrane, stretches: Stretch, v: Array, begin: Array, end: Array) -> tuple[Array, Array]:
