@@ -121,6 +121,39 @@ GOOD = {
     "theory.diffusion_rate": Call(
         theory.diffusion_rate, {"params": PARAMS, "mean": 120.0, "sd": 40.0, "dt": 0.1}, ("mean", "sd")
     ),
+    "theory.interval_cv": Call(theory.interval_cv, {"params": PARAMS, "mean": -58.0, "sd": 2.0}, ("mean", "sd")),
+    "theory.voltage_density": Call(
+        theory.voltage_density, {"params": PARAMS, "mean": -58.0, "sd": 2.0, "v": VOLTAGE}, (*ANY, "v")
+    ),
+    "theory.rate_response": Call(
+        theory.rate_response, {"params": PARAMS, "mean": -58.0, "sd": 2.0, "frequency": 20.0}, (*ANY, "frequency")
+    ),
+    "theory.shunted_rate": Call(theory.shunted_rate, SHAPED | {"g": 5.0, "sd": 2.0}, ANY),
+    "theory.double_exponential_psp": Call(
+        theory.double_exponential_psp,
+        {"params": PARAMS, "weight": 50.0, "tau_syn": 5.0, "tau_rise": 1.0, "t": TIMES},
+        (*ANY, "tau_rise"),
+    ),
+    "theory.psp_peak": Call(
+        theory.psp_peak, {"params": PARAMS, "weight": 50.0, "tau_syn": 5.0, "tau_rise": 1.0}, (*ANY, "tau_rise")
+    ),
+    "theory.jump_moments": Call(theory.jump_moments, {"params": PARAMS, "weight": 0.5, "rate": RATES}, ANY),
+    "theory.synaptic_moments": Call(theory.synaptic_moments, {"weight": 5.0, "rate": RATES, "tau_syn": 5.0}, ANY),
+    "theory.voltage_moments": Call(
+        theory.voltage_moments, {"params": PARAMS, "weight": 5.0, "rate": RATES, "tau_syn": 5.0}, ANY
+    ),
+    "theory.nernst": Call(
+        theory.nernst, {"inside": 12.0, "outside": 145.0, "valence": 1}, ("inside", "outside", "valence")
+    ),
+    "theory.goldman": Call(
+        theory.goldman,
+        {
+            "permeability": np.ones(2),
+            "inside": np.array([140.0, 10.0]),
+            "outside": np.array([5.0, 110.0]),
+            "valence": np.array([1.0, -1.0]),
+        },
+    ),
     "losses.voltage_mse": Call(
         losses.voltage_mse, {"v": VOLTAGE, "target": VOLTAGE[::-1].copy(), "mask": np.ones(STEPS)}
     ),
@@ -414,7 +447,9 @@ def _short(result):
     return str(result)[:100].replace("\n", " ")
 
 
-TYPED = [name for name, call in GOOD.items() if call.function.__module__ in ("jaxlif." + m for m in GROUND)]
+TYPED = [
+    name for name, call in GOOD.items() if call.function.__module__.startswith(tuple(f"jaxlif.{m}" for m in GROUND))
+]
 
 
 @pytest.mark.parametrize("name", TYPED)

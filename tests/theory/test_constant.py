@@ -1,17 +1,13 @@
 from collections import namedtuple
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
-from scipy.integrate import quad
-from scipy.special import erfcx
 
 from jaxlif import (
-    LIF,
     AdaptiveLIF,
     AdaptiveLIFParams,
     LeakyParams,
@@ -22,33 +18,15 @@ from jaxlif import (
     simulate,
     theory,
 )
+from tests.theory.cell import CELL, EXPECTED, in_arrays, tolerance
 
-EXPECTED = np.load(Path(__file__).parent / "data" / "theory.npz")  # its README says where the numbers come from
 PLAIN_FIELDS = namedtuple("PLAIN_FIELDS", "tau_m r_m v_rest v_th v_reset t_ref")  # a neuron without rules of its own
-CELL = LIFParams(tau_m=10.0, r_m=0.1, v_rest=-70.0, v_th=-55.0, v_reset=-65.0, t_ref=5.0)
 
 
 # Compiled once for all tests of one dtype and shape.
 RATE = jax.jit(theory.firing_rate)
 RATE_AND_GRADIENT = jax.jit(jax.value_and_grad(theory.firing_rate, argnums=(0, 1)))
 SLOPE = jax.jit(jax.vmap(jax.grad(theory.firing_rate, argnums=1), (None, 0)))
-
-PSP_AND_SLOPE = jax.jit(
-    lambda psp, params, tau_syn, t: jax.vmap(jax.value_and_grad(lambda tau, t: psp(params, 1.0, tau, t)), (None, 0))(
-        tau_syn, t
-    ),
-    static_argnums=0,
-)
-PSP = jax.jit(lambda psp, *arguments: psp(*arguments), static_argnums=0)
-
-
-def in_arrays(params, dtype):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
-
-
-def tolerance(dtype):
-    """Relative rounding after a few operations on voltages of -70 mV, a few mV apart."""
-    return {"float64": 1e-12, "float32": 1e-4}[dtype]
 
 
 def variants():
@@ -147,6 +125,32 @@ def test_an_adaptive_neuron_without_any_term_is_the_plain_one():
         (lambda: theory.diffusion_rate(CELL, -55.0, -2.0), "sd = -2 mV: sd must be 0 mV or more"),
         (lambda: theory.diffusion_rate(CELL, np.nan, 2.0), "mean = nan mV: mean must be finite"),
         (lambda: theory.diffusion_rate(CELL, -55.0, 2.0, dt=-0.1), "dt = -0.1 ms: dt must be 0 ms or more"),
+        (lambda: theory.interval_cv(CELL, -55.0, 2.0, 0.1, 5.0), "dt = 0.1 ms: dt must be 0 ms with tau_syn"),
+        (
+            lambda: theory.interval_cv(CELL, -55.0, 2.0, tau_syn=0.0),
+            "tau_syn = 0 ms: tau_syn must be greater than 0 ms",
+        ),
+        (lambda: theory.voltage_density(CELL, -55.0, 0.0, -60.0), "sd = 0 mV: sd must be greater than 0 mV"),
+        (lambda: theory.rate_response(CELL, -55.0, 2.0, -1.0), "frequency = -1 Hz: frequency must be 0 Hz or more"),
+        (lambda: theory.psp_peak(CELL, 1.0, 5.0, -1.0), "tau_rise = -1 ms: tau_rise must be 0 ms or more"),
+        (lambda: theory.jump_moments(CELL, 1.0, -5.0), "rate = -5 Hz: rate must be 0 Hz or more"),
+        (lambda: theory.with_conductances(CELL, -5.0, 0.0), "g = -5 nS: g must be 0 nS or more"),
+        (lambda: theory.conductance_moments(CELL, -5.0, 1.0, 5.0, 0.0), "weight = -5 nS: weight must be 0 nS or more"),
+        (lambda: theory.escape_renewal(CELL, 200.0), "params = LIFParams: it has no delta_v"),
+        (
+            lambda: theory.escape_renewal(SPIKE_TRIGGERED, 200.0),
+            "params = AdaptiveLIFParams: .* does not have their eta",
+        ),
+        (lambda: theory.nernst(0.0, 145.0), "inside = 0 mM: inside must be greater than 0 mM"),
+        (lambda: theory.nernst(12.0, 145.0, 0), "valence = 0: valence must be a whole number other than 0"),
+        (lambda: theory.nernst(12.0, 145.0, 1.5), "valence = 1.5: valence must be a whole number other than 0"),
+        (lambda: theory.nernst(12.0, 145.0, 1, -300.0), "temperature = -300 °C: temperature must be above -273.15 °C"),
+        (
+            lambda: theory.goldman([1.0, 0.0], [5.0, 5.0], [5.0, 5.0], [1, 2]),
+            r"valence\[1\] = 2: valence must be 1 or -1",
+        ),
+        (lambda: theory.goldman([0.0], [5.0], [5.0], [1]), r"permeability\[0\] = 0: .* above 0 for one ion at least"),
+        (lambda: theory.goldman([1.0], [5.0, 6.0], [5.0], [1]), r"permeability has shape \(1,\) and inside \(2,\)"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_as_in_a_simulation(call, message):
@@ -157,7 +161,7 @@ def test_what_breaks_a_rule_is_refused_as_in_a_simulation(call, message):
 def test_a_traced_nan_is_no_silence():
     params = in_arrays(CELL, "float64")
     assert np.isnan(RATE(params, jnp.nan)) and np.isnan(RATE(replace(params, tau_m=jnp.nan), 160.0))
-    assert np.isnan(DIFFUSION(params, jnp.array([jnp.nan]), jnp.array([2.0]))).all()
+    assert np.isnan(jax.jit(theory.diffusion_rate)(params, jnp.nan, 2.0))
 
 
 def test_step_response_equals_the_reference():
@@ -259,126 +263,3 @@ def test_rate_broadcasts_over_neurons_and_under_vmap():
     table = jax.vmap(lambda i: theory.firing_rate(cells, i))(current)
     assert table.shape == (3, 3)
     np.testing.assert_allclose(jnp.diagonal(table), one_each, rtol=1e-14)
-
-
-# ---------------------------------------------------------------------------------------- synaptic potentials
-
-
-@pytest.mark.parametrize("psp, name", [(theory.exponential_psp, "psp_exponential"), (theory.alpha_psp, "psp_alpha")])
-def test_potentials_equal_the_reference(dtype, psp, name):
-    for (tau_m, tau_syn, c_m, weight), expected in zip(EXPECTED["psp_cases"], EXPECTED[name], strict=True):
-        params = in_arrays(replace(CELL, tau_m=tau_m, r_m=tau_m / c_m), dtype)
-        u = PSP(psp, params, weight, tau_syn, jnp.asarray(EXPECTED["psp_t"], dtype))
-        assert u.dtype == dtype
-        # The reference is itself a difference of exponentials: at 10 and 10.000001 ms it keeps nine digits.
-        atol = {"float64": 1e-8, "float32": 1e-6}[dtype]
-        np.testing.assert_allclose(u, expected, rtol=max(tolerance(dtype), 1e-8), atol=atol)
-
-
-CURRENTS = {
-    theory.exponential_psp: lambda s, tau: np.exp(-s / tau),
-    theory.alpha_psp: lambda s, tau: np.e * s / tau * np.exp(-s / tau),
-}
-
-
-@pytest.mark.parametrize("psp", CURRENTS)
-@pytest.mark.parametrize("tau_syn", [0.5, 9.0, 9.9, 10.0, 10.00001, 10.2, 11.0, 60.0])
-def test_potentials_solve_the_membrane_equation(psp, tau_syn):
-    """Against quadrature of the convolution, on both sides of tau_syn = tau_m and of the series' edge."""
-    for t in (0.3, 4.9, 30.0):
-        integral, _ = quad(lambda s, t=t: CURRENTS[psp](s, tau_syn) * np.exp((s - t) / 10.0), 0.0, t, epsrel=1e-12)
-        np.testing.assert_allclose(PSP(psp, CELL, 100.0, tau_syn, t), 0.1 * 100.0 / 10.0 * integral, rtol=1e-11)
-
-
-@pytest.mark.parametrize("psp", CURRENTS)
-def test_potentials_are_smooth_where_the_time_constants_meet(psp):
-    """The gradient in tau_m, tau_syn and t, and how it changes with tau_syn, against central differences."""
-    taus, times = [2.0, 9.999999, 10.0, 10.000001, 40.0], [0.5, 5.0, 25.0]
-    points = np.array([[10.0, tau, t] for tau in taus for t in times])
-
-    def value(point):
-        return psp(replace(CELL, tau_m=point[0]), 100.0, point[1], point[2])
-
-    def differences(function, eps):
-        sides = [(function(points + eps * axis), function(points - eps * axis)) for axis in np.eye(3)]
-        return jnp.stack([(right - left) / (2 * eps) for right, left in sides], axis=-1)
-
-    def change(point):
-        return jax.jvp(jax.grad(value), (point,), (jnp.array([0.0, 1.0, 0.0]),))[1]
-
-    values, gradients, changes = (jax.jit(jax.vmap(f)) for f in (value, jax.grad(value), change))
-    np.testing.assert_allclose(gradients(points), differences(values, 1e-4), rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(changes(points), differences(gradients, 1e-4)[..., 1], rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("psp", CURRENTS)
-@pytest.mark.parametrize("tau_syn", [1e-3, 10.0, 1e4])
-def test_potentials_stay_finite(dtype, psp, tau_syn):
-    params = in_arrays(CELL, dtype)
-    t = jnp.array([-5.0, 0.0, 1e-6, 1.0, 1e3, 1e5], dtype)
-    u, slope = PSP_AND_SLOPE(psp, params, jnp.asarray(tau_syn, dtype), t)
-    assert np.isfinite(u).all() and np.isfinite(slope).all()
-    assert (u[:2] == 0.0).all() and (u >= 0.0).all()
-
-
-def test_the_alpha_current_peaks_at_its_weight():
-    """A membrane much faster than the synapse follows the current: its peak is r_m w."""
-    fast = replace(CELL, tau_m=1e-3)
-    np.testing.assert_allclose(theory.alpha_psp(fast, 100.0, 5.0, 5.0), 0.1 * 100.0, rtol=1e-5)
-
-
-# Noise
-
-
-DIFFUSION = jax.jit(jax.vmap(theory.diffusion_rate, (None, 0, 0)))
-
-
-def siegert(params, mean, sd):
-    """Integrate in SciPy."""
-    low, high = ((v - mean) / (np.sqrt(2.0) * sd) for v in (params.v_reset, params.v_th))
-    return 1000.0 / (params.t_ref + params.tau_m * np.sqrt(np.pi) * quad(lambda u: erfcx(-u), low, high, limit=200)[0])
-
-
-def test_the_diffusion_rate_is_siegerts(dtype):
-    # From far below threshold with little noise to far above it, and on it.
-    mean = np.array([-58.0, -54.0, -65.0, -50.0, -55.0, -62.0, -40.0])
-    sd = np.array([2.0, 2.0, 3.0, 0.01, 0.05, 1.0, 1.0])
-    found = DIFFUSION(in_arrays(CELL, dtype), jnp.asarray(mean, dtype), jnp.asarray(sd, dtype))
-    assert found.dtype == dtype
-    expected = [siegert(CELL, m, s) for m, s in zip(mean, sd, strict=True)]
-    # 1e-10 is what quad promises; in float32 exp(u^2) at u = 5 multiplies the rounding by 50.
-    np.testing.assert_allclose(found, expected, rtol={"float64": 1e-10, "float32": 3e-5}[dtype])
-
-
-def test_without_noise_the_diffusion_rate_is_the_f_i_curve():
-    current = jnp.array([160.0, 200.0, 300.0, 0.0, 150.0])  # the last two silent, and at rheobase
-    mean, params = theory.equilibrium(CELL, current), in_arrays(CELL, "float64")
-    expected, none = theory.firing_rate(CELL, current), jnp.zeros(5)
-    rate = jax.jit(theory.diffusion_rate)  # one program for all
-    for dt in (0.0, 0.1):
-        np.testing.assert_allclose(rate(params, mean, none, dt), expected, rtol=1e-13)
-    np.testing.assert_allclose(rate(params, mean, none + 1e-5, 0.0)[:3], expected[:3], rtol=1e-6)
-    # Where the integral gives way to its limit nothing jumps, and the slopes in mean and sd stay finite.
-    edge = 1e-9 * jnp.abs(mean + 55.0)
-    beside = [rate(params, mean, factor * edge, 0.0)[:3] for factor in (0.99, 1.01)]
-    np.testing.assert_allclose(beside[0], beside[1], rtol=1e-12)
-    slopes = jax.jit(jax.grad(lambda mean, sd: theory.diffusion_rate(CELL, mean, sd), (0, 1)))(-54.0, 0.0)
-    assert np.isfinite(slopes).all() and slopes[0] > 0
-
-
-def test_far_below_threshold_the_diffusion_rate_and_its_gradient_are_0():
-    rate, slope = jax.jit(jax.value_and_grad(lambda mean: theory.diffusion_rate(CELL, mean, 1.0)))(-100.0)
-    assert rate == 0.0 and slope == 0.0
-
-
-def test_the_rate_on_a_grid_is_as_simulated():
-    """Poisson spikes through weights, each a current held over one step: near enough white noise (Campbell)."""
-    dt, weights, rates = 0.5, np.linspace(-20.0, 60.0, 100), np.linspace(5.0, 60.0, 100)
-    chance = rates * dt / 1000.0
-    current = jnp.asarray((np.random.default_rng(0).random((2000, 50, 100)) < chance) @ weights)
-    mean = CELL.v_rest + CELL.r_m * weights @ chance
-    sd = CELL.r_m * np.sqrt(np.tanh(0.5 * dt / CELL.tau_m) * weights**2 @ (chance * (1.0 - chance)))
-    lifted = current + (-55.0 - mean) / CELL.r_m
-    fired = 1000.0 * simulate(LIF(dt=dt), CELL, lifted)[1].spikes[200:].mean() / dt
-    # About 1100 spikes, more regular than a Poisson train; the largest single input is 0.3 mV.
-    np.testing.assert_allclose(fired, theory.diffusion_rate(CELL, -55.0, sd, dt), rtol=0.05)
