@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from jaxlif.checks import choice, numbers, positive, whole
 from jaxlif.neurons.a_current import ACurrent
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
+from jaxlif.neurons.adex import AdExParams
 from jaxlif.neurons.lif import LIFParams, refractory_steps
 from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
 
@@ -19,10 +20,18 @@ _MEMBRANE = {"C_m": "c_m", "E_L": "v_rest", "V_m": "v_rest", "V_reset": "v_reset
 _IAF = _MEMBRANE | {"tau_m": "tau_m", "V_th": "v_th"}
 _SPIKES = {"q_stc": "eta", "tau_stc": "tau_eta", "q_sfa": "gamma", "tau_sfa": "tau_gamma"}
 _GIF = _MEMBRANE | _SPIKES | {"g_L": "g_l", "V_T_star": "v_th", "Delta_V": "delta_v"}
+_AEIF = _MEMBRANE | {"g_L": "g_l", "V_th": "v_t", "Delta_T": "delta_t", "V_peak": "v_th"}
+_AEIF |= {name: name for name in ("a", "tau_w", "b")}
 
 # Brian2's units of the fields here; a field of several terms becomes one name for each.
 _UNITS = {"tau_m": "ms", "r_m": "Gohm", "v_rest": "mV", "v_th": "mV", "v_reset": "mV"}
 _TERMS = {"eta": "pA", "tau_eta": "ms", "gamma": "mV", "tau_gamma": "ms", "a": "nS", "tau_a": "ms"}
+_EXPONENTIAL = {"v_t": "mV", "delta_t": "mV", "a": "nS", "tau_w": "ms", "b": "pA"}
+# Bounded by the peak, as in NEST: in the last step before a spike the voltage may be anything above it.
+_ADEX = """\
+dv/dt = (v_rest - v_b + delta_t*exp((v_b - v_t)/delta_t) + r_m*(I(t) - w))/tau_m : volt (unless refractory)
+dw/dt = (a*(v_b - v_rest) - w)/tau_w : amp
+v_b = clip(v, -1*volt, v_th) : volt"""
 # Of what follows the voltage with the state x the parameters are tau_x, v_x, k_x and b_x, of the threshold, or a_x.
 _LOW_PASSED = {"tau": ("tau", "ms"), "v": ("v_i", "mV"), "k": ("k", "mV")}
 _TARGET = "k_{x}*log1p(exp((v - v_{x})/k_{x}))"
@@ -49,12 +58,13 @@ def to_nest(params: LIFParams, *, dt: float = 0.1, synapse: str = "delta") -> tu
 
     A :class:`LIFParams` becomes ``iaf_psc_delta`` or ``iaf_psc_exp``, with the same spikes at the same times. An
     :class:`AdaptiveLIFParams` becomes ``gif_psc_exp``, which is :class:`EscapeNoise` of :class:`AdaptiveLIF`: the
-    neuron without noise has no counterpart in NEST. The parameters are those of the reset "value".
+    neuron without noise has no counterpart in NEST. The parameters are those of the reset "value". An
+    :class:`AdExParams` becomes ``aeif_psc_delta`` or ``aeif_psc_exp``.
 
     Args:
         params: one neuron, every leaf a number.
         dt: step, ms; NEST's resolution must be the same. ``t_ref`` is rounded up to whole steps, as in jaxlif.
-        synapse: "delta" or "exp", of a :class:`LIFParams`; ``gif_psc_exp`` has exponential ones.
+        synapse: "delta" or "exp", of a :class:`LIFParams` or :class:`AdExParams`; ``gif_psc_exp`` has exponential ones.
 
     Returns:
         The model's name and its parameters: pF, nS, mV, ms, pA, and 1/s for ``lambda_0``.
@@ -75,6 +85,8 @@ def to_nest(params: LIFParams, *, dt: float = 0.1, synapse: str = "delta") -> tu
     choice("synapse", synapse, ("delta", "exp"))
     params = _one_neuron(params)
     held = _held_time(params, dt)
+    if isinstance(params, AdExParams):
+        return f"aeif_psc_{synapse}", _named(params, _AEIF) | {"t_ref": held}
     if not isinstance(params, AdaptiveLIFParams):
         return f"iaf_psc_{synapse}", _named(params, _IAF) | {"t_ref": held}
     if params.coupling is not None:
@@ -96,10 +108,13 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
     Three conventions differ and are made up for. Exponential Euler holds the adaptation over a step, as jaxlif does,
     where Brian2's "exact" would let it decay inside. Brian2 tests after the threshold's decay, jaxlif before: the jump
     is :math:`\gamma e^{dt/\tau_\gamma}`. Brian2 counts the refractory period from the start of the step of the spike,
-    so that it is one step longer there. Brian2's spike times are those starts: jaxlif's less dt.
+    so that it is one step longer there. Brian2's spike times are those starts: jaxlif's less dt. An
+    :class:`AdExParams` is integrated by a Runge-Kutta method of fixed steps there and reset at their ends, not at the
+    peak: its spikes come near jaxlif's as dt becomes small.
 
     Args:
-        params: one neuron, every leaf a number; of :class:`LIF`, or :class:`AdaptiveLIF` with its reset "value".
+        params: one neuron, every leaf a number; of :class:`LIF` or :class:`AdaptiveLIF`, with the reset "value", or of
+            :class:`AdEx`.
         dt: step, ms, for which the refractory period is rounded up; Brian2's clock must have the same.
         escape_noise: spike at random, as :class:`EscapeNoise` does, with ``delta_v`` and ``lambda_0``.
 
@@ -119,6 +134,8 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
     positive("dt", dt, "ms")
     choice("escape_noise", escape_noise, (False, True))
     params = _one_neuron(params)
+    if isinstance(params, AdExParams) and not escape_noise:
+        return _exponential(params, dt)
     if not isinstance(params, AdaptiveLIFParams):
         if escape_noise:
             raise ValueError("escape_noise is set: it needs AdaptiveLIFParams, with delta_v (mV) and lambda_0 (1/ms)")
@@ -149,6 +166,13 @@ def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False)
         namespace=_namespace(params, dt, escape_noise),
         initial={"v": "v_rest"} | targets,
     )
+
+
+def _exponential(params: AdExParams, dt: float) -> Brian2Model:
+    """Return the equations of an exponential neuron."""
+    values: dict[str, Any] = {name: (getattr(params, name), unit) for name, unit in (_UNITS | _EXPONENTIAL).items()}
+    namespace = values | {"t_ref": (_held_time(params, dt), "ms")}
+    return Brian2Model(_ADEX, "v >= v_th", "v = v_reset\nw += b", "t_ref + dt", "rk4", namespace, {"v": "v_rest"})
 
 
 def to_script(
@@ -197,8 +221,8 @@ def to_script(
 def _one_neuron(params: Any) -> Any:
     """Return the parameters of one neuron with plain numbers for leaves."""
     # Not a subclass, whose further terms would be lost without a word.
-    if type(params) not in (LIFParams, AdaptiveLIFParams):
-        raise ValueError(f"params is a {type(params).__name__}: it must be LIFParams or AdaptiveLIFParams")
+    if type(params) not in (LIFParams, AdaptiveLIFParams, AdExParams):
+        raise ValueError(f"params is a {type(params).__name__}: it must be LIFParams, AdaptiveLIFParams or AdExParams")
     params.check()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if np.ndim(leaf):

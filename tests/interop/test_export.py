@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlif as jl
+from jaxlif.interop import from_nest
 from jaxlif.interop.export import to_brian2, to_nest, to_script
 from jaxlif.neurons.wrappers import Noisy
 from tests.neurons.test_adaptive import CURRENT, PARAMS
@@ -158,7 +159,9 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_other_params_are_refused():
-    with pytest.raises(ValueError, match="^params is a LeakyParams: it must be LIFParams or AdaptiveLIFParams$"):
+    with pytest.raises(
+        ValueError, match="^params is a LeakyParams: it must be LIFParams, AdaptiveLIFParams or AdExParams$"
+    ):
         to_nest(jl.LeakyParams())
 
 
@@ -340,3 +343,26 @@ def test_a_value_that_is_held_is_written_once():
     script = to_script(to_nest(jl.LIFParams()), [0.0, 0.0, 0.0, 1.5, 1.5, 0.0])
     assert "current = [0.0]*3 + [1.5]*2 + [0.0]*1  # pA" in script
     assert "current = [0.1, 0.2, 0.3]  # pA" in to_script(to_nest(jl.LIFParams()), [0.1, 0.2, 0.3])
+
+
+def test_the_exponential_neuron_goes_to_nest_and_back():
+    params = jl.AdExParams(
+        tau_m=12.0, r_m=0.04, v_th=-10.0, t_ref=1.0, v_t=-48.0, delta_t=1.5, a=-3.0, tau_w=90.0, b=40.0
+    )
+    name, parameters = to_nest(params, synapse="exp")
+    assert name == "aeif_psc_exp" and parameters["V_peak"] == -10.0 and parameters["V_th"] == -48.0
+    back = from_nest(name, parameters, dt=DT)[1].neuron
+    for field, value in vars(params).items():
+        np.testing.assert_allclose(getattr(back, field), value, rtol=1e-15, err_msg=field)
+
+
+def test_the_exponential_neuron_spikes_as_in_brian2():
+    """Brian2 2.9 ran this script; its fourth order in steps of 0.02 ms is worth one step."""
+    params, current = jl.AdExParams(t_ref=2.0), np.repeat([300.0, 800.0, 600.0, 1200.0, 0.0, 900.0], 2500)
+    model = to_brian2(params, dt=0.02)
+    assert "clip(v, -1*volt, v_th)" in to_script(model, current, dt=0.02) and model.namespace["delta_t"] == (2.0, "mV")
+    _, output = jl.simulate(jl.AdEx(dt=0.02), params, current)
+    times = (np.flatnonzero(output.spikes) + 1) * 0.02
+    np.testing.assert_allclose(times, [63.84, 83.82, 155.22, 165.48, 176.88, 189.62, 281.44], rtol=0, atol=0.0201)
+    with pytest.raises(ValueError, match="^escape_noise is set: it needs AdaptiveLIFParams"):
+        to_brian2(params, escape_noise=True)
