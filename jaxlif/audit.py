@@ -17,10 +17,13 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxlif.checks import input_arrays, positive, random_key, scalar, whole
 from jaxlif.fitting.bounds import REAL, coordinates, named_leaves
-from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.cell import Cell, innermost
 from jaxlif.neurons.lif import LIF
 from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.simulation import simulate
+from jaxlif.synapses.base import Synaptic, VoltageJump
+from jaxlif.synapses.currents import Current
+from jaxlif.synapses.precise import PreciseSynaptic, TimedDrive
 
 ONE_IN = 1.35e-3  # the tail of a normal distribution beyond three standard errors
 AT_ONCE = 64  # pairs that are computed side by side
@@ -86,7 +89,8 @@ def audit_gradient(
         samples: antithetic pairs.
 
     Returns:
-        The :class:`GradientAudit`, for :class:`LIF` with t_ref >= dt with the exact gradient too.
+        The :class:`GradientAudit`, for :class:`LIF` with t_ref >= dt, also with jumps or currents, with the exact
+        gradient too.
 
     Example:
         >>> import jaxlif as jl
@@ -109,17 +113,17 @@ def audit_gradient(
         flat, by_name = ravel_pytree(chosen)
         unit, _ = ravel_pytree({name: jnp.broadcast_to(scale[name], x.shape) for name, x in chosen.items()})
 
-    def _loss_at(cell: Cell, shift: Array) -> Array:
+    def _loss_at(cell: Cell, inputs: PyTree, shift: Array) -> Array:
         return loss(simulate(cell, audited.to_params(by_name(flat + unit * shift), params), inputs)[1])
 
-    def _gradient(cell: Cell) -> np.ndarray:
-        return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell)))(still), float)
+    def _gradient(cell: Cell, inputs: PyTree) -> np.ndarray:
+        return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell, inputs)))(still), float)
 
-    still = jnp.zeros_like(flat)
-    scalar("the loss", jax.eval_shape(partial(_loss_at, cell), still), np.floating)
-    cells = {"cell": cell, "precise": _counterpart(cell, params)}
-    gradients = {label: _gradient(each) for label, each in cells.items() if each is not None}
-    directions, slopes = smoothed_slopes(partial(_loss_at, cell), still, key, noise, samples)
+    still, own = jnp.zeros_like(flat), partial(_loss_at, cell, inputs)
+    scalar("the loss", jax.eval_shape(own, still), np.floating)
+    cells = {"cell": (cell, inputs), "precise": _counterpart(cell, params, inputs)}
+    gradients = {label: _gradient(*each) for label, each in cells.items() if each is not None}
+    directions, slopes = smoothed_slopes(own, still, key, noise, samples)
     found = agreement(gradients["cell"], directions, slopes)
     mean, error = _mean_slope(directions, slopes)
     named = {label: jax.device_get(by_name(jnp.asarray(x, flat.dtype))) for label, x in gradients.items()}
@@ -216,11 +220,17 @@ def _floating(params: PyTree) -> list[str]:
     return [name for name, x in leaves if jnp.issubdtype(getattr(x, "dtype", float), jnp.floating)]
 
 
-def _counterpart(cell: Cell, params: PyTree) -> PreciseLIF | None:
-    """Return the precise neuron of a grid one, unless two spikes could fall into its step."""
-    t_ref = getattr(params, "t_ref", None)
-    if isinstance(cell, LIF) and cell.reset == "value" and t_ref is not None and np.all(np.asarray(t_ref) >= cell.dt):
-        return PreciseLIF(dt=cell.dt)
+def _counterpart(cell: Cell, params: PyTree, inputs: PyTree) -> tuple[Cell, PyTree] | None:
+    """Return the precise neuron of a grid one, and its input, unless two spikes could fall into its step."""
+    plain, t_ref = innermost(cell), getattr(innermost(params), "t_ref", None)
+    if not isinstance(plain, LIF) or plain.reset != "value" or t_ref is None or np.any(np.asarray(t_ref) < plain.dt):
+        return None
+    precise = PreciseLIF(dt=plain.dt)
+    if cell is plain:
+        return precise, inputs
+    if isinstance(cell, Synaptic) and cell.neuron is plain and isinstance(cell.synapse, Current | VoltageJump):
+        at_the_end = jnp.full((len(inputs.arrivals), 1), plain.dt)
+        return PreciseSynaptic(precise, cell.synapse), TimedDrive(inputs.arrivals[:, None], at_the_end, inputs.input)
     return None
 
 

@@ -169,6 +169,18 @@ def test_delays_and_sparse_weights_are_audited():
         assert np.linalg.norm(audit.cell[name] - audit.smoothed[name]) < 5.0 * error + 0.01 * size, name
 
 
+def test_a_neuron_with_synapses_has_a_precise_counterpart():
+    """Below threshold both are the same passive membrane, also in what arrives when."""
+    cell = jl.Synaptic(jl.LIF(dt=0.5), jl.ExponentialCurrent())
+    params = jl.SynapticParams(neuron=PARAMS, synapse=jl.CurrentParams(tau_syn=3.0))
+    x = jl.Drive(jnp.zeros((40, 1)).at[3].set(50.0), jnp.full(40, 20.0))
+    names = ("neuron.tau_m", "synapse.tau_syn")
+    audit = jl.audit_gradient(mean_voltage, cell, params, x, key=KEY, samples=2, names=names)
+    for name in names:
+        assert float(audit.precise[name]) == pytest.approx(float(audit.cell[name]), rel=1e-9)
+        assert audit.cell[name] != 0.0
+
+
 def test_no_precise_counterpart_where_two_spikes_fit_into_a_step():
     audit = jl.audit_gradient(
         mean_voltage, jl.LIF(dt=0.5), jl.LIFParams(t_ref=0.2), NOISE, key=KEY, samples=2, names=("tau_m",)

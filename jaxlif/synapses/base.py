@@ -12,6 +12,7 @@ from jax import Array
 from jaxlif import checks
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons import lif
+from jaxlif.neurons.precise import PreciseLIF
 
 
 class Drive(NamedTuple):
@@ -123,6 +124,9 @@ class Synaptic(protocol.SpikingNeuron):
         if not isinstance(self.synapse, Synapse):
             found = protocol.kind_of(self.synapse)
             raise ValueError(f"synapse = {found}: Synaptic needs a kind of synapse, such as ExponentialCurrent()")
+        if isinstance(self.neuron, PreciseLIF):
+            rule = "Synaptic needs a neuron with integrate, emit and settle; this one goes into PreciseSynaptic"
+            raise ValueError(f"neuron = PreciseLIF: {rule}")
         protocol.require_verbs(self, self.neuron, (*protocol.SPIKING, *self.synapse.needs))
 
     @property
