@@ -5,8 +5,8 @@ from math import factorial
 import jax.numpy as jnp
 from jax import Array
 
-# Of the series below 1/2 and 1: what is left out is 1e-18 and 1e-17 of the sum.
-_TERMS, _PAIR_TERMS = 16, 18
+# Of the series below 1/10 and 1/2: what is left out is 1e-17 of the sum, and what divides loses a digit or two.
+_SMALL, _TERMS, _PAIR_SMALL, _PAIR_TERMS = 0.1, 10, 0.5, 15
 
 
 def cascade(s: Array | float, *rates: Array | float) -> Array:
@@ -31,7 +31,7 @@ def cascade(s: Array | float, *rates: Array | float) -> Array:
 def mean_decay(x: Array) -> Array:
     r"""Return :math:`(1 - e^{-x})/x`, the mean of a decay, 1 at 0, for x of 0 or more."""
     # By its series near 0, where both the quotient and its gradient lose their digits.
-    small = x < 0.5
+    small = x < _SMALL
     safe, near = jnp.where(small, 1.0, x), jnp.where(small, x, 0.0)
     series = jnp.ones_like(x)
     for n in range(_TERMS, 1, -1):
@@ -41,7 +41,7 @@ def mean_decay(x: Array) -> Array:
 
 def _pair(x: Array, y: Array) -> Array:
     """Return the divided difference of exp at 0, -x and -y, 0 <= x <= y: the widest pair divides, or a series does."""
-    small = y < 1.0
+    small = y < _PAIR_SMALL
     safe = jnp.where(small, 1.0, y)
     apart = (mean_decay(x) - jnp.exp(-x) * mean_decay(y - x)) / safe
     near_x, near_y = jnp.where(small, x, 0.0), jnp.where(small, y, 0.0)

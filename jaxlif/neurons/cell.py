@@ -130,14 +130,14 @@ class Opened(Protocol):
     the neuron. Both are known functions of time: what follows the voltage in another way has been made linear in it.
     """
 
-    def current(self, s: float) -> Array:
-        """Return the current [N], pA, that would flow at the voltage of the step's start."""
+    def current(self, *s: float) -> list[Array]:
+        """Return for each time the current [N], pA, that would flow at the voltage of the step's start."""
 
-    def conductance(self, s: float) -> Array:
+    def conductance(self, *s: float) -> list[Array]:
         """Return what it falls by for each mV above that, [N], nS; where NMDA opens with the voltage, less than 0."""
 
-    def charge(self, s: float) -> Array:
-        """Return the integral of the conductance from 0 to s, [N], nS ms."""
+    def charge(self, *s: float) -> list[Array]:
+        """Return for each time the integral of the conductance from 0 to it, [N], nS ms."""
 
     def into(self, s: Array, rise: Array) -> Array:
         """Return the current [N], pA, at times [N] and voltages [N] ``rise`` mV above that of the start, NMDA's too:

@@ -229,13 +229,11 @@ def _conductance_rise(p: LIFParams, v: Array, x: Array, opened: Opened, dt: floa
     """
     leak = p.v_rest - v + p.r_m * jnp.asarray(x, v.dtype)
 
-    def _exponent(s: float) -> Array:  # the integral of (1 + r_m g) / tau_m from 0 to s
-        return (s + p.r_m * opened.charge(s)) / p.tau_m
-
-    def _drive(s: float) -> Array:
-        return leak + p.r_m * opened.current(s)
-
-    end, steps = _exponent(dt), dt / p.tau_m
-    rise = sum(weight * steps * jnp.exp(_exponent(s * dt) - end) * _drive(s * dt) for s, weight in _QUADRATURE)
+    nodes, steps = [s * dt for s, _ in _QUADRATURE], dt / p.tau_m
+    *charges, charge = opened.charge(*nodes, dt)
+    each = zip(nodes, charges, opened.current(*nodes), _QUADRATURE, strict=True)
+    # The integral of (1 + r_m g) / tau_m from s to the end, and what drives at s.
+    shares = ((((dt - s) + p.r_m * (charge - q)) / p.tau_m, p.r_m * i, weight) for s, q, i, (_, weight) in each)
+    rise = sum(weight * steps * jnp.exp(-exponent) * (leak + driven) for exponent, driven, weight in shares)
     missed = -jnp.expm1(-steps) - sum(weight * steps * jnp.exp((s - 1.0) * steps) for s, weight in _QUADRATURE)
     return rise + missed * leak

@@ -213,12 +213,13 @@ def pair_moves(
     leak = params.v_rest - state.v + params.r_m * (jnp.asarray(x, state.v.dtype) - state.w)
     target = params.a * (state.v - params.v_rest) - state.w
 
-    def _at(node: float) -> Array:  # dt (A, b) [2, 3, N], a row for v and one for w
-        g, driven = (params.r_m * y(node * dt) for y in (opened.conductance, opened.current))
-        rows = (-m * (1.0 + g), -m * params.r_m, m * (leak + driven), w * params.a, -w, w * target)
+    def _at(g: Array, current: Array) -> Array:  # dt (A, b) [2, 3, N], a row for v and one for w
+        closed, driven = -m * (1.0 + params.r_m * g), m * (leak + params.r_m * current)
+        rows = (closed, -m * params.r_m, driven, w * params.a, -w, w * target)
         return jnp.stack(jnp.broadcast_arrays(*rows)).reshape(2, 3, *state.v.shape)
 
-    first, middle, last = (_at(0.5 + shift) for shift in (-(0.15**0.5), 0.0, 0.15**0.5))
+    nodes = [dt * (0.5 + shift) for shift in (-(0.15**0.5), 0.0, 0.15**0.5)]
+    first, middle, last = map(_at, opened.conductance(*nodes), opened.current(*nodes))
     slope, bend = 15.0**0.5 / 3.0 * (last - first), 10.0 / 3.0 * (last - 2.0 * middle + first)
     c_1 = _commutator(middle, slope)
     c_2 = _commutator(middle, -(2.0 * bend + c_1) / 60.0)
