@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,49 @@ def test_closed_conductances_leave_the_plain_neuron_at_any_step():
     cell, params = jl.Synaptic(jl.LIF(dt=40.0), jl.Conductance()), jl.SynapticParams(neuron=PASSIVE, synapse=synapse)
     v = jl.simulate(cell, params, jl.Drive(jnp.zeros((3, 1)), current))[1].v
     np.testing.assert_allclose(v, jl.simulate(jl.LIF(dt=40.0), PASSIVE, current)[1].v, rtol=1e-14)
+
+
+def excited(dt, g, num_steps):
+    """Return v of a neuron on which ``g`` nS of AMPA and NMDA arrive at 2 ms; what it is at 2 ms is rest."""
+    cell = jl.Synaptic(jl.LIF(dt=dt), jl.Kinds({"ampa": jl.Conductance(), "nmda": jl.NMDA()}))
+    own = {"ampa": jl.ConductanceParams(tau_syn=2.0), "nmda": jl.NMDAParams(tau_rise=2.0, tau_decay=60.0)}
+    arrivals = jnp.zeros((num_steps, 2)).at[round(2.0 / dt) - 1].set(jnp.asarray(g))
+    params = jl.SynapticParams(neuron=replace(PASSIVE, r_m=0.1), synapse=own)
+    return jl.simulate(cell, params, jl.Drive(arrivals, jnp.zeros(num_steps)))[1].v
+
+
+def test_nmda_is_of_fourth_order():
+    """Against a fine integration: halving dt divides the error by 16, and 0.1 ms leaves less than 1e-6 mV of 17."""
+    g, (rise, decay) = (20.0, 30.0), (2.0, 60.0)
+    peak = rise * decay * math.log(decay / rise) / (decay - rise)
+    scale = g[1] / (math.exp(-peak / decay) - math.exp(-peak / rise))
+
+    def slope(t, v):
+        nmda = scale * (np.exp(-t / decay) - np.exp(-t / rise)) / (1.0 + np.exp(-0.062 * v) / 3.57)
+        return (-70.0 - v + 0.1 * (g[0] * np.exp(-t / 2.0) + nmda) * -v) / 10.0
+
+    t = 0.4 * np.arange(1, 51)
+    fine = solve_ivp(slope, (0.0, 20.0), [-70.0], t_eval=t, method="DOP853", rtol=1e-13, atol=1e-12).y[0]
+    errors = []
+    for dt in (0.4, 0.2, 0.1):
+        v = np.asarray(excited(dt, g, round(22.0 / dt)))
+        errors.append(np.abs(v[round(2.0 / dt) - 1 :: round(0.4 / dt)][1:] - fine).max())
+    assert np.ptp(fine) > 15.0 and errors[-1] < 1e-6
+    orders = np.log2(errors[:-1]) - np.log2(errors[1:])
+    np.testing.assert_allclose(orders, 4.0, atol=0.25)  # 4.2 and 4.1, on their way to it
+
+
+def test_magnesium_blocks_as_measured():
+    """Without it NMDA is a double-exponential conductance; half is blocked where [Mg] = 3.57 mM e^(0.062 v / mV)."""
+    cells = (jl.NMDA(), jl.DoubleExponentialConductance())
+    own = jl.NMDAParams(tau_rise=2.0, tau_decay=40.0, mg=0.0)
+    x = jl.Drive(jnp.zeros((60, 1)).at[0].set(5.0), jnp.zeros(60))
+    runs = [(kind, jl.SynapticParams(neuron=PASSIVE, synapse=own)) for kind in cells]
+    free, plain = (jl.simulate(jl.Synaptic(jl.LIF(dt=0.1), kind), params, x)[1].v for kind, params in runs)
+    np.testing.assert_allclose(free, plain, rtol=1e-14)
+    half = replace(own, mg=3.57 * math.exp(0.062 * -70.0))
+    blocked = jl.simulate(jl.Synaptic(jl.LIF(dt=0.1), jl.NMDA()), jl.SynapticParams(neuron=PASSIVE, synapse=half), x)[1]
+    np.testing.assert_allclose((blocked.v[2] + 70.0) / (free[2] + 70.0), 0.5, rtol=2e-3)  # v moves by 0.03 mV
 
 
 # ------------------------------------------------------------------------------------------------- exponential currents
@@ -331,13 +375,18 @@ def test_teacher_forcing_a_neuron_with_its_own_spikes_changes_nothing():
 # ------------------------------------------------------------------------------------------------------------ gradients
 
 
-@pytest.mark.parametrize("neuron", ["plain", "resonant"])
-@pytest.mark.parametrize("kind", ["current", "conductance"])
+@pytest.mark.parametrize(
+    "kind, neuron", [*itertools.product(("current", "conductance"), ("plain", "resonant")), ("kinds", "plain")]
+)
 def test_gradients_of_a_passive_trace_equal_central_differences(kind, neuron):
     rng = np.random.default_rng(11)
     arrivals = jnp.asarray(rng.exponential(20.0, (100, 2)) * rng.choice([0.0, 1.0], (100, 2), p=[0.8, 0.2]))
-    if kind == "current":
-        cell, synapse = jl.ExponentialCurrent(), jl.CurrentParams(tau_syn=jnp.array([10.0, 3.0]))
+    if kind == "current":  # equal to tau_m, and to one another, in two filters
+        own = jl.DoubleExponentialCurrentParams(tau_rise=jnp.array([10.0, 3.0]), tau_decay=jnp.array([10.0, 5.0]))
+        cell, synapse = jl.DoubleExponentialCurrent(), own
+    elif kind == "kinds":
+        cell = jl.Kinds({"nmda": jl.NMDA(), "inh": jl.AlphaConductance()})
+        synapse = {"nmda": jl.NMDAParams(tau_decay=30.0), "inh": jl.ConductanceParams(tau_syn=10.0, e_rev=-80.0)}
     else:
         cell = jl.Conductance()
         synapse = jl.ConductanceParams(tau_syn=jnp.array([2.0, 10.0]), e_rev=jnp.array([0.0, -80.0]))

@@ -59,20 +59,21 @@ class Branch(NamedTuple):
 
 @dataclass(frozen=True)
 class Courses(protocol.Opened):
-    """All branches of a neuron in one step, and for those that are bent the way of the voltage, mV above its start:
-    :math:`way_0 s + way_1 s^2`.
+    """All branches of a neuron in one step, and where one is bent a function, for the neuron that asks for it, that
+    returns the voltage's way, mV above its start: (a, b) of :math:`a s + b s^2`.
     """
 
     branches: tuple[Branch, ...]
-    way: tuple[Array, Array] | None = None
+    way: Callable[[], tuple[Array, Array]] | None = None
 
     def current(self, *s: float) -> list[Array]:
         """Return for each time the current [N], pA, that would flow at the voltage of the step's start."""
         driven = [[y * b.push for y in b.along(s)] for b in self.branches]
         if self.way is not None:
-            rises = [t * (self.way[0] + t * self.way[1]) for t in s]
-            bent = (b for b in self.branches if b.bend)
-            driven += [[y * b.bend(rise) for y, rise in zip(b.along(s), rises, strict=True)] for b in bent]  # type: ignore[misc]
+            a, b = self.way()
+            rises = [t * (a + t * b) for t in s]
+            bent = [(branch.bend, zip(branch.along(s), rises, strict=True)) for branch in self.branches]
+            driven += [[y * bend(rise) for y, rise in pairs] for bend, pairs in bent if bend]
         return _totals(driven)
 
     def conductance(self, *s: float) -> list[Array]:
@@ -90,8 +91,11 @@ class Courses(protocol.Opened):
 
 def _totals(branches: Sequence[Sequence[Array]]) -> list[Array]:
     """Return for each time the sum over all kinds, [N], of what is [K, N] in each branch."""
-    times = zip(*branches, strict=True)
-    return [reduce(jnp.add, (jnp.sum(each, axis=0) for each in branches)) for branches in times]
+    return [_total(kinds) for kinds in zip(*branches, strict=True)]
+
+
+def _total(kinds: Sequence[Array]) -> Array:
+    return reduce(jnp.add, (jnp.sum(each, axis=0) for each in kinds))
 
 
 class TimedSynapse(Synapse):
@@ -162,12 +166,14 @@ def integrate_courses(
     def _integrated(neuron: Any, courses: Courses) -> tuple[Any, Array]:
         return neuron.integrate_conductances(params.neuron, state.neuron, x.input, courses)  # type: ignore[no-any-return]
 
-    courses = Courses(tuple(branches))
-    if any(branch.bend for branch in branches):
+    def _way() -> tuple[Array, Array]:
         h = 0.5 * neuron.dt
-        half, whole = (_integrated(replace(neuron, dt=dt), courses)[1] - state.neuron.v for dt in (h, neuron.dt))
-        courses = replace(courses, way=((2.0 * half - 0.5 * whole) / h, (0.5 * whole - half) / h**2))
-    return _integrated(neuron, courses)
+        half, whole = (_integrated(replace(neuron, dt=dt), straight)[1] - state.neuron.v for dt in (h, neuron.dt))
+        return (2.0 * half - 0.5 * whole) / h, (0.5 * whole - half) / h**2
+
+    straight = Courses(tuple(branches))
+    bent = any(branch.bend for branch in branches)
+    return _integrated(neuron, replace(straight, way=_way) if bent else straight)
 
 
 def per_kind(name: str, value: Any, synapse: Array) -> Array:
