@@ -21,21 +21,21 @@ PASSIVE = jl.LIFParams(tau_m=10.0, r_m=0.04, v_rest=-70.0, v_th=1e3, v_reset=-70
 # -------------------------------------------------------------------------------------------------- shunting inhibition
 
 
-def shunting_arrivals(dt, num_steps):
+def shunting_arrivals(dt, num_steps, inhibition=15.0):
     """Return arrivals [T, K = exc, inh; N = exc alone, inh alone, both], nS: Brian2 adds a weight at label + dt."""
     w = np.zeros((num_steps, 2, 3))
     for kind, (times, weight, cells) in enumerate(
-        [(SHUNTING["exc_times"], 2.0, [0, 2]), (SHUNTING["inh_times"], 15.0, [1, 2])]
+        [(SHUNTING["exc_times"], 2.0, [0, 2]), (SHUNTING["inh_times"], inhibition, [1, 2])]
     ):
         for t in times:
             w[round(t / dt), kind, cells] += weight
     return w
 
 
-def shunted(dt=0.01, duration=160.0):
+def shunted(dt=0.01, duration=160.0, inhibition=15.0):
     num_steps = round(duration / dt)
     synapse = jl.ConductanceParams(tau_syn=jnp.array([5.0, 10.0]), e_rev=jnp.array([0.0, -70.0]))
-    inputs = jl.Drive(jnp.asarray(shunting_arrivals(dt, num_steps), float), jnp.zeros((num_steps, 3)))
+    inputs = jl.Drive(jnp.asarray(shunting_arrivals(dt, num_steps, inhibition), float), jnp.zeros((num_steps, 3)))
     cell, params = jl.Synaptic(jl.LIF(dt=dt), jl.Conductance()), jl.SynapticParams(neuron=PASSIVE, synapse=synapse)
     return jl.simulate(cell, params, inputs)[1].v
 
@@ -64,6 +64,14 @@ def test_shunting_inhibition_divides_excitation():
     peak = np.asarray(shunted()).max(axis=0) + 70.0
     np.testing.assert_allclose(peak, [4.510, 0.0, 2.570], atol=5e-4)  # the digits given
     assert f"{100 * (1 - peak[2] / peak[0]):.1f} %" == "43.0 %"
+
+
+@pytest.mark.parametrize("inhibition, reduction", [(5.0, 19.3), (15.0, 43.0), (40.0, 67.8)])
+def test_shunting_takes_away_the_more_the_larger_it_is(inhibition, reduction):
+    v = np.asarray(shunted(inhibition=inhibition))
+    peak = v.max(axis=0) + 70.0
+    np.testing.assert_allclose(100.0 * (1.0 - peak[2] / peak[0]), reduction, atol=0.05)  # the digits given
+    assert (v[:, 1] == -70.0).all()  # alone it moves nothing
 
 
 def test_shunting_equals_brian2_up_to_brian2s_own_error():
