@@ -9,15 +9,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from jaxlif.checks import choice, numbers, positive, whole
+from jaxlif.interop.nest_receptors import RECEPTORS, receptors
 from jaxlif.neurons.a_current import ACurrent
 from jaxlif.neurons.adaptive import AdaptiveLIFParams
 from jaxlif.neurons.adex import AdExParams
 from jaxlif.neurons.lif import LIFParams, refractory_steps
 from jaxlif.neurons.mechanisms import Mechanism, MembraneCurrent, VoltageCoupling
+from jaxlif.synapses import SynapticParams
 
 # NEST's names, and the fields here. V_m starts at rest.
 _MEMBRANE = {"C_m": "c_m", "E_L": "v_rest", "V_m": "v_rest", "V_reset": "v_reset"}
 _IAF = _MEMBRANE | {"tau_m": "tau_m", "V_th": "v_th"}
+_COND = _MEMBRANE | {"g_L": "g_l", "V_th": "v_th"}
 _SPIKES = {"q_stc": "eta", "tau_stc": "tau_eta", "q_sfa": "gamma", "tau_sfa": "tau_gamma"}
 _GIF = _MEMBRANE | _SPIKES | {"g_L": "g_l", "V_T_star": "v_th", "Delta_V": "delta_v"}
 _AEIF = _MEMBRANE | {"g_L": "g_l", "V_th": "v_t", "Delta_T": "delta_t", "V_peak": "v_th"}
@@ -53,18 +56,22 @@ class Brian2Model(NamedTuple):
     initial: dict[str, str]  # an expression for every variable that does not start at 0
 
 
-def to_nest(params: LIFParams, *, dt: float = 0.1, synapse: str = "delta") -> tuple[str, dict[str, Any]]:
+def to_nest(
+    params: LIFParams | SynapticParams, *, dt: float = 0.1, synapse: str = "delta"
+) -> tuple[str, dict[str, Any]]:
     r"""Write a neuron in the names and units of NEST.
 
-    A :class:`LIFParams` becomes ``iaf_psc_delta`` or ``iaf_psc_exp``, with the same spikes at the same times. An
-    :class:`AdaptiveLIFParams` becomes ``gif_psc_exp``, which is :class:`EscapeNoise` of :class:`AdaptiveLIF`: the
+    A :class:`LIFParams` becomes ``iaf_psc_delta`` or that of another synapse, with the same spikes at the same times.
+    An :class:`AdaptiveLIFParams` becomes ``gif_psc_exp``, which is :class:`EscapeNoise` of :class:`AdaptiveLIF`: the
     neuron without noise has no counterpart in NEST. The parameters are those of the reset "value". An
-    :class:`AdExParams` becomes ``aeif_psc_delta`` or ``aeif_psc_exp``.
+    :class:`AdExParams` becomes an ``aeif`` model. The inverse is :func:`from_nest`.
 
     Args:
-        params: one neuron, every leaf a number.
+        params: one neuron, every leaf a number, or :class:`SynapticParams` of it and of kinds [excitatory, inhibitory];
+            else the synapses are NEST's.
         dt: step, ms; NEST's resolution must be the same. ``t_ref`` is rounded up to whole steps, as in jaxlif.
-        synapse: "delta" or "exp", of a :class:`LIFParams` or :class:`AdExParams`; ``gif_psc_exp`` has exponential ones.
+        synapse: "delta", "exp" or "alpha", currents, or "cond_exp", "cond_alpha" or "cond_beta", conductances, of which
+            the last is not an AdEx's; ``gif_psc_exp`` has exponential currents.
 
     Returns:
         The model's name and its parameters: pF, nS, mV, ms, pA, and 1/s for ``lambda_0``.
@@ -82,24 +89,29 @@ def to_nest(params: LIFParams, *, dt: float = 0.1, synapse: str = "delta") -> tu
     doi:10.1371/journal.pcbi.1004275.
     """
     positive("dt", dt, "ms")
-    choice("synapse", synapse, ("delta", "exp"))
-    params = _one_neuron(params)
-    held = _held_time(params, dt)
-    if isinstance(params, AdExParams):
-        return f"aeif_psc_{synapse}", _named(params, _AEIF) | {"t_ref": held}
-    if not isinstance(params, AdaptiveLIFParams):
-        return f"iaf_psc_{synapse}", _named(params, _IAF) | {"t_ref": held}
-    if params.coupling is not None:
+    neuron = params.neuron if isinstance(params, SynapticParams) else params
+    choice("synapse", synapse, tuple(RECEPTORS)[: -1 if isinstance(neuron, AdExParams) else None])
+    own: dict[str, Any] = receptors(params, synapse) if isinstance(params, SynapticParams) else {}
+    neuron = _one_neuron(neuron)
+    own["t_ref"] = held = _held_time(neuron, dt)
+    name = synapse if synapse.startswith("cond") else f"psc_{synapse}"
+    if isinstance(neuron, AdExParams):
+        return f"aeif_{name}", _named(neuron, _AEIF) | own
+    if not isinstance(neuron, AdaptiveLIFParams):
+        return f"iaf_{name}", _named(neuron, _IAF if name.startswith("psc") else _COND) | own
+    if "tau_syn_ex" in own and name != "psc_exp":
+        raise ValueError(f'synapse = "{synapse}": NEST\'s gif_psc_exp has exponential currents, synapse must be "exp"')
+    if neuron.coupling is not None:
         raise ValueError("coupling is set: NEST's gif_psc_exp has no threshold that follows the voltage")
-    if params.mechanisms:
-        found = type(params.mechanisms[0]).__name__
+    if neuron.mechanisms:
+        found = type(neuron.mechanisms[0]).__name__
         raise ValueError(f"mechanisms.0 = {found}: NEST's gif_psc_exp has no such current, mechanisms must be ()")
-    if params.a:
-        raise ValueError(f"a = {params.a} nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()")
+    if neuron.a:
+        raise ValueError(f"a = {neuron.a} nS: NEST's gif_psc_exp has no subthreshold adaptation, a must be ()")
     if held == 0.0:
-        raise ValueError(f"t_ref = {params.t_ref:g} ms: NEST's gif_psc_exp resets in it, it must be {dt:g} ms or more")
+        raise ValueError(f"t_ref = {neuron.t_ref:g} ms: NEST's gif_psc_exp resets in it, it must be {dt:g} ms or more")
     # lambda_0 from 1/ms to 1/s
-    return "gif_psc_exp", _named(params, _GIF) | {"t_ref": held, "lambda_0": 1000.0 * params.lambda_0}
+    return "gif_psc_exp", _named(neuron, _GIF) | own | {"lambda_0": 1000.0 * neuron.lambda_0}
 
 
 def to_brian2(params: LIFParams, *, dt: float = 0.1, escape_noise: bool = False) -> Brian2Model:

@@ -150,7 +150,10 @@ def test_what_nest_does_not_have_is_refused(change, message):
     "options, message",
     [
         ({"dt": 0.0}, "dt = 0 ms: dt must be greater than 0 ms"),
-        ({"synapse": "alpha"}, 'synapse = \'alpha\': synapse must be "delta" or "exp"'),
+        (
+            {"synapse": "beta"},
+            'synapse = \'beta\': synapse must be "delta", "exp", "alpha", "cond_exp", "cond_alpha" or "cond_beta"',
+        ),
     ],
 )
 def test_bad_options_are_refused(options, message):

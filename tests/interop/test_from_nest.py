@@ -49,6 +49,36 @@ def test_what_goes_to_nest_comes_back():
         np.testing.assert_allclose(getattr(back, name), value, rtol=1e-15, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "synapse, own",
+    [
+        ("exp", jl.CurrentParams(tau_syn=jnp.array([1.0, 4.0]))),
+        ("alpha", jl.CurrentParams(tau_syn=3.0)),
+        ("cond_exp", jl.ConductanceParams(tau_syn=jnp.array([1.0, 4.0]), e_rev=jnp.array([5.0, -77.0]))),
+        ("cond_alpha", jl.ConductanceParams(tau_syn=jnp.array([1.0, 4.0]), e_rev=jnp.array([5.0, -77.0]))),
+        (
+            "cond_beta",
+            jl.DoubleExponentialConductanceParams(
+                tau_rise=jnp.array([0.5, 1.0]), tau_decay=5.0, e_rev=jnp.array([5.0, -77.0])
+            ),
+        ),
+    ],
+)
+def test_synapses_go_to_nest_and_come_back(synapse, own):
+    for neuron in (jl.LIFParams(t_ref=3.0), jl.AdExParams())[: 1 if synapse == "cond_beta" else 2]:
+        name, parameters = to_nest(jl.SynapticParams(neuron=neuron, synapse=own), synapse=synapse)
+        assert name.endswith(synapse) and set(parameters) <= set(MODELS[name].defaults) | {"V_m"}
+        _, back = from_nest(name, parameters, dt=0.1)
+        for field, value in vars(own).items():
+            np.testing.assert_allclose(getattr(back.synapse, field), np.broadcast_to(value, 2), rtol=1e-15)
+        np.testing.assert_allclose([back.neuron.tau_m, back.neuron.r_m], [neuron.tau_m, neuron.r_m], rtol=1e-15)
+    with pytest.raises(ValueError, match=f'^params.synapse = NoneType: synapse = "{synapse}" takes'):
+        to_nest(jl.SynapticParams(), synapse=synapse)
+    three = jl.SynapticParams(synapse=type(own)(**vars(own) | {next(iter(vars(own))): jnp.ones(3)}))
+    with pytest.raises(ValueError, match=r"has shape \(3,\): NEST has two receptors"):
+        to_nest(three, synapse=synapse)
+
+
 def test_parameters_of_many_neurons():
     _, params = from_nest("iaf_psc_exp", {"C_m": np.array([100.0, 200.0]), "tau_syn_in": np.array([3.0, 4.0])}, dt=0.1)
     np.testing.assert_allclose(params.neuron.r_m, [0.1, 0.05], rtol=1e-15)
