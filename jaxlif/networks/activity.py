@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlif import checks, stimulus
 from jaxlif.compiled import compiled
@@ -15,6 +17,7 @@ from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.builder import Network
 from jaxlif.networks.groups import Group, PopulationOutput, PopulationState
 from jaxlif.networks.populations import PopulationNetwork, even_parts
+from jaxlif.networks.sharded import Sharded, divide
 from jaxlif.neurons import cell as protocol
 from jaxlif.synapses import Kinds, VoltageJump
 
@@ -138,6 +141,7 @@ def run(
     inputs: Any = 0.0,
     record: tuple[Probe, ...] = (),
     every: float | None = None,
+    mesh: Mesh | None = None,
 ) -> Activity:
     """Run a network for ``duration`` ms from its state.
 
@@ -147,6 +151,8 @@ def run(
         inputs: currents, pA: one number, or by population a number, [T] or [T, n].
         record: what to keep beside the spikes.
         every: interval of what is recorded, ms, a whole number of steps; each step by default.
+        mesh: devices with one axis, over which the neurons, and the synapses that end on them, are divided; the
+            spikes are the same.
 
     Returns:
         The :class:`Activity`. Time goes on from that of the network's state.
@@ -170,14 +176,17 @@ def run(
     given = _given(inputs, steps)
     checks.check_params(network.params)
     cell.check(network.params)
-    params = _prepare(cell, network.params)
-    state, spikes, seen = network.state, [], []
+    params, state, spikes, seen = _prepare(cell, network.params), network.state, [], []
+    advance = partial(_advance, cell, record)
+    if mesh is not None:
+        over, params = divide(cell, network.params, params, mesh)
+        state, given, advance = over.place(state), over.place(given), partial(_advance_over, over, record)
     begun = int(state.time)
     chunk = even_parts(steps, max(1, min(_CHUNK, _CELLS // cell.size)))
     waiting: tuple[int, Any] | None = None
     for first in range(0, steps, chunk):
         part = jax.tree.map(lambda x, first=first: x[first : first + chunk], given)
-        state, now = _advance(cell, record, params, state, part)
+        state, now = advance(params, state, part)
         # While this part is computed, the one before is read.
         for found, traces in _read(waiting, stride):
             spikes.append(found)
@@ -186,6 +195,7 @@ def run(
     for found, traces in _read(waiting, stride):
         spikes.append(found)
         seen.append(traces)
+    state = state if mesh is None else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), state)
     activity = _activity(cell, state, begun, steps, stride, spikes, seen, record)
     _warn(network, activity)
     return activity
@@ -203,6 +213,17 @@ def _advance(cell: PopulationNetwork, record: tuple[Probe, ...], params: Any, st
         return spikes, [_recorded(cell, probe, state, output) for probe in record]
 
     return cell.observe(params, state, inputs, _look)
+
+
+@compiled(values=2, keep=16)
+def _advance_over(over: Sharded, record: tuple[Probe, ...], params: Any, state: Any, inputs: Any) -> Any:
+    def _look(state: PopulationState, output: PopulationOutput) -> list[Any]:
+        return [_recorded(over.local, probe._replace(neurons=None), state, output) for probe in record]
+
+    of = tuple(probe.population for probe in record)
+    state, (spikes, traces) = over.observe(params, state, inputs, _look, of)
+    chosen = [x if p.neurons is None else x[:, jnp.asarray(p.neurons)] for p, x in zip(record, traces, strict=True)]
+    return over.everywhere((state, (spikes, chosen)))
 
 
 def _recorded(cell: PopulationNetwork, probe: Probe, state: PopulationState, output: PopulationOutput) -> Any:

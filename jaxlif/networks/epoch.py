@@ -224,15 +224,21 @@ def is_key(x: Any) -> bool:
 # --- what is refused before anything is compiled ---
 
 
-def batch_mesh(mesh: Mesh, batch_size: int) -> Mesh:
-    """Return a mesh whose axes JAX fills; refuse one that does not fit the batch."""
+def one_axis(mesh: Mesh, what: str) -> Mesh:
+    """Return a mesh whose one axis, that of ``what``, JAX fills; refuse any other."""
     if not isinstance(mesh, Mesh):
         raise ValueError(f"mesh is {type(mesh).__name__}: mesh must be a jax.sharding.Mesh")
     if len(mesh.axis_names) != 1:
-        raise ValueError(f"mesh has axes {mesh.axis_names}: it must have one, that of the batch")
+        raise ValueError(f"mesh has axes {mesh.axis_names}: it must have one, that of {what}")
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
+
+
+def batch_mesh(mesh: Mesh, batch_size: int) -> Mesh:
+    """Return a mesh for a batch; refuse one that does not fit it."""
+    mesh = one_axis(mesh, "the batch")
     if batch_size % mesh.size:
         raise ValueError(f"batch_size = {batch_size}: it must be a multiple of the mesh's {mesh.size} devices")
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
+    return mesh
 
 
 def require_samples(data: Any, name: str) -> int:

@@ -39,7 +39,7 @@ def require_neuron(cell: Any) -> None:
 def require_shapes(params: Any, size: int, synapse: Synapse | None, kinds: int) -> None:
     """Refuse parameters of other neurons than these: a leaf is a number or [n], of a synapse [K] or [K, n]."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        of_kinds = _of_synapse(path) and synapse is not None and not isinstance(synapse, Kinds)
+        of_kinds = counts_kinds(path, synapse)
         allowed = [(), *((k, *n) for k in (1, kinds) for n in ((), (1,), (size,)))] if of_kinds else [(), (1,), (size,)]
         if jnp.shape(leaf) not in allowed:
             name, found = jax.tree_util.keystr(path, simple=True, separator="."), list(jnp.shape(leaf))
@@ -47,8 +47,10 @@ def require_shapes(params: Any, size: int, synapse: Synapse | None, kinds: int) 
             raise ValueError(f"{name} has shape {found}: it must be a number or {wanted}")
 
 
-def _of_synapse(path: tuple[Any, ...]) -> bool:
-    return any(getattr(key, "name", None) == "synapse" for key in path)
+def counts_kinds(path: tuple[Any, ...], synapse: Synapse | None) -> bool:
+    """Say whether a parameter of neurons is [K] or [K, n], of their kinds of synapse; those of ``Kinds`` have names."""
+    of_synapse = any(getattr(key, "name", None) == "synapse" for key in path)
+    return of_synapse and synapse is not None and not isinstance(synapse, Kinds)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Group:
     def _merged(self, path: tuple[Any, ...], leaves: tuple[Any, ...]) -> Array:
         """Return [N], or [K, N] of a synapse's leaf, whose first axis counts its kinds."""
         arrays = [jnp.asarray(leaf) for leaf in leaves]
-        kinds = _of_synapse(path) and not isinstance(self.synapse, Kinds) and max(map(jnp.ndim, arrays)) > 0
+        kinds = counts_kinds(path, self.synapse) and max(map(jnp.ndim, arrays)) > 0
         shape = jnp.broadcast_shapes(*(a.shape[:1] for a in arrays)) if kinds else ()
         own = [a[:, None] if kinds and a.ndim == 1 else a for a in arrays]
         return jnp.concatenate(

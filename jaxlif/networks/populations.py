@@ -77,7 +77,8 @@ class PopulationNetwork:
         return sum(group.size for group in self.groups)
 
     @property
-    def _sizes(self) -> dict[str, int]:
+    def population_sizes(self) -> dict[str, int]:
+        """The number of neurons of each population."""
         return {name: n for group in self.groups for name, n in zip(group.names, group.sizes, strict=True)}
 
     @property
@@ -176,9 +177,9 @@ class PopulationNetwork:
             neurons.append(group.cell.init_state(own, group.input(arriving, current, jnp.zeros_like(current))))
         line = jnp.zeros((2 * self.max_lag * self.ports,), dtype)
         # A step before the first gives the drives a state.
-        drives = self._draw(params, jnp.asarray(-1, jnp.int32)).drives
+        drives = self.draw(params, jnp.asarray(-1, jnp.int32)).drives
         plastic = tuple(
-            self._markram.init_state(params.short_term[name], jnp.zeros((self._sizes[source],), dtype))
+            self._markram.init_state(params.short_term[name], jnp.zeros((self.population_sizes[source],), dtype))
             for name, source in self.short_term
         )
         return PopulationState(tuple(neurons), line[: self.ports], line, jnp.zeros((), jnp.int32), drives, plastic)
@@ -196,7 +197,7 @@ class PopulationNetwork:
     def step(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput]:
         """Advance one step under the currents ``x``."""
         params = self.prepare(params)
-        return self._advance(params, state, (x, self._draw(params, state.time)))
+        return self._advance(params, state, (x, self.draw(params, state.time)))
 
     def scan(
         self, params: Any, state: PopulationState, inputs: Any, *, unroll: int = 1
@@ -218,13 +219,21 @@ class PopulationNetwork:
         def _block(state: PopulationState, inputs: Any) -> tuple[PopulationState, Any]:
             steps = checks.length("inputs", inputs, "steps")
             # Random numbers of many steps at once cost a fifth of those of one step after the other.
-            drawn = jax.vmap(partial(self._draw, params))(state.time + jnp.arange(steps, dtype=jnp.int32))
+            drawn = jax.vmap(partial(self.draw, params))(state.time + jnp.arange(steps, dtype=jnp.int32))
             return jax.lax.scan(_step, state, (inputs, drawn), unroll=unroll)
 
         return segmented(_block, state, inputs, even_parts(checks.length("inputs", inputs, "steps"), _BLOCK))
 
     def _advance(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput]:
         """Advance one step under the currents and random numbers ``x``."""
+        after, output, rows = self.integrate(params, state, x)
+        line = self.shifted(state.line, state.time)
+        line = deliver(line, params.weight, rows, params.target, state.time % self.max_lag * self.ports)
+        # What is read is carried, not read when it is needed: it lets the compiler keep the line where it is.
+        return after._replace(line=line, arriving=self.due(line, state.time)), output
+
+    def integrate(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput, Array]:
+        """Advance all but the line one step; return the output, and what goes through each row of the table too."""
         drives, arriving, currents = self._driven(params, state, x)
         neurons, outputs, start = [], [], 0
         for i, group in enumerate(self.groups):
@@ -237,8 +246,23 @@ class PopulationNetwork:
             start = stop
         output = self._output(outputs)
         plastic, released = self._released(params, state, output)
-        line, arriving = self._deliver(params, state, jnp.concatenate([*(o.spikes for o in outputs), *released]))
-        return PopulationState(tuple(neurons), arriving, line, state.time + 1, drives, plastic), output
+        rows = jnp.concatenate([*(o.spikes for o in outputs), *released])
+        after = state._replace(neurons=tuple(neurons), time=state.time + 1, drives=drives, short_term=plastic)
+        return after, output, rows
+
+    def shifted(self, line: Array, time: Array) -> Array:
+        """Return the line of a step: one of twice the longest delay moves once in that time."""
+        half = self.max_lag * self.ports
+
+        def _shift(line: Array) -> Array:
+            return jnp.concatenate([line[half:], jnp.zeros((half,), line.dtype)])
+
+        moved: Array = jax.lax.cond(time % self.max_lag == 0, _shift, lambda line: line, line)
+        return moved
+
+    def due(self, line: Array, time: Array) -> Array:
+        """Return what arrives at the end of the step after ``time``, [P]."""
+        return jax.lax.dynamic_slice_in_dim(line, time % self.max_lag * self.ports, self.ports)
 
     @property
     def _markram(self) -> TsodyksMarkram:
@@ -262,9 +286,9 @@ class PopulationNetwork:
                 arriving = arriving.at[self.places[drive.population][drive.receptor]].add(value)
         return tuple(after), arriving, currents
 
-    def _draw(self, params: Any, time: Array) -> Drawn:
+    def draw(self, params: Any, time: Array) -> Drawn:
         """Return all random numbers of a step, which follow from the key and the time alone."""
-        sizes, dtype = self._sizes, params.weight.dtype
+        sizes, dtype = self.population_sizes, params.weight.dtype
         keys = [
             jax.random.fold_in(jax.random.fold_in(params.key, i), time)
             for i in range(len(self.drives) + len(self.groups))
@@ -279,23 +303,9 @@ class PopulationNetwork:
         )
         return Drawn(drives, noise)
 
-    def _deliver(self, params: Any, state: PopulationState, spikes: Array) -> tuple[Array, Array]:
-        """Put spikes on the line, and take off it what arrives at the end of the next step."""
-        ports = self.ports
-        position = state.time % self.max_lag
-
-        def _shift(line: Array) -> Array:
-            return jnp.concatenate([line[self.max_lag * ports :], jnp.zeros((self.max_lag * ports,), line.dtype)])
-
-        # A line of twice the longest delay moves once in that time. What is read is carried, not read when it is
-        # needed: both let the compiler keep the line where it is.
-        line = jax.lax.cond(position == 0, _shift, lambda line: line, state.line)
-        line = deliver(line, params.weight, spikes, params.target, position * ports)
-        return line, jax.lax.dynamic_slice_in_dim(line, position * ports, ports)
-
     def _currents(self, x: Any, dtype: Any) -> dict[str, Array]:
         """Return the current into the neurons of each population, [n]."""
-        sizes = self._sizes
+        sizes = self.population_sizes
         if not isinstance(x, dict):
             if jnp.ndim(x):
                 raise ValueError(f"input {list(jnp.shape(x))}: a step takes one number, or a dict by population")

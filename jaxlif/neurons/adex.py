@@ -14,7 +14,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jaxlif import checks
-from jaxlif.neurons.cell import Opened, Parameter, SpikingNeuron, initial_voltage, relax
+from jaxlif.neurons.cell import Opened, Parameter, SpikingNeuron, initial_voltage, over_kinds, relax
 from jaxlif.neurons.lif import LIFParams, refractory_steps
 from jaxlif.neurons.upswing import ALONE, WITH_SYNAPSES, Course, Drive, coordinate, course_of, mean_of_decay, voltage
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
@@ -185,7 +185,7 @@ class AdEx(SpikingNeuron):
         def _drive(t: Array, v: Array) -> Array:
             second = t[None] * mean_of_decay(gap * t[None])
             course = jnp.exp(-slow * t[None]) * jnp.where(others > 0.0, second, 1.0)
-            return jnp.asarray(x, v.dtype) + jnp.sum(current * course, axis=0)
+            return jnp.asarray(x, v.dtype) + over_kinds(current * course)
 
         return self._integrated(params, state, _drive, WITH_SYNAPSES)
 

@@ -4,6 +4,7 @@ A *cell* is a frozen, hashable value that holds numerics and no arrays; *params*
 *output* are named tuples. Anything with ``init_state`` and ``step`` can be simulated, fitted and trained.
 """
 
+from functools import reduce
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -257,6 +258,12 @@ def relax(v: Array, v_inf: Array, tau: Array | float, dt: Array | float) -> Arra
     r"""Relax for one step, :math:`v + (v_\infty - v)(1 - e^{-dt/\tau})`: exact (Rotter & Diesmann 1999)."""
     # expm1 keeps the small increment accurate in float32, where 1 - exp(-dt/tau) loses digits.
     return v - (v_inf - v) * jnp.expm1(-dt / tau)
+
+
+def over_kinds(x: Array) -> Array:
+    """Add up what is [K, N], one kind after the other: ``sum`` has an order, and rounding, that depends on N."""
+    total: Array = reduce(jnp.add, [*x])
+    return total
 
 
 def state_dtype(*trees: Any) -> jnp.dtype:

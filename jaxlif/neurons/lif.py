@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxlif import checks
 from jaxlif.neurons.cascade import cascade
-from jaxlif.neurons.cell import Opened, Parameter, SpikingNeuron, initial_voltage, relax
+from jaxlif.neurons.cell import Opened, Parameter, SpikingNeuron, initial_voltage, over_kinds, relax
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 
 
@@ -171,7 +171,7 @@ class LIF(OnGrid):
     ) -> tuple[LIFState, Array]:
         """Relax the voltage for one step under the currents [K, N], pA, too, which change within it: exactly."""
         state, v = self.integrate(params, state, x)
-        return state, v + jnp.sum(response * current, axis=0)
+        return state, v + over_kinds(response * current)
 
     def integrate_conductances(
         self, params: LIFParams, state: LIFState, x: Array, opened: Opened

@@ -10,7 +10,7 @@ from jax import Array
 from jax.scipy.linalg import expm
 
 from jaxlif import checks
-from jaxlif.neurons.cell import Opened, Parameter, initial_voltage, relax
+from jaxlif.neurons.cell import Opened, Parameter, initial_voltage, over_kinds, relax
 from jaxlif.neurons.lif import LIFParams, OnGrid, plain_state
 
 # Below this the hyperbolic functions are their series: eight terms leave 0.25^8 / 17! = 4e-20 of 1.
@@ -169,7 +169,7 @@ class ResonantLIF(OnGrid):
     ) -> tuple[ResonantState, Array]:
         """Move the pair one step under the currents [K, N], pA, too, which change within it: exactly."""
         v, w = self._moved(params, state, x)
-        dv, dw = (jnp.sum(r * current, axis=0) for r in response)
+        dv, dw = (over_kinds(r * current) for r in response)
         return state._replace(w=self._beside_held(params, state, w + dw)), v + dv
 
     def integrate_conductances(

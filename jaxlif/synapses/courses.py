@@ -95,7 +95,8 @@ def _totals(branches: Sequence[Sequence[Array]]) -> list[Array]:
 
 
 def _total(kinds: Sequence[Array]) -> Array:
-    return reduce(jnp.add, (jnp.sum(each, axis=0) for each in kinds))
+    """Return the sum over all kinds, [N], of what is [K, N] each."""
+    return reduce(jnp.add, (protocol.over_kinds(each) for each in kinds))
 
 
 class TimedSynapse(Synapse):
