@@ -10,6 +10,7 @@ Fit a recording
     model_ladder          which mechanisms does this cell need?
     advise_protocol       which further recording would narrow which interval?
     fit_rates             an f-I curve; fit_fi_population: those of many cells
+    fit_connectivity      the weights between neurons, of their spike trains
 
 Simulate a neuron
     LIF, LIFParams        how it is computed, and the numbers of the neuron
@@ -46,6 +47,8 @@ from jaxlif.fitting.fit import Fit as Fit
 from jaxlif.fitting.fit import fit as fit
 from jaxlif.fitting.fit import lbfgs as lbfgs
 from jaxlif.fitting.fit import multistart as multistart
+from jaxlif.fitting.fit_connectivity import Connectivity as Connectivity
+from jaxlif.fitting.fit_connectivity import fit_connectivity as fit_connectivity
 from jaxlif.fitting.fit_recording import fit_recording as fit_recording
 from jaxlif.fitting.ladder import model_ladder as model_ladder
 from jaxlif.fitting.rates import FICell as FICell

@@ -87,6 +87,71 @@ def spike_count_rate(
     return 1000.0 / dt * jnp.sum(jnp.where(counts, train, 0.0), axis=0) / jnp.sum(counts, axis=0, dtype=train.dtype)
 
 
+def interval_cv(spikes: Shaped[ArrayLike, "T *N"], *, at_least: int = 3) -> Float[Array, ""]:
+    r"""Read the variability of intervals off spikes: :math:`CV = \mathrm{sd}(ISI) / \mathrm{mean}(ISI)`, averaged over
+    the neurons with so many intervals; nan where there is none.
+
+    The number of intervals, their sum and that of their squares are found through the age a since the last spike, by
+    sums :math:`\sum_n s_n a_n^2` that are linear in each :math:`s_n`: the slope with respect to a spike, which the
+    surrogate carries on, is what they change by where it appears or vanishes.
+
+    Example:
+        >>> spikes = jnp.zeros(100).at[jnp.array([0, 10, 40, 50, 80])].set(1.0)
+        >>> float(interval_cv(spikes))  # of intervals of 10, 30, 10 and 30 steps
+        0.5
+    """
+    at_least = checks.whole("at_least", at_least, 2, "intervals")
+    train = checks.floating("spikes", spikes)
+    checks.require_sample("spikes", train.shape)
+
+    def _step(carry: tuple[Array, ...], s: Array) -> tuple[tuple[Array, ...], None]:
+        *moments, known, age, square = carry  # of an age that is 0 before the first spike, when nothing is known
+        found = tuple(x + s * a for x, a in zip(moments, (known, age, square), strict=True))
+        older = known, age + known, square + 2.0 * age + known
+        return (*found, *(s + (1.0 - s) * a for a in older)), None
+
+    zero = jnp.zeros_like(train[0])
+    # What is known of an age at a step is its power at the spike before, one step later.
+    count, total, squares, *_ = jax.lax.scan(jax.checkpoint(_step), (zero,) * 6, train)[0]
+    counts = count >= at_least
+    count, total = (jnp.where(counts, x, 1.0) for x in (count, total))
+    variance = jnp.where(counts, squares * count / total**2 - 1.0, 0.0)
+    uneven = variance > 0.0  # the root has no slope at 0
+    each = jnp.where(uneven, jnp.sqrt(jnp.where(uneven, variance, 1.0)), 0.0)
+    return _mean_over(each, counts)
+
+
+def count_correlation(spikes: Shaped[ArrayLike, "T N"], dt: float, *, width: float) -> Float[Array, ""]:
+    r"""Read the mean correlation of spike counts in bins of ``width`` ms off spikes, over all pairs of neurons whose
+    counts vary; nan where there is no pair.
+
+    It is :math:`(\mathrm{var} \sum_i z_i / n - 1) / (n - 1)` of n standardised counts :math:`z_i`. The width is a whole
+    number of steps; a last part of a bin is left out.
+
+    Example:
+        >>> one = jnp.array([1.0, 0.0, 0.0, 1.0])
+        >>> round(float(count_correlation(jnp.stack([one, one, 1.0 - one], axis=1), 1.0, width=1.0)), 6)
+        -0.333333
+    """
+    train = checks.numbers("spikes", spikes, rank=2)
+    train = checks.floating("spikes", train)
+    steps, dt = checks.positive("width", width, "ms") / checks.positive("dt", dt, "ms"), float(dt)
+    if abs(steps - round(steps)) > 1e-6 * steps or round(steps) < 1:
+        raise ValueError(f"width = {width:g} ms: it must be a whole number of steps of dt = {dt:g} ms")
+    bins = len(train) // round(steps)
+    if bins < 2:
+        raise ValueError(f"width = {width:g} ms: two bins at least must fit into the {len(train) * dt:g} ms there are")
+    counts = train[: bins * round(steps)].reshape(bins, round(steps), -1).sum(axis=1)
+    away = counts - counts.mean(axis=0, keepdims=True)
+    variance = jnp.mean(away**2, axis=0, keepdims=True)
+    varies = variance > 0.0
+    z = jnp.where(varies, away / jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
+    n = jnp.sum(varies, dtype=train.dtype)
+    several = n > 1
+    n = jnp.where(several, n, 2.0)
+    return jnp.where(several, (jnp.mean(jnp.sum(z, axis=1) ** 2) / n - 1.0) / (n - 1.0), jnp.nan)
+
+
 def van_rossum(
     spikes: Shaped[ArrayLike, "T *N"], target: Shaped[ArrayLike, "T *N"], *, tau: float, dt: float
 ) -> Float[Array, ""]:
@@ -203,6 +268,12 @@ def bits_per_spike(
     poisson = num_spikes * math.log(num_spikes / duration) - num_spikes
     nats: Array | float = checks.numbers("log_likelihood", log_likelihood, "nats", rank=0, finite=False) - poisson
     return nats / (float(num_spikes) * math.log(2.0))
+
+
+def _mean_over(x: Array, counts: Array) -> Array:
+    """Return the mean of what counts, nan where nothing does."""
+    total = jnp.sum(counts, dtype=x.dtype)
+    return jnp.where(total > 0, jnp.sum(jnp.where(counts, x, 0.0)) / jnp.maximum(total, 1.0), jnp.nan)
 
 
 def _alike(lowest: int = 1, **arrays: ArrayLike) -> tuple[Array, Array]:

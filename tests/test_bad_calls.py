@@ -54,6 +54,7 @@ def _noise(seed: int, low: float, high: float, size: int = STEPS) -> np.ndarray:
 TRAIN = np.zeros(STEPS)
 TRAIN[[5, 17, 29]] = 1.0
 OTHER = np.roll(TRAIN, 2)
+BUSY = (_noise(2, 0.0, 1.0, 3 * STEPS).reshape(STEPS, 3) < 0.3).astype(float)
 TIMES, THEIRS = np.array([3.0, 11.5, 20.0, 31.0]), np.array([3.5, 12.0, 25.0])
 CURRENT, VOLTAGE = _noise(0, 0.0, 400.0), _noise(1, -80.0, -50.0)
 LEVELS = np.linspace(20.0, 400.0, 8)
@@ -160,6 +161,10 @@ GOOD = {
     "losses.rate_mse": Call(losses.rate_mse, {"rate": RATES, "target": RATES[::-1].copy()}),
     "losses.spike_mask": Call(losses.spike_mask, {"spikes": TRAIN, "before": 2, "after": 3}, wide=("spikes",)),
     "losses.spike_count_rate": Call(losses.spike_count_rate, {"spikes": TRAIN, "dt": 0.5}, wide=("spikes",)),
+    "losses.interval_cv": Call(losses.interval_cv, {"spikes": BUSY[:, 0], "at_least": 3}, wide=("spikes",)),
+    "losses.count_correlation": Call(
+        losses.count_correlation, {"spikes": BUSY, "dt": 0.5, "width": 2.0}, loose=("spikes",)
+    ),
     "losses.van_rossum": Call(losses.van_rossum, {"spikes": TRAIN, "target": OTHER, "tau": 5.0, "dt": 0.5}),
     "losses.point_process_log_likelihood": Call(
         losses.point_process_log_likelihood,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlif import losses
+from jaxlif.networks import Activity
 
 RNG = np.random.default_rng(0)
 T, N = 40, 3
@@ -51,6 +52,69 @@ def test_spike_count_rate(dtype, dt):
     value = losses.spike_count_rate(jnp.asarray(TRAIN, dtype), dt)
     assert value.dtype == dtype and value.shape == (N,)
     np.testing.assert_allclose(value, TRAIN.sum(axis=0) / (T * dt / 1000.0), rtol=RTOL[dtype])
+
+
+# The last is silent, the one before has a regular train; of the first two intervals there are too few.
+RASTER = np.zeros((240, 6))
+RASTER[[3, 60, 200], 0] = 1.0
+RASTER[:, 1:4] = RNG.random((240, 3)) < (0.03, 0.1, 0.2)
+RASTER[5::20, 4] = 1.0
+
+
+def activity():
+    steps, neurons = np.nonzero(RASTER)
+    return Activity({"E": 6}, 0.0, 120.0, {"E": 0.5 * (steps + 1)}, {"E": neurons})
+
+
+def test_interval_cv_is_that_of_an_activity(dtype):
+    value = losses.interval_cv(jnp.asarray(RASTER, dtype))
+    assert value.dtype == dtype
+    # The variance of the regular train is the difference of equal numbers, and the root of what rounding leaves of it.
+    np.testing.assert_allclose(value, activity().cv("E"), rtol={"float64": 1e-8, "float32": 1e-3}[dtype])
+
+
+def test_the_slope_of_interval_cv_is_what_a_spike_changes():
+    """Of the number of intervals, their sum and that of their squares, each counted with the spike and without."""
+
+    def moments(train):
+        intervals = np.diff(np.flatnonzero(train)).astype(float)
+        return np.array([len(intervals), intervals.sum(), (intervals**2).sum()])
+
+    train = RASTER[:, 2]
+    found = jax.jit(jax.grad(losses.interval_cv))(train)
+    count, total, squares = moments(train)
+    cv = np.sqrt(squares * count / total**2 - 1.0)
+    slope = np.array([squares / total**2, -2.0 * squares * count / total**3, count / total**2]) / (2.0 * cv)
+    for n in range(0, 240, 7):
+        with_it, without = train.copy(), train.copy()
+        with_it[n], without[n] = 1.0, 0.0
+        np.testing.assert_allclose(found[n], slope @ (moments(with_it) - moments(without)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [0.5, 4.5, 10.0])
+def test_count_correlation_is_that_of_an_activity(dtype, width):
+    value = losses.count_correlation(jnp.asarray(RASTER, dtype), 0.5, width=width)
+    assert value.dtype == dtype
+    # The variance of the sum is its sixth, less one.
+    np.testing.assert_allclose(value, activity().correlation("E", width), rtol=0, atol=5 * RTOL[dtype])
+
+
+def test_the_slope_of_count_correlation():
+    gradient_agrees(lambda x: losses.count_correlation(x, 0.5, width=4.5), RASTER[:, :5])
+
+
+def test_statistics_of_silent_neurons_have_no_slope():
+    for loss in (losses.interval_cv, lambda x: losses.count_correlation(x, 0.5, width=4.5)):
+        slopes = jax.grad(loss)(jnp.asarray(RASTER))
+        assert np.isfinite(slopes).all() and (slopes[:, 5] == 0.0).all() and (slopes[:, 2] != 0.0).any()
+        value, slopes = jax.value_and_grad(loss)(jnp.zeros((240, 6)))
+        assert np.isnan(value) and (slopes == 0.0).all()
+
+
+def test_count_correlation_refuses_widths_that_do_not_fit():
+    for width, rule in ((0.7, "a whole number of steps of dt = 0.5 ms"), (61.0, "must fit into the 120 ms")):
+        with pytest.raises(ValueError, match=rule):
+            losses.count_correlation(RASTER, 0.5, width=width)
 
 
 def pairwise(a, b, tau):
