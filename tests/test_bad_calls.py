@@ -132,8 +132,8 @@ GOOD = {
     "theory.shunted_rate": Call(theory.shunted_rate, SHAPED | {"g": 5.0, "sd": 2.0}, ANY),
     "theory.double_exponential_psp": Call(
         theory.double_exponential_psp,
-        {"params": PARAMS, "weight": 50.0, "tau_syn": 5.0, "tau_rise": 1.0, "t": TIMES},
-        (*ANY, "tau_rise"),
+        {"params": PARAMS, "weight": 50.0, "tau_rise": 1.0, "tau_decay": 5.0, "t": TIMES},
+        (*ANY, "tau_rise", "tau_decay"),
     ),
     "theory.psp_peak": Call(
         theory.psp_peak, {"params": PARAMS, "weight": 50.0, "tau_syn": 5.0, "tau_rise": 1.0}, (*ANY, "tau_rise")

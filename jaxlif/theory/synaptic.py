@@ -46,7 +46,7 @@ def exponential_psp(
         >>> round(float(exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=10.0)), 6)
         1.471518
     """
-    return double_exponential_psp(params, weight, tau_syn, 0.0, t)
+    return _psp(params, weight, tau_syn, 0.0, t)
 
 
 def alpha_psp(
@@ -61,29 +61,27 @@ def alpha_psp(
         >>> round(float(alpha_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, tau_syn=10.0, t=20.0)), 6)
         2.943036
     """
-    return double_exponential_psp(params, weight, tau_syn, tau_syn, t)
+    return _psp(params, weight, tau_syn, tau_syn, t)
 
 
 def double_exponential_psp(
     params: Any,
     weight: Real[ArrayLike, "..."],
-    tau_syn: Real[ArrayLike, "..."],
     tau_rise: Real[ArrayLike, "..."],
+    tau_decay: Real[ArrayLike, "..."],
     t: Real[ArrayLike, "..."],
 ) -> Float[Array, "..."]:
-    r"""Follow the potential, mV, that a current :math:`\propto e^{-t/\tau_{syn}} - e^{-t/\tau_{rise}}` evokes.
+    r"""Follow the potential, mV, that a current :math:`\propto e^{-t/\tau_{decay}} - e^{-t/\tau_{rise}}` evokes.
 
-    The weight is the current's peak, pA; tau_rise, ms, may be 0 (an exponential current), tau_syn (an alpha current) or
-    anything else; as :func:`exponential_psp` otherwise.
+    The weight is the current's peak, pA; tau_rise, ms, may be 0 (an exponential current), tau_decay (an alpha current)
+    or anything else; as :func:`exponential_psp` otherwise.
 
     Example:
         >>> from jaxlif import LIFParams
-        >>> round(float(double_exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, 5.0, 1.0, t=8.0)), 6)
+        >>> round(float(double_exponential_psp(LIFParams(tau_m=10.0, r_m=0.04), 100.0, 1.0, 5.0, t=8.0)), 6)
         1.476988
     """
-    weight, rates = _read(params, weight, tau_syn, tau_rise)
-    t = jnp.maximum(jnp.asarray(checks.numbers("t", t, "ms")), 0.0)
-    return jnp.asarray(params.r_m * weight * _evoked(rates, t))
+    return _psp(params, weight, tau_decay, tau_rise, t, "tau_decay")
 
 
 def psp_peak(
@@ -180,13 +178,19 @@ def voltage_moments(
     return Moments(params.r_m * current.mean, params.r_m**2 * current.variance * filtered)
 
 
+def _psp(params: Any, weight: Any, tau_syn: Any, tau_rise: Any, t: Any, name: str = "tau_syn") -> Array:
+    weight, rates = _read(params, weight, tau_syn, tau_rise, name)
+    t = jnp.maximum(jnp.asarray(checks.numbers("t", t, "ms")), 0.0)
+    return jnp.asarray(params.r_m * weight * _evoked(rates, t))
+
+
 def _per_ms(rate: Any) -> Array:
     return jnp.asarray(checks.require_not_negative("rate", checks.numbers("rate", rate, "Hz"), "Hz")) / 1000.0
 
 
-def _time_constants(tau_syn: Any, tau_rise: Any) -> tuple[Array, Array]:
-    tau_syn, tau_rise = checks.numbers("tau_syn", tau_syn, "ms"), checks.numbers("tau_rise", tau_rise, "ms")
-    checks.require_positive("tau_syn", tau_syn, "ms")
+def _time_constants(tau_syn: Any, tau_rise: Any, name: str = "tau_syn") -> tuple[Array, Array]:
+    tau_syn, tau_rise = checks.numbers(name, tau_syn, "ms"), checks.numbers("tau_rise", tau_rise, "ms")
+    checks.require_positive(name, tau_syn, "ms")
     return jnp.asarray(tau_syn), jnp.asarray(checks.require_not_negative("tau_rise", tau_rise, "ms"))
 
 
@@ -201,10 +205,12 @@ def _log_scale(tau_syn: Array, tau_rise: Array) -> Array:
     return jnp.where(ratio > 0, ratio * slope, 0.0)
 
 
-def _read(params: Any, weight: Any, tau_syn: Any, tau_rise: Any) -> tuple[Any, tuple[Array, Array, Array]]:
+def _read(
+    params: Any, weight: Any, tau_syn: Any, tau_rise: Any, name: str = "tau_syn"
+) -> tuple[Any, tuple[Array, Array, Array]]:
     """Return the weight over the current's peak, and the rates, 1/ms, of membrane, decay and rise, of one shape."""
     require_plain(params, checks.MEMBRANE[:2], ON_THE_VOLTAGE)
-    tau_syn, tau_rise = _time_constants(tau_syn, tau_rise)
+    tau_syn, tau_rise = _time_constants(tau_syn, tau_rise, name)
     weight = jnp.asarray(checks.numbers("weight", weight, "pA")) * jnp.exp(_log_scale(tau_syn, tau_rise))
     # A rise so fast that it is none within rounding.
     rise = jnp.maximum(tau_rise, 0.01 * jnp.finfo(tau_syn.dtype).eps * tau_syn)

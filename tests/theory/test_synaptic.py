@@ -116,12 +116,12 @@ def test_the_double_exponential_and_its_moments(tau_rise):
         return 0.01 * quad(lambda s: current(s, 5.0, tau_rise) * np.exp((s - t) / 10.0), 0.0, t, epsrel=1e-11)[0]
 
     t = np.array([0.2, 3.0, 9.0, 30.0, 90.0])
-    found = PSP(theory.double_exponential_psp, CELL, 100.0, 5.0, tau_rise, t)
+    found = PSP(theory.double_exponential_psp, CELL, 100.0, tau_rise, 5.0, t)
     np.testing.assert_allclose(found, [100.0 * evoked(x) for x in t], rtol=1e-9)  # of the search for the peak
     nodes, weights = np.polynomial.legendre.leggauss(200)
     times, weights = 125.0 * (nodes + 1.0), 125.0 * weights  # e^-25 is left at 250 ms
     i = 2.0 * current(times, 5.0, tau_rise)
-    u = np.asarray(theory.double_exponential_psp(CELL, 2.0, 5.0, tau_rise, times))
+    u = np.asarray(theory.double_exponential_psp(CELL, 2.0, tau_rise, 5.0, times))
     for moments, x in (
         (theory.synaptic_moments(2.0, 300.0, 5.0, tau_rise), i),
         (theory.voltage_moments(CELL, 2.0, 300.0, 5.0, tau_rise), u),
@@ -135,7 +135,7 @@ def test_the_peak_is_where_the_potential_is_largest(dtype, tau_syn, tau_rise):
     params = in_arrays(CELL, dtype)
     peak = PEAK(params, -100.0, tau_syn, tau_rise)
     with jax.enable_x64(True):
-        shape = jax.jit(lambda t: theory.double_exponential_psp(CELL, 100.0, tau_syn, tau_rise, t))
+        shape = jax.jit(lambda t: theory.double_exponential_psp(CELL, 100.0, tau_rise, tau_syn, t))
         found = minimize_scalar(
             lambda t: -float(shape(t)), bounds=(0.0, 100.0), method="bounded", options={"xatol": 1e-9}
         )
