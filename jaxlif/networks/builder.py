@@ -33,7 +33,7 @@ from jaxlif.synapses import Kinds, TsodyksMarkramParams, VoltageJump
 # A number, an array, or what draws one from a NumPy generator: (generator, how many) -> [how many].
 Values = Any | Callable[[np.random.Generator, int], Any]
 
-_BYTES = 56  # of a synapse, at most, while a network is built and run in single precision
+_BYTES, _NUMBERS = 22, 6  # of a synapse, in rows about as long as the longest: indices, and numbers of JAX's precision
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -305,7 +305,8 @@ def _require_room(pairs: dict[str, Projection], populations: Mapping[str, Popula
     total = sum(expected.values())
     if total >= 2**31 - 1:
         raise ValueError(f"{total:.3g} synapses: a network holds at most 2^31 - 2")
-    require_memory(int(_BYTES * total), f"a network of {total:.3g} synapses")
+    each = _BYTES + _NUMBERS * jnp.zeros(()).itemsize
+    require_memory(int(each * total), f"a network of {total:.3g} synapses")
 
 
 def _ends(p: Projection, populations: Mapping[str, Population]) -> Ends:
@@ -321,7 +322,7 @@ def _draw(rng: np.random.Generator, p: Projection, populations: Mapping[str, Pop
         np.asarray(delay) >= dt * (1.0 - 1e-6), "delay", delay, "ms", f"delay must be dt = {dt:g} ms or more"
     )
     _check_sign(populations[str(p.target)], str(p.receptor), weight)
-    return _Drawn(source.astype(np.int32), target.astype(np.int32), weight, delay)
+    return _Drawn(source.astype(np.int32, copy=False), target.astype(np.int32, copy=False), weight, delay)
 
 
 def _check_sign(population: Population, receptor: str, weight: Any) -> None:
@@ -349,10 +350,8 @@ def _table(cell: PopulationNetwork, pairs: dict[str, Projection], drawn: dict[st
     ends = list(accumulate([*sizes.values(), *(sizes[source] for _, source in cell.short_term)], initial=0))
     spikes = dict(zip(sizes, ends, strict=False))
     released = dict(zip((name for name, _ in cell.short_term), ends[len(sizes) :], strict=False))
-    places, none = cell.places, np.zeros(0, np.int32)
     first = {name: released.get(name, spikes[str(p.source)]) for name, p in pairs.items()}
-    source = np.concatenate([none, *(first[name] + d.source for name, d in drawn.items())])
-    receptor = [places[str(p.target)][str(p.receptor)].start + drawn[name].target for name, p in pairs.items()]
-    table = rows_of(source, ends[-1])
-    at = np.concatenate([*receptor, np.zeros(1, np.int32)]).astype(np.int32)
+    table, places = rows_of([first[name] + d.source for name, d in drawn.items()], ends[-1]), cell.places
+    receptor = (places[str(p.target)][str(p.receptor)].start + drawn[name].target for name, p in pairs.items())
+    at = np.concatenate([*receptor, np.zeros(1, np.int32)])
     return Table(receptor=jnp.asarray(at[table]), synapse=jnp.asarray(table))

@@ -25,6 +25,7 @@ class Ends(NamedTuple):
 
 
 Synapses = tuple[np.ndarray, np.ndarray]
+SLAB = 2**22  # synapses at once, where numbers of 64 bits would pile up
 
 
 class Rule(ABC):
@@ -69,12 +70,14 @@ class Pairwise(Rule):
         pairs, found, last = ends.num_in * among, [], -1
         while last < pairs:
             mean = self.probability * (pairs - last)
-            gaps = rng.geometric(self.probability, int(mean + 4.0 * mean**0.5) + 16)
-            found.append(last + np.cumsum(gaps))
-            last = int(found[-1][-1])
-        pair = np.concatenate(found)
-        source, target = np.divmod(pair[pair < pairs], max(among, 1))
-        return source, target + (target >= source if alone else 0)
+            left = int(mean + 4.0 * mean**0.5) + 16
+            while left > 0:
+                pair = last + np.cumsum(rng.geometric(self.probability, min(left, SLAB)))
+                left, last = left - len(pair), int(pair[-1])
+                source, target = np.divmod(pair[pair < pairs], max(among, 1))
+                found.append(np.stack([source, target + (target >= source if alone else 0)]).astype(np.int32))
+        source, target = np.concatenate(found, axis=1)
+        return source, target
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,14 @@ class _Fixed(Rule):
         if among < (1 if self.multapses else self.number):
             raise ValueError(f"number = {self.number}: only {among} partners are there for each neuron")
         if self.multapses:
-            found = rng.integers(among, size=(own, self.number))
+            found = rng.integers(among, size=(own, self.number), dtype=np.int32)
         else:
-            draws = (rng.choice(among, self.number, replace=False, shuffle=False) for _ in range(own))
-            found = np.stack([*draws]) if own else np.zeros((0, self.number), int)
-        return found + (found >= np.arange(own)[:, None] if alone else 0)
+            found = np.empty((own, self.number), np.int32)
+            for partners in found:
+                partners[:] = rng.choice(among, self.number, replace=False, shuffle=False)
+        if alone:
+            found += found >= np.arange(own)[:, None]
+        return found
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,8 @@ class FixedInDegree(_Fixed):
     def draw(self, rng: np.random.Generator, ends: Ends) -> Synapses:
         """Draw the sources of each target."""
         source = self._partners(rng, ends.num_out, ends.num_in, ends.same).ravel()
-        return _sorted(source, np.repeat(np.arange(ends.num_out), self.number))
+        order = order_of(source, ends.num_in)
+        return _repeated(np.bincount(source, minlength=ends.num_in)), order // np.int32(self.number)
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class FixedOutDegree(_Fixed):
     def draw(self, rng: np.random.Generator, ends: Ends) -> Synapses:
         """Draw the targets of each source."""
         target = self._partners(rng, ends.num_in, ends.num_out, ends.same).ravel()
-        return np.repeat(np.arange(ends.num_in), self.number), target
+        return np.repeat(np.arange(ends.num_in, dtype=np.int32), self.number), target
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,9 @@ class FixedNumber(Rule):
 
     def draw(self, rng: np.random.Generator, ends: Ends) -> Synapses:
         """Draw both ends."""
-        return _sorted(rng.integers(ends.num_in, size=self.number), rng.integers(ends.num_out, size=self.number))
+        source, target = (rng.integers(n, size=self.number, dtype=np.int32) for n in (ends.num_in, ends.num_out))
+        order = order_of(source, ends.num_in)
+        return source[order], target[order]
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,8 @@ class AllToAll(Rule):
 
     def draw(self, rng: np.random.Generator, ends: Ends) -> Synapses:
         """Return all pairs."""
-        source, target = np.divmod(np.arange(ends.num_in * ends.num_out), ends.num_out)
+        source = np.repeat(np.arange(ends.num_in, dtype=np.int32), ends.num_out)
+        target = np.tile(np.arange(ends.num_out, dtype=np.int32), ends.num_in)
         kept = source != target if ends.same and not self.autapses else slice(None)
         return source[kept], target[kept]
 
@@ -230,9 +240,9 @@ class ByDistance(Rule):
         if any(x is None for x in ends.positions):
             raise ValueError("positions = None: ByDistance needs the positions of both populations, [n, dimensions]")
         start, end = (np.asarray(numbers("positions", x, rank=2)) for x in ends.positions)
-        rows = [np.flatnonzero(rng.random(ends.num_out) < self._chance(x, end)) for x in start]
-        rows = [row[row != i] for i, row in enumerate(rows)] if ends.same else rows
-        return np.repeat(np.arange(ends.num_in), [len(row) for row in rows]), np.concatenate(rows)
+        drawn = (np.flatnonzero(rng.random(ends.num_out) < self._chance(x, end)) for x in start)
+        rows = [(row[row != i] if ends.same else row).astype(np.int32) for i, row in enumerate(drawn)]
+        return _repeated([len(row) for row in rows]), np.concatenate(rows)
 
     def _chance(self, x: np.ndarray, others: np.ndarray) -> np.ndarray:
         apart = np.abs(others - x)
@@ -242,6 +252,15 @@ class ByDistance(Rule):
         return chance
 
 
-def _sorted(source: np.ndarray, target: np.ndarray) -> Synapses:
-    order = np.argsort(source, kind="stable")
-    return source[order], target[order]
+def order_of(source: np.ndarray, num_in: int) -> np.ndarray:
+    """Return the order that sorts synapses by source, stably, in a time that grows with their number alone."""
+    from scipy.sparse import csr_array  # takes long to load
+
+    count = len(source)
+    each = csr_array((np.empty(count, np.int8), source, np.arange(count + 1, dtype=np.int32)), (count, num_in))
+    order: np.ndarray = each.tocsc().indices
+    return order
+
+
+def _repeated(counts: Any) -> np.ndarray:
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)

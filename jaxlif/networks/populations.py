@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxlif import checks
 from jaxlif.checks import within as named
+from jaxlif.networks.connectivity import SLAB
 from jaxlif.networks.drives import Drive as Outside
 from jaxlif.networks.drives import check_drive
 from jaxlif.networks.groups import (
@@ -123,13 +124,21 @@ class PopulationNetwork:
                 )
         if checks.concrete(delay):
             value = np.asarray(delay)
-            lag = value.astype(float) / self.dt
             rule = f"delay must be from dt = {self.dt:g} to the longest, {self.max_lag * self.dt:g} ms"
-            # A millionth of it is more than single precision rounds.
-            checks.require((lag > 1.0 - 1e-6) & (lag < self.max_lag * (1.0 + 1e-6)), "delay", value, "ms", rule)
+            checks.require(self._lag_is(self._in_reach, value), "delay", value, "ms", rule)
             if not self.interpolate:
                 rule = f"delay must be a whole number of steps of dt = {self.dt:g} ms, or interpolate=True"
-                checks.require(np.abs(lag - np.rint(lag)) < 1e-6 * lag, "delay", value, "ms", rule)
+                checks.require(self._lag_is(_whole, value), "delay", value, "ms", rule)
+
+    def _in_reach(self, lag: np.ndarray) -> np.ndarray:
+        # A millionth of it is more than single precision rounds.
+        return (lag > 1.0 - 1e-6) & (lag < self.max_lag * (1.0 + 1e-6))
+
+    def _lag_is(self, rule: Callable[[np.ndarray], np.ndarray], delay: np.ndarray) -> np.ndarray:
+        """Say of which delays a rule holds in steps; in parts, for numbers of 64 bits of all synapses pile up."""
+        flat = delay.reshape(-1)
+        parts = [rule(flat[i : i + SLAB].astype(float) / self.dt) for i in range(0, len(flat), SLAB)]
+        return np.concatenate([np.ones(0, bool), *parts]).reshape(delay.shape)
 
     def prepare(self, params: Any) -> Any:
         """Return what a loop needs: the neurons of each group together, and each synapse's weight and place."""
@@ -317,6 +326,11 @@ class PopulationNetwork:
     def _output(self, outputs: list[Any]) -> PopulationOutput:
         parts = [(name, part, o) for g, o in zip(self.groups, outputs, strict=True) for name, part in g.parts.items()]
         return PopulationOutput({n: o.spikes[p] for n, p, o in parts}, {n: o.v[p] for n, p, o in parts})
+
+
+def _whole(lag: np.ndarray) -> np.ndarray:
+    near: np.ndarray = np.abs(lag - np.rint(lag)) < 1e-6 * lag
+    return near
 
 
 def even_parts(steps: int, most: int) -> int:

@@ -4,6 +4,7 @@ It is stored by source: row i lists the targets of input i. Forwards only the ro
 so that a large network costs what its spikes cost; :func:`deliver` is the door to how that is done.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key
 
 from jaxlif.checks import concrete, floats, integers, numbers, random_key, require, whole
-from jaxlif.networks.connectivity import Ends, Rule
+from jaxlif.files import require_memory
+from jaxlif.networks.connectivity import SLAB, Ends, Rule, order_of
 from jaxlif.networks.layers import require_input
 
 _BLOCK = 64  # inputs that are searched at once for one that is not 0
@@ -186,17 +188,33 @@ def connect(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(random_key(key))).ravel().tolist())
     ends = Ends(whole("num_in", num_in, 1), whole("num_out", num_out, 1), same)
     source, target = rule.draw(rng, ends)
-    rows = rows_of(source, num_in)
+    rows = rows_of([source], num_in)
     spread = jnp.broadcast_to(weight[:, None] if weight.ndim else weight, rows.shape)
     ends_at = np.append(target, num_out).astype(np.int32)[rows]
     return SparseParams(weight=jnp.where(ends_at < num_out, spread, 0.0), target=jnp.asarray(ends_at))
 
 
-def rows_of(source: Int[np.ndarray, "E"], num_in: int) -> Int[np.ndarray, "num_in K"]:
-    """Return the numbers of the synapses of each input, filled up with E; K is the largest number that any has."""
-    counts = np.bincount(source, minlength=num_in)
-    order = np.argsort(source, kind="stable")
-    column = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = np.full((num_in, max(1, counts.max())), len(source), np.int32)
-    rows[source[order], column] = order
+def rows_of(sources: Sequence[Int[np.ndarray, "E"]], num_in: int) -> Int[np.ndarray, "num_in K"]:
+    """Return the numbers of the synapses of each input, filled up with E; K is the largest number that any has.
+
+    They count through all of ``sources``, and stand in a row in this order.
+    """
+    counts, columns, number = [_counted(source, num_in) for source in sources], np.zeros(num_in, int), 0
+    width, total = max(1, sum(counts, columns).max()), sum(map(len, sources))
+    require_memory(16 * num_in * width, f"a table of {num_in} rows as long as the longest, {width} synapses,")
+    rows = np.full((num_in, width), total, np.int32)
+    for source, count in zip(sources, counts, strict=True):
+        in_order = bool((source[1:] >= source[:-1]).all())
+        order = np.arange(len(source), dtype=np.int32) if in_order else order_of(source, num_in)
+        shift = columns - (np.cumsum(count) - count)
+        for i in range(0, len(source), SLAB):
+            own = order[i : i + SLAB]
+            begin = source[own]
+            rows[begin, shift[begin] + np.arange(i, i + len(own))] = own + np.int32(number)
+        columns, number = columns + count, number + len(source)
     return rows
+
+
+def _counted(source: np.ndarray, num_in: int) -> np.ndarray:
+    parts = (np.bincount(source[i : i + SLAB], minlength=num_in) for i in range(0, len(source), SLAB))
+    return sum(parts, np.zeros(num_in, int))

@@ -15,7 +15,7 @@ from jaxlif.networks import (
     Pairwise,
     connect,
 )
-from jaxlif.networks.connectivity import Ends
+from jaxlif.networks.connectivity import Ends, order_of
 
 
 def matrix(rule, ends, seed=0):
@@ -95,3 +95,8 @@ REFUSED = {
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_counting_sorts_as_comparing_does():
+    source = np.random.default_rng(4).integers(30, size=500, dtype=np.int32)
+    np.testing.assert_array_equal(order_of(source, 40), np.argsort(source, kind="stable"))

@@ -340,7 +340,7 @@ REFUSED = {
         lambda: build(
             KEY, {"E": one(30_000)}, [Projection(source="E", target="E", rule=AllToAll(), weight=1.0, receptor="exc")]
         ),
-        "a network of 9e.08 synapses would need 50.4 GB",
+        "a network of 9e.08 synapses would need 63 GB",
     ),
     "too many arrivals": (
         lambda: build_with([poisson_drive("E", rate=1e6, weight=1.0, receptor="exc")]),
