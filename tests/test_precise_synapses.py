@@ -286,6 +286,26 @@ def test_a_later_arrival_makes_a_later_spike_and_the_surrogate_gives_the_silent_
     assert count(500.0, CELL) == 0.0 and count(500.0, soft) > 0.0
 
 
+def test_a_batch_equals_its_members():
+    """Over arrivals, and over parameters beside them: in a batch the search for crossings is one."""
+    rng = np.random.default_rng(5)
+    arrivals, times = jnp.asarray(rng.exponential(400.0, (4, 20, 2, 1, 3))), jnp.asarray(rng.random((4, 20, 2)))
+    tau_m = jnp.array([8.0, 10.0, 12.0])
+
+    def output(arrivals, times, tau_m):
+        params = replace(PARAMS, neuron=replace(PARAMS.neuron, tau_m=tau_m))
+        return jl.simulate(CELL, params, jl.TimedDrive(arrivals, times, jnp.zeros(20)))[1]
+
+    batch = jax.jit(jax.vmap(jax.vmap(output, (0, 0, None)), (None, None, 0)))(arrivals, times, tau_m)
+    alone = jax.jit(output)
+    for i, tau in enumerate(tau_m):
+        for b in range(4):
+            one = alone(arrivals[b], times[b], tau)
+            assert one.spikes.sum() > 3
+            for x, y in zip(one, batch, strict=True):
+                np.testing.assert_allclose(y[i, b], x, rtol=0, atol=1e-12)
+
+
 def test_rates_and_the_audit_work_on_it():
     x = drive(300.0, 0.4, current=300.0)
     rate = jl.interval_rate(jl.simulate(CELL, PARAMS, x)[1], 1.0)

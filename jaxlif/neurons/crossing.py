@@ -95,33 +95,104 @@ def first_crossing(membrane: Membrane, stretches: Stretch, v: Array, dt: float) 
     return spiked, jnp.where(at_once, start, root)
 
 
+class _Rows(NamedTuple):
+    """Of each stretch [M + 1, N] when it begins and ends for a neuron, whether the threshold may be crossed in it, and
+    whether it is at the end; with membranes and stretches themselves. All have the axes of neurons, as the last ones.
+    """
+
+    begin: Array
+    end: Array
+    may: Array
+    reaches: Array
+    membrane: Membrane
+    stretches: Stretch
+
+
 def _search(membrane: Membrane, stretches: Stretch, v: Array, dt: float) -> tuple[Array, Array, Array, Array]:
     """Find the first crossing: whose there is, whose as a stretch begins, in which, and when.
 
-    From below: nobody crosses for as long as the highest current still to come needs to threshold. That is Newton's
-    step where the current is highest now. A stretch is looked at where that current could reach threshold in it.
+    A stretch is looked at where the highest current still to come could reach threshold in it.
     """
     start, end = (jnp.broadcast_to(x, stretches.rise.shape) for x in (stretches.start, stretches.end))
     begin = jnp.maximum(start, membrane.since[None])
     at_begin = jnp.where(start < membrane.since[None], v[None], jax.vmap(membrane.voltage)(stretches.rise, start))
     reaches, may = _candidates(membrane, stretches, at_begin, begin, end)
-    may = may & (membrane.since < dt)[None]
-    rows = jnp.arange(len(start)).reshape((-1,) + (1,) * v.ndim)
+    own = membrane._replace(
+        params=jax.tree.map(lambda x: jnp.broadcast_to(x, v.shape), membrane.params),
+        own=jax.tree.map(lambda x: _over_neurons(x, v), membrane.own),
+    )
+    rows = _Rows(begin, end, may & (membrane.since < dt)[None], reaches, own, stretches._replace(start=start, end=end))
+    spiked, index, time = _found(dt)(rows)
+    return spiked, spiked & (at_index(at_begin, index) >= membrane.params.v_th), index, time
+
+
+def _over_neurons(x: Any, v: Array) -> Array:
+    """Return a parameter of kinds of synapse, scalar, [K] or [K, N], for all neurons: [K or 1, N]."""
+    x = jnp.atleast_1d(jnp.asarray(x, v.dtype))
+    return jnp.broadcast_to(x.reshape(len(x), *(1,) * (1 + v.ndim - x.ndim), *x.shape[1:]), (len(x), *v.shape))
+
+
+def _found(dt: float) -> Any:
+    """Return the search through all rows. Of a batch all neurons are searched together, so that few compute for all."""
+
+    @jax.custom_batching.custom_vmap
+    def _of(rows: _Rows) -> tuple[Array, Array, Array]:
+        shape = rows.begin.shape[1:]
+        flat = jax.tree.map(lambda x: x.reshape(*x.shape[: x.ndim - len(shape)], -1), rows)
+        return tuple(x.reshape(shape) for x in _in_chunks(flat, dt))  # type: ignore[return-value]
+
+    @_of.def_vmap
+    def _together(size: int, batched: list[_Rows], rows: _Rows) -> tuple[Any, Any]:
+        rank = rows.begin.ndim - 1 - int(batched[0].begin)
+
+        def _before_neurons(x: Array, batched: bool) -> Array:
+            x = x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            return jnp.moveaxis(x, 0, x.ndim - 1 - rank)
+
+        return _of(jax.tree.map(_before_neurons, rows, batched[0])), (True, True, True)
+
+    return _of
+
+
+def _in_chunks(rows: _Rows, dt: float) -> tuple[Array, Array, Array]:
+    """Search for those neurons [N] that may cross, a number at a time."""
+    n = rows.may.shape[1]
+    many = max(n // 16, min(n, 32))
+
+    def _some(now: tuple[Array, ...]) -> tuple[Array, ...]:
+        going, *found = now
+        chosen = jnp.nonzero(going, size=many, fill_value=n)[0]
+        new = _first(jax.tree.map(lambda x: x.at[..., chosen].get(mode="clip"), rows), dt)
+        going = going.at[chosen].set(False, mode="drop")
+        return going, *(x.at[chosen].set(y, mode="drop") for x, y in zip(found, new, strict=True))
+
+    going = jnp.any(rows.may, axis=0)
+    now: tuple[Array, ...] = going, jnp.zeros_like(going), jnp.zeros(n, jnp.int32), jnp.zeros_like(rows.begin[0])
+    return jax.lax.while_loop(lambda now: jnp.any(now[0]), _some, now)[1:]  # type: ignore[return-value]
+
+
+def _first(rows: _Rows, dt: float) -> tuple[Array, Array, Array]:
+    """Return who crosses, in which stretch, and when.
+
+    From below: nobody crosses for as long as the highest current still to come needs to threshold. That is Newton's
+    step where the current is highest now.
+    """
+    number = jnp.arange(len(rows.may), dtype=jnp.int32)[:, None]
 
     def _look(now: tuple[Array, ...]) -> tuple[Array, ...]:
         """Look at the stretch that each has come to, and turn to the next."""
         going, found, index, time = now
-        stretch, until, crossed, first = at_index((stretches, end, reaches, begin), index)
-        time = jnp.where(going, _approach(membrane, stretch, going, first, until, dt), time)
+        stretch, until, crossed, first = at_index((rows.stretches, rows.end, rows.reaches, rows.begin), index)
+        time = jnp.where(going, _approach(rows.membrane, stretch, going, first, until, dt), time)
         passed = (time >= until) & ~crossed
-        others = may & (rows > index[None])
+        others = rows.may & (number > index[None])
         turns = going & passed & jnp.any(others, axis=0)
-        return turns, found | (going & ~passed), jnp.where(turns, jnp.argmax(others, axis=0), index), time
+        following = jnp.argmax(others, axis=0).astype(jnp.int32)
+        return turns, found | (going & ~passed), jnp.where(turns, following, index), time
 
-    index, going = jnp.argmax(may, axis=0), jnp.any(may, axis=0)
-    now: tuple[Array, ...] = going, jnp.zeros_like(going), index, at_index(begin, index)
-    _, spiked, index, time = jax.lax.while_loop(lambda now: jnp.any(now[0]), _look, now)
-    return spiked, spiked & (at_index(at_begin, index) >= membrane.params.v_th), index, time
+    index, going = jnp.argmax(rows.may, axis=0).astype(jnp.int32), jnp.any(rows.may, axis=0)
+    now: tuple[Array, ...] = going, jnp.zeros_like(going), index, at_index(rows.begin, index)
+    return jax.lax.while_loop(lambda now: jnp.any(now[0]), _look, now)[1:]  # type: ignore[return-value]
 
 
 def _approach(membrane: Membrane, stretch: Stretch, going: Array, time: Array, until: Array, dt: float) -> Array:

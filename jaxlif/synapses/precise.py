@@ -115,7 +115,7 @@ class PreciseSynaptic:
         """Advance one step in which ``x`` arrives."""
         own, v = params.neuron, state.neuron.v
         course = _Currents(self.synapse) if isinstance(self.synapse, Current) else _Jumps()
-        v_inf = own.v_rest + own.r_m * jnp.asarray(x.input, v.dtype)
+        v_inf = jnp.broadcast_to(own.v_rest + own.r_m * jnp.asarray(x.input, v.dtype), v.shape)
         since = jnp.minimum(state.neuron.refractory, self.dt)
         membrane = Membrane(course, own, params.synapse, v_inf, since, v)
         times, weights = _in_order(x, self._axes, v, self.dt)
