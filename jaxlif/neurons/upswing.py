@@ -13,7 +13,7 @@ from jaxlif.neurons.cell import Parameter, relax
 from jaxlif.neurons.lif import refractory_steps
 
 ALONE, WITH_SYNAPSES = 0.1, 0.034  # ms, of the longest substep: synapses may be as fast as 0.2 ms
-TO_SPIKE = 14  # substeps more, each 0.4 of the time to a spike
+TO_SPIKE = 24  # substeps more at most, each 0.4 of the time to a spike
 CLOSE = 1e-4  # of tau_m: so close to the peak the rest of the way has a closed form
 # Butcher's method of fifth order (1964, doi:10.1017/S1446788700023387), whose weights are Boole's.
 _NODES = (0.25, 0.25, 0.5, 0.75, 1.0)
@@ -43,9 +43,10 @@ Known = tuple[Any, Drive, Pair]  # parameters, drive, and p of the peak and of t
 
 
 def coordinate(params: Any, v: Parameter) -> Array:
-    """Return p [N] of a voltage, mV, up to the peak; not 0 itself, whose logarithm is infinite."""
-    above = (jnp.minimum(v, params.v_th) - params.v_t) / params.delta_t
-    return jax.nn.softplus(-above) + 1e-30
+    """Return p [N] of a voltage, mV, up to the peak; not 0 itself, nor what numbers cannot be divided by twice."""
+    above = jnp.asarray((jnp.minimum(v, params.v_th) - params.v_t) / params.delta_t)
+    least: float = float(jnp.finfo(above.dtype).tiny) ** 0.37
+    return jax.nn.softplus(-above) + least
 
 
 def _below(p: Array) -> Array:
@@ -91,9 +92,10 @@ def _forth(steps: tuple[float, float], known: Known, held: Array, start: Course,
 
     def _advanced(found: tuple[Course, Array, Any]) -> tuple[Course, Array, Any]:
         course, n, kept = found
-        return _substep(steps, known, held, n == count - 1, course), n + 1, keep(n, course, kept)
+        return _substep(steps, known, held, count - n, course), n + 1, keep(n, course, kept)
 
-    rows = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), start)
+    # One more: who reaches the peak in the last goes on from there.
+    rows = jax.tree.map(lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), start)
     begin = (start, jnp.asarray(0), keep(jnp.asarray(0), start, rows))
     return jax.lax.while_loop(lambda found: jnp.any(found[0].t < steps[0]), _advanced, begin)
 
@@ -112,7 +114,7 @@ def _back(steps: tuple[float, float], found: Any, slope: Course) -> tuple[Known,
 
     def _before(found: tuple[Array, Course, Known]) -> tuple[Array, Course, Known]:
         n, slope, total = found
-        again = partial(_substep, steps, refractory=held, last=n == _count(*steps))
+        again = partial(_substep, steps, refractory=held, turns=_count(*steps) + 1 - n)
         pull = jax.vjp(lambda *x: again(x[0], course=x[1]), known, jax.tree.map(lambda rows: rows[n - 1], kept))[1]
         more, slope = pull(slope)
         return n - 1, slope, jax.tree.map(jnp.add, total, more)
@@ -130,15 +132,18 @@ def _count(dt: float, longest: float) -> int:
     return TO_SPIKE + int(np.ceil(dt / longest - 1e-9))
 
 
-def _substep(steps: tuple[float, float], known: Known, refractory: Array, last: Array, course: Course) -> Course:
-    """Advance each neuron that is not at the step's end by a substep of its own, and reset it at its peak."""
+def _substep(steps: tuple[float, float], known: Known, refractory: Array, turns: Array, course: Course) -> Course:
+    """Advance each neuron that is not at the step's end by a substep of its own, the first of ``turns`` at most, and
+    reset it at its peak.
+    """
     (dt, longest), (params, drive, (peak, reset)) = steps, known
     (t, p, w, *_), peaked = course, course.peaked > 0.0
     held = refractory | (peaked & (refractory_steps(params.t_ref, dt) > 0))
     slopes, left = partial(_slopes, params, drive, held, peak), dt - t
     first = slopes(t, p, w)
-    share = jnp.minimum(longest, _share(params, jnp.where(peaked, p, p - peak), p, first[0]))
-    ends = last | (share >= left)
+    even = jnp.maximum(left, 0.0) / jnp.maximum(jnp.asarray(turns, t.dtype), 1.0)
+    share = jnp.minimum(longest, _share(params, jnp.where(peaked, p, p - peak), p, first[0], even))
+    ends = (turns <= 1) | (share >= left)
     h = jnp.where(ends, left, share)
     p_new, w_new, speed = _runge_kutta(slopes, first, t, p, w, h)
     # Past the peak the slope stays: so does the time since.
@@ -160,16 +165,15 @@ def _substep(steps: tuple[float, float], known: Known, refractory: Array, last: 
     )
 
 
-def _share(params: Any, way: Array, p: Array, p_dot: Array) -> Array:
-    """Return the next substep, ms, a share of the time to the peak and of that in which the explosion grows.
-
-    What is exact does not depend on it: it has no gradient.
+def _share(params: Any, way: Array, p: Array, p_dot: Array, least: Array) -> Array:
+    """Return the next substep, ms, a share of the time to the peak and of that in which the explosion grows, of the
+    latter at least what brings it to the step's end. What is exact does not depend on it: it has no gradient.
     """
     arrival = 0.4 * jnp.abs(way) / jnp.maximum(jnp.abs(p_dot), 1e-6)
     # Where p is large the exponential is a small part of the slope: of a relative error e^-p is left.
     lenient = 0.1 * _below(p) * jnp.exp(jnp.minimum(p, 30.0) / 6.0)
     growth = params.tau_m * jnp.abs(lenient) / jnp.maximum(jnp.abs(1.0 + params.tau_m * p_dot), 1e-6)
-    return jax.lax.stop_gradient(jnp.minimum(arrival, growth))
+    return jax.lax.stop_gradient(jnp.minimum(arrival, jnp.maximum(growth, least)))
 
 
 def _runge_kutta(slopes: Slopes, first: Pair, t: Array, p: Array, w: Array, h: Array) -> tuple[Array, Array, Array]:
@@ -190,8 +194,9 @@ def _rest_of_the_way(
     params: Any, slopes: Slopes, first: Pair, near: Array, peak: Array, t: Array, p: Array, w: Array
 ) -> Pair:
     """Return the time from p to the peak close before it, ms, by Radau's two nodes, and the mean voltage on the way."""
-    way = jnp.where(near & (p > peak), p - peak, 1.0)
+    apart = p - peak > 1e-16  # what single precision can divide by twice
+    way = jnp.where(near & apart, p - peak, 1.0)
     speed, later = (jnp.where(near, -p_dot, 1.0) for p_dot in (first[0], slopes(t, peak + way / 3.0, w)[0]))
-    time = jnp.where(p > peak, way * (0.25 / speed + 0.75 / later), 0.0)
+    time = jnp.where(apart, way * (0.25 / speed + 0.75 / later), 0.0)
     y = peak / way  # the mean is that of -ln p over p from here to the peak
     return time, voltage(params, jnp.maximum(p, peak)) + params.delta_t * (1.0 - y * jnp.log((1.0 + y) / y))

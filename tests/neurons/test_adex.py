@@ -28,6 +28,7 @@ NEURONS = {
     "low peak": ({"v_th": -45.0, "t_ref": 1.0}, 900.0, 1e-7),
     "sharp": ({"v_th": -40.0, "delta_t": 0.5}, 900.0, 1e-6),
     "exponential": ({"a": 0.0, "b": 0.0}, 900.0, 5e-7),
+    "far too strong": ({"t_ref": 2.0, "delta_t": 0.5, "v_th": -30.0}, 10_000.0, 5e-6),
 }
 CURRENT = np.array([current for _, current, _ in NEURONS.values()])
 EACH = [jl.AdExParams(**own) for own, _, _ in NEURONS.values()]
@@ -106,6 +107,69 @@ def test_all_models_of_nest_are_reproduced(name):
     np.testing.assert_allclose(spikes, STORED[f"{name}/spikes"], rtol=0, atol=1e-9)
     below = v < -44.0
     np.testing.assert_allclose(output.v[19::20][below], v[below], rtol=0, atol=float(STORED[f"{name}/solver"]))
+
+
+KINDS = {
+    "ampa": (jl.Conductance(), jl.ConductanceParams(tau_syn=0.5, e_rev=0.0), 20.0),
+    "nmda": (jl.NMDA(), jl.NMDAParams(tau_rise=2.0, tau_decay=40.0), 30.0),
+    "gaba": (
+        jl.DoubleExponentialConductance(),
+        jl.DoubleExponentialConductanceParams(tau_rise=0.5, tau_decay=6.0, e_rev=-80.0),
+        10.0,
+    ),
+    "other": (jl.AlphaCurrent(), jl.CurrentParams(tau_syn=1.5), 200.0),
+}
+
+
+def with_synapses(p, arrivals, current):
+    """Return voltages [T] and spikes' steps under KINDS, as linear filters in one system with the neuron, to 1e-11."""
+    rise, decay = np.array([np.nan, 2.0, 0.5, 1.5]), np.array([0.5, 40.0, 6.0, 1.5])
+    single, equal = np.isnan(rise), rise == decay
+    peak = np.where(equal, decay, np.log(decay / rise) * rise * decay / np.where(equal, 1.0, decay - rise))
+    height = np.where(equal, peak * np.exp(-1.0), np.exp(-peak / decay) - np.exp(-peak / rise))
+    height /= np.where(equal, 1.0, 1.0 / rise - 1.0 / decay)
+    e_rev, jumps = np.array([0.0, 0.0, -80.0]), arrivals / np.where(single, 1.0, height)
+    y, trace, spikes, left = np.array([p.v_rest, 0.0, *np.zeros(8)]), [], [], 0
+
+    def slopes(t, y):
+        v, (x, drive) = p.v_reset if left else min(y[0], p.v_th), y[2:].reshape(2, 4)
+        block = np.array([1.0, 1.0 / (1.0 + np.exp(-0.062 * v) / 3.57), 1.0])
+        into = current + np.sum(x[:3] * block * (e_rev - v)) + x[3] - y[1]
+        v_dot = p.v_rest - v + p.delta_t * np.exp((v - p.v_t) / p.delta_t) + p.r_m * into
+        synapses = [np.where(single, 0.0, drive) - x / decay, np.where(single, 0.0, -drive / rise)]
+        return np.concatenate([[0.0 if left else v_dot / p.tau_m, (p.a * (v - p.v_rest) - y[1]) / p.tau_w], *synapses])
+
+    def peaks(t, y):
+        return y[0] - p.v_th
+
+    peaks.terminal = True
+    for n, jump in enumerate(jumps):
+        run = solve_ivp(slopes, (0.0, DT), y, "DOP853", rtol=1e-11, atol=1e-11, events=peaks)
+        y, left = run.y[:, -1], max(left - 1, 0)
+        if run.t_events[0].size:
+            spikes.append(n)
+            left = 1 + int(np.ceil(p.t_ref / DT - 1e-9))
+            y = run.y_events[0][0] + np.array([0.0, p.b, *np.zeros(8)])
+            y[0] = p.v_reset
+            y, left = solve_ivp(slopes, (run.t_events[0][0], DT), y, rtol=1e-11, atol=1e-11).y[:, -1], left - 1
+        y[2:6] += np.where(single, jump, 0.0)
+        y[6:] += np.where(single, 0.0, jump)
+        trace.append(y[0])
+    return np.array(trace), spikes
+
+
+def test_all_kinds_of_synapse_act_on_it_together():
+    """NMDA too, exactly in its voltage."""
+    rng, params = np.random.default_rng(6), jl.AdExParams(t_ref=1.0)
+    kinds, own, scale = ({name: row[i] for name, row in KINDS.items()} for i in range(3))
+    arrivals = np.array([*scale.values()]) * rng.exponential(1.0, (500, 4)) * (rng.random((500, 4)) < 0.03)
+    cell = jl.Synaptic(CELL, jl.Kinds(kinds))
+    x = jl.Drive(arrivals, np.full(500, 300.0))
+    _, output = jl.simulate(cell, jl.SynapticParams(neuron=params, synapse=own), x)
+    v, spikes = with_synapses(params, arrivals, 300.0)
+    assert len(spikes) >= 2
+    np.testing.assert_array_equal(np.flatnonzero(output.spikes), spikes)
+    np.testing.assert_allclose(output.v[v < -44.0], v[v < -44.0], rtol=0, atol=1e-6)
 
 
 def test_single_precision_spikes_in_the_same_steps():
