@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg import expm
 from scipy.optimize import brentq, minimize_scalar
 
-POINTS = 16  # in a stretch between events, where the voltage is looked at; its extrema are then found
+POINTS = 8  # in a stretch between events, where the voltage is looked at; its extrema are then found
 
 
 class Train(NamedTuple):
@@ -81,10 +81,8 @@ def _crossing(a, y, length, threshold):
     def above(t):
         return (expm(a * t) @ y)[0] - threshold
 
-    if length <= 0.0:
-        return None
-    if above(0.0) >= 0.0:
-        return 0.0
+    if y[0] >= threshold or length <= 0.0:
+        return 0.0 if y[0] >= threshold and length > 0.0 else None
     step, t, seen = expm(a * (length / POINTS)), np.linspace(0.0, length, POINTS + 1), [y]
     for _ in range(POINTS):
         seen.append(step @ seen[-1])
