@@ -141,7 +141,7 @@ def read_noise(params: Any, mean: Any, sd: Any, dt: float, tau_syn: Any) -> tupl
         sd, lift = sd * jnp.sqrt(1.0 + ratio), (_ZETA * jnp.sqrt(ratio),) * 2
     scale = math.sqrt(2.0) * jnp.where(still, 1.0, sd)
     high, low = ((v - mean + by * sd) / scale for v, by in zip((params.v_th, params.v_reset), lift, strict=True))
-    low, high = (jnp.where(still, edge, y) for y, edge in ((low, -1.0), (high, 0.0)))
+    low, high = jnp.broadcast_arrays(jnp.where(still, -1.0, low), jnp.where(still, 0.0, high))
     return mean, sd, still, low, high
 
 
@@ -159,8 +159,7 @@ def _scaled_rate(params: Any, low: Array, high: Array) -> Array:
 def _second_moment(x: Array) -> Array:
     r"""Compute :math:`e^{x^2} \int_{-\infty}^x e^{u^2} (1 + \mathrm{erf}\,u)^2 du`, over e^(2x²) where x > 0."""
     above = jnp.maximum(x, 0.0)
-    reach = _FALL / jnp.where(above**2 > _FALL, x, jnp.sqrt(x**2 + _FALL) - x)
-    reach = jax.lax.stop_gradient(jnp.where(x < 0, _FALL / (jnp.sqrt(x**2 + _FALL) - x), reach))
+    reach = jax.lax.stop_gradient(_FALL / jnp.where(x > math.sqrt(_FALL), x, jnp.sqrt(x**2 + _FALL) - x))
 
     def _term(r: Array) -> Array:
         exponent = jnp.where(r < x, r**2 - 2.0 * x * r, 2.0 * x * r - r**2 - 2.0 * above**2)

@@ -79,7 +79,7 @@ def _passage(low: Array, high: Array, s: Array) -> tuple[Array, Array, Array]:
     r"""Return :math:`\ln(\psi(high)/\psi(low))`, and :math:`\psi'/\psi` at low and high."""
     crosses = low < _EDGE
     bounds = (low, high, jnp.minimum(low, _EDGE), jnp.minimum(high, _EDGE))
-    low, high, *left = jnp.broadcast_arrays(*(y.astype(s.dtype) for y in bounds), s)[:4]
+    low, high, *left, s, crosses = jnp.broadcast_arrays(*(y.astype(s.dtype) for y in bounds), s, crosses)
 
     def _stretched(x: Array) -> Array:  # in equal steps of asinh y, over the decades to the left
         return _slope(jnp.sinh(x), s) * jnp.cosh(x)

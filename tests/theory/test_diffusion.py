@@ -14,6 +14,7 @@ import jaxlif as jl
 from jaxlif import LIF, simulate, theory
 from tests.theory.cell import CELL, differences, in_arrays
 
+RATE = jax.jit(theory.diffusion_rate)
 DIFFUSION = jax.jit(jax.vmap(theory.diffusion_rate, (None, 0, 0)))
 
 
@@ -38,7 +39,7 @@ def test_without_noise_the_diffusion_rate_is_the_f_i_curve():
     current = jnp.array([160.0, 200.0, 300.0, 0.0, 150.0])  # the last two silent, and at rheobase
     mean, params = theory.equilibrium(CELL, current), in_arrays(CELL, "float64")
     expected, none = theory.firing_rate(CELL, current), jnp.zeros(5)
-    rate = jax.jit(theory.diffusion_rate)  # one program for all
+    rate = RATE  # one program for all
     for dt in (0.0, 0.1):
         np.testing.assert_allclose(rate(params, mean, none, dt), expected, rtol=1e-13)
     np.testing.assert_allclose(rate(params, mean, none + 1e-5, 0.0)[:3], expected[:3], rtol=1e-6)
@@ -116,7 +117,7 @@ def first_passages(mean, sd, count, dt):
 def test_rate_and_cv_as_simulated():
     intervals = CELL.t_ref + first_passages(-52.0, 3.0, 40_000, 0.05)
     # Standard errors of 0.2 % and 0.5 %.
-    np.testing.assert_allclose(1000.0 / intervals.mean(), theory.diffusion_rate(CELL, -52.0, 3.0), rtol=0.01)
+    np.testing.assert_allclose(1000.0 / intervals.mean(), RATE(CELL, -52.0, 3.0), rtol=0.01)
     np.testing.assert_allclose(intervals.std() / intervals.mean(), theory.interval_cv(CELL, -52.0, 3.0), rtol=0.01)
 
 
@@ -145,6 +146,20 @@ def test_far_from_threshold_all_stay_finite(dtype):
     assert np.isfinite(slopes).all() and np.isfinite(cv).all()
 
 
+@pytest.mark.parametrize("field", ["v_reset", "v_th"])
+def test_neurons_may_differ_in_one_parameter(field):
+    several = replace(CELL, **{field: getattr(CELL, field) + jnp.array([0.0, 1.0, 2.0])})
+    for of in (
+        theory.interval_cv,
+        *(lambda *x, f=f: f(*x, 20.0) for f in (theory.voltage_density, theory.rate_response)),
+    ):
+        assert jax.eval_shape(of, several, -57.0, 2.0).shape == (3,)
+    found = jax.jit(theory.diffusion_rate)(several, -57.0, 2.0)
+    each = jax.tree.map(lambda x: jnp.broadcast_to(x, 3), several)
+    expected = jax.jit(jax.vmap(theory.diffusion_rate, (0, None, None)))(each, -57.0, 2.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
 def test_without_noise_intervals_are_all_the_same():
     np.testing.assert_array_equal(CV(CELL, jnp.array([-50.0, -60.0]), jnp.zeros(2)), [0.0, 1.0])
     assert CV(CELL, jnp.array([-50.0]), jnp.array([1e-4]))[0] < 1e-4
@@ -160,7 +175,7 @@ def test_the_rate_behind_a_synapse_as_simulated():
     drive = (mean - params.v_rest + sd * np.sqrt((20.0 + tau_syn) / tau_syn) * middle) / params.r_m
     spikes = simulate(LIF(dt=dt), params, drive)[1].spikes[1000:]
     rate = 1000.0 * float(spikes.mean()) / dt
-    found, white = theory.diffusion_rate(params, mean, sd, tau_syn=tau_syn), theory.diffusion_rate(params, mean, sd)
+    found, white = RATE(params, mean, sd, tau_syn=tau_syn), RATE(params, mean, sd)
     np.testing.assert_allclose(found, rate, rtol=0.02)  # 30 000 spikes: 0.3 %
     assert white > 1.15 * rate
 
@@ -208,7 +223,7 @@ def fokker_planck(params, mean, sd, frequency, cells=10_000):
 def test_density_and_response_solve_the_fokker_planck_equation(mean, sd, frequency):
     v, density, rate, response = fokker_planck(CELL, mean, sd, frequency)
     # Second order in cells of 2e-3 mV.
-    np.testing.assert_allclose(theory.diffusion_rate(CELL, mean, sd), rate, rtol=1e-4)
+    np.testing.assert_allclose(RATE(CELL, mean, sd), rate, rtol=1e-4)
     np.testing.assert_allclose(DENSITY(CELL, mean, sd, v), density, rtol=0, atol=2e-4 * density.max())
     np.testing.assert_allclose(RESPONSE(CELL, mean, sd, frequency), response, rtol=5e-4)
 
@@ -224,7 +239,7 @@ def test_the_density_is_one_but_for_refractoriness(mean, sd):
     for start, end in ((low, -65.0), (-65.0, -55.0)):  # it has a corner at the reset
         p = DENSITY(CELL, mean, sd, jnp.asarray(start + 0.5 * (end - start) * (nodes + 1.0)))
         total += 0.5 * (end - start) * float(weights @ p)
-    np.testing.assert_allclose(total, 1.0 - 0.005 * theory.diffusion_rate(CELL, mean, sd), rtol=1e-9)
+    np.testing.assert_allclose(total, 1.0 - 0.005 * RATE(CELL, mean, sd), rtol=1e-9)
 
 
 def test_the_response_from_slow_to_fast():
@@ -235,7 +250,7 @@ def test_the_response_from_slow_to_fast():
     np.testing.assert_allclose(response(CELL, mean, sd, 0.0), slope, rtol=1e-12)
     np.testing.assert_allclose(response(CELL, mean, sd, 1e-9), slope, rtol=1e-7)
     fast = RESPONSE(CELL, -58.0, 2.0, 2e5)
-    expected = theory.diffusion_rate(CELL, -58.0, 2.0) / 2.0 / np.sqrt(2.0 * np.pi * 2e5 / 1000.0 * 10.0)
+    expected = RATE(CELL, -58.0, 2.0) / 2.0 / np.sqrt(2.0 * np.pi * 2e5 / 1000.0 * 10.0)
     np.testing.assert_allclose([np.abs(fast), np.angle(fast)], [expected, -np.pi / 4.0], rtol=0.03)
 
 
