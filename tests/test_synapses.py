@@ -288,6 +288,14 @@ def test_arrivals_without_an_axis_of_neurons_reach_them_all(kind, neuron):
     assert np.ptp(alone, axis=0).min() > 0.01 and np.abs(alone[:, 0] - alone[:, 1]).max() > 0.01
 
 
+def test_kinds_have_an_axis_of_neurons_where_one_of_them_has():
+    """Parameters [3] of one kind, under arrivals and a current that all share: the states of the others line up."""
+    cell = jl.Synaptic(jl.LIF(), jl.Kinds({"nmda": jl.NMDA(), "other": jl.AlphaCurrent()}))
+    own = {"nmda": jl.NMDAParams(mg=jnp.array([0.9, 1.0, 1.1])), "other": jl.CurrentParams()}
+    state = cell.init_state(jl.SynapticParams(synapse=own), jl.Drive(jnp.zeros(2), jnp.zeros(())))
+    assert [y.value.shape for y in state.synapse] == [(1, 3), (1, 1)] and state.neuron.v.shape == (3,)
+
+
 # ---------------------------------------------------------------------------------------------- when arrivals take hold
 
 

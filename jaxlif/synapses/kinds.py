@@ -92,7 +92,8 @@ class Kinds(Synapse):
         return jnp.broadcast_shapes(*(kind.targets(own, row) for kind, own, row in self._each(params, x)))
 
     def init_state(self, params: SynapticParams, x: Drive) -> tuple[Any, ...]:
-        """Return closed synapses of each kind."""
+        """Return closed synapses of each kind, with an axis for the neurons where any has one."""
+        x = x._replace(input=protocol.widened(x.input, self.targets(params, x)))
         return tuple(kind.init_state(own, row) for kind, own, row in self._each(params, x))
 
     def respond(self, neuron: Any, params: SynapticParams) -> tuple[Any, ...] | None:
