@@ -98,7 +98,7 @@ class Synaptic(protocol.SpikingNeuron):
 
     A neuron that does not offer what the synapse needs is refused here: jumps take any with integrate, emit and settle,
     also one that has synapses, currents and conductances a :class:`jaxlif.neurons.cell.OpenNeuron`, such as
-    :class:`jaxlif.LIF`, :class:`jaxlif.AdaptiveLIF` and :class:`jaxlif.ResonantLIF`.
+    :class:`jaxlif.LIF`, :class:`jaxlif.AdaptiveLIF`, :class:`jaxlif.ResonantLIF` and :class:`jaxlif.AdEx`.
 
     Args:
         neuron: the spiking neuron.

@@ -239,6 +239,20 @@ def test_forced_spikes_reset_and_what_is_not_forced_stays_at_the_peak():
     assert output.v[500] == -60.0 and jnp.isfinite(state.w)
 
 
+def test_a_voltage_jump_comes_at_the_end_of_a_step():
+    """On top of what a neuron is that is back from its peak; lost in refractoriness; past the peak it is a spike."""
+    params = jl.SynapticParams(neuron=replace(jl.AdExParams(), t_ref=np.array([0.0, 2.0, 0.0])))
+    current = np.tile([900.0, 900.0, 0.0], (200, 1))
+    cell, jumps = jl.Synaptic(CELL, jl.VoltageJump()), np.zeros((200, 3))
+    _, without = jl.simulate(cell, params, jl.Drive(jumps, current))
+    step = int(np.flatnonzero(without.spikes[:, 0])[0])
+    jumps[step], jumps[50, 2] = (-1.5, -1.5, 0.0), 71.0
+    _, output = jl.simulate(cell, params, jl.Drive(jumps, current))
+    np.testing.assert_array_equal(output.spikes[: step + 1, :2], without.spikes[: step + 1, :2])
+    np.testing.assert_allclose((output.v - without.v)[step, :2], [-1.5, 0.0], rtol=0, atol=1e-12)
+    assert np.flatnonzero(output.spikes[:, 2]).tolist() == [50] and output.v[50, 2] == -60.0
+
+
 def test_a_fit_finds_the_neuron():
     """Teacher-forced, from its voltage below the upswing and its spikes: all parameters of the pair."""
     current = jnp.asarray(np.repeat(np.random.default_rng(2).normal(800.0, 600.0, 50), 20))
