@@ -126,7 +126,7 @@ def test_many_synapses_are_the_sum_over_pairs(edges):
         held = np.take_along_axis(np.c_[weight, np.zeros(4)], target, axis=1)
         params = jl.STDPParams(**vars(params) | {"weight": jnp.asarray(held), "target": jnp.asarray(target)})
         expected = np.where(target < 3, np.take_along_axis(np.c_[expected, np.zeros(4)], target, axis=1), 0.0)
-    state, arriving = jl.simulate(jl.STDP(dt=1.0), params, inputs)
+    state, arriving = jl.simulate(jl.STDP(dt=1.0, num_out=3 if edges else None), params, inputs)
     held = np.asarray(state.weight) * (target < 3) if edges else state.weight
     np.testing.assert_allclose(held, expected, rtol=1e-11)
     last = np.flatnonzero(pre.any(axis=1))[-1]
@@ -203,6 +203,11 @@ def test_gradients_through_plasticity_equal_central_differences():
             lambda: stdp(target=jnp.zeros((2, 1), int)),
             r"weight has shape \(2, 3\) and target \(2, 1\): they must agree",
         ),
+        (lambda: stdp(target=jnp.zeros((2, 3), int)), "num_out = None: STDP needs it where its synapses have a target"),
+        (
+            lambda: stdp(num_out=3, target=jnp.array([[0, 1, 2], [3, 4, -1]])),
+            r"target\[1, 1\] = 4: target must be 0 to num_out = 3, which marks no synapse",
+        ),
         (
             lambda: Sequential((Dense(), jl.STDP())),
             ".* = STDP: Sequential passes an array, and STDP takes a Pairs",
@@ -214,6 +219,6 @@ def test_what_does_not_fit_is_refused(make, message):
         make()
 
 
-def stdp(**change):
+def stdp(num_out=None, **change):
     params = jl.STDPParams(**{"weight": jnp.ones((2, 3))} | change)
-    return jl.simulate(jl.STDP(), params, jl.Pairs(jnp.zeros((4, 2)), jnp.zeros((4, 3))))
+    return jl.simulate(jl.STDP(num_out=num_out), params, jl.Pairs(jnp.zeros((4, 2)), jnp.zeros((4, 3))))

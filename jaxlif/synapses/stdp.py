@@ -85,6 +85,7 @@ class STDP:
 
     Args:
         dt: step, ms.
+        num_out: M, where the synapses have a target.
 
     Example:
         >>> import jaxlif as jl
@@ -99,14 +100,27 @@ class STDP:
     """
 
     dt: float = 0.1
+    num_out: int | None = None
     takes: ClassVar[type] = Pairs
 
     def __post_init__(self) -> None:
         checks.require_positive("dt", self.dt, "ms")
+        if self.num_out is not None:
+            checks.whole("num_out", self.num_out, 1)
 
     def check(self, params: Any) -> None:
-        """Refuse parameters of another cell."""
+        """Refuse parameters of another cell, and synapses that end nowhere."""
         checks.require_params(self, params, STDPParams)
+        if (params.target is None) != (self.num_out is None):
+            raise ValueError(
+                f"num_out = {self.num_out}: STDP needs it where its synapses have a target, and only there"
+            )
+        if params.target is not None and checks.concrete(params.target):
+            ends, rule = (
+                np.asarray(params.target),
+                f"target must be 0 to num_out = {self.num_out}, which marks no synapse",
+            )
+            checks.require((ends >= 0) & (ends <= self.num_out), "target", ends, "", rule)
 
     def check_inputs(self, inputs: Pairs) -> None:
         """Refuse spikes other than 0 and 1, where they are at hand."""
@@ -115,7 +129,7 @@ class STDP:
 
     def init_state(self, params: STDPParams, x: Pairs) -> STDPState:
         """Return the weights as they start, with no spike behind them."""
-        n, m = jnp.shape(params.weight)[0], jnp.shape(params.weight)[1] if params.target is None else len(x.post)
+        n, m = jnp.shape(params.weight)[0], self.num_out or jnp.shape(params.weight)[1]
         if jnp.shape(x.pre) != (n,) or jnp.shape(x.post) != (m,):
             found = f"pre {list(jnp.shape(x.pre))} and post {list(jnp.shape(x.post))}"
             raise ValueError(f"{found} in a step: they must be [{n}] and [{m}], what the weights join")
