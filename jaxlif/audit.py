@@ -71,6 +71,7 @@ def audit_gradient(
     names: tuple[str, ...] | None = None,
     noise: float = 0.02,
     samples: int = 1024,
+    state: PyTree = None,
 ) -> GradientAudit:
     r"""Compare the gradient of a loss on a cell's output with the slope of the smoothed loss.
 
@@ -87,10 +88,11 @@ def audit_gradient(
         names: the parameters to audit, by dotted name or pattern; all floating ones by default.
         noise: :math:`\sigma`, the size of the noise in units of the scale.
         samples: antithetic pairs.
+        state: where to start, as for :func:`jaxlif.simulate`; for a network of populations that of ``build``.
 
     Returns:
-        The :class:`GradientAudit`, for :class:`LIF` with t_ref >= dt, also with jumps or currents, with the exact
-        gradient too.
+        The :class:`GradientAudit`, for :class:`LIF` with t_ref >= dt that starts fresh, also with jumps or currents,
+        with the exact gradient too. What a cell draws from a key in its parameters is the same on both sides of a pair.
 
     Example:
         >>> import jaxlif as jl
@@ -114,14 +116,14 @@ def audit_gradient(
         unit, _ = ravel_pytree({name: jnp.broadcast_to(scale[name], x.shape) for name, x in chosen.items()})
 
     def _loss_at(cell: Cell, inputs: PyTree, shift: Array) -> Array:
-        return loss(simulate(cell, audited.to_params(by_name(flat + unit * shift), params), inputs)[1])
+        return loss(simulate(cell, audited.to_params(by_name(flat + unit * shift), params), inputs, state)[1])
 
     def _gradient(cell: Cell, inputs: PyTree) -> np.ndarray:
         return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell, inputs)))(still), float)
 
     still, own = jnp.zeros_like(flat), partial(_loss_at, cell, inputs)
     scalar("the loss", jax.eval_shape(own, still), np.floating)
-    cells = {"cell": (cell, inputs), "precise": _counterpart(cell, params, inputs)}
+    cells = {"cell": (cell, inputs), "precise": None if state is not None else _counterpart(cell, params, inputs)}
     gradients = {label: _gradient(*each) for label, each in cells.items() if each is not None}
     directions, slopes = smoothed_slopes(own, still, key, noise, samples)
     found = agreement(gradients["cell"], directions, slopes)

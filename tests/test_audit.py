@@ -13,12 +13,15 @@ from jaxlif.networks import (
     Delayed,
     DelayParams,
     Dense,
+    Population,
     Recurrent,
     Sequential,
     Sparse,
     SparseParams,
+    build,
     init_dense,
     init_recurrent,
+    poisson_drive,
 )
 
 PARAMS = jl.LIFParams(t_ref=2.0)
@@ -60,6 +63,24 @@ def test_the_smoothed_slope_of_a_passive_membrane_is_its_derivative():
         assert abs(float(audit.smoothed[name]) - value) < 4.0 * float(audit.error[name])
     assert audit.cosines["cell"] > 0.99 and audit.verdict.startswith("trustworthy")
     assert audit.precise is None
+
+
+def test_a_network_of_populations_is_audited_from_its_state():
+    """Below threshold the voltage after a while is linear in a weight, here of spikes that arrive by a drive."""
+    cell = jl.Synaptic(jl.LIF(dt=0.5), jl.VoltageJump())
+    population = Population(size=5, cell=cell, params=jl.SynapticParams(neuron=jl.LIFParams(tau_m=10.0)), v=-60.0)
+    drive = poisson_drive("n", rate=400.0, weight=0.05)
+    network = build(KEY, {"n": population}, (), [drive])
+    options = {"key": KEY, "names": ("drives.*.weight", "neurons.n.neuron.v_rest"), "samples": 16}
+    audit = jl.audit_gradient(
+        lambda o: jnp.mean(o.v["n"][-1]), network.cell, network.params, jnp.zeros(20), state=network.state, **options
+    )
+    start = float(jl.simulate(network.cell, network.params, jnp.zeros(20), network.state)[1].v["n"][-1].mean())
+    left = np.exp(-1.0)  # of the start, 10 ms later; without it v_rest would have the slope 1
+    weight, v_rest = (float(audit.cell[name]) for name in ("drives.n:jump.weight", "neurons.n.neuron.v_rest"))
+    assert v_rest == pytest.approx(70.0 * (1.0 - left), rel=1e-9)
+    assert weight == pytest.approx(start + 70.0 - 10.0 * left, rel=1e-9) and weight > 0.0
+    assert audit.verdict.startswith("trustworthy")
 
 
 def test_its_gradients_are_those_of_autodiff():
