@@ -392,7 +392,7 @@ def test_teacher_forcing_a_neuron_with_its_own_spikes_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "kind, neuron", [*itertools.product(("current", "conductance"), ("plain", "resonant")), ("kinds", "plain")]
+    "kind, neuron", [*itertools.product(("current", "conductance"), ("plain", "resonant")), ("nmda", "plain")]
 )
 def test_gradients_of_a_passive_trace_equal_central_differences(kind, neuron):
     rng = np.random.default_rng(11)
@@ -400,9 +400,9 @@ def test_gradients_of_a_passive_trace_equal_central_differences(kind, neuron):
     if kind == "current":  # equal to tau_m, and to one another, in two filters
         own = jl.DoubleExponentialCurrentParams(tau_rise=jnp.array([10.0, 3.0]), tau_decay=jnp.array([10.0, 5.0]))
         cell, synapse = jl.DoubleExponentialCurrent(), own
-    elif kind == "kinds":
-        cell = jl.Kinds({"nmda": jl.NMDA(), "inh": jl.AlphaConductance()})
-        synapse = {"nmda": jl.NMDAParams(tau_decay=30.0), "inh": jl.ConductanceParams(tau_syn=10.0, e_rev=-80.0)}
+    elif kind == "nmda":
+        taus = {"tau_rise": jnp.array([2.0, 10.0]), "tau_decay": jnp.array([30.0, 10.0])}
+        cell, synapse = jl.NMDA(), jl.NMDAParams(**taus, e_rev=jnp.array([0.0, -80.0]), mg=jnp.array([1.0, 0.5]))
     else:
         cell = jl.Conductance()
         synapse = jl.ConductanceParams(tau_syn=jnp.array([2.0, 10.0]), e_rev=jnp.array([0.0, -80.0]))
