@@ -16,13 +16,13 @@ from jaxlif import losses
 from jaxlif.compiled import compiled
 from jaxlif.synapses import Drive, Synaptic, SynapticParams, VoltageJump
 
-_DONE = 1e-6  # nats that a Newton step would gain, below which there is no next one: a thousandth of an error
+DONE = 1e-6  # nats that a Newton step would gain, below which there is no next one: a thousandth of an error
 _STEPS = 100
 
 
 class Targets(NamedTuple):
     """Of each neuron: what was added to its weights and free parameters [L], their information [L, L] and unit, mV
-    [L]; nats of the time that is fitted, and held out.
+    [L]; nats of the time that is fitted, held out, and left to gain.
     """
 
     added: Any
@@ -30,6 +30,7 @@ class Targets(NamedTuple):
     unit: Any
     fitted: Any
     held_out: Any
+    left: Any
 
 
 class ForcedNeuron(NamedTuple):
@@ -77,15 +78,18 @@ def design(
     return base[:, 0], slopes * own.use[None], active[:, 0]
 
 
-def _maximum(value: Any, pieces: Any, start: Array) -> Array:
-    """Return the maximum [L] of a concave function by Newton's method, its steps halved until they gain."""
+def _maximum(value: Any, pieces: Any, start: Array) -> tuple[Array, Array]:
+    """Return the maximum [L] of a concave function by Newton's method, its steps halved until they gain, and what the
+    last step was to gain.
+    """
     noise = 30.0 * float(jnp.finfo(start.dtype).eps)
 
     def _step(carry: Any) -> Any:
         at, before, _, count = carry
         slope, information = pieces(at)
         step = _solved(information, slope)
-        gain = slope @ step
+        lost = jnp.any((jnp.diagonal(information) <= 0.0) & (slope != 0.0))  # on a slope without an end
+        gain = jnp.where(lost, jnp.inf, slope @ step)
 
         def _short(tried: tuple[Array, Array]) -> Any:
             return ~(tried[1] >= before + 1e-4 * tried[0] * gain - noise * jnp.abs(before)) & (tried[0] > 1e-9)
@@ -97,11 +101,11 @@ def _maximum(value: Any, pieces: Any, start: Array) -> Array:
         return at + share * step, after, gain, count + 1
 
     def _going(carry: tuple[Array, ...]) -> Array:
-        return (carry[2] > _DONE) & (carry[3] < _STEPS)
+        return (carry[2] > DONE) & (carry[3] < _STEPS)
 
     begin = (start, value(start), jnp.full((), jnp.inf, start.dtype), jnp.zeros((), jnp.int32))
-    found: Array = jax.lax.while_loop(_going, _step, begin)[0]
-    return found
+    found, _, gain, _ = jax.lax.while_loop(_going, _step, begin)
+    return found, gain
 
 
 def _solved(information: Array, slope: Array) -> Array:
@@ -139,10 +143,10 @@ def fit_targets(
             slope, bend = jax.jvp(slope_of, (log_rate,), (jnp.ones_like(log_rate),))
             return slope @ slopes[early], -(slopes[early].T * bend[None]) @ slopes[early]
 
-        found = _maximum(_value, _pieces, jnp.zeros(slopes.shape[1], base.dtype))
+        found, left = _maximum(_value, _pieces, jnp.zeros(slopes.shape[1], base.dtype))
         held = _likelihood((base + slopes @ found)[late], late) if cut < len(base) else jnp.zeros((), base.dtype)
         unit = jnp.max(jnp.abs(slopes), axis=0) * own.neuron.delta_v
-        return Targets(found, _pieces(found)[1], unit, _value(found), held)
+        return Targets(found, _pieces(found)[1], unit, _value(found), held, left)
 
     found: Targets = jax.lax.map(_one, every, batch_size=at_once)
     return found

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from jaxlif import checks, losses
 from jaxlif.files import require_memory
-from jaxlif.fitting.coupled import ForcedNeuron, Targets, fit_targets
+from jaxlif.fitting.coupled import DONE, ForcedNeuron, Targets, fit_targets
 from jaxlif.fitting.intervals import FLAT, SINGLE, WIDEST, sandwich
 from jaxlif.neurons.adaptive import AdaptiveLIF
 from jaxlif.neurons.lif import refractory_steps
@@ -96,6 +96,8 @@ def fit_connectivity(
     """
     problem = _problem(spikes, cell, params, current, free, held_out)
     delays = np.atleast_1d(checks.numbers("delay", cell.dt if delay is None else delay, "ms", rank=(0, 1))).tolist()
+    if not delays:
+        raise ValueError("delay holds no number: it must be one, ms, or several of which the likeliest is taken")
     lags = [_lag(d, cell.dt, len(problem.spikes)) for d in delays]
     bounds = None if tau_syn is None else _bounds(tau_syn, cell)
     fits = {d: _fitted(problem, lag, bounds) for d, lag in zip(delays, lags, strict=True)}
@@ -160,7 +162,12 @@ def _solved_at(problem: _Problem, lag: int, synapse: Any, *, connected: bool = T
     every = ForcedNeuron(problem.params.neuron, problem.current.T, spikes.T, use.astype(spikes.dtype))
     at_once = int(np.clip(_AT_ONCE // (len(spikes) * use.shape[1]), 1, count))
     targets = fit_targets(problem.cell, free, problem.cut, at_once, synapse, arriving, every)
-    return _Fitted(synapse, lag, Targets(*(np.asarray(x, float) for x in targets)))
+    found = Targets(*(np.asarray(x, float) for x in targets))
+    lost = np.flatnonzero(~(found.left <= DONE))
+    if len(lost):
+        rule = "no maximum was found from params, in which it must spike neither always nor never"
+        raise ValueError(f"neuron {', '.join(map(str, lost))}: {rule}")
+    return _Fitted(synapse, lag, found)
 
 
 def _result(problem: _Problem, fit: _Fitted, profile: dict[float, float], delay: float) -> Connectivity:
@@ -231,7 +238,7 @@ def _notes(determined: np.ndarray, intervals: dict[str, np.ndarray], profile: di
 
 def _problem(spikes: Any, cell: Any, params: Any, current: Any, free: tuple[str, ...], held_out: float) -> _Problem:
     _require_linear(cell, params)
-    for name in free:
+    for name in (free,) if isinstance(free, str) else free:
         checks.choice("free", name, FREE)
     dtype: Any = jnp.result_type(float)
     train = np.asarray(checks.numbers("spikes", spikes, rank=2)).astype(dtype)
@@ -248,7 +255,14 @@ def _problem(spikes: Any, cell: Any, params: Any, current: Any, free: tuple[str,
     require_memory(6 * train.itemsize * steps * (count + len(free)), f"the design of {steps} steps, {count} neurons")
     neuron = jax.tree.map(lambda x: _per_neuron(x, count, dtype), params.neuron)
     _require_spikes(train, cut, np.asarray(refractory_steps(neuron.t_ref, cell.dt)), cell.dt)
-    return _Problem(cell, replace(params, neuron=neuron), train, given.astype(dtype), tuple(free), cut)
+    return _Problem(
+        cell,
+        replace(params, neuron=neuron),
+        train,
+        given.astype(dtype),
+        (free,) if isinstance(free, str) else tuple(free),
+        cut,
+    )
 
 
 def _require_linear(cell: Any, params: Any) -> None:
@@ -293,14 +307,17 @@ def _require_spikes(train: np.ndarray, cut: int, held: np.ndarray, dt: float) ->
 def _lag(delay: float, dt: float, steps: int) -> int:
     lag = round(delay / dt)
     if lag < 1 or abs(lag - delay / dt) > 1e-4 or lag >= steps:
-        raise ValueError(f"delay = {delay:g} ms: it must be a whole number of steps of dt = {dt:g} ms, one or more")
+        raise ValueError(
+            f"delay = {delay:g} ms: it must be whole steps of dt = {dt:g} ms, one or more, within the time"
+        )
     return lag
 
 
 def _bounds(tau_syn: tuple[float, float], cell: Synaptic) -> tuple[float, float]:
     if cell.synapse.params is not CurrentParams:
         raise ValueError(f"tau_syn = {tau_syn}: {type(cell.synapse).__name__} has no tau_syn to fit")
-    low, high = (float(checks.positive("tau_syn", x, "ms")) for x in tau_syn)
-    if not low < high:
-        raise ValueError(f"tau_syn = {tau_syn} ms: the lower bound must lie below the upper")
+    ends = np.asarray(checks.numbers("tau_syn", tau_syn, "ms"), float)
+    if ends.shape != (2,) or not 0.0 < ends[0] < ends[1]:
+        raise ValueError(f"tau_syn = {tau_syn} ms: it must be two bounds above 0, the lower first")
+    low, high = ends.tolist()
     return low, high

@@ -169,6 +169,7 @@ def test_what_cannot_be_fitted_is_refused():
     lif, jumps = (jl.Synaptic(n(dt=1.0), jl.VoltageJump()) for n in (jl.LIF, jl.AdaptiveLIF))
     conductance = jl.Synaptic(jl.AdaptiveLIF(dt=1.0), jl.Conductance())
     coupled = replace(PARAMS, neuron=replace(NEURON, coupling=jl.VoltageCoupling()))
+    wild = replace(PARAMS, neuron=replace(NEURON, v_rest=50.0))
     cases = (
         ("neuron 1: no spike in the 1800 ms that are fitted", (silent, CELL, PARAMS), {}),
         ("neuron 2 spikes at 102 ms, 1 ms after a spike", (fast, CELL, PARAMS), {}),
@@ -180,6 +181,8 @@ def test_what_cannot_be_fitted_is_refused():
         ("they must agree", (SPIKES, CELL, PARAMS), {"current": CURRENT[:-1]}),
         ("delay = 1.5 ms", (SPIKES, CELL, PARAMS), {"delay": 1.5}),
         ("VoltageJump has no tau_syn", (SPIKES, jumps, PARAMS), {"tau_syn": (1.0, 5.0)}),
+        ("it must be two bounds above 0", (SPIKES, CELL, PARAMS), {"tau_syn": (5.0, 1.0)}),
+        ("neuron 0, 1, 2: no maximum was found", (SPIKES, CELL, wild), {"current": CURRENT, "delay": 2.0}),
         ("held_out = 1", (SPIKES, CELL, PARAMS), {"held_out": 1.0}),
         ("free", (SPIKES, CELL, PARAMS), {"free": ("tau_m",)}),
     )
