@@ -251,6 +251,8 @@ def _verdict(gradient: dict[str, np.ndarray], found: Agreement) -> str:
     bad = [name for name, g in gradient.items() if not np.isfinite(g).all()]
     if bad:
         return f"the gradient is not finite in {', '.join(bad)}"
+    if not np.isfinite(found.slope):
+        return "undecided: the loss is not finite where the noise moves parameters; take less of it, or name others"
     if found.length == 0 and found.sloping:
         return "the gradient is zero where the smoothed loss has a slope"
     # Known to lead elsewhere, even if not whether the gradient points up or down.

@@ -121,6 +121,19 @@ def test_too_few_samples_leave_it_undecided():
     assert audit.verdict.startswith("undecided") and audit.agreement.pairs == 2
 
 
+def test_a_loss_that_noise_makes_no_number_is_said():
+    params = jl.LeakyParams(tau_m=10.0, r_m=0.1, v_rest=-70.0)
+    audit = jl.audit_gradient(
+        lambda out: jnp.log(jnp.mean(out.v) + 70.1),
+        jl.LeakyIntegrator(dt=0.5),
+        params,
+        jnp.zeros(100),
+        key=KEY,
+        samples=8,
+    )
+    assert audit.verdict.startswith("undecided: the loss is not finite where the noise moves parameters")
+
+
 @pytest.mark.parametrize(("surrogate", "sign"), [(jl.SuperSpike(), 1), (WrongWay(), -1)], ids=["right", "wrong"])
 def test_a_recurrent_network_gets_a_verdict(surrogate, sign):
     """252 weights, whose slope from 1024 pairs is noise: along the surrogate's gradient it is not.
