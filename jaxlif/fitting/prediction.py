@@ -15,7 +15,7 @@ from jaxlif.fitting.membrane import columns, forced_segments
 from jaxlif.neurons.adaptive import AdaptiveLIF, AdaptiveLIFParams
 from jaxlif.neurons.leaky import LeakyIntegrator, LeakyParams, LeakyState
 from jaxlif.neurons.lif import LIF, LIFParams
-from jaxlif.neurons.wrappers import EscapeNoise, Noisy
+from jaxlif.neurons.wrappers import EscapeNoise, Noisy, waiting_times
 from jaxlif.recordings import Recording
 from jaxlif.simulation import simulate
 
@@ -108,7 +108,7 @@ def _noisy(
         key = jax.random.key(seed)
         for number in lane:
             key = jax.random.fold_in(key, number)
-        return jax.random.exponential(key, blocks.shape[1:2], jnp.float32)
+        return waiting_times(key, blocks.shape[1:2], jnp.float32)
 
     current = blocks[lanes[2], :, lanes[1]].T
     state, output = simulate(cell, params, Noisy(current, jax.vmap(_noise, in_axes=1, out_axes=1)(lanes)), state)

@@ -15,7 +15,7 @@ from jaxlif import checks, stimulus
 from jaxlif.compiled import compiled
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.builder import Network
-from jaxlif.networks.groups import Group, PopulationOutput, PopulationState
+from jaxlif.networks.groups import Group, PopulationOutput, PopulationState, voltage
 from jaxlif.networks.populations import PopulationNetwork, even_parts
 from jaxlif.networks.sharded import Sharded, divide
 from jaxlif.neurons import cell as protocol
@@ -63,9 +63,11 @@ class Activity:
         """Return what happened after a time, ms, such as that in which the network settles."""
         if not self.start <= start < self.stop:
             raise ValueError(f"start = {start:g} ms: it must be from {self.start:g} to below {self.stop:g} ms")
-        kept = {name: t > start for name, t in self.times.items()}
+        # A spike at the end of a step belongs to what is before, however its time and this one are rounded.
+        beyond = start + 1e-9 * max(1.0, self.stop)
+        kept = {name: t > beyond for name, t in self.times.items()}
         times, neurons = ({name: x[name][kept[name]] for name in x} for x in (self.times, self.neurons))
-        later = np.empty(0, bool) if self.sampled is None else self.sampled > start
+        later = np.empty(0, bool) if self.sampled is None else self.sampled > beyond
         traces = {name: x[later] for name, x in self.traces.items()}
         sampled = None if self.sampled is None else self.sampled[later]
         return Activity(self.sizes, start, self.stop, times, neurons, traces, sampled, self.state)
@@ -130,7 +132,7 @@ class Activity:
         _, rate = self.rate(population, width)
         if len(rate) < window / width:
             raise ValueError(f"window = {window:g} ms: it must fit into the {self.stop - self.start:g} ms there are")
-        found = welch(rate, fs=1000.0 / width, nperseg=int(window / width), detrend="constant")
+        found = welch(rate, fs=1000.0 / width, nperseg=round(window / width), detrend="constant")
         return found[0], found[1]
 
 
@@ -169,10 +171,12 @@ def run(
         ({'E': 100.0}, [7.0, 17.2])
     """
     cell, dt = network.cell, network.cell.dt
-    steps = stimulus.num_steps(duration, dt)
-    stride = 1 if every is None else stimulus.num_steps(every, dt)
+    steps = stimulus.num_steps(checks.positive("duration", duration, "ms"), dt)
+    stride = 1 if every is None else stimulus.num_steps(checks.positive("every", every, "ms"), dt)
     for probe in record:
         _require_neurons(cell, probe)
+        if [p[:2] for p in record].count(probe[:2]) > 1:
+            raise ValueError(f"record: {probe.variable} of {probe.population} is there twice; name all neurons in one")
     given = _given(inputs, steps)
     checks.check_params(network.params)
     cell.check(network.params)
@@ -222,7 +226,9 @@ def _advance_over(over: Sharded, record: tuple[Probe, ...], params: Any, state: 
 
     of = tuple(probe.population for probe in record)
     state, (spikes, traces) = over.observe(params, state, inputs, _look, of)
-    chosen = [x if p.neurons is None else x[:, jnp.asarray(p.neurons)] for p, x in zip(record, traces, strict=True)]
+    chosen = [
+        x if p.neurons is None else x[:, jnp.asarray(p.neurons, int)] for p, x in zip(record, traces, strict=True)
+    ]
     return over.everywhere((state, (spikes, chosen)))
 
 
@@ -240,7 +246,7 @@ def _recorded(cell: PopulationNetwork, probe: Probe, state: PopulationState, out
             known = ", ".join(("v", *group.receptors, *leaves))
             raise ValueError(f"variable = {probe.variable!r}: of {probe.population} there are {known}")
         values = leaves[probe.variable][group.parts[probe.population]]
-    return values if probe.neurons is None else values[jnp.asarray(probe.neurons)]
+    return values if probe.neurons is None else values[jnp.asarray(probe.neurons, int)]
 
 
 def _opened(group: Group, state: Any, receptor: str) -> Any:
@@ -311,7 +317,12 @@ def _activity(
 
 
 def _warn(network: Network, activity: Activity) -> None:
-    """Say which populations died, and which fire as fast as they can."""
+    """Say which populations died, which fire as fast as they can, and which have left the numbers."""
+    state: Any = activity.state
+    for group, neurons in zip(network.cell.groups, state.neurons, strict=True):
+        for name, part in group.parts.items():
+            if not np.isfinite(np.asarray(voltage(neurons))[part]).all():
+                _say(f"{name} has voltages that are no number: the network has exploded")
     late = activity.since(activity.start + 0.75 * (activity.stop - activity.start))
     for name, rate in late.rates.items():
         spikes = len(activity.times[name])

@@ -23,7 +23,6 @@ from jaxlif.networks.groups import (
     PopulationState,
     Table,
     require_neuron,
-    require_shapes,
     synapse_of,
 )
 from jaxlif.networks.populations import PopulationNetwork
@@ -167,12 +166,14 @@ def build(
         with within(name):
             drawn[name] = _draw(rng, projection, populations, dt)
     weight, delay = ({name: getattr(d, field) for name, d in drawn.items()} for field in ("weight", "delay"))
-    longest = max([dt, *(float(np.max(d, initial=0.0)) for d in delay.values())]) if max_delay is None else max_delay
-    outside = {f"{d.population}:{d.receptor or 'current'}": (d, p) for d, p in _placed(drives, populations)}
+    longest = max([dt, *(float(np.max(d, initial=0.0)) for d in delay.values())])
+    max_lag = _max_lag(longest if max_delay is None else checks.positive("max_delay", max_delay, "ms"), dt, populations)
+    outside = _placed(drives, populations)
     cell = PopulationNetwork(
         groups=groups,
         sizes=tuple((name, len(d.source)) for name, d in drawn.items()),
-        max_lag=int(np.ceil(longest / dt * (1.0 - 1e-6))),
+        targets=tuple((str(p.target), str(p.receptor)) for p in pairs.values()),
+        max_lag=max_lag,
         drives=tuple((name, d) for name, (d, _) in outside.items()),
         short_term=tuple((name, str(p.source)) for name, p in pairs.items() if p.short_term is not None),
         interpolate=interpolate,
@@ -219,7 +220,6 @@ def _completed(population: Population) -> Population:
         raise ValueError(f"receptors = {names}, cell = {type(population.cell).__name__}: {rule}")
     if len(set(names)) < len(names):
         raise ValueError(f"receptors = {names}: each must have a name of its own")
-    require_shapes(population.params, population.size, synapse, len(names))
     return replace(population, receptors=names)
 
 
@@ -283,20 +283,19 @@ def _receptor(where: str, receptor: str | None, population: Population) -> str:
     return receptor
 
 
-def _placed(drives: Sequence[tuple[Drive, Any]], populations: Mapping[str, Population]) -> list[tuple[Drive, Any]]:
-    """Return the drives, each at a receptor that is there."""
-    placed: list[tuple[Drive, Any]] = []
+def _placed(drives: Sequence[tuple[Drive, Any]], populations: Mapping[str, Population]) -> dict[str, tuple[Drive, Any]]:
+    """Return the drives by name, each at a receptor that is there."""
+    placed: dict[str, tuple[Drive, Any]] = {}
     for drive, params in drives:
         population = _known(drive.population, populations)
         if isinstance(drive, PoissonDrive):
             receptor = _receptor(f"drive of {drive.population}", drive.receptor, population)
-            _check_sign(population, receptor, params.weight)
             drive = PoissonDrive(drive.population, receptor)
-        if any((drive.population, drive.receptor) == (d.population, d.receptor) for d, _ in placed):
-            raise ValueError(
-                f"drive of {drive.population}: it has two at {drive.receptor or 'its current'}; add them up"
-            )
-        placed.append((drive, params))
+        name = f"{drive.population}:{drive.receptor or 'current'}"
+        if name in placed:
+            place = drive.receptor or "its current"
+            raise ValueError(f"drive of {drive.population}: it has two at {place}; add them up")
+        placed[name] = drive, params
     return placed
 
 
@@ -307,6 +306,17 @@ def _require_room(pairs: dict[str, Projection], populations: Mapping[str, Popula
         raise ValueError(f"{total:.3g} synapses: a network holds at most 2^31 - 2")
     each = _BYTES + _NUMBERS * jnp.zeros(()).itemsize
     require_memory(int(each * total), f"a network of {total:.3g} synapses")
+
+
+def _max_lag(longest: float, dt: float, populations: Mapping[str, Population]) -> int:
+    """Return the longest delay in steps, if there is room for what is on its way so long."""
+    lag = max(1, int(np.ceil(longest / dt * (1.0 - 1e-6))))
+    places = 2 * lag * sum(p.size * len(p.receptors) for p in populations.values())
+    what = f"{places:.3g} places on the way of spikes, for delays of up to {longest:g} ms,"
+    if places >= 2**31:
+        raise ValueError(f"{what} are more than 2^31 - 1")
+    require_memory(places * jnp.zeros(()).itemsize, what)
+    return lag
 
 
 def _ends(p: Projection, populations: Mapping[str, Population]) -> Ends:
@@ -321,18 +331,7 @@ def _draw(rng: np.random.Generator, p: Projection, populations: Mapping[str, Pop
     checks.require(
         np.asarray(delay) >= dt * (1.0 - 1e-6), "delay", delay, "ms", f"delay must be dt = {dt:g} ms or more"
     )
-    _check_sign(populations[str(p.target)], str(p.receptor), weight)
     return _Drawn(source.astype(np.int32, copy=False), target.astype(np.int32, copy=False), weight, delay)
-
-
-def _check_sign(population: Population, receptor: str, weight: Any) -> None:
-    synapse: Any = synapse_of(population.cell)
-    synapse = dict(synapse.kinds)[receptor] if isinstance(synapse, Kinds) else synapse
-    synapse.check_arrivals(weight)
-    for kind, sign, words in (("exc", 1.0, "0 or more"), ("inh", -1.0, "0 or less")):
-        if synapse.signed and receptor.startswith(kind):
-            rule = f"into the receptor {receptor!r} it must be {words}"
-            checks.require(sign * np.asarray(weight) >= 0.0, "weight", weight, "", rule)
 
 
 def _values(field: str, given: Values, rng: np.random.Generator, count: int) -> Any:

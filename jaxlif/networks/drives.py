@@ -82,12 +82,15 @@ class PoissonDrive(Drive):
 
         def _next(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             k, chance, below, count = carry
+            # A sum that ends at its last digit below 1 is never reached by an even number that lies beyond it.
+            more = (even >= below) & (chance > finest * below)
             chance = chance * mean / (k + 1.0)
-            return k + 1.0, chance, below + chance, count + (even >= below).astype(even.dtype)
+            return k + 1.0, chance, below + chance, count + more.astype(even.dtype)
 
         def _left(carry: tuple[Array, Array, Array, Array]) -> Array:
-            return (carry[0] < _MOST) & (even >= carry[2]).any()
+            return (carry[0] < _MOST) & ((even >= carry[2]) & (carry[1] > finest * carry[2])).any()
 
+        finest = jnp.finfo(even.dtype).eps / 2.0
         start = (jnp.zeros((), even.dtype), first, first, jnp.zeros_like(even))
         return jax.lax.stop_gradient(jax.lax.while_loop(_left, _next, start)[3]).astype(like.dtype)
 

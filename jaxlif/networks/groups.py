@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlif import checks
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import SpikingNeuron
 from jaxlif.neurons.precise import PreciseLIF
@@ -36,7 +37,7 @@ def require_neuron(cell: Any) -> None:
         raise ValueError(f"cell = {name}: it must be a neuron, Synaptic around one, or EscapeNoise around these")
 
 
-def require_shapes(params: Any, size: int, synapse: Synapse | None, kinds: int) -> None:
+def require_shapes(params: Any, size: int, synapse: Synapse | None = None, kinds: int = 0) -> None:
     """Refuse parameters of other neurons than these: a leaf is a number or [n], of a synapse [K] or [K, n]."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         of_kinds = counts_kinds(path, synapse)
@@ -51,6 +52,13 @@ def counts_kinds(path: tuple[Any, ...], synapse: Synapse | None) -> bool:
     """Say whether a parameter of neurons is [K] or [K, n], of their kinds of synapse; those of ``Kinds`` have names."""
     of_synapse = any(getattr(key, "name", None) == "synapse" for key in path)
     return of_synapse and synapse is not None and not isinstance(synapse, Kinds)
+
+
+def spread(name: str, current: Any, size: int, dtype: Any) -> Array:
+    """Return a step's current of each neuron of a population."""
+    if jnp.shape(current) not in ((), (1,), (size,)):
+        raise ValueError(f"input {name!r} {list(jnp.shape(current))}: a step takes one number, or [{size}]")
+    return jnp.broadcast_to(jnp.asarray(current, dtype), (size,))
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,17 @@ class Group:
         """Where each population is."""
         ends = list(accumulate(self.sizes, initial=0))
         return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
+
+    def check_weight(self, receptor: str, weight: Any) -> None:
+        """Refuse weights of the wrong sign, where they are at hand: of a conductance, and by the receptor's name."""
+        synapse: Any = self.synapse
+        if isinstance(synapse, Kinds):
+            synapse = synapse.kinds[self.receptors.index(receptor)][1]
+        synapse.check_arrivals(weight)
+        for kind, sign, words in (("exc", 1.0, "0 or more"), ("inh", -1.0, "0 or less")):
+            if synapse.signed and receptor.startswith(kind) and checks.concrete(weight):
+                rule = f"into the receptor {receptor!r} it must be {words}"
+                checks.require(sign * np.asarray(weight) >= 0.0, "weight", weight, "", rule)
 
     def input(self, arriving: Array, current: Array, noise: Any) -> Any:
         """Return a step's input in the form that the cell takes."""

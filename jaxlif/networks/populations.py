@@ -28,11 +28,13 @@ from jaxlif.networks.groups import (
     PopulationState,
     PreparedPopulations,
     at_voltage,
+    require_shapes,
+    spread,
     voltage,
 )
 from jaxlif.networks.sparse import deliver
 from jaxlif.neurons import cell as protocol
-from jaxlif.neurons.wrappers import EscapeNoise
+from jaxlif.neurons.wrappers import EscapeNoise, waiting_times
 from jaxlif.simulation import segmented
 from jaxlif.synapses import TsodyksMarkram
 
@@ -49,6 +51,7 @@ class PopulationNetwork:
     Args:
         groups: the populations.
         sizes: by projection, its name and its number of synapses.
+        targets: by projection, the population and the receptor that it reaches.
         max_lag: the longest delay, steps.
         drives: what comes from outside, such as :class:`PoissonDrive`.
         short_term: the projections whose synapses tire or warm up, each with its source: they have rows of the table of
@@ -61,6 +64,7 @@ class PopulationNetwork:
 
     groups: tuple[Group, ...]
     sizes: tuple[tuple[str, int], ...]
+    targets: tuple[tuple[str, str], ...]
     max_lag: int
     drives: tuple[tuple[str, Outside], ...] = ()
     short_term: tuple[tuple[str, str], ...] = ()
@@ -104,16 +108,28 @@ class PopulationNetwork:
         if isinstance(params, PreparedPopulations):
             return
         checks.require_params(self, params, PopulationParams)
-        for group in self.groups:
-            for name in group.names:
-                with named(name):
-                    protocol.check_cell(group.cell, params.neurons[name])
-        for name, count in self.sizes:
+        sizes, groups = self.population_sizes, {name: group for group in self.groups for name in group.names}
+        synapses, rest = [*dict(self.sizes)], {"drives": [*dict(self.drives)], "short_term": [*dict(self.short_term)]}
+        for field, names in ({"neurons": [*groups], "weight": synapses, "delay": synapses} | rest).items():
+            if {*(found := getattr(params, field))} != {*names}:
+                raise ValueError(f"{field} has {[*found]}: it must have {names}")
+        for name, group in groups.items():
+            with named(name):
+                require_shapes(params.neurons[name], sizes[name], group.synapse, len(group.receptors))
+                protocol.check_cell(group.cell, params.neurons[name])
+        for (name, count), (target, receptor) in zip(self.sizes, self.targets, strict=True):
             with named(name):
                 self._check_synapses(params.weight[name], params.delay[name], count)
+                groups[target].check_weight(receptor, params.weight[name])
         for name, drive in self.drives:
             with named(name):
+                require_shapes(params.drives[name], sizes[drive.population])
                 check_drive(drive, params.drives[name], self.dt)
+                if drive.receptor:
+                    groups[drive.population].check_weight(drive.receptor, params.drives[name].weight)
+        for name, source in self.short_term:
+            with named(name):
+                require_shapes(params.short_term[name], sizes[source])
 
     def _check_synapses(self, weight: Any, delay: Any, count: int) -> None:
         for field, value, unit in (("weight", weight, ""), ("delay", delay, "ms")):
@@ -130,9 +146,8 @@ class PopulationNetwork:
                 rule = f"delay must be a whole number of steps of dt = {self.dt:g} ms, or interpolate=True"
                 checks.require(self._lag_is(_whole, value), "delay", value, "ms", rule)
 
-    def _in_reach(self, lag: np.ndarray) -> np.ndarray:
-        # A millionth of it is more than single precision rounds.
-        return (lag > 1.0 - 1e-6) & (lag < self.max_lag * (1.0 + 1e-6))
+    def _in_reach(self, lag: Any) -> Any:
+        return (lag > 1.0 - 1e-6) & (lag < self.max_lag * (1.0 + 1e-6))  # more than single precision rounds
 
     def _lag_is(self, rule: Callable[[np.ndarray], np.ndarray], delay: np.ndarray) -> np.ndarray:
         """Say of which delays a rule holds in steps; in parts, for numbers of 64 bits of all synapses pile up."""
@@ -147,27 +162,23 @@ class PopulationNetwork:
         neurons = tuple(protocol.prepared(g.cell, g.merge(params.neurons)) for g in self.groups)
         weight, target = self._synapses(params)
         rest = {name: getattr(params, name) for name in ("drives", "short_term", "key")}
-        return PreparedPopulations(
-            neurons=neurons,
-            weight=weight,
-            target=target,
-            **rest,
-        )
+        return PreparedPopulations(neurons=neurons, weight=weight, target=target, **rest)
 
     def _synapses(self, params: PopulationParams) -> tuple[Array, Array]:
         """Return weights [n, K] and places on the line [n, K]; of interpolated delays [n, 2 K]."""
         table, dtype = params.table, protocol.state_dtype(params.neurons, params.weight)
 
-        def _each(values: dict[str, Any]) -> Array:
+        def _every(values: dict[str, Any], none: float) -> Array:
             every = [jnp.broadcast_to(jnp.asarray(values[name], dtype), (n,)) for name, n in self.sizes]
-            every = [*every, jnp.zeros((1,), dtype)]  # of no synapse
-            return jnp.concatenate(every)[table.synapse]
+            return jnp.concatenate([*every, jnp.full((1,), none, dtype)])  # of no synapse
 
-        weight, lag = _each(params.weight), _each(params.delay) / self.dt
-        receptor = jnp.asarray(table.receptor)
+        every = _every(params.delay, self.dt) / self.dt
+        every = every if self.interpolate else jnp.rint(jax.lax.stop_gradient(every))
+        # While tracing nothing was checked, and a delay may have no place on the line.
+        weight = jnp.where(self._in_reach(every), _every(params.weight, 0.0), jnp.nan)[table.synapse]
+        lag, receptor = every[table.synapse], jnp.asarray(table.receptor)
         if not self.interpolate:
-            before = jnp.maximum(jnp.rint(jax.lax.stop_gradient(lag)).astype(jnp.int32), 1)
-            return weight, receptor + self.ports * (before - 1)
+            return weight, receptor + self.ports * (jnp.maximum(lag.astype(jnp.int32), 1) - 1)
         # The last interval is closed: a delay of exactly the longest lies at its end.
         before = jnp.clip(jnp.floor(jax.lax.stop_gradient(lag)).astype(jnp.int32), 1, max(self.max_lag - 1, 1))
         share = lag - before.astype(lag.dtype)
@@ -307,7 +318,7 @@ class PopulationNetwork:
             for (name, drive), key in zip(self.drives, keys, strict=False)
         )
         noise = tuple(
-            jax.random.exponential(key, (group.size,)).astype(dtype) if isinstance(group.cell, EscapeNoise) else ()
+            waiting_times(key, (group.size,)).astype(dtype) if isinstance(group.cell, EscapeNoise) else ()
             for group, key in zip(self.groups, keys[len(self.drives) :], strict=True)
         )
         return Drawn(drives, noise)
@@ -319,9 +330,9 @@ class PopulationNetwork:
             if jnp.ndim(x):
                 raise ValueError(f"input {list(jnp.shape(x))}: a step takes one number, or a dict by population")
             x = dict.fromkeys(sizes, x)
-        if unknown := sorted(x.keys() - sizes.keys()):
+        if unknown := sorted(x.keys() - sizes):
             raise ValueError(f"input {unknown[0]!r}: the populations are {', '.join(sizes)}")
-        return {name: jnp.broadcast_to(jnp.asarray(x.get(name, 0.0), dtype), (n,)) for name, n in sizes.items()}
+        return {name: spread(name, x.get(name, 0.0), n, dtype) for name, n in sizes.items()}
 
     def _output(self, outputs: list[Any]) -> PopulationOutput:
         parts = [(name, part, o) for g, o in zip(self.groups, outputs, strict=True) for name, part in g.parts.items()]

@@ -123,7 +123,13 @@ def escape_inputs(key: Key[Array, ""], current: Real[Array, "T *N"]) -> Noisy:
         (4, 2)
     """
     current = jnp.asarray(current, protocol.state_dtype(current))
-    return Noisy(current, jax.random.exponential(key, current.shape, current.dtype))
+    return Noisy(current, waiting_times(key, current.shape, current.dtype))
+
+
+def waiting_times(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = float) -> Array:
+    """Draw from Exp(1), never 0, at which a neuron would spike however far it is from its threshold."""
+    drawn = jax.random.exponential(key, shape, dtype)
+    return drawn + jnp.asarray(jnp.finfo(drawn.dtype).eps / 2.0, drawn.dtype)  # half of the least that is not 0
 
 
 @dataclass(frozen=True)

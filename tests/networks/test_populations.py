@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
 import jaxlif as jl
 from jaxlif.networks import (
+    Activity,
     AllToAll,
     Arriving,
     Dense,
@@ -224,6 +226,49 @@ def test_a_noisy_current_has_its_mean_deviation_and_correlation(tau):
     assert abs((z[1:] * z[:-1]).mean() - expected) < 5 / np.sqrt(2000)
 
 
+@pytest.mark.parametrize("mean", [0.01, 1.0, 3.0, 8.0])
+def test_the_last_of_random_numbers_is_no_burst_of_arrivals(mean, monkeypatch):
+    # In single precision sums end at this number or one below it, and counts went on to 200.
+    last = np.nextafter(np.float32(1.0), np.float32(0.0)) - np.float32(2.0**-24)
+    means = (mean * np.linspace(0.9, 1.1, 1000)).astype(np.float32)
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, last))
+    draw = PoissonDrive("E", "exc").draw(PoissonParams(rate=1000.0 * means, weight=1.0), KEY, jnp.zeros(1000), 1.0)
+    # The count that is exceeded once in 2^24, and as many again as single precision's sums err by.
+    assert np.max(np.abs(np.asarray(draw) - poisson.isf(2.0**-23, means.astype(float)))) <= 2.0
+
+
+def test_a_network_draws_no_waiting_time_of_0(monkeypatch):
+    monkeypatch.setattr(jax.random, "exponential", lambda key, shape, dtype=float: jnp.zeros(shape, dtype))
+    params = jl.AdaptiveLIFParams(delta_v=1.0, lambda_0=1e-9)
+    neuron = Population(size=2, cell=jl.EscapeNoise(jl.AdaptiveLIF(dt=0.1)), params=params)
+    network = build(KEY, {"E": neuron})
+    assert (network.cell.draw(network.cell.prepare(network.params), jnp.asarray(3)).noise[0] > 0.0).all()
+
+
+def test_a_spike_at_the_time_from_which_activity_is_taken_is_before_it():
+    # 3 x 0.1 is above 0.3 and 2 x 0.1 is not above 0.2: both are the ends of steps that are over.
+    times = 0.1 * np.arange(1, 101)
+    trains = {"times": {"E": times}, "neurons": {"E": np.zeros(100, int)}, "sampled": times}
+    activity = Activity({"E": 1}, 0.0, 10.0, **trains, traces={("E", "v"): times[:, None]})
+    for steps in range(100):
+        left = activity.since(round(0.1 * steps, 1))
+        assert len(left.times["E"]) == len(left.sampled) == len(left.traces["E", "v"]) == 100 - steps
+
+
+@pytest.mark.parametrize("interpolate", [False, True])
+def test_a_delay_without_a_place_is_no_number_while_tracing(interpolate):
+    way = {"rule": AllToAll(), "weight": 10.0, "receptor": "exc", "delay": 1.0}
+    pair = [Projection(source="E", target="E", **way)]
+    network = build(KEY, {"E": one(2)}, pair, max_delay=2.0, interpolate=interpolate)
+
+    def _total(delay):
+        weight = network.cell.prepare(replace(network.params, delay={"E->E": delay})).weight
+        return weight.sum()
+
+    delays = jnp.array([0.03, 0.1, 1.0, 2.0, 2.2])
+    np.testing.assert_allclose(jax.vmap(_total)(delays), [np.nan, 20.0, 20.0, 20.0, np.nan], rtol=1e-6)
+
+
 def test_activity_counts_what_a_loop_counts():
     activity = run(balanced(), 400.0).since(100.0)
     trains = activity.trains("E")
@@ -269,14 +314,43 @@ def build_with(drives=(), **projection):
 
 
 def simulated(**changed):
-    network = build_with()
-    return jl.simulate(network.cell, replace(network.params, **changed), jnp.zeros(3), network.state)
+    return jl.simulate(*moved(build_with(), **changed))
 
 
 CONDUCTANCES = {
     "cell": jl.Synaptic(jl.LIF(dt=0.1), jl.Conductance()),
     "params": jl.SynapticParams(synapse=jl.ConductanceParams(tau_syn=np.array([5.0, 10.0]))),
 }
+CURRENTS = {
+    "cell": jl.Synaptic(jl.LIF(dt=0.1), Kinds({"fast": jl.ExponentialCurrent(), "slow": jl.AlphaCurrent()})),
+    "params": jl.SynapticParams(synapse={"fast": jl.CurrentParams(), "slow": jl.CurrentParams()}),
+    "receptors": ("exc", "inh"),
+}
+INHIBIT = {"rule": AllToAll(), "weight": 5.0, "receptor": "inh"}
+TIRED = {
+    "rule": AllToAll(autapses=True),
+    "weight": 1.0,
+    "receptor": "exc",
+    "short_term": TsodyksMarkramParams(use=np.full(3, 0.5)),
+}
+
+
+def conducting(weight=0.1):
+    kinds = {"cell": CONDUCTANCES["cell"], "params": jl.SynapticParams(synapse=jl.ConductanceParams())}
+    network = build(
+        KEY,
+        {"E": Population(size=2, receptors=("g",), **kinds)},
+        [Projection(source="E", target="E", rule=AllToAll(), weight=1.0)],
+        [poisson_drive("E", rate=1.0, weight=0.1)],
+    )
+    driven = {"E:g": PoissonParams(rate=1.0, weight=weight)}
+    return network._replace(params=replace(network.params, drives=driven))
+
+
+def moved(network, **changed):
+    return network.cell, replace(network.params, **changed), jnp.zeros(3), network.state
+
+
 REFUSED = {
     "a population that is not there": (lambda: build_with(target="X"), "population 'X': there is none; .* E, I"),
     "a receptor that is not there": (lambda: build_with(receptor="ampa"), "receptor = 'ampa': the target has exc, inh"),
@@ -302,6 +376,53 @@ REFUSED = {
             [Projection(source="E", target="E", rule=AllToAll(), weight=-1.0, receptor="inh")],
         ),
         "arrivals = -1 nS: a conductance must be 0 nS or more",
+    ),
+    "a conductance that became negative": (
+        lambda: jl.simulate(*moved(conducting(), weight={"E->E": -1.0})),
+        "E->E: arrivals = -1 nS: a conductance must be 0 nS or more",
+    ),
+    "arrivals that became negative": (
+        lambda: run(conducting(weight=-0.1), 1.0),
+        "E:g: arrivals = -0.1 nS: a conductance must be 0 nS or more",
+    ),
+    "the sign of inhibition among kinds": (
+        lambda: build(KEY, {"E": one(**CURRENTS)}, [Projection(source="E", target="E", **INHIBIT)]),
+        "weight = 5: into .* 'inh' it must be 0 or less",
+    ),
+    "a weight of nobody": (
+        lambda: simulated(weight={"E->E": 1.0}),
+        r"weight has \['E->E'\]: it must have \['E->I'\]",
+    ),
+    "neurons of another number": (
+        lambda: simulated(neurons={name: replace(PARAMS, neuron=jl.LIFParams(tau_m=np.ones(3))) for name in "EI"}),
+        r"E: neuron.tau_m has shape \[3\]: it must be a number or \[4\]",
+    ),
+    "trains of another number": (
+        lambda: build_with([poisson_drive("I", rate=np.ones(3), weight=1.0, receptor="exc")]),
+        r"I:exc: rate has shape \[3\]: it must be a number or \[2\]",
+    ),
+    "a noise of another number": (
+        lambda: build(KEY, {"E": one(1)}, [], [noise_drive("E", sd=np.ones(3))]),
+        r"E:current: sd has shape \[3\]: it must be a number or \[1\]",
+    ),
+    "releases of another number": (
+        # Of one neuron three would have gone through rows that are not there.
+        lambda: build(KEY, {"E": one(1)}, [Projection(source="E", target="E", **TIRED)]),
+        r"E->E: use has shape \[3\]: it must be a number or \[1\]",
+    ),
+    "a receptor called as the current is": (
+        lambda: build(
+            KEY,
+            {"E": one(receptors=("current", "inh"))},
+            [],
+            [noise_drive("E", sd=1.0), poisson_drive("E", rate=1.0, weight=1.0, receptor="current")],
+        ),
+        "drive of E: it has two at current; add them up",
+    ),
+    "no time for delays": (lambda: build(KEY, {"E": one()}, max_delay=0.0), "max_delay = 0 ms: .* greater than 0 ms"),
+    "delays without room": (
+        lambda: build_with(delay=1e9),
+        r"2.4e\+11 places on the way of spikes, for delays of up to 1e\+09 ms, are more than",
     ),
     "two of one name": (
         lambda: build(
@@ -356,6 +477,15 @@ REFUSED = {
         r"input \[6\]: a step takes one",
     ),
     "a current for nobody": (lambda: run(build_with(), 1.0, inputs={"X": 1.0}), "input 'X': the populations are E, I"),
+    "a current of another number": (
+        lambda: run(build_with(), 1.0, inputs={"E": np.ones((10, 3))}),
+        r"input 'E' \[3\]: a step takes one number, or \[4\]",
+    ),
+    "no time": (lambda: run(build_with(), 0.0), "duration = 0 ms: duration must be greater than 0 ms"),
+    "one thing recorded twice": (
+        lambda: run(build_with(), 1.0, record=(Probe("E", "v", (0,)), Probe("E", "v", (1,)))),
+        "record: v of E is there twice; name all neurons in one",
+    ),
     "a run between steps": (lambda: run(build_with(), 0.25), "duration = 0.25 ms: it must be a whole number of steps"),
     "a probe of nothing": (
         lambda: run(build_with(), 1.0, record=(Probe("E", "w"),)),
@@ -376,8 +506,12 @@ def test_a_network_that_explodes_or_dies_says_so():
     kick = {"E": np.where(np.arange(600) < 100, 300.0, 0.0)}
     with pytest.warns(NetworkWarning, match="E fires at 4[0-9]{2} Hz, as fast as it can"):
         run(network, 60.0, inputs=kick)
+    alone = build(KEY, {"E": one(40)})
     with pytest.warns(NetworkWarning, match=r"E fell silent after [0-9.]+ ms"):
-        run(build(KEY, {"E": one(40)}), 60.0, inputs=kick)
+        run(alone, 60.0, inputs=kick)
+    beyond = alone._replace(state=alone.cell.with_voltages(alone.state, {"E": np.nan}))
+    with pytest.warns(NetworkWarning, match="E has voltages that are no number"):
+        run(beyond, 60.0, inputs=kick)
 
 
 def test_synapses_that_tire_deliver_what_is_released():
