@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -44,11 +45,12 @@ def with_conductances(params: Any, g: Real[ArrayLike, "*K"], e_rev: Real[ArrayLi
     Source: Koch 1999, Biophysics of Computation, chapter 1.
     """
     require_plain(params, checks.MEMBRANE, ON_THE_VOLTAGE)
-    g = jnp.asarray(checks.require_not_negative("g", checks.numbers("g", g, "nS"), "nS"))
-    e_rev = jnp.asarray(checks.numbers("e_rev", e_rev, "mV"))
-    share = params.r_m * jnp.sum(g)
-    # From rest, so that what reverses there leaves it exactly.
-    v_rest = params.v_rest + params.r_m * jnp.sum(g * (e_rev - params.v_rest)) / (1.0 + share)
+    g = checks.require_not_negative("g", checks.numbers("g", g, "nS"), "nS")
+    kinds = jnp.broadcast_arrays(g, checks.numbers("e_rev", e_rev, "mV"))
+    share = params.r_m * jnp.sum(kinds[0])
+    # From rest, so that what reverses there leaves it exactly; one kind after the other, as there may be N rests.
+    pull = sum(g * (e_rev - params.v_rest) for g, e_rev in zip(*map(jnp.ravel, kinds), strict=True))
+    v_rest = params.v_rest + params.r_m * pull / (1.0 + share)
     return replace(params, tau_m=params.tau_m / (1.0 + share), r_m=params.r_m / (1.0 + share), v_rest=v_rest)
 
 
@@ -92,10 +94,12 @@ def conductance_moments(
     """
     checks.require_not_negative("weight", checks.numbers("weight", weight, "nS"), "nS")
     membrane = with_conductances(params, synaptic_moments(weight, rate, tau_syn, tau_rise).mean, e_rev)
-    push = jnp.asarray(weight) * (jnp.asarray(e_rev) - membrane.v_rest)
-    return membrane, Moments(
-        membrane.v_rest, jnp.sum(voltage_moments(membrane, push, rate, tau_syn, tau_rise).variance)
-    )
+    each = map(jnp.ravel, jnp.broadcast_arrays(*map(jnp.asarray, (weight, e_rev, rate, tau_syn, tau_rise))))
+
+    def _variance(weight: Array, e_rev: Array, *course: Array) -> Array:
+        return voltage_moments(membrane, weight * (e_rev - membrane.v_rest), *course).variance
+
+    return membrane, Moments(membrane.v_rest, jnp.sum(jax.vmap(_variance)(*each), axis=0))
 
 
 def shunted_rate(

@@ -44,7 +44,8 @@ def mean_field_rates(
     Args:
         params: parameters of the neurons, each leaf one number or [P].
         coupling: shift, mV, and variance, mV², that 1 Hz of each population q causes in each p, both [P, P]:
-            ``jump_moments(params, weight, in_degree)`` or ``voltage_moments(params, weight, in_degree, tau_syn)``.
+            ``jump_moments(params, weight, in_degree)`` or ``voltage_moments(params, weight, in_degree, tau_syn)``,
+            there with a tau_m and r_m that are [P] as [P, 1].
         external: those of all other input, both [P].
         start: rates, Hz, from which to search.
         tau_syn: time constant, ms, of exponential synapses, as of :func:`diffusion_rate`; None for white noise.

@@ -128,6 +128,7 @@ def jump_moments(params: Any, weight: Real[ArrayLike, "..."], rate: Real[ArrayLi
     """
     require_plain(params, checks.MEMBRANE[:1], ON_THE_VOLTAGE)
     weight, events = jnp.asarray(checks.numbers("weight", weight, "mV")), _per_ms(rate)
+    _require_rank(params, weight * events, "tau_m")
     return Moments(weight * events * params.tau_m, 0.5 * weight**2 * events * params.tau_m)
 
 
@@ -172,10 +173,20 @@ def voltage_moments(
         (-80.0, 4.6547)
     """
     current = synaptic_moments(weight, rate, tau_syn, tau_rise)
+    _require_rank(params, current.mean, "tau_m", "r_m")
     _, (a, b, _) = _read(params, weight, tau_syn, 0.0)
     tau_rise = jnp.asarray(checks.numbers("tau_rise", tau_rise, "ms"))
     filtered = a / (a + b) * (1.0 + (a + b) * tau_rise) / (1.0 + a * tau_rise)
     return Moments(params.r_m * current.mean, params.r_m**2 * current.variance * filtered)
+
+
+def _require_rank(params: Any, drive: Array, *fields: str) -> None:
+    """Refuse [P] beside what is [P, P]: it would go with the populations that send, not with those that receive."""
+    for field in fields:
+        shape = jnp.shape(getattr(params, field))
+        if 0 < len(shape) < drive.ndim:
+            rule = "it must be one number or have as many axes, such as [P, 1] where it belongs to the rows"
+            raise ValueError(f"{field} has shape {shape}, and the input {drive.shape}: {rule}")
 
 
 def _psp(params: Any, weight: Any, tau_syn: Any, tau_rise: Any, t: Any, name: str = "tau_syn") -> Array:

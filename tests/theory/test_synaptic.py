@@ -202,6 +202,34 @@ def test_constant_conductances_as_in_an_independent_table():
     assert (found.v_rest[g_e == 0.0] == -70.0).all()  # a shunt alone moves nothing, exactly
 
 
+def test_conductances_of_neurons_that_differ_and_kinds_that_share_a_number():
+    """Each neuron as if it were alone, with as many kinds as neurons; a number given once is that of every kind."""
+    neurons = [replace(CELL, v_rest=v_rest, tau_m=tau_m) for v_rest, tau_m in ((-70.0, 10.0), (-62.0, 20.0))]
+    both = replace(CELL, v_rest=jnp.array([-70.0, -62.0]), tau_m=jnp.array([10.0, 20.0]))
+    g, e_rev = jnp.full(2, 4.0), jnp.array([0.0, -80.0])
+    constant, noisy = theory.with_conductances, theory.conductance_moments
+    for i, neuron in enumerate(neurons):
+        rest = (neuron.v_rest + 0.1 * 4.0 * (0.0 - 80.0)) / 1.8  # by hand
+        alone, one = constant(neuron, g, e_rev), noisy(neuron, g, 200.0, 5.0, e_rev)[1]
+        np.testing.assert_allclose([alone.v_rest, constant(neuron, 4.0, e_rev).v_rest], rest, rtol=1e-14)
+        np.testing.assert_allclose(constant(both, g, e_rev).v_rest[i], rest, rtol=1e-14)
+        np.testing.assert_allclose(constant(neuron, 4.0, e_rev).tau_m, neuron.tau_m / 1.8, rtol=1e-14)
+        found = [moment[i] for moment in noisy(both, g, 200.0, 5.0, e_rev)[1]]
+        np.testing.assert_allclose(found, one, rtol=1e-13)
+        np.testing.assert_allclose(noisy(neuron, 4.0, 200.0, 5.0, e_rev)[1], one, rtol=1e-13)
+
+
+@pytest.mark.parametrize("moments", [theory.jump_moments, lambda *x: theory.voltage_moments(*x, 5.0)])
+def test_a_population_that_receives_has_its_own_time_constant(moments):
+    params, weight, degree = replace(CELL, tau_m=np.array([10.0, 20.0])), np.full((2, 2), 0.3), np.full((2, 2), 200.0)
+    with pytest.raises(ValueError, match=r"^tau_m has shape \(2,\), and the input \(2, 2\): it must be one number"):
+        moments(params, weight, degree)
+    rows = moments(replace(params, tau_m=params.tau_m[:, None]), weight, degree)
+    for i, tau_m in enumerate(params.tau_m):
+        alone = moments(replace(params, tau_m=tau_m), weight[i], degree[i])
+        np.testing.assert_allclose([part[i] for part in rows], alone, rtol=1e-14)
+
+
 def test_without_noise_a_shunt_shifts_the_f_i_curve():
     """Holt and Koch 1997: by g (v - v_rest), of the threshold at rheobase and of the mean far above."""
     g, params = 8.0, replace(CELL, t_ref=0.0)
