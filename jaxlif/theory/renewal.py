@@ -42,6 +42,7 @@ def escape_renewal(params: Any, current: Real[ArrayLike, ""]) -> Renewal:
 
     Returns:
         The hazard, survivor and density over 24 tau_m, after which the hazard stays as it is, and rate and CV of all.
+        The CV is NaN where delta_v, less than some 0.3 % of v_inf - v_th, is too small for the nodes to see all spikes.
 
     Raises:
         ValueError: for parameters without escape noise, or with adaptation.
@@ -78,7 +79,8 @@ def escape_renewal(params: Any, current: Real[ArrayLike, ""]) -> Renewal:
     )
     interval = unit * t_ref + mean
     flat = (jnp.ravel(x) for x in (t_ref + t, hazard, survivor, density))
-    rate, cv = 1000.0 * unit / interval, jnp.sqrt(variance) / interval
+    seen = jnp.abs(jnp.sum(weight * density) + left - 1.0) < 0.01
+    rate, cv = 1000.0 * unit / interval, jnp.sqrt(jnp.where(seen, variance, jnp.nan)) / interval
     return Renewal._make((*flat, rate, cv))
 
 

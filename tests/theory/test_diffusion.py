@@ -298,6 +298,14 @@ def test_renewal_equals_an_integration_of_the_hazard(dtype, current, delta_v, la
     np.testing.assert_array_equal(found.density, found.hazard * found.survivor)
 
 
+def test_an_escape_too_sharp_for_the_nodes_has_no_cv():
+    """By how much an interval of 4 ms varies is at most that by which the passage of v_th +- 20 delta_v does."""
+    for delta_v, resolved in ((0.2, True), (0.05, False), (0.01, False)):
+        found = RENEWAL(replace(NOISY, delta_v=delta_v), 400.0)
+        assert bool(jnp.isnan(found.cv)) is not resolved and abs(found.rate * (5.0 + 3.36) / 1000.0 - 1.0) < 0.05
+        assert not resolved or found.cv < 0.2
+
+
 def test_escape_noise_as_simulated():
     inputs = jl.escape_inputs(jax.random.key(0), jnp.full((20_000, 400), 160.0))
     spikes = np.asarray(simulate(jl.EscapeNoise(jl.AdaptiveLIF(dt=0.05)), NOISY, inputs)[1].spikes)
