@@ -64,8 +64,10 @@ def from_nest(model: str, parameters: Values, *, dt: float) -> tuple[Any, Any]:
 
     What arrives in NEST at t is the arrival of step t/dt - 1; of a precise model, \*_ps, it arrives in that step at its
     own time, see :func:`jaxlif.timed_arrivals`. A constant current ``I_e`` belongs to ``Drive.input``.
-    NEST integrates aeif models to ``gsl_error_tol``, which leaves 1e-5 mV at its default; aeif_psc_delta adds a jump
-    within the step, where its solver first halts: here it comes at the step's end.
+    NEST integrates aeif models to ``gsl_error_tol``, which leaves 1e-5 mV at its default, and resets where its solver
+    halts behind the peak, which leaves 0.02 mV where V_peak is close to V_th; aeif_psc_delta adds a jump within the
+    step, where its solver first halts: here it comes at the step's end. With t_ref = 0 NEST's aeif models may spike
+    several times in a step, here once: dt must be shorter than their intervals.
 
     Args:
         model: NEST's name of it.

@@ -131,7 +131,8 @@ class AdEx(SpikingNeuron):
     The coordinate :math:`p = \ln(1 + e^{-(v - v_T)/\Delta_T})` is linear in v below v_T and in time during the
     explosion, so that its slope is bounded everywhere. Every neuron takes substeps of fifth order, of at most 0.1 ms,
     each half of the time left to the spike, whose last ten-thousandth of tau_m has a closed form. At dt = 0.1 ms
-    voltages between spikes are 1e-6 mV from the exact ones, and better where the drive is not strong.
+    voltages between spikes are 1e-6 mV from the exact ones, and better where the drive is not strong. A drive that
+    takes v past 20 delta_t in a step and more has too few: 0.05 mV then, which a smaller dt mends.
 
     Gradients of v and w are those of the exact solution, the moment of the peak included. The surrogate is that of
     ``spikes`` alone, as they leave the neuron. It sees :math:`\Delta_T (p_{peak} - p) / |v_T - v_{rest}|`, which is not
