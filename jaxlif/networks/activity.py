@@ -1,7 +1,7 @@
 """Run a network of populations, and look at what it did: rasters, rates, variability, correlations, spectra."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class Probe(NamedTuple):
 
     population: str
     variable: str
-    neurons: tuple[int, ...] | None = None
+    neurons: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,7 @@ def run(
     duration: float,
     *,
     inputs: Any = 0.0,
-    record: tuple[Probe, ...] = (),
+    record: Sequence[Probe] = (),
     every: float | None = None,
     mesh: Mesh | None = None,
 ) -> Activity:
@@ -173,8 +173,8 @@ def run(
     cell, dt = network.cell, network.cell.dt
     steps = stimulus.num_steps(checks.positive("duration", duration, "ms"), dt)
     stride = 1 if every is None else stimulus.num_steps(checks.positive("every", every, "ms"), dt)
+    record = tuple(_checked(cell, probe) for probe in record)
     for probe in record:
-        _require_neurons(cell, probe)
         if [p[:2] for p in record].count(probe[:2]) > 1:
             raise ValueError(f"record: {probe.variable} of {probe.population} is there twice; name all neurons in one")
     given = _given(inputs, steps)
@@ -258,13 +258,15 @@ def _opened(group: Group, state: Any, receptor: str) -> Any:
     return getattr(state, "value", state)[k]
 
 
-def _require_neurons(cell: PopulationNetwork, probe: Probe) -> None:
-    sizes = {name: n for group in cell.groups for name, n in zip(group.names, group.sizes, strict=True)}
-    if probe.population not in sizes:
+def _checked(cell: PopulationNetwork, probe: Probe) -> Probe:
+    """Return a probe of neurons that are there, which can be hashed."""
+    if probe.population not in (sizes := cell.population_sizes):
         raise ValueError(f"population {probe.population!r}: there is none; the populations are {', '.join(sizes)}")
-    if probe.neurons is not None:
-        index, size = checks.integers("neurons", np.asarray(probe.neurons), 1), sizes[probe.population]
-        checks.require((index >= 0) & (index < size), "neurons", index, "", f"{probe.population} has 0 to {size - 1}")
+    if probe.neurons is None:
+        return probe
+    index, size = checks.integers("neurons", np.asarray(probe.neurons), 1), sizes[probe.population]
+    checks.require((index >= 0) & (index < size), "neurons", index, "", f"{probe.population} has 0 to {size - 1}")
+    return probe._replace(neurons=tuple(index.tolist()))
 
 
 def _given(inputs: Any, steps: int) -> Any:

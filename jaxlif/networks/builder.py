@@ -210,11 +210,14 @@ def _completed(population: Population) -> Population:
     """Return a population whose receptors have names: those of its kinds of synapse, where they have some."""
     checks.whole("size", population.size, 1)
     require_neuron(population.cell)
-    synapse, names = synapse_of(population.cell), population.receptors
+    synapse, given = synapse_of(population.cell), population.receptors
+    names = (given,) if isinstance(given, str) else tuple(given)
     if isinstance(synapse, Kinds):
-        names = names or tuple(name for name, _ in synapse.kinds)
-    elif isinstance(synapse, VoltageJump):
-        names = names or ("jump",)
+        own = tuple(name for name, _ in synapse.kinds)
+        if (names := names or own) != own:
+            raise ValueError(f"receptors = {names}: those of Kinds have names, {own}")
+    elif isinstance(synapse, VoltageJump) and len(names := names or ("jump",)) > 1:
+        raise ValueError(f"receptors = {names}: a voltage jump is one")
     if (synapse is None) != (not names):
         rule = "receptors must name the kinds of synapse of a Synaptic cell, and of no other"
         raise ValueError(f"receptors = {names}, cell = {type(population.cell).__name__}: {rule}")

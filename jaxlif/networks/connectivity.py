@@ -240,6 +240,9 @@ class ByDistance(Rule):
         if any(x is None for x in ends.positions):
             raise ValueError("positions = None: ByDistance needs the positions of both populations, [n, dimensions]")
         start, end = (np.asarray(numbers("positions", x, rank=2)) for x in ends.positions)
+        if len(start) != ends.num_in or end.shape != (ends.num_out, start.shape[1]):
+            sizes = f"[{ends.num_in}, dimensions] and [{ends.num_out}, dimensions]"
+            raise ValueError(f"positions {list(start.shape)} and {list(end.shape)}: they must be {sizes}")
         drawn = (np.flatnonzero(rng.random(ends.num_out) < self._chance(x, end)) for x in start)
         rows = [(row[row != i] if ends.same else row).astype(np.int32) for i, row in enumerate(drawn)]
         return _repeated([len(row) for row in rows]), np.concatenate(rows)

@@ -15,6 +15,7 @@ from jaxlif.neurons.cell import SpikingNeuron
 from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.neurons.wrappers import EscapeNoise, Noisy
 from jaxlif.synapses import Drive, Kinds, PreciseSynaptic, Synapse, Synaptic, VoltageJump
+from jaxlif.synapses.kinds import require_side
 
 
 def synapse_of(cell: Any) -> Synapse | None:
@@ -86,11 +87,20 @@ class Group:
         ends = list(accumulate(self.sizes, initial=0))
         return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
 
+    def check(self, params: Any, size: int) -> None:
+        """Refuse parameters of other neurons, and what breaks a rule of the cell or of its receptors' names."""
+        require_shapes(params, size, self.synapse, len(self.receptors))
+        protocol.check_cell(self.cell, params)
+        e_rev: Any = getattr(getattr(params, "synapse", None), "e_rev", None)
+        for k, receptor in enumerate(() if e_rev is None else self.receptors):
+            own = e_rev[min(k, len(e_rev) - 1)] if jnp.ndim(e_rev) else e_rev
+            require_side(receptor, own, protocol.innermost(params))
+
     def check_weight(self, receptor: str, weight: Any) -> None:
         """Refuse weights of the wrong sign, where they are at hand: of a conductance, and by the receptor's name."""
         synapse: Any = self.synapse
         if isinstance(synapse, Kinds):
-            synapse = synapse.kinds[self.receptors.index(receptor)][1]
+            synapse = dict(synapse.kinds)[receptor]
         synapse.check_arrivals(weight)
         for kind, sign, words in (("exc", 1.0, "0 or more"), ("inh", -1.0, "0 or less")):
             if synapse.signed and receptor.startswith(kind) and checks.concrete(weight):

@@ -115,8 +115,7 @@ class PopulationNetwork:
                 raise ValueError(f"{field} has {[*found]}: it must have {names}")
         for name, group in groups.items():
             with named(name):
-                require_shapes(params.neurons[name], sizes[name], group.synapse, len(group.receptors))
-                protocol.check_cell(group.cell, params.neurons[name])
+                group.check(params.neurons[name], sizes[name])
         for (name, count), (target, receptor) in zip(self.sizes, self.targets, strict=True):
             with named(name):
                 self._check_synapses(params.weight[name], params.delay[name], count)

@@ -78,7 +78,7 @@ class Kinds(Synapse):
         for name, kind in self.kinds:
             own = params.synapse[name]
             kind.check(SynapticParams(neuron=params.neuron, synapse=own))
-            _require_side(name, getattr(own, "e_rev", None), membrane)
+            require_side(name, getattr(own, "e_rev", None), membrane)
 
     def check_arrivals(self, arrivals: Any) -> None:
         """Refuse negative conductances in the rows of those kinds, where they are at hand."""
@@ -130,7 +130,7 @@ class Kinds(Synapse):
         return SynapticParams(neuron=params.neuron, synapse=own)
 
 
-def _require_side(name: str, e_rev: Any, membrane: Any) -> None:
+def require_side(name: str, e_rev: Any, membrane: Any) -> None:
     """Refuse an inhibitory kind that reverses above threshold, and an excitatory one that does below rest."""
     v_th, v_rest = getattr(membrane, "v_th", None), getattr(membrane, "v_rest", None)
     if name.lower().startswith(("inh", "gaba")) and checks.concrete(e_rev, v_th):

@@ -84,6 +84,10 @@ REFUSED = {
     "sizes": (lambda: matrix(OneToOne(), Ends(4, 5)), "OneToOne: the sizes are 4 and 5: they must be the same"),
     "a missing neuron": (lambda: matrix(Edges([0, 4], [0, 0]), Ends(4, 4)), r"source\[1\] = 4: .* neurons 0 to 3"),
     "no positions": (lambda: matrix(ByDistance(np.exp), Ends(4, 4)), "positions = None: ByDistance needs"),
+    "positions in another space": (
+        lambda: matrix(ByDistance(np.exp), Ends(2, 2, False, (np.zeros((2, 1)), np.ones((2, 2))))),
+        r"positions \[2, 1\] and \[2, 2\]: they must be \[2, dimensions\] and \[2, dimensions\]",
+    ),
     "no chance": (
         lambda: matrix(ByDistance(np.exp), Ends(2, 2, False, (np.zeros((2, 1)), np.ones((2, 1))))),
         r"probability\[0\] = 2.71828: probability must be from 0 to 1",

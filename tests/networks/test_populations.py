@@ -319,12 +319,12 @@ def simulated(**changed):
 
 CONDUCTANCES = {
     "cell": jl.Synaptic(jl.LIF(dt=0.1), jl.Conductance()),
-    "params": jl.SynapticParams(synapse=jl.ConductanceParams(tau_syn=np.array([5.0, 10.0]))),
+    "params": jl.SynapticParams(synapse=jl.ConductanceParams(e_rev=np.array([0.0, -80.0]))),
 }
 CURRENTS = {
-    "cell": jl.Synaptic(jl.LIF(dt=0.1), Kinds({"fast": jl.ExponentialCurrent(), "slow": jl.AlphaCurrent()})),
-    "params": jl.SynapticParams(synapse={"fast": jl.CurrentParams(), "slow": jl.CurrentParams()}),
-    "receptors": ("exc", "inh"),
+    "cell": jl.Synaptic(jl.LIF(dt=0.1), Kinds({"exc": jl.ExponentialCurrent(), "inh": jl.AlphaCurrent()})),
+    "params": jl.SynapticParams(synapse={"exc": jl.CurrentParams(), "inh": jl.CurrentParams()}),
+    "receptors": (),
 }
 INHIBIT = {"rule": AllToAll(), "weight": 5.0, "receptor": "inh"}
 TIRED = {
@@ -335,11 +335,15 @@ TIRED = {
 }
 
 
+def conducting_params(**synapse):
+    return jl.SynapticParams(synapse=jl.ConductanceParams(**synapse))
+
+
 def conducting(weight=0.1):
-    kinds = {"cell": CONDUCTANCES["cell"], "params": jl.SynapticParams(synapse=jl.ConductanceParams())}
+    kinds = {"cell": CONDUCTANCES["cell"], "params": conducting_params()}
     network = build(
         KEY,
-        {"E": Population(size=2, receptors=("g",), **kinds)},
+        {"E": Population(size=2, receptors="g", **kinds)},
         [Projection(source="E", target="E", rule=AllToAll(), weight=1.0)],
         [poisson_drive("E", rate=1.0, weight=0.1)],
     )
@@ -388,6 +392,19 @@ REFUSED = {
     "the sign of inhibition among kinds": (
         lambda: build(KEY, {"E": one(**CURRENTS)}, [Projection(source="E", target="E", **INHIBIT)]),
         "weight = 5: into .* 'inh' it must be 0 or less",
+    ),
+    "inhibition that excites": (
+        lambda: build(KEY, {"E": one(cell=CONDUCTANCES["cell"], params=conducting_params(e_rev=0.0))}),
+        "E: e_rev of inh = 0 mV: what inhibits must reverse below v_th",
+    ),
+    "receptors in another order": (
+        # What was sent to "inh" had reached "exc".
+        lambda: build(KEY, {"E": one(**CURRENTS | {"receptors": ("inh", "exc")})}),
+        r"E: receptors = \('inh', 'exc'\): those of Kinds have names, \('exc', 'inh'\)",
+    ),
+    "two receptors of jumps": (
+        lambda: build(KEY, {"E": one(cell=jl.Synaptic(jl.LIF(dt=0.1), jl.VoltageJump()), params=jl.SynapticParams())}),
+        r"E: receptors = \('exc', 'inh'\): a voltage jump is one",
     ),
     "a weight of nobody": (
         lambda: simulated(weight={"E->E": 1.0}),
@@ -483,7 +500,7 @@ REFUSED = {
     ),
     "no time": (lambda: run(build_with(), 0.0), "duration = 0 ms: duration must be greater than 0 ms"),
     "one thing recorded twice": (
-        lambda: run(build_with(), 1.0, record=(Probe("E", "v", (0,)), Probe("E", "v", (1,)))),
+        lambda: run(build_with(), 1.0, record=[Probe("E", "v", [0]), Probe("E", "v", np.array([1]))]),
         "record: v of E is there twice; name all neurons in one",
     ),
     "a run between steps": (lambda: run(build_with(), 0.25), "duration = 0.25 ms: it must be a whole number of steps"),

@@ -33,7 +33,8 @@ def network():
     noisy = {
         "cell": jl.EscapeNoise(jl.Synaptic(jl.AdaptiveLIF(dt=0.1), jl.Conductance())),
         "params": jl.SynapticParams(
-            neuron=jl.AdaptiveLIFParams(delta_v=2.0), synapse=jl.ConductanceParams(tau_syn=np.array([5.0, 10.0]))
+            neuron=jl.AdaptiveLIFParams(delta_v=2.0),
+            synapse=jl.ConductanceParams(tau_syn=np.array([5.0, 10.0]), e_rev=np.array([0.0, -80.0])),
         ),
     }
     populations = {
