@@ -16,13 +16,13 @@ from jaxlif import losses
 from jaxlif.compiled import compiled
 from jaxlif.synapses import Drive, Synaptic, SynapticParams, VoltageJump
 
-DONE = 1e-6  # nats that a Newton step would gain, below which there is no next one: a thousandth of an error
+_DONE = 1e-6  # nats that a Newton step would gain, below which there is no next one: a thousandth of an error
 _STEPS = 100
 
 
 class Targets(NamedTuple):
     """Of each neuron: what was added to its weights and free parameters [L], their information [L, L] and unit, mV
-    [L]; nats of the time that is fitted, held out, and left to gain.
+    [L]; nats of the time that is fitted and held out; whether it is the maximum.
     """
 
     added: Any
@@ -30,7 +30,7 @@ class Targets(NamedTuple):
     unit: Any
     fitted: Any
     held_out: Any
-    left: Any
+    sure: Any
 
 
 class ForcedNeuron(NamedTuple):
@@ -78,9 +78,11 @@ def design(
     return base[:, 0], slopes * own.use[None], active[:, 0]
 
 
-def _maximum(value: Any, pieces: Any, start: Array) -> tuple[Array, Array]:
-    """Return the maximum [L] of a concave function by Newton's method, its steps halved until they gain, and what the
-    last step was to gain.
+def _maximum(value: Any, pieces: Any, change: Any, start: Array) -> tuple[Array, Array]:
+    """Return the maximum [L] of a concave function by Newton's method, and whether it was found.
+
+    A step changes the log-rate by no more than 5, by ``change``, and is halved until it gains: what has no maximum does
+    not run away.
     """
     noise = 30.0 * float(jnp.finfo(start.dtype).eps)
 
@@ -90,6 +92,7 @@ def _maximum(value: Any, pieces: Any, start: Array) -> tuple[Array, Array]:
         step = _solved(information, slope)
         lost = jnp.any((jnp.diagonal(information) <= 0.0) & (slope != 0.0))  # on a slope without an end
         gain = jnp.where(lost, jnp.inf, slope @ step)
+        whole = 5.0 / jnp.maximum(change(step), 5.0)
 
         def _short(tried: tuple[Array, Array]) -> Any:
             return ~(tried[1] >= before + 1e-4 * tried[0] * gain - noise * jnp.abs(before)) & (tried[0] > 1e-9)
@@ -97,15 +100,15 @@ def _maximum(value: Any, pieces: Any, start: Array) -> tuple[Array, Array]:
         def _halved(tried: tuple[Array, Array]) -> tuple[Array, Array]:
             return 0.5 * tried[0], value(at + 0.5 * tried[0] * step)
 
-        share, after = jax.lax.while_loop(_short, _halved, (jnp.ones_like(gain), value(at + step)))
+        share, after = jax.lax.while_loop(_short, _halved, (whole, value(at + whole * step)))
         return at + share * step, after, gain, count + 1
 
-    def _going(carry: tuple[Array, ...]) -> Array:
-        return (carry[2] > DONE) & (carry[3] < _STEPS)
+    def _found(carry: Any) -> Any:
+        return carry[2] <= jnp.maximum(_DONE, noise * jnp.abs(carry[1]))
 
     begin = (start, value(start), jnp.full((), jnp.inf, start.dtype), jnp.zeros((), jnp.int32))
-    found, _, gain, _ = jax.lax.while_loop(_going, _step, begin)
-    return found, gain
+    end = jax.lax.while_loop(lambda carry: ~_found(carry) & (carry[3] < _STEPS), _step, begin)
+    return end[0], _found(end)
 
 
 def _solved(information: Array, slope: Array) -> Array:
@@ -143,10 +146,13 @@ def fit_targets(
             slope, bend = jax.jvp(slope_of, (log_rate,), (jnp.ones_like(log_rate),))
             return slope @ slopes[early], -(slopes[early].T * bend[None]) @ slopes[early]
 
-        found, left = _maximum(_value, _pieces, jnp.zeros(slopes.shape[1], base.dtype))
+        def _change(step: Array) -> Array:
+            return jnp.max(jnp.abs(slopes[early] @ step))
+
+        found, sure = _maximum(_value, _pieces, _change, jnp.zeros(slopes.shape[1], base.dtype))
         held = _likelihood((base + slopes @ found)[late], late) if cut < len(base) else jnp.zeros((), base.dtype)
         unit = jnp.max(jnp.abs(slopes), axis=0) * own.neuron.delta_v
-        return Targets(found, _pieces(found)[1], unit, _value(found), held, left)
+        return Targets(found, _pieces(found)[1], unit, _value(found), held, sure)
 
     found: Targets = jax.lax.map(_one, every, batch_size=at_once)
     return found

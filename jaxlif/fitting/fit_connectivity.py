@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from jaxlif import checks, losses
 from jaxlif.files import require_memory
-from jaxlif.fitting.coupled import DONE, ForcedNeuron, Targets, fit_targets
+from jaxlif.fitting.coupled import ForcedNeuron, Targets, fit_targets
 from jaxlif.fitting.intervals import FLAT, SINGLE, WIDEST, sandwich
 from jaxlif.neurons.adaptive import AdaptiveLIF
 from jaxlif.neurons.lif import refractory_steps
@@ -33,7 +33,7 @@ class Connectivity:
     """The result of :func:`fit_connectivity`: from row to column, 0 on the diagonal; intervals of 95 %.
 
     ``interval`` and ``intervals`` are nan where the data determine nothing. A weight there is one of many that explain
-    the spikes as well, and ``determined`` is False.
+    the spikes as well, or 0 where the larger all are the better; ``determined`` is False.
     """
 
     params: SynapticParams  # with what was fitted
@@ -163,17 +163,22 @@ def _solved_at(problem: _Problem, lag: int, synapse: Any, *, connected: bool = T
     at_once = int(np.clip(_AT_ONCE // (len(spikes) * use.shape[1]), 1, count))
     targets = fit_targets(problem.cell, free, problem.cut, at_once, synapse, arriving, every)
     found = Targets(*(np.asarray(x, float) for x in targets))
-    lost = np.flatnonzero(~(found.left <= DONE))
-    if len(lost):
+    if found.sure.all():
+        return _Fitted(synapse, lag, found)
+    if not connected:
         rule = "no maximum was found from params, in which it must spike neither always nor never"
-        raise ValueError(f"neuron {', '.join(map(str, lost))}: {rule}")
-    return _Fitted(synapse, lag, found)
+        raise ValueError(f"neuron {', '.join(map(str, np.flatnonzero(found.sure == 0.0)))}: {rule}")
+    # Few spikes can be explained without an error, by weights without an end.
+    alone = _solved_at(problem, lag, synapse, connected=False).targets
+    chosen = (np.where(found.sure.reshape(-1, *(1,) * (x.ndim - 1)), x, y) for x, y in zip(found, alone, strict=True))
+    return _Fitted(synapse, lag, Targets(*chosen)._replace(sure=found.sure))
 
 
 def _result(problem: _Problem, fit: _Fitted, profile: dict[float, float], delay: float) -> Connectivity:
     count, own, neuron = problem.spikes.shape[1], fit.targets, problem.params.neuron
     more = np.zeros_like(own.information) if fit.more is None else fit.more
     reach = np.stack([_reach(*x) for x in zip(own.information, own.unit, more, strict=True)])
+    reach[own.sure == 0.0] = np.nan
     values = {name: getattr(neuron, name) + own.added[:, count + k] for k, name in enumerate(problem.free)}
     reaches = {name: reach[:, count + k] for k, name in enumerate(problem.free)}
     intervals = {name: np.stack([x - reaches[name], x + reaches[name]]) for name, x in values.items()}
@@ -191,7 +196,7 @@ def _result(problem: _Problem, fit: _Fitted, profile: dict[float, float], delay:
         log_likelihood=profile,
         bits=_bits(problem, own),
         bits_unconnected=_bits(problem, _solved_at(problem, fit.lag, fit.synapse, connected=False).targets),
-        notes=tuple(_notes(determined, intervals, profile, delay)),
+        notes=tuple(_notes(determined, intervals, profile, delay, np.flatnonzero(own.sure == 0.0))),
     )
 
 
@@ -216,8 +221,16 @@ def _bits(problem: _Problem, targets: Targets) -> float:
     return float(np.sum(each) / counts.sum())
 
 
-def _notes(determined: np.ndarray, intervals: dict[str, np.ndarray], profile: dict[float, float], delay: float) -> Any:
+def _notes(
+    determined: np.ndarray,
+    intervals: dict[str, np.ndarray],
+    profile: dict[float, float],
+    delay: float,
+    lost: np.ndarray,
+) -> Any:
     """Say what is not determined."""
+    if len(lost):
+        yield f"no weights explain the spikes of {', '.join(map(str, lost))} best: those that reach it are left at 0"
     pairs = np.argwhere(~determined & ~np.eye(len(determined), dtype=bool))
     if len(pairs):
         shown = ", ".join(f"{i} -> {j}" for i, j in pairs[:8])
