@@ -332,7 +332,8 @@ def _warn(network: Network, activity: Activity) -> None:
             _say(f"{name} fell silent after {activity.times[name][-1]:g} ms")
         t_ref = getattr(protocol.innermost(network.params.neurons[name]), "t_ref", 0.0)
         interval = np.maximum(np.asarray(t_ref), network.cell.dt).mean()
-        if rate > 800.0 / interval:
+        # Three spikes of each neuron: in less time one says nothing about their rate.
+        if rate > 800.0 / interval and len(late.times[name]) >= 3 * activity.sizes[name]:
             _say(f"{name} fires at {rate:.0f} Hz, as fast as it can: the network has exploded")
 
 

@@ -524,6 +524,9 @@ def test_a_network_that_explodes_or_dies_says_so():
     with pytest.warns(NetworkWarning, match="E fires at 4[0-9]{2} Hz, as fast as it can"):
         run(network, 60.0, inputs=kick)
     alone = build(KEY, {"E": one(40)})
+    # A spike each in the last quarter of 4 ms is 1000 Hz, and no explosion: it would be an error here.
+    late = alone._replace(state=alone.cell.with_voltages(alone.state, {"E": -55.2}))
+    assert run(late, 4.0, inputs={"E": np.where(np.arange(40) < 31, 150.0, 300.0)}).since(3.0).rates == {"E": 1000.0}
     with pytest.warns(NetworkWarning, match=r"E fell silent after [0-9.]+ ms"):
         run(alone, 60.0, inputs=kick)
     beyond = alone._replace(state=alone.cell.with_voltages(alone.state, {"E": np.nan}))
