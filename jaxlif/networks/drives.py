@@ -92,14 +92,17 @@ class PoissonDrive(Drive):
 
         finest = jnp.finfo(even.dtype).eps / 2.0
         start = (jnp.zeros((), even.dtype), first, first, jnp.zeros_like(even))
-        return jax.lax.stop_gradient(jax.lax.while_loop(_left, _next, start)[3]).astype(like.dtype)
+        count = jax.lax.while_loop(_left, _next, start)[3]
+        # While tracing nothing was checked: a rate that is none, or too high, has no counts.
+        exact = (mean >= 0.0) & (mean <= _MEAN * (1.0 + 1e-6))
+        return jax.lax.stop_gradient(jnp.where(exact, count, jnp.nan)).astype(like.dtype)
 
     def advance(self, params: PoissonParams, state: Array, drawn: Array, dt: float) -> tuple[Array, Array]:
         """Weigh the counts; nothing is remembered."""
         return state, drawn * jnp.asarray(params.weight, drawn.dtype)
 
 
-_MOST = 200  # arrivals in a step, far beyond any with a mean of 60
+_MEAN, _MOST = 60.0, 200  # arrivals in a step, and far beyond any of such a mean
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,6 @@ def check_drive(drive: Drive, params: Any, dt: float) -> None:
     checks.require_params(drive, params, kind)
     params.check()
     if isinstance(params, PoissonParams) and checks.concrete(params.rate):
-        most = 60.0 * 1000.0 / dt
-        rule = f"rate must be at most {most:g} Hz, 60 arrivals in a step of {dt:g} ms"
+        most = _MEAN * 1000.0 / dt
+        rule = f"rate must be at most {most:g} Hz, {_MEAN:g} arrivals in a step of {dt:g} ms"
         checks.require(np.asarray(params.rate) <= most, "rate", params.rate, "Hz", rule)

@@ -237,6 +237,12 @@ def test_the_last_of_random_numbers_is_no_burst_of_arrivals(mean, monkeypatch):
     assert np.max(np.abs(np.asarray(draw) - poisson.isf(2.0**-23, means.astype(float)))) <= 2.0
 
 
+def test_a_rate_that_cannot_be_drawn_is_no_number_while_tracing(dtype):
+    rate = jnp.array([-1.0, 0.0, 600_000.0, 610_000.0, 1e6, np.nan], dtype)
+    drawn = PoissonDrive("E", "exc").draw(PoissonParams(rate=rate, weight=1.0), KEY, jnp.zeros(6, dtype), 0.1)
+    np.testing.assert_array_equal(np.isfinite(drawn), [False, True, True, False, False, False])
+
+
 def test_a_network_draws_no_waiting_time_of_0(monkeypatch):
     monkeypatch.setattr(jax.random, "exponential", lambda key, shape, dtype=float: jnp.zeros(shape, dtype))
     params = jl.AdaptiveLIFParams(delta_v=1.0, lambda_0=1e-9)
