@@ -189,7 +189,7 @@ class PopulationNetwork:
     def init_state(self, params: Any, x: Any) -> PopulationState:
         """Return the neurons at rest, on whose way nothing is."""
         params, dtype = self.prepare(params), protocol.state_dtype(params)
-        currents, neurons = self._currents(x, dtype), []
+        currents, neurons = self.currents(x, dtype), []
         for group, own in zip(self.groups, params.neurons, strict=True):
             arriving = jnp.zeros((len(group.receptors) * group.size,), dtype)
             current = jnp.concatenate([currents[name] for name in group.names])
@@ -246,10 +246,11 @@ class PopulationNetwork:
     def _advance(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput]:
         """Advance one step under the currents and random numbers ``x``."""
         after, output, rows = self.integrate(params, state, x)
-        line = self.shifted(state.line, state.time)
-        line = deliver(line, params.weight, rows, params.target, state.time % self.max_lag * self.ports)
+        position = state.time % self.max_lag
+        line = self.shifted(state.line, position == 0)
+        line = deliver(line, params.weight, rows, params.target, position * self.ports)
         # What is read is carried, not read when it is needed: it lets the compiler keep the line where it is.
-        return after._replace(line=line, arriving=self.due(line, state.time)), output
+        return after._replace(line=line, arriving=self.due(line, position)), output
 
     def integrate(self, params: Any, state: PopulationState, x: Any) -> tuple[PopulationState, PopulationOutput, Array]:
         """Advance all but the line one step; return the output, and what goes through each row of the table too."""
@@ -269,19 +270,19 @@ class PopulationNetwork:
         after = state._replace(neurons=tuple(neurons), time=state.time + 1, drives=drives, short_term=plastic)
         return after, output, rows
 
-    def shifted(self, line: Array, time: Array) -> Array:
-        """Return the line of a step: one of twice the longest delay moves once in that time."""
+    def shifted(self, line: Array, moves: Array) -> Array:
+        """Return the line as it is, or moved by the longest delay: one of twice that moves once in that time."""
         half = self.max_lag * self.ports
 
         def _shift(line: Array) -> Array:
             return jnp.concatenate([line[half:], jnp.zeros((half,), line.dtype)])
 
-        moved: Array = jax.lax.cond(time % self.max_lag == 0, _shift, lambda line: line, line)
+        moved: Array = jax.lax.cond(moves, _shift, lambda line: line, line)
         return moved
 
-    def due(self, line: Array, time: Array) -> Array:
-        """Return what arrives at the end of the step after ``time``, [P]."""
-        return jax.lax.dynamic_slice_in_dim(line, time % self.max_lag * self.ports, self.ports)
+    def due(self, line: Array, position: Array) -> Array:
+        """Return what arrives at the end of the step after that at a position of the line, [P]."""
+        return jax.lax.dynamic_slice_in_dim(line, position * self.ports, self.ports)
 
     @property
     def _markram(self) -> TsodyksMarkram:
@@ -295,7 +296,7 @@ class PopulationNetwork:
 
     def _driven(self, params: Any, state: PopulationState, x: Any) -> tuple[Any, Array, dict[str, Array]]:
         """Return the drives' states, and what arrives and the currents with what they give in this step."""
-        arriving, currents, after = state.arriving, self._currents(x[0], state.arriving.dtype), []
+        arriving, currents, after = state.arriving, self.currents(x[0], state.arriving.dtype), []
         for (name, drive), before, drawn in zip(self.drives, state.drives, x[1].drives, strict=True):
             kept, value = drive.advance(params.drives[name], before, drawn, self.dt)
             after.append(kept)
@@ -322,7 +323,7 @@ class PopulationNetwork:
         )
         return Drawn(drives, noise)
 
-    def _currents(self, x: Any, dtype: Any) -> dict[str, Array]:
+    def currents(self, x: Any, dtype: Any) -> dict[str, Array]:
         """Return the current into the neurons of each population, [n]."""
         sizes = self.population_sizes
         if not isinstance(x, dict):

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlif import checks
+from jaxlif.networks.connectivity import SLAB
 from jaxlif.networks.epoch import on_host, one_axis
 from jaxlif.networks.groups import PopulationParams, PopulationState, PreparedPopulations, counts_kinds
 from jaxlif.networks.populations import PopulationNetwork
@@ -26,7 +27,7 @@ from jaxlif.neurons import cell as protocol
 from jaxlif.simulation import segmented
 
 _BLOCK = 64  # steps whose random numbers are drawn at once, about
-_SLAB = 2**22  # synapses that are divided at once
+_KIND = "threefry2x32"  # of random key
 
 
 class Shares(NamedTuple):
@@ -45,14 +46,12 @@ class Sharded:
         mesh: devices, on one axis.
         interval: steps between two exchanges, those of the shortest delay.
         specs: of each array of the parameters, how it lies on the devices.
-        impl: that of the network's random key, of which all devices have the data.
     """
 
     cell: PopulationNetwork
     mesh: Mesh
     interval: int = 1
     specs: tuple[P, ...] = ()
-    impl: str = "threefry2x32"
 
     @property
     def local(self) -> PopulationNetwork:
@@ -87,6 +86,7 @@ class Sharded:
         With it come the spikes [T, N], and what ``look(state, output)`` returns on the devices, an array for each
         population in ``of``, put together [T, n].
         """
+        self.cell.currents(jax.tree.map(lambda x: x[0], inputs), state.arriving.dtype)  # refuses what is for no neuron
         if isinstance(inputs, dict):
             each = {name: self.neurons(n) for name, n in self.cell.population_sizes.items()}
             inputs = {name: self.cut(x, each[name]) if x.ndim > 1 else x for name, x in inputs.items()}
@@ -144,7 +144,7 @@ class Sharded:
     def _part(self, params: Shares, look: Callable[..., Any], state: PopulationState, inputs: Any) -> Any:
         """Advance all devices some intervals, whose random numbers are drawn at once."""
         times = state.time + jnp.arange(checks.length("inputs", inputs, "steps"), dtype=jnp.int32)
-        key = jax.random.wrap_key_data(params.own.key, impl=self.impl)
+        key = jax.random.wrap_key_data(params.own.key, impl=_KIND)
         drawn = jax.vmap(partial(self.cell.draw, replace(params.own, drives=params.drives, key=key)))(times)
         noise, drives, _ = self._by_owner(self.cut, drawn.noise, drawn.drives)
         given = inputs, drawn._replace(noise=noise, drives=drives)
@@ -172,30 +172,35 @@ class Sharded:
         self, look: Callable[..., Any], params: PreparedPopulations, state: PopulationState, inputs: Any
     ) -> Any:
         """Advance one device for as long as no spike of now arrives; then exchange all, and put them on the line."""
-        local, first = self.local, state.time
+        local, first, length = self.local, state.time, checks.length("inputs", inputs, "steps")
+        last = first + (length - 1)
+        # Where the line begins; no interval is longer than half of it, so that what is due lies on it to the end.
+        begin, end = (time - time % local.max_lag for time in (first, last))
+        line = local.shifted(state.line, begin == first)
 
         def _step(state: PopulationState, x: Any) -> tuple[PopulationState, Any]:
             after, output, rows = local.integrate(params, state, x)
-            line = local.shifted(state.line, state.time)
-            after = after._replace(line=line, arriving=local.due(line, state.time))
+            after = after._replace(arriving=local.due(line, state.time - begin))
             return after, (rows[: local.size] > 0.0, rows[local.size :], look(after, output))
 
-        state, (own, released, seen) = jax.lax.scan(_step, state, inputs)
-        sizes, axis = self.cell.population_sizes, self.mesh.axis_names[0]
-        spikes = self._in_order(jax.lax.all_gather(own, axis), [*sizes.values()])
-        rows = spikes
-        if self.cell.short_term:
-            released = self._in_order(jax.lax.all_gather(released, axis), [sizes[x] for _, x in self.cell.short_term])
-            rows = jnp.concatenate([spikes.astype(released.dtype), released], axis=1)
-        last = state.time - 1
-        begin = last - last % local.max_lag  # of the line
+        state, (own, released, seen) = jax.lax.scan(_step, state._replace(line=jnp.zeros(0)), inputs)
+        spikes, rows = self._exchanged(own, released)
 
         def _deliver(line: Array, x: tuple[Array, Array]) -> tuple[Array, None]:
-            return deliver(line, params.weight, x[0], params.target, (x[1] - begin) * local.ports), None
+            return deliver(line, params.weight, x[0], params.target, (x[1] - end) * local.ports), None
 
-        times = first + jnp.arange(len(rows), dtype=jnp.int32)
-        line, _ = jax.lax.scan(_deliver, state.line, (rows, times))
-        return state._replace(line=line, arriving=local.due(line, last)), (spikes, seen)
+        times = first + jnp.arange(length, dtype=jnp.int32)
+        line, _ = jax.lax.scan(_deliver, local.shifted(line, begin < end), (rows, times))
+        return state._replace(line=line, arriving=local.due(line, last - end)), (spikes, seen)
+
+    def _exchanged(self, own: Array, released: Array) -> tuple[Array, Array]:
+        """Return all devices' spikes [T, N], and what goes through all rows of the table [T, n]."""
+        sizes, axis = self.cell.population_sizes, self.mesh.axis_names[0]
+        spikes = self._in_order(jax.lax.all_gather(own, axis), [*sizes.values()])
+        if not self.cell.short_term:
+            return spikes, spikes
+        released = self._in_order(jax.lax.all_gather(released, axis), [sizes[x] for _, x in self.cell.short_term])
+        return spikes, jnp.concatenate([spikes.astype(released.dtype), released], axis=1)
 
     def _in_order(self, rows: Array, sizes: list[int]) -> Array:
         """Return what all devices have, [devices, T, n], in the order of the whole network, [T, N]."""
@@ -227,8 +232,11 @@ def divide(
     """Divide a network and its prepared parameters over a mesh.
 
     Raises:
-        ValueError: for a mesh of several axes, and for a parameter that cannot be divided by neuron.
+        ValueError: for a mesh of several axes, a random key of another kind, and a parameter that cannot be divided.
     """
+    if (kind := str(jax.random.key_impl(params.key))) != _KIND:
+        rule = f"over a mesh it must be one of {_KIND}, whose numbers do not depend on where they are drawn"
+        raise ValueError(f"key is one of {kind}: {rule}")
     whole = Sharded(cell, one_axis(mesh, "the neurons"))
     parts = (_neurons(whole, i, params, own) for i, own in enumerate(prepared.neurons))
     drives = {name: _each(whole, drive.population, prepared.drives[name]) for name, drive in cell.drives}
@@ -238,7 +246,7 @@ def divide(
     own = replace(own, key=_place(whole, P(), jax.random.key_data(own.key)))
     specs = tuple(x.sharding.spec for x in jax.tree.leaves(own))
     shares = Shares(own, jax.tree.map(partial(_place, whole, P()), prepared.drives))
-    return replace(whole, interval=interval, specs=specs, impl=str(jax.random.key_impl(params.key))), shares
+    return replace(whole, interval=interval, specs=specs), shares
 
 
 def _place(whole: Sharded, spec: P, x: Any) -> Any:
@@ -287,7 +295,7 @@ def _synapses(whole: Sharded, weight: np.ndarray, target: np.ndarray) -> tuple[A
     ports, devices, local = max(whole.cell.ports, 1), whole.mesh.size, whole.local.ports
     owner, place = np.divmod(_first(whole.ports()), max(local, 1))
     owner, place = np.append(owner, devices), place.astype(np.int32)
-    length = max(1, _SLAB // weight.shape[1])
+    length = max(1, SLAB // weight.shape[1])
     slabs = [slice(i, i + length) for i in range(0, len(weight), length)]
 
     def _owners(rows: slice) -> np.ndarray:

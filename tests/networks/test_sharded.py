@@ -1,6 +1,7 @@
 """A network over many devices, and over two processes, against the same on one device: bit by bit."""
 
 import socket
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -132,7 +133,12 @@ def test_two_processes_give_the_spikes_of_one(tmp_path):
 
 
 def test_what_cannot_be_divided_is_refused():
-    made = network()
+    made, one = network(), jax.make_mesh((1,), ("neurons",))
     devices = np.array(jax.devices())[:1].reshape(1, 1)
     with pytest.raises(ValueError, match=r"^mesh has axes \('a', 'b'\): it must have one, that of the neurons$"):
         run_network(made, 1.0, mesh=Mesh(devices, ("a", "b")))
+    with pytest.raises(ValueError, match="^input 'X': the populations are E, one, A"):
+        run_network(made, 1.0, inputs={"X": np.zeros((10, 3))}, mesh=one)
+    other = made._replace(params=replace(made.params, key=jax.random.key(0, impl="rbg")))
+    with pytest.raises(ValueError, match="^key is one of rbg: over a mesh it must be one of threefry2x32"):
+        run_network(other, 1.0, mesh=one)
