@@ -61,7 +61,7 @@ def _simulate(
 ) -> tuple[Any, Any]:
     params, state = jax.tree.map(checks.single, (params, state))
     fresh = cell.init_state(params, jax.tree.map(lambda x: checks.single(jnp.asarray(x)[0]), inputs))
-    state = fresh if state is None else _of_this_cell(state, fresh)
+    state = fresh if state is None else of_this_cell(state, fresh)
     run = partial(scan_cell, cell, params, unroll=unroll)
     if segment is None:
         return run(state, inputs)
@@ -99,8 +99,8 @@ def segmented(run: Any, state: PyTree, inputs: PyTree, segment: int) -> tuple[An
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, tail)
 
 
-def _of_this_cell(state: Any, fresh: Any) -> Any:
-    """Return a state, refusing that of another cell or size."""
+def of_this_cell(state: Any, fresh: Any) -> Any:
+    """Return a state, refusing that of another cell or size than a fresh one, or the shapes of one."""
     given, own = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (state, fresh))
     forms = [jax.tree.structure(tree) for tree in (state, fresh)]
     if given != own or forms[:1] != forms[1:]:

@@ -19,6 +19,7 @@ from jaxlif.networks.groups import Group, PopulationOutput, PopulationState, vol
 from jaxlif.networks.populations import PopulationNetwork, even_parts
 from jaxlif.networks.sharded import Sharded, divide
 from jaxlif.neurons import cell as protocol
+from jaxlif.simulation import of_this_cell
 from jaxlif.synapses import Kinds, VoltageJump
 
 _CHUNK = 2000  # steps a compiled call, at most
@@ -180,7 +181,8 @@ def run(
     given = _given(inputs, steps)
     checks.check_params(network.params)
     cell.check(network.params)
-    params, state, spikes, seen = _prepare(cell, network.params), network.state, [], []
+    state, spikes, seen = of_this_cell(network.state, jax.eval_shape(cell.init_state, network.params, 0.0)), [], []
+    params = _prepare(cell, network.params)
     advance = partial(_advance, cell, record)
     if mesh is not None:
         over, params = divide(cell, network.params, params, mesh)

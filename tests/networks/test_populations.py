@@ -504,6 +504,11 @@ REFUSED = {
         lambda: run(build_with(), 1.0, inputs={"E": np.ones((10, 3))}),
         r"input 'E' \[3\]: a step takes one number, or \[4\]",
     ),
+    "a state with another line": (
+        # It had gone on silently, with what was on its way at other times.
+        lambda: run(build_with()._replace(state=build_with(delay=0.3).state), 1.0),
+        r"state = PopulationState with shapes .*\(72,\).*: it must be the cell's, .*\(24,\)",
+    ),
     "no time": (lambda: run(build_with(), 0.0), "duration = 0 ms: duration must be greater than 0 ms"),
     "one thing recorded twice": (
         lambda: run(build_with(), 1.0, record=[Probe("E", "v", [0]), Probe("E", "v", np.array([1]))]),
