@@ -8,8 +8,6 @@ from jaxlif.networks.builder import Network as Network
 from jaxlif.networks.builder import Population as Population
 from jaxlif.networks.builder import Projection as Projection
 from jaxlif.networks.builder import build as build
-from jaxlif.networks.builder import noise_drive as noise_drive
-from jaxlif.networks.builder import poisson_drive as poisson_drive
 from jaxlif.networks.connectivity import AllToAll as AllToAll
 from jaxlif.networks.connectivity import ByDistance as ByDistance
 from jaxlif.networks.connectivity import Edges as Edges
@@ -25,6 +23,8 @@ from jaxlif.networks.delays import Dropout as Dropout
 from jaxlif.networks.delays import DropoutParams as DropoutParams
 from jaxlif.networks.drives import NoiseParams as NoiseParams
 from jaxlif.networks.drives import PoissonParams as PoissonParams
+from jaxlif.networks.drives import noise_drive as noise_drive
+from jaxlif.networks.drives import poisson_drive as poisson_drive
 from jaxlif.networks.events import Events as Events
 from jaxlif.networks.events import read_events as read_events
 from jaxlif.networks.feedback import Feedback as Feedback

@@ -16,7 +16,7 @@ from jaxlif.checks import within
 from jaxlif.compiled import compiled
 from jaxlif.files import require_memory
 from jaxlif.networks.connectivity import Ends, Rule
-from jaxlif.networks.drives import Drive, NoiseDrive, NoiseParams, PoissonDrive, PoissonParams
+from jaxlif.networks.drives import Drive, PoissonDrive
 from jaxlif.networks.groups import (
     Group,
     PopulationParams,
@@ -92,16 +92,6 @@ class Network(NamedTuple):
     params: PopulationParams
     state: PopulationState
     edges: dict[str, tuple[np.ndarray, np.ndarray]]
-
-
-def poisson_drive(population: str, *, rate: Any, weight: Any, receptor: str | None = None) -> tuple[Drive, Any]:
-    """Drive a population by Poisson trains, all of them together ``rate`` Hz for each neuron: see PoissonDrive."""
-    return PoissonDrive(population, receptor or ""), PoissonParams(rate=rate, weight=weight)
-
-
-def noise_drive(population: str, *, sd: Any, mean: Any = 0.0, tau: Any = 0.0) -> tuple[Drive, Any]:
-    """Drive a population by a fluctuating current, pA, of each neuron's own: see NoiseDrive."""
-    return NoiseDrive(population), NoiseParams(mean=mean, sd=sd, tau=tau)
 
 
 def build(

@@ -132,6 +132,16 @@ class NoiseDrive(Drive):
         return after, params.mean + params.sd * state
 
 
+def poisson_drive(population: str, *, rate: Any, weight: Any, receptor: str | None = None) -> tuple[Drive, Any]:
+    """Drive a population by Poisson trains, all of them together ``rate`` Hz for each neuron: see PoissonDrive."""
+    return PoissonDrive(population, receptor or ""), PoissonParams(rate=rate, weight=weight)
+
+
+def noise_drive(population: str, *, sd: Any, mean: Any = 0.0, tau: Any = 0.0) -> tuple[Drive, Any]:
+    """Drive a population by a fluctuating current, pA, of each neuron's own: see NoiseDrive."""
+    return NoiseDrive(population), NoiseParams(mean=mean, sd=sd, tau=tau)
+
+
 def check_drive(drive: Drive, params: Any, dt: float) -> None:
     """Refuse parameters of another drive, and more arrivals in a step than are drawn exactly."""
     kind = PoissonParams if isinstance(drive, PoissonDrive) else NoiseParams
