@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
 from jaxlif import checks
-from jaxlif.theory.diffusion import diffusion_rate, interval_cv
+from jaxlif.theory.diffusion import diffusion_rate, interval_cv, require_fast
 from jaxlif.theory.synaptic import Moments
 
 
@@ -140,6 +140,8 @@ def fixed_points(
     Source: as of :func:`mean_field_rates`; Wilson & Cowan 1972, doi:10.1016/S0006-3495(72)86068-5 (the stability).
     """
     size, count = _require_shapes(coupling, external), checks.whole("starts", starts, 2)
+    if tau_syn is not None:
+        require_fast(tau_syn, params.tau_m)
     tau = jnp.asarray(checks.require_positive("tau", params.tau_m if tau is None else tau, "ms"))
     highest = 1000.0 / np.max(np.asarray(params.t_ref + 0.1 * params.tau_m))
     alike = np.geomspace(0.01, highest, count // 2)[:, None] * np.ones(size)
