@@ -34,7 +34,7 @@ def with_conductances(params: Any, g: Real[ArrayLike, "*K"], e_rev: Real[ArrayLi
         The parameters, changed in these three.
 
     Raises:
-        ValueError: for a negative conductance, and for a neuron with a current that follows the voltage.
+        ValueError: for a negative conductance, for [K, N], and for a neuron with a current that follows the voltage.
 
     Example:
         >>> from jaxlif import LIFParams
@@ -45,8 +45,8 @@ def with_conductances(params: Any, g: Real[ArrayLike, "*K"], e_rev: Real[ArrayLi
     Source: Koch 1999, Biophysics of Computation, chapter 1.
     """
     require_plain(params, checks.MEMBRANE, ON_THE_VOLTAGE)
-    g = checks.require_not_negative("g", checks.numbers("g", g, "nS"), "nS")
-    kinds = jnp.broadcast_arrays(g, checks.numbers("e_rev", e_rev, "mV"))
+    g = checks.require_not_negative("g", checks.numbers("g", g, "nS", rank=(0, 1)), "nS")
+    kinds = jnp.broadcast_arrays(g, checks.numbers("e_rev", e_rev, "mV", rank=(0, 1)))
     share = params.r_m * jnp.sum(kinds[0])
     # From rest, so that what reverses there leaves it exactly; one kind after the other, as there may be N rests.
     pull = sum(g * (e_rev - params.v_rest) for g, e_rev in zip(*map(jnp.ravel, kinds), strict=True))

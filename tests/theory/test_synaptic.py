@@ -217,6 +217,9 @@ def test_conductances_of_neurons_that_differ_and_kinds_that_share_a_number():
         found = [moment[i] for moment in noisy(both, g, 200.0, 5.0, e_rev)[1]]
         np.testing.assert_allclose(found, one, rtol=1e-13)
         np.testing.assert_allclose(noisy(neuron, 4.0, 200.0, 5.0, e_rev)[1], one, rtol=1e-13)
+    for refused in (lambda g: constant(both, g, 0.0), lambda g: noisy(both, g, 200.0, 5.0, 0.0)):
+        with pytest.raises(ValueError, match=r"^g has shape \(2, 2\): g must be an array of rank 0 or 1"):
+            refused(jnp.ones((2, 2)))  # not the sum of what belongs to several neurons
 
 
 @pytest.mark.parametrize("moments", [theory.jump_moments, lambda *x: theory.voltage_moments(*x, 5.0)])
