@@ -72,7 +72,8 @@ def from_nest(model: str, parameters: Values, *, dt: float) -> tuple[Any, Any]:
     Args:
         model: NEST's name of it.
         parameters: what differs from NEST's defaults, in its names and units; a number, or [N] for N neurons. What
-            ``neuron.get()`` returns will do. A neuron starts at E_L, with closed synapses.
+            ``neuron.get()`` returns will do. A neuron starts at E_L, with closed synapses; NEST's at
+            its V_m, which another E_L leaves at its default: to compare, give NEST both.
         dt: step, ms; NEST's resolution.
 
     Returns:
