@@ -7,13 +7,14 @@ plotting`` loads it.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -130,6 +131,38 @@ def raster(
     if t is not None:
         ax.set_xlim(np.min(t), np.max(t))
     return _named(ax, "time (ms)", ylabel)
+
+
+def activity(
+    trains: Mapping[str, Sequence[ArrayLike]],
+    rates: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    cvs: Mapping[str, ArrayLike],
+    spectra: Mapping[str, tuple[ArrayLike, ArrayLike]],
+) -> Figure:
+    """Draw what populations did: their spikes over their rates, and beside them how irregular and how rhythmic it was.
+
+    By population the trains, ms, of its neurons; times, ms, and rates, Hz; coefficients of variation; frequencies, Hz,
+    and power of the rate, Hz²/Hz.
+
+    Example:
+        >>> rates, spectra = {"E": ([1.0, 3.0], [500.0, 500.0])}, {"E": ([1.0], [2.0])}
+        >>> figure = activity({"E": [[1.0, 4.0]]}, rates, {"E": [0.5]}, spectra)
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['neuron', 'rate (Hz)', 'neurons', 'power (Hz²/Hz)']
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(9.0, 4.6), width_ratios=(2, 1), layout="constrained")
+    raster(trains, ax=axes[0, 0], markersize=1.0)
+    for name, colour in zip(trains, cycle(PALETTE), strict=False):
+        axes[1, 0].plot(*rates[name], color=colour, linewidth=0.8)
+        axes[0, 1].hist(np.asarray(cvs[name], float), np.linspace(0.0, 2.0, 41), color=colour, alpha=0.6, label=name)
+        frequency, power = (np.asarray(x, float) for x in spectra[name])
+        axes[1, 1].loglog(frequency[frequency > 0], power[frequency > 0], color=colour, linewidth=0.8)
+    axes[0, 1].legend()
+    axes[1, 0].sharex(axes[0, 0])
+    _named(axes[1, 0], "time (ms)", "rate (Hz)")
+    _named(axes[0, 1], "CV of intervals", "neurons")
+    _named(axes[1, 1], "frequency (Hz)", "power (Hz²/Hz)")
+    return figure
 
 
 def fi_curve(

@@ -78,6 +78,19 @@ def test_raster_of_populations_is_one_above_the_other_by_name():
     ]
 
 
+def test_activity_draws_each_population_where_it_belongs():
+    trains = {"E": [[1.0], [2.0, 3.0]], "I": [[4.0]]}
+    rates = {"E": ([1.0, 3.0], [500.0, 250.0]), "I": ([1.0, 3.0], [0.0, 500.0])}
+    spectra = {"E": ([0.0, 2.0, 4.0], [9.0, 1.0, 2.0]), "I": ([0.0, 2.0, 4.0], [9.0, 3.0, 4.0])}
+    spikes, cvs, curves, powers = plotting.activity(trains, rates, {"E": [0.5, 0.7], "I": []}, spectra).axes
+    assert drawn(spikes.lines[0])[1].tolist() == [0, 1, 1, 2]
+    assert [drawn(line)[1].tolist() for line in curves.lines] == [[500.0, 250.0], [0.0, 500.0]]
+    # No power at 0 Hz, which a logarithm has no place for.
+    assert [drawn(line)[1].tolist() for line in powers.lines] == [[1.0, 2.0], [3.0, 4.0]]
+    assert sum(bar.get_height() for bar in cvs.patches) == 2
+    assert [text.get_text() for text in cvs.get_legend().get_texts()] == ["E", "I"]
+
+
 def test_raster_of_times_keeps_an_empty_row():
     ax = plotting.raster([[1.0, 4.0], [], np.array([2.5])], ylabel="trial")
     x, y = drawn(ax.lines[0])

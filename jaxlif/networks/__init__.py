@@ -2,7 +2,6 @@
 
 from jaxlif.networks.activity import Activity as Activity
 from jaxlif.networks.activity import NetworkWarning as NetworkWarning
-from jaxlif.networks.activity import Probe as Probe
 from jaxlif.networks.activity import run as run
 from jaxlif.networks.builder import Network as Network
 from jaxlif.networks.builder import Population as Population
@@ -50,6 +49,7 @@ from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
 from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
+from jaxlif.networks.probes import Probe as Probe
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,13 @@ from jax.sharding import Mesh
 
 from jaxlif import checks, stimulus
 from jaxlif.compiled import compiled
-from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.builder import Network
-from jaxlif.networks.groups import Group, PopulationOutput, PopulationState, voltage
+from jaxlif.networks.groups import PopulationOutput, PopulationState, voltage
 from jaxlif.networks.populations import PopulationNetwork, even_parts
+from jaxlif.networks.probes import Probe, checked, recorded
 from jaxlif.networks.sharded import Sharded, divide
 from jaxlif.neurons import cell as protocol
 from jaxlif.simulation import of_this_cell
-from jaxlif.synapses import Kinds, VoltageJump
 
 _CHUNK = 2000  # steps a compiled call, at most
 _EVIDENCE = 30  # spikes, of which a quarter of the time would have had ten: none by chance in 20 000 cases
@@ -29,18 +28,6 @@ _CELLS = 2**26  # spikes, 0 or 1, that one holds
 
 class NetworkWarning(UserWarning):
     """A network that does nothing, or all that it can."""
-
-
-class Probe(NamedTuple):
-    """What is recorded of a population beside its spikes, at the ends of steps.
-
-    ``variable`` is "v", a receptor by name (its current, pA, or conductance, nS), or a part of the neuron's state, such
-    as "w" or "currents.0". ``neurons`` are some of them, all by default.
-    """
-
-    population: str
-    variable: str
-    neurons: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +79,25 @@ class Activity:
 
         return plotting.raster({name: self.trains(name) for name in self.sizes}, **look)
 
-    def cv(self, population: str, at_least: int = 3) -> float:
-        """Return the mean coefficient of variation of intervals, over neurons with so many of them; nan for none."""
+    def figure(self, width: float = 2.0, window: float = 500.0) -> Any:
+        """Draw spikes, rates in bins of ``width`` ms, CVs and spectra, by :func:`jaxlif.plotting.activity`."""
+        from jaxlif import plotting
+
+        rates = {name: self.rate(name, width) for name in self.sizes}
+        cvs = {name: self.cvs(name) for name in self.sizes}
+        window = min(window, width * int((self.stop - self.start) / width))
+        spectra = {name: self.spectrum(name, width, window) for name in self.sizes}
+        return plotting.activity({name: self.trains(name) for name in self.sizes}, rates, cvs, spectra)
+
+    def cvs(self, population: str, at_least: int = 3) -> np.ndarray:
+        """Return the coefficient of variation of the intervals of each neuron that has so many of them."""
         intervals = [np.diff(train) for train in self.trains(population)]
-        values = [float(x.std() / x.mean()) for x in intervals if len(x) >= at_least]
-        return float(np.mean(values)) if values else float("nan")
+        return np.array([x.std() / x.mean() for x in intervals if len(x) >= at_least])
+
+    def cv(self, population: str, at_least: int = 3) -> float:
+        """Return the mean of :meth:`cvs`; nan for no neuron."""
+        found = self.cvs(population, at_least)
+        return float(found.mean()) if len(found) else float("nan")
 
     def counts(self, population: str, width: float) -> np.ndarray:
         """Return the spikes of each neuron in bins of ``width`` ms, [bins, n]; a last part of a bin is left out."""
@@ -174,7 +175,7 @@ def run(
     cell, dt = network.cell, network.cell.dt
     steps = stimulus.num_steps(checks.positive("duration", duration, "ms"), dt)
     stride = 1 if every is None else stimulus.num_steps(checks.positive("every", every, "ms"), dt)
-    record = tuple(_checked(cell, probe) for probe in record)
+    record = tuple(checked(cell, probe) for probe in record)
     for probe in record:
         if [p[:2] for p in record].count(probe[:2]) > 1:
             raise ValueError(f"record: {probe.variable} of {probe.population} is there twice; name all neurons in one")
@@ -216,7 +217,7 @@ def _prepare(cell: PopulationNetwork, params: Any) -> Any:
 def _advance(cell: PopulationNetwork, record: tuple[Probe, ...], params: Any, state: Any, inputs: Any) -> Any:
     def _look(state: PopulationState, output: PopulationOutput) -> tuple[Any, Any]:
         spikes = jnp.concatenate([output.spikes[name] > 0.0 for group in cell.groups for name in group.names])
-        return spikes, [_recorded(cell, probe, state, output) for probe in record]
+        return spikes, [recorded(cell, probe, state, output) for probe in record]
 
     return cell.observe(params, state, inputs, _look)
 
@@ -224,7 +225,7 @@ def _advance(cell: PopulationNetwork, record: tuple[Probe, ...], params: Any, st
 @compiled(values=2, keep=16)
 def _advance_over(over: Sharded, record: tuple[Probe, ...], params: Any, state: Any, inputs: Any) -> Any:
     def _look(state: PopulationState, output: PopulationOutput) -> list[Any]:
-        return [_recorded(over.local, probe._replace(neurons=None), state, output) for probe in record]
+        return [recorded(over.local, probe._replace(neurons=None), state, output) for probe in record]
 
     of = tuple(probe.population for probe in record)
     state, (spikes, traces) = over.observe(params, state, inputs, _look, of)
@@ -232,43 +233,6 @@ def _advance_over(over: Sharded, record: tuple[Probe, ...], params: Any, state: 
         x if p.neurons is None else x[:, jnp.asarray(p.neurons, int)] for p, x in zip(record, traces, strict=True)
     ]
     return over.everywhere((state, (spikes, chosen)))
-
-
-def _recorded(cell: PopulationNetwork, probe: Probe, state: PopulationState, output: PopulationOutput) -> Any:
-    """Return what a probe sees at the end of a step, [n]."""
-    index = next(i for i, group in enumerate(cell.groups) if probe.population in group.names)
-    group, own = cell.groups[index], state.neurons[index]
-    if probe.variable == "v":
-        values = output.v[probe.population]
-    elif probe.variable in group.receptors:
-        values = _opened(group, own.synapse, probe.variable)[group.parts[probe.population]]
-    else:
-        leaves = named_leaves(protocol.innermost(own))
-        if probe.variable not in leaves:
-            known = ", ".join(("v", *group.receptors, *leaves))
-            raise ValueError(f"variable = {probe.variable!r}: of {probe.population} there are {known}")
-        values = leaves[probe.variable][group.parts[probe.population]]
-    return values if probe.neurons is None else values[jnp.asarray(probe.neurons, int)]
-
-
-def _opened(group: Group, state: Any, receptor: str) -> Any:
-    """Return the current, pA, or conductance, nS, of one receptor, [N]."""
-    k = group.receptors.index(receptor)
-    if isinstance(group.synapse, VoltageJump):
-        raise ValueError(f"variable = {receptor!r}: a voltage jump has no course to record")
-    state, k = (state[k], 0) if isinstance(group.synapse, Kinds) else (state, k)
-    return getattr(state, "value", state)[k]
-
-
-def _checked(cell: PopulationNetwork, probe: Probe) -> Probe:
-    """Return a probe of neurons that are there, which can be hashed."""
-    if probe.population not in (sizes := cell.population_sizes):
-        raise ValueError(f"population {probe.population!r}: there is none; the populations are {', '.join(sizes)}")
-    if probe.neurons is None:
-        return probe
-    index, size = checks.integers("neurons", np.asarray(probe.neurons), 1), sizes[probe.population]
-    checks.require((index >= 0) & (index < size), "neurons", index, "", f"{probe.population} has 0 to {size - 1}")
-    return probe._replace(neurons=tuple(index.tolist()))
 
 
 def _given(inputs: Any, steps: int) -> Any:
