@@ -455,3 +455,15 @@ def test_the_rules_of_the_wrapped_neuron_hold():
     params = jl.SynapticParams(neuron=jl.LIFParams(tau_m=-1.0))
     with pytest.raises(ValueError, match="tau_m = -1 ms"):
         jl.simulate(jl.Synaptic(jl.LIF(), jl.VoltageJump()), params, jl.Drive(jnp.zeros(3), jnp.zeros(3)))
+
+
+@pytest.mark.parametrize("synapse", [jl.Conductance(), jl.NMDA()], ids=["conductance", "nmda"])
+@pytest.mark.parametrize("cell", [jl.LIF(dt=0.1), jl.ResonantLIF(dt=0.1)], ids=["lif", "resonant"])
+def test_a_conductance_that_acts_within_a_step_gives_no_voltage(cell, synapse):
+    """Beyond r_m g dt / tau_m = 10; from -461 to -49 000 mV were returned there, far outside of all potentials."""
+    own = jl.ConductanceParams(tau_syn=5.0) if isinstance(synapse, jl.Conductance) else jl.NMDAParams(mg=0.0)
+    neuron = (jl.LIFParams if isinstance(cell, jl.LIF) else jl.ResonantLIFParams)(v_th=1e3)
+    arrivals = jnp.zeros((60, 1, 2)).at[0, 0].set(jnp.array([9e3, 1e5]))  # r_m dt / tau_m is 0.001 per nS
+    params = jl.SynapticParams(neuron=neuron, synapse=own)
+    v = jl.simulate(jl.Synaptic(cell, synapse), params, jl.Drive(arrivals, jnp.zeros((60, 2))))[1].v
+    assert ((v[:, 0] > -71.0) & (v[:, 0] < 5.0)).all() and np.isnan(v[-1, 1])

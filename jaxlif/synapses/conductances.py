@@ -89,7 +89,7 @@ class Conductance(OpenSynapse):
     refused where it is at hand, and gives nan under a trace.
 
     The nodes' error, a share of the driving force, is 3e-10 where all conductances together make r_m g dt / tau_m 1,
-    1e-4 at 5 and 7e-3 at 10: conductances that act within a step need a smaller dt.
+    1e-4 at 5 and 7e-3 at 10, beyond which the voltage is nan: conductances that act within a step need a smaller dt.
 
     Example:
         >>> import jaxlif as jl

@@ -14,6 +14,10 @@ from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cascade import cascade, mean_decay
 from jaxlif.synapses.base import Drive, Synapse, SynapticParams, SynapticState
 
+_MOST = (
+    10.0  # what all conductances together may make of r_m g dt / tau_m: 7e-3 of the driving force is the error there
+)
+
 
 class Rising(NamedTuple):
     """Of synapses that rise: their current, pA, or conductance, nS, and what it is fed by, per ms; each [K, N]."""
@@ -174,7 +178,11 @@ def integrate_courses(
 
     straight = Courses(tuple(branches))
     bent = any(branch.bend for branch in branches)
-    return _integrated(neuron, replace(straight, way=_way) if bent else straight)
+    inner, v = _integrated(neuron, replace(straight, way=_way) if bent else straight)
+    membrane = protocol.innermost(params.neuron)
+    (charge,) = straight.charge(neuron.dt)
+    # Beyond, conductances act within a step, where nobody looks: a voltage would be wrong and look like one.
+    return inner, jnp.where(membrane.r_m * jnp.abs(charge) > _MOST * membrane.tau_m, jnp.nan, v)
 
 
 def per_kind(name: str, value: Any, synapse: Array) -> Array:
