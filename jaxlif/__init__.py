@@ -26,7 +26,8 @@ Fit and train what you like
     losses                of voltages, spikes and rates
     SuperSpike, ...       surrogates: what stands for a spike's derivative
     audit_gradient        the surrogate's gradient beside the exact one
-    networks              Dense, Recurrent, Sequential, Graph, Sparse, train
+    networks              Dense, Recurrent, Sequential, Graph, Sparse, train: layers
+                          build, run: populations and projections by name
     interop               NEST, Brian2, NIR, snnTorch and Norse
 
 The equation is in neurons/lif.py, the loop in simulation.py, the likelihood in fitting/joint_likelihood.py, the way
