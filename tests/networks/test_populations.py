@@ -178,7 +178,7 @@ def balanced(**more):
 
 
 def test_stepping_scanning_and_running_in_parts_are_one(dtype):
-    """150 steps are three blocks of random numbers, and 90 and 60 other ones."""
+    """150 steps are three blocks of random numbers, and twice 75 two parts of other blocks."""
     network = balanced()
     state, output = jl.simulate(network.cell, network.params, jnp.zeros(150), network.state)
     params, step = network.cell.prepare(network.params), jax.jit(network.cell.step)
@@ -188,9 +188,9 @@ def test_stepping_scanning_and_running_in_parts_are_one(dtype):
         spikes.append(one.spikes["E"])
     np.testing.assert_array_equal(np.stack(spikes), output.spikes["E"])
     assert output.spikes["E"].dtype == dtype and output.spikes["E"].sum() > 20
-    first = run(network, 9.0)
-    second = run(network._replace(state=first.state), 6.0)
-    assert (second.start, second.stop) == (pytest.approx(9.0), pytest.approx(15.0))
+    first = run(network, 7.5)
+    second = run(network._replace(state=first.state), 7.5)
+    assert (second.start, second.stop) == (pytest.approx(7.5), pytest.approx(15.0))
     steps, neurons = np.nonzero(np.asarray(output.spikes["E"]))
     times = np.concatenate([first.times["E"], second.times["E"]])
     np.testing.assert_allclose(times, 0.1 * (steps + 1), rtol=1e-9)
