@@ -148,7 +148,7 @@ def activity(
         >>> rates, spectra = {"E": ([1.0, 3.0], [500.0, 500.0])}, {"E": ([1.0], [2.0])}
         >>> figure = activity({"E": [[1.0, 4.0]]}, rates, {"E": [0.5]}, spectra)
         >>> [ax.get_ylabel() for ax in figure.axes]
-        ['neuron', 'rate (Hz)', 'neurons', 'power (Hz²/Hz)']
+        ['neuron', 'neurons', 'rate (Hz)', 'power (Hz²/Hz)']
     """
     figure, axes = plt.subplots(2, 2, figsize=(9.0, 4.6), width_ratios=(2, 1), layout="constrained")
     raster(trains, ax=axes[0, 0], markersize=1.0)
