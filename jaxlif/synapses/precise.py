@@ -147,9 +147,11 @@ class _Jumps:
     """Synapses without a course."""
 
     def after(self, neuron: LIFParams, own: Any, synapse: Any, time: Array, weights: Any = 0.0) -> tuple[Any, Array]:
+        """Return the synapses a time later, and what they have moved the voltage by: nothing, mV."""
         return synapse, jnp.zeros_like(time)
 
     def peak(self, own: Any, synapse: Any, time: Array) -> Array:
+        """Return the largest current within a time, pA: none."""
         return jnp.zeros_like(time)
 
 
@@ -161,11 +163,13 @@ class _Currents:
     synapse: Current
 
     def after(self, neuron: LIFParams, own: Any, synapse: Any, time: Array, weights: Any = 0.0) -> tuple[Any, Array]:
+        """Return the currents a time later, weights added, and what they have moved the voltage by, mV."""
         rate = 1.0 / jnp.asarray(neuron.tau_m, time.dtype)
         moved = self.synapse.branch(own, synapse, time).at(time[None], rate[None] if rate.ndim else rate)
         return self.synapse.advanced(own, synapse, time[None], weights), neuron.r_m * rate * jnp.sum(moved, axis=0)
 
     def peak(self, own: Any, synapse: Any, time: Array) -> Array:
+        """Return a bound of the current within a time, pA."""
         flows = self.synapse.flows(own, synapse)
         return sum(jnp.sum(_peak(flow, time[None]), axis=0) for flow in flows)  # type: ignore[return-value]
 
