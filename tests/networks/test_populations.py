@@ -159,6 +159,9 @@ def test_a_delay_between_steps_has_the_gradient_of_the_interpolation():
     np.testing.assert_allclose(slopes[1], (v + 70.0) / 100.0, rtol=1e-9)
     ends = [float(voltage_of_a_late_spike(network, d, 100.0)[0]) for d in (2.3, 2.4)]
     np.testing.assert_allclose(v, 0.7 * ends[0] + 0.3 * ends[1], rtol=1e-12)
+    plain = replace(network.cell, interpolate=False)
+    whole = [float(voltage_of_a_late_spike(network._replace(cell=plain), d, 100.0)[0]) for d in (2.3, 2.4)]
+    np.testing.assert_allclose(ends, whole, rtol=1e-12)  # where a delay is whole steps, nothing lies between
 
 
 # ----------------------------------------------------------------------------------------------------- runs and drives
