@@ -1,6 +1,7 @@
 """Imports point one way, in no circle, and the package opens neither matplotlib nor a reader's library."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -113,6 +114,15 @@ def test_no_module_imports_the_package_that_gathers_it():
 def test_no_circle():
     circles = [name for name in MODULES if name in reached(name)]
     assert not circles
+
+
+def test_a_star_brings_what_the_docstring_lists():
+    brought = {}
+    exec("from jaxlif.networks import *", brought)
+    text = MODULES["jaxlif.networks"].read_text()
+    lines = [line for line in ast.get_docstring(ast.parse(text)).splitlines() if line.startswith("    ")]
+    listed = [name for line in lines for name in re.split(r"\s{2,}", line.strip())[0].split(", ")]
+    assert sorted(listed) == sorted(brought.keys() - {"__builtins__"})
 
 
 def test_importing_loads_no_library_of_a_single_task():

@@ -1,4 +1,34 @@
-"""Networks: layers as cells, encoders, losses of classification, training and its instruments."""
+"""Networks: layers as cells, losses of classification, training and its instruments, populations by name.
+
+``from jaxlif.networks import *`` brings what follows; encoders are in ``jaxlif.networks.encoders``.
+
+Layers
+    Sequential, Graph                              networks
+    Dense, Conv, Sparse                            projections
+    Recurrent, Feedback, Arriving                  neurons that drive one another, or have synapses
+    SumPool, Flatten, Normalise, Delayed, Dropout  what happens to signals on their way
+    DenseParams, SparseParams, RecurrentParams, FeedbackParams, DelayParams, DropoutParams
+
+Starts
+    init_neurons, init_dense, init_recurrent       normalised neurons, and weights
+    alive_gain, balance                            the gain at which neurons fire; weights that silence none
+
+Training
+    train, Training, TrainingWarning, hold_out
+    cross_entropy, accuracy, activity_band         losses and a score
+    read_events, Events                            recordings of event cameras and cochleas
+    flight_record                                  what each layer does
+
+Populations
+    build, Population, Projection, Network         a network by name
+    run, Activity, NetworkWarning, Probe           its spikes
+    Pairwise, FixedInDegree, FixedOutDegree, FixedNumber, OneToOne, AllToAll, Edges, ByDistance
+    connect                                        the synapses of a Sparse by such a rule
+    poisson_drive, PoissonParams, noise_drive, NoiseParams
+    PopulationNetwork, PopulationParams            the network as a cell
+"""
+
+from types import ModuleType as _Module
 
 from jaxlif.networks.activity import Activity as Activity
 from jaxlif.networks.activity import NetworkWarning as NetworkWarning
@@ -57,3 +87,6 @@ from jaxlif.networks.training import Training as Training
 from jaxlif.networks.training import TrainingWarning as TrainingWarning
 from jaxlif.networks.training import hold_out as hold_out
 from jaxlif.networks.training import train as train
+
+# What is imported here by name, not the modules that it is imported from.
+__all__ = [name for name, value in vars().items() if not name.startswith("_") and not isinstance(value, _Module)]
