@@ -14,7 +14,14 @@ from jaxlif.neurons.cell import Cell
 
 
 def simulate(
-    cell: Cell, params: PyTree, inputs: PyTree, state: PyTree = None, *, checkpoint: int | None = None, unroll: int = 1
+    cell: Cell,
+    params: PyTree,
+    inputs: PyTree,
+    state: PyTree = None,
+    *,
+    checkpoint: int | None = None,
+    truncate: int | None = None,
+    unroll: int = 1,
 ) -> tuple[Any, Any]:
     r"""Run a cell over time: :math:`(s_{n+1}, y_n) = step(p, s_n, x_n)` for n = 0 .. T-1, as one compiled scan.
 
@@ -29,6 +36,8 @@ def simulate(
         state: where to start, such as the final state of an earlier call; fresh by default.
         checkpoint: recompute the backward pass in segments of this many steps: memory for T/checkpoint states and one
             segment instead of T steps, for about one more forward pass. The gradient is the same.
+        truncate: cut the gradient through the state between segments of this many steps: truncated back-propagation
+            through time (Williams & Peng 1990, doi:10.1162/neco.1990.2.4.490). No value changes.
         unroll: steps per iteration of the compiled loop; helps on a GPU, slows a CPU down.
 
     Returns:
@@ -43,29 +52,40 @@ def simulate(
     _require_cell(cell)
     inputs = checks.input_arrays(inputs)
     steps, unroll = checks.length("inputs", inputs, "steps"), checks.whole("unroll", unroll, 1)
-    segment = None if checkpoint is None else min(checks.whole("checkpoint", checkpoint, 1, "steps"), steps)
+    asked = {"checkpoint": checkpoint, "truncate": truncate}
+    lengths = (None if n is None else min(checks.whole(name, n, 1, "steps"), steps) for name, n in asked.items())
     checks.check_params(params)
     try:
         protocol.check_cell(cell, params)
         protocol.check_inputs(cell, inputs)
-        final: tuple[Any, Any] = _simulate(cell, segment, unroll, params, inputs, state)
+        final: tuple[Any, Any] = _simulate(cell, *lengths, unroll, params, inputs, state)
         return final
     except AttributeError as error:  # such as the parameters of another cell
         kinds = f"params = {type(params).__name__}, inputs = {type(inputs).__name__}"
         raise ValueError(f"{kinds}: {type(cell).__name__} takes others ({error})") from error
 
 
-@compiled(values=3, keep=64)
+@compiled(values=4, keep=64)
 def _simulate(
-    cell: Cell, segment: int | None, unroll: int, params: PyTree, inputs: PyTree, state: PyTree
+    cell: Cell, checkpoint: int | None, truncate: int | None, unroll: int, params: PyTree, inputs: PyTree, state: PyTree
 ) -> tuple[Any, Any]:
     params, state = jax.tree.map(checks.single, (params, state))
     fresh = cell.init_state(params, jax.tree.map(lambda x: checks.single(jnp.asarray(x)[0]), inputs))
     state = fresh if state is None else of_this_cell(state, fresh)
     run = partial(scan_cell, cell, params, unroll=unroll)
-    if segment is None:
+    if checkpoint is not None:
+        run = partial(segmented, jax.checkpoint(run), segment=checkpoint)
+    if truncate is None:
         return run(state, inputs)
-    return segmented(jax.checkpoint(run), state, inputs, segment)
+
+    def _cut(carry: tuple[Any, Any], x: PyTree) -> tuple[Any, Any]:
+        first, state = carry  # where the run starts the state may depend on the parameters, such as v_rest
+        state = jax.tree.map(lambda s: jnp.where(first, s, jax.lax.stop_gradient(s)), state)
+        state, output = run(state, x)
+        return (jnp.zeros_like(first), state), output
+
+    (_, state), output = segmented(_cut, (jnp.ones((), bool), state), inputs, truncate)
+    return state, output
 
 
 def scan_cell(

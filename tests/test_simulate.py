@@ -153,6 +153,41 @@ def test_the_state_of_another_cell_or_size_is_refused():
             jl.simulate(wrong, params, np.zeros(3))
 
 
+@dataclass(frozen=True)
+class Decay:
+    """A state whose gradient is a product over the steps since it was cut off; its start is a parameter."""
+
+    def init_state(self, params, x):
+        return params["start"]
+
+    def step(self, params, state, x):
+        state = params["a"] * state + x
+        return state, state
+
+
+@pytest.mark.parametrize("options", [{"truncate": 4}, {"truncate": 4, "checkpoint": 3}])
+def test_a_truncated_gradient_is_that_of_chunks_by_hand(options):
+    """Eleven steps in chunks of four, the last one shorter; the start belongs to the first chunk."""
+    params, inputs = {"a": 0.9, "start": 2.0}, np.linspace(0.5, 1.5, 11)
+
+    def loss(params, **options):
+        state, output = jl.simulate(Decay(), params, inputs, **options)
+        return jnp.sum(jnp.arange(11.0) * output) + state
+
+    state, slope, slopes = 2.0, {"a": 0.0, "start": 1.0}, []
+    for n, x in enumerate(inputs):
+        slope = {name: 0.0 if n and n % 4 == 0 else d for name, d in slope.items()}  # ds/da and ds/dstart
+        slope = {"a": state + 0.9 * slope["a"], "start": 0.9 * slope["start"]}
+        state = 0.9 * state + x
+        slopes.append(slope)
+    expected = {name: sum(n * d[name] for n, d in enumerate(slopes)) + slopes[-1][name] for name in params}
+    found = jax.grad(loss)(params, **options)
+    np.testing.assert_allclose([found[name] for name in params], [*expected.values()], rtol=1e-14)
+    assert loss(params, **options) == loss(params)
+    with pytest.raises(ValueError, match="^truncate = 0 steps: truncate must be a whole number, 1 or more$"):
+        loss(params, truncate=0)
+
+
 @pytest.mark.parametrize("checkpoint", [0, -3])
 def test_segments_without_a_step_are_refused(checkpoint):
     with pytest.raises(

@@ -112,6 +112,8 @@ def coordinates(params: PyTree, bounds: Bounds) -> Coordinates:
     leaves = named_leaves(params)
     if not isinstance(bounds, Mapping) or not all(isinstance(name, str) for name in bounds):
         raise ValueError(f"bounds are {type(bounds).__name__}: bounds must be a dict, name: (low, high)")
+    if not bounds:
+        raise ValueError("bounds are empty, so that nothing is free: name at least one parameter, REAL for no bound")
     chosen = _resolve(tuple(leaves), bounds)
     for name, interval in chosen.items():
         _require_inside(name, leaves[name], interval)

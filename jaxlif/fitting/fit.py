@@ -1,7 +1,7 @@
 """Fit any pytree of parameters to any differentiable loss, as one compiled loop that knows no neuron."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -181,8 +181,6 @@ class _Carry(NamedTuple):
 
 
 def _problem(loss: Any, params: PyTree, bounds: Bounds, optimizer: Any, num_steps: int, tolerance: float) -> _Problem:
-    if isinstance(bounds, Mapping) and not bounds:
-        raise ValueError("bounds are empty: name at least one parameter that is free")
     num_steps, tolerance = whole("num_steps", num_steps, 1), float(number("tolerance", tolerance))
     return _Problem(function("loss", loss), coordinates(params, bounds), optimiser(optimizer), num_steps, tolerance)
 

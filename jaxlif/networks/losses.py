@@ -12,12 +12,25 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
-from jaxlif.checks import concrete, counted, floating, integers, not_negative, numbers, require
+from jaxlif.checks import (
+    concrete,
+    counted,
+    floating,
+    integers,
+    not_negative,
+    numbers,
+    require,
+    require_not_negative,
+)
 from jaxlif.losses import spike_count_rate
 
 
 def cross_entropy(
-    logits: Shaped[ArrayLike, "*B K"], labels: Shaped[ArrayLike, "*B"], mask: Shaped[ArrayLike, "*B"] | None = None
+    logits: Shaped[ArrayLike, "*B K"],
+    labels: Shaped[ArrayLike, "*B"],
+    mask: Shaped[ArrayLike, "*B"] | None = None,
+    *,
+    class_weight: Shaped[ArrayLike, "K"] | None = None,
 ) -> Float[Array, ""]:
     r"""Average :math:`-\log \mathrm{softmax}(z)_{label}` over the samples, or over samples and steps.
 
@@ -25,6 +38,8 @@ def cross_entropy(
         logits: z [..., K] for K classes.
         labels: integers [...] from 0 to K - 1.
         mask: what counts, of the shape of ``labels``, 0 or 1; all by default. Elsewhere the label may be anything.
+        class_weight: w [K], 0 or more, for the mean :math:`\sum w_{label} l / \sum w_{label}` of a batch; for classes
+            that are rare :math:`n / (K n_k)` gives each the same say.
 
     Returns:
         A scalar in the dtype of ``logits``, nats; nan where nothing counts, and under a trace for a label outside
@@ -40,7 +55,11 @@ def cross_entropy(
         z, y = jnp.where(counts[..., None], z, 0.0), jnp.where(counts, y, 0)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(z), y[..., None], axis=-1)[..., 0]
     # A negative label would count from the end.
-    return -jnp.mean(jnp.where((y >= 0) & (y < z.shape[-1]), chosen, jnp.nan), where=counts)
+    chosen = jnp.where((y >= 0) & (y < z.shape[-1]), chosen, jnp.nan)
+    if class_weight is None:
+        return -jnp.mean(chosen, where=counts)
+    weight = _class_weight(class_weight, z)[y]
+    return -jnp.sum(weight * chosen, where=counts) / jnp.sum(weight, where=counts)
 
 
 def accuracy(
@@ -84,6 +103,14 @@ def activity_band(
         raise ValueError(f"low = {low:g} Hz: low must not exceed high = {high:g} Hz")
     rate = spike_count_rate(spikes, dt, mask)
     return jnp.mean(jnp.maximum(rate - high, 0.0) ** 2 + jnp.maximum(low - rate, 0.0) ** 2)
+
+
+def _class_weight(class_weight: ArrayLike, z: Array) -> Array:
+    """Return the classes' weights in the dtype of the logits; refuse another number of them, and negative ones."""
+    weight = jnp.asarray(numbers("class_weight", class_weight, rank=1), z.dtype)
+    if weight.shape != z.shape[-1:]:
+        raise ValueError(f"class_weight has {len(weight)} weights: logits have {z.shape[-1]} classes")
+    return jnp.asarray(require_not_negative("class_weight", weight, ""))
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array, Array | None]:

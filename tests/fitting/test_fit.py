@@ -348,7 +348,7 @@ def test_the_progress_bar_shows_every_step_and_changes_nothing(capsys):
         ({"batches": (np.zeros(2), np.zeros(3))}, r"batches of shapes \[\(2,\), \(3,\)\]: all must be arrays"),
         ({"bounds": {"y": REAL}}, "bounds name 'y', which is no parameter; the parameters are x"),
         ({"bounds": {"x": (2.0, 3.0)}}, "x = 1: the start must lie inside"),
-        ({"bounds": {}}, "bounds are empty: name at least one parameter"),
+        ({"bounds": {}}, "^bounds are empty, so that nothing is free: name at least one parameter, REAL for no"),
         (
             {"loss": lambda p: jnp.stack([p["x"], p["x"]])},
             r"the loss returned float64 of shape \(2,\): it must be a",

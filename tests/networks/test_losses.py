@@ -37,6 +37,25 @@ def test_gradient_is_softmax_minus_label():
     np.testing.assert_allclose(jax.grad(cross_entropy)(logits, labels), expected, atol=1e-15)
 
 
+def test_class_weights_are_those_of_a_weighted_mean(dtype):
+    rng = np.random.default_rng(4)
+    logits, labels, weight = rng.normal(size=(7, 3)).astype(dtype), rng.integers(0, 3, 7), np.array([0.5, 0.0, 3.0])
+    nats = np.log(np.exp(logits.astype(float)).sum(axis=1)) - logits[np.arange(7), labels]
+    close = {"rtol": 1e-6 if dtype == "float32" else 1e-14}  # a few roundings
+    value = cross_entropy(logits, labels, class_weight=weight)
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, np.average(nats, weights=weight[labels]), **close)
+    masked = cross_entropy(logits, np.where(np.arange(7) < 4, labels, -1), np.arange(7) < 4, class_weight=weight)
+    np.testing.assert_allclose(masked, np.average(nats[:4], weights=weight[labels[:4]]), **close)
+    for bad, message in {
+        (1.0, 2.0): "^class_weight has 2 weights: logits have 3 classes$",
+        (1.0, -2.0, 1.0): r"^class_weight\[1\] = -2: class_weight must be 0",
+        3.0: r"^class_weight has shape \(\): class_weight must be an array of rank 1$",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            cross_entropy(logits, labels, class_weight=bad)
+
+
 def test_accuracy_by_hand(dtype):
     logits = jnp.array([[2.0, 1.0], [0.0, 1.0], [5.0, -1.0], [0.0, 3.0]], dtype)
     value = accuracy(logits, jnp.array([0, 1, 1, 1]))

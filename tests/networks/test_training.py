@@ -276,7 +276,7 @@ def test_an_infinite_loss_and_an_infinite_update_are_named():
 # What is no argument of its kind, each with the place where it is met.
 NO_ARGUMENT = {
     "loss": ([], None, 3, "loss"),
-    "bounds": (None, [("w", (0, 1))], 3),
+    "bounds": (None, {}, [("w", (0, 1))], 3),
     "optimizer": (None, "adam", 0.1, optax.adam),
     "epochs": (None, 2.5, True, np.nan, np.inf, "3"),
     "batch_size": (None, 2.5, True, "3"),
