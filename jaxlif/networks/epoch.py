@@ -279,7 +279,8 @@ def require_losses(problem: Problem, params: Any, data: Any, validation: Any, ke
 
 def _aux_of(problem: Problem, params: Any, data: Any, key: Array) -> dict[str, Any]:
     """Return the auxiliary numbers of a loss as placeholders, refusing what is no scalar."""
-    output = jax.eval_shape(problem.loss, params, problem.batch_shapes(data), key)
+    # The parameters as they are, not their shapes: the loss's own checks see them.
+    output = jax.eval_shape(partial(problem.loss, params), problem.batch_shapes(data), key)
     if isinstance(output, tuple) and not (len(output) == 2 and isinstance(output[1], dict)):
         raise ValueError("the loss returned a tuple: it must be a scalar, or (scalar, dict of scalars)")
     value, aux = with_aux(output)

@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from jaxlif.checks import concrete, require, within
+from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.delays import Arriving
 from jaxlif.networks.layers import NetworkOutput, signal
 from jaxlif.neurons import cell as protocol
@@ -60,6 +61,7 @@ class _Network(ABC):
                 protocol.check_cell(layer, p)
                 for a in {a for a, b in self.edges + self.feedback if b == i and a != INPUT}:
                     self._check_weights(layer, params, a)
+        _require_one_unit(self.layers, params)
 
     def _check_weights(self, layer: Cell, params: PyTree, source: int) -> None:
         if require_weights_for(layer, params[source]):
@@ -236,6 +238,18 @@ def paired(layers: tuple[Cell, ...], params: Any) -> list[tuple[Cell, Any]]:
 def named_layer(index: int, layer: Cell) -> AbstractContextManager[None]:
     """Say which layer of a network an error comes from, such as a field that the params of another layer lack."""
     return within(f"layer {index} ({type(layer).__name__})")
+
+
+def _require_one_unit(layers: tuple[Cell, ...], params: PyTree) -> None:
+    """Refuse neurons in mV, at rest far below 0, beside normalised ones, at rest near 0, where they are at hand."""
+    # Weights are of one unit: those that move a normalised neuron from rest to threshold are 1 pA to one in mV.
+    leaves = [(name.split("."), x) for name, x in named_leaves(params).items() if concrete(x)]
+    rests = [(int(name[0]), np.asarray(x)) for name, x in leaves if name[-1] == "v_rest"]
+    low, near = [(i, x) for i, x in rests if (x < -20.0).all()], [(i, x) for i, x in rests if (x > -5.0).all()]
+    if low and near:
+        found = (f"layer {i} ({type(layers[i]).__name__}) rests at {x.flat[0]:g}" for i, x in (low[0], near[0]))
+        rule = "a network has one unit, mV with weights in pA, or that of params.normalised(), where rest is 0"
+        raise ValueError(f"v_rest: {' mV and '.join(found)}: {rule}")
 
 
 def worth_recomputing(state: PyTree) -> bool:

@@ -16,6 +16,8 @@ from jaxlif.neurons.cell import Parameter, initial_voltage, relax
 class LeakyParams:
     r"""Physics of :math:`\tau_m \dot v = v_{rest} - v + r_m I`, without a threshold.
 
+    The defaults are normalised, as a network's readout is; beside neurons in mV it takes their v_rest and r_m.
+
     Args:
         tau_m: membrane time constant, ms, scalar or [N] like every field.
         r_m: membrane resistance, GΩ.

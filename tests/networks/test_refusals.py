@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import jaxlif as jl
@@ -32,13 +33,14 @@ from jaxlif.networks import (
     connect,
     init_dense,
     init_neurons,
+    train,
 )
 from jaxlif.networks.encoders import latency_code, level_crossing, rate_code
 
 KEY, N, NAN = jax.random.key(0), 3, float("nan")
 X = np.ones((4, N), np.float32)
 WEIGHT, COLUMN = np.eye(N, dtype=np.float32), np.ones((N, 1), np.float32)
-NEURONS, LIF = init_neurons(N), jl.LIF(dt=1.0)
+NEURONS, LIF, ADAM = init_neurons(N), jl.LIF(dt=1.0), optax.adam(0.1)
 
 
 def dense(weight, bias=None):
@@ -130,6 +132,41 @@ def test_it_is_refused_by_name(call, message):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+READOUT = (Dense(), LIF, Dense(), jl.LeakyIntegrator(dt=1.0))
+
+
+def scored(params, batch, key=None):
+    """Return the loss of a network that holds these neurons and this readout."""
+    neuron, readout = params
+    layers = (DenseParams(weight=WEIGHT), neuron, DenseParams(weight=WEIGHT), readout)
+    return jax.vmap(lambda x: jl.simulate(Sequential(READOUT), layers, x)[1].output.v.mean())(batch).mean()
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        lambda params: scored(params, X[None]),
+        lambda params: jl.fit(scored, params, {"1.tau_m": (1.0, 99.0)}, optimizer=ADAM, num_steps=1, data=X[None]),
+        lambda params: train(scored, params, {"*": jl.REAL}, X[None], optimizer=ADAM, epochs=1, batch_size=1, key=KEY),
+    ],
+    ids=["simulate", "fit", "train"],
+)
+def test_neurons_in_mV_beside_normalised_ones(go):
+    message = r"v_rest: layer 1 \(LIF\) rests at -70 mV and layer 3 \(LeakyIntegrator\) rests at 0: a network has one"
+    with pytest.raises(ValueError, match=message):
+        go((jl.LIFParams(), jl.LeakyParams()))
+
+
+def test_neurons_of_one_unit_are_not_refused():
+    cells = replace(jl.LIFParams(), v_rest=np.array([-55.0, -70.0, -90.0]), v_reset=-95.0, v_th=-40.0)
+    for pair in (
+        (cells, jl.LeakyParams(r_m=0.1, v_rest=-70.0)),
+        (jl.LIFParams().normalised(), jl.LeakyParams()),
+        (NEURONS, jl.LeakyParams(v_rest=np.array([-25.0, 3.0, 0.0]))),  # where training moved it
+    ):
+        Sequential(READOUT).check((DenseParams(weight=WEIGHT), pair[0], DenseParams(weight=WEIGHT), pair[1]))
 
 
 def test_steps_that_differ_by_rounding_are_the_same():
