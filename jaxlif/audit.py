@@ -1,10 +1,10 @@
-"""Can this gradient be trusted? One loss, three gradients of it, and a verdict.
+"""Can this gradient be trusted? One loss, its gradients by several rules, and a verdict.
 
 A spiking loss jumps where spikes appear and vanish. Its surrogate gradient is a convention, its exact gradient ignores
-the jumps; what an optimiser needs is the slope of the loss seen from a little distance. The audit compares all three.
+the jumps; what an optimiser needs is the slope of the loss seen from a little distance. The audit compares.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -54,9 +54,10 @@ class GradientAudit:
     scale: dict[str, np.ndarray]  # what one unit of each parameter is
     cell: dict[str, np.ndarray]  # by autodiff of the cell itself
     precise: dict[str, np.ndarray] | None  # by autodiff of its precise counterpart, where it has one
+    others: dict[str, dict[str, np.ndarray]]  # by the other rules that were given, by their names
     smoothed: dict[str, np.ndarray]  # slope of the loss smoothed over parameter noise
     error: dict[str, np.ndarray]  # its standard error
-    cosines: dict[str, float]  # of "cell" and "precise" with "smoothed", nan where one is 0
+    cosines: dict[str, float]  # of "cell", "precise" and the others with "smoothed", nan where one is 0
     verdict: str  # one line in plain words, on "cell"
     agreement: Agreement  # what it is made of
 
@@ -72,6 +73,7 @@ def audit_gradient(
     noise: float = 0.02,
     samples: int = 1024,
     state: PyTree = None,
+    others: Mapping[str, Callable[[Any], Array]] | None = None,
 ) -> GradientAudit:
     r"""Compare the gradient of a loss on a cell's output with the slope of the smoothed loss.
 
@@ -89,6 +91,8 @@ def audit_gradient(
         noise: :math:`\sigma`, the size of the noise in units of the scale.
         samples: antithetic pairs.
         state: where to start, as for :func:`jaxlif.simulate`; for a network of populations that of ``build``.
+        others: functions of the parameters by name, each the same loss with a gradient of another rule, such as
+            :func:`jaxlif.networks.eprop_loss` or the loss of the cell with another surrogate.
 
     Returns:
         The :class:`GradientAudit`, for :class:`LIF` with t_ref >= dt that starts fresh, also with jumps or currents,
@@ -115,16 +119,18 @@ def audit_gradient(
         flat, by_name = ravel_pytree(chosen)
         unit, _ = ravel_pytree({name: jnp.broadcast_to(scale[name], x.shape) for name, x in chosen.items()})
 
-    def _loss_at(cell: Cell, inputs: PyTree, shift: Array) -> Array:
-        return loss(simulate(cell, audited.to_params(by_name(flat + unit * shift), params), inputs, state)[1])
+    def _moved(shift: Array) -> Any:
+        return audited.to_params(by_name(flat + unit * shift), params)
 
-    def _gradient(cell: Cell, inputs: PyTree) -> np.ndarray:
-        return np.asarray(jax.jit(jax.grad(partial(_loss_at, cell, inputs)))(still), float)
+    def _loss_at(cell: Cell, inputs: PyTree, shift: Array) -> Array:
+        return loss(simulate(cell, _moved(shift), inputs, state)[1])
 
     still, own = jnp.zeros_like(flat), partial(_loss_at, cell, inputs)
     scalar("the loss", jax.eval_shape(own, still), np.floating)
-    cells = {"cell": (cell, inputs), "precise": None if state is not None else _counterpart(cell, params, inputs)}
-    gradients = {label: _gradient(*each) for label, each in cells.items() if each is not None}
+    twin = None if state is not None else _counterpart(cell, params, inputs)
+    rules = {"cell": own} | ({} if twin is None else {"precise": partial(_loss_at, *twin)})
+    further = {label: lambda shift, other=other: other(_moved(shift)) for label, other in (others or {}).items()}
+    gradients = _gradients(rules, further, still)
     directions, slopes = smoothed_slopes(own, still, key, noise, samples)
     found = agreement(gradients["cell"], directions, slopes)
     mean, error = _mean_slope(directions, slopes)
@@ -135,12 +141,27 @@ def audit_gradient(
         scale=jax.device_get(scale),
         cell=named["cell"],
         precise=named.get("precise"),
+        others={label: named[label] for label in further},
         smoothed=smoothed,
         error=errors,
         cosines={label: _cosine(x, mean) for label, x in gradients.items()},
         verdict=_verdict(named["cell"], found),
         agreement=found,
     )
+
+
+def _gradients(rules: dict[str, Any], further: dict[str, Any], origin: Array) -> dict[str, np.ndarray]:
+    """Return the gradient by each rule; what others return must be the loss of the cell itself, first of the rules."""
+    if taken := [label for label in further if label in ("cell", "precise")]:
+        raise ValueError(f"others name {taken[0]!r}: the audit calls a gradient of its own so")
+    found = {label: jax.jit(jax.value_and_grad(at))(origin) for label, at in (rules | further).items()}
+    value = float(found["cell"][0])
+    for label in further:
+        # In another program, so to rounding; but a spike in single precision may move.
+        if not np.isclose(found[label][0], value, rtol=1e-3, atol=0.0, equal_nan=True):
+            theirs = f"others[{label!r}] is {found[label][0]:g}"
+            raise ValueError(f"{theirs} and the loss {value:g}: both must be one loss, with gradients of their own")
+    return {label: np.asarray(gradient, float) for label, (_, gradient) in found.items()}
 
 
 def smoothed_slopes(

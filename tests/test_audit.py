@@ -116,6 +116,28 @@ def test_a_gradient_that_is_not_finite_is_named():
     assert audit.verdict.startswith("the gradient is not finite in")
 
 
+def test_gradients_by_other_rules_stand_beside_it():
+    other = jl.LIF(dt=0.5, surrogate=jl.Arctan())
+
+    def arctan(params):
+        return rate(jl.simulate(other, params, NOISE)[1])
+
+    options = {"key": KEY, "samples": 2, "names": ("tau_m", "v_th")}
+    audit = jl.audit_gradient(rate, jl.LIF(dt=0.5), PARAMS, NOISE, **options, others={"arctan": arctan})
+    plain = jax.grad(arctan)(PARAMS)
+    for name in audit.names:
+        expected = abs(getattr(PARAMS, name)) * float(getattr(plain, name))
+        assert float(audit.others["arctan"][name]) == pytest.approx(expected, rel=1e-9)
+        assert audit.others["arctan"][name] != audit.cell[name]
+    assert set(audit.cosines) == {"cell", "precise", "arctan"}
+    for others, words in (
+        ({"half": lambda p: 0.5 * arctan(p)}, "'half'.* both must be one loss"),
+        ({"cell": arctan}, "'cell'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            jl.audit_gradient(rate, jl.LIF(dt=0.5), PARAMS, NOISE, **options, others=others)
+
+
 def test_too_few_samples_leave_it_undecided():
     audit = jl.audit_gradient(mean_voltage, jl.LIF(dt=0.5), PARAMS, NOISE, key=KEY, samples=2)
     assert audit.verdict.startswith("undecided") and audit.agreement.pairs == 2

@@ -16,6 +16,7 @@ Starts
 Training
     train, Training, TrainingWarning, hold_out
     cross_entropy, accuracy, activity_band         losses and a score
+    eprop_loss                                     a gradient in memory that does not grow with time
     read_events, Events                            recordings of event cameras and cochleas
     flight_record                                  what each layer does
 
@@ -54,6 +55,7 @@ from jaxlif.networks.drives import NoiseParams as NoiseParams
 from jaxlif.networks.drives import PoissonParams as PoissonParams
 from jaxlif.networks.drives import noise_drive as noise_drive
 from jaxlif.networks.drives import poisson_drive as poisson_drive
+from jaxlif.networks.eprop import eprop_loss as eprop_loss
 from jaxlif.networks.events import Events as Events
 from jaxlif.networks.events import read_events as read_events
 from jaxlif.networks.feedback import Feedback as Feedback

@@ -251,23 +251,23 @@ def _scan_jvp(neuron: Cell, unroll: int, primals: tuple[Any, ...], tangents: tup
         moving, spikes_dot = carry
         start, current, drive_dot = x
         current_dot = drive_dot + spikes_dot @ weight
-        tangent = (params_dot, _with_still(start, moving), current_dot)
+        tangent = (params_dot, with_still(start, moving), current_dot)
         _, (after_dot, output_dot) = jax.jvp(neuron.step, (params, start, current), tangent)
-        return (_moving(after_dot), output_dot.spikes), _moving(output_dot)
+        return (moving_leaves(after_dot), output_dot.spikes), moving_leaves(output_dot)
 
     again = jax.checkpoint(_step, prevent_cse=False) if worth_recomputing(cells) else _step
-    first = (_moving(cells_dot), spikes_dot)
+    first = (moving_leaves(cells_dot), spikes_dot)
     carry, outputs_dot = jax.lax.scan(again, first, (starts, currents, drive_dot), unroll=unroll)
-    final_dot = (_with_still(final[0], carry[0]), carry[1])
-    return (final, outputs), (final_dot, _with_still(outputs, outputs_dot))
+    final_dot = (with_still(final[0], carry[0]), carry[1])
+    return (final, outputs), (final_dot, with_still(outputs, outputs_dot))
 
 
-def _moving(tangents: PyTree) -> list[Array]:
+def moving_leaves(tangents: PyTree) -> list[Array]:
     """Return the tangents of floating leaves: those of integers, such as steps left, cannot pass through a scan."""
     return [t for t in jax.tree.leaves(tangents) if t.dtype != jax.dtypes.float0]
 
 
-def _with_still(primal: PyTree, moving: list[Array]) -> PyTree:
+def with_still(primal: PyTree, moving: list[Array]) -> PyTree:
     """Return tangents in the form of ``primal``: ``moving`` for its floating leaves, none for the others."""
     leaves, form = jax.tree.flatten(primal)
     rest = iter(moving)
