@@ -19,6 +19,7 @@ Training
     eprop_loss                                     a gradient in memory that does not grow with time
     read_events, Events                            recordings of event cameras and cochleas
     flight_record                                  what each layer does
+    summary, Summary, LayerSummary                 what it is and costs
 
 Populations
     build, Population, Projection, Network         a network by name
@@ -85,6 +86,9 @@ from jaxlif.networks.probes import Probe as Probe
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect
+from jaxlif.networks.summary import LayerSummary as LayerSummary
+from jaxlif.networks.summary import Summary as Summary
+from jaxlif.networks.summary import summary as summary
 from jaxlif.networks.training import Training as Training
 from jaxlif.networks.training import TrainingWarning as TrainingWarning
 from jaxlif.networks.training import hold_out as hold_out

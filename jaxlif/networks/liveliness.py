@@ -295,7 +295,8 @@ def _norm_per_step(gradient: Array) -> Array:
     return jnp.multiply(scale, jnp.linalg.norm(by_step / scale[:, None], axis=1))
 
 
-def _name(layer: Any, path: tuple[int, ...]) -> str:
+def layer_name(layer: Any, path: tuple[int | str, ...]) -> str:
+    """Name a layer by its place in a network and its kind, as errors do."""
     return f"layer {'.'.join(map(str, path))} ({type(layer).__name__})" if path else type(layer).__name__
 
 
@@ -305,7 +306,7 @@ def _spiking(layer: Any, output: Any, path: tuple[int, ...] = ()) -> Iterator[tu
         for i, inner in enumerate(layer.layers):
             yield from _spiking(inner, output.layers[i], (*path, i))
     elif isinstance(output, HasSpikes):
-        yield _name(layer, path), output
+        yield layer_name(layer, path), output
 
 
 def _tapped(layer: Any, params: Any, taps: dict[str, Array], path: tuple[int, ...] = ()) -> tuple[Any, Any]:
@@ -313,7 +314,7 @@ def _tapped(layer: Any, params: Any, taps: dict[str, Array], path: tuple[int, ..
     if isinstance(layer, Sequential):
         parts = [_tapped(inner, params[i], taps, (*path, i)) for i, inner in enumerate(layer.layers)]
         return Sequential(tuple(cell for cell, _ in parts)), tuple(own for _, own in parts)
-    name = _name(layer, path)
+    name = layer_name(layer, path)
     return (_Tapped(layer), (params, taps[name])) if name in taps else (layer, params)
 
 
