@@ -17,6 +17,7 @@ Training
     train, Training, TrainingWarning, hold_out
     cross_entropy, accuracy, activity_band         losses and a score
     eprop_loss                                     a gradient in memory that does not grow with time
+    quantise                                       weights of few bits
     read_events, Events                            recordings of event cameras and cochleas
     flight_record                                  what each layer does
     summary, Summary, LayerSummary                 what it is and costs
@@ -83,6 +84,7 @@ from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
 from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
 from jaxlif.networks.probes import Probe as Probe
+from jaxlif.networks.quantise import quantise as quantise
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect
