@@ -65,6 +65,8 @@ from jaxlif.networks.feedback import FeedbackParams as FeedbackParams
 from jaxlif.networks.feedback import Recurrent as Recurrent
 from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
 from jaxlif.networks.feedback import init_recurrent as init_recurrent
+from jaxlif.networks.gains import alive_gain as alive_gain
+from jaxlif.networks.gains import balance as balance
 from jaxlif.networks.graph import Graph as Graph
 from jaxlif.networks.graph import Sequential as Sequential
 from jaxlif.networks.groups import PopulationParams as PopulationParams
@@ -76,8 +78,6 @@ from jaxlif.networks.layers import Normalise as Normalise
 from jaxlif.networks.layers import SumPool as SumPool
 from jaxlif.networks.layers import init_dense as init_dense
 from jaxlif.networks.layers import init_neurons as init_neurons
-from jaxlif.networks.liveliness import alive_gain as alive_gain
-from jaxlif.networks.liveliness import balance as balance
 from jaxlif.networks.liveliness import flight_record as flight_record
 from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
