@@ -47,7 +47,8 @@ def eprop_loss(
     this is a loss as any other.
 
     Args:
-        loss: ``loss(v, target)``, a scalar, of the readout's voltage [K] and one step's target.
+        loss: ``loss(v, target)``, a scalar, of the readout's voltage [K] and one step's target. It may close over data,
+            not over anything in which a gradient is asked for.
         network: ``Sequential((Dense(), Recurrent(neuron), Dense(), LeakyIntegrator(dt)))``, or the neuron alone in
             its second place; the neuron a LIF, adaptive or resonant. Readouts that each have a ``tau_m`` of their own
             need traces each.
