@@ -1,5 +1,8 @@
 """The one scan over time that every cell shares."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -11,6 +14,19 @@ from jaxlif import checks
 from jaxlif.compiled import compiled
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import Cell
+
+_Witness = Callable[[Cell, Any], None]
+_WITNESS: ContextVar[_Witness | None] = ContextVar("witness", default=None)
+
+
+@contextmanager
+def witnessed(see: _Witness) -> Iterator[None]:
+    """Show a function each cell that is simulated within, with its outputs: a loss says nothing of the layers in it."""
+    token = _WITNESS.set(see)
+    try:
+        yield
+    finally:
+        _WITNESS.reset(token)
 
 
 def simulate(
@@ -59,10 +75,12 @@ def simulate(
         protocol.check_cell(cell, params)
         protocol.check_inputs(cell, inputs)
         final: tuple[Any, Any] = _simulate(cell, *lengths, unroll, params, inputs, state)
-        return final
     except AttributeError as error:  # such as the parameters of another cell
         kinds = f"params = {type(params).__name__}, inputs = {type(inputs).__name__}"
         raise ValueError(f"{kinds}: {type(cell).__name__} takes others ({error})") from error
+    if (see := _WITNESS.get()) is not None:
+        see(cell, final[1])
+    return final
 
 
 @compiled(values=4, keep=64)

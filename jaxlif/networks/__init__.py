@@ -14,7 +14,7 @@ Starts
     alive_gain, balance                            the gain at which neurons fire; weights that silence none
 
 Training
-    train, Training, TrainingWarning, hold_out
+    train, train_many, Training, TrainingWarning, hold_out
     cross_entropy, accuracy, activity_band         losses and a score
     eprop_loss                                     a gradient in memory that does not grow with time
     quantise                                       weights of few bits
@@ -48,6 +48,8 @@ from jaxlif.networks.connectivity import FixedNumber as FixedNumber
 from jaxlif.networks.connectivity import FixedOutDegree as FixedOutDegree
 from jaxlif.networks.connectivity import OneToOne as OneToOne
 from jaxlif.networks.connectivity import Pairwise as Pairwise
+from jaxlif.networks.course import Training as Training
+from jaxlif.networks.course import TrainingWarning as TrainingWarning
 from jaxlif.networks.delays import Arriving as Arriving
 from jaxlif.networks.delays import Delayed as Delayed
 from jaxlif.networks.delays import DelayParams as DelayParams
@@ -85,16 +87,15 @@ from jaxlif.networks.losses import cross_entropy as cross_entropy
 from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
 from jaxlif.networks.probes import Probe as Probe
 from jaxlif.networks.quantise import quantise as quantise
+from jaxlif.networks.samples import hold_out as hold_out
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect
 from jaxlif.networks.summary import LayerSummary as LayerSummary
 from jaxlif.networks.summary import Summary as Summary
 from jaxlif.networks.summary import summary as summary
-from jaxlif.networks.training import Training as Training
-from jaxlif.networks.training import TrainingWarning as TrainingWarning
-from jaxlif.networks.training import hold_out as hold_out
 from jaxlif.networks.training import train as train
+from jaxlif.networks.training import train_many as train_many
 
 # What is imported here by name, not the modules that it is imported from.
 __all__ = [name for name, value in vars().items() if not name.startswith("_") and not isinstance(value, _Module)]

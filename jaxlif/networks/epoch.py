@@ -1,4 +1,4 @@
-"""What a training computes: one compiled scan over the batches of an epoch, the same on one device and on many."""
+"""What a training computes: steps over the batches of an epoch, the same on one device, on many, and for many seeds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +12,13 @@ import optax
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxlif.checks import arrays_of_numbers, function, length, require, scalar
+from jaxlif.checks import random_key
 from jaxlif.compiled import compiled
-from jaxlif.fitting.bounds import Coordinates, named_leaves
+from jaxlif.fitting.bounds import Coordinates
 from jaxlif.fitting.fit import update
 from jaxlif.networks.delays import DropoutParams
 
-_RESERVED = ("loss", "skipped", "gradient_norm", "validation_loss", "validation_metric")
 _Tree = TypeVar("_Tree")
-_REAL = (np.floating, np.integer, np.bool_)
 
 # Streams of the key: below 2^31 each epoch has its own, for its order.
 NOISE, VALIDATION, HOLD_OUT = np.uint32(2**31), np.uint32(2**31 + 1), np.uint32(2**31 + 2)
@@ -33,12 +31,13 @@ class Problem:
     loss: Callable[..., Any]
     metric: Callable[..., Array] | str | None
     coordinates: Coordinates
-    optimizer: optax.GradientTransformation
+    optimizer: Any  # Optax's, or a function of a seed's ``hyper`` that returns one
     batch_size: int
     samples: int
     average: float | None
     mesh: Mesh | None
     impl: str  # of the training's key
+    several: bool = False  # seeds at once: what is one seed's is [seeds, ...]
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -89,7 +88,15 @@ class Problem:
         key = jax.random.wrap_key_data(noise, impl=self.impl)
         order = jax.random.permutation(jax.random.fold_in(key, epoch), self.samples).astype(jnp.int32)
         order = order[: self.samples // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
-        return order, jax.random.fold_in(jax.random.fold_in(key, NOISE), epoch)
+        return order, self.key(noise, epoch)
+
+    def key(self, noise: Any, epoch: Any) -> Array:
+        """Return the key of an epoch's steps."""
+        return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(noise, impl=self.impl), NOISE), epoch)
+
+    def optimiser(self, hyper: Any) -> optax.GradientTransformation:
+        """Return the optimiser, made of a seed's hyper-parameters where it has some."""
+        return self.optimizer if hyper is None else self.optimizer(hyper)
 
 
 class State(NamedTuple):
@@ -102,41 +109,79 @@ class State(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What an epoch's steps saw, each [steps]."""
+    """What an epoch's steps saw, each [steps]; of several seeds [seeds, steps]."""
 
     numbers: dict[str, Array]  # loss, auxiliary numbers and the gradient's norm over all free coordinates
     largest: dict[str, Array]  # by free name: the largest component of its gradient
     good: Array  # the step was not skipped
 
 
-def start(problem: Problem, params: Any) -> State:
+class Fixed(NamedTuple):
+    """What no step changes: the parameters, the data of the training's key and what the optimiser is made of; of
+    several seeds each leaf is [seeds, ...].
+    """
+
+    params: Any
+    noise: Any
+    hyper: Any = None
+
+
+def start(problem: Problem, fixed: Fixed) -> State:
     """Return the state before the first epoch, in the host's memory."""
-    free = problem.coordinates.to_free(params)
-    with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
-        opt_state = problem.optimizer.init(free)
-    average = None if problem.average is None else free
-    return State(*jax.tree.map(on_host, (free, opt_state, average, np.int32(0))))
+
+    def _one(params: Any, hyper: Any) -> State:
+        free = problem.coordinates.to_free(params)
+        with jax.numpy_dtype_promotion("standard"):  # Optax itself is not clean under strict promotion
+            opt_state = problem.optimiser(hyper).init(free)
+        return State(free, opt_state, None if problem.average is None else free, jnp.zeros((), jnp.int32))
+
+    return State(*jax.tree.map(on_host, _over_seeds(problem, _one, fixed.params, fixed.hyper)))
+
+
+def _over_seeds(problem: Problem, function: Callable[..., _Tree], *arguments: Any) -> _Tree:
+    """Call a function of what is one seed's, on what is several's where they are several."""
+    return (jax.vmap(function) if problem.several else function)(*arguments)
 
 
 @compiled(keep=4)
-def run_epoch(problem: Problem, params: Any, data: Any, state: State, epoch: Any, noise: Any) -> tuple[State, Seen]:
-    """Scan the batches of an epoch; ``noise`` is the data of the training's key."""
-    order, key = problem.order(noise, epoch)
-    steps = jnp.arange(len(order), dtype=jnp.int32)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(steps)
-    body = partial(_step, problem, params, data, epoch)
-    return problem.laid_out(jax.lax.scan(body, state, (order, steps, keys)))
+def run_epoch(problem: Problem, fixed: Fixed, data: Any, state: State, epoch: Any) -> tuple[State, Seen]:
+    """Scan the batches of an epoch, of arrays on the devices."""
+
+    def _one(fixed: Fixed, state: State) -> tuple[State, Seen]:
+        order, key = problem.order(fixed.noise, epoch)
+        steps = jnp.arange(len(order), dtype=jnp.int32)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(steps)
+
+        def _body(state: State, item: Any) -> tuple[State, Seen]:
+            index, step, key = item
+            # Each device picks what it has of the batch; the parts then travel to where the batch is split.
+            batch = problem.laid_out(jax.tree.map(lambda x: x[index], data), *problem.axes)
+            return _step(problem, fixed, batch, (epoch, step), key, state)
+
+        return jax.lax.scan(_body, state, (order, steps, keys))
+
+    return problem.laid_out(_over_seeds(problem, _one, fixed, state))
 
 
-def _step(problem: Problem, params: Any, data: Any, epoch: Any, state: State, item: Any) -> tuple[State, Seen]:
-    index, step, key = item
-    # Each device picks what it has of the batch; the parts then travel to where the batch is split.
-    batch = problem.laid_out(jax.tree.map(lambda x: x[index], data), *problem.axes)
-    params = at_step(params, epoch, step)
-    of_free = partial(objective, problem, params, batch, key)
+@compiled(keep=4)
+def run_batch(problem: Problem, fixed: Fixed, batch: Any, state: State, epoch: Any, step: Any) -> tuple[State, Seen]:
+    """Take one step of an epoch, on a batch that all seeds share."""
+
+    def _one(fixed: Fixed, state: State) -> tuple[State, Seen]:
+        key = jax.random.fold_in(problem.key(fixed.noise, epoch), step)
+        return _step(problem, fixed, batch, (epoch, step), key, state)
+
+    return problem.laid_out(_over_seeds(problem, _one, fixed, state))
+
+
+def _step(
+    problem: Problem, fixed: Fixed, batch: Any, at: tuple[Any, Any], key: Any, state: State
+) -> tuple[State, Seen]:
+    of_free = partial(objective, problem, at_step(fixed.params, *at), batch, key)
     (value, aux), grad = jax.value_and_grad(of_free, has_aux=True)(state.free)
-    free, opt_state = update(problem.optimizer, state.free, state.opt_state, lambda z: of_free(z)[0], value, grad)
-    updates = state.updates + 1
+    resting = _with_plateaus(state.opt_state, state.opt_state, _rest)
+    free, opt_state = update(problem.optimiser(fixed.hyper), state.free, resting, lambda z: of_free(z)[0], value, grad)
+    opt_state, updates = _with_plateaus(opt_state, state.opt_state), state.updates + 1
     moved = State(free, opt_state, _averaged(problem, state, free, updates), updates)
     # Not optax.apply_if_finite: it looks at gradients alone, and lets an infinite loss or update pass.
     largest = {name: jnp.max(jnp.abs(g), initial=0.0) for name, g in grad.items()}
@@ -166,16 +211,58 @@ def _sound(before: State, after: State) -> Array:
     return jnp.stack(fine).all()
 
 
+# --- plateaus: optax.contrib.reduce_on_plateau, wherever it stands in the optimiser ---
+
+
+def plateaus(opt_state: Any) -> list[Any]:
+    """Return the states of plateaus in an optimiser's."""
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=_is_plateau) if _is_plateau(node)]
+
+
 @compiled(keep=4)
-def evaluate(problem: Problem, params: Any, free: Any, batch: Any, number: Any, noise: Any) -> dict[str, Array]:
+def look_for_plateau(problem: Problem, fixed: Fixed, state: State, value: Any) -> State:
+    """Show the plateaus of an optimiser what an epoch led to, and leave all else as it is."""
+
+    def _one(fixed: Fixed, state: State, value: Any) -> State:
+        still, optimizer = jax.tree.map(jnp.zeros_like, state.free), problem.optimiser(fixed.hyper)
+        after = update(optimizer, state.free, state.opt_state, lambda free: value, value, still)[1]
+        return state._replace(opt_state=_with_plateaus(state.opt_state, after))
+
+    return problem.laid_out(_over_seeds(problem, _one, fixed, state, value))
+
+
+def _is_plateau(node: Any) -> bool:
+    return isinstance(node, optax.contrib.ReduceLROnPlateauState)
+
+
+def _rest(plateau: Any) -> Any:
+    """Return a plateau's state in which it scales and never looks: a step's loss is not what it waits for."""
+    return plateau._replace(count=jnp.full_like(plateau.count, -(2**30)))
+
+
+def _with_plateaus(opt_state: Any, source: Any, change: Callable[[Any], Any] = lambda node: node) -> Any:
+    """Return an optimiser's state with the plateaus of another."""
+
+    def _picked(own: Any, other: Any) -> Any:
+        return change(other) if _is_plateau(other) else own
+
+    return jax.tree.map(_picked, opt_state, source, is_leaf=_is_plateau)
+
+
+@compiled(keep=4)
+def evaluate(problem: Problem, fixed: Fixed, free: Any, batch: Any, number: Any) -> dict[str, Array]:
     """Return loss and metric of a batch of held-out samples, by its number."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(noise, impl=problem.impl), VALIDATION)
-    params = problem.coordinates.to_params(free, without_dropout(params))
-    value, aux = with_aux(problem.loss(params, batch, jax.random.fold_in(key, number)))
-    if problem.metric is None:
-        return problem.laid_out({"validation_loss": value})
-    metric = aux[problem.metric] if isinstance(problem.metric, str) else problem.metric(params, batch)
-    return problem.laid_out({"validation_loss": value, "validation_metric": jnp.asarray(metric, float)})
+
+    def _one(fixed: Fixed, free: Any) -> dict[str, Array]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(fixed.noise, impl=problem.impl), VALIDATION)
+        params = problem.coordinates.to_params(free, without_dropout(fixed.params))
+        value, aux = with_aux(problem.loss(params, batch, jax.random.fold_in(key, number)))
+        if problem.metric is None:
+            return {"validation_loss": value}
+        metric = aux[problem.metric] if isinstance(problem.metric, str) else problem.metric(params, batch)
+        return {"validation_loss": value, "validation_metric": jnp.asarray(metric, float)}
+
+    return problem.laid_out(_over_seeds(problem, _one, fixed, free))
 
 
 def with_aux(output: Any) -> tuple[Any, dict[str, Any]]:
@@ -221,7 +308,12 @@ def is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-# --- what is refused before anything is compiled ---
+def typed_key(key: Array, shape: tuple[int, ...] = (), what: str = "one key is needed") -> Array:
+    """Return one typed key, or an array of them, also of old-style ones."""
+    key = key if is_key(random_key(key)) else jax.random.wrap_key_data(jnp.asarray(key))
+    if key.shape != shape:
+        raise ValueError(f"key has shape {key.shape}: {what}")
+    return key
 
 
 def one_axis(mesh: Mesh, what: str) -> Mesh:
@@ -239,52 +331,3 @@ def batch_mesh(mesh: Mesh, batch_size: int) -> Mesh:
     if batch_size % mesh.size:
         raise ValueError(f"batch_size = {batch_size}: it must be a multiple of the mesh's {mesh.size} devices")
     return mesh
-
-
-def require_samples(data: Any, name: str) -> int:
-    """Return the number of samples; refuse what is no array of numbers, arrays that differ in it, and nan."""
-    arrays_of_numbers(name, data)
-    leaves = {f"{name}.{path}".rstrip("."): x for path, x in named_leaves(data).items()}
-    samples = length(name, data, "samples")
-    for path, x in leaves.items():
-        # A sample that is nan makes every step that sees it be skipped, and no validation that sees it the best.
-        if jnp.issubdtype(x.dtype, jnp.inexact) and bool(jnp.isnan(x).any()):
-            require(~np.isnan(x), path, x, "", "samples must be numbers; leave it out or fill it in")
-    return samples
-
-
-def require_losses(problem: Problem, params: Any, data: Any, validation: Any, key: Array) -> None:
-    """Refuse what loss and metric return, from its shapes: nothing of it is found out after hours of training."""
-    metric = problem.metric
-    if validation is None and metric is not None:
-        raise ValueError("metric is given without validation: metric needs held-out samples")
-    aux = _aux_of(problem, params, data, key)
-    clash = [name for name in aux if name in _RESERVED]
-    if clash:
-        raise ValueError(f"the loss returned an auxiliary {clash[0]!r}: that name is taken, choose another")
-    if isinstance(metric, str) and metric not in aux:
-        known = ", ".join(aux) or "none"
-        raise ValueError(f"metric = {metric!r}: it must be an auxiliary number of the loss, which has {known}")
-    if validation is None:
-        return
-    same: bool = jax.tree.structure(validation) == jax.tree.structure(data)  # type: ignore[operator]  # not typed in JAX
-    if not same:
-        raise ValueError("validation must be a pytree like data: their structures differ")
-    require_samples(validation, "validation")
-    _aux_of(problem, params, validation, key)  # the held-out samples may be longer, say
-    if metric is not None and not isinstance(metric, str):
-        function("metric", metric)
-        scalar("the metric", jax.eval_shape(metric, params, problem.batch_shapes(validation)), *_REAL)
-
-
-def _aux_of(problem: Problem, params: Any, data: Any, key: Array) -> dict[str, Any]:
-    """Return the auxiliary numbers of a loss as placeholders, refusing what is no scalar."""
-    # The parameters as they are, not their shapes: the loss's own checks see them.
-    output = jax.eval_shape(partial(problem.loss, params), problem.batch_shapes(data), key)
-    if isinstance(output, tuple) and not (len(output) == 2 and isinstance(output[1], dict)):
-        raise ValueError("the loss returned a tuple: it must be a scalar, or (scalar, dict of scalars)")
-    value, aux = with_aux(output)
-    scalar("the loss", value, np.floating)
-    for name, x in aux.items():
-        scalar(f"the loss, as its auxiliary {name!r},", x, *_REAL)
-    return aux

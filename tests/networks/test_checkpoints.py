@@ -13,7 +13,7 @@ import pytest
 
 import jaxlif as jl
 from jaxlif.networks import checkpoints
-from jaxlif.networks import training as training_module
+from jaxlif.networks import work as work_module
 from tests.networks.training_problem import (
     LINE,
     LINE_PARAMS,
@@ -34,10 +34,16 @@ def minus(params, batch):
     return -line_loss(params, batch, None)
 
 
-def long(epochs=12, folder=None):
+def long(epochs=12, folder=None, data=LINE):
     """Train with noise, a state of the optimiser, held-out samples, a metric and an average, in what compiles fast."""
-    held = {"validation": 0.25, "metric": minus}
-    return fit_line(epochs, noisy, optimizer=OPTIMIZER, average=0.9, folder=folder, **held)
+    held = {"validation": {name: x[:5] for name, x in LINE.items()}, "metric": minus}
+    return fit_line(epochs, noisy, data=data, optimizer=OPTIMIZER, average=0.9, folder=folder, **held)
+
+
+def stream(epoch):
+    """Yield an epoch's batches in an order of its own."""
+    for index in np.random.default_rng(epoch).permutation(20).reshape(4, 5):
+        yield {name: np.asarray(x)[index] for name, x in LINE.items()}
 
 
 def test_continuing_equals_one_run_bitwise(tmp_path):
@@ -65,12 +71,14 @@ def wait_until(condition, process):
 
 
 def test_a_killed_training_ends_as_one_that_was_not(tmp_path):
-    """While a checkpoint is being written; experiments/kill_and_resume.py does it at random moments, with a network."""
-    with running("test_checkpoints", f"t.long(folder={str(tmp_path)!r})") as process:
+    """While a checkpoint is being written, from a stream; experiments/kill_and_resume.py does it at any moment, with
+    a network and arrays.
+    """
+    with running("test_checkpoints", f"t.long(folder={str(tmp_path)!r}, data=t.stream)") as process:
         wait_until(lambda: saved(tmp_path) >= 2, process)
         wait_until(lambda: unfinished(tmp_path), process)
     assert 2 <= saved(tmp_path) < 12
-    same(long(folder=tmp_path), long())
+    same(long(folder=tmp_path, data=stream), long(data=stream))
     assert not unfinished(tmp_path)
 
 
@@ -191,7 +199,7 @@ def test_checkpoints_need_orbax(tmp_path, monkeypatch):
 
 
 def test_an_interrupt_saves_the_last_whole_epoch(tmp_path, monkeypatch):
-    whole, calls = training_module.run_epoch, []
+    whole, calls = work_module.run_epoch, []
 
     def interrupted(*args):
         calls.append(1)
@@ -199,7 +207,7 @@ def test_an_interrupt_saves_the_last_whole_epoch(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(*args)
 
-    monkeypatch.setattr(training_module, "run_epoch", interrupted)
+    monkeypatch.setattr(work_module, "run_epoch", interrupted)
     result = fit_line(5, folder=tmp_path)
     assert result.message == "interrupted after 2 epochs" and not result.completed
     assert saved(tmp_path) == 2

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from jaxlif.fitting.bounds import coordinates
-from jaxlif.networks.epoch import Problem, run_epoch
+from jaxlif.networks.epoch import Fixed, Problem, run_epoch
 from jaxlif.networks.epoch import start as start_state
 from tests.networks.training_problem import KEY, OPTIMIZER, ROUNDING, finish, fit_line, running, same, train, tree_close
 
@@ -54,8 +54,8 @@ def on_eight_devices():
         np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), PLANE[name])
         held = [problem.place_batch(batch)[name].addressable_shards[0].data.shape[0] for batch in batches]
         assert held == [2, 2, 13], "whole batches are split, what is left over is whole on each"
-    state, noise = problem.place(start_state(problem, START)), np.asarray(jax.random.key_data(KEY))
-    arguments = problem.place(START), placed, state, np.int32(0), noise
+    fixed = Fixed(problem.place(START), np.asarray(jax.random.key_data(KEY)))
+    arguments = fixed, placed, problem.place(start_state(problem, fixed)), np.int32(0)
     text = run_epoch.program(problem).lower(*arguments).compile().as_text()
     shapes = re.findall(r"f64\[\d+,6\]", text)
     assert "f64[6,6]" in shapes and "f64[48,6]" not in shapes, "a device holds the others' samples"

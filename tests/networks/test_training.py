@@ -9,8 +9,17 @@ import optax
 import pytest
 
 import jaxlif as jl
-from jaxlif.networks import Dropout, DropoutParams, cross_entropy
-from jaxlif.networks.training import TrainingWarning, hold_out
+from jaxlif.networks import (
+    Dense,
+    DenseParams,
+    Dropout,
+    DropoutParams,
+    Sequential,
+    TrainingWarning,
+    cross_entropy,
+    hold_out,
+    init_neurons,
+)
 from tests.networks.training_problem import (
     FREE,
     KEY,
@@ -18,6 +27,7 @@ from tests.networks.training_problem import (
     LINE_PARAMS,
     OPTIMIZER,
     SAMPLES,
+    SGD,
     B,
     fit_line,
     go,
@@ -76,15 +86,16 @@ def test_it_equals_a_python_loop():
     tree_equal(result.params, result.last_params)
 
 
-def line_by_hand(epochs, without=None):
-    """Return the line's free coordinates after each step of a plain loop that leaves out batches with a sample."""
+def line_by_hand(epochs, without=None, rates=None):
+    """Return the line's free coordinates after each step of a plain loop that leaves out batches with a sample, by
+    gradient descent at a rate of its own in each epoch."""
     z = {"w": jnp.log(9.0 + LINE_PARAMS["w"]) - jnp.log(9.0 - LINE_PARAMS["w"]), "c": LINE_PARAMS["c"]}
     gradient, every = jax.jit(jax.grad(lambda z, batch: line_loss(built(z), batch, KEY))), []
     for epoch in range(epochs):
         order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, epoch), 20)).reshape(4, 5)
         for index in order[~(order == without).any(axis=1)]:
             grad = gradient(z, {name: x[index] for name, x in LINE.items()})
-            z = {name: z[name] - 0.1 * grad[name] for name in z}
+            z = {name: z[name] - (0.1 if rates is None else rates[epoch]) * grad[name] for name in z}
             every.append(z)
     return every
 
@@ -173,7 +184,7 @@ def test_an_epoch_compiles_once():
     traces = []
 
     def counting(params, batch, key):
-        traces.append(1)
+        traces.extend([1] * isinstance(batch["x"], jax.core.Tracer))  # in the end it is called with numbers, once
         return line_loss(params, batch, key)
 
     fit_line(1, loss=counting)
@@ -363,12 +374,95 @@ def test_a_network_that_never_fires_is_said():
     result, texts = warned(lambda: go(3, params=silent_params()))
     # Without spikes neither the weights between the neurons nor those of the readout have a gradient; once said.
     assert texts == [
-        "the gradient of 1.weight (and 1 others) was 0 in every step of epoch 0, so it learns nothing: neurons "
-        "before it never spike (flight_record shows which), or the loss does not depend on it"
+        "the gradient of 1.weight (and 1 others) was 0 in every step of epoch 0, so it learns nothing: no neuron of "
+        "layer 1 (Recurrent) spikes in a batch: lower the learning rate, or raise the gain of the weights before "
+        "(flight_record shows more)"
     ]
+    assert result.message.startswith("3 epochs; no neuron of layer 1 (Recurrent) spikes in a batch: lower")
     decay = result.params[2].weight / make_params()[2].weight  # what AdamW does without any gradient
     np.testing.assert_allclose(decay, decay[0, 0], rtol=1e-12)
     assert result.completed
+
+
+def test_a_learning_rate_that_kills_all_spikes_is_said_with_the_layer():
+    """In an epoch in which no gradient is always 0: with a rate of 1 such a decay takes off all of each weight."""
+    network = Sequential((Dense(), Sequential((jl.LIF(dt=1.0), Dense()))))
+    weights = DenseParams(weight=jnp.full((1, 4), 20.0)), DenseParams(weight=jnp.full((4, 1), 0.1))
+    params = weights[0], (init_neurons(4), weights[1])
+
+    def loss(params, batch, key):
+        inputs = jnp.broadcast_to(batch["x"][:, None, None] ** 2, (5, 6, 1))
+        return jnp.mean(jax.vmap(lambda x: jl.simulate(network, params, x)[1].output.output)(inputs))
+
+    decaying = optax.chain(optax.add_decayed_weights(1.0), optax.sgd(1.0))
+    options = {"optimizer": decaying, "epochs": 1, "batch_size": 5, "key": KEY}
+    result, texts = warned(lambda: train(loss, params, {"*.weight": jl.REAL}, LINE, **options))
+    what = "1 epochs; no neuron of layer 1.0 (LIF) spikes in a batch: lower the learning rate, or raise the gain"
+    assert texts == [result.message] and result.message.startswith(what) and result.completed
+
+
+def test_a_loss_that_cannot_be_looked_at_costs_no_result():
+    def traced_only(params, batch, key):
+        if not isinstance(batch["x"], jax.core.Tracer):
+            raise TypeError("it takes no numbers")
+        return line_loss(params, batch, key)
+
+    result, texts = warned(lambda: fit_line(2, loss=traced_only))
+    assert texts == ["2 epochs; the loss of one batch cannot be computed outside of jit: it takes no numbers"]
+    tree_equal(result.params, fit_line(2).params)
+
+
+def test_a_callback_sees_each_epoch_and_may_end_the_training(tmp_path):
+    seen = []
+
+    def callback(params, history):
+        seen.append((params, {name: x[-1] for name, x in history.items()}))
+        return len(history["loss"]) >= 3 and history["validation_loss"][-1] < 1.0
+
+    result = fit_line(9, validation=0.25, callback=callback, folder=tmp_path)
+    assert len(seen) == len(result.history["loss"]) == 3
+    assert not result.completed and result.message == "ended by the callback after 3 epochs"
+    tree_equal(seen[-1][0], result.last_params)
+    tree_equal(seen[-1][1], {name: x[-1] for name, x in result.history.items()})
+    same(result, fit_line(3, validation=0.25))
+    # Called again it ends there again.
+    same(result, fit_line(9, validation=0.25, callback=callback, folder=tmp_path))
+    with pytest.raises(ValueError, match="^the callback returned list: it must be None, or True to end there$"):
+        fit_line(2, callback=lambda params, history: [None])
+
+
+# Plateaus
+
+
+PLATEAU = optax.contrib.reduce_on_plateau(factor=0.5, patience=2, cooldown=1)
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_plateau_sees_each_epoch_once(held_out):
+    """Its scales against Optax's own, shown the recorded losses; the steps against a plain loop with these scales."""
+    shifted = LINE | {"y": 0.9 * LINE["y"]}  # passed on the way: the validation loss falls, then rises
+    options = {"validation": shifted} if held_out else {"loss": passing_loss}
+    result = fit_line(12, optimizer=optax.chain(SGD, PLATEAU), **options)
+    state, scales = PLATEAU.init(jnp.zeros(())), []
+    with jax.numpy_dtype_promotion("standard"):
+        for value in result.history["validation_loss" if held_out else "loss"]:
+            state = PLATEAU.update(jnp.zeros(()), state, value=value)[1]
+            scales.append(float(state.scale))
+    assert len(set(scales)) > 2
+    np.testing.assert_array_equal(result.history["plateau_scale"], scales)
+    if held_out:
+        tree_close(result.last_params, built(line_by_hand(12, rates=0.1 * np.array([1.0, *scales[:-1]]))[-1]))
+
+
+def passing_loss(params, batch, key):
+    """A line that is left as it is learned: its loss rises."""
+    return line_loss(params, batch, key) + 0.0 * params["w"] + 10.0 * jax.lax.stop_gradient(params["w"])
+
+
+def test_a_plateau_continues_from_a_checkpoint(tmp_path):
+    options = {"optimizer": optax.chain(SGD, PLATEAU), "validation": LINE | {"y": 0.9 * LINE["y"]}}
+    fit_line(7, folder=tmp_path, **options)
+    same(fit_line(12, folder=tmp_path, **options), fit_line(12, **options))
 
 
 def test_an_exploding_gradient_stops_it():
