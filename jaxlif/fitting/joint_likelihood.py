@@ -134,7 +134,8 @@ class JointLoss:
         start = jax.tree.map(float, start)
         bounds, priors = _free(start)
         names = [name for name in bounds if any(fnmatchcase(name, pattern) for pattern in free)]
-        self.coordinate = Coordinate(coordinates(start, {name: bounds[name] for name in names}), dt)
+        chosen = {name: bounds[name] for name in names}  # none where a model is scored and nothing fitted
+        self.coordinate = Coordinate(coordinates(start, chosen) if chosen else Coordinates(()), dt)
         self.parts, self.dt, self.fixed = list(parts), dt, jax.tree.map(jnp.float32, _in_volts(start))
         self.start, rows = self.coordinate.vector(start), [priors[name] for name in self.coordinate.names]
         begin = self.start if origin is None else self.coordinate.vector(origin)
