@@ -15,6 +15,7 @@ Starts
 
 Training
     train, train_many, Training, TrainingWarning, hold_out
+    save_network, load_network                     parameters in a file, with what they are of
     cross_entropy, accuracy, activity_band         losses and a score
     eprop_loss                                     a gradient in memory that does not grow with time
     quantise                                       weights of few bits
@@ -88,6 +89,8 @@ from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
 from jaxlif.networks.probes import Probe as Probe
 from jaxlif.networks.quantise import quantise as quantise
 from jaxlif.networks.samples import hold_out as hold_out
+from jaxlif.networks.saving import load_network as load_network
+from jaxlif.networks.saving import save_network as save_network
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect
