@@ -85,7 +85,14 @@ from jaxlif.networks.liveliness import flight_record as flight_record
 from jaxlif.networks.losses import accuracy as accuracy
 from jaxlif.networks.losses import activity_band as activity_band
 from jaxlif.networks.losses import cross_entropy as cross_entropy
+from jaxlif.networks.losses import first_spike_logits as first_spike_logits
 from jaxlif.networks.populations import PopulationNetwork as PopulationNetwork
+from jaxlif.networks.precise import PreciseDense as PreciseDense
+from jaxlif.networks.precise import PreciseDenseParams as PreciseDenseParams
+from jaxlif.networks.precise import PreciseRecurrent as PreciseRecurrent
+from jaxlif.networks.precise import TimedSpikes as TimedSpikes
+from jaxlif.networks.precise import init_precise as init_precise
+from jaxlif.networks.precise import timed_spikes as timed_spikes
 from jaxlif.networks.probes import Probe as Probe
 from jaxlif.networks.quantise import quantise as quantise
 from jaxlif.networks.samples import hold_out as hold_out

@@ -16,7 +16,7 @@ from jaxtyping import Float, PyTree
 from jaxlif import checks
 from jaxlif.neurons.cell import require_array_input, state_dtype
 from jaxlif.neurons.wrappers import Wrapper
-from jaxlif.synapses import Drive, Synaptic, VoltageJump
+from jaxlif.synapses import Drive, PreciseSynaptic, Synaptic, TimedDrive, VoltageJump
 
 
 @jax.tree_util.register_dataclass
@@ -162,7 +162,8 @@ class Arriving(Wrapper):
 
     Args:
         neuron: a :class:`jaxlif.Synaptic` neuron with synapses of one kind, and not of another below them; put a
-            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused.
+            constant current into its ``v_rest``. To a :class:`jaxlif.Conductance` negative weights are refused. At a
+            :class:`jaxlif.PreciseSynaptic` all arrives at the step's end, and :class:`PreciseDense` may follow.
         kinds: K, kinds of synapse: the input [K N] is that of the first kind for all neurons, then that of the next.
             Without effect on :class:`jaxlif.VoltageJump`, which takes [N].
 
@@ -174,13 +175,15 @@ class Arriving(Wrapper):
         (20, 3)
     """
 
-    neuron: Synaptic
+    neuron: Any
     kinds: int = 1
 
     def __post_init__(self) -> None:
         checks.whole("kinds", self.kinds, 1)
-        if not isinstance(self.neuron, Synaptic):
-            raise ValueError(f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic neuron")
+        if not isinstance(self.neuron, Synaptic | PreciseSynaptic):
+            raise ValueError(
+                f"neuron = {type(self.neuron).__name__}: Arriving needs a Synaptic or PreciseSynaptic neuron"
+            )
         require_array_input(self, self.neuron.neuron)
 
     def check_inputs(self, inputs: Array) -> None:
@@ -193,10 +196,15 @@ class Arriving(Wrapper):
 
     def step(self, params: PyTree, state: PyTree, x: Array) -> tuple[PyTree, Any]:
         """Advance one step in which ``x`` [K N] arrives; the output is the neuron's."""
-        return self.neuron.step(params, state, self._drive(x))
+        return self.neuron.step(params, state, self._drive(x))  # type: ignore[no-any-return]
 
-    def _drive(self, x: Array) -> Drive:
-        x = jnp.asarray(x, state_dtype(x))
+    def _drive(self, x: Array) -> Any:
+        drive = self._on_grid(jnp.asarray(x, state_dtype(x)))
+        if isinstance(self.neuron, Synaptic):
+            return drive
+        return TimedDrive(drive.arrivals[None], jnp.full(1, self.neuron.dt, drive.arrivals.dtype), drive.input)
+
+    def _on_grid(self, x: Array) -> Drive:
         if isinstance(self.neuron.synapse, VoltageJump):
             return Drive(x, jnp.zeros_like(x))
         if x.ndim != 1 or x.shape[0] % self.kinds:

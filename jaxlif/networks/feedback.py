@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key, PyTree
 
 from jaxlif.checks import check_params, floats, require_params
-from jaxlif.networks.graph import require_weights_for, worth_recomputing
+from jaxlif.networks.graph import require_slope, require_weights_for, worth_recomputing
 from jaxlif.networks.layers import Dense, DenseParams, init_dense, init_neurons, require_input, signal
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import Cell
@@ -71,6 +71,7 @@ class Feedback:
         if isinstance(neuron, protocol.RefusesFeedback) and neuron.no_feedback:
             name = type(neuron).__name__
             raise ValueError(f"neuron = {name}: {type(self).__name__} feeds spikes back, and {neuron.no_feedback}")
+        require_slope(neuron)
         protocol.require_array_input(self, self.path, "path")
         own, way = protocol.step_size(self.neuron), protocol.step_size(self.path)
         if own is not None and way is not None and not math.isclose(own, way, rel_tol=1e-9):

@@ -17,8 +17,10 @@ from jaxlif.checks import concrete, require, within
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.delays import Arriving
 from jaxlif.networks.layers import NetworkOutput, signal
+from jaxlif.networks.precise import TimedSpikes
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import Cell
+from jaxlif.neurons.precise import PreciseLIF
 from jaxlif.simulation import scan_cell
 
 Edge = tuple[int, int]
@@ -41,13 +43,20 @@ class _Network(ABC):
             raise ValueError("layers = (): a network needs at least one layer")
         for i, layer in enumerate(self.layers):
             if i or not protocol.is_cell(layer):
-                protocol.require_array_input(self, layer, f"layer {i}")
+                self._require_passed(i, layer)
+        for a in {a for a, b in self.edges + self.feedback if a != INPUT and not takes_times(self.layers[b])}:
+            with named_layer(a, self.layers[a]):
+                require_slope(self.layers[a])
         steps = enumerate(map(protocol.step_size, self.layers))
         timed = [(f"layer {i} ({type(self.layers[i]).__name__})", dt) for i, dt in steps if dt is not None]
         # 0.1 + 0.2 and 0.3 are the same step.
         if not all(math.isclose(dt, timed[0][1], rel_tol=1e-9) for _, dt in timed):
             found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
             raise ValueError(f"dt must be the same in all layers: {found}")
+
+    def _require_passed(self, index: int, layer: Cell) -> None:
+        """Refuse a layer that takes something else than an array."""
+        protocol.require_array_input(self, layer, f"layer {index}")
 
     @property
     def dt(self) -> float | None:
@@ -81,7 +90,7 @@ class _Network(ABC):
             still = jax.tree.map(jnp.zeros_like, x) if jax.tree.leaves(state) else x
             output = layer.step(p, state, still)[1]
             # Before anything has happened there are no spikes, and a membrane is at rest.
-            return state, jnp.zeros_like(signal(output)) if isinstance(output, protocol.HasSpikes) else signal(output)
+            return state, jax.tree.map(jnp.zeros_like, output) if isinstance(output, protocol.HasSpikes) else output
 
         states, _, signals = self._through(_init, params, (None,) * len(self.layers), x)
         return states, signals
@@ -90,15 +99,16 @@ class _Network(ABC):
         self, run: _Run, params: PyTree, state: _States, x: PyTree, before: dict[int, Array] | None = None
     ) -> tuple[_States, NetworkOutput, dict[int, Any]]:
         """Call ``run(layer, params, state, x) -> (state, output)`` on each layer; ``before`` arrives along feedback."""
-        signals, states, outputs = {INPUT: x}, [], []
+        states, outputs = [], {INPUT: x}
         for i, ((layer, p), s) in enumerate(zip(paired(self.layers, params), state, strict=True)):
             with named_layer(i, layer):
                 late = [before[a] for a, b in self.feedback if b == i] if before else []
-                s, output = run(layer, p, s, _sum([signals[a] for a, b in self.edges if b == i] + late))
-            signals[i] = signal(output)
+                arriving = [outputs[a] if a == INPUT else given(layer, outputs[a]) for a, b in self.edges if b == i]
+                s, output = run(layer, p, s, _sum(arriving + late))
             states.append(s)
-            outputs.append(output)
-        return tuple(states), NetworkOutput(tuple(outputs)), signals
+            outputs[i] = output
+        del outputs[INPUT]
+        return tuple(states), NetworkOutput(tuple(outputs.values())), {a: signal(y) for a, y in outputs.items()}
 
 
 @dataclass(frozen=True)
@@ -132,9 +142,18 @@ class Sequential(_Network):
         """The named tuple that the first layer takes, None for an array."""
         return protocol.input_kind(self.layers[0])
 
+    def _require_passed(self, index: int, layer: Cell) -> None:
+        """Refuse a layer that takes what the one before it does not pass on."""
+        if not takes_times(layer):
+            super()._require_passed(index, layer)
+        elif index and not isinstance(protocol.innermost(self.layers[index - 1]), PreciseLIF):
+            before, kind = (protocol.kind_of(layer) for layer in (self.layers[index - 1], layer))
+            raise ValueError(f"layer {index} = {kind}: it takes spikes with their times, and {before} has none")
+
     def check_inputs(self, inputs: PyTree) -> None:
         """Raise ValueError where a concrete input breaks a rule of the first layer."""
-        protocol.check_inputs(self.layers[0], inputs)
+        with named_layer(0, self.layers[0]):
+            protocol.check_inputs(self.layers[0], inputs)
 
     def init_state(self, params: PyTree, x: PyTree) -> _States:
         """Return each layer's fresh state, in the shape of what the layers before it pass on."""
@@ -209,6 +228,26 @@ class Graph(_Network):
         """Advance every layer one step, in order; ``x`` is the network's input."""
         states, output, signals = self._through(_step, params, state.layers, jnp.asarray(x), state.before)
         return GraphState(states, {a: signals[a] for a in state.before}), output
+
+
+def takes_times(layer: Cell) -> bool:
+    """Say whether a layer takes spikes with their times."""
+    return protocol.input_kind(layer) is TimedSpikes
+
+
+def given(layer: Cell, output: Any) -> Any:
+    """Return what a layer takes of the output of one before it: spikes with their times, or a signal."""
+    if not takes_times(layer):
+        return signal(output)
+    return TimedSpikes(output.spikes, output.spike_time)
+
+
+def require_slope(neuron: Cell) -> None:
+    """Refuse exact neurons whose spikes are passed on without their times: nothing behind them would be learned."""
+    inner = protocol.innermost(neuron)
+    if isinstance(inner, PreciseLIF) and inner.surrogate is None:
+        rule = "without their times its spikes have a gradient of 0: use PreciseDense layers, or give it a surrogate"
+        raise ValueError(f"neuron = PreciseLIF: {rule}")
 
 
 def _step(layer: Cell, params: PyTree, state: PyTree, x: PyTree) -> tuple[Any, Any]:

@@ -19,10 +19,12 @@ from jaxlif.checks import (
     integers,
     not_negative,
     numbers,
+    positive,
     require,
     require_not_negative,
 )
 from jaxlif.losses import spike_count_rate
+from jaxlif.neurons.precise import PreciseOutput, nth_spike_time
 
 
 def cross_entropy(
@@ -77,6 +79,39 @@ def accuracy(
     right = (jnp.argmax(z, axis=-1).astype(y.dtype) == y).astype(z.dtype)
     # The largest of numbers that are none is none.
     return jnp.mean(jnp.where(jnp.isnan(z).any(axis=-1), jnp.nan, right), where=counts)
+
+
+def first_spike_logits(
+    output: PreciseOutput, v_th: ArrayLike, *, dt: float, tau: float, late: float
+) -> Float[Array, " K"]:
+    r"""Let the earliest neuron win: logits :math:`z = -t_{first}/\tau`, or :math:`-(T + l\,(v_{th} - v_{max}))/\tau`.
+
+    The second is of a neuron that is silent for the T ms: the further below threshold its highest voltage at the ends
+    of steps, the later. So a silent neuron has a direction too, with the exact gradient of its voltage.
+
+    Args:
+        output: of the last layer, leaves [T, K].
+        v_th: its threshold, a number or [K].
+        dt: step, ms.
+        tau: ms by which a spike must lead to be e times as likely.
+        late: l, ms for a distance of 1 to threshold.
+
+    Returns:
+        [K], for :func:`jaxlif.networks.cross_entropy`.
+
+    Example:
+        >>> zeros = jnp.zeros((2, 2))
+        >>> output = PreciseOutput(zeros.at[1, 0].set(1.0), zeros + 0.5, zeros.at[1, 0].set(3.0))
+        >>> first_spike_logits(output, 1.0, dt=5.0, tau=2.0, late=4.0).tolist()
+        [-4.0, -6.0]
+
+    Source: Göltz et al. 2021, doi:10.1038/s42256-021-00388-x (the softmax of first spikes).
+    """
+    tau, late = positive("tau", tau, "ms"), not_negative("late", late, "ms")
+    first = nth_spike_time(output, 0, dt)
+    silent = ~jnp.isfinite(first)
+    distance = jnp.maximum(jnp.asarray(v_th, first.dtype) - jnp.max(output.v, axis=0), 0.0)
+    return -jnp.where(silent, len(output.v) * dt + late * distance, jnp.where(silent, 0.0, first)) / tau
 
 
 def activity_band(

@@ -258,7 +258,7 @@ def timed_arrivals(
     dt, num_steps = checks.positive("dt", dt, "ms"), checks.whole("num_steps", num_steps, 1)
     times, weights = checks.floating("times", times), checks.floating("weights", weights)
     slots = _slots(times, dt, num_steps, slots)
-    step = jnp.minimum(_step(jax.lax.stop_gradient(times), dt), num_steps).astype(jnp.int32)
+    step = jnp.minimum(step_of(jax.lax.stop_gradient(times), dt), num_steps).astype(jnp.int32)
     order = jnp.argsort(step)
     rank = jnp.arange(len(step), dtype=jnp.int32) - jnp.searchsorted(step[order], step[order])
     slot = jnp.zeros_like(rank).at[order].set(rank)
@@ -269,7 +269,8 @@ def timed_arrivals(
     return arrivals, jnp.where(full[:, None], jnp.nan, late)
 
 
-def _step(times: Array, dt: float) -> Array:
+def step_of(times: Array, dt: float) -> Array:
+    """Return the step that times, ms, belong to; what is at a step's end belongs to it."""
     # 2.1 / 0.1 divides to a little more than 21: a billionth is rounding.
     return jnp.maximum(jnp.ceil(times / dt * (1.0 - 1e-9)) - 1.0, 0.0)
 
@@ -278,7 +279,7 @@ def _slots(times: Array, dt: float, num_steps: int, slots: int | None) -> int:
     """Return M, checked with the times where they are at hand."""
     if checks.concrete(times):
         with jax.ensure_compile_time_eval():
-            step, known = np.asarray(_step(times, dt)), np.asarray(times)
+            step, known = np.asarray(step_of(times, dt)), np.asarray(times)
         inside = (known >= 0.0) & ((step < num_steps) | np.isposinf(known))
         checks.require(
             inside, "times", times, "ms", f"times must be in the run, from 0 to {num_steps * dt:g} ms, or inf"
