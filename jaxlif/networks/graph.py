@@ -44,15 +44,18 @@ class _Network(ABC):
         for i, layer in enumerate(self.layers):
             if i or not protocol.is_cell(layer):
                 self._require_passed(i, layer)
-        for a in {a for a, b in self.edges + self.feedback if a != INPUT and not takes_times(self.layers[b])}:
-            with named_layer(a, self.layers[a]):
-                require_slope(self.layers[a])
         steps = enumerate(map(protocol.step_size, self.layers))
         timed = [(f"layer {i} ({type(self.layers[i]).__name__})", dt) for i, dt in steps if dt is not None]
         # 0.1 + 0.2 and 0.3 are the same step.
         if not all(math.isclose(dt, timed[0][1], rel_tol=1e-9) for _, dt in timed):
             found = ", ".join(f"{name} has {dt:g} ms" for name, dt in timed)
             raise ValueError(f"dt must be the same in all layers: {found}")
+
+    def _require_slopes(self) -> None:
+        """Refuse what passes spikes on whose gradient is 0."""
+        for a in {a for a, b in self.edges + self.feedback if a != INPUT and not takes_times(self.layers[b])}:
+            with named_layer(a, self.layers[a]):
+                require_slope(self.layers[a])
 
     def _require_passed(self, index: int, layer: Cell) -> None:
         """Refuse a layer that takes something else than an array."""
@@ -131,6 +134,10 @@ class Sequential(_Network):
     """
 
     layers: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_slopes()
 
     @property
     def edges(self) -> tuple[Edge, ...]:  # type: ignore[override] # what a graph is given follows from the layers here
@@ -218,6 +225,7 @@ class Graph(_Network):
             raise ValueError(f"feedback {wrong[0]}: it must lead from one layer to another, 0 to {last}")
         for b in set(range(last + 1)) - {b for _, b in self.edges}:
             raise ValueError(f"layer {b} ({type(self.layers[b]).__name__}): no edge leads to it")
+        self._require_slopes()
 
     def init_state(self, params: PyTree, x: Array) -> GraphState:
         """Return each layer's fresh state, and what those that feed back pass on in silence."""
