@@ -292,6 +292,7 @@ def _require_one_unit(layers: tuple[Cell, ...], params: PyTree) -> None:
     # Weights are of one unit: those that move a normalised neuron from rest to threshold are 1 pA to one in mV.
     leaves = [(name.split("."), x) for name, x in named_leaves(params).items() if concrete(x)]
     rests = [(int(name[0]), np.asarray(x)) for name, x in leaves if name[-1] == "v_rest"]
+    rests = [(i, x) for i, x in rests if not takes_conductances(layers[i])]  # whose weights are nS in any case
     low, near = [(i, x) for i, x in rests if (x < -20.0).all()], [(i, x) for i, x in rests if (x > -5.0).all()]
     if low and near:
         found = (f"layer {i} ({type(layers[i]).__name__}) rests at {x.flat[0]:g}" for i, x in (low[0], near[0]))
@@ -305,11 +306,16 @@ def worth_recomputing(state: PyTree) -> bool:
     return sum(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)) > 1
 
 
+def takes_conductances(layer: Cell) -> bool:
+    """Say whether what arrives at a layer are conductances."""
+    return isinstance(layer, Arriving) and not layer.neuron.synapse.signed
+
+
 def require_weights_for(layer: Cell, way: PyTree) -> bool:
     """Refuse negative weights, at hand, that reach a layer as conductances; ``way`` holds the params before it. Return
     whether all of these keep the sign of what comes before them, as delays and dropout do.
     """
-    if isinstance(layer, Arriving) and not layer.neuron.synapse.signed:
+    if takes_conductances(layer):
         rule = "a weight that arrives as a conductance must be 0 nS or more; what inhibits is its e_rev"
         for stage in reversed(jax.tree.leaves(way, is_leaf=is_dataclass)):
             fields = vars(stage) if is_dataclass(stage) else {}
