@@ -73,7 +73,7 @@ class _Network(ABC):
                 protocol.check_cell(layer, p)
                 for a in {a for a, b in self.edges + self.feedback if b == i and a != INPUT}:
                     self._check_weights(layer, params, a)
-        _require_one_unit(self.layers, params)
+        _require_one_unit(self.layers, self.edges, params)
 
     def _check_weights(self, layer: Cell, params: PyTree, source: int) -> None:
         if require_weights_for(layer, params[source]):
@@ -287,17 +287,27 @@ def named_layer(index: int, layer: Cell) -> AbstractContextManager[None]:
     return within(f"layer {index} ({type(layer).__name__})")
 
 
-def _require_one_unit(layers: tuple[Cell, ...], params: PyTree) -> None:
-    """Refuse neurons in mV, at rest far below 0, beside normalised ones, at rest near 0, where they are at hand."""
-    # Weights are of one unit: those that move a normalised neuron from rest to threshold are 1 pA to one in mV.
+def _require_one_unit(layers: tuple[Cell, ...], edges: tuple[Edge, ...], params: PyTree) -> None:
+    """Refuse weights of order 1 before neurons in mV, far below 0 at rest, in a network with normalised ones."""
     leaves = [(name.split("."), x) for name, x in named_leaves(params).items() if concrete(x)]
     rests = [(int(name[0]), np.asarray(x)) for name, x in leaves if name[-1] == "v_rest"]
-    rests = [(i, x) for i, x in rests if not takes_conductances(layers[i])]  # whose weights are nS in any case
-    low, near = [(i, x) for i, x in rests if (x < -20.0).all()], [(i, x) for i, x in rests if (x > -5.0).all()]
-    if low and near:
-        found = (f"layer {i} ({type(layers[i]).__name__}) rests at {x.flat[0]:g}" for i, x in (low[0], near[0]))
-        rule = "a network has one unit, mV with weights in pA, or that of params.normalised(), where rest is 0"
-        raise ValueError(f"v_rest: {' mV and '.join(found)}: {rule}")
+    near = [i for i, x in rests if (x > -5.0).all()]
+    low = [i for i, x in rests if (x < -20.0).all() and not takes_conductances(layers[i])]
+    for a, b in [(a, b) for a, b in edges if near and a != INPUT and b in low]:
+        neuron = protocol.innermost(params[b])
+        values = [
+            getattr(params[a], "weight", None),
+            *(getattr(neuron, name, None) for name in ("v_th", "v_rest", "r_m")),
+        ]
+        if not concrete(*values):
+            continue
+        weight, v_th, v_rest, r_m = (np.asarray(x, float) for x in values)
+        strongest = np.abs(weight).sum(axis=tuple(n for n in range(weight.ndim) if n != 1)).max()
+        rheobase = np.min((v_th - v_rest) / r_m)
+        if strongest < rheobase:
+            found = f"at most {strongest:.3g} pA reach neurons that need {rheobase:.3g} pA to spike"
+            rule = f"layer {near[0]} is normalised, and params.normalised() makes this one so"
+            raise ValueError(f"layer {b} ({type(layers[b]).__name__}): {found}; {rule}")
 
 
 def worth_recomputing(state: PyTree) -> bool:

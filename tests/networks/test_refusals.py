@@ -154,7 +154,7 @@ def scored(params, batch, key=None):
     ids=["simulate", "fit", "train"],
 )
 def test_neurons_in_mV_beside_normalised_ones(go):
-    message = r"v_rest: layer 1 \(LIF\) rests at -70 mV and layer 3 \(LeakyIntegrator\) rests at 0: a network has one"
+    message = r"layer 1 \(LIF\): at most 1 pA reach neurons that need 150 pA to spike; layer 3 is normalised"
     with pytest.raises(ValueError, match=message):
         go((jl.LIFParams(), jl.LeakyParams()))
 
@@ -163,6 +163,7 @@ def test_neurons_of_one_unit_are_not_refused():
     cells = replace(jl.LIFParams(), v_rest=np.array([-55.0, -70.0, -90.0]), v_reset=-95.0, v_th=-40.0)
     for pair in (
         (cells, jl.LeakyParams(r_m=0.1, v_rest=-70.0)),
+        (jl.LIFParams(r_m=15.1), jl.LeakyParams()),  # 1 pA makes them spike
         (jl.LIFParams().normalised(), jl.LeakyParams()),
         (NEURONS, jl.LeakyParams(v_rest=np.array([-25.0, 3.0, 0.0]))),  # where training moved it
     ):
