@@ -108,7 +108,7 @@ WEIGHTS = (
     DenseParams(weight=RNG.uniform(0.1, 0.4, (N, N)), bias=RNG.normal(0.0, 0.1, N)),
     RecurrentParams(neuron=NEURON, weight=RNG.normal(0.0, 300.0, (N, N))),
     DenseParams(weight=RNG.normal(0.0, 1.0, (N, N))),
-    jl.LeakyParams(tau_m=10.0 * SPREAD, r_m=1.0, v_rest=0.0),
+    jl.LeakyParams(tau_m=10.0 * SPREAD, r_m=1.0, v_rest=-70.0),
 )
 
 # Each neuron reaches two others, the first only one: N marks the place without a synapse.

@@ -305,7 +305,7 @@ def _require_one_unit(layers: tuple[Cell, ...], edges: tuple[Edge, ...], params:
         strongest = np.abs(weight).sum(axis=tuple(n for n in range(weight.ndim) if n != 1)).max()
         rheobase = np.min((v_th - v_rest) / r_m)
         if strongest < rheobase:
-            found = f"at most {strongest:.3g} pA reach neurons that need {rheobase:.3g} pA to spike"
+            found = f"inputs of 1 are at most {strongest:.3g} pA for neurons that need {rheobase:.3g} pA to spike"
             rule = f"layer {near[0]} is normalised, and params.normalised() makes this one so"
             raise ValueError(f"layer {b} ({type(layers[b]).__name__}): {found}; {rule}")
 
