@@ -154,7 +154,7 @@ def scored(params, batch, key=None):
     ids=["simulate", "fit", "train"],
 )
 def test_neurons_in_mV_beside_normalised_ones(go):
-    message = r"layer 1 \(LIF\): inputs of 1 are at most 1 pA for neurons that need 150 pA to spike; layer 3 is normalised"
+    message = r"layer 1 \(LIF\): inputs of 1 are at most 1 pA for neurons that need 150 pA to spike"
     with pytest.raises(ValueError, match=message):
         go((jl.LIFParams(), jl.LeakyParams()))
 
