@@ -6,17 +6,21 @@ Layers
     Sequential, Graph                              networks
     Dense, Conv, Sparse                            projections
     Recurrent, Feedback, Arriving                  neurons that drive one another, or have synapses
+    PreciseDense, PreciseRecurrent, TimedSpikes    spikes off the grid, with exact gradients
     SumPool, Flatten, Normalise, Delayed, Dropout  what happens to signals on their way
     DenseParams, SparseParams, RecurrentParams, FeedbackParams, DelayParams, DropoutParams
+    PreciseDenseParams
 
 Starts
     init_neurons, init_dense, init_recurrent       normalised neurons, and weights
+    init_precise, timed_spikes                     the same off the grid; spike times in their steps
     alive_gain, balance                            the gain at which neurons fire; weights that silence none
 
 Training
     train, train_many, Training, TrainingWarning, hold_out
     save_network, load_network                     parameters in a file, with what they are of
     cross_entropy, accuracy, activity_band         losses and a score
+    first_spike_logits                             the earliest neuron wins
     eprop_loss                                     a gradient in memory that does not grow with time
     quantise                                       weights of few bits
     read_events, Events                            recordings of event cameras and cochleas
