@@ -28,13 +28,19 @@ def test_rate_is_certain_at_the_edges(dtype):
 
 
 def test_rate_draws_independent_spikes_of_the_given_probability():
-    values = jnp.array([0.1, 0.5, 0.5, 0.9])
+    values = jnp.array([0.1, 0.5, 0.5, 0.5, 0.9])  # the length is odd: neighbours of a random word change places
     spikes = rate_code(jax.random.key(1), values, 10_000)
     # Five standard errors of a mean, and of a correlation between independent trains.
     np.testing.assert_array_less(jnp.abs(spikes.mean(axis=0) - values), 5 * (values * (1 - values) / 10_000) ** 0.5)
     assert set(np.unique(spikes)) == {0.0, 1.0}
-    assert abs(np.corrcoef(spikes[:, 1], spikes[:, 2])[0, 1]) < 0.05
+    assert np.abs(np.corrcoef(spikes[:, 1:4].T) - np.eye(3)).max() < 0.05
     assert abs(np.corrcoef(spikes[1:, 1], spikes[:-1, 1])[0, 1]) < 0.05
+
+
+def test_rates_between_the_levels_of_sixteen_bits_are_kept():
+    """0.4 of a level: cut off there would be no spike, rounded up 92, and 36 are expected; 300 steps take two draws."""
+    spikes = rate_code(jax.random.key(3), jnp.full(20_000, 0.4 / 2**16), 300)
+    assert abs(float(spikes.sum()) - 36.6) < 5 * 36.6**0.5
 
 
 def test_the_key_decides():
