@@ -108,13 +108,13 @@ def train(
     problem, data, validation = _problem(
         loss, coordinates(params, bounds), data, optimizer, batch_size, validation, metric, average, key, mesh
     )
-    work = Work(problem, Fixed(params, np.asarray(jax.random.key_data(key))), data, validation)
+    work, fixed = Work(problem, data, validation), Fixed(params, np.asarray(jax.random.key_data(key)))
     require_losses(work, params, key)
-    state = start(problem, work.fixed)
-    (course,) = _courses(work, [(params, work.fixed.noise, state)])
+    state = start(problem, fixed)
+    (course,) = _courses(work, [(params, fixed.noise, state)])
     about = {} if folder is None else fingerprint(problem, params, state, *work.shown, key)
     with nullcontext() if folder is None else open_store(folder, about) as store:
-        _run(work, course, store, epochs, callback, progress)
+        _run(course, fixed, store, epochs, callback, progress)
     return course.result()
 
 
@@ -176,11 +176,11 @@ def train_many(
     problem, data, validation = _problem(
         loss, free, data, optimizer, batch_size, validation, metric, average, keys, several=True
     )
-    work = Work(problem, Fixed(params, noise, hyper), data, validation)
+    work, fixed = Work(problem, data, validation), Fixed(params, noise, hyper)
     require_losses(work, starts[0], keys[0])
-    state = start(problem, work.fixed)
+    state = start(problem, fixed)
     courses = _courses(work, zip(starts, noise, each(state), strict=True))
-    _run_many(work, courses, state, epochs, progress)
+    _run_many(courses, fixed, state, epochs, progress)
     return tuple(map(Course.result, courses))
 
 
@@ -221,9 +221,10 @@ def _courses(work: Work, starts: Iterable[tuple[Any, Any, State]]) -> list[Cours
 
 
 def _run(
-    work: Work, course: Course, store: Store | None, epochs: int, callback: Callback | None, progress: bool
+    course: Course, fixed: Fixed, store: Store | None, epochs: int, callback: Callback | None, progress: bool
 ) -> None:
     """Train until the epochs are done or something ends it."""
+    work, fixed = course.work, course.work.problem.place(fixed)
     course.point = point = store.load(course.point) if store else course.point
     if store and point.epoch > epochs:
         raise ValueError(f"epochs = {epochs}: checkpoint {store.folder} has {point.epoch} epochs already")
@@ -231,7 +232,7 @@ def _run(
     with tqdm(total=epochs, initial=point.epoch, disable=not progress, unit="epoch") as bar:
         try:
             while course.point.epoch < epochs and not course.early:
-                course.add(*work.advance(course.point.state, course.point.epoch), epochs)
+                course.add(*work.end(fixed, *work.begin(fixed, course.point.state, course.point.epoch)), epochs)
                 if callback and not course.early:
                     course.ask(callback)
                 # An end is not saved: a failure leaves the last good checkpoint, and the same call ends there again.
@@ -243,18 +244,31 @@ def _run(
             course.early = f"interrupted after {course.point.epoch} epochs"
 
 
-def _run_many(work: Work, courses: list[Course], state: State, epochs: int, progress: bool) -> None:
+def _run_many(courses: list[Course], fixed: Fixed, state: State, epochs: int, progress: bool) -> None:
     """Train until all are done; one that ends early goes on in the program, and nobody looks at it."""
-    running = dict(enumerate(courses))
+    work, groups = courses[0].work, _groups(len(courses), isinstance(courses[0].work.data, Stream))
+    states, parts = ([jax.tree.map(lambda x, g=g: x[g], tree) for g in groups] for tree in (state, fixed))
+    parts = [work.problem.place(part) for part in parts]
     try:
         for epoch in tqdm(range(epochs), disable=not progress, unit="epoch"):
-            state, seen, record = work.advance(state, epoch)
-            own = _of_seed(running, (jax.device_get(state), seen, record))
-            for course, (its_state, its_seen, its_record) in zip(running.values(), own, strict=True):
-                course.add(its_state, its_seen, its_record, epochs)
-            running = {s: course for s, course in running.items() if not course.early}
-            if not running:
+            begun = [work.begin(part, state, epoch) for part, state in zip(parts, states, strict=True)]
+            ended = [work.end(part, *its) for part, its in zip(parts, begun, strict=True)]
+            states = [state for state, _, _ in ended]
+            own = [its for x in ended for its in _of_seed(range(len(courses) // len(groups)), jax.device_get(x))]
+            for course, (state, seen, record) in zip(courses, own, strict=True):
+                if not course.early:
+                    course.add(state, seen, record, epochs)
+            if all(course.early for course in courses):
                 break
     except KeyboardInterrupt:
-        for course in running.values():
-            course.early = f"interrupted after {course.point.epoch} epochs"
+        for course in courses:
+            course.early = course.early or f"interrupted after {course.point.epoch} epochs"
+
+
+def _groups(seeds: int, streamed: bool) -> list[slice]:
+    """Return which seeds go into one program: all, or on a CPU, which computes several side by side, a part for each
+    core; those of a stream are together, so that it is read once.
+    """
+    cores = 1 if streamed or jax.default_backend() != "cpu" else os.cpu_count() or 1
+    size = min(n for n in range(1, seeds + 1) if seeds % n == 0 and seeds // n <= cores)
+    return [slice(s, s + size) for s in range(0, seeds, size)]

@@ -32,35 +32,40 @@ _RESERVED = ("loss", "skipped", "gradient_norm", "validation_loss", "validation_
 
 @dataclass
 class Work:
-    """What an epoch needs, in the host's memory and on the devices."""
+    """What an epoch needs, in the host's memory and on the devices; ``fixed`` and states are placed there too."""
 
     problem: Problem
-    fixed: Fixed
     data: Any
     validation: Any
 
     def __post_init__(self) -> None:
         self.shown = example(self.data), example(self.validation)
-        self.here = self.fixed._replace(params=self.problem.place(self.fixed.params))
         self.placed = None if isinstance(self.data, Stream) else self.problem.place_samples(self.data)
-        fixed = self.validation is not None and not isinstance(self.validation, Stream)
-        self.held_out = [self.problem.place_batch(batch) for batch in self.held(0)] if fixed else []
+        at_hand = self.validation is not None and not isinstance(self.validation, Stream)
+        self.held_out = [self.problem.place_batch(batch) for batch in self.held(0)] if at_hand else []
 
-    def advance(self, state: State, epoch: int) -> tuple[State, Seen, dict[str, np.ndarray]]:
-        """Train an epoch and judge it; return also what its steps saw, and what is to be recorded."""
-        state, seen = self._trained(state, epoch)
-        good = seen.good
-        with np.errstate(invalid="ignore"):  # no good step, no mean
-            means = {
-                name: np.where(good, x, 0.0).sum(axis=-1, dtype=float) / good.sum(axis=-1)
-                for name, x in seen.numbers.items()
-            }
-        record = {**means, "skipped": np.sum(~good, axis=-1)} | self._judged(state, epoch)
+    def begin(self, fixed: Fixed, state: State, epoch: int) -> tuple[State, Any, list[Any]]:
+        """Train an epoch and judge it, without waiting for the devices."""
+        if isinstance(self.data, Stream):
+            state, seen = self._streamed(fixed, state, epoch)
+        else:
+            state, seen = run_epoch(self.problem, fixed, self.placed, state, np.int32(epoch))
+        return state, seen, self._judged(fixed, state, epoch)
+
+    def end(self, fixed: Fixed, state: State, seen: Any, scores: list[Any]) -> tuple[State, Seen, dict[str, Any]]:
+        """Wait for what was begun; return also what the steps saw, and what is to be recorded."""
+        seen, scores = jax.device_get((seen, scores))
+        record = {name: _mean(x, seen.good) for name, x in seen.numbers.items()} | {
+            "skipped": (~seen.good).sum(axis=-1)
+        }
+        sizes = [size for size, _ in scores]
+        for name in scores[0][1] if scores else ():
+            record[name] = np.average([score[name] for _, score in scores], axis=0, weights=sizes)
         if plateaus(state.opt_state):
-            value = record.get("validation_loss", record["loss"]).astype(seen.numbers["loss"].dtype)
-            state = look_for_plateau(self.problem, self.here, state, value)
-            scale = np.prod([np.asarray(node.scale, float) for node in plateaus(state.opt_state)], axis=0)
-            record["plateau_scale"] = scale
+            value = np.asarray(record.get("validation_loss", record["loss"]), seen.numbers["loss"].dtype)
+            state = look_for_plateau(self.problem, fixed, state, value)
+            scales = [np.asarray(node.scale, float) for node in plateaus(state.opt_state)]
+            record["plateau_scale"] = np.prod(scales, axis=0)
         return state, seen, record
 
     def held(self, epoch: int) -> Iterator[Any]:
@@ -77,33 +82,33 @@ class Work:
         index = np.asarray(self.problem.order(noise, epoch)[0][step])
         return jax.tree.map(lambda x: on_host(x)[index], self.data)
 
-    def _trained(self, state: State, epoch: int) -> tuple[State, Seen]:
-        if isinstance(self.data, Stream):
-            return self._streamed(state, epoch)
-        state, seen = run_epoch(self.problem, self.here, self.placed, state, np.int32(epoch))
-        return state, jax.device_get(seen)
-
-    def _streamed(self, state: State, epoch: int) -> tuple[State, Seen]:
+    def _streamed(self, fixed: Fixed, state: State, epoch: int) -> tuple[State, Any]:
         size = self.problem.batch_size
         seen: list[Any] = []
         for step, batch in enumerate(b for b in self.data.batches(epoch) if num_samples(b) == size):
             batch = self.problem.place_batch(batch)
-            state, new = run_batch(self.problem, self.here, batch, state, np.int32(epoch), np.int32(step))
+            state, new = run_batch(self.problem, fixed, batch, state, np.int32(epoch), np.int32(step))
             # One behind: reading and computing go on side by side, and batches do not pile up.
             seen[-1:] = [*jax.device_get(seen[-1:]), new]
         if not seen:
             raise ValueError(f"data({epoch}) gave no batch of batch_size = {size} samples")
         return state, jax.tree.map(lambda *x: np.stack(x, axis=-1), *jax.device_get(seen))
 
-    def _judged(self, state: State, epoch: int) -> dict[str, Any]:
-        """Return loss and metric, means over all held-out samples."""
+    def _judged(self, fixed: Fixed, state: State, epoch: int) -> list[Any]:
+        """Return the number of samples, loss and metric of each batch of held-out samples."""
+        free = self.problem.judged(state)
         scores: list[Any] = []
-        sizes, free = [], self.problem.judged(state)
         for i, batch in enumerate(self.held_out or map(self.problem.place_batch, self.held(epoch))):
-            scores[-1:] = [*jax.device_get(scores[-1:]), evaluate(self.problem, self.here, free, batch, np.int32(i))]
-            sizes.append(num_samples(batch))
-        scores = jax.device_get(scores)
-        return {name: np.average([x[name] for x in scores], axis=0, weights=sizes) for name in dict(*scores[:1])}
+            if not self.held_out:  # one behind, as above
+                scores[-1:] = jax.device_get(scores[-1:])
+            scores.append((num_samples(batch), evaluate(self.problem, fixed, free, batch, np.int32(i))))
+        return scores
+
+
+def _mean(x: np.ndarray, good: np.ndarray) -> Any:
+    """Return the mean over the good steps, nan without one."""
+    with np.errstate(invalid="ignore"):
+        return np.where(good, x, 0.0).sum(axis=-1, dtype=float) / good.sum(axis=-1)
 
 
 def require_losses(work: Work, params: Any, key: Array) -> None:

@@ -11,8 +11,8 @@ from jaxlif.networks import TrainingWarning
 from jaxlif.networks import train_many as many
 from tests.networks.training_problem import LINE, ROUNDING, line_loss, train
 
-KEYS, RATES = jax.random.split(jax.random.key(5), 3), np.array([0.01, 0.1, 0.4])
-STARTS = {"w": jnp.array([0.0, 0.5, 1.5]), "c": jnp.zeros(3)}
+KEYS, RATES = jax.random.split(jax.random.key(5), 4), np.array([0.01, 0.1, 0.4, 0.2])
+STARTS = {"w": jnp.array([0.0, 0.5, 1.5, -1.0]), "c": jnp.zeros(4)}
 BOUNDS = {"w": (-9.0, 9.0), "c": jl.REAL}
 SGD = {"optimizer": optax.sgd(0.1), "epochs": 6, "batch_size": 5}
 
@@ -55,7 +55,7 @@ def test_one_that_fails_ends_there_and_the_others_go_on():
     with pytest.warns(TrainingWarning) as caught:
         together = many(late, STARTS, BOUNDS, data, keys=KEYS, **SGD)
     assert [str(w.message).partition(":")[0] for w in caught] == ["seed 2"]
-    for s in range(2):
+    for s in (0, 1, 3):
         close(together[s], train(late, one_of(STARTS, s), BOUNDS, data, key=KEYS[s], **SGD))
     with pytest.warns(TrainingWarning):
         close(together[2], train(late, one_of(STARTS, 2), BOUNDS, data, key=KEYS[2], **SGD))
@@ -68,7 +68,7 @@ def test_all_share_the_batches_of_a_stream():
         return (jax.tree.map(lambda x, i=i: np.asarray(x)[i], LINE) for i in order)
 
     together = many(noisy, STARTS, BOUNDS, batches, keys=KEYS, **SGD)
-    for s in range(3):
+    for s in range(4):
         close(together[s], train(noisy, one_of(STARTS, s), BOUNDS, batches, key=KEYS[s], **SGD))
 
 
@@ -76,13 +76,13 @@ def test_all_share_the_batches_of_a_stream():
     ("changes", "message"),
     [
         (
-            {"params": {"w": jnp.zeros(3), "c": jnp.zeros(2)}},
+            {"params": {"w": jnp.zeros(4), "c": jnp.zeros(2)}},
             r"^params of shapes .*: all must be arrays \[seeds, ...\]",
         ),
-        ({"params": {"w": 0.0, "c": jnp.zeros(3)}}, "^params of shapes"),
-        ({"params": STARTS | {"w": jnp.array([0.0, 1.0, 10.0])}}, "^w = 10: the start must lie inside its bounds"),
-        ({"keys": KEYS[:2]}, r"^key has shape \(2,\): one for each of the 3 starts is needed$"),
-        ({"hyper": RATES[:2], "optimizer": optax.sgd}, "^hyper is of 2 seeds: params are of 3$"),
+        ({"params": {"w": 0.0, "c": jnp.zeros(4)}}, "^params of shapes"),
+        ({"params": STARTS | {"w": jnp.array([0.0, 1.0, 2.0, 10.0])}}, "^w = 10: the start must lie inside its bounds"),
+        ({"keys": KEYS[:2]}, r"^key has shape \(2,\): one for each of the 4 starts is needed$"),
+        ({"hyper": RATES[:2], "optimizer": optax.sgd}, "^hyper is of 2 seeds: params are of 4$"),
         ({"hyper": RATES}, "^optimizer must be a function"),
         ({"optimizer": optax.sgd}, "^optimizer = <function sgd"),
         ({"validation": 0.2}, "^validation = 0.2: all share held-out samples; cut them off by hold_out$"),
