@@ -1,7 +1,7 @@
 """What a network is and costs: sizes, synaptic operations, sparsity and energy of each layer, as NeuroBench counts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from jaxlif.fitting.bounds import Bounds, coordinates, named_leaves
 from jaxlif.networks.delays import Arriving, Delayed, Dropout
 from jaxlif.networks.feedback import Feedback
 from jaxlif.networks.graph import INPUT, Graph, Sequential
-from jaxlif.networks.layers import Conv, Dense, Flatten, Normalise, SumPool, signal
+from jaxlif.networks.layers import Conv, Dense, DenseParams, Flatten, Normalise, SumPool, signal
 from jaxlif.networks.liveliness import layer_name
 from jaxlif.networks.sparse import Sparse
 from jaxlif.neurons.cell import Cell, HasSpikes
@@ -181,7 +181,7 @@ def _inside(
         yield from _layers(layer.path, params.path, late, (*path, "path"))
     elif isinstance(layer, Sequential | Graph):
         states, kept = (state.layers, state.before) if isinstance(layer, Graph) else (state, {})
-        start: Any = layer.init_state(params, jnp.asarray(x[0, 0])) if kept else None
+        start: Any = jax.jit(layer.init_state)(params, jnp.asarray(x[0, 0])) if kept else None
         passed: Any = {INPUT: x} | {i: np.asarray(signal(y)) for i, y in enumerate(output.layers)}
         for i, inner in enumerate(layer.layers):
             arriving = [passed[a] for a, b in layer.edges if b == i]
@@ -218,23 +218,27 @@ def _counted(
 
 def _operations(layer: Any, params: Any, x: np.ndarray) -> dict[str, Any]:
     """Count the synapses of a projection, and a sample's operations under the inputs [B, T, ...]."""
-
-    def _reached(weight: Any) -> np.ndarray:
-        """Return how many synapses each input has: the gradient of all outputs where each weight is 1."""
-        ones = replace(params, weight=jnp.asarray(weight, jnp.result_type(params.weight)))
-        total = jax.grad(lambda x: layer.step(ones, (), x)[1].sum())
-        return np.asarray(total(jnp.zeros(x.shape[2:], ones.weight.dtype)), float).ravel()
-
-    weight = np.asarray(params.weight)
-    reached, steps = _reached(weight != 0.0), x.shape[1]
+    weight, there = np.asarray(params.weight), np.ones(np.shape(params.weight), bool)
+    places = weight.size
     if isinstance(layer, Sparse):
-        synapses, dense, connected = len(weight) * layer.num_out, len(weight) * layer.num_out, reached.sum()
-    else:
-        synapses, dense, connected = weight.size, _reached(np.ones_like(weight)).sum(), np.count_nonzero(weight)
-    effective = np.mean((x != 0).reshape(*x.shape[:2], -1) @ reached, axis=0)
+        there, places = np.asarray(params.target) < layer.num_out, len(weight) * layer.num_out
+    reached = _reached(layer, there & (weight != 0.0), x.shape[2:])
+    dense = places if isinstance(layer, Sparse) else _reached(layer, there, x.shape[2:]).sum()
+    effective = np.mean((x != 0).reshape(*x.shape[:2], -1) @ reached.ravel(), axis=0)
     binary = ((x == 0) | (abs(x) == 1)).all(axis=(0, *range(2, x.ndim)))
-    operations = {"macs": effective[~binary].sum(), "acs": effective[binary].sum(), "dense": dense * steps}
-    return {"synapses": int(synapses), "connected": int(connected)} | {n: float(k) for n, k in operations.items()}
+    operations = {"macs": effective[~binary].sum(), "acs": effective[binary].sum(), "dense": dense * x.shape[1]}
+    connected = int(np.count_nonzero(there & (weight != 0.0)))
+    return {"synapses": places, "connected": connected} | {name: float(n) for name, n in operations.items()}
+
+
+def _reached(layer: Any, there: Any, shape: tuple[int, ...]) -> Any:
+    """Return how many of the synapses that are there each input has."""
+    if not isinstance(layer, Conv):
+        return np.sum(there, axis=1, dtype=float)
+    ones = DenseParams(weight=jnp.asarray(there, float))
+    # The gradient of all outputs: a place near the edge has fewer.
+    total = jax.jit(jax.grad(lambda x: layer.apply(ones, x).sum()))
+    return np.asarray(total(jnp.zeros(shape)), float)
 
 
 def _are_neurons(params: Any, output: Any, shape: tuple[int, ...]) -> bool:

@@ -1,6 +1,7 @@
 """What a network is and costs, against NeuroBench's own counts and against loops over every synapse."""
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from jaxlif.networks import (
     init_neurons,
     summary,
 )
+from jaxlif.networks.layers import Stateless
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
@@ -105,55 +107,45 @@ def load_arrays():
     return scope["arrays"]()
 
 
-def test_a_recurrent_network_by_loops():
-    network = Sequential((Dense(), Recurrent(LIF), Dense(), jl.LeakyIntegrator(dt=1.0)))
-    params = (DENSE, RecurrentParams(neuron=init_neurons(N), weight=LOOP), MORE, jl.LeakyParams())
-    spikes = run(network, params)[1].spikes
-    found = check(network, params, [(DENSE.weight, X), (LOOP, late(spikes)), (MORE.weight, spikes)])
-    np.testing.assert_allclose(found.activation_sparsity, np.mean(np.asarray(spikes) == 0.0), rtol=1e-12)
+def test_a_recurrent_and_sparse_network_by_loops():
+    """The third target is none; no pair has two synapses here, which would be two operations."""
+    network = Sequential((Dense(), Recurrent(LIF), Sparse(3), jl.LeakyIntegrator(dt=1.0)))
+    params = (DENSE, RecurrentParams(neuron=init_neurons(N), weight=LOOP), SPARSE, jl.LeakyParams())
+    full = np.zeros((N, 4))
+    np.put_along_axis(full, np.asarray(SPARSE.target), np.asarray(SPARSE.weight), axis=1)
+    spikes = np.asarray(run(network, params)[1].spikes)
+    found = check(network, params, [(DENSE.weight, X), (LOOP, late(spikes)), (full[:, :3], spikes)])
+    np.testing.assert_allclose(found.activation_sparsity, np.mean(spikes == 0.0), rtol=1e-12)
     record = flight_record(network, params, jnp.asarray(X))
     np.testing.assert_allclose(found.layers[1].spikes, record.mean_rate[0] / 1000.0, rtol=1e-6)
+    # Numbers of 8 bytes: in the neurons N time constants and 5 for all, a voltage, spikes, and 4 bytes of steps left.
+    dense, neurons, loop, sparse, readout = found.layers
+    assert [layer.shape for layer in found.layers] == [(N,), (N,), (N,), (3,), (3,)]
+    assert (dense.parameters, loop.parameters, neurons.parameters, readout.parameters) == (IN * N, N * N, N + 5, 3)
+    assert (neurons.state_bytes, readout.state_bytes, dense.state_bytes) == (N * 20, 3 * 8, 0)
+    assert sparse.parameter_bytes == SPARSE.weight.nbytes + SPARSE.target.nbytes
+    stored = 8 * (IN * N + N + 5 + N * N + 3) + sparse.parameter_bytes
+    assert found.footprint == stored + N * 20 + 24
+    free = summary(network, params, X, {"*.weight": jl.REAL})
+    assert free.free_bytes == 8 * (IN * N + N * N + 3 * N)
+    table = str(free).splitlines()
+    assert len(table) == 8 and table[3].split()[:4] == ["1.path", "(Dense)", str(N), str(N * N)]
+    assert f"{stored} B, {free.free_bytes} free and {stored - free.free_bytes} fixed" in table[6]
 
 
 def test_a_graph_and_a_delayed_feedback_by_loops():
-    """A path through a delay of half a step: the spikes that arrive are halves, so that they multiply."""
+    """A path through a delay of half a step: the spikes that arrive are halves, so that they multiply. Synapses with a
+    course are no weights.
+    """
     path = Sequential((Delayed(dt=1.0, max_delay=2.0), Dense()))
-    loop = FeedbackParams(neuron=init_neurons(N), path=(DelayParams(delay=0.5), DenseParams(weight=LOOP)))
-    graph = Graph((Dense(), Feedback(LIF, path), Dense()), ((-1, 0), (0, 1), (1, 2)), feedback=((2, 1),))
+    neuron = jl.SynapticParams(neuron=init_neurons(N), synapse=jl.CurrentParams(tau_syn=jnp.array([5.0])))
+    loop = FeedbackParams(neuron=neuron, path=(DelayParams(delay=0.5), DenseParams(weight=LOOP)))
+    cell = Feedback(Arriving(jl.Synaptic(LIF, jl.ExponentialCurrent())), path)
+    graph = Graph((Dense(), cell, Dense()), ((-1, 0), (0, 1), (1, 2)), feedback=((2, 1),))
     params = (DENSE, loop, MORE)
-    layers = run(graph, params)
-    spikes = np.asarray(layers[1].spikes)
+    spikes = np.asarray(run(graph, params)[1].spikes)
     halves = 0.5 * (late(spikes) + late(late(spikes)))
     check(graph, params, [(DENSE.weight, X), (LOOP, halves), (MORE.weight, spikes)])
-
-
-def test_a_sparse_projection_is_a_dense_one_with_zeros():
-    """The third target is none; no pair has two synapses here, which would be two operations."""
-    full = np.zeros((N, 4))
-    np.put_along_axis(full, np.asarray(SPARSE.target), np.asarray(SPARSE.weight), axis=1)
-    network, params = Sequential((Dense(), LIF, Sparse(3))), (DENSE, init_neurons(N), SPARSE)
-    check(network, params, [(DENSE.weight, X), (full[:, :3], run(network, params)[1].spikes)])
-
-
-def test_sizes_and_bytes(dtype):
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), (DENSE, init_neurons(N)))
-    found = summary(Sequential((Dense(), LIF)), params, X.astype(dtype), {"*.weight": jl.REAL})
-    size = np.dtype(dtype).itemsize
-    first, second = found.layers
-    assert (first.shape, first.parameters, first.state_bytes) == ((N,), IN * N, 0)
-    assert (second.parameters, second.parameter_bytes) == (N + 5, (N + 5) * size)
-    assert second.state_bytes == N * (size + 4)  # a voltage, and the steps left of refractoriness
-    assert found.free_bytes == IN * N * size and found.footprint == (IN * N + N + 5 + N) * size + 4 * N
-    table = str(found).splitlines()
-    assert len(table) == 5 and table[1].split()[:4] == ["0", "(Dense)", str(N), str(IN * N)]
-    assert f"{found.free_bytes} free and {(N + 5) * size} fixed" in table[3]
-
-
-def test_synapses_are_no_weights():
-    params = jl.SynapticParams(neuron=init_neurons(N), synapse=jl.CurrentParams(tau_syn=jnp.array([5.0])))
-    cell = Arriving(jl.Synaptic(LIF, jl.ExponentialCurrent()))
-    found = check(Sequential((Dense(), cell)), (DENSE, params), [(DENSE.weight, X)])
-    assert found.layers[1].synapses == 0 and found.layers[1].parameters == N + 6
 
 
 @pytest.mark.parametrize("inputs", [np.ones(4), np.ones((0, 3)), [[1.0]]])
@@ -162,8 +154,15 @@ def test_no_batch_is_refused(inputs):
         summary(LIF, init_neurons(1), inputs)
 
 
+@dataclass(frozen=True)
+class Unknown(Stateless):
+    """A layer that summary cannot know."""
+
+    def apply(self, params, x):
+        return x
+
+
 def test_a_layer_that_is_not_known_is_refused_by_name():
-    params = FeedbackParams(neuron=init_neurons(N), path=jl.STDPParams(weight=abs(LOOP)))
-    message = r"^layer 1.path \(PlasticPath\): summary does not know which synaptic operations such a layer has$"
+    message = r"^layer 0 \(Unknown\): summary does not know which synaptic operations such a layer has$"
     with pytest.raises(ValueError, match=message):
-        summary(Sequential((Dense(), Feedback(LIF, jl.PlasticPath(jl.STDP(dt=1.0))))), (DENSE, params), X)
+        summary(Sequential((Unknown(),)), (None,), X)
