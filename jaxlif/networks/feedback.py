@@ -189,6 +189,9 @@ class Recurrent(Feedback):
     ) -> tuple[FeedbackState, Any]:
         """Advance through ``inputs`` [T, N]; the weight's gradient is one matmul after the backward loop."""
         require_input(params.weight, inputs[0])
+        if isinstance(protocol.innermost(self.neuron), protocol.ReverseOnly):
+            again = jax.checkpoint(partial(self.step, params), prevent_cse=False)
+            return jax.lax.scan(again, state, inputs, unroll=unroll)
         inputs, spikes = (jnp.asarray(x, params.weight.dtype) for x in (inputs, state.spikes))
         start = (state.neuron, spikes)
         (neuron, spikes), output = _scan(self.neuron, unroll, params.neuron, params.weight, start, inputs)

@@ -6,7 +6,7 @@ Here the exponential current is part of the membrane and followed to its explosi
 
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +154,7 @@ class AdEx(SpikingNeuron):
 
     dt: float = 0.1
     surrogate: Surrogate = SuperSpike()
+    reverse_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.require_positive("dt", self.dt, "ms")

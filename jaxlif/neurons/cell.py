@@ -92,6 +92,13 @@ class RefusesFeedback(Protocol):
     no_feedback: Any
 
 
+@runtime_checkable
+class ReverseOnly(Protocol):
+    """A neuron whose step has a derivative backwards alone; layers with a rule of their own for the other ask."""
+
+    reverse_only: Any
+
+
 class SpikingOutput(NamedTuple):
     """Spikes [N], 0 or 1, and the voltage [N], mV, after the reset, at the step's end."""
 
