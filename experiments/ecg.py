@@ -36,7 +36,6 @@ from claims import claim, over_seeds, spiking_path, table, write_claims
 from command_line import run_script
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import LogLocator
-from resonant_start import gain_to_drive, init_resonant, log_uniform, scale_to_drive
 
 import jaxlif as jl
 from jaxlif import plotting
@@ -48,10 +47,14 @@ from jaxlif.networks import (
     Training,
     accuracy,
     cross_entropy,
+    drive_gain,
     hold_out,
     init_dense,
+    init_resonant,
+    scale_to_drive,
     train,
 )
+from jaxlif.networks.starts import log_uniform
 
 LABELS = ("P wave", "P to Q", "Q to R", "R to S", "S to T end", "T to P")
 
@@ -137,13 +140,14 @@ def init_params(config: Config, key: jax.Array, spikes: jax.Array) -> tuple:
     neuron = init_resonant(
         keys[0], config.num_neurons, tau_m=config.tau_m, tau_w=config.tau_w, a=config.a_max, b=2.0 * config.a_max
     )
-    about = {"tau_m": neuron.tau_m, "dt": config.dt}
     weight = init_dense(keys[1], config.num_neurons, config.num_neurons).weight
-    gain = gain_to_drive(**about, rate=config.rate_recurrent, drive=config.drive_recurrent)
+    rate = 1000.0 * config.rate_recurrent / config.dt
+    gain = drive_gain(tau_m=neuron.tau_m, dt=config.dt, rate=rate, drive=config.drive_recurrent)
+    membrane = jl.LeakyIntegrator(config.dt), jl.LeakyParams(tau_m=neuron.tau_m)
     readout = init_dense(keys[2], config.num_neurons, len(LABELS), bias=False)
     tau_readout = log_uniform(keys[3], *config.tau_readout, len(LABELS))
     return (
-        scale_to_drive(init_dense(keys[4], 4, config.num_neurons), spikes, **about, drive=config.drive),
+        scale_to_drive(init_dense(keys[4], 4, config.num_neurons), spikes, *membrane, drive=config.drive),
         RecurrentParams(neuron=neuron, weight=gain[None, :] * weight),
         readout,
         jl.LeakyParams(tau_m=tau_readout, r_m=config.gain_readout, v_rest=jnp.zeros(len(LABELS))),

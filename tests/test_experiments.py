@@ -1,14 +1,11 @@
-"""What two experiments compute before they train: a cochlea against closed forms, starting values against a filter."""
+"""What an experiment computes before it trains: a cochlea against closed forms."""
 
 import importlib.util
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from scipy.signal import freqz_sos, lfilter
-
-from jaxlif.networks import init_dense
+from scipy.signal import freqz_sos
 
 
 def load(name):
@@ -19,10 +16,8 @@ def load(name):
     return module
 
 
-ear, start = load("cochlea"), load("resonant_start")
+ear = load("cochlea")
 RATE = 8000.0
-TAU = np.array([2.0, 8.0, 30.0])
-SPIKES = (np.random.default_rng(0).random((6, 300, 4)) < 0.1).astype(float)
 
 
 @pytest.mark.parametrize(("frequency", "rate"), [(100.0, 8000.0), (1000.0, 8000.0), (100.0, 48000.0)])
@@ -51,36 +46,3 @@ def test_a_tone_at_a_centre_gives_its_logarithm_there_and_less_elsewhere():
     # A half-wave rectified sine, sampled a few times a period, has the mean A/pi to some percent.
     np.testing.assert_allclose(late[10], np.log1p(0.5 / 1e-3), atol=0.1)
     assert (np.diff(late[:11]) > 0).all() and (np.diff(late[10:]) < 0).all()
-
-
-def filtered(currents):
-    """Pass [samples, T, N] through the exact filter of each membrane, by SciPy."""
-    columns = [lfilter([1.0 - k], [1.0, -k], currents[..., i], axis=1) for i, k in enumerate(np.exp(-0.5 / TAU))]
-    return np.stack(columns, axis=-1)
-
-
-def test_a_scaled_projection_moves_each_voltage_by_the_drive():
-    projection = start.scale_to_drive(init_dense(jax.random.key(1), 4, 3), SPIKES, tau_m=TAU, dt=0.5, drive=2.0)
-    # Rounding of a mean over 1800 voltages.
-    np.testing.assert_allclose(filtered(SPIKES @ np.asarray(projection.weight)).std((0, 1)), 2.0, rtol=1e-12)
-
-
-def test_the_gain_agrees_with_random_spikes():
-    """200 inputs for 40 s: the slowest membrane has some 700 independent voltages, 3 % of error; five of them."""
-    spikes = (np.random.default_rng(1).random((1, 80_000, 200)) < 0.05).astype(float)
-    gain = np.asarray(start.gain_to_drive(tau_m=TAU, dt=0.5, rate=0.05, drive=1.5))
-    weight = np.random.default_rng(2).normal(size=(200, 3))
-    weight *= gain / np.sqrt(200 * np.mean(weight**2, axis=0))
-    # The formula's mean square is that of spikes about 0, not about their mean.
-    centred = filtered(spikes @ weight - 0.05 * weight.sum(0))
-    np.testing.assert_allclose(centred.std((0, 1)), 1.5 * np.sqrt(1.0 - 0.05), rtol=0.15)
-
-
-def test_resonant_neurons_fill_their_ranges():
-    params = start.init_resonant(jax.random.key(3), 500, tau_m=(3.0, 30.0), a=50.0, b=10.0, dt=2.0)
-    params.check()
-    assert 3.0 < params.tau_m.min() < 3.5 and 26.0 < params.tau_m.max() < 30.0
-    assert 0.0 < params.a.min() and 45.0 < params.a.max() < 50.0
-    # Spiking in every step: w(1 - e^(-dt/tau)) = b, so w stays below 10.
-    steady = params.b / -np.expm1(-2.0 / params.tau_w)
-    assert 0.0 < steady.min() and 9.0 < steady.max() < 10.0

@@ -14,7 +14,9 @@ Layers
 Starts
     init_neurons, init_dense, init_recurrent       normalised neurons, and weights
     init_precise, timed_spikes                     the same off the grid; spike times in their steps
+    init_adaptive, init_resonant, init_adex        other neurons
     alive_gain, balance                            the gain at which neurons fire; weights that silence none
+    drive_gain, scale_to_drive                     weights that move voltages by so many thresholds
 
 Training
     train, train_many, Training, TrainingWarning, hold_out
@@ -74,6 +76,8 @@ from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
 from jaxlif.networks.feedback import init_recurrent as init_recurrent
 from jaxlif.networks.gains import alive_gain as alive_gain
 from jaxlif.networks.gains import balance as balance
+from jaxlif.networks.gains import drive_gain as drive_gain
+from jaxlif.networks.gains import scale_to_drive as scale_to_drive
 from jaxlif.networks.graph import Graph as Graph
 from jaxlif.networks.graph import Sequential as Sequential
 from jaxlif.networks.groups import PopulationParams as PopulationParams
@@ -105,6 +109,9 @@ from jaxlif.networks.saving import save_network as save_network
 from jaxlif.networks.sparse import Sparse as Sparse
 from jaxlif.networks.sparse import SparseParams as SparseParams
 from jaxlif.networks.sparse import connect as connect
+from jaxlif.networks.starts import init_adaptive as init_adaptive
+from jaxlif.networks.starts import init_adex as init_adex
+from jaxlif.networks.starts import init_resonant as init_resonant
 from jaxlif.networks.summary import LayerSummary as LayerSummary
 from jaxlif.networks.summary import Summary as Summary
 from jaxlif.networks.summary import summary as summary

@@ -203,12 +203,15 @@ def init_recurrent(
     num_neurons: int,
     *,
     gain: float = 1.0,
-    tau_m: Float[ArrayLike, "#N"] | float = 20.0,
-    t_ref: float = 0.0,
+    neuron: PyTree = None,
+    tau_m: Float[ArrayLike, "#N"] | float | None = None,
+    t_ref: float | None = None,
 ) -> RecurrentParams:
-    r"""Draw the neurons of :func:`init_neurons` and the weights between them, :math:`W_{ij} \sim N(0, g^2 / N)`.
+    r"""Draw the weights between neurons, :math:`W_{ij} \sim N(0, g^2 / N)`, which are those of :func:`init_neurons`.
 
     The eigenvalues of W fill a disc of radius g; neurons of spike probability q give one another a variance g² q.
+    Others come as ``neuron``, the parameters of N of them, such as ``init_adaptive(N)``, or with synapses
+    ``SynapticParams(neuron=init_neurons(N), synapse=CurrentParams())``; tau_m and t_ref are then theirs.
 
     Example:
         >>> params = init_recurrent(jax.random.key(0), 100)
@@ -217,7 +220,11 @@ def init_recurrent(
 
     Source: Girko 1985, doi:10.1137/1129095 (the circular law).
     """
-    neuron = init_neurons(num_neurons, tau_m=tau_m, t_ref=t_ref)
+    if neuron is not None and not (tau_m is None and t_ref is None):
+        raise ValueError("tau_m or t_ref is given beside neuron: they must be among the parameters of neuron")
+    if neuron is None:
+        tau_m, t_ref = 20.0 if tau_m is None else tau_m, 0.0 if t_ref is None else t_ref
+        neuron = init_neurons(num_neurons, tau_m=tau_m, t_ref=t_ref)
     return RecurrentParams(neuron=neuron, weight=init_dense(key, num_neurons, num_neurons, gain=gain).weight)
 
 

@@ -282,13 +282,21 @@ def init_neurons(num_neurons: int, *, tau_m: Float[ArrayLike, "#N"] | float = 20
         >>> params.tau_m.tolist(), params.v_th
         ([10.0, 10.0, 10.0], 1.0)
     """
-    whole("num_neurons", num_neurons, 1)
-    if jnp.shape(tau_m) not in ((), (1,), (num_neurons,)):
-        raise ValueError(f"tau_m has shape {jnp.shape(tau_m)}: tau_m must be a number or one for each of {num_neurons}")
-    tau_m = jnp.broadcast_to(jnp.asarray(numbers("tau_m", tau_m, "ms"), float), (num_neurons,))
+    tau_m = per_neuron("tau_m", tau_m, num_neurons)
     params = LIFParams(tau_m=tau_m, r_m=1.0, v_rest=0.0, v_th=1.0, v_reset=0.0, t_ref=t_ref)
     params.check()
     return params
+
+
+def per_neuron(name: str, value: ArrayLike, num_neurons: int) -> Array:
+    """Return a number, or one for each neuron, as [N]."""
+    whole("num_neurons", num_neurons, 1)
+    value = numbers(name, value)
+    if jnp.shape(value) not in ((), (1,), (num_neurons,)):
+        raise ValueError(
+            f"{name} has shape {jnp.shape(value)}: {name} must be a number or one for each of {num_neurons}"
+        )
+    return jnp.broadcast_to(jnp.asarray(value, float), (num_neurons,))
 
 
 # --- sizes of kernels and windows ---

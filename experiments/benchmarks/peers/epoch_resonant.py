@@ -6,7 +6,7 @@ Conductance, jump and time constant of each neuron's adaptation are free too. No
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]  # last: this script hides no library
+sys.path.append(str(Path(__file__).parent))  # last: this script hides no library
 
 from importlib.metadata import version
 
@@ -14,9 +14,9 @@ import jax
 from epoch_jaxlif import BOUNDS, SURROGATE
 from epoch_jaxlif import prepare as prepare_network
 from epoch_problem import NUM_HIDDEN, serve_epochs
-from resonant_start import init_resonant
 
 import jaxlif as jl
+from jaxlif.networks import init_resonant
 
 
 def prepare(problem):
