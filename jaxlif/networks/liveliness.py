@@ -80,6 +80,7 @@ def flight_record(
 
     Example:
         >>> import jaxlif as jl
+        >>> from jaxlif.networks import Dense, DenseParams
         >>> network = Sequential((Dense(), jl.LIF(dt=1.0)))
         >>> params = (DenseParams(weight=jnp.array([[2.0, 0.0, 0.0]])), jl.networks.init_neurons(3))
         >>> record = flight_record(network, params, jnp.ones((4, 50, 1)))
