@@ -15,7 +15,9 @@ from jaxlif.simulation import witnessed
 
 
 def silent_layers(loss: Callable[[], Any]) -> list[str]:
-    """Compute a loss and name the layers that spiked in no simulation of it; what is jitted within is not seen."""
+    """Compute a loss and name the hidden layers that spiked in no simulation of it; what is jitted within is not seen.
+    A network's last layer may well be silent: a readout of voltages.
+    """
     fired: dict[tuple[Any, str], bool] = {}
 
     def _note(place: tuple[Any, str], spikes: Any) -> np.ndarray:
@@ -23,19 +25,20 @@ def silent_layers(loss: Callable[[], Any]) -> list[str]:
         return np.zeros(np.shape(spikes), bool)
 
     def _see(cell: Any, output: Any) -> None:
-        for name, spikes in _spikes(cell, output):
-            # The way out of a vmap, a batch at once.
-            any_here, here = jax.lax.stop_gradient(jnp.any(spikes != 0)), jax.ShapeDtypeStruct((), bool)
-            jax.pure_callback(partial(_note, (cell, name)), here, any_here, vmap_method="expand_dims")
+        for name, its in [*_leaves(cell, output)][:-1]:
+            if isinstance(its, HasSpikes):
+                # The way out of a vmap, a batch at once.
+                any_here, here = jax.lax.stop_gradient(jnp.any(its.spikes != 0)), jax.ShapeDtypeStruct((), bool)
+                jax.pure_callback(partial(_note, (cell, name)), here, any_here, vmap_method="expand_dims")
 
     with witnessed(_see):
         jax.block_until_ready(loss())
     return [name for (_, name), alive in fired.items() if not alive]
 
 
-def _spikes(layer: Any, output: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+def _leaves(layer: Any, output: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
     if isinstance(output, NetworkOutput):
         for i, (inner, its) in enumerate(zip(layer.layers, output.layers, strict=True)):
-            yield from _spikes(inner, its, (*path, i))
-    elif isinstance(output, HasSpikes):
-        yield layer_name(layer, path), output.spikes
+            yield from _leaves(inner, its, (*path, i))
+    else:
+        yield layer_name(layer, path), output

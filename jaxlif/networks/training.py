@@ -54,7 +54,7 @@ def train(
     Epoch e takes the samples in the order ``permutation(fold_in(key, e), samples)``; what is left over after the last
     whole batch is dropped. A step whose loss, gradient or update is not finite is skipped and counted; an epoch before
     whose end ten in a row were skipped is the last. Warned of are such an end, a parameter whose gradient is 0 through
-    a whole epoch, and at the end layers without a spike and parameters that break a rule of theirs. Random keys among
+    a whole epoch, and at the end hidden layers without a spike and parameters that break a rule. Random keys among
     the parameters, as :class:`DropoutParams` hold them, are others in each step; in validation nothing is dropped.
 
     Args:
