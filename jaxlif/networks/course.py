@@ -41,7 +41,7 @@ class Training:
     history: dict[str, np.ndarray]
     best_epoch: int  # counted from 0, that ``params`` come from; -1 before the first
     message: str  # how it ended, which parameters break a rule of theirs, which layers are silent
-    completed: bool  # False where it was stopped, interrupted, or no validation was a finite number
+    completed: bool  # False where it ended early, or no validation was a finite number
 
 
 @dataclass

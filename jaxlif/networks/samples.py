@@ -54,14 +54,14 @@ class Stream:
 
 def given(name: str, samples: Any, batch_size: int) -> Any:
     """Return arrays of samples as they are, a function as a stream; refuse a bare iterator, of which nothing would be
-    left after an epoch.
+    left after an epoch, and a loader's samples, which are no batches.
     """
     if callable(samples):
         return Stream(name, samples, batch_size)
     known = isinstance(samples, Mapping | list | tuple | str) or hasattr(samples, "dtype")
-    if isinstance(samples, Iterable) and not known:
+    if not known and (isinstance(samples, Iterable) or hasattr(samples, "__getitem__")):
         what = f"{name} is {type(samples).__name__}"
-        raise ValueError(f"{what}: an iterable is given as a function of the epoch's number, lambda epoch: ...")
+        raise ValueError(f"{what}: batches are given by a function of the epoch's number, lambda epoch: ...")
     require_samples(samples, name)
     return samples
 

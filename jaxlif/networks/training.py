@@ -27,6 +27,7 @@ from jaxlif.networks.course import Callback, Course, Training
 from jaxlif.networks.epoch import HOLD_OUT, Fixed, Problem, State, batch_mesh, num_samples, start, typed_key
 from jaxlif.networks.samples import Stream, given, hold_out
 from jaxlif.networks.work import Work, require_losses
+from jaxlif.processes import cores
 
 Batches = Callable[[int], Iterable[PyTree]]
 
@@ -101,6 +102,7 @@ def train(
     Source: Polyak & Juditsky 1992, doi:10.1137/0330046 (averaging); Kingma & Ba 2015, arXiv:1412.6980 (its bias).
     """
     key, epochs, optimizer = typed_key(key), whole("epochs", epochs, 1), optimiser(optimizer)
+    callback = None if callback is None else function("callback", callback)
     if isinstance(validation, float | int | np.number):
         if callable(data):
             raise ValueError(f"validation = {validation:g}: a fraction is cut off arrays, and data is a function")
@@ -269,6 +271,6 @@ def _groups(seeds: int, streamed: bool) -> list[slice]:
     """Return which seeds go into one program: all, or on a CPU, which computes several side by side, a part for each
     core; those of a stream are together, so that it is read once.
     """
-    cores = 1 if streamed or jax.default_backend() != "cpu" else os.cpu_count() or 1
-    size = min(n for n in range(1, seeds + 1) if seeds % n == 0 and seeds // n <= cores)
+    most = 1 if streamed else cores()
+    size = min(n for n in range(1, seeds + 1) if seeds % n == 0 and seeds // n <= most)
     return [slice(s, s + size) for s in range(0, seeds, size)]

@@ -85,13 +85,24 @@ def batch(size=5, **changes):
     return {"x": np.ones(size), "y": np.ones(size)} | changes
 
 
+class Lazy:
+    """Samples that are read when they are asked for."""
+
+    def __len__(self):
+        return 10**9
+
+    def __getitem__(self, index):
+        return np.zeros(3), 1
+
+
 USED_UP = iter([batch(), batch()])
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (iter([batch()]), r"^data is list_iterator: an iterable is given as a function of the epoch's number, lambda"),
+        (iter([batch()]), r"^data is list_iterator: batches are given by a function of the epoch's number, lambda"),
+        (Lazy(), r"^data is Lazy: batches are given by a function of the epoch's number, lambda epoch: ...$"),
         (lambda epoch: 3, r"^data\(0\) returned int: it must be an iterable of batches$"),
         (lambda epoch: [], r"^data\(0\) gave nothing: it must make an iterator anew for each epoch, with one batch at"),
         (lambda epoch: USED_UP, r"^data\(1\) gave nothing: it must make an iterator anew"),

@@ -294,6 +294,7 @@ NO_ARGUMENT = {
     "average": ("0.9", np.nan, 1j, [0.5]),
     "key": (None, 3, np.arange(3), "key"),
     "metric": (3, ["loss"]),
+    "callback": (3, ["log"]),
     "mesh": (3, "batch"),
     "folder": (True, 3, np.zeros(2)),
     "data": ({"x": np.array(["a"]), "y": np.zeros(1)}, {"x": None}, np.array([None]), 3.0, {}),
