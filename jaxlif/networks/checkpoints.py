@@ -52,12 +52,12 @@ def fingerprint(problem: Problem, params: Any, start: State, data: Any, validati
         "key": f"{problem.impl} {np.asarray(jax.random.key_data(key)).tolist()}",
         "average": str(problem.average),
         "bounds": ", ".join(f"{name} ({x.low!r}, {x.high!r})" for name, x in problem.coordinates.free),
-        "start": digest(params),
-        "data": digest(data),
-        "validation": digest(validation),
+        "start": _digest(params),
+        "data": _digest(data),
+        "validation": _digest(validation),
         "loss or network": _program(_gradient, free, params, batch, key),
         # The start beside the program: optax.inject_hyperparams keeps the rate in it.
-        "optimiser": _program(_updated, free, opt_state) + digest(opt_state),
+        "optimiser": _program(_updated, free, opt_state) + _digest(opt_state),
         "metric": _program(metric, params, batch) if callable(metric) else str(metric),
     }
 
@@ -68,17 +68,16 @@ def _program(function: Any, *arguments: Any) -> str:
     text = traced.lower(lowering_platforms=("cpu",)).as_text()
     # A call back into Python stands there by its address.
     lines = [line for line in text.splitlines() if "callback" not in line]
-    return digest(traced.jaxpr.consts, "\n".join(lines))
+    return _digest(traced.jaxpr.consts, "\n".join(lines))
 
 
-def digest(tree: Any, text: str = "") -> str:
-    """Return a checksum of arrays with their names, shapes and dtypes, and of a text."""
-    found = hashlib.sha256(text.encode())
+def _digest(tree: Any, text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         x = np.asarray(jax.device_get(jax.random.key_data(x) if is_key(x) else x))
         about = f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape} "
-        found.update(about.encode() + np.ascontiguousarray(x).tobytes())
-    return found.hexdigest()[:16]
+        digest.update(about.encode() + np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()[:16]
 
 
 class Store(NamedTuple):
@@ -94,7 +93,7 @@ class Store(NamedTuple):
         if point.epoch in self.manager.all_steps():
             return
         leaves = _packed(point)
-        about = {"problem": self.problem, "history": point.history, "sha256": digest(leaves, str(point.history))}
+        about = {"problem": self.problem, "history": point.history, "sha256": _digest(leaves, str(point.history))}
         items = self.args.Composite(point=self.args.StandardSave(leaves), about=self.args.JsonSave(about))
         self.manager.save(point.epoch, args=items, force=True)
 
@@ -114,7 +113,7 @@ class Store(NamedTuple):
             if (there := about["problem"].get(name)) != here:
                 what = f"its {name} is {there}, here it is {here}"
                 raise ValueError(f"{where} is of another problem: {what}; name another folder")
-        if digest(leaves, str(about["history"])) != about["sha256"]:
+        if _digest(leaves, str(about["history"])) != about["sha256"]:
             raise ValueError(f"{where} is damaged: its checksum differs; {remedy}")
         state, best = _unpacked(leaves, start)
         return Point(state, best, about["history"])

@@ -113,8 +113,8 @@ def test_a_damaged_checkpoint_is_refused_and_without_it_the_one_before_is_taken(
 
 def test_a_changed_number_is_noticed(tmp_path, monkeypatch):
     """A file that reads well but holds other numbers than were summed up: only the checksum can tell."""
-    digest = checkpoints.digest
-    monkeypatch.setattr(checkpoints, "digest", lambda tree, text="": "0" if text[:1] == "[" else digest(tree, text))
+    digest = checkpoints._digest
+    monkeypatch.setattr(checkpoints, "_digest", lambda tree, text="": "0" if text[:1] == "[" else digest(tree, text))
     fit_line(2, folder=tmp_path)  # with the sums of other numbers
     monkeypatch.undo()
     with pytest.raises(ValueError, match="/2 is damaged: its checksum differs; remove it"):

@@ -9,12 +9,14 @@ import jaxlif as jl
 from jaxlif.networks import (
     Dense,
     DenseParams,
+    Graph,
     Recurrent,
     RecurrentParams,
     Sequential,
     flight_record,
     init_neurons,
 )
+from jaxlif.networks.silence import silent_layers
 
 PLAIN = Sequential((Dense(), jl.LIF(dt=1.0)))
 
@@ -94,3 +96,20 @@ def test_what_cannot_be_recorded_is_refused():
         flight_record(Sequential((Dense(),)), params[:1], jnp.ones((2, 5, 1)), dt=1.0)
     with pytest.raises(ValueError, match="dt = 2.0 ms: dt must be the network's, which is 1.0 ms"):
         flight_record(PLAIN, params, jnp.ones((2, 5, 1)), dt=2.0)
+
+
+def test_hidden_layers_without_a_spike_are_named_and_readouts_are_not():
+    """Of every simulation within, also below a vmap; a graph, and a network inside another."""
+    weak, strong = (DenseParams(weight=jnp.full((2, 2), x)) for x in (0.1, 9.0))
+    hidden = Sequential((Dense(), jl.LIF(dt=1.0)))
+    graph = Graph((Dense(), jl.LIF(dt=1.0), hidden), ((-1, 0), (0, 1), (1, 2)))
+    cells = init_neurons(2)
+
+    def silent(network, *params):
+        run = jax.vmap(lambda x: jl.simulate(network, params, x)[1].output)
+        return silent_layers(lambda: run(jnp.ones((3, 20, 2))))
+
+    assert silent(Sequential((hidden, Dense())), (weak, cells), weak) == ["layer 0.1 (LIF)"]
+    assert silent(Sequential((hidden, Dense())), (strong, cells), weak) == []
+    assert silent(graph, strong, cells, (weak, cells)) == []  # the last one may be a readout of voltages
+    assert silent(graph, weak, cells, (weak, cells)) == ["layer 1 (LIF)"]

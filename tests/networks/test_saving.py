@@ -96,9 +96,14 @@ def test_what_is_no_such_file_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", w=np.zeros(2))
     with pytest.raises(ValueError, match=r"^other.npz: it holds no parameters that save_network saved$"):
         load_network(tmp_path / "other.npz", {"w": jnp.zeros(2)})
-    np.savez(tmp_path / "objects.npz", about=np.array([{}], object), checksum="0")
+    np.savez(tmp_path / "objects.npz", about=np.array([{}], object))
     with pytest.raises(ValueError, match=r"^objects.npz: the array `about` cannot be read; only plain"):
         load_network(tmp_path / "objects.npz", {"w": jnp.zeros(2)})
+    save_network(tmp_path / "net.npz", {"w": jnp.zeros(2)})
+    with np.load(tmp_path / "net.npz") as file:
+        np.savez(tmp_path / "longer.npz", **{"about": file["about"], "000000": np.zeros(3)})
+    with pytest.raises(ValueError, match="^longer.npz: it is damaged: its arrays are not those that it names$"):
+        load_network(tmp_path / "longer.npz", {"w": jnp.zeros(2)})
     with pytest.raises(FileNotFoundError, match=r"none.npz: no such file$"):
         load_network(tmp_path / "none.npz", {})
     with pytest.raises(ValueError, match=r"^params holds <U1: params must be arrays of numbers$"):

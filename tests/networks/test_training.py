@@ -86,7 +86,7 @@ def test_it_equals_a_python_loop():
     tree_equal(result.params, result.last_params)
 
 
-def line_by_hand(epochs, without=None, rates=None):
+def line_by_hand(epochs, without=None, rates=None, data=LINE):
     """Return the line's free coordinates after each step of a plain loop that leaves out batches with a sample, by
     gradient descent at a rate of its own in each epoch."""
     z = {"w": jnp.log(9.0 + LINE_PARAMS["w"]) - jnp.log(9.0 - LINE_PARAMS["w"]), "c": LINE_PARAMS["c"]}
@@ -94,7 +94,7 @@ def line_by_hand(epochs, without=None, rates=None):
     for epoch in range(epochs):
         order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, epoch), 20)).reshape(4, 5)
         for index in order[~(order == without).any(axis=1)]:
-            grad = gradient(z, {name: x[index] for name, x in LINE.items()})
+            grad = gradient(z, {name: x[index] for name, x in data.items()})
             z = {name: z[name] - (0.1 if rates is None else rates[epoch]) * grad[name] for name in z}
             every.append(z)
     return every
@@ -441,8 +441,9 @@ PLATEAU = optax.contrib.reduce_on_plateau(factor=0.5, patience=2, cooldown=1)
 @pytest.mark.parametrize("held_out", [True, False])
 def test_a_plateau_sees_each_epoch_once(held_out):
     """Its scales against Optax's own, shown the recorded losses; the steps against a plain loop with these scales."""
-    shifted = LINE | {"y": 0.9 * LINE["y"]}  # passed on the way: the validation loss falls, then rises
-    options = {"validation": shifted} if held_out else {"loss": passing_loss}
+    # Passed on the way: the validation loss falls, then rises, and the steps' own losses are above it all the time.
+    data, shifted = LINE | {"y": LINE["y"] + (-1.0) ** np.arange(20)}, LINE | {"y": 0.9 * LINE["y"]}
+    options = {"validation": shifted, "data": data} if held_out else {"loss": passing_loss}
     result = fit_line(12, optimizer=optax.chain(SGD, PLATEAU), **options)
     state, scales = PLATEAU.init(jnp.zeros(())), []
     with jax.numpy_dtype_promotion("standard"):
@@ -452,7 +453,9 @@ def test_a_plateau_sees_each_epoch_once(held_out):
     assert len(set(scales)) > 2
     np.testing.assert_array_equal(result.history["plateau_scale"], scales)
     if held_out:
-        tree_close(result.last_params, built(line_by_hand(12, rates=0.1 * np.array([1.0, *scales[:-1]]))[-1]))
+        tree_close(
+            result.last_params, built(line_by_hand(12, data=data, rates=0.1 * np.array([1.0, *scales[:-1]]))[-1])
+        )
 
 
 def passing_loss(params, batch, key):
