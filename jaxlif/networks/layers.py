@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key
 
 from jaxlif.checks import floats, number, numbers, positive, random_key, require_params, whole
+from jaxlif.networks.projection import project
 from jaxlif.neurons.cell import state_dtype
 from jaxlif.neurons.lif import LIFParams
 
@@ -102,6 +103,12 @@ class Dense(Stateless):
         require_input(params.weight, x)
         y = jnp.asarray(x, params.weight.dtype) @ params.weight
         return y if params.bias is None else y + params.bias
+
+    def scan(self, params: DenseParams, state: tuple[()], inputs: Array, *, unroll: int = 1) -> tuple[tuple[()], Array]:
+        """Project ``inputs`` [T, num_in], all steps at once."""
+        require_input(params.weight, inputs[0])
+        y = project(jnp.asarray(inputs, params.weight.dtype), jnp.asarray(params.weight))
+        return (), y if params.bias is None else y + params.bias[None]
 
 
 def require_input(weight: Array | np.ndarray, x: Array) -> None:

@@ -10,7 +10,16 @@ from jax import Array
 
 from jaxlif import checks
 from jaxlif.neurons.cascade import cascade
-from jaxlif.neurons.cell import Opened, Parameter, SpikingNeuron, initial_voltage, over_kinds, relax
+from jaxlif.neurons.cell import (
+    SPIKING,
+    Opened,
+    Parameter,
+    SpikingNeuron,
+    initial_voltage,
+    over_kinds,
+    relax,
+)
+from jaxlif.neurons.time_axis import charge_and_reset, stepped
 from jaxlif.surrogate import SuperSpike, Surrogate, spike
 
 
@@ -199,6 +208,15 @@ class LIF(OnGrid):
             v = v - (params.v_th - params.v_reset) * spikes
         counting = jnp.maximum(state.refractory - 1, 0)
         return LIFState(v, jnp.where(spikes > 0, refractory_steps(params.t_ref, self.dt), counting)), v
+
+    def scan(self, params: LIFParams, state: LIFState, inputs: Array, *, unroll: int = 1) -> tuple[LIFState, Any]:
+        """Advance through ``inputs`` [T, N]; equal to stepping, bit by bit, in less time and memory."""
+        verbs = (*SPIKING, "step")
+        if any(getattr(type(self), verb) is not getattr(LIF, verb) for verb in verbs):
+            return stepped(self, unroll, params, state, inputs)
+        missing = (1,) * (state.v.ndim + 1 - inputs.ndim)
+        inputs = jnp.asarray(inputs, state.v.dtype).reshape(inputs.shape[:1] + missing + inputs.shape[1:])
+        return charge_and_reset(self, unroll, params, state, jnp.broadcast_to(inputs, inputs.shape[:1] + state.v.shape))
 
 
 def plain_state(state: Any) -> LIFState:
