@@ -1,8 +1,8 @@
 """What does jaxlif do on a GPU: is it right there, and what do its steps, layers, epochs, likelihood and networks cost?
 
 Question: are spikes and gradients those of the CPU; how long is a step of a scan, launches included, and what does
-``unroll`` change; how do a layer and an epoch grow with batch and width, a sparse network with its neurons; how long
-do the fit and the likelihood of a layer 5 cell take?
+``unroll`` change, and what one kernel for all steps; how do a layer and an epoch grow with batch and width, a sparse
+network with its neurons; how long do the fit and the likelihood of a layer 5 cell take?
 
 Method: each part of the list ``PARTS`` runs in a process of its own within its budget of seconds, and hands over every
 number as soon as it is measured. What fails, does not fit into memory or into the budget is named under "could_not" in
@@ -13,7 +13,7 @@ on both, and once more as the GPU takes them by default. Times are medians of ``
 make it, its look at the inputs on the host included. Networks are those of ``../large_network.py`` with 80 synapses a
 neuron, at every size.
 
-Command: python experiments/benchmarks/gpu.py (under thirteen minutes on a GPU; needs pip install 'jaxlif[cuda13,dev]',
+Command: python experiments/benchmarks/gpu.py (under fourteen minutes on a GPU; needs pip install 'jaxlif[cuda13,dev]',
 and JAXLIF_DATA for the likelihood; writes results/gpu_<card>.json, anew after each part). With --only PART what is
 measured takes the place of that part in the file of an earlier run on such a card. Without a GPU it refuses. --quick: a
 smoke run under a minute on whatever there is, which writes quick_<card>.json into the folder --out, and nothing without
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,9 @@ from claims import RESULTS, claim, recording_path, table, write_claims
 from timing import gradient, interleave, output_weights, timed
 
 import jaxlif as jl
-from jaxlif.networks import Dense, Recurrent, Sequential, init_dense, init_neurons, init_recurrent
+from jaxlif.networks import Dense, Fused, Recurrent, Sequential, init_dense, init_neurons, init_recurrent
+from jaxlif.networks.fused import fused_scan
+from jaxlif.simulation import scan_cell
 
 Claims = list[dict[str, Any]]
 Piece = tuple[str, Callable[[], Iterable[dict[str, Any]]]]  # what is measured, in words, and how
@@ -64,6 +66,7 @@ class Config:
         for batch in (128, 16, 1)
         for unroll in ((16, 4, 1) if (batch, width) == (128, 512) else (1,))
     )
+    kernels: tuple[tuple[int, int, int], ...] = ((500, 64, 1024), (500, 256, 1024), (500, 64, 128), (1301, 64, 36))
     epochs: tuple[tuple[int, int], ...] = ((16, 35), (64, 35), (256, 35), (64, 512), (256, 512))  # batch, width
     samples: int = 512
     sequence: int = 1301  # steps
@@ -81,6 +84,7 @@ QUICK = Config(
     unrolls=(1, 4),
     steps=100,
     layers=((20, 2, 16, 1), (20, 4, 32, 4)),
+    kernels=((9, 2, 130),),
     epochs=((16, 8),),
     samples=32,
     sequence=40,
@@ -99,10 +103,16 @@ def parity(config: Config) -> Iterator[Piece]:
     """Compare every cell of the contract suite with the CPU."""
     import test_contract as contract
 
-    for name, case in list(contract.CASES.items())[: config.cells]:
+    kernels = {f"{n}, one kernel": fused(contract.CASES[n]) for n in ("lif", "adaptive", "resonant", "leaky")}
+    for name, case in list((kernels | contract.CASES).items())[: config.cells]:
         yield name, partial(compare, contract, name, case, "highest")
         if multiplies(case):
             yield f"{name}, products by default", partial(compare, contract, f"{name}, default", case, "default")
+
+
+def fused(case: Any) -> Any:
+    """Return a case whose neuron a GPU takes through all steps in one kernel, and the CPU by its scan."""
+    return replace(case, cell=Fused(case.cell))
 
 
 def multiplies(case: Any) -> bool:
@@ -194,6 +204,47 @@ def one_layer(config: Config, name: str, steps: int, batch: int, width: int, rec
         claim(f"{name}: temporaries", run.memory_analysis().temp_size_in_bytes / 2**20, "MiB"),
         claim(f"{name}: spikes per neuron-step", 100.0 * float(run(*args)[1]), "%"),
     ]
+
+
+def kernels(config: Config) -> Iterator[Piece]:
+    """Time a neuron's loop over time as one kernel beside its scan; without a card the kernel is interpreted."""
+    adaptive = jl.AdaptiveLIFParams(eta=(0.1,), tau_eta=(50.0,), gamma=(0.1,), tau_gamma=(50.0,))
+    for steps, batch, n in config.kernels:
+        plain = vars(init_neurons(n))
+        for cell, params in (
+            (jl.LIF(dt=1.0), jl.LIFParams(**plain)),
+            (jl.AdaptiveLIF(dt=1.0), replace(adaptive, **plain)),
+        ):
+            name = f"{type(cell).__name__}, {steps} steps, batch {batch}, {n} neurons"
+            yield name, partial(one_kernel, config, name, cell, params, (batch, steps, n))
+
+
+def one_kernel(config: Config, name: str, cell: Any, params: Any, shape: tuple[int, ...]) -> Claims:
+    inputs = 1.0 + 5.0 * jax.random.normal(jax.random.key(0), shape)  # they spike in some 5 % of the steps
+    weights = jax.random.normal(jax.random.key(1), shape)
+    runs = {"kernel": partial(fused_scan, interpret=jax.default_backend() == "cpu"), "scan": scan_cell}
+    calls, found, rows = {}, {}, []
+    for kind, run in runs.items():
+
+        def _spikes(params: Any, inputs: Any, run: Any = run) -> Any:
+            return jax.vmap(lambda x: run(cell, params, cell.init_state(params, x[0]), x)[1].spikes)(inputs)
+
+        def _loss(params: Any, inputs: Any, spikes: Any = _spikes) -> Any:
+            return jnp.sum(spikes(params, inputs) * weights)
+
+        forward, backward = jax.jit(_spikes), jax.jit(jax.grad(_loss, argnums=(0, 1)))
+        calls |= {f"{kind}, forward": (forward, params, inputs), f"{kind}, gradient": (backward, params, inputs)}
+        found[kind] = jax.device_get((forward(params, inputs), jax.tree.leaves(backward(params, inputs))))
+    times = interleave({what: timed(*call) for what, call in calls.items()}, config.rounds)
+    rows = [claim(f"{name}, {what}", 1e3 * t.median, "ms") for what, t in times.items()]
+    for what in ("forward", "gradient"):
+        ratio = times[f"scan, {what}"].median / times[f"kernel, {what}"].median
+        rows.append(claim(f"{name}, {what}: scan over kernel", ratio))
+    (spikes, gradient_), (wanted, true) = found["kernel"], found["scan"]
+    rows.append(
+        claim(f"{name}: of {int(wanted.sum())} spikes, kernel and scan differ in", int((spikes != wanted).sum()))
+    )
+    return [*rows, claim(f"{name}: gradient, largest difference over its largest", apart(gradient_, true))]
 
 
 def epochs(config: Config) -> Iterator[Piece]:
@@ -292,11 +343,12 @@ def one_network(config: Config, n: int) -> Claims:
     ]
 
 
-#: What is measured and for how many seconds at most; together under thirteen minutes.
+#: What is measured and for how many seconds at most; together under fourteen minutes.
 PARTS: dict[str, tuple[Callable[[Config], Iterator[Piece]], float]] = {
     "parity": (parity, 170.0),
     "launch": (launch, 110.0),
     "layers": (layers, 90.0),
+    "kernels": (kernels, 60.0),
     "epochs": (epochs, 90.0),
     "likelihood": (likelihood, 250.0),
     "networks": (networks, 60.0),

@@ -7,6 +7,7 @@ Layers
     Dense, Conv, Sparse                            projections
     Recurrent, Feedback, Arriving                  neurons that drive one another, or have synapses
     PreciseDense, PreciseRecurrent, TimedSpikes    spikes off the grid, with exact gradients
+    Fused                                          neurons whose loop over time is one kernel on a GPU
     SumPool, Flatten, Normalise, Delayed, Dropout  what happens to signals on their way
     DenseParams, SparseParams, RecurrentParams, FeedbackParams, DelayParams, DropoutParams
     PreciseDenseParams
@@ -74,6 +75,7 @@ from jaxlif.networks.feedback import FeedbackParams as FeedbackParams
 from jaxlif.networks.feedback import Recurrent as Recurrent
 from jaxlif.networks.feedback import RecurrentParams as RecurrentParams
 from jaxlif.networks.feedback import init_recurrent as init_recurrent
+from jaxlif.networks.fused import Fused as Fused
 from jaxlif.networks.gains import alive_gain as alive_gain
 from jaxlif.networks.gains import balance as balance
 from jaxlif.networks.gains import drive_gain as drive_gain
