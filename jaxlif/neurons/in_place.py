@@ -46,6 +46,11 @@ def recurrence(
     return y  # type: ignore[no-any-return]
 
 
+def placed(tree: Any, *, timed: bool = False) -> Any:
+    """Put the axis of a batch in front, or behind time: a rule for tangents must have it where its function has it."""
+    return jax.tree.map(lambda x: x if x.dtype == jax.dtypes.float0 else _PLACED.bind(x, timed=timed)[0], tree)
+
+
 def _sizes(*trees: Any) -> tuple[int, ...]:
     return tuple(len(jax.tree.leaves(tree)) for tree in trees)
 
@@ -243,12 +248,18 @@ def _primitive(name: str, run: Any, batch: Any, shapes: Callable[..., slice]) ->
     made = Primitive(name)
     made.multiple_results = True
     made.def_impl(run)
-    made.def_abstract_eval(lambda *avals, sizes, **options: list(avals[shapes(sizes, **options)]))
+    made.def_abstract_eval(lambda *avals, sizes=(), **options: list(avals[shapes(sizes, **options)]))
     mlir.register_lowering(made, mlir.lower_fun(run, multiple_results=True))
     batching.primitive_batchers[made] = batch
     return made
 
 
+def _batch_placed(arrays: Any, dims: Any, *, timed: bool) -> tuple[list[Array], list[int]]:
+    return _PLACED.bind(jnp.moveaxis(arrays[0], dims[0], int(timed)), timed=timed), [int(timed)]
+
+
+_PLACED: Any = _primitive("placed", lambda x, **_: [x], _batch_placed, lambda *_, **__: slice(0, 1))
+ad.deflinear2(_PLACED, lambda cotangents, _, **__: cotangents)
 _OVERWRITE = _primitive("overwrite", _overwritten, _batch_overwrite, lambda sizes, **_: slice(sizes[0], None))
 _RECURRENCE = _primitive(
     "recurrence", _solved, _batch_recurrence, lambda sizes, reverse, **_: slice(0, 1 + sizes[0] * reverse)

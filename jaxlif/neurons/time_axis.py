@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxlif.neurons.cell import SpikingNeuron, SpikingOutput
-from jaxlif.neurons.in_place import overwrite, recurrence
+from jaxlif.neurons.in_place import overwrite, placed, recurrence
 
 
 def stepped(neuron: SpikingNeuron, unroll: int, params: Any, state: Any, inputs: Array) -> tuple[Any, Any]:
@@ -32,13 +32,18 @@ def charge_and_reset(neuron: SpikingNeuron, unroll: int, params: Any, state: Any
 
     v, held, refractory = _charged(neuron, unroll, params, state, inputs)
     outputs = jax.vmap(_output)(v, held)
-    return state._replace(v=outputs.v[-1], refractory=refractory), outputs
+    return _placed((state._replace(v=outputs.v[-1], refractory=refractory), outputs))
 
 
 @partial(charge_and_reset.defjvp, symbolic_zeros=True)
 def _charge_and_reset_jvp(neuron: SpikingNeuron, unroll: int, primals: Any, tangents: Any) -> Any:
     run = charge_and_reset.fun if _only_charging(*tangents) else stepped
-    return _along(partial(run, neuron, unroll), primals, tangents)
+    values, moves = _along(partial(run, neuron, unroll), primals, tangents)
+    return _placed(values), _placed(moves)
+
+
+def _placed(result: tuple[Any, Any]) -> tuple[Any, Any]:
+    return placed(result[0]), placed(result[1], timed=True)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -76,7 +81,7 @@ def _charged_jvp(neuron: SpikingNeuron, unroll: int, primals: Any, tangents: Any
     drive = jnp.zeros_like(v) if _still(inputs_dot) else jax.vmap(_driven)(held, inputs, inputs_dot)
     first = state.v, jnp.ones_like(held[0]), jnp.zeros_like(state.v)
     v_dot = recurrence(_step, params, first, (v, held, inputs), drive, moving, unroll=unroll)
-    return (v, held, left), (v_dot, *(np.zeros(x.shape, jax.dtypes.float0) for x in (held, left)))
+    return (v, held, left), (placed(v_dot, timed=True), *(np.zeros(x.shape, jax.dtypes.float0) for x in (held, left)))
 
 
 def _charges(loop: Any, neuron: SpikingNeuron, params: Any, state: Any, inputs: Array) -> tuple[Array, Array, Array]:
@@ -88,7 +93,7 @@ def _charges(loop: Any, neuron: SpikingNeuron, params: Any, state: Any, inputs: 
     # A neuron that is held for one step more does not spike before the first.
     before, held = state._replace(refractory=state.refractory + 1), jnp.zeros(inputs.shape, bool)
     last, (v, held) = loop(_step, params, before, (inputs, held))
-    return v, held, _reset(neuron, params, last)[0].refractory
+    return *placed((v, held), timed=True), placed(_reset(neuron, params, last)[0].refractory)
 
 
 def _reset(neuron: SpikingNeuron, params: Any, before: Any) -> tuple[Any, Array, Array]:

@@ -9,7 +9,7 @@ import pytest
 
 import jaxlif as jl
 
-T, B, N = 6, 2, 3
+T, B, N = 5, 5, 3  # as many samples as steps: axes that change places would not be seen by their lengths
 RNG = np.random.default_rng(5)
 CURRENT = RNG.normal(1500.0, 900.0, (B, T, N))  # pA: at 0.5 ms every third step spikes or is refractory
 WEIGHTS, DIRECTION = RNG.normal(size=(2, T, N)), RNG.normal(size=(B, T, N))
@@ -71,12 +71,15 @@ def test_derivatives_equal_those_of_a_loop_of_steps(kind, dtype, second):
     """
     cell = CELLS[kind]
 
+    def own_way(params, state, inputs):
+        return jl.simulate(cell, params, inputs, state)
+
     def plain(*args):
         return stepped(cell, *args)
 
     with jax.enable_x64(dtype == "float64"):
         params = jl.LIFParams(**{name: jnp.asarray(x, dtype) for name, x in PARAMS.items()})
-        own, expected = (jax.jit(lambda p, run=run: derivatives(run, p, second))(params) for run in (cell.scan, plain))
+        own, expected = (jax.jit(lambda p, run=run: derivatives(run, p, second))(params) for run in (own_way, plain))
     for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(expected), strict=True):
         assert jnp.abs(b).max() > 0
         np.testing.assert_allclose(a, b, rtol=0, atol=float(jnp.abs(b).max()) * (1e-12 if dtype == "float64" else 1e-4))
@@ -84,9 +87,16 @@ def test_derivatives_equal_those_of_a_loop_of_steps(kind, dtype, second):
 
 def test_where_resets_move_the_plain_scan_is_differentiated():
     """In threshold, reset and rest the sums over time would take more memory than the steps."""
-    cell, params = CELLS["value"], jl.LIFParams(tau_m=12.0, **PARAMS)
-    run, inputs = (cell.scan, lambda *args: stepped(cell, *args)), jnp.asarray(CURRENT[0])
-    own, expected = (jax.jit(jax.grad(lambda p, r=r: loss(r, p, p.tau_m, inputs)))(params) for r in run)
+    cell, params = CELLS["value"], jl.LIFParams(tau_m=12.0, **jax.tree.map(jnp.asarray, PARAMS))
+
+    def batch(run, params):
+        return jax.vmap(lambda x: loss(run, params, params.tau_m, x))(jnp.asarray(CURRENT)).sum()
+
+    runs = (
+        (lambda params, state, inputs: jl.simulate(cell, params, inputs, state)),
+        (lambda *args: stepped(cell, *args)),
+    )
+    own, expected = (jax.jit(jax.grad(lambda p, r=r: batch(r, p)))(params) for r in runs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), own, expected)
 
 
