@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jaxlif.checks import check_params, single
+from jaxlif.compiled import compiled
 
 REAL = (-math.inf, math.inf)
 
@@ -90,12 +91,19 @@ class Coordinates:
     def to_free(self, params: PyTree) -> dict[str, Array]:
         """Return the free coordinates of ``params``, by name."""
         leaves = named_leaves(params)
-        return {name: interval.to_free(_floating(leaves[name])) for name, interval in self.free}
+        free: dict[str, Array] = _mapped(self, "to_free", {name: _floating(leaves[name]) for name, _ in self.free})
+        return free
 
     def to_params(self, free: dict[str, Array], params: PyTree) -> Any:
         """Return ``params`` with its free leaves replaced by the values at ``free``."""
-        values = {name: interval.to_value(free[name]) for name, interval in self.free}
+        values = _mapped(self, "to_value", {name: free[name] for name, _ in self.free})
         return jax.tree_util.tree_map_with_path(lambda path, leaf: values.get(_name(path), leaf), params)
+
+
+@compiled(values=2, keep=64)
+def _mapped(chosen: Coordinates, way: str, values: dict[str, Array]) -> dict[str, Array]:
+    """Map all values as one program: outside of jit, each of them would be compiled operation by operation."""
+    return {name: getattr(interval, way)(values[name]) for name, interval in chosen.free}
 
 
 def coordinates(params: PyTree, bounds: Bounds) -> Coordinates:
