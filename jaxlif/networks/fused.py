@@ -82,16 +82,10 @@ class Fused:
 
     def scan(self, params: PyTree, state: PyTree, inputs: Array, *, unroll: int = 1) -> tuple[PyTree, Any]:
         """Take ``inputs`` [T, N] through the neuron: in one kernel on a GPU, elsewhere by its scan."""
-        given = params, state, inputs
-        require_separate(self.neuron, *given)
-        plain = partial(scan_cell, self.neuron, unroll=unroll, recompute=worth_recomputing(state))
-        if jax.default_backend() != "gpu":
-            return plain(*given)
-        # What JAX compiles for the processor beside the card is a scan there too.
-        ended: tuple[PyTree, Any] = jax.lax.platform_dependent(
-            *given, cuda=partial(fused_scan, self.neuron), default=plain
-        )
-        return ended
+        require_separate(self.neuron, params, state, inputs)
+        if jax.default_backend() == "gpu":
+            return fused_scan(self.neuron, params, state, inputs)
+        return scan_cell(self.neuron, params, state, inputs, unroll=unroll, recompute=worth_recomputing(state))
 
 
 def require_separate(neuron: Cell, params: PyTree, state: PyTree, inputs: Array) -> None:
@@ -130,11 +124,9 @@ def _size(state: PyTree) -> tuple[int, ...]:
     return max((jnp.shape(leaf) for leaf in jax.tree.leaves(state)), key=len, default=())
 
 
-def fused_scan(
-    neuron: Cell, params: PyTree, state: PyTree, inputs: Array, *, interpret: bool = False
-) -> tuple[PyTree, Any]:
-    """Run a neuron over ``inputs`` [T, ...] in one kernel: the final state and the outputs of its scan. Without a card
-    the kernel can be interpreted.
+def fused_scan(neuron: Cell, params: PyTree, state: PyTree, inputs: Array) -> tuple[PyTree, Any]:
+    """Run a neuron over ``inputs`` [T, ...] in one kernel: the final state and the outputs of its scan. What JAX
+    compiles for the processor, beside a card too, interprets the kernel.
     """
     size, dtype = _size(state), protocol.state_dtype(state)
 
@@ -143,7 +135,9 @@ def fused_scan(
         return jnp.broadcast_to(x.astype(dtype) if jax.typeof(x).weak_type else x, size).ravel()
 
     inputs = jnp.asarray(inputs, None if floating(inputs) else dtype)
-    final, outputs = _run(neuron, interpret, *jax.tree.map(_row, (params, state)), jax.vmap(_row)(inputs))
+    steps, *each = inputs.shape
+    rows = jnp.broadcast_to(inputs.reshape(steps, *(1,) * (len(size) - len(each)), *each), (steps, *size))
+    final, outputs = _run(neuron, *jax.tree.map(_row, (params, state)), rows.reshape(steps, -1))
     outputs = jax.tree.map(lambda y: y.reshape(-1, *size), outputs)
     return jax.tree.map(lambda s: s.reshape(size), final), outputs
 
@@ -151,30 +145,28 @@ def fused_scan(
 # --- the scan of M neurons and its derivative -------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(neuron: Cell, interpret: bool, params: PyTree, state: PyTree, inputs: Array) -> tuple[PyTree, Any]:
-    return _forwards(neuron, interpret, False, params, state, inputs)[:2]
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(neuron: Cell, params: PyTree, state: PyTree, inputs: Array) -> tuple[PyTree, Any]:
+    return _forwards(neuron, params, state, inputs, keep=False)[:2]
 
 
-def _run_forwards(neuron: Cell, interpret: bool, params: PyTree, state: PyTree, inputs: Array) -> tuple[Any, Any]:
-    final, outputs, starts = _forwards(neuron, interpret, True, params, state, inputs)
+def _run_forwards(neuron: Cell, params: PyTree, state: PyTree, inputs: Array) -> tuple[Any, Any]:
+    final, outputs, starts = _forwards(neuron, params, state, inputs, keep=True)
     return (final, outputs), (params, state, starts, inputs)
 
 
-def _run_backwards(neuron: Cell, interpret: bool, kept: tuple[Any, ...], cotangents: tuple[Any, Any]) -> Any:
+def _run_backwards(neuron: Cell, kept: tuple[Any, ...], cotangents: tuple[Any, Any]) -> Any:
     params, state, starts, inputs = kept
     out = floating(params), floating(state), inputs
     args = params, starts, inputs, *map(moving_leaves, cotangents)
-    d_params, d_state, d_inputs = _launch(partial(_backward_kernel, neuron), interpret, out, *args)
+    d_params, d_state, d_inputs = _launch(partial(_backward_kernel, neuron), out, *args)
     return with_still(params, d_params), with_still(state, d_state), d_inputs
 
 
 _run.defvjp(_run_forwards, _run_backwards)
 
 
-def _forwards(
-    neuron: Cell, interpret: bool, keep: bool, params: PyTree, state: PyTree, inputs: Array
-) -> tuple[PyTree, Any, PyTree]:
+def _forwards(neuron: Cell, params: PyTree, state: PyTree, inputs: Array, *, keep: bool) -> tuple[PyTree, Any, PyTree]:
     """Return the final state, the outputs [T, M] and, where asked for, the state before each turn."""
     steps, turns = len(inputs), -(-len(inputs) // _TURN)
     output = jax.eval_shape(neuron.step, params, state, inputs[0])[1]
@@ -184,8 +176,7 @@ def _forwards(
 
     spikes, others = _apart(output)
     out = state, _rows(steps, others), _rows(turns, spikes, jnp.uint8), _rows(turns, state) if keep else None
-    kernel = partial(_forward_kernel, neuron)
-    final, others, packed, starts = _launch(kernel, interpret, out, params, state, inputs)
+    final, others, packed, starts = _launch(partial(_forward_kernel, neuron), out, params, state, inputs)
     if spikes is not None:
         bits = jnp.unpackbits(packed[:, None], 1, _TURN, "little").reshape(-1, inputs.shape[1])[:steps]
         others = others._replace(spikes=bits.astype(spikes.dtype))
@@ -280,15 +271,17 @@ def _block_of(size: int) -> tuple[Callable[..., PyTree], Callable[..., None]]:
     return _load, _store
 
 
-def _launch(kernel: Callable[..., None], interpret: bool, out: PyTree, *args: PyTree) -> Any:
+def _launch(kernel: Callable[..., None], out: PyTree, *args: PyTree) -> Any:
     """Run a kernel over blocks of neurons; a vmap adds an axis to the grid."""
     pallas, triton = _pallas()
     out = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), out)
     size = jax.tree.leaves(args)[0].shape[-1]
     warps = triton.CompilerParams(num_warps=_block(size) // 32)
     grid = (pallas.cdiv(size, _block(size)),)
-    call = pallas.pallas_call(kernel, out, grid=grid, interpret=interpret, compiler_params=warps)
-    return call(*args)
+    call = partial(pallas.pallas_call, kernel, out, grid=grid, compiler_params=warps)
+    # The choice is made here, where nothing is differentiated: a gradient would keep the numbers of both branches, and
+    # in a vmap JAX 0.10 failed over their axes.
+    return jax.lax.platform_dependent(*args, cuda=call(interpret=False), default=call(interpret=True))
 
 
 def _block(size: int) -> int:
