@@ -14,7 +14,8 @@ from jaxtyping import PyTree, Shaped
 from jaxlif.checks import function, positive
 from jaxlif.compiled import compiled
 from jaxlif.networks.graph import Sequential
-from jaxlif.neurons.cell import Cell, HasSpikes, prepared, step_size
+from jaxlif.networks.precise import PreciseRecurrentState
+from jaxlif.neurons.cell import Cell, HasSpikes, input_kind, prepared, step_size
 from jaxlif.simulation import scan_cell, simulate
 
 
@@ -71,7 +72,7 @@ def flight_record(
     Args:
         network: a :class:`Sequential`, which may contain others, or a single layer.
         params: its parameters.
-        inputs: a batch [B, T, ...].
+        inputs: a batch [B, T, ...], or spikes with their times.
         loss: ``loss(output)``, a scalar, of the network's outputs with leaves [B, T, ...]; None for no gradients.
         dt: step, ms, for a network whose layers do not have one.
 
@@ -93,13 +94,15 @@ def flight_record(
     dt = own if dt is None else positive("dt", dt, "ms")
     if dt is None or own not in (None, dt):
         raise ValueError(f"dt = {dt} ms: dt must be the network's, which is {own} ms, and given where that is None")
-    if jnp.ndim(inputs) < 2 or 0 in jnp.shape(inputs)[:2]:
-        raise ValueError(f"inputs have shape {list(jnp.shape(inputs))}: a batch [B, T, ...] is needed")
-    one = jax.eval_shape(partial(simulate, network, params), jnp.asarray(inputs)[0])[1]
-    taps = {name: jnp.zeros((len(inputs), *y.spikes.shape), y.spikes.dtype) for name, y in _spiking(network, one)}
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    (size, *steps), *_ = shapes = [x.shape for x in jax.tree.leaves(inputs) if x.ndim] or [(0,)]
+    if any(len(shape) < 2 or 0 in shape[:2] for shape in shapes):
+        raise ValueError(f"inputs have shape {[size, *steps]}: a batch [B, T, ...] is needed")
+    one = jax.eval_shape(partial(simulate, network, params), jax.tree.map(lambda x: x[0], inputs))[1]
+    taps = {name: jnp.zeros((size, *y.spikes.shape), y.spikes.dtype) for name, y in _spiking(network, one)}
     if not taps:
         raise ValueError("network has no layer that spikes: there is nothing to record")
-    found = jax.device_get(_record(network, loss, params, jnp.asarray(inputs), taps))
+    found = jax.device_get(_record(network, loss, params, inputs, taps))
     active, finite, norms = zip(*(found[name] for name in taps), strict=True)
     return FlightRecord(
         layers=tuple(taps),
@@ -192,6 +195,11 @@ class _Tapped:
 
     neuron: Any
 
+    @property
+    def takes(self) -> type | None:
+        """The named tuple that the layer takes, None for an array."""
+        return input_kind(self.neuron)
+
     def init_state(self, params: Any, x: Any) -> Any:
         """Return the layer's."""
         return self.neuron.init_state(params[0], x)
@@ -208,7 +216,10 @@ class _Tapped:
             state, output = self.neuron.step(own, state, x[0])
             spikes = output.spikes + x[1]
             # A recurrent layer remembers its spikes, to send them to itself in the next step.
-            state = state._replace(spikes=spikes) if "spikes" in getattr(state, "_fields", ()) else state
+            if isinstance(state, PreciseRecurrentState):
+                state = state._replace(own=state.own._replace(spikes=spikes))
+            elif "spikes" in getattr(state, "_fields", ()):
+                state = state._replace(spikes=spikes)
             return state, output._replace(spikes=spikes)
 
         again = jax.checkpoint(_step, prevent_cse=False)

@@ -109,6 +109,8 @@ def first_spike_logits(
     """
     tau, late = positive("tau", tau, "ms"), not_negative("late", late, "ms")
     first = nth_spike_time(output, 0, dt)
+    if jnp.shape(v_th) not in ((), first.shape):
+        raise ValueError(f"v_th has shape {list(jnp.shape(v_th))}: it must be a number or {list(first.shape)}")
     silent = ~jnp.isfinite(first)
     distance = jnp.maximum(jnp.asarray(v_th, first.dtype) - jnp.max(output.v, axis=0), 0.0)
     return -jnp.where(silent, len(output.v) * dt + late * distance, jnp.where(silent, 0.0, first)) / tau

@@ -19,7 +19,7 @@ from jaxlif.networks.graph import INPUT, Graph, Sequential
 from jaxlif.networks.layers import Conv, Dense, DenseParams, Flatten, Normalise, SumPool, signal
 from jaxlif.networks.liveliness import layer_name
 from jaxlif.networks.sparse import Sparse
-from jaxlif.neurons.cell import Cell, HasSpikes
+from jaxlif.neurons.cell import Cell, HasSpikes, input_kind
 from jaxlif.simulation import simulate
 
 _PROJECTIONS = (Dense, Conv, Sparse)
@@ -156,6 +156,9 @@ def summary(
     doi:10.1109/ISSCC.2014.6757323 (the energies).
     """
     mac_energy, ac_energy = positive("mac_energy", mac_energy, "pJ"), positive("ac_energy", ac_energy, "pJ")
+    if (kind := input_kind(network)) is not None:
+        rule = f"a {kind.__name__} is not held over a step, and NeuroBench's counts are of steps"
+        raise ValueError(f"network = {type(network).__name__}: {rule}")
     if not isinstance(inputs, jax.Array | np.ndarray) or inputs.ndim < 2 or 0 in inputs.shape[:2]:
         found = list(getattr(inputs, "shape", ())) or type(inputs).__name__
         raise ValueError(f"inputs = {found}: a batch [B, T, ...] is needed")
