@@ -17,7 +17,7 @@ from jaxlif.checks import concrete, require, within
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.delays import Arriving
 from jaxlif.networks.layers import NetworkOutput, signal
-from jaxlif.networks.precise import TimedSpikes
+from jaxlif.networks.precise import PreciseDense, TimedSpikes, require_room
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import Cell
 from jaxlif.neurons.precise import PreciseLIF
@@ -151,11 +151,15 @@ class Sequential(_Network):
 
     def _require_passed(self, index: int, layer: Cell) -> None:
         """Refuse a layer that takes what the one before it does not pass on."""
+        neuron: Any = protocol.innermost(self.layers[index - 1]) if index else None
         if not takes_times(layer):
             super()._require_passed(index, layer)
-        elif index and not isinstance(protocol.innermost(self.layers[index - 1]), PreciseLIF):
+        elif index and not isinstance(neuron, PreciseLIF):
             before, kind = (protocol.kind_of(layer) for layer in (self.layers[index - 1], layer))
             raise ValueError(f"layer {index} = {kind}: it takes spikes with their times, and {before} has none")
+        elif index and isinstance(layer, PreciseDense):
+            with named_layer(index, layer):
+                require_room(layer, neuron)
 
     def check_inputs(self, inputs: PyTree) -> None:
         """Raise ValueError where a concrete input breaks a rule of the first layer."""
@@ -296,7 +300,7 @@ def _require_one_unit(layers: tuple[Cell, ...], edges: tuple[Edge, ...], params:
     for a, b in [(a, b) for a, b in edges if near and a != INPUT and b in low]:
         neuron = protocol.innermost(params[b])
         values = [
-            getattr(params[a], "weight", None),
+            getattr(params[b if takes_times(layers[b]) else a], "weight", None),
             *(getattr(neuron, name, None) for name in ("v_th", "v_rest", "r_m")),
         ]
         if not concrete(*values):

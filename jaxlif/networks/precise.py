@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key, PyTree
 
 from jaxlif import checks
+from jaxlif.networks.groups import require_shapes
 from jaxlif.networks.layers import init_dense, init_neurons, require_input
 from jaxlif.neurons.cell import KEPT, state_dtype
-from jaxlif.neurons.precise import PreciseOutput
+from jaxlif.neurons.precise import PreciseLIF, PreciseOutput
 from jaxlif.synapses import CurrentParams, PreciseSynaptic, SynapticParams, TimedDrive
 from jaxlif.synapses.currents import Current
 from jaxlif.synapses.precise import ROUNDING, step_of
@@ -118,10 +119,12 @@ class PreciseDense:
     def check(self, params: PreciseDenseParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule of the neuron, or a delay is too long."""
         checks.require_params(self, params, PreciseDenseParams)
+        require_shapes(params.neuron, params.weight.shape[1], self.neuron.synapse, 1)
         self.neuron.check(params.neuron)
         if checks.concrete(params.delay):
             rule = f"delay must not exceed max_delay = {self.max_delay:g} ms"
-            checks.require(np.asarray(params.delay) <= self.max_delay, "delay", params.delay, "ms", rule)
+            beyond = np.asarray(params.delay) > self.max_delay * (1.0 + 1e-9)  # 7 times 0.1 is no longer than 0.7
+            checks.require(~beyond, "delay", params.delay, "ms", rule)
 
     def check_inputs(self, inputs: TimedSpikes) -> None:
         """Raise ValueError where spikes at hand are no zeros and ones, or outside of their step."""
@@ -175,21 +178,21 @@ class PreciseDense:
 
     def _due(self, delay: Array, past: TimedSpikes, x: TimedSpikes) -> tuple[Array, Array]:
         """Return the spikes, [num_in] or [num_in, num_out], that arrive in this step, and when."""
-        if not self.max_lag:
-            return x
         of_inputs = delay.ndim == 0 or delay.shape[1] == 1
         late = (jnp.broadcast_to(delay, (len(x.spikes), 1))[:, 0] if of_inputs else delay)[None]
+        late = jnp.where(late < -ROUNDING * self.dt, jnp.nan, late)  # nothing arrives before it has left
         line = jax.tree.map(lambda old, new: jnp.concatenate([new[None], old[::-1]]), past, x)
         spikes, times = (leaf.reshape(leaf.shape + (1,) * (late.ndim - leaf.ndim)) for leaf in line)
         lag = jnp.arange(self.max_lag + 1, dtype=late.dtype).reshape((-1,) + (1,) * (times.ndim - 1))
-        times = times + late
+        times, fired = times + late, jax.lax.stop_gradient(spikes) != 0.0  # nan is
         # Rounding may not carry the longest delay beyond the line.
-        step = jnp.minimum(step_of(jax.lax.stop_gradient(times), self.dt), self.max_lag)
-        due = (jax.lax.stop_gradient(spikes) > 0) & (step == lag)
-        arrived = jnp.sum(jnp.where(due, spikes, 0.0), axis=0)
-        when = jnp.sum(jnp.where(due, times - lag * self.dt, 0.0), axis=0)
+        here = jnp.minimum(step_of(jax.lax.stop_gradient(times), self.dt), self.max_lag) == lag
+        # What has not spiked may have a surrogate's derivative.
+        arrived = jnp.sum(jnp.where(here, spikes, 0.0), axis=0)
+        when = jnp.sum(jnp.where(here & fired, times - lag * self.dt, 0.0), axis=0)
         # Two spikes of one input that arrive in one step would be one at the sum of their times.
-        return jnp.where(jnp.sum(due, axis=0) > 1, jnp.nan, arrived), when
+        wrong = (jnp.sum(here & fired, axis=0) > 1) | jnp.any(fired & jnp.isnan(spikes + times), axis=0)
+        return jnp.where(wrong, jnp.nan, arrived), when
 
 
 def _earliest(slots: int, spikes: Array, times: Array, weight: Array) -> tuple[Array, Array, Array]:
@@ -201,6 +204,13 @@ def _earliest(slots: int, spikes: Array, times: Array, weight: Array) -> tuple[A
     weight = weight[order] if order.ndim == 1 else jnp.take_along_axis(weight, order, axis=0)
     full = jnp.sum(fired, axis=0, keepdims=True) > slots
     return jnp.where(full, jnp.nan, spikes), times, weight
+
+
+def require_room(layer: PreciseDense, before: PreciseLIF) -> None:
+    """Refuse slots where what has not spiked has a derivative too."""
+    if layer.slots is not None and before.surrogate is not None:
+        rule = "they hold what spikes, and the surrogate's derivative is of what does not"
+        raise ValueError(f"slots = {layer.slots}: {rule}")
 
 
 class PreciseRecurrentState(NamedTuple):
@@ -227,6 +237,10 @@ class PreciseRecurrent(PreciseDense):
 
     Source: Mészáros, Knight & Nowotny 2025, doi:10.48550/arXiv.2501.07331 (exact gradients of recurrent delays).
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_room(self, self.neuron.neuron)
 
     def check(self, params: PreciseDenseParams) -> None:
         """Raise ValueError where a concrete parameter breaks a rule, or a spike would come back within its step."""

@@ -95,7 +95,9 @@ class PreciseLIF:
         waiting = jnp.minimum(state.refractory, self.dt)
         refractory = jnp.where(spiked, params.t_ref - (self.dt - time), state.refractory - waiting)
         after = jnp.where(spiked, params.v_reset, v)
-        spikes = spiked.astype(v.dtype)
+        # No number here is none in the layers behind either, which see the spikes alone.
+        lost = jnp.isnan(jax.lax.stop_gradient(after + jnp.where(spiked, time, 0.0)))
+        after, spikes = (jnp.where(lost, jnp.nan, x) for x in (after, spiked.astype(v.dtype)))
         if self.surrogate is not None:
             soft = spike(threshold_distance(params, highest), self.surrogate)
             spikes = spikes + soft - jax.lax.stop_gradient(soft)

@@ -271,8 +271,10 @@ def timed_arrivals(
 
 def step_of(times: Array, dt: float) -> Array:
     """Return the step that times, ms, belong to; what is at a step's end belongs to it."""
-    # 2.1 / 0.1 divides to a little more than 21: a billionth is rounding.
-    return jnp.maximum(jnp.ceil(times / dt * (1.0 - 1e-9)) - 1.0, 0.0)
+    # 2.1 / 0.1 divides to a little more than 21, and late times have few digits left: that is rounding.
+    eps, steps = float(jnp.finfo(times.dtype).eps), times / dt
+    little = jnp.minimum(max(1e-9, 4.0 * eps) * steps + 80.0 * eps, 0.5 * ROUNDING)
+    return jnp.maximum(jnp.ceil(steps - little) - 1.0, 0.0)
 
 
 def _slots(times: Array, dt: float, num_steps: int, slots: int | None) -> int:

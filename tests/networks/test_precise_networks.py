@@ -14,14 +14,19 @@ from jaxlif.networks import (
     Dense,
     DenseParams,
     PreciseDense,
+    PreciseDenseParams,
     PreciseRecurrent,
     Sequential,
     cross_entropy,
     first_spike_logits,
+    flight_record,
     init_precise,
     init_recurrent,
+    summary,
     timed_spikes,
 )
+from jaxlif.networks.precise import TimedSpikes
+from jaxlif.synapses.precise import step_of
 from tests.event_driven import Train, run
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -93,7 +98,7 @@ def test_it_is_an_event_driven_network_whatever_dt():
             break
     expected, v = event_driven(PARAMS[1], hidden, grid)
     assert min(map(len, hidden)) >= 2 and sum(map(len, expected)) >= 8
-    for dt in (2.0, 0.5, 0.05):
+    for dt in (2.0, 0.05):
         output = simulated(dt)
         for layer, spikes in zip(output.layers, (hidden, expected), strict=True):
             for a, b in zip(trains(layer, dt), spikes, strict=True):
@@ -115,14 +120,17 @@ def test_gradients_equal_central_differences():
         spread = jnp.sum(weigh[0] * output.spike_time) + jnp.sum(weigh[1] * output.v)
         return cross_entropy(z, jnp.asarray(1)) + 0.1 * spread, output
 
-    gradient, output = jax.jit(jax.grad(loss, has_aux=True))(point)
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True))  # one program is compiled
+    (_, output), gradient = both(point)
     checked = np.random.default_rng(1).choice(len(point), 80, replace=False)
-    at, size, gradient = jax.jit(jax.vmap(loss)), np.maximum(np.abs(point), 0.1)[checked], gradient[checked]
+    size, gradient = np.maximum(np.abs(point), 0.1)[checked], gradient[checked]
     directions, errors = size[:, None] * np.eye(len(point))[checked], []
     assert (output.spikes.sum(axis=0) > 0).tolist() == [True, True, False]
     for h in (3e-4, 1e-4, 3e-5, 1e-5):
         # Of a fourth order; a spike that hardly crosses bends sharply, and rounding is divided by the step.
-        up, down, far_up, far_down = (at(point[None] + k * h * directions)[0] for k in (1, -1, 2, -2))
+        up, down, far_up, far_down = (
+            np.array([both(point + k * h * direction)[0][0] for direction in directions]) for k in (1, -1, 2, -2)
+        )
         slope = (8.0 * (up - down) - (far_up - far_down)) / (12.0 * h * size)
         errors.append(np.abs(slope - gradient))
     typical = 1e-2 * np.abs(gradient).max()
@@ -145,26 +153,21 @@ def test_slots_hold_what_arrives_or_all_is_nan():
     spikes = timed_spikes(times, dt=2.0, num_steps=10)
     most = int(spikes.spikes.sum(axis=1).max())
     p = replace(p, delay=jnp.full((20, 4), 0.7))
-    every, some, few = (
-        jl.simulate(PreciseDense(neuron(2.0), 2.0, slots), p, spikes)[1] for slots in (None, most + 2, 3)
-    )
+    every, some = (jl.simulate(PreciseDense(neuron(2.0), 2.0, slots), p, spikes)[1] for slots in (None, most + 2))
     assert every.spikes.sum() > 4
     for a, b in zip(every, some, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)  # sums in another order
-    assert jnp.isnan(few.v[-1]).all()
+    assert most + 2 < 20
+    _, full = jl.simulate(PreciseDense(neuron(2.0), 2.0, most + 2), p, jax.tree.map(jnp.ones_like, spikes))
+    assert jnp.isnan(full.v[-1]).all()
     _, of_inputs = jl.simulate(PreciseDense(neuron(2.0), 2.0, most + 2), replace(p, delay=p.delay[:, :1]), spikes)
     np.testing.assert_allclose(of_inputs.v, every.v, rtol=0, atol=1e-13)
 
 
-def test_single_precision_is_close(dtype):
-    output = jl.simulate(
-        network(2.0),
-        jax.tree.map(lambda x: jnp.asarray(x, dtype), PARAMS),
-        timed_spikes(jnp.asarray(TIMES, dtype), dt=2.0, num_steps=12),
-    )[1]
-    assert output.output.v.dtype == dtype
-    with jax.enable_x64(True):
-        expected = simulated(2.0)
+def test_single_precision_is_close():
+    single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (PARAMS, TIMES))
+    output, expected = simulated(2.0, *single), simulated(2.0)
+    assert output.output.v.dtype == jnp.float32
     np.testing.assert_array_equal(output.output.spikes, expected.output.spikes)
     # Some 1e-6 of 20 ms, magnified from spike to spike.
     np.testing.assert_allclose(output.output.spike_time, expected.output.spike_time, rtol=0, atol=1e-3)
@@ -190,17 +193,70 @@ def test_weights_that_arrive_at_the_ends_of_steps_are_spikes_there():
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-13)
 
 
-def test_an_input_that_comes_twice_in_a_step_under_a_trace_is_nan():
-    p = replace(init_precise(KEYS[0], 1, 2, t_ref=2.0), delay=jnp.full((1, 1), 1.0))
+def test_under_a_trace_what_is_wrong_is_nan_in_all_layers_behind():
+    """And delays count without room for them in max_delay, and what has not spiked has any time."""
+    p = replace(init_precise(KEYS[0], 2, 3, gain=14.0, t_ref=2.0)), init_precise(KEYS[1], 3, 2, gain=14.0, t_ref=2.0)
+    net = Sequential((PreciseDense(neuron(2.0)), PreciseDense(neuron(2.0), 2.0)))
+
+    @jax.jit
+    def run(spikes, *delays):
+        own = tuple(replace(p, delay=delay) for p, delay in zip(p, delays, strict=True))
+        return jl.simulate(net, own, spikes)[1].output
+
+    sorted_ = jax.jit(lambda t: timed_spikes(t, dt=2.0, num_steps=6))
+    good = sorted_(jnp.array([[0.3, 1.3], [2.2, jnp.inf]]))
+    expected = run(good, 0.0, 1.0)
+    assert expected.spikes.sum() > 2.0
+    late = run(good, 0.5, 1.0)
+    same = run(sorted_(jnp.array([[0.8, 1.8], [2.7, jnp.inf]])), 0.0, 1.0)
+    np.testing.assert_allclose(late.spike_time, same.spike_time, rtol=0, atol=1e-13)
+    for any_time in (jnp.nan, jnp.inf, 1e9):
+        silent = good._replace(spike_time=jnp.where(good.spikes > 0, good.spike_time, any_time))
+        assert (run(silent, 0.0, 1.0).v == expected.v).all()
+    out_of_it, twice = sorted_(jnp.array([[0.3, 13.0]])), sorted_(jnp.array([[0.1, 0.1], [0.3, 2.3]]))
+    assert jnp.isnan(twice.spikes[:, 0]).all() and jnp.isfinite(twice.spikes[:, 1]).all()
+    wrong = [(out_of_it, 0.0, 1.0), (twice, 0.0, 1.0), (good, 1.9, 1.0), (good, -0.1, 1.0), (good, 0.0, 2.5)]
+    for case in wrong:
+        assert jnp.isnan(run(*case).v[-1]).all()
+
+
+def test_an_input_that_comes_twice_in_a_step_is_nan():
+    p, cell = replace(init_precise(KEYS[0], 1, 2, t_ref=2.0), delay=jnp.ones((1, 1))), PreciseDense(neuron(2.0), 2.0)
     spikes = timed_spikes(jnp.array([[1.9], [2.1]]), dt=2.0, num_steps=3)
-    cell = PreciseDense(neuron(2.0), 2.0)
     with pytest.raises(ValueError, match="spikes of input 0 at 1.9 and 2.1 ms"):
         jl.simulate(cell, p, spikes)
-    assert jnp.isnan(jax.jit(lambda x: jl.simulate(cell, p, x)[1].v)(spikes)[-1]).all()
-    twice = jax.jit(lambda t: timed_spikes(t, dt=2.0, num_steps=3).spikes)(jnp.array([[0.1, 0.1], [0.3, 2.3]]))
-    assert jnp.isnan(twice[:, 0]).all() and jnp.isfinite(twice[:, 1]).all()
+    before, now = (
+        TimedSpikes(spikes=jnp.ones(shape), spike_time=jnp.full(shape, t)) for shape, t in (((1, 1), 1.9), (1, 0.1))
+    )
+    assert jnp.isnan(cell._due(p.delay, before, now)[0]).all()
 
 
+def test_rounding_decides_about_no_step(dtype):
+    """Of times at the ends of steps, and late ones, which have few digits left."""
+    for dt in (0.1, 0.3, 0.7):
+        n = np.arange(1, 400)
+        np.testing.assert_array_equal(step_of(jnp.asarray(n * dt, dtype), dt), n - 1)
+        late = jnp.asarray(np.linspace(1e6, 1e6 + 2.0, 2001) * dt, dtype)
+        within = np.asarray(late, float) / dt - np.asarray(step_of(late, dt), float)
+        assert within.max() < 1.0 + (1e-3 if dtype == jnp.float64 else 0.2)  # 1e6 steps are 0.1 apart in float32
+
+
+def test_a_silent_input_has_the_derivative_of_a_spike_at_its_steps_start():
+    """So that the surrogate of a layer before reaches through delays: w k(t), k of an exponential current."""
+    cell, p = PreciseDense(neuron(2.0), 2.0), init_precise(KEYS[0], 2, 3, tau_m=8.0, tau_syn=4.0, t_ref=2.0)
+    still = timed_spikes(jnp.full(2, jnp.inf), dt=2.0, num_steps=1)
+
+    def v(spikes):
+        x = jax.tree.map(lambda x: x[0], still)
+        return cell.step(p, cell.init_state(p, x), x._replace(spikes=spikes))[1].v
+
+    kernel = 4.0 / (8.0 - 4.0) * (np.exp(-2.0 / 8.0) - np.exp(-2.0 / 4.0))
+    slope = jax.jit(lambda spikes: jax.jvp(v, (spikes,), (jnp.array([0.0, 1.0]),))[1])(jnp.zeros(2))
+    np.testing.assert_allclose(slope, p.weight[1] * kernel, rtol=1e-12)
+
+
+NET = network(2.0)
+IN_MV = jl.SynapticParams(neuron=jl.LIFParams(), synapse=jl.CurrentParams(tau_syn=4.0))
 PLAIN, SOFT = jl.PreciseLIF(dt=2.0), jl.PreciseLIF(dt=2.0, surrogate=jl.SuperSpike())
 
 
@@ -233,11 +289,48 @@ PLAIN, SOFT = jl.PreciseLIF(dt=2.0), jl.PreciseLIF(dt=2.0, surrogate=jl.SuperSpi
             ),
             r"layer 0 .*spike_time.* = 3 ms: .*from 0 to dt = 2 ms",
         ),
+        (
+            lambda: NET.check((PARAMS[0], replace(PARAMS[1], weight=jnp.ones((6, 2))))),
+            r"layer 1 .*tau_m has shape \[3\]: ",
+        ),
+        (
+            lambda: NET.check(
+                (replace(PARAMS[0], delay=2.0), replace(PARAMS[1], weight=jnp.ones((6, 3)), neuron=IN_MV))
+            ),
+            "inputs of 1 are at most 6 pA",
+        ),
+        (
+            lambda: Sequential((PreciseDense(neuron(2.0, jl.SuperSpike())), PreciseDense(neuron(2.0), slots=2))),
+            r"layer 1 \(PreciseDense\): slots = 2: .*surrogate",
+        ),
+        (lambda: PreciseRecurrent(neuron(2.0, jl.SuperSpike()), 2.0, slots=2), "slots = 2: .*surrogate"),
+        (
+            lambda: first_spike_logits(simulated(2.0).output, jnp.ones(2), dt=2.0, tau=1.0, late=1.0),
+            r"v_th has shape \[2\]",
+        ),
+        (lambda: summary(NET, PARAMS, jnp.ones((1, 12, 5))), "network = Sequential: a TimedSpikes is not held"),
     ],
 )
 def test_what_cannot_be_right_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_layers_in_mv_and_normalised_ones_have_weights_of_their_own():
+    NET.check((replace(PARAMS[0], delay=2.0), replace(PARAMS[1], weight=jnp.full((6, 3), 1500.0), neuron=IN_MV)))
+    NET.check((replace(PARAMS[0], delay=10 * 0.1 + 4.0000000001), PARAMS[1]))  # rounding is not beyond max_delay
+
+
+def test_a_flight_record_of_spikes_with_times():
+    """A jump fires the neuron at 0.4 ms, and comes back to it after 1.3: its gradient is what is left of w."""
+    neurons = jl.SynapticParams(neuron=init_recurrent(KEYS[0], 1, tau_m=8.0, t_ref=2.0).neuron, synapse=())
+    p = PreciseDenseParams(neuron=neurons, weight=jnp.array([[2.0], [0.5]]), delay=2.3)
+    cell = PreciseRecurrent(jl.PreciseSynaptic(jl.PreciseLIF(dt=2.0), jl.VoltageJump()), 4.0)
+    spikes = timed_spikes(jnp.array([0.4]), dt=2.0, num_steps=5)
+    batch = jax.tree.map(lambda x: x[None], spikes)
+    record = flight_record(cell, p, batch, lambda output: output.v[0, -1, 0])
+    assert record.rates[0].tolist() == [100.0] and record.layers == ("PreciseRecurrent",)
+    np.testing.assert_allclose(record.gradient_norm[0, 1], 0.5 * np.exp(-(10.0 - 5.0) / 8.0), rtol=1e-12)
 
 
 def test_with_a_surrogate_spikes_may_pass_without_their_times():
