@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 from jaxtyping import PyTree
 
 from jaxlif.networks.feedback import moving_leaves, with_still
@@ -150,20 +151,24 @@ def _run(neuron: Cell, params: PyTree, state: PyTree, inputs: Array) -> tuple[Py
     return _forwards(neuron, params, state, inputs, keep=False)[:2]
 
 
-def _run_forwards(neuron: Cell, params: PyTree, state: PyTree, inputs: Array) -> tuple[Any, Any]:
+def _run_forwards(neuron: Cell, *primals: PyTree) -> tuple[Any, Any]:
+    params, state, inputs = custom_vjp_primal_tree_values(primals)
     final, outputs, starts = _forwards(neuron, params, state, inputs, keep=True)
     return (final, outputs), (params, state, starts, inputs)
 
 
 def _run_backwards(neuron: Cell, kept: tuple[Any, ...], cotangents: tuple[Any, Any]) -> Any:
     params, state, starts, inputs = kept
+    ended, wanted = map(moving_leaves, cotangents)
+    ended = [jnp.zeros(c.shape, c.dtype) if isinstance(c, SymbolicZero) else c for c in ended]
+    # What nobody looks at, such as the voltage of a hidden layer, is not read.
+    seen = [None if isinstance(c, SymbolicZero) else c for c in wanted]
     out = floating(params), floating(state), inputs
-    args = params, starts, inputs, *map(moving_leaves, cotangents)
-    d_params, d_state, d_inputs = _launch(partial(_backward_kernel, neuron), out, *args)
+    d_params, d_state, d_inputs = _launch(partial(_backward_kernel, neuron), out, params, starts, inputs, ended, seen)
     return with_still(params, d_params), with_still(state, d_state), d_inputs
 
 
-_run.defvjp(_run_forwards, _run_backwards)
+_run.defvjp(_run_forwards, _run_backwards, symbolic_zeros=True)
 
 
 def _forwards(neuron: Cell, params: PyTree, state: PyTree, inputs: Array, *, keep: bool) -> tuple[PyTree, Any, PyTree]:
@@ -228,6 +233,7 @@ def _backward_kernel(
         s, pulls = load(starts, turn), []
         for n, x, w in [(n, load(inputs, n), load(wanted, n)) for n in rows]:
             (s, output), pull = jax.vjp(neuron.step, p, s, x)
+            w = [jnp.zeros_like(y) if c is None else c for y, c in zip(floating(output), w, strict=True)]
             pulls.append((n, pull, s, with_still(output, w)))
         total, moving = carry
         for n, pull, s, w in reversed(pulls):

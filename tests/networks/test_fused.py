@@ -109,6 +109,8 @@ def test_on_a_gpu_the_loops_are_kernels_and_spikes_leave_as_bits(monkeypatch):
     kernels = [line for line in card.splitlines() if "xla.gpu.triton" in line]
     assert len(kernels) == 4 and "stablehlo.while" not in card
     assert sum("tensor<2x3x40xui8>" in line for line in kernels) == 1  # a byte for four steps
+    read = [line.rsplit(" : (", 1)[1].split("->")[0].count("tensor<2x10x40xf64>") for line in kernels]
+    assert sorted(read) == [0, 0, 1, 2]  # the hidden layer's input, and beside it the cotangent of its spikes alone
     assert "triton" not in host
 
 
