@@ -13,7 +13,7 @@ on both, and once more as the GPU takes them by default. Times are medians of ``
 make it, its look at the inputs on the host included. Networks are those of ``../large_network.py`` with 80 synapses a
 neuron, at every size.
 
-Command: python experiments/benchmarks/gpu.py (under fourteen minutes on a GPU; needs pip install 'jaxlif[cuda13,dev]',
+Command: python experiments/benchmarks/gpu.py (under fifteen minutes on a GPU; needs pip install 'jaxlif[cuda13,dev]',
 and JAXLIF_DATA for the likelihood; writes results/gpu_<card>.json, anew after each part). With --only PART what is
 measured takes the place of that part in the file of an earlier run on such a card. Without a GPU it refuses. --quick: a
 smoke run under a minute on whatever there is, which writes quick_<card>.json into the folder --out, and nothing without
@@ -174,16 +174,16 @@ def one_step(config: Config, n: int, unroll: int) -> Claims:
 def layers(config: Config) -> Iterator[Piece]:
     """Time the gradient of a layer with respect to its weights."""
     for steps, batch, width, unroll in config.layers:
-        for recurrent in (False, True):
-            kind = "recurrent" if recurrent else "feed-forward"
+        for kind in ("feed-forward", *["one kernel"] * (unroll == 1), "recurrent"):
             name = f"layer of {width}, {kind}, batch {batch}" + f", unroll {unroll}" * (unroll > 1)
-            yield name, partial(one_layer, config, name, steps, batch, width, recurrent, unroll)
+            yield name, partial(one_layer, config, name, steps, batch, width, kind, unroll)
 
 
-def one_layer(config: Config, name: str, steps: int, batch: int, width: int, recurrent: bool, unroll: int) -> Claims:
+def one_layer(config: Config, name: str, steps: int, batch: int, width: int, kind: str, unroll: int) -> Claims:
     keys = jax.random.split(jax.random.key(0), 4)
     neuron = jl.LIF(dt=1.0)
-    hidden, params = (Recurrent(neuron), init_recurrent(keys[1], width)) if recurrent else (neuron, init_neurons(width))
+    hidden = {"feed-forward": neuron, "one kernel": Fused(neuron), "recurrent": Recurrent(neuron)}[kind]
+    params = init_recurrent(keys[1], width) if kind == "recurrent" else init_neurons(width)
     network = Sequential((Dense(), hidden))
     inputs = jax.random.bernoulli(keys[2], 0.1, (batch, steps, width)).astype(jnp.float32)
     cotangents = jax.random.normal(keys[3], inputs.shape)
@@ -344,11 +344,11 @@ def one_network(config: Config, n: int) -> Claims:
     ]
 
 
-#: What is measured and for how many seconds at most; together under fourteen minutes.
+#: What is measured and for how many seconds at most; together under fifteen minutes.
 PARTS: dict[str, tuple[Callable[[Config], Iterator[Piece]], float]] = {
     "parity": (parity, 170.0),
     "launch": (launch, 110.0),
-    "layers": (layers, 90.0),
+    "layers": (layers, 110.0),
     "kernels": (kernels, 60.0),
     "epochs": (epochs, 90.0),
     "likelihood": (likelihood, 250.0),
