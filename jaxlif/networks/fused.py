@@ -39,9 +39,10 @@ class Fused:
     are the neuron's. On a GPU there is no forward-mode derivative (``jax.jvp``): take the neuron itself for it.
 
     Args:
-        neuron: a cell whose input is an array and whose step treats each neuron by itself, such as
-            :class:`jaxlif.LIF`, :class:`jaxlif.AdaptiveLIF`, :class:`jaxlif.ResonantLIF` and
-            :class:`jaxlif.LeakyIntegrator`. A recurrent layer stays a scan: a matmul stands between its steps.
+        neuron: a cell that takes an array, whose step treats each neuron by itself and whose spikes are 0 or 1:
+            :class:`jaxlif.LIF`, :class:`jaxlif.AdaptiveLIF`, :class:`jaxlif.ResonantLIF`,
+            :class:`jaxlif.LeakyIntegrator`, one of your own. A recurrent layer stays a scan: a matmul stands between
+            its steps.
 
     Raises:
         ValueError: for another cell, when it is made or simulated.
