@@ -17,20 +17,18 @@ from jax.interpreters import ad, batching, mlir
 _CACHED = 2**15  # numbers of each array that a sum over time takes at once
 
 
-def overwrite(step: Callable[..., Any], fixed: Any, carry: Any, series: Any, *, unroll: int = 1) -> tuple[Any, Any]:
+def overwrite(step: Callable[..., Any], fixed: Any, carry: Any, series: Any) -> tuple[Any, Any]:
     """Scan ``step(fixed, carry, x) -> (carry, y)`` over arrays [T, ...], y in the form of x. It has no derivative."""
     leaves, form = jax.tree.flatten((fixed, carry, series))
 
     def _flat(*leaves: Array) -> list[Array]:
         return jax.tree.leaves(step(*jax.tree.unflatten(form, leaves)))
 
-    after = _OVERWRITE.bind(*leaves, step=_flat, sizes=_sizes(fixed, carry, series), unroll=unroll)
+    after = _OVERWRITE.bind(*leaves, step=_flat, sizes=_sizes(fixed, carry, series))
     return jax.tree.unflatten(jax.tree.structure((carry, series)), after)  # type: ignore[no-any-return]
 
 
-def recurrence(
-    step: Callable[..., Any], fixed: Any, first: Any, series: Any, drive: Array, moving: Any, *, unroll: int = 1
-) -> Array:
+def recurrence(step: Callable[..., Any], fixed: Any, first: Any, series: Any, drive: Array, moving: Any) -> Array:
     r"""Solve :math:`y_n = E_n y_{n-1} + P_n p + b_n` from :math:`y_{-1} = 0`, for p ``moving`` and b ``drive``.
 
     ``step(fixed, before, now, y, p)`` is :math:`E y + P p`, where ``before`` and ``now`` are neighbours in ``series``
@@ -42,7 +40,7 @@ def recurrence(
         return step(*jax.tree.unflatten(form, leaves))  # type: ignore[no-any-return]
 
     rest, sizes = jax.tree.leaves((moving, fixed, first, series)), _sizes(moving, fixed, series)
-    [y] = _RECURRENCE.bind(drive, *rest, step=_flat, sizes=sizes, unroll=unroll, reverse=False)
+    [y] = _RECURRENCE.bind(drive, *rest, step=_flat, sizes=sizes, reverse=False)
     return y  # type: ignore[no-any-return]
 
 
@@ -69,10 +67,8 @@ def _parts(leaves: Sequence[Any], sizes: Any) -> list[list[Any]]:
 # --- the loops ---
 
 
-def _over(steps: int, body: Callable[..., Any], state: Any, unroll: int) -> Any:
+def _over(steps: int, body: Callable[..., Any], state: Any) -> Any:
     """Run ``body(n, state)`` for n = 0 .. steps - 1; of an unsigned index the sign need not be looked at."""
-    if unroll > 1:
-        return jax.lax.fori_loop(np.uint32(0), np.uint32(steps), body, state, unroll=unroll)
 
     def _turn(turn: tuple[Array, Any]) -> tuple[Array, Any]:
         return turn[0] + np.uint32(1), body(*turn)
@@ -89,7 +85,7 @@ def _put(x: Array, y: Array, n: Any) -> Array:
     return x
 
 
-def _overwritten(*leaves: Array, step: Any, sizes: Any, unroll: int) -> list[Array]:
+def _overwritten(*leaves: Array, step: Any, sizes: Any) -> list[Array]:
     fixed, carry, series = _split(leaves, *sizes)
 
     def _body(n: Any, state: Any) -> Any:
@@ -97,7 +93,7 @@ def _overwritten(*leaves: Array, step: Any, sizes: Any, unroll: int) -> list[Arr
         carry, after = _split(step(*fixed, *carry, *_at(series, n)), *sizes[1:])
         return carry, [_put(x, y, n) for x, y in zip(series, after, strict=True)]
 
-    carry, series = _over(len(series[0]), _body, (carry, series), unroll)
+    carry, series = _over(len(series[0]), _body, (carry, series))
     return [*carry, *series]
 
 
@@ -105,7 +101,7 @@ def _solved(*leaves: Array, reverse: bool, **options: Any) -> list[Array]:
     return (_backwards if reverse else _forwards)(*leaves, **options)
 
 
-def _forwards(*leaves: Array, step: Any, sizes: Any, unroll: int) -> list[Array]:
+def _forwards(*leaves: Array, step: Any, sizes: Any) -> list[Array]:
     [drive], moving, fixed, first, series = _parts(leaves, sizes)
 
     def _body(n: Any, state: Any) -> Any:
@@ -114,10 +110,10 @@ def _forwards(*leaves: Array, step: Any, sizes: Any, unroll: int) -> list[Array]
         y = step(*fixed, *before, *now, y, *moving) + _at([drive], n)[0]
         return y, now, _put(drive, y, n)
 
-    return [_over(len(drive), _body, (jnp.zeros_like(drive[0]), first, drive), unroll)[2]]
+    return [_over(len(drive), _body, (jnp.zeros_like(drive[0]), first, drive))[2]]
 
 
-def _backwards(*leaves: Array, step: Any, sizes: Any, unroll: int) -> list[Array]:
+def _backwards(*leaves: Array, step: Any, sizes: Any) -> list[Array]:
     [drive], moving, fixed, _, series = _parts(leaves, sizes)
     still = [jnp.zeros_like(p) for p in moving]
 
@@ -130,7 +126,7 @@ def _backwards(*leaves: Array, step: Any, sizes: Any, unroll: int) -> list[Array
         return y, before, _put(drive, y, n)
 
     end = drive[-1], [x[-1] for x in series], drive
-    y = _over(len(drive) - 1, _body, end, unroll)[2]
+    y = _over(len(drive) - 1, _body, end)[2]
     return [y, *_gathered(leaves, y, step, sizes)]
 
 
@@ -160,7 +156,7 @@ def _gathered(leaves: Sequence[Array], y: Array, step: Any, sizes: Any) -> list[
     size = max(1, min(_CACHED // max(1, y[0].size), len(y) - 1))
     blocks, rest = divmod(len(y) - 1, size)
     sums = _sum([x[None] for x in first], [x[:1] for x in series], y[:1])
-    sums = _over(blocks, lambda i, sums: _add(sums, _block(i * np.uint32(size), size)), sums, 1) if moving else sums
+    sums = _over(blocks, lambda i, sums: _add(sums, _block(i * np.uint32(size), size)), sums) if moving else sums
     return _add(sums, _block(np.uint32(blocks * size), rest)) if rest and moving else sums
 
 
@@ -180,10 +176,10 @@ def _batched(leaves: Any, dims: Any, kinds: Any) -> tuple[list[Array], list[int 
     return moved, [0 if d is not None or must else None for d, (_, must) in zip(dims, kinds, strict=True)]
 
 
-def _batch_overwrite(leaves: Any, dims: Any, *, step: Any, sizes: Any, unroll: int) -> tuple[Any, Any]:
+def _batch_overwrite(leaves: Any, dims: Any, *, step: Any, sizes: Any) -> tuple[Any, Any]:
     fixed, carry, series = sizes
     leaves, axes = _batched(leaves, dims, [(0, False)] * fixed + [(0, True)] * carry + [(1, True)] * series)
-    after = _OVERWRITE.bind(*leaves, step=jax.vmap(step, axes), sizes=sizes, unroll=unroll)
+    after = _OVERWRITE.bind(*leaves, step=jax.vmap(step, axes), sizes=sizes)
     return after, [0] * carry + [1] * series
 
 

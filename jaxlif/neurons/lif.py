@@ -211,12 +211,13 @@ class LIF(OnGrid):
 
     def scan(self, params: LIFParams, state: LIFState, inputs: Array, *, unroll: int = 1) -> tuple[LIFState, Any]:
         """Advance through ``inputs`` [T, N]; equal to stepping, bit by bit, in less time and memory."""
-        verbs = (*SPIKING, "step")
-        if any(getattr(type(self), verb) is not getattr(LIF, verb) for verb in verbs):
-            return stepped(self, unroll, params, state, inputs)
+        own = all(getattr(type(self), verb) is getattr(LIF, verb) for verb in (*SPIKING, "step"))
+        # Of few neurons XLA compiles the plain loop as a whole; unrolled, it copies all of what it overwrites.
+        if not own or unroll > 1 or state.v.size < 16 or jax.default_backend() != "cpu":
+            return stepped(self, params, state, inputs, unroll)
         missing = (1,) * (state.v.ndim + 1 - inputs.ndim)
         inputs = jnp.asarray(inputs, state.v.dtype).reshape(inputs.shape[:1] + missing + inputs.shape[1:])
-        return charge_and_reset(self, unroll, params, state, jnp.broadcast_to(inputs, inputs.shape[:1] + state.v.shape))
+        return charge_and_reset(self, params, state, jnp.broadcast_to(inputs, inputs.shape[:1] + state.v.shape))
 
 
 def plain_state(state: Any) -> LIFState:

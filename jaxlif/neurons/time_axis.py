@@ -17,28 +17,28 @@ from jaxlif.neurons.cell import SpikingNeuron, SpikingOutput
 from jaxlif.neurons.in_place import overwrite, placed, recurrence
 
 
-def stepped(neuron: SpikingNeuron, unroll: int, params: Any, state: Any, inputs: Array) -> tuple[Any, Any]:
+def stepped(neuron: SpikingNeuron, params: Any, state: Any, inputs: Array, unroll: int = 1) -> tuple[Any, Any]:
     """Step through ``inputs`` in a scan, whose steps the backward pass computes again."""
     return jax.lax.scan(jax.checkpoint(partial(neuron.step, params), prevent_cse=False), state, inputs, unroll=unroll)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def charge_and_reset(neuron: SpikingNeuron, unroll: int, params: Any, state: Any, inputs: Array) -> tuple[Any, Any]:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def charge_and_reset(neuron: SpikingNeuron, params: Any, state: Any, inputs: Array) -> tuple[Any, Any]:
     """Advance through ``inputs`` [T, N]; where nothing but them, tau_m and r_m moves the gradient has its own loops."""
 
     def _output(v: Array, held: Array) -> SpikingOutput:
         _, v, spikes = _reset(neuron, params, _held(state, v, held))
         return SpikingOutput(spikes, v)
 
-    v, held, refractory = _charged(neuron, unroll, params, state, inputs)
+    v, held, refractory = _charged(neuron, params, state, inputs)
     outputs = jax.vmap(_output)(v, held)
     return _placed((state._replace(v=outputs.v[-1], refractory=refractory), outputs))
 
 
 @partial(charge_and_reset.defjvp, symbolic_zeros=True)
-def _charge_and_reset_jvp(neuron: SpikingNeuron, unroll: int, primals: Any, tangents: Any) -> Any:
+def _charge_and_reset_jvp(neuron: SpikingNeuron, primals: Any, tangents: Any) -> Any:
     run = charge_and_reset.fun if _only_charging(*tangents) else stepped
-    values, moves = _along(partial(run, neuron, unroll), primals, tangents)
+    values, moves = _along(partial(run, neuron), primals, tangents)
     return _placed(values), _placed(moves)
 
 
@@ -46,21 +46,21 @@ def _placed(result: tuple[Any, Any]) -> tuple[Any, Any]:
     return placed(result[0]), placed(result[1], timed=True)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _charged(neuron: SpikingNeuron, unroll: int, params: Any, state: Any, inputs: Array) -> tuple[Array, Array, Array]:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _charged(neuron: SpikingNeuron, params: Any, state: Any, inputs: Array) -> tuple[Array, Array, Array]:
     """Return the voltages [T, N] before each reset, which neurons are held, and the steps left at the end."""
-    return _charges(partial(overwrite, unroll=unroll), neuron, params, state, inputs)
+    return _charges(overwrite, neuron, params, state, inputs)
 
 
 @partial(_charged.defjvp, symbolic_zeros=True)
-def _charged_jvp(neuron: SpikingNeuron, unroll: int, primals: Any, tangents: Any) -> Any:
+def _charged_jvp(neuron: SpikingNeuron, primals: Any, tangents: Any) -> Any:
     def _loop(step: Any, params: Any, carry: Any, series: Any) -> Any:
-        return jax.lax.scan(partial(step, params), carry, series, unroll=unroll)
+        return jax.lax.scan(partial(step, params), carry, series)
 
     if not _only_charging(*tangents):
         return _along(partial(_charges, _loop, neuron), primals, tangents)
     (params, state, inputs), (moves, _, inputs_dot) = primals, tangents
-    v, held, left = _charged(neuron, unroll, *primals)
+    v, held, left = _charged(neuron, *primals)
     moving = {name: t for name in _CHARGING if not _still(t := getattr(moves, name))}
 
     def _step(params: Any, before: Any, now: Any, v_dot: Array, moving: Any) -> Array:
@@ -80,7 +80,7 @@ def _charged_jvp(neuron: SpikingNeuron, unroll: int, primals: Any, tangents: Any
 
     drive = jnp.zeros_like(v) if _still(inputs_dot) else jax.vmap(_driven)(held, inputs, inputs_dot)
     first = state.v, jnp.ones_like(held[0]), jnp.zeros_like(state.v)
-    v_dot = recurrence(_step, params, first, (v, held, inputs), drive, moving, unroll=unroll)
+    v_dot = recurrence(_step, params, first, (v, held, inputs), drive, moving)
     return (v, held, left), (placed(v_dot, timed=True), *(np.zeros(x.shape, jax.dtypes.float0) for x in (held, left)))
 
 

@@ -85,7 +85,7 @@ def test_outputs_and_gradients_equal_those_of_a_python_loop():
 
 def loops(jaxpr):
     """Return the unrolling of every loop over time of a program, at any depth."""
-    found = [eqn.params["unroll"] for eqn in jaxpr.eqns if eqn.params.get("length") == T or "sizes" in eqn.params]
+    found = [eqn.params["unroll"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan" and eqn.params["length"] == T]
     return found + [n for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params) for n in loops(sub)]
 
 

@@ -1,5 +1,6 @@
 """The neuron's own loops over time against a Python loop of steps, which JAX differentiates as it stands."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 import jaxlif as jl
 
-T, B, N = 5, 5, 3  # as many samples as steps: axes that change places would not be seen by their lengths
+T, B, N = 4, 4, 16  # as many samples as steps: axes that change places would not be seen by their lengths
 RNG = np.random.default_rng(5)
 CURRENT = RNG.normal(1500.0, 900.0, (B, T, N))  # pA: at 0.5 ms every third step spikes or is refractory
 WEIGHTS, DIRECTION = RNG.normal(size=(2, T, N)), RNG.normal(size=(B, T, N))
@@ -40,7 +41,7 @@ def loss(run, params, tau_m, inputs):
     """Weigh all outputs of a sample, the voltages not linearly."""
     params = replace(params, tau_m=tau_m)
     state, output = run(params, jl.LIF().init_state(params, inputs[0]), inputs)
-    weights = jnp.asarray(WEIGHTS, inputs.dtype)
+    weights = jnp.asarray(WEIGHTS, inputs.dtype).repeat(len(inputs) // T, axis=1)
     return jnp.sum(weights[0] * output.spikes) + jnp.sum(jnp.sin(weights[1] * output.v)) + jnp.sum(state.v)
 
 
@@ -98,6 +99,21 @@ def test_where_resets_move_the_plain_scan_is_differentiated():
     )
     own, expected = (jax.jit(jax.grad(lambda p, r=r: batch(r, p)))(params) for r in runs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), own, expected)
+
+
+def test_no_step_copies_what_it_overwrites():
+    """XLA may save all of an array before each write to it: the time would grow with the square of the steps."""
+    params, inputs = jl.LIFParams(tau_m=12.0, **PARAMS), jnp.asarray(CURRENT.repeat(7, axis=1))
+
+    def total(inputs):
+        return jax.vmap(lambda x: loss(lambda p, s, x: jl.simulate(CELLS["value"], p, x, s), params, 12.0, x))(
+            inputs
+        ).sum()
+
+    program = jax.jit(jax.grad(total)).lower(inputs).compile().as_text()
+    parts = {part.split(" ", 1)[0].lstrip("%"): part for part in program.split("\n\n")}
+    bodies = [parts[name] for name in re.findall(r"body=%?([\w.-]+)", program)]
+    assert len(bodies) == 2 and not any(re.search(r"\[[\d,]*\b28\b[\d,]*\]\S* copy\(", body) for body in bodies)
 
 
 def test_a_neuron_that_integrates_in_another_way_steps():
