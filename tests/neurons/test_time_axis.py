@@ -101,6 +101,27 @@ def test_where_resets_move_the_plain_scan_is_differentiated():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), own, expected)
 
 
+@pytest.mark.parametrize("kind", ["value", "subtract"])
+def test_chunks_equal_the_whole_bitwise_and_a_loop_of_steps_to_rounding(kind):
+    """The cut leaves neurons refractory; the contract's own cases have too few neurons for these loops."""
+    cell = CELLS[kind]
+    params = jl.LIFParams(tau_m=12.0, **PARAMS)
+    inputs = jnp.asarray(np.concatenate(CURRENT))
+    state, whole = jl.simulate(cell, params, inputs)
+    middle, first = jl.simulate(cell, params, inputs[:7])
+    end, second = jl.simulate(cell, params, inputs[7:], middle)
+    assert middle.refractory.any() and whole.spikes.any()
+    jax.tree.map(np.testing.assert_array_equal, (state, whole), (end, jax.tree.map(join, first, second)))
+    last, outputs = stepped(cell, params, cell.init_state(params, inputs[0]), inputs)
+    np.testing.assert_array_equal(whole.spikes, outputs.spikes)
+    np.testing.assert_array_equal(state.refractory, last.refractory)
+    np.testing.assert_allclose(whole.v, outputs.v, rtol=0, atol=1e-11)  # mV: 16 roundings of 70
+
+
+def join(a, b):
+    return jnp.concatenate([a, b])
+
+
 def test_no_step_copies_what_it_overwrites():
     """XLA may save all of an array before each write to it: the time would grow with the square of the steps."""
     params, inputs = jl.LIFParams(tau_m=12.0, **PARAMS), jnp.asarray(CURRENT.repeat(7, axis=1))
