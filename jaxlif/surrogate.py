@@ -5,13 +5,16 @@ The argument of a pseudo-derivative is the dimensionless distance to threshold
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
 # A pseudo-derivative: a hashable callable from the distance to threshold to dS/dx, of any shape.
@@ -119,7 +122,6 @@ def _normal(x: Array, mean: float, sigma: float) -> Array:
     return jnp.exp(-0.5 * ((x - mean) / sigma) ** 2) / (math.sqrt(2.0 * math.pi) * sigma)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def spike(x: Float[Array, "*N"], surrogate: Surrogate) -> Float[Array, "*N"]:
     r"""Emit a spike, 1, where the distance to threshold is not negative: :math:`S(x) = [x \ge 0]`, S' = ``surrogate``.
 
@@ -127,10 +129,38 @@ def spike(x: Float[Array, "*N"], surrogate: Surrogate) -> Float[Array, "*N"]:
         >>> [float(spike(jnp.asarray(x), SuperSpike())) for x in (-1e-9, 0.0, 1e-9)]
         [0.0, 1.0, 1.0]
     """
+    x = jnp.asarray(x)
+    return _in_kernels(x, surrogate) if _kernels.get() else jnp.asarray(_spike_p.bind(x, surrogate=surrogate))
+
+
+def _step(x: Array, surrogate: Surrogate) -> Array:
     return jnp.asarray(x >= 0, jnp.result_type(x))
 
 
-@spike.defjvp
-def _spike_jvp(surrogate: Surrogate, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (x_dot,) = primals, tangents
-    return spike(x, surrogate), surrogate(x) * x_dot
+# A primitive, not a custom_jvp: where JAX differentiates a scan twice it drops such a rule, and with it the derivative
+# of the spikes that the first one has kept.
+_spike_p = Primitive("spike")
+_spike_p.def_impl(jax.jit(_spike_p.bind, static_argnames="surrogate"))
+_spike_p.def_abstract_eval(lambda x, **_: jax.core.ShapedArray(x.shape, x.dtype))
+mlir.register_lowering(_spike_p, mlir.lower_fun(_step, multiple_results=False))
+batching.defvectorized(_spike_p)
+ad.defjvp(_spike_p, lambda x_dot, x, surrogate: surrogate(x) * x_dot)
+
+# Pallas lowers no primitive that it does not know.
+_kernels: ContextVar[bool] = ContextVar("kernels", default=False)
+_in_kernels = jax.custom_jvp(_step, nondiff_argnums=(1,))
+
+
+@_in_kernels.defjvp
+def _jvp_in_kernels(surrogate: Surrogate, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _in_kernels(primals[0], surrogate), surrogate(primals[0]) * tangents[0]
+
+
+@contextmanager
+def for_kernels() -> Iterator[None]:
+    """Make spikes of what a Pallas kernel knows, while its body is traced; their second derivative is not in it."""
+    token = _kernels.set(True)
+    try:
+        yield
+    finally:
+        _kernels.reset(token)

@@ -120,3 +120,28 @@ def test_surrogates_are_values():
     assert jl.SuperSpike(10.0) == jl.SuperSpike() and hash(jl.SuperSpike(10.0)) == hash(jl.SuperSpike())
     kinds = (jl.SuperSpike, jl.Arctan, jl.Sigmoid, jl.Triangular, jl.Gaussian, jl.MultiGaussian)
     assert len({*EXPECTED, *(kind() for kind in kinds)}) == len(EXPECTED) == 12
+
+
+def test_second_derivatives_through_a_scan_are_those_of_a_loop():
+    """JAX drops a custom rule where it differentiates a scan twice, and the spikes' part of a Hessian with it."""
+    cell, x = jl.LIF(dt=1.0, detach_reset=False), jnp.asarray(np.random.default_rng(0).normal(200.0, 60.0, (6, 3)))
+    weigh = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 3)))
+
+    def loss(run, point):
+        output = run(jl.LIFParams(tau_m=point[0], v_th=point[1], r_m=point[2], t_ref=1.0), x)
+        return jnp.sum(weigh[0] * output.spikes) + 0.1 * jnp.sum(weigh[1] * output.v)
+
+    def loop(params, x):
+        state, outputs = cell.init_state(params, x[0]), []
+        for row in x:
+            state, output = cell.step(params, state, row)
+            outputs.append(output)
+        return jax.tree.map(lambda *rows: jnp.stack(rows), *outputs)
+
+    found, expected = (
+        jax.jit(jax.hessian(lambda point, run=run: loss(run, point)))(jnp.array([10.0, -55.0, 0.1]))
+        for run in (lambda params, x: jl.simulate(cell, params, x)[1], loop)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(found, found.T, rtol=1e-9)
+    assert (expected != 0.0).all()

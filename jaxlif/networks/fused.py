@@ -21,13 +21,14 @@ from jaxlif.networks.graph import worth_recomputing
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import Cell
 from jaxlif.simulation import scan_cell
+from jaxlif.surrogate import for_kernels
 
 _TURN = 4  # steps: read together, their spikes in one byte, and the state before them stored for the backward pass
 _BLOCK = 128  # neurons of a program, one for each thread
 # What is done to each neuron by itself.
 _EACH = """abs add add_any and broadcast_in_dim ceil convert_element_type cos custom_jvp_call div eq exp exp2 expm1
-floor ge gt integer_pow jit le log log1p logistic lt max min mul ne neg not or pow rsqrt select_n sign sin sqrt square
-stop_gradient sub tanh xor""".split()
+floor ge gt integer_pow jit le log log1p logistic lt max min mul ne neg not or pow rsqrt select_n sign sin spike sqrt
+square stop_gradient sub tanh xor""".split()
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def _forward_kernel(
     load, store = _block_of(inputs.shape[1])
     p = load(params)
 
+    @for_kernels()
     def _turn(turn: Any, rows: list[Any], s: PyTree) -> PyTree:
         if starts is not None:
             store(starts, s, turn)
@@ -230,6 +232,7 @@ def _backward_kernel(
     load, store = _block_of(inputs.shape[1])
     p, (d_params, d_state, d_inputs) = load(params), found
 
+    @for_kernels()
     def _turn(turn: Any, rows: list[Any], carry: tuple[Any, Any]) -> tuple[Any, Any]:
         s, pulls = load(starts, turn), []
         for n, x, w in [(n, load(inputs, n), load(wanted, n)) for n in rows]:
