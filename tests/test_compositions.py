@@ -313,7 +313,7 @@ def test_a_layer_refuses_what_takes_no_array(neuron):
 
 
 def test_a_user_of_arriving_and_of_feedback_is_told_what_they_take():
-    with pytest.raises(ValueError, match="^neuron = LIF: Arriving needs a Synaptic neuron"):
+    with pytest.raises(ValueError, match="^neuron = LIF: Arriving needs a Synaptic or PreciseSynaptic neuron"):
         Arriving(LIF)
     with pytest.raises(ValueError, match="^neuron = Synaptic: Arriving passes an array"):
         Arriving(jl.Synaptic(SYNAPTIC, jl.VoltageJump()))
