@@ -6,8 +6,8 @@ where they are at hand and not while tracing; kinds, dtypes and shapes always.
 
 import math
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -216,15 +216,6 @@ def concrete(*values: Any) -> bool:
     """Say whether all values are numbers or arrays at hand, not tracers or placeholders of a transformation."""
     at_hand = bool | int | float | np.generic | np.ndarray | jax.Array
     return all(isinstance(v, at_hand) and not isinstance(v, Tracer) for v in values)
-
-
-@contextmanager
-def within(where: str) -> Iterator[None]:
-    """Say where an error comes from, such as a layer whose params lack a field."""
-    try:
-        yield
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 def require(ok: Any, field: str, value: Any, unit: str, rule: str) -> None:

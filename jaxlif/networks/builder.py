@@ -12,7 +12,6 @@ from jax import Array
 from jaxtyping import Key
 
 from jaxlif import checks
-from jaxlif.checks import within
 from jaxlif.compiled import compiled
 from jaxlif.files import require_memory
 from jaxlif.networks.connectivity import Ends, Rule
@@ -25,6 +24,7 @@ from jaxlif.networks.groups import (
     require_neuron,
     synapse_of,
 )
+from jaxlif.networks.layers import within
 from jaxlif.networks.populations import PopulationNetwork
 from jaxlif.networks.sparse import rows_of
 from jaxlif.synapses import Kinds, TsodyksMarkramParams, VoltageJump

@@ -13,10 +13,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from jaxlif.checks import concrete, require, within
+from jaxlif.checks import concrete, require
 from jaxlif.fitting.bounds import named_leaves
 from jaxlif.networks.delays import Arriving
-from jaxlif.networks.layers import NetworkOutput, signal
+from jaxlif.networks.layers import NetworkOutput, signal, within
 from jaxlif.networks.precise import PreciseDense, TimedSpikes, require_room
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.cell import Cell

@@ -6,6 +6,8 @@ units of the rheobase, and times stay in ms. Images are [C, L] or [C, H, W], cha
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -250,6 +252,15 @@ class Normalise(Stateless):
             raise ValueError(f"input {list(x.shape)}: the spread over features needs two or more")
         distance = x - jnp.mean(x)
         return distance / jnp.sqrt(jnp.mean(distance**2) + self.epsilon)
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Say where an error comes from, such as a layer whose params lack a field."""
+    try:
+        yield
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def init_dense(

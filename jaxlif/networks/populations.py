@@ -16,7 +16,6 @@ import numpy as np
 from jax import Array
 
 from jaxlif import checks
-from jaxlif.checks import within as named
 from jaxlif.networks.connectivity import SLAB
 from jaxlif.networks.drives import Drive as Outside
 from jaxlif.networks.drives import check_drive
@@ -32,6 +31,7 @@ from jaxlif.networks.groups import (
     spread,
     voltage,
 )
+from jaxlif.networks.layers import within as named
 from jaxlif.networks.sparse import deliver
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.wrappers import EscapeNoise, waiting_times
