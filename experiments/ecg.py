@@ -2,21 +2,32 @@
 
 Question: how many steps of held-out heartbeats does a spiking network of at most 1800 parameters label rightly, without
 looking ahead? Target: 86 % in the mean over three seeds, at most 20 minutes each on two cores (published, at this size:
-ASRNN 85.9, SE-adLIF 86.9, BHRF 87.0, SPRiF 88.4). Stretch targets: 87 and 88.5 %.
+ASRNN 85.9, SE-adLIF 86.9, BHRF 87.0, SPRiF 88.4). Stretch targets: 88 and 88.5 %.
 
 Method: the QT database as signed level-crossing spikes (Yin, Corradi & Bohté 2021): two leads, four channels in
 {-1, 0, 1}, 1301 steps, and at each step one of six labels, the waves of a beat and what lies between them.
-4 inputs -> 35 resonant neurons (``jaxlif.ResonantLIF``), all to all -> 6 leaky readouts, whose voltage is the logit at
-each step. Weights, biases and, for each neuron, both time constants, conductance and jump of its adaptation are free.
-The loss is the cross-entropy of every step after the first ten. ``jaxlif.networks.train``: Adam, a cosine schedule,
-gradients clipped to norm 1, batches of 8, an exponential mean of the parameters. 124 of the 618 training sequences
-validate, the same for all seeds: the epoch with their best accuracy is kept. The numbers of ``Config`` were set with
-short trainings of one seed, judged by training and by validation sequences; the slope and the epochs were changed from
-10 and 80 after a first reading of the test (86.7 +- 0.6 %), again on validation alone. The test set is read once for
-each seed, when all have trained. Seeds draw the starting values and the order of the batches.
+4 inputs -> 53 resonant neurons (``jaxlif.ResonantLIF``) -> 12 leaky integrators, whose voltages drive the neurons one
+step later; those of the first six are the logits. Neurons have no other way to one another: the recurrence is of low
+rank, and slow (as in Eliasmith & Anderson 2003, Neural Engineering, MIT Press). Weights, biases, the time constants
+and rests of the integrators, and of each neuron both time constants, conductance and jump of its adaptation are free.
+The loss of a step is (1 - p^q) / q, p the probability of its label, q = 0.3 (Zhang & Sabuncu 2018,
+doi:10.48550/arXiv.1805.07836), from the tenth step on. ``jaxlif.networks.train``: Adam, a cosine schedule, gradients
+clipped to norm 1, batches of 8, an exponential mean of the parameters, whose last value is kept. Seeds draw the
+starting values and the order of the batches.
 
-Command: python experiments/ecg.py (some 15 minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke run
-that writes nothing)
+How it was chosen: by validation, on 124 of the 618 training sequences, three splits and seeds in the mean, new splits
+for each round of choices but the second; a faster program of the same equations, whose gradients were compared, trained
+them. In 40 epochs 35 neurons that spikes connected all to all had 84.5 %, with the logits fed back 85.6 (85.4 with 33
+neurons), through 12 integrators instead of all to all 86.6. A power q that rose to 1 gave 0.4, to 0.6 another 0.4, q =
+0.3 from the start as much; a gain of 10 for all integrators 0.5. Within 0.4: 16 or 20 integrators and fewer neurons,
+integrators that drive one another, a slope of 10, batches of 16, other learning rates. Equal or worse: a slope of 3,
+delays of the recurrence, stretched, shortened or thinned sequences, weight decay. 160 epochs instead of 80 gave 0.4, to
+88.4 %, the last as good as the best, and a fifth less to train on cost 0.9: so all 618 sequences train, to the last
+epoch. The test set, which two earlier recipes had read (86.7 and 87.0 %), is read once for each seed, when all have
+trained; a smoke run, whose network of two epochs had 57 %, read it before.
+
+Command: python experiments/ecg.py (some 10 minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke run
+that writes nothing and does not read the test set)
 """
 
 import time
@@ -41,14 +52,10 @@ import jaxlif as jl
 from jaxlif import plotting
 from jaxlif.networks import (
     Dense,
-    Recurrent,
-    RecurrentParams,
+    Graph,
     Sequential,
     Training,
     accuracy,
-    cross_entropy,
-    drive_gain,
-    hold_out,
     init_dense,
     init_resonant,
     scale_to_drive,
@@ -64,22 +71,21 @@ class Config:
     """Every number of the experiment."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    split_seed: int = 0
-    validation: float = 0.2  # of the training sequences
     skip: int = 10  # steps at the start that do not count
     dt: float = 1.0  # ms: a step of the data set is the unit of time here
-    num_neurons: int = 35
+    num_neurons: int = 53
+    num_leaky: int = 12  # the first are the labels
     drive: float = 2.0  # s.d. of the voltage that the inputs cause, in thresholds
-    drive_recurrent: float = 0.3
-    rate_recurrent: float = 0.1  # spikes per step that it is meant for
+    gain_feedback: float = 0.35
     tau_m: tuple[float, float] = (2.0, 20.0)  # ms, before training
     tau_w: tuple[float, float] = (30.0, 600.0)  # ms, before training
-    tau_readout: tuple[float, float] = (5.0, 30.0)  # ms, before training
+    tau_leaky: tuple[float, float] = (2.0, 30.0)  # ms, before training
     a_max: float = 120.0  # conductance of the adaptation over that of the leak
-    gain_readout: float = 10.0
+    gain_leaky: float = 10.0
+    power: float = 0.3  # of the loss, between cross-entropy (0) and the probability of an error (1)
     slope: float = 5.0  # of SuperSpike
     batch: int = 8
-    epochs: int = 120
+    epochs: int = 160
     learning_rate: float = 3e-2
     final: float = 0.02  # of the learning rate, at the end of the cosine
     clip: float = 1.0  # norm of the gradient
@@ -103,8 +109,6 @@ class Trained(NamedTuple):
     training: Training
     seconds: float
     train: float
-    validation: float
-    last: float
     test: float
     confusion: np.ndarray  # of the test steps, [true, found]
     rates: np.ndarray  # spikes per step of each hidden neuron
@@ -113,9 +117,9 @@ class Trained(NamedTuple):
 def main(config: Config, write: bool) -> None:
     learning, test = load()
     learning = jax.tree.map(lambda x: x[: config.sequences], learning)
-    rest, held_out = hold_out(learning, config.validation, jax.random.key(config.split_seed))
-    trainings = [train_seed(config, seed, rest, held_out) for seed in config.seeds]
-    runs = [read_test(config, *trained, rest, test) for trained in trainings]
+    test = test if write else learning  # which a smoke run does not read
+    trainings = [train_seed(config, seed, learning) for seed in config.seeds]
+    runs = [read_test(config, *trained, learning, test) for trained in trainings]
     results = claims_of(config, runs)
     print(table(results))
     figure = draw(config, runs, test)
@@ -132,33 +136,31 @@ def load() -> tuple[Beats, Beats]:
 
 def make_network(config: Config) -> Sequential:
     neuron = jl.ResonantLIF(dt=config.dt, surrogate=jl.SuperSpike(config.slope))
-    return Sequential((Dense(), Recurrent(neuron), Dense(), jl.LeakyIntegrator(dt=config.dt)))
+    layers = neuron, Dense(), jl.LeakyIntegrator(dt=config.dt), Dense()
+    return Sequential((Dense(), Graph(layers, edges=((-1, 0), (0, 1), (1, 2), (2, 3)), feedback=((3, 0),))))
 
 
 def init_params(config: Config, key: jax.Array, spikes: jax.Array) -> tuple:
-    keys = jax.random.split(key, 5)
-    neuron = init_resonant(
-        keys[0], config.num_neurons, tau_m=config.tau_m, tau_w=config.tau_w, a=config.a_max, b=2.0 * config.a_max
-    )
-    weight = init_dense(keys[1], config.num_neurons, config.num_neurons).weight
-    rate = 1000.0 * config.rate_recurrent / config.dt
-    gain = drive_gain(tau_m=neuron.tau_m, dt=config.dt, rate=rate, drive=config.drive_recurrent)
+    keys, num, leaky = jax.random.split(key, 5), config.num_neurons, config.num_leaky
+    neuron = init_resonant(keys[0], num, tau_m=config.tau_m, tau_w=config.tau_w, a=config.a_max, b=2.0 * config.a_max)
     membrane = jl.LeakyIntegrator(config.dt), jl.LeakyParams(tau_m=neuron.tau_m)
-    readout = init_dense(keys[2], config.num_neurons, len(LABELS), bias=False)
-    tau_readout = log_uniform(keys[3], *config.tau_readout, len(LABELS))
+    tau_leaky = log_uniform(keys[1], *config.tau_leaky, leaky)
     return (
-        scale_to_drive(init_dense(keys[4], 4, config.num_neurons), spikes, *membrane, drive=config.drive),
-        RecurrentParams(neuron=neuron, weight=gain[None, :] * weight),
-        readout,
-        jl.LeakyParams(tau_m=tau_readout, r_m=config.gain_readout, v_rest=jnp.zeros(len(LABELS))),
+        scale_to_drive(init_dense(keys[2], 4, num), spikes, *membrane, drive=config.drive),
+        (
+            neuron,
+            init_dense(keys[3], num, leaky, bias=False),
+            jl.LeakyParams(tau_m=tau_leaky, r_m=config.gain_leaky, v_rest=jnp.zeros(leaky)),
+            init_dense(keys[4], leaky, num, gain=config.gain_feedback, bias=False),
+        ),
     )
 
 
 def bounds(config: Config) -> dict[str, tuple[float, float]]:
     """Say what is free: every array."""
-    neuron = {"1.neuron.tau_m": (0.5, 2000.0), "1.neuron.tau_w": (2.0, 2000.0), "1.neuron.b": (0.0, np.inf)}
-    readout = {"3.tau_m": (0.5, 2000.0), "3.v_rest": jl.REAL}
-    return {"*.weight": jl.REAL, "0.bias": jl.REAL, "1.neuron.a": (0.0, config.a_max)} | neuron | readout
+    neuron = {"1.0.tau_m": (0.5, 2000.0), "1.0.tau_w": (2.0, 2000.0), "1.0.b": (0.0, np.inf)}
+    leaky = {"1.2.tau_m": (0.5, 2000.0), "1.2.v_rest": jl.REAL}
+    return {"*.weight": jl.REAL, "0.bias": jl.REAL, "1.0.a": (0.0, config.a_max)} | neuron | leaky
 
 
 def count(params: tuple) -> int:
@@ -166,65 +168,56 @@ def count(params: tuple) -> int:
     return sum(x.size for x in jax.tree.leaves(params) if isinstance(x, jax.Array))
 
 
-def simulate(config: Config, params: tuple, spikes: jax.Array):
-    """Return the outputs of all layers, leaves [B, T, ...]."""
+def simulate(config: Config, params: tuple, spikes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the logits [B, T, 6] and the hidden spikes [B, T, H]."""
     network = make_network(config)
-    return jax.vmap(lambda x: jl.simulate(network, params, x)[1])(spikes)
+    neuron, _, leaky, _ = jax.vmap(lambda x: jl.simulate(network, params, x)[1])(spikes).output.layers
+    return leaky.v[..., : len(LABELS)], neuron.spikes
 
 
 def loss(config: Config, params: tuple, batch: Beats, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the cross-entropy of the steps that count, and the accuracy."""
-    logits = simulate(config, params, batch.spikes).output.v
-    labels = batch.labels.astype(jnp.int32)
+    """Return the generalised cross-entropy of the steps that count, and the accuracy."""
+    logits, labels = simulate(config, params, batch.spikes)[0], batch.labels.astype(jnp.int32)
     logits, labels = logits[:, config.skip :], labels[:, config.skip :]
-    return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
+    right = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)
+    return -jnp.mean(jnp.expm1(config.power * right)) / config.power, {"accuracy": accuracy(logits, labels)}
 
 
-def train_seed(config: Config, seed: int, rest: Beats, held_out: Beats) -> tuple[Training, float]:
+def train_seed(config: Config, seed: int, learning: Beats) -> tuple[Training, float]:
     """Train from one seed; return the training and the seconds that it took."""
     key = jax.random.key(seed)
-    params = init_params(config, key, rest.spikes[:48])
-    steps = config.epochs * (len(rest.labels) // config.batch)
+    params = init_params(config, key, learning.spikes[:48])
+    steps = config.epochs * (len(learning.labels) // config.batch)
     schedule = optax.cosine_decay_schedule(config.learning_rate, steps, alpha=config.final)
     start = time.perf_counter()
     training = train(
         partial(loss, config),
         params,
         bounds(config),
-        rest,
+        learning,
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(schedule)),
         epochs=config.epochs,
         batch_size=config.batch,
         key=jax.random.fold_in(key, 1),
-        validation=held_out,
-        metric="accuracy",
         average=config.average,
     )
     return training, time.perf_counter() - start
 
 
-def read_test(config: Config, training: Training, seconds: float, rest: Beats, test: Beats) -> Trained:
+def read_test(config: Config, training: Training, seconds: float, learning: Beats, test: Beats) -> Trained:
     """Read the test set, once all seeds have trained."""
     confusion, rates = evaluate(config, training.params, test)
-    return Trained(
-        training,
-        seconds,
-        right(evaluate(config, training.params, rest)[0]),
-        float(training.history["validation_metric"][training.best_epoch]),
-        right(evaluate(config, training.last_params, test)[0]),
-        right(confusion),
-        confusion,
-        rates,
-    )
+    train = right(evaluate(config, training.params, learning)[0])
+    return Trained(training, seconds, train, right(confusion), confusion, rates)
 
 
 def evaluate(config: Config, params: tuple, beats: Beats) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each label [true, found] was found in a step, and each neuron's spikes per step."""
     found, spikes = [], []
     for start in range(0, len(beats.labels), 47):
-        output = _simulate(config, params, beats.spikes[start : start + 47])
-        found.append(np.asarray(output.output.v.argmax(axis=-1)))
-        spikes.append(np.asarray(output.layers[1].spikes.mean(axis=1)))
+        logits, hidden = _simulate(config, params, beats.spikes[start : start + 47])
+        found.append(np.asarray(logits.argmax(axis=-1)))
+        spikes.append(np.asarray(hidden.mean(axis=1)))
     pairs = np.asarray(beats.labels), np.concatenate(found)
     true, found = (x[:, config.skip :].astype(int).ravel() for x in pairs)
     counts = np.bincount(len(LABELS) * true + found, minlength=len(LABELS) ** 2)
@@ -244,14 +237,11 @@ def claims_of(config: Config, runs: list[Trained]) -> list[dict]:
     history = [run.training.history for run in runs]
     return [
         over_seeds("accuracy of test steps", test, "%", ">= 86.0"),
-        over_seeds("accuracy of test steps (stretch)", test, "%", ">= 87.0"),
+        over_seeds("accuracy of test steps (stretch)", test, "%", ">= 88.0"),
         over_seeds("accuracy of test steps (beyond)", test, "%", ">= 88.5"),
         claim("free parameters", count(runs[0].training.params), "", "<= 1800"),
         claim("longest training of a seed", max(run.seconds for run in runs), "s", "<= 1200"),
-        over_seeds("accuracy of test steps, last epoch", [100.0 * run.last for run in runs], "%"),
-        over_seeds("accuracy of validation steps", [100.0 * run.validation for run in runs], "%"),
         over_seeds("accuracy of training steps", [100.0 * run.train for run in runs], "%"),
-        over_seeds("epoch chosen by validation", [run.training.best_epoch + 1 for run in runs], ""),
         over_seeds("updates skipped for a number that is not finite", [h["skipped"].sum() for h in history], ""),
         over_seeds("spikes of a hidden neuron per step", [run.rates.mean() for run in runs], ""),
     ]
@@ -271,14 +261,15 @@ def draw(config: Config, runs: list[Trained], test: Beats) -> plt.Figure:
 
 
 def draw_curves(ax, config: Config, runs: list[Trained]) -> None:
+    lowest = 100.0
     for seed, color, run in zip(config.seeds, plotting.PALETTE, runs, strict=False):
-        history = run.training.history
-        epochs = np.arange(1, len(history["loss"]) + 1)
-        ax.plot(epochs, 100.0 * history["validation_metric"], color=color, label=f"seed {seed}")
-        ax.plot(epochs, 100.0 * history["accuracy"], color=color, linewidth=0.8, linestyle=":")
-        ax.plot(run.training.best_epoch + 1, 100.0 * run.validation, "o", color=color, markersize=4)
-    ax.set(xlabel="epoch", ylabel="accuracy (%)", title="Validation, and training (dotted)")
-    ax.set_ylim(bottom=100.0 * min(run.training.history["validation_metric"][1:].min() for run in runs))
+        accuracies = 100.0 * run.training.history["accuracy"]
+        epochs = np.arange(1, len(accuracies) + 1)
+        ax.plot(epochs, accuracies, color=color, label=f"seed {seed}")
+        ax.plot(epochs[-1], 100.0 * run.test, "o", color=color, markersize=4)
+        lowest = min(lowest, accuracies[1:].min())
+    ax.set(xlabel="epoch", ylabel="accuracy (%)", title="Training, and the test at its end (dots)")
+    ax.set_ylim(bottom=lowest)
     ax.legend(loc="lower right")
 
 
@@ -295,7 +286,7 @@ def draw_confusion(ax, confusion: np.ndarray) -> None:
 def draw_tuning(ax, config: Config, runs: list[Trained]) -> None:
     """Draw each neuron's own oscillation: the imaginary part of its eigenvalues, against how long it lasts."""
     for color, run in zip(plotting.PALETTE, runs, strict=False):
-        p = run.training.params[1].neuron
+        p = run.training.params[1][0]
         decay = 0.5 * (1.0 / p.tau_m + 1.0 / p.tau_w)
         square = (1.0 + p.a) / (p.tau_m * p.tau_w) - decay**2
         turns = square > 0
@@ -310,9 +301,8 @@ def draw_tuning(ax, config: Config, runs: list[Trained]) -> None:
 
 def draw_sequence(figure, config: Config, params: tuple, test: Beats, number: int = 0, length: int = 700) -> None:
     """Draw the input, the hidden spikes, the true and the found labels of the beginning of a test sequence."""
-    output = simulate(config, params, test.spikes[number][None])
-    found = np.asarray(output.output.v[0].argmax(axis=-1))[:length]
-    spikes = np.asarray(output.layers[1].spikes[0])[:length]
+    logits, spikes = simulate(config, params, test.spikes[number][None])
+    found, spikes = np.asarray(logits[0].argmax(axis=-1))[:length], np.asarray(spikes[0])[:length]
     order = np.argsort(spikes.mean(axis=0))
     inputs, hidden, labels = figure.subplots(3, 1, sharex=True, height_ratios=[4, 8, 3])
     t = np.arange(1, length + 1)
