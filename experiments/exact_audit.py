@@ -25,7 +25,15 @@ from claims import claim, spiking_path, table, write_claims
 from command_line import run_script
 
 import jaxlif as jl
-from jaxlif.networks import PreciseDense, Sequential, cross_entropy, first_spike_logits, init_precise, timed_spikes
+from jaxlif.networks import (
+    PreciseDense,
+    Sequential,
+    cross_entropy,
+    first_spike_logits,
+    init_neurons,
+    init_precise,
+    timed_spikes,
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def trained(config: Config, data: Any, stage: str) -> Any:
     keys = jax.random.split(jax.random.key(config.seed), 2)
     sizes, cell = ((5, 30), (30, 3)), Batched(yin_yang_network(config))
     params = tuple(
-        init_precise(key, *size, gain=gain, t_ref=config.dt)
+        init_precise(key, *size, gain=gain, neuron=init_neurons(size[1], tau_m=10.0, t_ref=config.dt))
         for key, size, gain in zip(keys, sizes, config.gains, strict=True)
     )
     if stage == "weak start":

@@ -21,7 +21,7 @@ writes nothing)
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -110,22 +110,23 @@ FREE = {"*.weight": jl.REAL, "*.tau_m": (2.0, 200.0)}
 
 def latency(config: Config) -> Variant:
     """784 -> 128 -> 10, exact: 1 ms a step, 20 steps, of which the pixels spike in the first ten."""
-    neuron = jl.PreciseSynaptic(jl.PreciseLIF(dt=1.0), jl.ExponentialCurrent())
+    neuron, readout = (
+        jl.PreciseSynaptic(neuron, jl.ExponentialCurrent()) for neuron in (jl.PreciseLIF(1.0), jl.LeakyIntegrator(1.0))
+    )
 
     def init(key):
         keys = jax.random.split(key)
-        hidden, readout = (
-            init_precise(keys[0], 784, 128, gain=5.0, mean=0.0, t_ref=1.0),
-            init_precise(keys[1], 128, 10, gain=2.0, mean=0.0, tau_m=20.0, t_ref=1.0),
-        )
-        silent = replace(readout.neuron, neuron=replace(readout.neuron.neuron, v_th=1e6))
-        return init_dense(keys[0], 784, 128, gain=5.0, bias=False), hidden.neuron, replace(readout, neuron=silent)
+        synapse = jl.CurrentParams(tau_syn=jnp.full((1, 128), 5.0))
+        hidden = jl.SynapticParams(neuron=init_neurons(128, tau_m=10.0, t_ref=1.0), synapse=synapse)
+        membranes = jl.LeakyParams(tau_m=jnp.full(10, 20.0))
+        last = init_precise(keys[1], 128, 10, neuron=membranes, gain=2.0, mean=0.0)
+        return init_dense(keys[0], 784, 128, gain=5.0, bias=False), hidden, last
 
     def encode(key, image):
         spikes = latency_code(image.ravel(), 10) * (image.ravel() > 0.2)[None]
         return jnp.concatenate([spikes, jnp.zeros((10, 784))])
 
-    network = Sequential((Dense(), Arriving(neuron), PreciseDense(neuron, slots=64)))
+    network = Sequential((Dense(), Arriving(neuron), PreciseDense(readout)))
     return Variant(network, init, encode, FREE | {"*.tau_syn": (1.0, 50.0)}, 3e-3, target=">= 97.5")
 
 

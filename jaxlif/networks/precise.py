@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxlif import checks
 from jaxlif.networks.groups import require_shapes
 from jaxlif.networks.layers import init_dense, init_neurons, require_input
 from jaxlif.neurons.cell import KEPT, state_dtype
+from jaxlif.neurons.leaky import LeakyParams
+from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.precise import PreciseLIF, PreciseOutput
 from jaxlif.synapses import CurrentParams, PreciseSynaptic, SynapticParams, TimedDrive
 from jaxlif.synapses.currents import Current
@@ -71,10 +73,8 @@ class PreciseDense:
     one in the same step. A silent neuron has no spike time and no gradient, unless the :class:`jaxlif.PreciseLIF` has a
     surrogate, which replaces the derivative of ``spikes`` alone.
 
-    A readout that does not spike is a layer of a high threshold: its voltages have exact gradients too.
-
     Args:
-        neuron: a :class:`jaxlif.PreciseSynaptic`.
+        neuron: a :class:`jaxlif.PreciseSynaptic`; around a :class:`jaxlif.LeakyIntegrator`, a readout.
         max_delay: longest delay, ms.
         slots: most spikes that arrive in one step at a neuron, beyond which all is nan; as many as inputs by default.
             Where few of many inputs spike in a step, this is what the time goes with.
@@ -82,12 +82,14 @@ class PreciseDense:
     Example:
         >>> import jaxlif as jl
         >>> from jaxlif.networks import Sequential
-        >>> layer = PreciseDense(jl.PreciseSynaptic(jl.PreciseLIF(dt=5.0), jl.ExponentialCurrent()), max_delay=5.0)
-        >>> params = [init_precise(key, n, m, gain=8.0, t_ref=5.0) for key, n, m in
-        ...           zip(jax.random.split(jax.random.key(0)), (5, 30), (30, 3), strict=True)]
+        >>> hidden, readout = (PreciseDense(jl.PreciseSynaptic(neuron, jl.ExponentialCurrent()), max_delay=5.0)
+        ...                    for neuron in (jl.PreciseLIF(dt=5.0), jl.LeakyIntegrator(dt=5.0)))
+        >>> keys = jax.random.split(jax.random.key(0))
+        >>> first = init_precise(keys[0], 5, 30, gain=8.0, neuron=init_neurons(30, t_ref=5.0))
+        >>> last = init_precise(keys[1], 30, 3, neuron=jl.LeakyParams(tau_m=20.0))
         >>> spikes = timed_spikes(jnp.linspace(0.5, 9.5, 5), dt=5.0, num_steps=4)
-        >>> _, output = jl.simulate(Sequential((layer, layer)), tuple(params), spikes)
-        >>> output.layers[0].spike_time.shape, output.output.spikes.shape
+        >>> _, output = jl.simulate(Sequential((hidden, readout)), (first, last), spikes)
+        >>> output.layers[0].spike_time.shape, output.output.v.shape
         ((4, 30), (4, 3))
 
     Source: Göltz et al. 2021, doi:10.1038/s42256-021-00388-x (spike times by gradient); Göltz et al. 2025,
@@ -156,7 +158,7 @@ class PreciseDense:
         still = TimedSpikes(*(jnp.zeros(jnp.shape(leaf), dtype) for leaf in x))
         return PreciseDenseState(self.neuron.init_state(params.neuron, self._drive(params, past, still)), past)
 
-    def step(self, params: PreciseDenseParams, state: PyTree, x: TimedSpikes) -> tuple[PyTree, PreciseOutput]:
+    def step(self, params: PreciseDenseParams, state: PyTree, x: TimedSpikes) -> tuple[PyTree, Any]:
         """Advance one step in which the inputs spike at times ``x``."""
         x = TimedSpikes(*(jnp.asarray(leaf, state.past.spikes.dtype) for leaf in x))
         neuron, output = self.neuron.step(params.neuron, state.neuron, self._drive(params, state.past, x))
@@ -170,11 +172,8 @@ class PreciseDense:
         if self.slots is not None and self.slots < len(spikes):
             spikes, times, weight = _earliest(self.slots, spikes, times, weight)
         arrivals = spikes.reshape(spikes.shape + (1,) * (2 - spikes.ndim)) * weight
-        return TimedDrive(
-            arrivals[:, None] if isinstance(self.neuron.synapse, Current) else arrivals,
-            times,
-            jnp.zeros_like(weight[0]),
-        )
+        arrivals = arrivals[:, None] if isinstance(self.neuron.synapse, Current) else arrivals
+        return TimedDrive(arrivals, times, jnp.zeros_like(weight[0]))
 
     def _due(self, delay: Array, past: TimedSpikes, x: TimedSpikes) -> tuple[Array, Array]:
         """Return the spikes, [num_in] or [num_in, num_out], that arrive in this step, and when."""
@@ -230,7 +229,8 @@ class PreciseRecurrent(PreciseDense):
         >>> import jaxlif as jl
         >>> from dataclasses import replace
         >>> cell = PreciseRecurrent(jl.PreciseSynaptic(jl.PreciseLIF(dt=1.0), jl.ExponentialCurrent()), max_delay=2.0)
-        >>> params = replace(init_precise(jax.random.key(0), 5 + 30, 30, gain=8.0, t_ref=1.0), delay=1.5)
+        >>> neuron = init_neurons(30, t_ref=1.0)
+        >>> params = replace(init_precise(jax.random.key(0), 5 + 30, 30, gain=8.0, neuron=neuron), delay=1.5)
         >>> spikes = timed_spikes(jnp.linspace(0.5, 9.5, 5), dt=1.0, num_steps=20)
         >>> jl.simulate(cell, params, spikes)[1].spikes.shape
         (20, 30)
@@ -240,6 +240,9 @@ class PreciseRecurrent(PreciseDense):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.neuron.neuron, PreciseLIF):
+            kind = type(self.neuron.neuron).__name__
+            raise ValueError(f"neuron = PreciseSynaptic({kind}): PreciseRecurrent feeds spikes back, and it has none")
         require_room(self, self.neuron.neuron)
 
     def check(self, params: PreciseDenseParams) -> None:
@@ -272,24 +275,24 @@ def init_precise(
     num_in: int,
     num_out: int,
     *,
+    neuron: LIFParams | LeakyParams | None = None,
     gain: float = 5.0,
     mean: float = 0.5,
-    tau_m: float = 10.0,
     tau_syn: float = 5.0,
-    t_ref: float = 0.0,
 ) -> PreciseDenseParams:
-    r"""Draw a layer of normalised neurons with exponential currents, :math:`W_{ij} \sim N(mg/\sqrt{n}, g^2/n)`.
+    r"""Draw a layer with exponential currents, :math:`W_{ij} \sim N(mg/\sqrt{n}, g^2/n)`.
 
-    Time constants are [num_out] or [1, num_out], ms, so that each neuron can learn its own.
+    ``neuron`` is ``init_neurons(num_out)`` by default; what spikes needs a t_ref of dt. ``tau_syn``, ms, becomes
+    [1, num_out], so that each neuron can learn its own.
 
     Example:
-        >>> params = init_precise(jax.random.key(0), 5, 30, gain=6.0, t_ref=1.0)
+        >>> params = init_precise(jax.random.key(0), 5, 30, gain=6.0, neuron=init_neurons(30, t_ref=1.0))
         >>> params.weight.shape, params.neuron.synapse.tau_syn.shape
         ((5, 30), (1, 30))
     """
     weight = init_dense(key, num_in, num_out, gain=gain, bias=False).weight
     weight = weight + checks.number("mean", mean) * gain / num_in**0.5
-    neuron = init_neurons(num_out, tau_m=tau_m, t_ref=t_ref)
+    neuron = init_neurons(num_out) if neuron is None else neuron
     synapse = CurrentParams(tau_syn=jnp.full((1, num_out), checks.positive("tau_syn", tau_syn, "ms"), weight.dtype))
     return PreciseDenseParams(neuron=SynapticParams(neuron=neuron, synapse=synapse), weight=weight)
 

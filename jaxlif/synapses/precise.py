@@ -16,6 +16,7 @@ from jaxtyping import Float
 from jaxlif import checks
 from jaxlif.neurons import cell as protocol
 from jaxlif.neurons.crossing import Membrane, Stretch, first_crossing
+from jaxlif.neurons.leaky import LeakyIntegrator, LeakyOutput, LeakyState
 from jaxlif.neurons.lif import LIFParams
 from jaxlif.neurons.precise import PreciseLIF, PreciseOutput
 from jaxlif.synapses.base import Drive, Synapse, SynapticParams, SynapticState, VoltageJump
@@ -52,7 +53,7 @@ class PreciseSynaptic:
     it is added at its end; currents go on. What arrives at a step's end belongs to that step.
 
     Args:
-        neuron: a :class:`jaxlif.PreciseLIF`.
+        neuron: a :class:`jaxlif.PreciseLIF`, or a :class:`jaxlif.LeakyIntegrator`, which does not spike.
         synapse: :class:`jaxlif.VoltageJump`, :class:`jaxlif.ExponentialCurrent`, :class:`jaxlif.AlphaCurrent` or
             :class:`jaxlif.DoubleExponentialCurrent`.
 
@@ -69,16 +70,19 @@ class PreciseSynaptic:
     with continuous spike times); Wunderlich & Pehle 2021, doi:10.1038/s41598-021-91786-z (exact gradients).
     """
 
-    neuron: PreciseLIF
+    neuron: PreciseLIF | LeakyIntegrator
     synapse: Synapse
     takes: ClassVar[type] = TimedDrive
 
     def __post_init__(self) -> None:
-        if not isinstance(self.neuron, PreciseLIF):
-            raise ValueError(f"neuron = {protocol.kind_of(self.neuron)}: PreciseSynaptic needs a PreciseLIF")
+        if not isinstance(self.neuron, PreciseLIF | LeakyIntegrator):
+            rule = "PreciseSynaptic needs a PreciseLIF, or a LeakyIntegrator"
+            raise ValueError(f"neuron = {protocol.kind_of(self.neuron)}: {rule}")
         if not isinstance(self.synapse, Current | VoltageJump):
             rule = "PreciseSynaptic takes currents of one kind, such as ExponentialCurrent(), or VoltageJump()"
             raise ValueError(f"synapse = {protocol.kind_of(self.synapse)}: {rule}")
+        if isinstance(self.neuron, LeakyIntegrator) and self.synapse == VoltageJump(refractory_input=True):
+            raise ValueError("refractory_input = True: a LeakyIntegrator is never refractory")
 
     @property
     def dt(self) -> float:
@@ -111,14 +115,31 @@ class PreciseSynaptic:
         none = jnp.zeros((*jnp.shape(x.arrivals)[1 : 1 + axes], *neuron.v.shape), neuron.v.dtype)
         return SynapticState(neuron, self.synapse.init_state(params, Drive(none, neuron.v)))
 
-    def step(self, params: SynapticParams, state: SynapticState, x: TimedDrive) -> tuple[SynapticState, PreciseOutput]:
+    def step(self, params: SynapticParams, state: SynapticState, x: TimedDrive) -> tuple[SynapticState, Any]:
         """Advance one step in which ``x`` arrives."""
-        own, v = params.neuron, state.neuron.v
         course = _Currents(self.synapse) if isinstance(self.synapse, Current) else _Jumps()
-        v_inf = jnp.broadcast_to(own.v_rest + own.r_m * jnp.asarray(x.input, v.dtype), v.shape)
+        arrivals = _inside(x, self._axes, state.neuron.v, self.dt)
+        if isinstance(self.neuron, PreciseLIF):
+            return self._spiking(self.neuron, course, params, state, x.input, *_in_order(*arrivals))
+        synapse, rise = course.together(params.neuron, params.synapse, state.synapse, *arrivals, self.dt)
+        v = self.neuron.step(params.neuron, state.neuron, x.input)[1].v + rise
+        return SynapticState(LeakyState(v), synapse), LeakyOutput(v)
+
+    def _spiking(
+        self,
+        cell: PreciseLIF,
+        course: Any,
+        params: SynapticParams,
+        state: SynapticState,
+        current: Any,
+        *arrivals: Array,
+    ) -> tuple[SynapticState, PreciseOutput]:
+        """Advance a neuron that spikes; ``arrivals`` are times and weights in order."""
+        times, weights = arrivals
+        own, v = params.neuron, state.neuron.v
+        v_inf = jnp.broadcast_to(own.v_rest + own.r_m * jnp.asarray(current, v.dtype), v.shape)
         since = jnp.minimum(state.neuron.refractory, self.dt)
         membrane = Membrane(course, own, params.synapse, v_inf, since, v)
-        times, weights = _in_order(x, self._axes, v, self.dt)
         keeps = isinstance(self.synapse, VoltageJump) and self.synapse.refractory_input
         if keeps:
             left = state.neuron.refractory[None] - times
@@ -129,7 +150,7 @@ class PreciseSynaptic:
         end = jnp.where(since < self.dt, membrane.voltage(rise, jnp.full_like(v, self.dt)), v)
         spiked, time = first_crossing(membrane, stretches, v, self.dt)
         highest = jnp.maximum(membrane.highest(stretches, v), end)
-        neuron, output = self.neuron.finish(own, state.neuron, end, highest, spiked, time)
+        neuron, output = cell.finish(own, state.neuron, end, highest, spiked, time)
         if keeps:
             late = _left(own, weights, (time + own.t_ref)[None] - times, times > time[None])
             synapse = jnp.where(spiked, late, jnp.where(since < self.dt, 0.0, kept))
@@ -150,6 +171,12 @@ class _Jumps:
         """Return the synapses a time later, and what they have moved the voltage by: nothing, mV."""
         return synapse, jnp.zeros_like(time)
 
+    def together(
+        self, neuron: Any, own: Any, synapse: Any, times: Array, weights: Array, dt: float
+    ) -> tuple[Any, Array]:
+        """Return the synapses, and how much voltage the jumps leave, mV, at the step's end."""
+        return synapse, _left(neuron, weights, dt - times, True)
+
     def peak(self, own: Any, synapse: Any, time: Array) -> Array:
         """Return the largest current within a time, pA: none."""
         return jnp.zeros_like(time)
@@ -168,6 +195,20 @@ class _Currents:
         moved = self.synapse.branch(own, synapse, time).at(time[None], rate[None] if rate.ndim else rate)
         return self.synapse.advanced(own, synapse, time[None], weights), neuron.r_m * rate * jnp.sum(moved, axis=0)
 
+    def together(
+        self, neuron: Any, own: Any, synapse: Any, times: Array, weights: Array, dt: float
+    ) -> tuple[Any, Array]:
+        """Return the currents, and what they have moved the voltage by, mV, at the step's end: in whatever order."""
+        closed = jax.tree.map(jnp.zeros_like, synapse)
+
+        def _alone(time: Array, weight: Array) -> tuple[Any, Array]:
+            arrived = self.synapse.advanced(own, closed, jnp.zeros_like(time)[None], weight)
+            return self.after(neuron, own, arrived, dt - time)
+
+        others = self.after(neuron, own, synapse, jnp.full_like(times[0], dt))
+        each = jax.vmap(_alone)(times, weights)
+        return jax.tree.map(lambda a, b: a + jnp.sum(b, axis=0), others, each)  # type: ignore[no-any-return]
+
     def peak(self, own: Any, synapse: Any, time: Array) -> Array:
         """Return a bound of the current within a time, pA."""
         flows = self.synapse.flows(own, synapse)
@@ -184,18 +225,22 @@ def _peak(flow: Flow, time: Array) -> Array:
     return jnp.maximum(flow.size, 0.0) * rising * jnp.exp(-rate * rising)
 
 
-def _in_order(x: TimedDrive, axes: int, v: Array, dt: float) -> tuple[Array, Array]:
-    """Return times [M, N] or [M, 1], nan outside of the step, and weights [M, ..., N], in the order of time."""
+def _inside(x: TimedDrive, axes: int, v: Array, dt: float) -> tuple[Array, Array]:
+    """Return times [M, N] or [M, 1], nan outside of the step, and weights [M, ..., N]."""
     times, weights = _aligned(x.times, 1, v), _aligned(x.arrivals, 1 + axes, v)
     inside = jnp.clip(times, 0.0, dt)
     inside = jnp.where(jnp.abs(times - inside) <= ROUNDING * dt, inside, jnp.nan)
-    times = times + jax.lax.stop_gradient(inside - times)
+    return times + jax.lax.stop_gradient(inside - times), weights
+
+
+def _in_order(times: Array, weights: Array) -> tuple[Array, Array]:
+    """Sort arrivals by time."""
     order = jnp.argsort(jax.lax.stop_gradient(times), axis=0)
-    of_weights = jnp.expand_dims(order, tuple(range(1, 1 + axes)))
+    of_weights = jnp.expand_dims(order, tuple(range(1, 1 + weights.ndim - times.ndim)))
     return jnp.take_along_axis(times, order, axis=0), jnp.take_along_axis(weights, of_weights, axis=0)
 
 
-def _left(neuron: LIFParams, jumps: Array, until: Array, chosen: Array) -> Array:
+def _left(neuron: LIFParams, jumps: Array, until: Array, chosen: Array | bool) -> Array:
     """Return what the membrane leaves of the chosen jumps [M, N] in a time ``until``, all together."""
     decays = jax.vmap(lambda time: jnp.exp(-time / neuron.tau_m))(jnp.where(chosen, until, 0.0))
     return jnp.sum(jnp.where(chosen, jumps * decays, 0.0), axis=0)

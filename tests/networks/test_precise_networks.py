@@ -20,6 +20,7 @@ from jaxlif.networks import (
     cross_entropy,
     first_spike_logits,
     flight_record,
+    init_neurons,
     init_precise,
     init_recurrent,
     summary,
@@ -38,6 +39,11 @@ def neuron(dt, surrogate=None):
     return jl.PreciseSynaptic(jl.PreciseLIF(dt=dt, surrogate=surrogate), jl.ExponentialCurrent())
 
 
+def drawn(key, num_in, num_out, gain=5.0, tau_m=10.0, tau_syn=5.0, t_ref=2.0):
+    own = init_neurons(num_out, tau_m=tau_m, t_ref=t_ref)
+    return init_precise(key, num_in, num_out, neuron=own, gain=gain, tau_syn=tau_syn)
+
+
 def network(dt):
     return Sequential((PreciseRecurrent(neuron(dt), LONGEST), PreciseDense(neuron(dt), LONGEST)))
 
@@ -48,7 +54,7 @@ def parameters():
     sizes = ((NUM_IN + HIDDEN, HIDDEN, 14.0, 2.0), (HIDDEN, OUT, 7.0, 0.0))
     layers = []
     for key, (num_in, num_out, gain, shortest) in zip(KEYS[:2], sizes, strict=True):
-        p = init_precise(key, num_in, num_out, gain=gain, tau_m=8.0, tau_syn=4.0)
+        p = drawn(key, num_in, num_out, gain, tau_syn=4.0)
         own = replace(
             p.neuron.neuron,
             tau_m=jnp.asarray(rng.uniform(6.0, 12.0, num_out)),
@@ -107,6 +113,37 @@ def test_it_is_an_event_driven_network_whatever_dt():
         np.testing.assert_allclose(output.output.v[every - 1 :: every], v, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("synapse", [jl.ExponentialCurrent(), jl.VoltageJump()])
+def test_a_readout_that_does_not_spike(synapse):
+    """Its voltages are those of an event-driven neuron out of reach of threshold, or of jumps that decay; gradients."""
+    p, currents = PARAMS[1], isinstance(synapse, jl.ExponentialCurrent)
+    own = {"tau_m": p.neuron.neuron.tau_m, "r_m": jnp.full(OUT, 1.5), "v_rest": jnp.array([0.1, -0.2, 0.0])}
+    neuron = jl.SynapticParams(neuron=jl.LeakyParams(**own), synapse=p.neuron.synapse if currents else None)
+    layer = PreciseDense(jl.PreciseSynaptic(jl.LeakyIntegrator(dt=2.0), synapse), LONGEST)
+    times = jnp.linspace(0.3, 9.9, HIDDEN)
+    point, unravel = ravel_pytree((replace(p, neuron=neuron), times))
+
+    def loss(x):
+        params, times = unravel(x)
+        v = jl.simulate(layer, params, timed_spikes(times, dt=2.0, num_steps=12))[1].v
+        return jnp.sum(v * jax.random.normal(KEYS[2], v.shape)), v
+
+    gradient, v = jax.jit(jax.grad(loss, has_aux=True))(point)
+    steps = np.array([1, -1, 2, -2])[:, None, None] * 1e-3 * np.eye(len(point))
+    up, down, far_up, far_down = jax.jit(jax.vmap(jax.vmap(loss)))(point[None, None] + steps)[0]
+    np.testing.assert_allclose(gradient, (8 * (up - down) - (far_up - far_down)) / 12e-3, rtol=0, atol=1e-9)
+    grid = np.arange(2.0, DURATION + 1.0, 2.0)
+    if currents:
+        high = replace(p.neuron, neuron=replace(p.neuron.neuron, v_th=1e6, **own))
+        known = event_driven(replace(p, neuron=high), [np.asarray(times)[[i]] for i in range(HIDDEN)], grid)[1]
+    else:
+        since = grid[:, None, None] - np.asarray(times[:, None] + p.delay)
+        known = np.asarray(own["v_rest"]) + (
+            np.where(since < 0, 0.0, np.exp(-since / np.asarray(own["tau_m"]))) * np.asarray(p.weight)
+        ).sum(axis=1)
+    np.testing.assert_allclose(v, known, rtol=0, atol=1e-12)
+
+
 def test_gradients_equal_central_differences():
     """Of first spikes, one of them missing, all spike times and voltages, in every parameter and the inputs' times."""
     late = replace(PARAMS[1], weight=PARAMS[1].weight.at[:, 2].multiply(0.1))
@@ -149,7 +186,7 @@ def test_the_earliest_neuron_wins_and_a_silent_one_comes_late_by_its_distance():
 
 def test_slots_hold_what_arrives_or_all_is_nan():
     times = jnp.tile(TIMES, 4) + jnp.repeat(jnp.arange(4.0), 5)
-    p = init_precise(KEYS[0], 20, 4, gain=14.0, t_ref=2.0)
+    p = drawn(KEYS[0], 20, 4, 14.0)
     spikes = timed_spikes(times, dt=2.0, num_steps=10)
     most = int(spikes.spikes.sum(axis=1).max())
     p = replace(p, delay=jnp.full((20, 4), 0.7))
@@ -175,7 +212,7 @@ def test_single_precision_is_close():
 
 def test_weights_that_arrive_at_the_ends_of_steps_are_spikes_there():
     """Arriving on the grid is PreciseDense with spikes at the ends of steps."""
-    p = replace(init_precise(KEYS[3], 4, 3, gain=14.0, t_ref=2.0))
+    p = drawn(KEYS[3], 4, 3, 14.0)
     spikes = (jax.random.uniform(KEYS[2], (12, 4)) < 0.3).astype(float)
     dense = Sequential((Dense(), Arriving(neuron(2.0))))
     _, a = jl.simulate(dense, (DenseParams(weight=p.weight), p.neuron), spikes)
@@ -195,7 +232,7 @@ def test_weights_that_arrive_at_the_ends_of_steps_are_spikes_there():
 
 def test_under_a_trace_what_is_wrong_is_nan_in_all_layers_behind():
     """And delays count without room for them in max_delay, and what has not spiked has any time."""
-    p = replace(init_precise(KEYS[0], 2, 3, gain=14.0, t_ref=2.0)), init_precise(KEYS[1], 3, 2, gain=14.0, t_ref=2.0)
+    p = drawn(KEYS[0], 2, 3, 14.0), drawn(KEYS[1], 3, 2, 14.0)
     net = Sequential((PreciseDense(neuron(2.0)), PreciseDense(neuron(2.0), 2.0)))
 
     @jax.jit
@@ -221,7 +258,7 @@ def test_under_a_trace_what_is_wrong_is_nan_in_all_layers_behind():
 
 
 def test_an_input_that_comes_twice_in_a_step_is_nan():
-    p, cell = replace(init_precise(KEYS[0], 1, 2, t_ref=2.0), delay=jnp.ones((1, 1))), PreciseDense(neuron(2.0), 2.0)
+    p, cell = replace(drawn(KEYS[0], 1, 2), delay=jnp.ones((1, 1))), PreciseDense(neuron(2.0), 2.0)
     spikes = timed_spikes(jnp.array([[1.9], [2.1]]), dt=2.0, num_steps=3)
     with pytest.raises(ValueError, match="spikes of input 0 at 1.9 and 2.1 ms"):
         jl.simulate(cell, p, spikes)
@@ -243,7 +280,7 @@ def test_rounding_decides_about_no_step(dtype):
 
 def test_a_silent_input_has_the_derivative_of_a_spike_at_its_steps_start():
     """So that the surrogate of a layer before reaches through delays: w k(t), k of an exponential current."""
-    cell, p = PreciseDense(neuron(2.0), 2.0), init_precise(KEYS[0], 2, 3, tau_m=8.0, tau_syn=4.0, t_ref=2.0)
+    cell, p = PreciseDense(neuron(2.0), 2.0), drawn(KEYS[0], 2, 3, tau_m=8.0, tau_syn=4.0)
     still = timed_spikes(jnp.full(2, jnp.inf), dt=2.0, num_steps=1)
 
     def v(spikes):
@@ -270,6 +307,14 @@ PLAIN, SOFT = jl.PreciseLIF(dt=2.0), jl.PreciseLIF(dt=2.0, surrogate=jl.SuperSpi
             "layer 2 = PreciseDense: it takes spikes with their times, and LIF has none",
         ),
         (lambda: PreciseDense(PLAIN), "neuron = PreciseLIF: PreciseDense needs a PreciseSynaptic"),
+        (
+            lambda: PreciseRecurrent(jl.PreciseSynaptic(jl.LeakyIntegrator(dt=2.0), jl.ExponentialCurrent())),
+            r"neuron = PreciseSynaptic\(LeakyIntegrator\): PreciseRecurrent feeds spikes back",
+        ),
+        (
+            lambda: jl.PreciseSynaptic(jl.LeakyIntegrator(dt=2.0), jl.VoltageJump(refractory_input=True)),
+            "refractory_input = True: a LeakyIntegrator is never refractory",
+        ),
         (lambda: simulated(2.0, (PARAMS[0], replace(PARAMS[1], delay=5.1))), r"layer 1 .*delay = 5.1 ms: .*max_delay"),
         (
             lambda: simulated(2.0, (replace(PARAMS[0], delay=1.5), PARAMS[1])),
