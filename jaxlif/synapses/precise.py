@@ -199,15 +199,19 @@ class _Currents:
         self, neuron: Any, own: Any, synapse: Any, times: Array, weights: Array, dt: float
     ) -> tuple[Any, Array]:
         """Return the currents, and what they have moved the voltage by, mV, at the step's end: in whatever order."""
-        closed = jax.tree.map(jnp.zeros_like, synapse)
+        closed = jnp.zeros((weights.shape[1], *times.shape[1:]), times.dtype)
+        like = jax.tree.map(lambda x: closed, synapse)
+        one = self.synapse.advanced(own, like, 0.0, 1.0)  # where all neurons are alike one course for all of them
+        rate = 1.0 / jnp.asarray(neuron.tau_m, times.dtype)
 
-        def _alone(time: Array, weight: Array) -> tuple[Any, Array]:
-            arrived = self.synapse.advanced(own, closed, jnp.zeros_like(time)[None], weight)
-            return self.after(neuron, own, arrived, dt - time)
+        def _of_one(late: Array) -> tuple[Any, Array]:
+            moved = self.synapse.branch(own, one, late).at(late[None], rate[None] if rate.ndim else rate)
+            return self.synapse.advanced(own, one, late[None], 0.0), moved
 
-        others = self.after(neuron, own, synapse, jnp.full_like(times[0], dt))
-        each = jax.vmap(_alone)(times, weights)
-        return jax.tree.map(lambda a, b: a + jnp.sum(b, axis=0), others, each)  # type: ignore[no-any-return]
+        now, rise = self.after(neuron, own, synapse, jnp.full_like(weights[0, 0], dt))
+        left, moved = jax.vmap(_of_one)(dt - times)
+        arrived = jax.tree.map(lambda x: jnp.sum(weights * x, axis=0), left)
+        return jax.tree.map(jnp.add, now, arrived), rise + neuron.r_m * rate * jnp.sum(weights * moved, axis=(0, 1))
 
     def peak(self, own: Any, synapse: Any, time: Array) -> Array:
         """Return a bound of the current within a time, pA."""
