@@ -426,6 +426,7 @@ def test_parameters_of_another_neuron_are_refused(cell, params, message):
         ),
         (jl.Conductance(), SYNAPSES["current"][1], "params.synapse = CurrentParams: .* takes ConductanceParams"),
         (jl.Conductance(), None, "params.synapse = NoneType: Conductance takes ConductanceParams"),
+        (jl.VoltageJump(), SYNAPSES["current"][1], "params.synapse = CurrentParams: VoltageJump takes none"),
     ],
 )
 def test_parameters_of_another_synapse_are_refused(kind, own, message):

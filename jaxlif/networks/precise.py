@@ -125,7 +125,7 @@ class PreciseDense:
         self.neuron.check(params.neuron)
         if checks.concrete(params.delay):
             rule = f"delay must not exceed max_delay = {self.max_delay:g} ms"
-            beyond = np.asarray(params.delay) > self.max_delay * (1.0 + 1e-9)  # 7 times 0.1 is no longer than 0.7
+            beyond = np.asarray(params.delay) > self.max_delay * (1.0 + 1e-6)  # 7 times 0.1 is no longer than 0.7
             checks.require(~beyond, "delay", params.delay, "ms", rule)
 
     def check_inputs(self, inputs: TimedSpikes) -> None:

@@ -68,6 +68,9 @@ class Synapse(ABC):
         """Refuse parameters of another synapse."""
         if self.params is not None:
             checks.require_params(self, params.synapse, self.params, "params.synapse")
+        elif jax.tree.leaves(params.synapse):
+            found = type(params.synapse).__name__
+            raise ValueError(f"params.synapse = {found}: {type(self).__name__} takes none")
 
     def check_arrivals(self, arrivals: Any) -> None:
         """Refuse negative conductances, where they are at hand."""

@@ -94,6 +94,8 @@ def test_delays_that_divide_badly_are_whole_steps():
     expected[[3, 7, 19, 21], range(4)] = 1.0
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
     assert Delayed(0.1, 2.1).max_lag == 21 and Delayed(0.1, 0.3).max_lag == 3 and Delayed(1.0, 0.2).max_lag == 1
+    Delayed(0.1, 0.7).check(DelayParams(delay=7 * 0.1))
+    Delayed(0.1, 0.1).check(DelayParams(delay=np.float32(0.1)))
 
 
 @pytest.mark.parametrize("sigma", [None, 0.7])
