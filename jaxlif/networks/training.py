@@ -7,6 +7,7 @@ checkpoint to the same numbers, bit by bit, as one that was not.
 
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -252,16 +253,18 @@ def _run_many(courses: list[Course], fixed: Fixed, state: State, epochs: int, pr
     states, parts = ([jax.tree.map(lambda x, g=g: x[g], tree) for g in groups] for tree in (state, fixed))
     parts = [work.problem.place(part) for part in parts]
     try:
-        for epoch in tqdm(range(epochs), disable=not progress, unit="epoch"):
-            begun = [work.begin(part, state, epoch) for part, state in zip(parts, states, strict=True)]
-            ended = [work.end(part, *its) for part, its in zip(parts, begun, strict=True)]
-            states = [state for state, _, _ in ended]
-            own = [its for x in ended for its in _of_seed(range(len(courses) // len(groups)), jax.device_get(x))]
-            for course, (state, seen, record) in zip(courses, own, strict=True):
-                if not course.early:
-                    course.add(state, seen, record, epochs)
-            if all(course.early for course in courses):
-                break
+        with ThreadPoolExecutor(len(parts)) as pool:
+            begin = work.begin_many(pool, parts, states)
+            for epoch in tqdm(range(epochs), disable=not progress, unit="epoch"):
+                begun = begin(states, epoch)
+                ended = [work.end(part, *its) for part, its in zip(parts, begun, strict=True)]
+                states = [state for state, _, _ in ended]
+                own = [its for x in ended for its in _of_seed(range(len(courses) // len(groups)), jax.device_get(x))]
+                for course, (state, seen, record) in zip(courses, own, strict=True):
+                    if not course.early:
+                        course.add(state, seen, record, epochs)
+                if all(course.early for course in courses):
+                    break
     except KeyboardInterrupt:
         for course in courses:
             course.early = course.early or f"interrupted after {course.point.epoch} epochs"

@@ -1,6 +1,7 @@
 """The work of a training's epochs, for one seed or several: steps on arrays or a stream, validation, plateaus."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,6 +52,26 @@ class Work:
         else:
             state, seen = run_epoch(self.problem, fixed, self.placed, state, np.int32(epoch))
         return state, seen, self._judged(fixed, state, epoch)
+
+    def begin_many(self, pool: Executor, parts: list[Fixed], states: list[State]) -> Callable[..., list[Any]]:
+        """Return what begins an epoch of several groups of seeds from their states, each group in a thread of its own:
+        a CPU runs what one thread starts one after the other, and threads in one program get in each other's way.
+        """
+        if len(parts) == 1:
+            return lambda states, epoch: [self.begin(parts[0], states[0], epoch)]
+        program, placed = run_epoch.program(self.problem), self.placed
+        # Traced in this thread, whose settings of JAX are the caller's.
+        traced = [program.lower(part, placed, state, np.int32(0)) for part, state in zip(parts, states, strict=True)]
+        programs = list(pool.map(lambda one: one.compile(), traced))
+
+        def _begin(states: list[State], epoch: int) -> list[Any]:
+            def _train(program: Any, part: Fixed, state: State) -> Any:
+                return jax.block_until_ready(program(part, placed, state, np.int32(epoch)))
+
+            trained = pool.map(_train, programs, parts, states)
+            return [(*its, self._judged(part, its[0], epoch)) for part, its in zip(parts, trained, strict=True)]
+
+        return _begin
 
     def end(self, fixed: Fixed, state: State, seen: Any, scores: list[Any]) -> tuple[State, Seen, dict[str, Any]]:
         """Wait for what was begun; return also what the steps saw, and what is to be recorded."""
