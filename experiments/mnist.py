@@ -180,6 +180,7 @@ def main(config: Config, write: bool) -> None:
     rest, held_out = hold_out(rest, config.held_out / len(rest.labels), jax.random.key(0))
     variants = {name: VARIANTS[name](config) for name in config.variants}
     runs = {name: learn(config, v, rest, held_out) for name, v in variants.items()}
+    test = test if write else held_out  # a smoke run has nothing to read there
     runs = {name: [read_test(variants[name], run, test) for run in each] for name, each in runs.items()}
     results = claims_of(variants, runs)
     print(table(results))

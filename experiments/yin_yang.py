@@ -108,10 +108,11 @@ class Trained(NamedTuple):
 def main(config: Config, write: bool) -> None:
     parts = load(config)
     runs = [learn(config, variant, parts) for variant in config.variants]
-    runs = [read_test(config, run, parts["test"]) for run in runs]
+    test = parts["test" if write else "validation"]  # a smoke run has nothing to read there
+    runs = [read_test(config, run, test) for run in runs]
     results = claims_of(runs)
     print(table(results))
-    figure = draw(config, runs, parts["test"])
+    figure = draw(config, runs, test)
     if write:
         write_claims("yin_yang", results, figure)
 
