@@ -9,9 +9,12 @@ Method: the four numbers of a point, x, y, 1 - x and 1 - y, become the times of 
 input spikes at the start (Kriener, Göltz & Petrovici 2022, doi:10.1145/3517343.3517380). 5 inputs -> hidden LIF neurons
 with exponential synapses -> 3 membranes that do not spike, all ``PreciseDense``: spikes keep their times from layer
 to layer, at most one each 5 ms. The logits are the mean voltages of the outputs at the ends of steps. Weights, each
-neuron's two time constants and its resting voltage are free, in two variants the delays too. Adam along a cosine, the
-mean of the last parameters. The epoch with the best accuracy on the validation points is kept; these also chose the
-numbers of ``Config``, with other seeds. The test is read once for each seed, when all have trained.
+neuron's two time constants and its resting voltage are free, in two variants the delays too. The loss is the
+cross-entropy, and for each hidden neuron that hardly spikes in a batch its mean distance to threshold, without which a
+third of them stays silent. Adam along a cosine, gradients clipped to a norm of 1, the mean of the last parameters. The
+epoch with the best accuracy on the validation points is kept; these also chose the numbers of ``Config``, with other
+seeds. The test is read once for each seed, when all have trained. It was read once before, without the clipping and
+the silent neurons' part, which validation then chose: 97.1, 98.1 and 93.1 %.
 
 Command: python experiments/yin_yang.py (some 25 minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke
 run that writes nothing)
@@ -50,12 +53,13 @@ from jaxlif.networks import (
 
 
 class Variant(NamedTuple):
-    """A network: its hidden neurons, its longest delay, ms, and the accuracy that it should have, %."""
+    """A network: its hidden neurons, its longest delay, ms, the accuracy that it should have, %, and its epochs."""
 
     name: str
     hidden: int
     max_delay: float
     target: str
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,9 @@ class Config:
     """Every number of the experiment."""
 
     variants: tuple[Variant, ...] = (
-        Variant("30 hidden", 30, 0.0, ">= 97.5"),
-        Variant("30 hidden, learned delays", 30, 10.0, ">= 98.3"),
-        Variant("5 hidden, learned delays", 5, 10.0, ">= 95.4"),
+        Variant("30 hidden", 30, 0.0, ">= 97.5", 60),
+        Variant("30 hidden, learned delays", 30, 10.0, ">= 98.3", 60),
+        Variant("5 hidden, learned delays", 5, 10.0, ">= 95.4", 100),
     )
     seeds: tuple[int, ...] = tuple(range(10))
     at_once: int = 2  # seeds in one call
@@ -79,13 +83,14 @@ class Config:
     mean: float = 0.6  # of the hidden neurons' weights before training, in their standard deviations
     gain_readout: float = 20.0
     batch: int = 100
-    epochs: int = 100
     learning_rate: float = 2e-2
+    clip: float = 1.0  # norm of the gradient, which has no bound where a voltage hardly crosses
+    silent: float = 0.05  # spikes a point, below which a hidden neuron is drawn to its threshold
     final: float = 0.01  # of the learning rate, at the end of the cosine
     average: float = 0.99  # of the parameters' exponential mean
 
 
-QUICK = Config(variants=(Variant("4 hidden, learned delays", 4, 5.0, ">= 95.4"),), seeds=(0, 1), epochs=1, batch=500)
+QUICK = Config(variants=(Variant("4 hidden, learned delays", 4, 5.0, ">= 95.4", 1),), seeds=(0, 1), batch=500)
 
 
 class Points(NamedTuple):
@@ -159,14 +164,18 @@ def simulate(config: Config, variant: Variant, params: tuple, times: jax.Array):
 
 
 def loss(config: Config, variant: Variant, params: tuple, batch: Points, key: jax.Array):
-    """Return the cross-entropy of the mean voltages, and the accuracy."""
-    logits = config.gain_readout * simulate(config, variant, params, batch.times).output.v.mean(axis=1)
-    return cross_entropy(logits, batch.labels), {"accuracy": accuracy(logits, batch.labels)}
+    """Return the cross-entropy of the mean voltages with what silent neurons lack to threshold, and the accuracy."""
+    hidden, output = simulate(config, variant, params, batch.times).layers
+    logits = config.gain_readout * output.v.mean(axis=1)
+    silent = hidden.spikes.sum(axis=1).mean(axis=0) < config.silent
+    lacking = jnp.maximum(1.0 - hidden.v.max(axis=1), 0.0).mean(axis=0)
+    value = cross_entropy(logits, batch.labels) + jnp.mean(jnp.where(silent, lacking, 0.0))
+    return value, {"accuracy": accuracy(logits, batch.labels)}
 
 
 def learn(config: Config, variant: Variant, parts: dict[str, Points]) -> Trained:
     """Train all seeds, some at once."""
-    steps = config.epochs * (len(parts["train"].labels) // config.batch)
+    steps = variant.epochs * (len(parts["train"].labels) // config.batch)
     schedule = optax.cosine_decay_schedule(config.learning_rate, steps, alpha=config.final)
     trainings, seconds = [], []
     for first in range(0, len(config.seeds), config.at_once):
@@ -177,8 +186,8 @@ def learn(config: Config, variant: Variant, parts: dict[str, Points]) -> Trained
             jax.vmap(partial(init_params, config, variant))(keys),
             bounds(variant),
             parts["train"],
-            optimizer=optax.adam(schedule),
-            epochs=config.epochs,
+            optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(schedule)),
+            epochs=variant.epochs,
             batch_size=config.batch,
             keys=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
             validation=parts["validation"],
@@ -216,7 +225,9 @@ def draw(config: Config, runs: list[Trained], test: Points) -> plt.Figure:
         figure, axes = plt.subplots(1, 1 + len(runs), figsize=(3.0 + 2.8 * len(runs), 3.0))
         for color, run in zip(plotting.PALETTE, runs, strict=False):
             wrong = [100.0 - 100.0 * t.history["validation_metric"] for t in run.trainings]
-            axes[0].plot(np.arange(1, config.epochs + 1), np.mean(wrong, axis=0), color=color, label=run.variant.name)
+            axes[0].plot(
+                np.arange(1, run.variant.epochs + 1), np.mean(wrong, axis=0), color=color, label=run.variant.name
+            )
         axes[0].set(yscale="log", xlabel="epoch", ylabel="wrong validation points (%)", title="Mean over seeds")
         axes[0].legend(fontsize=6)
         for ax, run in zip(axes[1:], runs, strict=True):
