@@ -16,8 +16,8 @@ epoch with the best accuracy on the validation points is kept; these also chose 
 seeds. The test is read once for each seed, when all have trained. It was read once before, without the clipping and
 the silent neurons' part, which validation then chose: 97.1, 98.1 and 93.1 %.
 
-Command: python experiments/yin_yang.py (some 25 minutes on two cores; needs JAXLIF_DATA, see data.md; --quick: a smoke
-run that writes nothing)
+Command: python experiments/yin_yang.py (a quarter of an hour on two cores; needs JAXLIF_DATA, see data.md; --quick: a
+smoke run that writes nothing)
 """
 
 import time
