@@ -9,7 +9,7 @@ another library would hand it over. ``from_nir`` reads it, and it is trained as 
 hidden neurons: the same events, augmentation, validation repetitions and optimiser; weights, biases and the membranes'
 time constants are free. The trained network is written by ``to_nir``, read again, and run on all held-out letters.
 
-Command: python experiments/braille_cuba.py (JAXLIF_DATA names the data, see data.md; some ten minutes on two cores;
+Command: python experiments/braille_cuba.py (JAXLIF_DATA names the data, see data.md; a minute on two cores;
 needs nir; --quick: a smoke run that writes nothing)
 """
 
@@ -81,8 +81,9 @@ def main(config: Config, write: bool) -> None:
         over_seeds("training of one seed", [run.seconds for run in trained], "s"),
     ]
     print(table(claims))
+    figure = draw(config, trained, test, guesses)
     if write:
-        write_claims("braille_cuba", claims, draw(config, trained, test, guesses))
+        write_claims("braille_cuba", claims, figure)
 
 
 def random_graph(config: Config, seed: int) -> nir.NIRGraph:
@@ -153,7 +154,7 @@ def draw(config: Config, trained: list[Trained], test: Letters, guesses: list[np
     with plt.rc_context(plotting.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.0))
         draw_learning(axes[0], config.seeds, [run.training for run in trained])
-        draw_confusion(axes[1], test.labels, guesses, len(names))
+        draw_confusion(axes[1], test.labels, guesses, LETTERS)
         axes[1].set(xlabel="answer", ylabel="letter", title="Held-out repetitions, all seeds")
     return figure
 
