@@ -59,8 +59,8 @@ class Work:
         """
         if len(parts) == 1:
             return lambda states, epoch: [self.begin(parts[0], states[0], epoch)]
-        program, placed = run_epoch.program(self.problem), self.placed
-        # Traced in this thread, whose settings of JAX are the caller's.
+        # Placed and traced in this thread, whose settings of JAX are the caller's: another would see double as single.
+        program, (placed, parts, states) = run_epoch.program(self.problem), jax.device_put((self.placed, parts, states))
         traced = [program.lower(part, placed, state, np.int32(0)) for part, state in zip(parts, states, strict=True)]
         programs = list(pool.map(lambda one: one.compile(), traced))
 
@@ -68,7 +68,7 @@ class Work:
             def _train(program: Any, part: Fixed, state: State) -> Any:
                 return jax.block_until_ready(program(part, placed, state, np.int32(epoch)))
 
-            trained = pool.map(_train, programs, parts, states)
+            trained = pool.map(_train, programs, parts, jax.device_put(states))
             return [(*its, self._judged(part, its[0], epoch)) for part, its in zip(parts, trained, strict=True)]
 
         return _begin

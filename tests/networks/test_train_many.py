@@ -45,6 +45,18 @@ def test_each_equals_its_training_alone():
     assert len({result.history["plateau_scale"][-1] for result in together}) > 1
 
 
+def test_threads_compute_in_the_precision_of_the_caller():
+    """Double precision of a block, where JAX starts with single, is not that of a new thread."""
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with jax.enable_x64(True):
+            together = many(noisy, STARTS, BOUNDS, LINE, keys=KEYS, **SGD)
+            alone = train(noisy, one_of(STARTS, 1), BOUNDS, LINE, key=KEYS[1], **SGD)
+    finally:
+        jax.config.update("jax_enable_x64", True)
+    close(together[1], alone)
+
+
 def test_one_that_fails_ends_there_and_the_others_go_on():
     """Its loss has no value beyond a point that only the last seed starts from."""
 
